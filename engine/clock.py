@@ -1,0 +1,69 @@
+"""Pace: the one object in which live and offline differ; which clock, what a missing frame means, what a full sink means.
+
+Here is the offline pace; nothing else in the engine may ask "are we live?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import Enum
+from fractions import Fraction
+from typing import NamedTuple, Protocol
+
+import msgspec
+import trio
+
+from engine.timebase import tick_time
+
+
+class Tick(NamedTuple):
+    """The n-th output frame interval of a mixer; `time` = n / fps."""
+
+    n: int
+    time: Fraction
+
+
+class Missing(Enum):
+    """What to do when the frame for a tick is not there."""
+
+    WAIT = "wait"  # until it is, or the source ended
+    HOLD = "hold"  # show the last one
+
+
+class Full(Enum):
+    """What to do when a sink's queue is full."""
+
+    WAIT = "wait"
+    DROP = "drop"  # the oldest, and count it as skipped
+
+
+class Clock(Protocol):
+    """Says which tick is due."""
+
+    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
+        """Ticks 0, 1, 2 … at or after their times."""
+
+
+class VirtualClock:
+    """Every tick is due at once: time passes as fast as the work is done."""
+
+    async def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
+        """Ticks 0, 1, 2 … without a pause, but with a chance for others to run between."""
+        n = 0
+        while True:
+            yield Tick(n, tick_time(n, fps))
+            await trio.lowlevel.checkpoint()
+            n += 1
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """What distinguishes a live mixer from an offline one, and nothing else does."""
+
+    clock: Clock
+    missing: Missing
+    full: Full
+
+    @classmethod
+    def offline(cls) -> Pace:
+        """Next tick at once; wait for every frame; wait for every sink."""
+        return cls(VirtualClock(), Missing.WAIT, Full.WAIT)

@@ -1,0 +1,215 @@
+"""Which frame, and which samples, answer time t: the two media queues between one producer and one consumer.
+
+They decide what is shown, held, dropped; they refuse to know what a frame contains, so tests use integers.
+
+Theory of operation
+-------------------
+* Times are on the consumer's clock. A source has ONE offset for its picture and its sound; it is applied before push.
+* A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
+  start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
+  time stamps are rounded (TIMING rule 3). Every older frame is dropped, and counted when it was never shown.
+* The answer is *known* (`ready`) once a frame beyond t is there, or the end. Offline waits for that; live does not.
+* After `end()` the last frame lasts for its own duration; then there is nothing. Without an end it is held for ever:
+  how long a held frame may be shown is the mixer's patience, not the queue's.
+* Samples have absolute indices. `take(start, stop)` gives what is there as pieces and leaves the rest silent, counted;
+  a block that overlaps what is queued already gives only its new part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from fractions import Fraction
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+F = TypeVar("F")
+
+
+class QueueStatistics(msgspec.Struct, frozen=True):
+    """Counters of a queue since it was made: frames or samples that came, were dropped unseen, or were missing."""
+
+    pushed: int
+    dropped: int
+    missing: int
+    waiting: int
+
+
+class _Entry(NamedTuple, Generic[F]):
+    start: Fraction
+    stop: Fraction
+    frame: F
+
+
+class Pick(NamedTuple, Generic[F]):
+    """What is on screen: the frame (None = nothing), when it started, and whether its duration is over."""
+
+    frame: F | None
+    start: Fraction | None
+    held: bool
+
+
+class FrameQueue(Generic[F]):
+    """Frames of one source for one consumer, in order of their start.
+
+    capacity  how many frames may wait; a push onto a full queue drops the oldest, and counts it: that is live. None:
+              nothing is dropped, the producer stops by itself when enough wait: that is offline.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self.capacity = capacity
+        self._entries: deque[_Entry[F]] = deque()
+        self._shown = False  # whether the first entry has been picked before
+        self._ended = False
+        self._pushed = self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been pushed."""
+        return self._ended
+
+    @property
+    def first_start(self) -> Fraction | None:
+        """Start of the oldest frame that waits."""
+        return self._entries[0].start if self._entries else None
+
+    @property
+    def last_stop(self) -> Fraction | None:
+        """End of the newest frame that waits."""
+        return self._entries[-1].stop if self._entries else None
+
+    def push(self, start: Fraction, stop: Fraction, frame: F) -> None:
+        """Adds a frame on screen within [start, stop). One that does not start later than the newest is dropped."""
+        self._pushed += 1
+        if self._entries and start <= self._entries[-1].start:
+            self._dropped += 1
+            return
+        if self.capacity is not None and len(self._entries) >= self.capacity:
+            self._drop_first()
+        self._entries.append(_Entry(start, stop, frame))
+
+    def end(self) -> None:
+        """No more frames will come."""
+        self._ended = True
+
+    def clear(self) -> None:
+        """Forgets all frames and the end, after a seek. Nothing is counted: they were not lost."""
+        self._entries.clear()
+        self._shown = self._ended = False
+
+    def ready(self, t: Fraction) -> bool:
+        """Whether `pick(t)` can no longer change by what is still to come."""
+        return self._ended or bool(self._entries and self._entries[-1].start > t)
+
+    def pick(self, t: Fraction, tolerance: Fraction = Fraction(0)) -> Pick[F]:
+        """What is on screen at t; t must not decrease between calls, except after `clear`."""
+        until = t + tolerance
+        while len(self._entries) > 1 and self._entries[1].start <= until:
+            self._drop_first()
+        if not self._entries or self._entries[0].start > until:
+            return Pick(None, None, False)
+        entry = self._entries[0]
+        over = entry.stop <= t
+        if over and self._ended and len(self._entries) == 1:
+            return Pick(None, None, False)
+        self._shown = True
+        return Pick(entry.frame, entry.start, over)
+
+    def _drop_first(self) -> None:
+        self._entries.popleft()
+        self._dropped += not self._shown
+        self._shown = False
+
+    def statistics(self) -> QueueStatistics:
+        """Frames pushed, dropped unseen, and waiting."""
+        return QueueStatistics(self._pushed, self._dropped, 0, len(self._entries))
+
+
+class Piece(NamedTuple, Generic[F]):
+    """A part of a block: its samples [skip, skip + count) belong at `offset` of what was taken."""
+
+    block: F
+    skip: int
+    count: int
+    offset: int
+
+
+class _Run(NamedTuple, Generic[F]):
+    """Samples [start, stop) are those of the block from `skip` on."""
+
+    start: int
+    stop: int
+    skip: int
+    block: F
+
+
+class SampleQueue(Generic[F]):
+    """Blocks of sound of one source for one consumer, by absolute sample index; those before index 0 are dropped."""
+
+    def __init__(self) -> None:
+        self._runs: deque[_Run[F]] = deque()  # in order, not overlapping
+        self._stop = 0
+        self._ended = False
+        self._pushed = self._dropped = self._missing = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last block has been pushed."""
+        return self._ended
+
+    @property
+    def stop(self) -> int:
+        """The index after the newest sample."""
+        return self._stop
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait."""
+        return sum(run.stop - run.start for run in self._runs)
+
+    def push(self, start: int, count: int, block: F) -> None:
+        """Adds samples [start, start + count); those that are there already are dropped and counted."""
+        self._pushed += count
+        stop = start + count
+        fresh = min(max(start, self._stop), stop)
+        self._dropped += fresh - start
+        if fresh < stop:
+            self._runs.append(_Run(fresh, stop, fresh - start, block))
+            self._stop = stop
+
+    def end(self) -> None:
+        """No more samples will come."""
+        self._ended = True
+
+    def clear(self, at: int = 0) -> None:
+        """Forgets all samples and the end, after a seek to sample `at`."""
+        self._runs.clear()
+        self._stop = at
+        self._ended = False
+
+    def ready(self, stop: int) -> bool:
+        """Whether every sample before `stop` that will ever come is there."""
+        return self._ended or self._stop >= stop
+
+    def take(self, start: int, stop: int) -> list[Piece[F]]:
+        """The samples of [start, stop) that are there; forgets everything before `stop`."""
+        pieces: list[Piece[F]] = []
+        found = 0
+        while self._runs and self._runs[0].start < stop:
+            run = self._runs[0]
+            low, high = max(run.start, start), min(run.stop, stop)
+            if low < high:
+                pieces.append(Piece(run.block, low - run.start + run.skip, high - low, low - start))
+                found += high - low
+            if run.stop > stop:
+                break
+            self._runs.popleft()
+        self._missing += stop - start - found
+        return pieces
+
+    def statistics(self) -> QueueStatistics:
+        """Samples pushed, dropped, missing when they were taken, and waiting."""
+        return QueueStatistics(self._pushed, self._dropped, self._missing, self.waiting)

@@ -1,0 +1,413 @@
+"""Compiles a RenderTree to a flat plan: what to paint where, in order, and what to sum how loud.
+
+It decides every rectangle, crop, opacity and gain; it refuses to know pixels, samples and time. The compositor only
+carries a plan out, so a question "why is this layer at that pixel?" is answered here.
+
+Theory of operation
+-------------------
+* The tree is walked once, first to last. A group of opacity 1 is dissolved into its parent: painting its children
+  straight onto the canvas is the same picture. A group below 1 is dissolved too while its children do not overlap (its
+  opacity is multiplied onto them); where they do, it is painted off screen first, as a *pass* of its own, and becomes
+  one layer of its parent: so a crossfade of two scenes fades scenes, not their parts.
+* A picture that is not there (`sizes` does not name it) draws nothing. So a plan holds for one set of present pictures
+  and their sizes; the mixer compiles anew when that changes.
+* Rectangles: destination numbers are rounded half up to whole pixels, each for itself. A source rectangle that reaches
+  beyond its picture is cut at the picture's edge, and the destination shrinks by the same share, on the mirrored side
+  when mirrored. 0 wide or high, fully off the canvas, opacity 0: gone.
+* Last, back to front, a layer is dropped when a later opaque one covers its visible part wholly. What only dropped
+  layers show is not even decoded.
+* Sound: gains in dB add up along the path and become linear; -100 dB and below is silence, and is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from engine.spec import Raster
+from engine.tree import (
+    AudioNode,
+    AudioSourceNode,
+    CompositorNode,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    SumNode,
+    VideoNode,
+    VideoSourceNode,
+)
+
+MUTE_DB: Final = -100.0
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """Which picture a layer shows: a stream's (at a media time, or the current one) or an image's."""
+
+    name: str
+    at: float | None = None
+    image: bool = False
+
+
+class PictureSize(msgspec.Struct, frozen=True):
+    """What the compiler must know of a present picture: its size in pixels, and whether it can be seen through."""
+
+    width: int
+    height: int
+    opaque: bool = True
+
+
+class Rect(msgspec.Struct, frozen=True):
+    """A rectangle in whole pixels: [x, x + width) × [y, y + height)."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def clipped(self, to: Rect) -> Rect:
+        """The common part; width or height 0 when there is none."""
+        x, y = max(self.x, to.x), max(self.y, to.y)
+        right, bottom = min(self.x + self.width, to.x + to.width), min(self.y + self.height, to.y + to.height)
+        return Rect(x, y, max(0, right - x), max(0, bottom - y))
+
+    def covers(self, other: Rect) -> bool:
+        """Whether no pixel of `other` is outside."""
+        return self.clipped(other) == other
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no pixel."""
+        return self.width <= 0 or self.height <= 0
+
+
+class Crop(msgspec.Struct, frozen=True):
+    """A part of a picture in its own pixels, fractions allowed, within the picture."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One blit: a picture, a colour (Y, Cb, Cr), or the result of an earlier pass, into a rectangle.
+
+    dest     not clipped: sampling positions follow from the whole rectangle; the kernel clips.
+    alpha    1…255, constant opacity.
+    opaque   whether it hides everything below its rectangle.
+    """
+
+    dest: Rect
+    picture: Picture | None = None
+    colour: tuple[int, int, int] | None = None
+    group: int | None = None
+    crop: Crop = Crop(0, 0, 0, 0)
+    mirror_x: bool = False
+    mirror_y: bool = False
+    alpha: int = 255
+    opaque: bool = False
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """One target and what is painted onto it, first to last. `bounds`: its place on the canvas, on even pixels."""
+
+    bounds: Rect
+    layers: tuple[Layer, ...]
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """One source in the sum: linear gain and pan -100…100, of the source's current sound or from media time `at`."""
+
+    name: str
+    at: float | None
+    gain: float
+    pan: float
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What one frame needs. The last pass is the picture; earlier ones are groups painted off screen."""
+
+    passes: tuple[Pass, ...]
+    voices: tuple[Voice, ...]
+    pictures: frozenset[Picture]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What is painted onto the canvas itself."""
+        return self.passes[-1].layers
+
+
+Sizes = Mapping[Picture, PictureSize]
+
+
+def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A001 - the field's verb, used qualified
+    """The plan of a tree on a canvas.
+
+    sizes    the pictures that are there now; a picture that is not listed draws nothing.
+    Returns  layers clipped away, see-through to nothing or wholly covered are not in it.
+    Raises   nothing: a RenderTree is valid by construction.
+    """
+    canvas = Rect(0, 0, raster.width, raster.height)
+    compiler = _Compiler(canvas, sizes)
+    layers = compiler.group(tree.root_video_node, 1.0) if tree.root_video_node is not None else []
+    compiler.passes.append(Pass(canvas, _uncovered(layers, canvas)))
+    passes = _used(compiler.passes)
+    pictures = frozenset(layer.picture for each in passes for layer in each.layers if layer.picture is not None)
+    voices = tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
+    return Plan(passes, voices, pictures)
+
+
+def pictures_named(tree: RenderTree) -> list[Picture]:
+    """Every picture that a tree names, in painting order, whether it can be seen or not."""
+    found: list[Picture] = []
+
+    def visit(node: VideoNode) -> None:
+        if isinstance(node, CompositorNode):
+            for child in node.nodes:
+                visit(child)
+        elif isinstance(node, VideoSourceNode | ImageSourceNode):
+            found.append(_picture(node))
+
+    if tree.root_video_node is not None:
+        visit(tree.root_video_node)
+    return found
+
+
+def pan_gains(gain: float, pan: float) -> tuple[float, float]:
+    """Linear gains of the left and the right output for a pan of -100 (left) … 100 (right).
+
+    Constant power, 0 dB at the centre: left = √2·cos θ, right = √2·sin θ, θ from 0 to 90°. A mono source goes to both
+    outputs with these gains; a stereo source keeps its channels and has them weighted alike (a balance), so that the
+    centre leaves both unchanged. Hard to one side is +3 dB there, and exactly 0 on the other.
+    """
+    if pan == 0:
+        return gain, gain
+    theta = (min(max(pan, -100.0), 100.0) + 100.0) / 200.0 * (math.pi / 2)
+    left = 0.0 if pan >= 100 else math.sqrt(2) * math.cos(theta)
+    right = 0.0 if pan <= -100 else math.sqrt(2) * math.sin(theta)
+    return gain * left, gain * right
+
+
+def yuv_of(red: float, green: float, blue: float) -> tuple[int, int, int]:
+    """Non-linear R'G'B' 0…1 → 8-bit limited-range Y'CbCr, rounded half up. ITU-R BT.709-6 §3."""
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    cb, cr = (blue - luma) / 1.8556, (red - luma) / 1.5748
+    return round_half_up(16 + 219 * luma), round_half_up(128 + 224 * cb), round_half_up(128 + 224 * cr)
+
+
+def round_half_up(value: float) -> int:
+    """The nearest integer; halves go up, so that neighbours at x.5 stay neighbours."""
+    return math.floor(value + 0.5)
+
+
+class _Compiler:
+    """Walks one tree; `passes` are the off-screen groups found so far, children before parents."""
+
+    def __init__(self, canvas: Rect, sizes: Sizes) -> None:
+        self.canvas = canvas
+        self.sizes = sizes
+        self.passes: list[Pass] = []
+
+    def group(self, node: VideoNode, opacity: float) -> list[Layer]:
+        """The layers of a node whose ancestors' dissolved opacities multiply to `opacity`."""
+        opacity *= float(node.opacity)
+        if opacity <= 0:
+            return []
+        if isinstance(node, CompositorNode):
+            return self._composite(node, opacity)
+        if isinstance(node, SolidColorNode):
+            return self._colour(node, opacity)
+        if isinstance(node, VideoSourceNode | ImageSourceNode):
+            return self._picture(node, opacity)
+        return []
+
+    def _composite(self, node: CompositorNode, opacity: float) -> list[Layer]:
+        dissolved = len(self.passes)
+        layers = [layer for child in node.nodes for layer in self.group(child, opacity)]
+        if opacity >= 1 or not _overlapping(layers, self.canvas):
+            return layers
+        del self.passes[dissolved:]  # paint it off screen instead, its children at their own opacities
+        layers = [layer for child in node.nodes for layer in self.group(child, 1.0)]
+        bounds = _even_bounds(layers, self.canvas)
+        moved = tuple(_moved(layer, -bounds.x, -bounds.y) for layer in layers)
+        self.passes.append(Pass(bounds, _uncovered(moved, Rect(0, 0, bounds.width, bounds.height))))
+        alpha = round_half_up(opacity * 255)
+        crop = Crop(0, 0, bounds.width, bounds.height)
+        return [Layer(dest=bounds, group=len(self.passes) - 1, crop=crop, alpha=alpha)] if alpha else []
+
+    def _colour(self, node: SolidColorNode, opacity: float) -> list[Layer]:
+        dest, _, _ = _destination(node, self.canvas)
+        alpha = round_half_up(float(node.alpha) * opacity * 255)
+        if alpha == 0 or dest.clipped(self.canvas).empty:
+            return []
+        colour = yuv_of(float(node.red), float(node.green), float(node.blue))
+        return [Layer(dest=dest, colour=colour, alpha=alpha, opaque=alpha == 255)]
+
+    def _picture(self, node: VideoSourceNode | ImageSourceNode, opacity: float) -> list[Layer]:
+        picture = _picture(node)
+        size = self.sizes.get(picture)
+        alpha = round_half_up(opacity * 255)
+        if size is None or alpha == 0:
+            return []
+        dest, mirror_x, mirror_y = _destination(node, self.canvas)
+        placed = _fitted(node, dest, mirror=(mirror_x, mirror_y), size=size)
+        if placed is None or placed[0].clipped(self.canvas).empty:
+            return []
+        dest, crop = placed
+        opaque = alpha == 255 and size.opaque
+        return [
+            Layer(
+                dest=dest,
+                picture=picture,
+                crop=crop,
+                mirror_x=mirror_x,
+                mirror_y=mirror_y,
+                alpha=alpha,
+                opaque=opaque,
+            )
+        ]
+
+
+def _picture(node: VideoSourceNode | ImageSourceNode) -> Picture:
+    if isinstance(node, ImageSourceNode):
+        return Picture(node.filename, image=True)
+    return Picture(node.stream_guid, None if node.at is None else float(node.at))
+
+
+def _destination(node: SolidColorNode | VideoSourceNode | ImageSourceNode, canvas: Rect) -> tuple[Rect, bool, bool]:
+    """The rectangle in whole pixels, and whether it is mirrored; a negative size spans its absolute from destX."""
+    x = round_half_up(node.dest_x) if node.dest_x is not None else 0
+    y = round_half_up(node.dest_y) if node.dest_y is not None else 0
+    width = round_half_up(abs(node.dest_width)) if node.dest_width is not None else canvas.width
+    height = round_half_up(abs(node.dest_height)) if node.dest_height is not None else canvas.height
+    mirror_x = node.dest_width is not None and node.dest_width < 0
+    mirror_y = node.dest_height is not None and node.dest_height < 0
+    return Rect(x, y, width, height), mirror_x, mirror_y
+
+
+class _Axis(msgspec.Struct):
+    """One axis of a placement: source span [start, start + length) onto destination [to, to + size)."""
+
+    start: float
+    length: float
+    to: float
+    size: float
+    mirrored: bool
+
+    def cut(self, limit: float) -> None:
+        """Cuts what reaches beyond [0, limit) of the source, and the same share of the destination."""
+        beyond = self.start + self.length - limit
+        if beyond <= 0 or self.length <= 0:
+            return
+        kept = max(0.0, self.length - beyond)
+        size = self.size * kept / self.length
+        if self.mirrored:
+            self.to += self.size - size
+        self.size, self.length = size, kept
+
+
+def _fitted(
+    node: VideoSourceNode | ImageSourceNode, dest: Rect, *, mirror: tuple[bool, bool], size: PictureSize
+) -> tuple[Rect, Crop] | None:
+    """Where the picture goes and which part of it, both within bounds; None when nothing is left."""
+    across = _source_axis(node.source_x, node.source_width, limit=size.width)
+    down = _source_axis(node.source_y, node.source_height, limit=size.height)
+    across.to, across.size, across.mirrored = float(dest.x), float(dest.width), mirror[0]
+    down.to, down.size, down.mirrored = float(dest.y), float(dest.height), mirror[1]
+    if min(across.length, down.length, across.size, down.size) <= 0:
+        return None
+    if node.fit == "fill":
+        across.cut(size.width)
+        down.cut(size.height)
+    else:
+        across.length = min(across.length, size.width - across.start)
+        down.length = min(down.length, size.height - down.start)
+        if min(across.length, down.length) > 0:
+            _keep_aspect(across, down, cover=node.fit == "cover")
+    if min(across.length, down.length) <= 0:
+        return None
+    left, top = round_half_up(across.to), round_half_up(down.to)
+    right, bottom = round_half_up(across.to + across.size), round_half_up(down.to + down.size)
+    if right <= left or bottom <= top:
+        return None
+    crop = Crop(across.start, down.start, across.length, down.length)
+    return Rect(left, top, right - left, bottom - top), crop
+
+
+def _source_axis(start: float | None, length: float | None, *, limit: int) -> _Axis:
+    begin = float(start or 0)
+    span = limit - begin if length is None or length < 0 else float(length)
+    return _Axis(begin, max(0.0, span), 0, 0, False)
+
+
+def _keep_aspect(across: _Axis, down: _Axis, *, cover: bool) -> None:
+    """`contain`: the destination shrinks about its centre. `cover`: the source is cropped about its centre."""
+    scale_x, scale_y = across.size / across.length, down.size / down.length
+    scale = max(scale_x, scale_y) if cover else min(scale_x, scale_y)
+    for axis in (across, down):
+        if cover:
+            length = axis.size / scale
+            axis.start, axis.length = axis.start + (axis.length - length) / 2, length
+        else:
+            size = axis.length * scale
+            axis.to, axis.size = axis.to + (axis.size - size) / 2, size
+
+
+def _overlapping(layers: list[Layer], canvas: Rect) -> bool:
+    visible = [layer.dest.clipped(canvas) for layer in layers]
+    return any(not a.clipped(b).empty for n, a in enumerate(visible) for b in visible[:n])
+
+
+def _even_bounds(layers: list[Layer], canvas: Rect) -> Rect:
+    visible = [layer.dest.clipped(canvas) for layer in layers]
+    x, y = min(r.x for r in visible) & ~1, min(r.y for r in visible) & ~1
+    right, bottom = max(r.x + r.width for r in visible), max(r.y + r.height for r in visible)
+    return Rect(x, y, (right - x + 1) & ~1, (bottom - y + 1) & ~1)
+
+
+def _moved(layer: Layer, dx: int, dy: int) -> Layer:
+    dest = Rect(layer.dest.x + dx, layer.dest.y + dy, layer.dest.width, layer.dest.height)
+    return msgspec.structs.replace(layer, dest=dest)
+
+
+def _uncovered(layers: list[Layer] | tuple[Layer, ...], canvas: Rect) -> tuple[Layer, ...]:
+    """The layers without those that a later opaque one covers wholly."""
+    kept: list[Layer] = []
+    covers: list[Rect] = []
+    for layer in reversed(layers):
+        visible = layer.dest.clipped(canvas)
+        if any(cover.covers(visible) for cover in covers):
+            continue
+        kept.append(layer)
+        if layer.opaque:
+            covers.append(visible)
+    return tuple(reversed(kept))
+
+
+def _used(passes: list[Pass]) -> tuple[Pass, ...]:
+    """The passes that the picture needs, renumbered: a covered group needs no painting."""
+    needed: set[int] = {len(passes) - 1}
+    for n in reversed(range(len(passes))):
+        if n in needed:
+            needed.update(layer.group for layer in passes[n].layers if layer.group is not None)
+    if len(needed) == len(passes):
+        return tuple(passes)
+    number = {old: new for new, old in enumerate(sorted(needed))}
+    renumber: Callable[[Layer], Layer] = lambda layer: (  # noqa: E731 - one expression, named for the loop below
+        layer if layer.group is None else msgspec.structs.replace(layer, group=number[layer.group])
+    )
+    return tuple(Pass(passes[n].bounds, tuple(map(renumber, passes[n].layers))) for n in sorted(needed))
+
+
+def _voices(node: AudioNode, gain_db: float) -> list[Voice]:
+    gain_db += float(node.gain)
+    if float(node.gain) <= MUTE_DB or gain_db <= MUTE_DB:
+        return []
+    if isinstance(node, SumNode):
+        return [voice for child in node.nodes for voice in _voices(child, gain_db)]
+    assert isinstance(node, AudioSourceNode)
+    at = None if node.at is None else float(node.at)
+    return [Voice(node.stream_guid, at, 10 ** (gain_db / 20), float(node.pan))]

@@ -1,0 +1,237 @@
+"""What is on air, as a function of time: anything with `tree_at(t)` that gives the RenderTree of that moment.
+
+It decides what a transition between two trees looks like; it refuses to know who plays the program, and when.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from engine.spec import Raster
+from engine.tree import (
+    AudioNode,
+    AudioSourceNode,
+    CompositorNode,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    SumNode,
+    VideoNode,
+    VideoSourceNode,
+    walk,
+)
+
+
+class Program(Protocol):
+    """What a mixer shows. Pure: the same t gives the same tree; t in Fraction seconds on the program's own clock."""
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The tree of the frame that starts at t. An unchanged tree should be the same object: its plan is kept."""
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """The streamGuids and image names that some tree within [start, stop) uses."""
+
+
+def names_in(tree: RenderTree) -> frozenset[str]:
+    """The streamGuids and image file names of a tree."""
+    names: set[str] = set()
+    for _, _, node in walk(tree):
+        if isinstance(node, VideoSourceNode | AudioSourceNode):
+            names.add(node.stream_guid)
+        elif isinstance(node, ImageSourceNode):
+            names.add(node.filename)
+    return frozenset(names)
+
+
+class Held(msgspec.Struct, frozen=True):
+    """One tree, for ever."""
+
+    tree: RenderTree
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The tree."""
+        return self.tree
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """All of its sources."""
+        return names_in(self.tree)
+
+
+def _ease_in_out(x: float) -> float:
+    return x * x * (3 - 2 * x)
+
+
+EASINGS: Final[Mapping[str, Callable[[float], float]]] = {
+    "linear": lambda x: x,
+    "easeIn": lambda x: x * x,
+    "easeOut": lambda x: 1 - (1 - x) ** 2,
+    "easeInOut": _ease_in_out,
+    "smooth": lambda x: (1 - math.cos(math.pi * x)) / 2,
+}
+
+
+class Morph(msgspec.Struct, frozen=True):
+    """A movement from one tree to another over [start, start + duration).
+
+    A leaf of the old tree and a leaf of the new one are the same thing when they have the same `id`, or else when they
+    are the n-th of their kind showing the same stream, image or (colours) position. Of the same thing, rectangles,
+    opacity, colour, gain and pan go from old to new; what is only old fades out, what is only new fades in. The new
+    tree gives the painting order; leaving nodes stay just above what they were above.
+    """
+
+    old: RenderTree
+    new: RenderTree
+    start: Fraction
+    duration: Fraction
+    raster: Raster
+    easing: str = "easeInOut"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: an unknown easing."""
+        if self.easing not in EASINGS:
+            raise ValueError(f'easing "{self.easing}" is not one of {", ".join(EASINGS)}')
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The old tree up to `start`, the new one from `start + duration` on, what is between them between."""
+        if t >= self.start + self.duration:
+            return self.new
+        if t <= self.start:
+            return self.old
+        x = EASINGS[self.easing](float((t - self.start) / self.duration))
+        return _between(self.old, self.new, x, self.raster)
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """Those of whichever tree is on within [start, stop)."""
+        if start >= self.start + self.duration:
+            return names_in(self.new)
+        if stop <= self.start:
+            return names_in(self.old)
+        return names_in(self.old) | names_in(self.new)
+
+
+Leaf = SolidColorNode | VideoSourceNode | ImageSourceNode
+Key = tuple[str, str, int]  # kind, name, n-th of these
+_RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
+_CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
+_MUTE_DB: Final = -100.0
+
+
+def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> RenderTree:
+    before, after = _flat(old.root_video_node, 1.0, raster), _flat(new.root_video_node, 1.0, raster)
+    video = _between_pictures(before, after, x)
+    audio = _between_sounds(_voices(old.root_audio_node, 0.0), _voices(new.root_audio_node, 0.0), x)
+    return RenderTree(root_video_node=CompositorNode(nodes=tuple(video)), root_audio_node=SumNode(nodes=tuple(audio)))
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _keyed(nodes: list[T], name: Callable[[T], str]) -> dict[Key, T]:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    keyed: dict[Key, T] = {}
+    for node in nodes:
+        own_id: str | None = getattr(node, "id", None)
+        kind = type(node).__name__ if own_id is None else "#"
+        label = name(node) if own_id is None else own_id
+        keyed[kind, label, counts[kind, label]] = node
+        counts[kind, label] += 1
+    return keyed
+
+
+def _flat(node: VideoNode | None, opacity: float, raster: Raster) -> list[Leaf]:
+    """The leaves in painting order, groups dissolved, their opacities multiplied in, their rectangles written out."""
+    if node is None:
+        return []
+    opacity *= float(node.opacity)
+    if isinstance(node, CompositorNode):
+        return [leaf for child in node.nodes for leaf in _flat(child, opacity, raster)]
+    if isinstance(node, SolidColorNode | VideoSourceNode | ImageSourceNode):
+        whole = {"dest_x": 0, "dest_y": 0, "dest_width": raster.width, "dest_height": raster.height}
+        absent = {name: value for name, value in whole.items() if getattr(node, name) is None}
+        return [msgspec.structs.replace(node, opacity=opacity, **absent)]
+    return []
+
+
+def _leaf_name(leaf: Leaf) -> str:
+    if isinstance(leaf, VideoSourceNode):
+        return leaf.stream_guid
+    return leaf.filename if isinstance(leaf, ImageSourceNode) else ""
+
+
+def _between_pictures(old: list[Leaf], new: list[Leaf], x: float) -> list[Leaf]:
+    before, after = _keyed(old, _leaf_name), _keyed(new, _leaf_name)
+    leaving: dict[Key | None, list[Leaf]] = defaultdict(list)  # below which surviving leaf they stand
+    anchor: Key | None = None
+    for key, leaf in before.items():
+        if key in after and type(after[key]) is type(leaf):
+            anchor = key
+        else:
+            leaving[anchor].append(msgspec.structs.replace(leaf, opacity=float(leaf.opacity) * (1 - x)))
+    result: list[Leaf] = list(leaving[None])
+    for key, leaf in after.items():
+        was = before.get(key)
+        if was is not None and type(was) is type(leaf):
+            result.append(_moved(was, leaf, x))
+        else:
+            result.append(msgspec.structs.replace(leaf, opacity=float(leaf.opacity) * x))
+        result.extend(leaving[key])
+    return result
+
+
+def _moved(old: Leaf, new: Leaf, x: float) -> Leaf:
+    changes: dict[str, object] = {"opacity": _mix(float(old.opacity), float(new.opacity), x)}
+    for name in _RECTANGLES if isinstance(new, SolidColorNode) else _RECTANGLES + _CROPS:
+        a, b = getattr(old, name), getattr(new, name)
+        if name in ("source_x", "source_y"):
+            a, b = a or 0, b or 0
+        # A source size that is absent means the source's edge, which only the compiler knows: it jumps halfway.
+        changes[name] = _mix(a, b, x) if _comparable(name, a, b) else (a if x < 0.5 else b)
+    if isinstance(new, SolidColorNode):
+        for name in ("red", "green", "blue", "alpha"):
+            changes[name] = _mix(float(getattr(old, name)), float(getattr(new, name)), x)
+    return msgspec.structs.replace(new, **changes)
+
+
+def _comparable(name: str, a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return False
+    return name in _RECTANGLES or min(a, b) >= 0  # a source size of -1 is the source's edge
+
+
+def _mix(a: float, b: float, x: float) -> float:
+    return a + (b - a) * x
+
+
+def _voices(node: AudioNode | None, gain_db: float) -> list[AudioSourceNode]:
+    if node is None:
+        return []
+    gain_db = max(_MUTE_DB, gain_db + float(node.gain))
+    if isinstance(node, SumNode):
+        return [voice for child in node.nodes for voice in _voices(child, gain_db)]
+    return [msgspec.structs.replace(node, gain=min(gain_db, 20.0))]
+
+
+def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: float) -> list[AudioSourceNode]:
+    before, after = _keyed(old, lambda v: v.stream_guid), _keyed(new, lambda v: v.stream_guid)
+    result = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        a, b = before.get(key), after.get(key)
+        known = b or a
+        assert known is not None
+        gain = _mix_db(a.gain if a else _MUTE_DB, b.gain if b else _MUTE_DB, x)
+        pan = _mix(float((a or known).pan), float((b or known).pan), x)
+        result.append(msgspec.structs.replace(known, gain=gain, pan=pan))
+    return result
+
+
+def _mix_db(a: float, b: float, x: float) -> float:
+    """Loudness goes evenly in amplitude: dB would be silent for most of a fade to or from mute."""
+    low = [0.0 if v <= _MUTE_DB else 10 ** (v / 20) for v in (a, b)]
+    amplitude = _mix(low[0], low[1], x)
+    return _MUTE_DB if amplitude <= 1e-5 else 20 * math.log10(amplitude)

@@ -1,0 +1,270 @@
+"""A mix into a file: written under a temporary name beside it, renamed when whole, removed when it is not.
+
+It decides which extension means which format; it refuses to know what is mixed. Encoding runs in its own thread with a
+short queue before it: whoever mixes waits when it is full.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import av
+import trio
+from av.container import OutputContainer
+
+from engine.errors import EngineError, SinkError, SinkRejected, SinkUnavailable
+from engine.frame import AudioFrame, VideoFrame
+from engine.sinks.encode import Encoder, Encoding, picture_frame
+from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
+
+_FASTSTART: Final = {"movflags": "+faststart"}
+FORMATS: Final = MappingProxyType(
+    {
+        ".mp4": Encoding("mp4", "libx264", "aac", _FASTSTART),
+        ".m4v": Encoding("mp4", "libx264", "aac", _FASTSTART),
+        ".mov": Encoding("mov", "libx264", "aac", _FASTSTART),
+        ".mkv": Encoding("matroska", "libx264", "aac"),
+        ".webm": Encoding("webm", "libvpx-vp9", "libopus"),
+        ".m4a": Encoding("ipod", None, "aac", _FASTSTART),
+        ".mp3": Encoding("mp3", None, "libmp3lame"),
+        ".wav": Encoding("wav", None, "pcm_s16le"),
+    }
+)
+STILLS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
+NULL: Final = "null:"  # mixed, not encoded: for measuring
+_RATES: Final = {
+    "aac": AAC_RATES,
+    "libopus": (8000, 12000, 16000, 24000, 48000),
+    "libmp3lame": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+}
+QUEUE: Final = 4  # ticks between the mixer and the encoder
+_FULL: Final = (28, 122, 27)  # ENOSPC, EDQUOT, EFBIG
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+
+Item = tuple[int, VideoFrame, AudioFrame]
+
+
+class Writing(Protocol):
+    """What a FileSink drives; blocking, worker threads only."""
+
+    def write(self, items: list[Item]) -> None:
+        """Takes ticks in order."""
+
+    def finish(self) -> None:
+        """All ticks are there: makes the output whole."""
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+
+
+class FileSink:
+    """Queue and thread before a writer. `run` is its actor; it ends, with the output whole, after `end`.
+
+    Promises: `put` waits while the queue is full, and raises the writer's error; when `run` ends in any other way than
+    after `end`, no partial output is left.
+    """
+
+    def __init__(self, writing: Writing, *, limiter: trio.CapacityLimiter) -> None:
+        # given
+        self._writing = writing
+        self._limiter = limiter
+        # owned by run()
+        self._send, self._receive = trio.open_memory_channel[Item](QUEUE)
+        self._error: SinkError | None = None
+
+    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame) -> None:
+        """Hands a tick over. Raises SinkError."""
+        try:
+            await self._send.send((n, picture, sound))
+        except trio.BrokenResourceError:
+            assert self._error is not None
+            raise self._error from None
+
+    def end(self) -> None:
+        """No more ticks will come."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Writes until `end`. Raises SinkError."""
+        whole = False
+        try:
+            async with self._receive:
+                async for item in self._receive:
+                    items = [item, *self._waiting()]
+                    await self._in_thread(lambda items=items: self._writing.write(items))  # type: ignore[misc]
+            await self._in_thread(self._writing.finish)
+            whole = True
+        except SinkError as err:
+            self._error = err
+            raise
+        finally:
+            if not whole:
+                with trio.CancelScope(shield=True):
+                    await self._in_thread(self._writing.discard)
+
+    def _waiting(self) -> list[Item]:
+        items = []
+        while True:
+            try:
+                items.append(self._receive.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return items
+
+    async def _in_thread(self, call: Callable[[], None]) -> None:
+        await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+
+def check_output(path: str, mixer: MixerSpec) -> None:
+    """Raises SinkRejected: an extension we do not write, or a sample rate that its codec does not have."""
+    suffix = Path(path).suffix.lower()
+    if path == NULL or suffix in STILLS:
+        return
+    encoding = FORMATS.get(suffix)
+    if encoding is None:
+        known = " ".join([*FORMATS, *STILLS])
+        raise SinkRejected(f'output "{path}": extension "{suffix}" is not one of {known}', where=path)
+    rates = _RATES.get(encoding.audio or "")
+    if rates is not None and mixer.audio.rate not in rates:
+        listed = ", ".join(map(str, rates))
+        sentence = f'output "{path}": {encoding.audio} has no rate of {mixer.audio.rate} Hz, only {listed}'
+        raise SinkRejected(sentence, where=path)
+
+
+def open_sink(path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter) -> FileSink:
+    """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
+    check_output(path, mixer)
+    if path == NULL:
+        return FileSink(_Nothing(), limiter=limiter)
+    suffix = Path(path).suffix.lower()
+    if suffix in STILLS:
+        return FileSink(_Still(path, STILLS[suffix]), limiter=limiter)
+    return FileSink(_Film(path, FORMATS[suffix], mixer, encoder), limiter=limiter)
+
+
+class _Nothing:
+    def write(self, items: list[Item]) -> None:
+        pass
+
+    finish = discard = lambda self: None
+
+
+class _Partial:
+    """A file under its temporary name, in the same folder so that the rename is atomic."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        target = Path(path)
+        self.temporary = str(target.with_name(f".{target.name}.{os.getpid()}.part"))
+        if target.is_dir():
+            raise SinkRejected(f'output "{path}": is a directory', where=path)
+        try:
+            with open(self.temporary, "wb"):
+                pass
+        except (OSError, ValueError) as err:
+            raise self.error(err) from err
+
+    def error(self, err: Exception) -> SinkError:
+        """libav's or the system's error in one sentence."""
+        number = getattr(err, "errno", None)
+        if number in _FULL:
+            return SinkUnavailable(f'output "{self.path}": no space left', where=self.path)
+        reason = (getattr(err, "strerror", None) or str(err) or type(err).__name__).lower()
+        return SinkRejected(f'output "{self.path}": {reason}', where=self.path)
+
+    def keep(self) -> None:
+        """Gives it its name. Raises SinkError."""
+        try:
+            os.replace(self.temporary, self.path)
+        except OSError as err:
+            raise self.error(err) from err
+
+    def remove(self) -> None:
+        """Takes it away."""
+        Path(self.temporary).unlink(missing_ok=True)
+
+
+class _Film:
+    """A container with encoded picture and sound."""
+
+    def __init__(self, path: str, encoding: Encoding, mixer: MixerSpec, spec: EncoderSpec) -> None:
+        self._partial = _Partial(path)
+        self._container: OutputContainer | None = None
+        try:
+            self._container = av.open(
+                self._partial.temporary, "w", format=encoding.muxer, container_options=dict(encoding.options)
+            )
+            self._encoder = Encoder(self._container, encoding, mixer, spec)
+        except BaseException as err:
+            self.discard()
+            if isinstance(err, _ERRORS):
+                raise self._partial.error(err) from err
+            raise
+
+    def write(self, items: list[Item]) -> None:
+        try:
+            for n, picture, sound in items:
+                self._encoder.encode(n, picture, sound)
+        except _ERRORS as err:
+            raise self._partial.error(err) from err
+
+    def finish(self) -> None:
+        assert self._container is not None
+        try:
+            self._encoder.flush()
+            container, self._container = self._container, None
+            container.close()
+        except _ERRORS as err:
+            raise self._partial.error(err) from err
+        self._partial.keep()
+
+    def discard(self) -> None:
+        container, self._container = self._container, None
+        try:
+            if container is not None:
+                container.close()
+        except (*_ERRORS, EngineError):
+            return  # it cannot be finished, and need not be: it goes
+        finally:
+            self._partial.remove()
+
+
+class _Still:
+    """The first picture, as an image."""
+
+    def __init__(self, path: str, codec: str) -> None:
+        self._partial = _Partial(path)
+        self._codec = codec
+        self._data: bytes | None = None
+
+    def write(self, items: list[Item]) -> None:
+        if self._data is None:
+            self._data = encode_still(items[0][1], self._codec)
+
+    def finish(self) -> None:
+        try:
+            with open(self._partial.temporary, "wb") as file:
+                file.write(self._data or b"")
+        except OSError as err:
+            raise self._partial.error(err) from err
+        self._partial.keep()
+
+    def discard(self) -> None:
+        self._partial.remove()
+
+
+def encode_still(picture: VideoFrame, codec: str = "png") -> bytes:
+    """A picture as the bytes of a PNG, or of a JPEG (codec "mjpeg")."""
+    context = av.CodecContext.create(codec, "w")
+    frame = picture_frame(picture)
+    wanted = {"png": ("rgb24", 2), "mjpeg": ("yuvj420p", 2)}[codec]
+    frame = frame.reformat(format=wanted[0], src_color_range=1, dst_color_range=wanted[1], threads=1)
+    context.width, context.height = frame.width, frame.height
+    context.pix_fmt = wanted[0]
+    context.time_base = 1
+    frame.pts = 0
+    packets = [*context.encode(frame), *context.encode(None)]
+    return b"".join(bytes(packet) for packet in packets)

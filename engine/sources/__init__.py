@@ -1,0 +1,25 @@
+"""Things that make frames: files and URLs, stills, patterns. `open_source` knows which name means which."""
+
+from __future__ import annotations
+
+from engine.config import Settings
+from engine.sources.avfile import MediaFile
+from engine.sources.pattern import PatternSource
+from engine.sources.reader import Reader, Steps
+from engine.sources.still import StillSource, is_still, load_still
+from engine.spec import AudioFormat
+
+__all__ = ["Reader", "Steps", "load_still", "open_source"]
+
+
+def open_source(guid: str, url: str, *, sound: AudioFormat, settings: Settings, threads: int = 1) -> Steps:
+    """Opens what a URL names: ``pattern:…``, a still image's file, or anything libav opens. Blocks: worker threads only.
+
+    threads  for decoding the picture of a file.
+    Raises   SourceError.
+    """
+    if url.startswith("pattern:"):
+        return PatternSource(guid, url, sound=sound)
+    if is_still(url.removeprefix("file:")):
+        return StillSource(guid, url.removeprefix("file:"))
+    return MediaFile(guid, url, sound=sound, settings=settings, threads=threads)

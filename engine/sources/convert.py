@@ -1,0 +1,180 @@
+"""libav frames → frames in the working format: a picture that is in it already is viewed in place, any other converted.
+
+It decides what an untagged picture means; it refuses to know when a frame is shown. Worker threads only; one converter
+belongs to one source.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from engine.frame import AudioFrame, Plane, Samples, VideoFrame
+from engine.spec import AudioFormat
+
+# AVColorSpace (libavutil/pixfmt.h) → the matrix to convert from.
+_MATRICES: Final = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.SMPTE170M,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+_AVCOL_RANGE_MPEG: Final = 1
+_AVCOL_RANGE_JPEG: Final = 2
+_FULL_RANGE_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p")
+# What swscale should care for when it converts: rounding, and chroma of 4:2:0 from every pixel of RGB.
+_QUALITY: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+
+def matrix_of(frame: av.VideoFrame) -> Colorspace:
+    """The tagged matrix, or for an untagged picture BT.709 from 1280 pixels wide or 577 high on, below it BT.601.
+
+    The rule of most players; untagged HD is BT.709 in practice, untagged SD is not.
+    """
+    tagged = _MATRICES.get(int(frame.colorspace))
+    if tagged is not None:
+        return tagged
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.SMPTE170M
+
+
+class PictureConverter:
+    """Decoded pictures of one source → VideoFrame; see-through formats keep their alpha, straight."""
+
+    def __init__(self, aspect: Fraction | None) -> None:
+        self._aspect = aspect if aspect is not None and aspect > 0 else Fraction(1)  # of one pixel, width : height
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame) -> VideoFrame:
+        """The frame as the engine wants it: upright, square pixels, 4:2:0, BT.709 limited. Shares memory if it can."""
+        width, height = displayed_size(frame.width, frame.height, self._aspect)
+        see_through = has_alpha(frame.format)
+        if (width, height) != (frame.width, frame.height) or see_through or not _is_native(frame):
+            frame = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="yuva420p" if see_through else "yuv420p",
+                src_colorspace=matrix_of(frame),
+                dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG if _is_full_range(frame) else ColorRange.MPEG,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_QUALITY,
+                threads=1,
+            )
+        turns = quarter_turns(frame.rotation)
+        planes = [_upright(_view(frame, n), turns) for n in range(4 if see_through else 3)]
+        return VideoFrame(*planes)
+
+
+def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Size with square pixels: the width stretched by the pixel's aspect, as a player shows it."""
+    return (max(1, round(width * aspect)), height) if aspect != 1 else (width, height)
+
+
+def quarter_turns(rotation: int) -> int:
+    """Counter-clockwise quarter turns of a display matrix's angle."""
+    return round(rotation / 90) % 4
+
+
+def has_alpha(pixel_format: av.VideoFormat) -> bool:
+    """Whether pictures of this pixel format can be seen through."""
+    return pixel_format.name == "pal8" or any(component.is_alpha for component in pixel_format.components)
+
+
+def _is_full_range(frame: av.VideoFrame) -> bool:
+    if frame.format.is_rgb or frame.format.name in _FULL_RANGE_FORMATS:
+        return True
+    return int(frame.color_range) == _AVCOL_RANGE_JPEG
+
+
+def _is_native(frame: av.VideoFrame) -> bool:
+    return frame.format.name == "yuv420p" and not _is_full_range(frame) and matrix_of(frame) == Colorspace.ITU709
+
+
+def _view(frame: av.VideoFrame, n: int) -> Plane:
+    plane = frame.planes[n]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+    view: Plane = rows[: plane.height, : plane.width]
+    return view
+
+
+def _upright(plane: Plane, turns: int) -> Plane:
+    return plane if turns == 0 else np.ascontiguousarray(np.rot90(plane, turns))
+
+
+class SoundConverter:
+    """Decoded sound of one source → planar float32 at the mixer's rate, mono or stereo; others are down-mixed.
+
+    A change of rate, layout or format in mid-stream starts a new resampler, after the old one's last samples.
+    """
+
+    def __init__(self, wanted: AudioFormat) -> None:
+        self._rate = wanted.rate
+        self._resampler: av.AudioResampler | None = None
+        self._given: tuple[str, int, str] | None = None
+
+    def convert(self, frame: av.AudioFrame | None) -> list[AudioFrame]:
+        """What comes out for one decoded frame, or at the end (None) what the resampler still holds."""
+        if frame is None:
+            return self._flush()
+        given = (frame.format.name, frame.sample_rate, frame.layout.name)
+        out: list[AudioFrame] = []
+        if given != self._given:
+            out = self._flush()
+            self._given = given
+            self._resampler = None if self._ready(frame) else self._new_resampler(frame)
+        if self._resampler is None:
+            out.append(AudioFrame(_sound(frame)))
+            return out
+        frame.pts = None  # the resampler counts samples by itself; time stamps are the caller's
+        out.extend(AudioFrame(_sound(each)) for each in self._resampler.resample(frame))
+        return out
+
+    def reset(self) -> None:
+        """Forgets what the resampler holds, after a seek."""
+        self._resampler, self._given = None, None
+
+    def _flush(self) -> list[AudioFrame]:
+        if self._resampler is None:
+            return []
+        last = [AudioFrame(_sound(each)) for each in self._resampler.resample(None)]
+        self._resampler, self._given = None, None
+        return last
+
+    def _ready(self, frame: av.AudioFrame) -> bool:
+        return (
+            frame.format.name in ("fltp", "s16", "flt", "s16p")
+            and frame.sample_rate == self._rate
+            and frame.layout.nb_channels <= 2
+        )
+
+    def _new_resampler(self, frame: av.AudioFrame) -> av.AudioResampler:
+        layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+        return av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
+
+
+_S16_SCALE: Final = np.float32(1 / 32768)
+
+
+def _sound(frame: av.AudioFrame) -> Samples:
+    """(C, N) float32 of a fltp, flt, s16 or s16p frame; fltp in mono is viewed in place, all others are copied."""
+    channels, count = frame.layout.nb_channels, frame.samples
+    name = frame.format.name
+    dtype = np.dtype(np.int16 if name.startswith("s16") else np.float32)
+    if name.endswith("p"):
+        rows = [np.frombuffer(plane, dtype)[:count] for plane in frame.planes]  # type: ignore[call-overload]
+        raw = rows[0][np.newaxis] if channels == 1 else np.stack(rows)
+    else:
+        raw = np.frombuffer(frame.planes[0], dtype)[: count * channels].reshape(count, channels).T  # type: ignore[call-overload]
+    if dtype == np.int16:
+        scaled: Samples = np.multiply(raw, _S16_SCALE, dtype=np.float32, order="C")
+        return scaled
+    sound: Samples = np.ascontiguousarray(raw)
+    return sound

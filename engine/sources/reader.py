@@ -1,0 +1,202 @@
+"""Reader: one consumer's place in one source; decodes ahead of it, seeks when it jumps, and answers what is on at t.
+
+It decides when to decode and when to seek; it refuses to know who asks. Anything with `step` and `seek` can be read:
+a MediaFile or a pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from engine.errors import EngineError
+from engine.frame import AudioFrame, VideoFrame
+from engine.framequeue import FrameQueue, Pick, Piece, SampleQueue
+from engine.plan import PictureSize
+from engine.sources.avfile import Batch
+
+JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
+FRAMES_A_STEP: Final = 4  # a hop to a thread costs 0.1-0.3 ms: several frames share one
+SOUND_AHEAD: Final = Fraction(1, 2)
+
+T = TypeVar("T")
+
+
+class Steps(Protocol):
+    """What a Reader reads; every method blocks for a bounded time and is called in worker threads, one at a time."""
+
+    guid: str
+
+    @property
+    def picture_size(self) -> PictureSize | None:
+        """Size as displayed, None when there is no picture."""
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is sound."""
+
+    @property
+    def duration(self) -> Fraction | None:
+        """Seconds, None when there is no end or nobody knows."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether it never ends."""
+
+    def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
+        """Decodes on; see MediaFile.step."""
+
+    def seek(self, t: Fraction) -> None:
+        """Goes on from media time t."""
+
+    def close(self) -> None:
+        """Lets go."""
+
+
+class Reader:
+    """Reads one source for one consumer. `run` is its actor; everything else is called by the consumer.
+
+    Each tick the consumer says with `attend` what it needs, waits for it with `settle`, and gets it with `pick` and
+    `take`. Promises: `settle` returns once the answer can no longer change, or raises the source's error; a kind that is
+    not attended to is not decoded.
+    """
+
+    def __init__(self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter) -> None:
+        # given
+        self.steps = steps
+        self._rate = rate
+        self._ahead = ahead
+        self._limiter = limiter
+        # owned by run()
+        self._frames: FrameQueue[VideoFrame] = FrameQueue()
+        self._samples: SampleQueue[AudioFrame] = SampleQueue()
+        self._error: EngineError | None = None
+        # asked for by the consumer
+        self._begun = self._looking = self._listening = False
+        self._at = Fraction(0)  # nothing that is over before this is wanted
+        self._heard = 0
+        self._seek_to: Fraction | None = None
+        self._asked = trio.lowlevel.ParkingLot()
+        self._news = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Decodes as far ahead as the queue allows, until cancelled; a source that breaks leaves its error behind."""
+        try:
+            while True:
+                if self._seek_to is not None:
+                    await self._seek(self._seek_to)
+                pictures, sounds = self._room()
+                if not pictures and not sounds:  # nothing wanted, or enough of it
+                    await self._asked.park()
+                    continue
+                step = partial(self.steps.step, pictures=pictures, sounds=sounds, start=self._at)
+                self._take_in(await self._in_thread(step))
+                self._news.unpark_all()
+        except EngineError as err:
+            self._error = err
+            self._news.unpark_all()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._in_thread(self.steps.close)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+    def _room(self) -> tuple[int | None, bool | None]:
+        """How many pictures to decode in the next step, and whether sound; None = nobody is interested."""
+        pictures: int | None = None
+        sounds: bool | None = None
+        if self._looking:
+            pictures = 0 if self._frames.ended else min(max(0, self._ahead - len(self._frames)), FRAMES_A_STEP)
+        if self._listening:
+            ahead = self._samples.stop - self._heard
+            sounds = not self._samples.ended and ahead < SOUND_AHEAD * self._rate
+        return pictures, sounds
+
+    def _take_in(self, batch: Batch) -> None:
+        if self._seek_to is not None:
+            return  # it was decoded for a place that nobody looks at any more
+        for start, stop, frame in batch.pictures:
+            self._frames.push(start, stop, frame)
+        for first, block in batch.sounds:
+            self._samples.push(first, len(block), block)
+        if batch.pictures_end and self._looking:
+            self._frames.end()
+        if batch.sounds_end and self._listening:
+            self._samples.end()
+
+    async def _seek(self, t: Fraction) -> None:
+        self._frames.clear()
+        self._samples.clear(self._heard)
+        await self._in_thread(partial(self.steps.seek, t))
+        if self._seek_to == t:
+            self._seek_to = None
+
+    def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
+        """Says what will be asked for next: the picture at a media time, the sound from a sample on, or neither.
+
+        A kind that was not attended to before, and a time that is not near, make the reader seek.
+        """
+        jump = None
+        if picture is not None:
+            if self._is_jump(picture, fresh=not self._looking):
+                jump = picture
+            self._at = picture
+        if sound is not None:
+            if not self._listening and (self._begun or sound > 0):
+                jump = Fraction(sound, self._rate) if jump is None else min(jump, Fraction(sound, self._rate))
+            self._heard = sound
+        self._looking, self._listening = picture is not None, sound is not None
+        if jump is not None:
+            self._seek_to = jump
+        self._begun = self._begun or self._looking or self._listening
+        self._asked.unpark_all()
+
+    async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
+        """Waits until the picture at that media time and all samples before that index are known. Raises SourceError."""
+        while (
+            self._seek_to is not None
+            or (picture is not None and not self._frames.ready(picture))
+            or (sound is not None and not self._samples.ready(sound))
+        ):
+            if self._error is not None:
+                raise self._error
+            self._asked.unpark_all()
+            await self._news.park()
+
+    def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
+        """What is on screen at media time t, as far as it is known."""
+        picked = self._frames.pick(t, tolerance)
+        self._asked.unpark_all()
+        return picked
+
+    def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
+        """The samples of [start, stop) that are there."""
+        return self._samples.take(start, stop)
+
+    def over(self, t: Fraction, *, picture: bool) -> bool:
+        """Whether nothing of it is left at media time t: no picture, or no sound where only its sound is used.
+
+        Right at the time that was settled; of a kind that is not attended to only the container's word is known.
+        """
+        if self.steps.endless:
+            return False
+        if picture and self.steps.picture_size is not None and self._looking:
+            stop = self._frames.last_stop
+            return self._frames.ended and (stop is None or stop <= t)
+        if self._listening and not (picture and self.steps.picture_size is not None):
+            return self._samples.ended and Fraction(self._samples.stop, self._rate) <= t
+        return self.steps.duration is None or self.steps.duration <= t
+
+    def _is_jump(self, t: Fraction, *, fresh: bool) -> bool:
+        if fresh:
+            return self._begun or t > 0
+        if t < self._at:
+            first = self._frames.first_start
+            return first is None or t < first
+        last = self._frames.last_stop
+        return last is not None and not self._frames.ended and t > last + JUMP

@@ -1,0 +1,151 @@
+"""What can be asked for: the size and rate of a mix, where sources come from, how an output is encoded.
+
+The working format is decided here once: picture planar YUV 4:2:0, 8 bit, BT.709, limited range, with an optional
+full-size alpha plane; sound planar float32 at the mixer's rate, one or two channels. Sources convert on the way in, sinks
+on the way out, kernels never.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+import msgspec
+
+from engine.errors import InvalidSpec
+
+MAX_WIDTH: Final = 7680
+MAX_HEIGHT: Final = 4320
+AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+PRESETS: Final = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
+PROFILES: Final = ("baseline", "main", "high")
+H264_MAX_QP: Final = 51
+
+
+def _require(ok: bool, sentence: str, where: str) -> None:
+    if not ok:
+        raise InvalidSpec(sentence, where=where)
+
+
+class Raster(msgspec.Struct, frozen=True):
+    """A canvas: width and height in pixels, both even (4:2:0)."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, width: int, height: int) -> Raster:
+        """The raster asked for, odd sizes rounded down to even ones.
+
+        Raises InvalidSpec outside 2…7680 × 2…4320.
+        """
+        _require(2 <= width <= MAX_WIDTH, f"width {width} is not within 2…{MAX_WIDTH}", "width")
+        _require(2 <= height <= MAX_HEIGHT, f"height {height} is not within 2…{MAX_HEIGHT}", "height")
+        return cls(width & ~1, height & ~1)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one picture in the working format, without alpha."""
+        return self.width * self.height * 3 // 2
+
+
+class AudioFormat(msgspec.Struct, frozen=True):
+    """Planar float32 at `rate` Hz with `channels` 1 or 2."""
+
+    rate: int = 48000
+    channels: int = 2
+
+    def __post_init__(self) -> None:
+        _require(8000 <= self.rate <= 96000, f"audio rate {self.rate} is not within 8000…96000 Hz", "audioSampleRate")
+        _require(self.channels in (1, 2), f"{self.channels} audio channels: only 1 or 2", "audioChannels")
+
+
+class MixerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mixer makes: picture size and exact rate, sound format."""
+
+    raster: Raster = Raster(1280, 720)
+    fps: Fraction = Fraction(30)
+    audio: AudioFormat = AudioFormat()
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.fps <= 120, f"frame rate {float(self.fps):g} is not within 1…120", "frameRate")
+
+
+class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the media of a streamGuid comes from: a path, a libav URL, or ``pattern:…``."""
+
+    guid: str
+    url: str
+
+
+class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How picture and sound are encoded. Rates in bits per second; None leaves the choice to the encoder.
+
+    With neither `bit_rate` nor `quality` the picture is encoded at constant quality 20.
+    """
+
+    preset: str = "veryfast"
+    bit_rate: int | None = None
+    max_bit_rate: int | None = None  # VBV maximum; buffer of one second
+    qp_min: int | None = None
+    qp_max: int | None = None
+    quality: float | None = None  # constant rate factor 0…51, 0 lossless; not together with bit_rate
+    gop: int | None = None  # frames between keyframes at most; default 2 s
+    profile: str | None = None
+    audio_bit_rate: int = 160_000
+
+    def __post_init__(self) -> None:
+        _require(self.preset in PRESETS, f'preset "{self.preset}" is not one of {", ".join(PRESETS)}', "preset")
+        for name, rate in (("bitRate", self.bit_rate), ("maxBitRate", self.max_bit_rate)):
+            ok = rate is None or 100 <= rate <= 1_048_576_000
+            _require(ok, f"{name} {rate} is not within 100…1048576000 bits per second", name)
+        if self.max_bit_rate is not None:
+            ok = self.bit_rate is not None and self.max_bit_rate >= self.bit_rate
+            _require(ok, f"maxBitRate {self.max_bit_rate} is less than bitRate {self.bit_rate}", "maxBitRate")
+        for name, qp in (("qpMin", self.qp_min), ("qpMax", self.qp_max)):
+            _require(qp is None or 0 <= qp <= 63, f"{name} {qp} is not within 0…63", name)
+        low, high = self.qp_min, self.qp_max
+        _require(low is None or high is None or low <= high, f"qpMin {low} is more than qpMax {high}", "qpMin")
+        ok = self.quality is None or (0 <= self.quality <= H264_MAX_QP and self.bit_rate is None)
+        _require(ok, f"quality {self.quality} is not within 0…51, or a bit rate is set too", "quality")
+        _require(self.gop is None or 1 <= self.gop <= 1000, f"gop {self.gop} is not within 1…1000 frames", "gop")
+        ok = self.profile is None or self.profile in PROFILES
+        _require(ok, f'profile "{self.profile}" is not one of {", ".join(PROFILES)}', "profile")
+        ok = 8_000 <= self.audio_bit_rate <= 512_000
+        _require(ok, f"audio bit rate {self.audio_bit_rate} is not within 8000…512000", "audioBitRate")
+
+
+class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One offline render: what is made, from which sources, how long, and where it goes.
+
+    sources   streamGuid → where its media is; a guid that is not listed is taken as a path or URL itself.
+    duration  seconds; None = the longest source.
+    start     seconds; the first tick shows this time of the program.
+    on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
+    """
+
+    output: str
+    mixer: MixerSpec = MixerSpec()
+    encoder: EncoderSpec = EncoderSpec()
+    sources: dict[str, str] = {}
+    images: str = "."  # folder that an ImageSourceNode's filename is looked up in
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    on_error: str = "fail"
+
+    def __post_init__(self) -> None:
+        _require(self.start >= 0, f"start {float(self.start):g} s is negative", "start")
+        ok = self.duration is None or 0 < self.duration <= 7 * 86400
+        _require(ok, f"duration {float(self.duration or 0):g} s is not within 0…604800", "duration")
+        _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")

@@ -1,0 +1,62 @@
+"""Exact time: seconds are Fractions, ticks and samples are integers, and one is computed from the other by counting.
+
+Nothing here adds intervals up, so 29.97 fps beside 48 kHz stays exact for days (TIMING rule 1: slots come from a counter).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+NTSC = {
+    Fraction(n * 1000, 1001): names
+    for n, names in {
+        24: ("23.976", "23.98"),
+        30: ("29.97",),
+        48: ("47.952", "47.95"),
+        60: ("59.94",),
+        120: ("119.88",),
+    }.items()
+}
+_NTSC_BY_NAME = {Fraction(name): rate for rate, names in NTSC.items() for name in names}
+
+
+def frame_rate(number: float | str | Fraction) -> Fraction:
+    """The exact rate that a number stands for: 29.97 means 30000/1001, ``"30000/1001"`` itself, 25 means 25/1.
+
+    Raises ValueError when it is not a finite positive number.
+    """
+    try:
+        rate = Fraction(number) if isinstance(number, Fraction) else Fraction(str(number))
+    except ZeroDivisionError:
+        raise ValueError(f"{number} is not a frame rate") from None
+    if rate <= 0:
+        raise ValueError(f"{number} is not a frame rate")
+    return _NTSC_BY_NAME.get(rate, rate)
+
+
+def seconds(pts: int, time_base: Fraction) -> Fraction:
+    """The time of a timestamp, exactly."""
+    return pts * time_base
+
+
+def tick_time(n: int, fps: Fraction) -> Fraction:
+    """When tick n starts: n / fps seconds."""
+    return n / fps
+
+
+def tick_count(duration: Fraction, fps: Fraction) -> int:
+    """How many ticks begin within [0, duration)."""
+    return -((-duration * fps) // 1)
+
+
+def first_sample(n: int, *, rate: int, fps: Fraction) -> int:
+    """The index of the first sample of tick n; tick n owns [first_sample(n), first_sample(n + 1)).
+
+    floor(n · rate / fps), so the ticks share all samples out with none left over (TIMING rule 1).
+    """
+    return n * rate * fps.denominator // fps.numerator
+
+
+def sample_at(t: Fraction, rate: int) -> int:
+    """The index of the sample that is sounding at t seconds."""
+    return (t.numerator * rate) // t.denominator

@@ -1,0 +1,334 @@
+"""RenderTree: what one output frame looks and sounds like, as an immutable tree that is also its own JSON.
+
+It decides what a legal tree is and says in one sentence why another is not; it refuses to know time, sockets and pixels.
+The five nodes of Red5's Brew Mixer keep their exact JSON names; all that we add is optional and means "as plain Brew
+Mixer" when it is absent, so a tree that uses none of it reads back as it was put.
+
+Numbers may come as strings (the vendor's pages send them so) and with fractions. A destination rectangle is rounded to
+whole pixels by the compiler (`plan.py`); a source rectangle is honoured to 1/65536 pixel, so that a slow pan is smooth.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import InvalidTree
+
+MAX_NODES: Final = 256
+MAX_DEPTH: Final = 16
+MAX_BYTES: Final = 1 << 20
+
+# A bound is set on both: a number may come as an integer or with a fraction.
+_UNIT, _SECONDS = Meta(ge=0, le=1), Meta(ge=0, le=10_000_000)
+_X, _Y = Meta(ge=0, le=7680), Meta(ge=0, le=4320)
+_SPAN_X, _SPAN_Y = Meta(ge=-1, le=7680), Meta(ge=-1, le=4320)
+_DEST_X, _DEST_Y = Meta(ge=-7680, le=7680), Meta(ge=-4320, le=4320)
+_DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=100_000)
+
+Number = int | float
+Unit = Annotated[int, _UNIT] | Annotated[float, _UNIT]
+SourceX = Annotated[int, _X] | Annotated[float, _X]
+SourceY = Annotated[int, _Y] | Annotated[float, _Y]
+SourceWidth = Annotated[int, _SPAN_X] | Annotated[float, _SPAN_X]  # -1 or absent: to the source's edge
+SourceHeight = Annotated[int, _SPAN_Y] | Annotated[float, _SPAN_Y]
+DestX = Annotated[int, _DEST_X] | Annotated[float, _DEST_X]
+DestY = Annotated[int, _DEST_Y] | Annotated[float, _DEST_Y]
+DestWidth = DestX  # negative: mirrored; absent: the whole frame
+DestHeight = DestY
+MediaTime = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
+Decibels = Annotated[int, _DB] | Annotated[float, _DB]
+Pan = Annotated[int, _PAN] | Annotated[float, _PAN]
+Speed = Annotated[float, Meta(ge=0.5, le=2)]
+Size = Annotated[int, _SIZE] | Annotated[float, _SIZE]
+Guid = Annotated[str, Meta(min_length=1, max_length=1024)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Fit = Literal["fill", "contain", "cover"]
+
+
+def _no_nodes() -> tuple[Any, ...]:
+    """A default that is written out all the same: clients read `nodes` without asking whether it is there."""
+    return ()
+
+
+class _Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", tag_field="node"):
+    """A node of either branch; `id` lets a transition or a job find it again."""
+
+    id: Name | None = None
+
+
+class _Painted(_Node, frozen=True, kw_only=True):
+    """A node that covers a part of the frame.
+
+    opacity  0…1, of the node as a whole.
+    mask     the luma of another node decides how much shows.
+    """
+
+    opacity: Unit = 1
+    mask: VideoNode | None = None
+
+
+class _Placed(_Painted, frozen=True, kw_only=True):
+    """A node with a rectangle of its own in the frame; pixels, absent = the whole frame."""
+
+    dest_x: DestX | None = None
+    dest_y: DestY | None = None
+    dest_width: DestWidth | None = None
+    dest_height: DestHeight | None = None
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A filter on a source's own picture: its name and its parameters."""
+
+    effect: Name
+    parameters: dict[str, Number | str] = {}
+
+
+class _Cropped(_Placed, frozen=True, kw_only=True):
+    """A picture from elsewhere: which part of it, and how it fits its rectangle."""
+
+    source_x: SourceX | None = None
+    source_y: SourceY | None = None
+    source_width: SourceWidth | None = None
+    source_height: SourceHeight | None = None
+    fit: Fit = "fill"
+    effects: tuple[Effect, ...] = ()
+
+
+class CompositorNode(_Painted, frozen=True, kw_only=True, tag=True):
+    """A group: its nodes are painted first to last; with opacity below 1 the group fades as one picture."""
+
+    nodes: tuple[VideoNode, ...] = msgspec.field(default_factory=_no_nodes)
+
+
+class SolidColorNode(_Placed, frozen=True, kw_only=True, tag=True):
+    """A colour over the whole frame or a rectangle; non-linear R'G'B' 0…1, alpha blends over what is below."""
+
+    red: Unit = 0.0
+    green: Unit = 0.0
+    blue: Unit = 0.0
+    alpha: Unit = 1.0
+
+
+class VideoSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
+    """The picture of a stream; `at` is media time in seconds, absent = whatever is current."""
+
+    stream_guid: Guid
+    at: MediaTime | None = None
+
+
+class ImageSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
+    """An uploaded image."""
+
+    filename: Guid
+
+
+class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
+    """A line of text in a font; designed in, not drawn yet."""
+
+    string: Annotated[str, Meta(max_length=10_000)]
+    font: Name | None = None
+    size: Size = 48
+    color: Name = "#ffffff"
+
+
+class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
+    """A filled SVG path, stretched to its rectangle; designed in, not drawn yet."""
+
+    path: Annotated[str, Meta(max_length=100_000)]
+    path_width: Size = 100
+    path_height: Size = 100
+    color: Name = "#ffffff"
+
+
+class AudioSourceNode(_Node, frozen=True, kw_only=True, tag=True):
+    """The sound of a stream: gain in dB (-100 is mute), pan -100 left … 100 right, `at` and `speed` of the medium."""
+
+    stream_guid: Guid
+    pan: Pan = 0.0
+    gain: Decibels = 0.0
+    at: MediaTime | None = None
+    speed: Speed = 1
+
+
+class SumNode(_Node, frozen=True, kw_only=True, tag=True):
+    """A plain sum of its nodes, with a gain in dB of its own."""
+
+    nodes: tuple[AudioNode, ...] = msgspec.field(default_factory=_no_nodes)
+    gain: Decibels = 0
+
+
+VideoNode = CompositorNode | SolidColorNode | VideoSourceNode | ImageSourceNode | TextNode | ShapeNode
+AudioNode = AudioSourceNode | SumNode
+Node = VideoNode | AudioNode
+
+
+class RenderTree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One output frame: a video branch and an audio branch; an absent one is black, or silence."""
+
+    root_video_node: VideoNode | None = None
+    root_audio_node: AudioNode | None = None
+
+    EMPTY: ClassVar[RenderTree]
+
+    @classmethod
+    def from_json(cls, document: bytes | str) -> RenderTree:
+        """The tree of a JSON document. Raises InvalidTree with one sentence and the JSON path."""
+        (tree,) = trees_from_json(document, single=True)
+        return tree
+
+    def to_json(self) -> bytes:
+        """The JSON document of this tree; what is at its default and was not put is left out."""
+        return msgspec.json.encode(self)
+
+
+
+def walk(tree: RenderTree) -> Iterator[tuple[str, int, Node]]:
+    """Every node with its JSON path and depth (a root has 1), parents first, in painting order."""
+    if tree.root_video_node is not None:
+        yield from _walk("$.rootVideoNode", 1, tree.root_video_node)
+    if tree.root_audio_node is not None:
+        yield from _walk("$.rootAudioNode", 1, tree.root_audio_node)
+
+
+def check(tree: RenderTree) -> None:
+    """Raises InvalidTree when a caller's tree has too many nodes, is too deep, or asks for what is not built yet.
+
+    Trees that the engine makes itself, a transition between two full ones for example, may be larger.
+    """
+    for count, (path, depth, node) in enumerate(walk(tree), 1):
+        if depth > MAX_DEPTH:
+            raise InvalidTree(f"{path}: deeper than {MAX_DEPTH} nodes", where=path)
+        if count > MAX_NODES:
+            raise InvalidTree(f"{path}: more than {MAX_NODES} nodes", where=path)
+        _refuse_unbuilt(path, node)
+
+
+def _walk(path: str, depth: int, node: Node) -> Iterator[tuple[str, int, Node]]:
+    yield path, depth, node
+    if isinstance(node, CompositorNode | SumNode):
+        for n, child in enumerate(node.nodes):
+            yield from _walk(f"{path}.nodes[{n}]", depth + 1, child)
+
+
+def _refuse_unbuilt(path: str, node: Node) -> None:
+    unbuilt = ""
+    if isinstance(node, TextNode | ShapeNode):
+        unbuilt = ".node"
+    elif isinstance(node, _Painted) and node.mask is not None:
+        unbuilt = ".mask"
+    elif isinstance(node, _Cropped) and node.effects:
+        unbuilt = ".effects"
+    elif isinstance(node, AudioSourceNode) and node.speed != 1:
+        unbuilt = ".speed"
+    elif isinstance(node, AudioSourceNode) and node.at is not None:
+        unbuilt = ".at"  # a tree that is held would repeat one block for ever; sound needs a timeline to move it
+    if unbuilt:
+        raise InvalidTree(f"{path}{unbuilt}: not supported yet", where=path + unbuilt)
+
+
+def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[RenderTree, ...]:
+    """The trees of a JSON document: one RenderTree, an array of them, or ``{"rootNodes": [tree, …]}``.
+
+    single  exactly one tree is wanted; an array of one is accepted.
+    Raises InvalidTree: over 1 MiB, broken JSON, duplicate keys, NaN, unknown nodes, wrong types, numbers out of range,
+    over 256 nodes or 16 levels. One sentence, with the JSON path.
+    """
+    value = parse_json(document, limit_bytes=MAX_BYTES)
+    prefix = "$"
+    if isinstance(value, dict) and "rootNodes" in value:
+        value, prefix = value["rootNodes"], "$.rootNodes"
+    if isinstance(value, list):
+        if single and len(value) != 1:
+            raise InvalidTree(f"{prefix}: {len(value)} RenderTrees where one is wanted", where=prefix)
+        return tuple(_convert(item, f"{prefix}[{n}]") for n, item in enumerate(value))
+    return (_convert(value, prefix),)
+
+
+def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
+    """The value of a JSON text, strictly: no duplicate keys, no NaN, no infinities. Raises InvalidTree."""
+    size = len(document)
+    if size > limit_bytes:
+        raise InvalidTree(f"$: {size} bytes of JSON, more than {limit_bytes}", where="$")
+    try:
+        return json.loads(document, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidTree(f"$: nested deeper than {MAX_DEPTH} nodes", where="$") from None
+    except UnicodeDecodeError as err:
+        raise InvalidTree(f"$: not UTF-8 at byte {err.start}", where="$") from None
+    except json.JSONDecodeError as err:
+        raise InvalidTree(f"$: not JSON: {err.msg} at line {err.lineno} column {err.colno}", where="$") from None
+    except ValueError:  # an integer of thousands of digits
+        raise InvalidTree("$: not JSON: a number is too long", where="$") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InvalidTree(f'$: the key "{twice}" stands twice in one object', where="$")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidTree(f"$: {name} is not a number in JSON", where="$")
+
+
+def _convert(value: object, prefix: str) -> RenderTree:
+    if not isinstance(value, dict):
+        raise InvalidTree(f"{prefix}: expected a RenderTree object, got {_json_type(value)}", where=prefix)
+    if value and not ({"rootVideoNode", "rootAudioNode"} & value.keys()):
+        raise InvalidTree(f"{prefix}: neither rootVideoNode nor rootAudioNode", where=prefix)
+    try:
+        tree = msgspec.convert(value, RenderTree, strict=False)
+        check(tree)
+        return tree
+    except InvalidTree as err:
+        where = prefix + err.where[1:]
+        raise InvalidTree(prefix + str(err)[1:], where=where) from None
+    except msgspec.ValidationError as err:
+        path, problem = _explain(str(err))
+        where = prefix + path[1:]
+        raise InvalidTree(f"{where}: {problem}", where=where) from None
+    except RecursionError:
+        raise InvalidTree(f"{prefix}: deeper than {MAX_DEPTH} nodes", where=prefix) from None
+
+
+_PATH = re.compile(r" - at `(?P<path>\$.*)`$", re.DOTALL)
+_WORDS = (  # msgspec's words → JSON's words
+    (re.compile(r"`int \| float(?: \| null)?`"), "a number"),
+    (re.compile(r"`(?:int|float)(?: \| null)?`"), "a number"),
+    (re.compile(r"`str(?: \| null)?`"), "a string"),
+    (re.compile(r"`(?:array|tuple|list)(?: \| null)?`"), "an array"),
+    (re.compile(r"`object(?: \| null)?`"), "an object"),
+    (re.compile(r"`bool`"), "a boolean"),
+    (re.compile(r"`null`"), "null"),
+    (re.compile(r">="), "≥"),
+    (re.compile(r"<="), "≤"),
+    (re.compile(r"(\d)\.0\b"), r"\1"),
+)
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """msgspec's message → (JSON path, what is wrong there in JSON's words)."""
+    found = _PATH.search(message)
+    path = found["path"] if found else "$"
+    problem = message[: found.start()] if found else message
+    problem = problem[:1].lower() + problem[1:]
+    for pattern, word in _WORDS:
+        problem = pattern.sub(word, problem)
+    return path, problem[:300]
+
+
+def _json_type(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+RenderTree.EMPTY = RenderTree()

@@ -1,0 +1,299 @@
+"""The media of the whole test suite, made when first asked for; every video frame carries its own number.
+
+It decides what is in each file and how a number is painted and read; it knows nothing of the engine. The bytes of a
+file are the same on every run with the same PyAV, so a failure repeats.
+
+The number: 16 cells in two rows of eight that fill the picture, the most significant bit top left, white for 1. A cell
+is 8×18 pixels in a 64×36 picture, which any codec, scaler or chroma conversion leaves readable. An all-black picture
+therefore reads as 0 and an all-white one as 65535 (FLASH): a test of absence must not rely on frame 0.
+
+The colour: a file with a `matrix` has the number in its upper two thirds (`number_part`) and COLOUR below.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import ceil, floor
+from pathlib import Path
+
+import av
+import numpy as np
+
+FLASH = 0xFFFF  # what a white flash reads as
+COLOUR = (200, 80, 40)  # RGB of the lower third of files with a matrix; far enough from grey that 601 ≠ 709 shows
+MATRICES = {"bt601": (0.299, 0.114, 6), "bt709": (0.2126, 0.0722, 1)}  # Kr, Kb, H.273 code of all three tags
+VFR_MS = (0, 33, 50, 90, 140, 157, 257, 290, 420, 440, 700, 733, 750, 990)  # when each frame of vfr.mkv starts
+SURROUND_HZ = (300, 400, 500, 60, 600, 700)  # one tone per channel of surround.m4a: FL FR FC LFE BL BR
+
+OPTIONS = {  # small pictures, quickly made, readable; scene cuts off so that the GOP is what was asked for
+    "libx264": {"preset": "veryfast", "crf": "18", "sc_threshold": "0", "b_strategy": "0"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1:scenecut=0"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "1M"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"},
+    "libsvtav1": {"preset": "8", "crf": "15"},  # from preset 10 on it smears whole cells
+    **{codec: {"b": "1M"} for codec in ("mpeg2video", "mpeg4", "flv")},
+}
+
+
+@dataclass(frozen=True)
+class Video:
+    """What is in a video stream. `size` and the number are as displayed; with a rotation the stored frame is turned."""
+
+    codec: str = "libx264"
+    rate: Fraction = Fraction(30)
+    size: tuple[int, int] = (64, 36)
+    pix_fmt: str = "yuv420p"
+    bframes: int = 0
+    gop: int = 15
+    pts_ms: tuple[int, ...] = ()  # irregular start times instead of n / rate
+    matrix: str = ""  # "bt601" or "bt709": tagged so, with COLOUR in the lower third; "": untagged grey
+    full_range: bool = False
+    rotation: int = 0  # degrees counter-clockwise a player must turn the frame, a multiple of 90
+    flash: bool = False  # white at every full second
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """What is in an audio stream: a sine of half scale per channel, the last frequency repeated."""
+
+    codec: str = "aac"
+    rate: int = 48_000
+    layout: str = "stereo"
+    hz: tuple[int, ...] = (440,)
+    beep: Fraction = Fraction(1)  # the part of every second, from its start, that sounds
+
+
+def paint_number(y_plane, n, black=16, white=235):
+    """paint_number(y_plane, n) -> None
+    Fill an (H, W) luma plane, H ≥ 2 and W ≥ 8, with the 16 cells of n, 0 ≤ n < 65536.
+    """
+    bits = (n >> np.arange(15, -1, -1) & 1).reshape(2, 8)
+    rows, columns = (
+        (2 * np.arange(size) + 1) * count // (2 * size) for count, size in zip((2, 8), y_plane.shape, strict=True)
+    )
+    y_plane[...] = np.where(bits, white, black)[np.ix_(rows, columns)]
+
+
+def read_number(y_plane, bits=8):
+    """read_number(y_plane, bits=8) -> int | None
+    The number in an (H, W) luma region; None where a cell is neither black nor white, or less than one sample.
+
+    y_plane  unsigned samples of `bits` bits, limited or full range, at any scale. Only the middle half of each cell is
+             looked at, so edges may blur; cells painted less than 2×2 samples large do not survive scaling.
+    """
+    height, width = y_plane.shape
+    if height < 2 or width < 8:
+        return None
+    number = 0
+    for cell in range(16):
+        rows, columns = _middle(cell // 8, 2, height), _middle(cell % 8, 8, width)
+        level = y_plane[rows, columns].mean() / (1 << bits - 8)
+        if 80 < level < 171:  # between the thirds of 16…235
+            return None
+        number = number << 1 | int(level > 125)
+    return number
+
+
+def _middle(k, count, length):
+    """The samples whose centres lie in the middle half of the k-th of `count` equal parts; at least the middle one."""
+    start, size = length * k / count, length / count
+    first, stop = ceil(start + size / 4 - 0.5), floor(start + size * 3 / 4 + 0.5)
+    return slice(first, stop) if first < stop else slice(int(start + size / 2), int(start + size / 2) + 1)
+
+
+def number_part(y_plane):
+    """The upper two thirds of a plane, where a file with a matrix has its number."""
+    return y_plane[: y_plane.shape[0] * 2 // 3]
+
+
+def colour_yuv(rgb, matrix, full_range=False):
+    """8-bit (Y, Cb, Cr) floats of an 8-bit RGB colour, ITU-R BT.601-7 2.5 and BT.709-6 3."""
+    kr, kb, _ = MATRICES[matrix]
+    red, green, blue = (c / 255 for c in rgb)
+    y = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - y) / (2 - 2 * kb), (red - y) / (2 - 2 * kr)
+    return (255 * y, 128 + 255 * cb, 128 + 255 * cr) if full_range else (16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr)
+
+
+def plane(frame, index=0):
+    """The (H, W) pixels of one plane of a planar frame: a view, writable if the frame is."""
+    component = frame.format.components[index]
+    array = np.frombuffer(frame.planes[index], np.uint8 if component.bits == 8 else np.uint16)
+    stride = frame.planes[index].line_size // array.itemsize
+    return array[: component.height * stride].reshape(component.height, stride)[:, : component.width]
+
+
+def numbers(path):
+    """What every frame of the first video stream of a file reads as, in the order of presentation."""
+    found = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            planar = frame.format.is_planar and not frame.format.is_rgb
+            luma = frame if planar else frame.reformat(format="gray")
+            found.append(read_number(plane(luma), luma.format.components[0].bits))
+    return found
+
+
+def picture(video, n):
+    """The n-th frame of a video: number or flash, colour, alpha (left half opaque, right half clear), rotation."""
+    turns = video.rotation // 90
+    width, height = video.size[:: -1 if turns % 2 else 1]
+    frame = av.VideoFrame(width, height, video.pix_fmt if video.pix_fmt.startswith("yuv") else "yuva444p")
+    unit = 1 << frame.format.components[0].bits - 8
+    number = FLASH if video.flash and n % video.rate == 0 else n
+    colour = colour_yuv(COLOUR, video.matrix, video.full_range) if video.matrix else (0, 128, 128)
+    for index in range(len(frame.format.components)):
+        upright = np.rot90(plane(frame, index), turns)
+        if index == 3:
+            upright[...] = 256 * unit - 1
+            upright[:, upright.shape[1] // 2 :] = 0
+            continue
+        upright[...] = 128 * unit
+        if video.matrix:
+            upright[len(number_part(upright)) :] = round(colour[index] * unit)
+        if index == 0:
+            black, white = (0, 255) if video.full_range else (16, 235)
+            paint_number(number_part(upright) if video.matrix else upright, number, black * unit, white * unit)
+    frame.color_range = 2 if video.full_range else 1
+    return frame if frame.format.name == video.pix_fmt else frame.reformat(format=video.pix_fmt)
+
+
+def sound(audio, start, stop):
+    """Samples [start, stop) of an audio stream: (C, n) float32."""
+    i = np.arange(start, stop)
+    channels = av.AudioLayout(audio.layout).nb_channels
+    hz = np.array((audio.hz + audio.hz[-1:] * channels)[:channels])
+    wave = 0.5 * np.sin(2 * np.pi * hz[:, None] * i / audio.rate)
+    return (wave * (i % audio.rate < int(audio.rate * audio.beep))).astype(np.float32)
+
+
+PLAIN = Video(bframes=2)
+TONE = Audio()
+
+
+def encode(path, video=PLAIN, audio=TONE, *, seconds=1, **container_options):
+    """encode(path, video=PLAIN, audio=TONE, *, seconds=1, **container_options) -> Path
+    Write one file; its suffix chooses the container (or `format=`), None leaves a stream out.
+
+    seconds            int, [0, seconds) is filled: frames n < seconds × rate, or all of pts_ms before it
+    container_options  the muxer's, as movflags="faststart"
+    """
+    container_format = container_options.pop("format", None)
+    options = {"fflags": "+bitexact", **container_options}  # no random identifiers in Matroska
+    with av.open(str(path), "w", format=container_format, container_options=options) as container:
+        pictures = _video_stream(container, video) if video else None
+        sounds = container.add_stream(audio.codec, rate=audio.rate, layout=audio.layout) if audio else None
+        n = 0
+        for second in range(seconds):  # in turns, or the muxer keeps a long film in memory
+            while pictures and _time(video, n) < second + 1:
+                frame = picture(video, n)
+                frame.time_base = pictures.codec_context.time_base
+                frame.pts = int(_time(video, n) / frame.time_base)
+                container.mux(pictures.encode(frame))
+                n += 1
+            if sounds:
+                samples = sound(audio, second * audio.rate, (second + 1) * audio.rate)
+                frame = av.AudioFrame.from_ndarray(samples, "fltp", audio.layout)
+                frame.rate, frame.time_base, frame.pts = audio.rate, Fraction(1, audio.rate), second * audio.rate
+                container.mux(sounds.encode(frame))
+        for stream in filter(None, (pictures, sounds)):
+            container.mux(stream.encode(None))
+    return path
+
+
+def _time(video, n):
+    """When frame n starts, in seconds; later than anything behind the last irregular one."""
+    if video.pts_ms:
+        return Fraction(video.pts_ms[n], 1000) if n < len(video.pts_ms) else Fraction(1 << 30)
+    return n / Fraction(video.rate)
+
+
+def _video_stream(container, video):
+    stream = container.add_stream(video.codec, rate=video.rate, options=OPTIONS.get(video.codec, {}) | video.options)
+    context = stream.codec_context
+    width, height = video.size[:: -1 if video.rotation // 90 % 2 else 1]
+    context.width, context.height, context.pix_fmt = width, height, video.pix_fmt
+    context.time_base = Fraction(1, 1000) if video.pts_ms else 1 / Fraction(video.rate)
+    context.gop_size, context.max_b_frames, context.thread_count = video.gop, video.bframes, 1
+    if video.matrix:
+        context.colorspace = context.color_primaries = context.color_trc = MATRICES[video.matrix][2]
+    if video.matrix or video.full_range:
+        context.color_range = 2 if video.full_range else 1
+    if video.rotation:
+        stream.set_display_rotation(video.rotation)
+    return stream
+
+
+def flash_beep(path, seconds=2, size=(64, 36)):
+    """A white frame and a 1 kHz beep one frame long at every full second, to the sample; other frames are numbered."""
+    beep = Audio("flac", layout="mono", hz=(1000,), beep=Fraction(1, 30))
+    return encode(path, Video(flash=True, size=size), beep, seconds=seconds)
+
+
+def truncate(path, source, part):
+    """Keep the first `part` of a file's bytes."""
+    data = source.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+
+
+def flip_bits(path, source):
+    """Flip a bit in each of the last 8 bytes (payload) of some packets of a transport stream, never in its first 50."""
+    packets = np.frombuffer(source.read_bytes(), np.uint8).reshape(-1, 188).copy()
+    rng = np.random.default_rng(7)
+    hit = rng.choice(np.arange(50, len(packets)), len(packets) // 6, replace=False)
+    packets[hit, -8:] ^= (1 << rng.integers(0, 8, (len(hit), 8))).astype(np.uint8)
+    path.write_bytes(packets.tobytes())
+
+
+RECIPES: dict[str, tuple[str, Callable]] = {
+    "plain": ("mp4", lambda path, _: encode(path, seconds=2, movflags="faststart")),
+    "fps25": ("mp4", lambda path, _: encode(path, replace(PLAIN, rate=Fraction(25)))),
+    "fps2997": ("mp4", lambda path, _: encode(path, replace(PLAIN, rate=Fraction(30_000, 1001)))),
+    "fps60": ("mp4", lambda path, _: encode(path, replace(PLAIN, rate=Fraction(60)))),
+    "vfr": ("mkv", lambda path, _: encode(path, Video(pts_ms=VFR_MS), Audio("flac"))),
+    "odd": ("mkv", lambda path, _: encode(path, Video("ffv1", size=(65, 37)), None)),
+    "ten_bit": ("mkv", lambda path, _: encode(path, Video("libx265", pix_fmt="yuv420p10le"), None)),
+    "full_range": ("mp4", lambda path, _: encode(path, Video(matrix="bt709", full_range=True), None)),
+    "bt601": ("mp4", lambda path, _: encode(path, Video(matrix="bt601"), None)),
+    "bt709": ("mp4", lambda path, _: encode(path, Video(matrix="bt709"), None)),
+    "rotated": ("mp4", lambda path, _: encode(path, Video(rotation=90), None)),
+    "alpha": ("mov", lambda path, _: encode(path, Video("prores_ks", pix_fmt="yuva444p10le"), None)),
+    "video_only": ("mp4", lambda path, _: encode(path, PLAIN, None)),
+    "audio_only": ("m4a", lambda path, _: encode(path, None, Audio(rate=44_100, layout="mono"))),
+    "surround": ("m4a", lambda path, _: encode(path, None, Audio(layout="5.1", hz=SURROUND_HZ))),
+    "hz8000": ("wav", lambda path, _: encode(path, None, Audio("pcm_s16le", rate=8_000, layout="mono"))),
+    "hz96000": ("flac", lambda path, _: encode(path, None, Audio("flac", rate=96_000))),
+    "flash_beep": ("mkv", lambda path, _: flash_beep(path)),
+    "transport": ("ts", lambda path, _: encode(path, seconds=2)),
+    "truncated": ("mp4", lambda path, media: truncate(path, media.path("plain"), 0.6)),
+    "truncated_ts": ("ts", lambda path, media: truncate(path, media.path("transport"), 0.6)),
+    "corrupt": ("ts", lambda path, media: flip_bits(path, media.path("transport"))),
+    "empty": ("mp4", lambda path, _: path.write_bytes(b"")),
+    "text": ("mp4", lambda path, _: path.write_text("this is no film\n" * 64)),
+}
+
+
+class Media:
+    """The files by name, in one folder, each made when first asked for."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def path(self, name):
+        """Where the file of that name in RECIPES is; raises KeyError for any other."""
+        suffix, make = RECIPES[name]
+        path = self.folder / f"{name}.{suffix}"
+        if not path.exists():
+            part = path.with_name(f"unfinished-{path.name}")  # a failed encode leaves no half file under the name
+            make(part, self)
+            part.rename(path)
+        return path
+
+
+def make_all(folder):
+    """All files at once, as Media."""
+    media = Media(folder)
+    for name in RECIPES:
+        media.path(name)
+    return media
