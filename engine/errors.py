@@ -16,6 +16,9 @@ Raised where known; caught only where a source or sink is supervised, where a jo
 A message is one sentence with the id and the numbers.
 """
 
+# ruff: noqa: N818
+# The classes are called after what happened; every one of them is an EngineError.
+
 from __future__ import annotations
 
 from typing import ClassVar, Literal

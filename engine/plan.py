@@ -5,15 +5,16 @@ carries a plan out, so a question "why is this layer at that pixel?" is answered
 
 Theory of operation
 -------------------
-* The tree is walked once, first to last. A group of opacity 1 is dissolved into its parent: painting its children
-  straight onto the canvas is the same picture. A group below 1 is dissolved too while its children do not overlap (its
-  opacity is multiplied onto them); where they do, it is painted off screen first, as a *pass* of its own, and becomes
-  one layer of its parent: so a crossfade of two scenes fades scenes, not their parts.
+* The tree is walked once, first to last, and every node gives *drafts*: layers whose opacity still counts from that
+  node. A group of opacity 1 is dissolved into its parent: painting its children straight onto the canvas is the same
+  picture. A group below 1 is dissolved too while its drafts do not overlap (its opacity is multiplied onto them); where
+  they do, they are painted off screen first, as a *pass* of its own, and become one draft: so a crossfade of two scenes
+  fades scenes, not their parts.
 * A picture that is not there (`sizes` does not name it) draws nothing. So a plan holds for one set of present pictures
   and their sizes; the mixer compiles anew when that changes.
 * Rectangles: destination numbers are rounded half up to whole pixels, each for itself. A source rectangle that reaches
   beyond its picture is cut at the picture's edge, and the destination shrinks by the same share, on the mirrored side
-  when mirrored. 0 wide or high, fully off the canvas, opacity 0: gone.
+  when mirrored. 0 wide or high, fully off the canvas, opacity 0, less than 1/65536 pixel of a picture: gone.
 * Last, back to front, a layer is dropped when a later opaque one covers its visible part wholly. What only dropped
   layers show is not even decoded.
 * Sound: gains in dB add up along the path and become linear; -100 dB and below is silence, and is gone.
@@ -22,15 +23,14 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
 from engine.spec import Raster
 from engine.tree import (
     AudioNode,
-    AudioSourceNode,
     CompositorNode,
     ImageSourceNode,
     RenderTree,
@@ -41,6 +41,7 @@ from engine.tree import (
 )
 
 MUTE_DB: Final = -100.0
+FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -70,12 +71,26 @@ class Rect(msgspec.Struct, frozen=True):
     def clipped(self, to: Rect) -> Rect:
         """The common part; width or height 0 when there is none."""
         x, y = max(self.x, to.x), max(self.y, to.y)
-        right, bottom = min(self.x + self.width, to.x + to.width), min(self.y + self.height, to.y + to.height)
+        right, bottom = min(self.right, to.right), min(self.bottom, to.bottom)
         return Rect(x, y, max(0, right - x), max(0, bottom - y))
 
+    @property
+    def right(self) -> int:
+        """The first column beyond."""
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        """The first row beyond."""
+        return self.y + self.height
+
     def covers(self, other: Rect) -> bool:
-        """Whether no pixel of `other` is outside."""
-        return self.clipped(other) == other
+        """Whether no pixel of `other`, which has some, is outside."""
+        return self.x <= other.x and self.y <= other.y and self.right >= other.right and self.bottom >= other.bottom
+
+    def overlaps(self, other: Rect) -> bool:
+        """Whether they have a pixel in common; each has some."""
+        return self.x < other.right and other.x < self.right and self.y < other.bottom and other.y < self.bottom
 
     @property
     def empty(self) -> bool:
@@ -152,8 +167,8 @@ def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A0
     """
     canvas = Rect(0, 0, raster.width, raster.height)
     compiler = _Compiler(canvas, sizes)
-    layers = compiler.group(tree.root_video_node, 1.0) if tree.root_video_node is not None else []
-    compiler.passes.append(Pass(canvas, _uncovered(layers, canvas)))
+    drafts = compiler.drafts(tree.root_video_node) if tree.root_video_node is not None else []
+    compiler.passes.append(Pass(canvas, _uncovered(_finished(drafts), canvas)))
     passes = _used(compiler.passes)
     pictures = frozenset(layer.picture for each in passes for layer in each.layers if layer.picture is not None)
     voices = tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
@@ -203,6 +218,14 @@ def round_half_up(value: float) -> int:
     return math.floor(value + 0.5)
 
 
+class _Draft(NamedTuple):
+    """A layer as it is at opacity 1, the part of it on the canvas, and its opacity as seen from a node above it."""
+
+    layer: Layer
+    visible: Rect
+    opacity: float
+
+
 class _Compiler:
     """Walks one tree; `passes` are the off-screen groups found so far, children before parents."""
 
@@ -211,64 +234,74 @@ class _Compiler:
         self.sizes = sizes
         self.passes: list[Pass] = []
 
-    def group(self, node: VideoNode, opacity: float) -> list[Layer]:
-        """The layers of a node whose ancestors' dissolved opacities multiply to `opacity`."""
-        opacity *= float(node.opacity)
+    def drafts(self, node: VideoNode) -> list[_Draft]:
+        """What a node paints, first to last, with the opacities from that node on."""
+        opacity = float(node.opacity)
         if opacity <= 0:
             return []
         if isinstance(node, CompositorNode):
             return self._composite(node, opacity)
         if isinstance(node, SolidColorNode):
-            return self._colour(node, opacity)
+            return self._draft(_colour(node, self.canvas), float(node.alpha) * opacity)
         if isinstance(node, VideoSourceNode | ImageSourceNode):
-            return self._picture(node, opacity)
+            return self._draft(_shown(node, self.canvas, self.sizes), opacity)
         return []
 
-    def _composite(self, node: CompositorNode, opacity: float) -> list[Layer]:
-        dissolved = len(self.passes)
-        layers = [layer for child in node.nodes for layer in self.group(child, opacity)]
-        if opacity >= 1 or not _overlapping(layers, self.canvas):
-            return layers
-        del self.passes[dissolved:]  # paint it off screen instead, its children at their own opacities
-        layers = [layer for child in node.nodes for layer in self.group(child, 1.0)]
-        bounds = _even_bounds(layers, self.canvas)
-        moved = tuple(_moved(layer, -bounds.x, -bounds.y) for layer in layers)
-        self.passes.append(Pass(bounds, _uncovered(moved, Rect(0, 0, bounds.width, bounds.height))))
-        alpha = round_half_up(opacity * 255)
+    def _draft(self, layer: Layer | None, opacity: float) -> list[_Draft]:
+        if layer is None or opacity <= 0:
+            return []
+        visible = layer.dest.clipped(self.canvas)
+        return [] if visible.empty else [_Draft(layer, visible, opacity)]
+
+    def _composite(self, node: CompositorNode, opacity: float) -> list[_Draft]:
+        drafts = [draft for child in node.nodes for draft in self.drafts(child)]
+        if opacity >= 1:
+            return drafts
+        if _overlapping(drafts):
+            drafts = self._off_screen(drafts)
+        return [draft._replace(opacity=draft.opacity * opacity) for draft in drafts]
+
+    def _off_screen(self, drafts: list[_Draft]) -> list[_Draft]:
+        """Drafts as a pass of their own, and that as one draft."""
+        layers = _finished(drafts)
+        if not layers:
+            return []
+        bounds = _even_bounds([layer.dest.clipped(self.canvas) for layer in layers])
+        layers = [_moved(layer, -bounds.x, -bounds.y) for layer in layers]
+        target = Rect(0, 0, bounds.width, bounds.height)
+        self.passes.append(Pass(bounds, _uncovered(layers, target)))
         crop = Crop(0, 0, bounds.width, bounds.height)
-        return [Layer(dest=bounds, group=len(self.passes) - 1, crop=crop, alpha=alpha)] if alpha else []
+        return [_Draft(Layer(dest=bounds, group=len(self.passes) - 1, crop=crop), bounds, 1.0)]
 
-    def _colour(self, node: SolidColorNode, opacity: float) -> list[Layer]:
-        dest, _, _ = _destination(node, self.canvas)
-        alpha = round_half_up(float(node.alpha) * opacity * 255)
-        if alpha == 0 or dest.clipped(self.canvas).empty:
-            return []
-        colour = yuv_of(float(node.red), float(node.green), float(node.blue))
-        return [Layer(dest=dest, colour=colour, alpha=alpha, opaque=alpha == 255)]
 
-    def _picture(self, node: VideoSourceNode | ImageSourceNode, opacity: float) -> list[Layer]:
-        picture = _picture(node)
-        size = self.sizes.get(picture)
+def _finished(drafts: list[_Draft]) -> list[Layer]:
+    """The layers of a target that nothing is multiplied onto any more; those of which nothing is left are gone."""
+    layers = []
+    for layer, _, opacity in drafts:
         alpha = round_half_up(opacity * 255)
-        if size is None or alpha == 0:
-            return []
-        dest, mirror_x, mirror_y = _destination(node, self.canvas)
-        placed = _fitted(node, dest, mirror=(mirror_x, mirror_y), size=size)
-        if placed is None or placed[0].clipped(self.canvas).empty:
-            return []
-        dest, crop = placed
-        opaque = alpha == 255 and size.opaque
-        return [
-            Layer(
-                dest=dest,
-                picture=picture,
-                crop=crop,
-                mirror_x=mirror_x,
-                mirror_y=mirror_y,
-                alpha=alpha,
-                opaque=opaque,
-            )
-        ]
+        if alpha == 255:
+            layers.append(layer)
+        elif alpha > 0:
+            layers.append(msgspec.structs.replace(layer, alpha=alpha, opaque=False))
+    return layers
+
+
+def _colour(node: SolidColorNode, canvas: Rect) -> Layer:
+    dest, _, _ = _destination(node, canvas)
+    return Layer(dest=dest, colour=yuv_of(float(node.red), float(node.green), float(node.blue)), opaque=True)
+
+
+def _shown(node: VideoSourceNode | ImageSourceNode, canvas: Rect, sizes: Sizes) -> Layer | None:
+    picture = _picture(node)
+    size = sizes.get(picture)
+    if size is None:
+        return None
+    dest, mirror_x, mirror_y = _destination(node, canvas)
+    placed = _fitted(node, dest, mirror=(mirror_x, mirror_y), size=size)
+    if placed is None:
+        return None
+    dest, crop = placed
+    return Layer(dest=dest, picture=picture, crop=crop, mirror_x=mirror_x, mirror_y=mirror_y, opaque=size.opaque)
 
 
 def _picture(node: VideoSourceNode | ImageSourceNode) -> Picture:
@@ -289,20 +322,22 @@ def _destination(node: SolidColorNode | VideoSourceNode | ImageSourceNode, canva
 
 
 class _Axis(msgspec.Struct):
-    """One axis of a placement: source span [start, start + length) onto destination [to, to + size)."""
+    """One axis of a placement: source span [start, start + length) of `limit` onto destination [to, to + size)."""
 
     start: float
     length: float
+    limit: int
     to: float
     size: float
     mirrored: bool
 
-    def cut(self, limit: float) -> None:
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show, or nowhere."""
+        return self.length < FINEST or self.size <= 0
+
+    def cut(self) -> None:
         """Cuts what reaches beyond [0, limit) of the source, and the same share of the destination."""
-        beyond = self.start + self.length - limit
-        if beyond <= 0 or self.length <= 0:
-            return
-        kept = max(0.0, self.length - beyond)
+        kept = min(self.length, max(0.0, self.limit - self.start))
         size = self.size * kept / self.length
         if self.mirrored:
             self.to += self.size - size
@@ -313,38 +348,37 @@ def _fitted(
     node: VideoSourceNode | ImageSourceNode, dest: Rect, *, mirror: tuple[bool, bool], size: PictureSize
 ) -> tuple[Rect, Crop] | None:
     """Where the picture goes and which part of it, both within bounds; None when nothing is left."""
-    across = _source_axis(node.source_x, node.source_width, limit=size.width)
-    down = _source_axis(node.source_y, node.source_height, limit=size.height)
-    across.to, across.size, across.mirrored = float(dest.x), float(dest.width), mirror[0]
-    down.to, down.size, down.mirrored = float(dest.y), float(dest.height), mirror[1]
-    if min(across.length, down.length, across.size, down.size) <= 0:
+    start, length = _source_span(node.source_x, node.source_width, size.width)
+    across = _Axis(start, length, size.width, dest.x, dest.width, mirror[0])
+    start, length = _source_span(node.source_y, node.source_height, size.height)
+    down = _Axis(start, length, size.height, dest.y, dest.height, mirror[1])
+    if across.is_empty() or down.is_empty():
         return None
     if node.fit == "fill":
-        across.cut(size.width)
-        down.cut(size.height)
+        across.cut()
+        down.cut()
     else:
-        across.length = min(across.length, size.width - across.start)
-        down.length = min(down.length, size.height - down.start)
-        if min(across.length, down.length) > 0:
-            _keep_aspect(across, down, cover=node.fit == "cover")
-    if min(across.length, down.length) <= 0:
+        _keep_aspect(across, down, cover=node.fit == "cover")
+    if across.is_empty() or down.is_empty():
         return None
     left, top = round_half_up(across.to), round_half_up(down.to)
     right, bottom = round_half_up(across.to + across.size), round_half_up(down.to + down.size)
-    if right <= left or bottom <= top:
-        return None
     crop = Crop(across.start, down.start, across.length, down.length)
     return Rect(left, top, right - left, bottom - top), crop
 
 
-def _source_axis(start: float | None, length: float | None, *, limit: int) -> _Axis:
+def _source_span(start: float | None, length: float | None, limit: int) -> tuple[float, float]:
+    """Where a source rectangle starts and how long it is; from a start beyond the picture's edge to it is nothing."""
     begin = float(start or 0)
-    span = limit - begin if length is None or length < 0 else float(length)
-    return _Axis(begin, max(0.0, span), 0, 0, False)
+    return begin, max(0.0, limit - begin) if length is None or length < 0 else float(length)
 
 
 def _keep_aspect(across: _Axis, down: _Axis, *, cover: bool) -> None:
     """`contain`: the destination shrinks about its centre. `cover`: the source is cropped about its centre."""
+    for axis in (across, down):
+        axis.length = min(axis.length, axis.limit - axis.start)
+    if across.is_empty() or down.is_empty():
+        return
     scale_x, scale_y = across.size / across.length, down.size / down.length
     scale = max(scale_x, scale_y) if cover else min(scale_x, scale_y)
     for axis in (across, down):
@@ -356,15 +390,20 @@ def _keep_aspect(across: _Axis, down: _Axis, *, cover: bool) -> None:
             axis.to, axis.size = axis.to + (axis.size - size) / 2, size
 
 
-def _overlapping(layers: list[Layer], canvas: Rect) -> bool:
-    visible = [layer.dest.clipped(canvas) for layer in layers]
-    return any(not a.clipped(b).empty for n, a in enumerate(visible) for b in visible[:n])
+def _overlapping(drafts: list[_Draft]) -> bool:
+    rects = sorted((draft.visible for draft in drafts), key=lambda rect: rect.x)
+    for n, rect in enumerate(rects, 1):
+        for other in rects[n:]:
+            if other.x >= rect.right:
+                break
+            if rect.overlaps(other):
+                return True
+    return False
 
 
-def _even_bounds(layers: list[Layer], canvas: Rect) -> Rect:
-    visible = [layer.dest.clipped(canvas) for layer in layers]
-    x, y = min(r.x for r in visible) & ~1, min(r.y for r in visible) & ~1
-    right, bottom = max(r.x + r.width for r in visible), max(r.y + r.height for r in visible)
+def _even_bounds(visible: list[Rect]) -> Rect:
+    x, y = min(rect.x for rect in visible) & ~1, min(rect.y for rect in visible) & ~1
+    right, bottom = max(rect.right for rect in visible), max(rect.bottom for rect in visible)
     return Rect(x, y, (right - x + 1) & ~1, (bottom - y + 1) & ~1)
 
 
@@ -373,7 +412,7 @@ def _moved(layer: Layer, dx: int, dy: int) -> Layer:
     return msgspec.structs.replace(layer, dest=dest)
 
 
-def _uncovered(layers: list[Layer] | tuple[Layer, ...], canvas: Rect) -> tuple[Layer, ...]:
+def _uncovered(layers: list[Layer], canvas: Rect) -> tuple[Layer, ...]:
     """The layers without those that a later opaque one covers wholly."""
     kept: list[Layer] = []
     covers: list[Rect] = []
@@ -396,18 +435,20 @@ def _used(passes: list[Pass]) -> tuple[Pass, ...]:
     if len(needed) == len(passes):
         return tuple(passes)
     number = {old: new for new, old in enumerate(sorted(needed))}
-    renumber: Callable[[Layer], Layer] = lambda layer: (  # noqa: E731 - one expression, named for the loop below
-        layer if layer.group is None else msgspec.structs.replace(layer, group=number[layer.group])
+    return tuple(
+        Pass(passes[n].bounds, tuple(_renumbered(layer, number) for layer in passes[n].layers)) for n in number
     )
-    return tuple(Pass(passes[n].bounds, tuple(map(renumber, passes[n].layers))) for n in sorted(needed))
+
+
+def _renumbered(layer: Layer, number: Mapping[int, int]) -> Layer:
+    return layer if layer.group is None else msgspec.structs.replace(layer, group=number[layer.group])
 
 
 def _voices(node: AudioNode, gain_db: float) -> list[Voice]:
-    gain_db += float(node.gain)
-    if float(node.gain) <= MUTE_DB or gain_db <= MUTE_DB:
-        return []
+    gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
     if isinstance(node, SumNode):
         return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    assert isinstance(node, AudioSourceNode)
+    if gain_db <= MUTE_DB:
+        return []
     at = None if node.at is None else float(node.at)
     return [Voice(node.stream_guid, at, 10 ** (gain_db / 20), float(node.pan))]

@@ -1,8 +1,8 @@
 """What can be asked for: the size and rate of a mix, where sources come from, how an output is encoded.
 
 The working format is decided here once: picture planar YUV 4:2:0, 8 bit, BT.709, limited range, with an optional
-full-size alpha plane; sound planar float32 at the mixer's rate, one or two channels. Sources convert on the way in, sinks
-on the way out, kernels never.
+full-size alpha plane; sound planar float32 at the mixer's rate, one or two channels. Sources convert on the way in,
+sinks on the way out, kernels never.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ PRESETS: Final = (
 )
 PROFILES: Final = ("baseline", "main", "high")
 H264_MAX_QP: Final = 51
+_HUGE: Final = Fraction(10**300)
+
+
+def _short(number: Fraction) -> str:
+    """A number for a sentence; one that no float can hold as the nearest that can."""
+    return f"{float(max(-_HUGE, min(number, _HUGE))):g}"
 
 
 def _require(ok: bool, sentence: str, where: str) -> None:
@@ -79,7 +85,7 @@ class MixerSpec(msgspec.Struct, frozen=True, kw_only=True):
     audio: AudioFormat = AudioFormat()
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fps <= 120, f"frame rate {float(self.fps):g} is not within 1…120", "frameRate")
+        _require(1 <= self.fps <= 120, f"frame rate {_short(self.fps)} is not within 1…120", "frameRate")
 
 
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +117,8 @@ class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
             ok = rate is None or 100 <= rate <= 1_048_576_000
             _require(ok, f"{name} {rate} is not within 100…1048576000 bits per second", name)
         if self.max_bit_rate is not None:
-            ok = self.bit_rate is not None and self.max_bit_rate >= self.bit_rate
+            _require(self.bit_rate is not None, f"maxBitRate {self.max_bit_rate} without a bitRate", "maxBitRate")
+            ok = self.max_bit_rate >= (self.bit_rate or 0)
             _require(ok, f"maxBitRate {self.max_bit_rate} is less than bitRate {self.bit_rate}", "maxBitRate")
         for name, qp in (("qpMin", self.qp_min), ("qpMax", self.qp_max)):
             _require(qp is None or 0 <= qp <= 63, f"{name} {qp} is not within 0…63", name)
@@ -145,7 +152,9 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_error: str = "fail"
 
     def __post_init__(self) -> None:
-        _require(self.start >= 0, f"start {float(self.start):g} s is negative", "start")
+        _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
         ok = self.duration is None or 0 < self.duration <= 7 * 86400
-        _require(ok, f"duration {float(self.duration or 0):g} s is not within 0…604800", "duration")
+        _require(
+            ok, f"duration {_short(self.duration or Fraction(0))} s is not more than 0 and at most 604800", "duration"
+        )
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")

@@ -1,6 +1,7 @@
 """Exact time: seconds are Fractions, ticks and samples are integers, and one is computed from the other by counting.
 
-Nothing here adds intervals up, so 29.97 fps beside 48 kHz stays exact for days (TIMING rule 1: slots come from a counter).
+Nothing here adds intervals up, so 29.97 fps beside 48 kHz stays exact for days (TIMING rule 1: slots come from a
+counter).
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ def frame_rate(number: float | str | Fraction) -> Fraction:
 
     Raises ValueError when it is not a finite positive number.
     """
+    text = str(number)
     try:
-        rate = Fraction(number) if isinstance(number, Fraction) else Fraction(str(number))
-    except ZeroDivisionError:
-        raise ValueError(f"{number} is not a frame rate") from None
+        # By way of float: Fraction("1e999999999") would count all its digits.
+        rate = Fraction(text) if "/" in text else Fraction(str(float(text)))
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
     if rate <= 0:
-        raise ValueError(f"{number} is not a frame rate")
+        raise ValueError(f"{text[:40]} is not a frame rate")
     return _NTSC_BY_NAME.get(rate, rate)
 
 

@@ -1,8 +1,8 @@
 """RenderTree: what one output frame looks and sounds like, as an immutable tree that is also its own JSON.
 
-It decides what a legal tree is and says in one sentence why another is not; it refuses to know time, sockets and pixels.
-The five nodes of Red5's Brew Mixer keep their exact JSON names; all that we add is optional and means "as plain Brew
-Mixer" when it is absent, so a tree that uses none of it reads back as it was put.
+It decides what a legal tree is and says in one sentence why another is not; it refuses to know time, sockets and
+pixels. The five nodes of Red5's Brew Mixer keep their exact JSON names; all that we add is optional and means "as plain
+Brew Mixer" when it is absent, so a tree that uses none of it reads back as it was put.
 
 Numbers may come as strings (the vendor's pages send them so) and with fractions. A destination rectangle is rounded to
 whole pixels by the compiler (`plan.py`); a source rectangle is honoured to 1/65536 pixel, so that a slow pan is smooth.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -30,6 +31,7 @@ _X, _Y = Meta(ge=0, le=7680), Meta(ge=0, le=4320)
 _SPAN_X, _SPAN_Y = Meta(ge=-1, le=7680), Meta(ge=-1, le=4320)
 _DEST_X, _DEST_Y = Meta(ge=-7680, le=7680), Meta(ge=-4320, le=4320)
 _DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=100_000)
+_SPEED = Meta(ge=0.5, le=2)
 
 Number = int | float
 Unit = Annotated[int, _UNIT] | Annotated[float, _UNIT]
@@ -44,7 +46,7 @@ DestHeight = DestY
 MediaTime = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 Decibels = Annotated[int, _DB] | Annotated[float, _DB]
 Pan = Annotated[int, _PAN] | Annotated[float, _PAN]
-Speed = Annotated[float, Meta(ge=0.5, le=2)]
+Speed = Annotated[int, Meta(ge=1, le=2)] | Annotated[float, Meta(ge=0.5, le=2)]
 Size = Annotated[int, _SIZE] | Annotated[float, _SIZE]
 Guid = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -187,7 +189,6 @@ class RenderTree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         return msgspec.json.encode(self)
 
 
-
 def walk(tree: RenderTree) -> Iterator[tuple[str, int, Node]]:
     """Every node with its JSON path and depth (a root has 1), parents first, in painting order."""
     if tree.root_video_node is not None:
@@ -243,6 +244,8 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     prefix = "$"
     if isinstance(value, dict) and "rootNodes" in value:
         value, prefix = value["rootNodes"], "$.rootNodes"
+        if not isinstance(value, list):
+            raise InvalidTree(f"{prefix}: expected an array, got {_json_type(value)}", where=prefix)
     if isinstance(value, list):
         if single and len(value) != 1:
             raise InvalidTree(f"{prefix}: {len(value)} RenderTrees where one is wanted", where=prefix)
@@ -250,13 +253,22 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     return (_convert(value, prefix),)
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # either half; only a whole pair is a character
+
+
 def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
-    """The value of a JSON text, strictly: no duplicate keys, no NaN, no infinities. Raises InvalidTree."""
-    size = len(document)
-    if size > limit_bytes:
-        raise InvalidTree(f"$: {size} bytes of JSON, more than {limit_bytes}", where="$")
+    """The value of a JSON text, strictly: UTF-8, no duplicate keys, no NaN, no infinities. Raises InvalidTree."""
     try:
-        return json.loads(document, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        raw = document if isinstance(document, bytes) else document.encode()
+        if len(raw) > limit_bytes:
+            raise InvalidTree(f"$: {len(raw)} bytes of JSON, more than {limit_bytes}", where="$")
+        text = raw.decode().removeprefix("\ufeff")
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise InvalidTree("$: a string holds half a surrogate pair", where="$") from None
     except RecursionError:
         raise InvalidTree(f"$: nested deeper than {MAX_DEPTH} nodes", where="$") from None
     except UnicodeDecodeError as err:
@@ -270,8 +282,8 @@ def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        keys = Counter(key for key, _ in pairs)
+        twice = _printable(next(key for key, count in keys.items() if count > 1))
         raise InvalidTree(f'$: the key "{twice}" stands twice in one object', where="$")
     return value
 
@@ -300,7 +312,10 @@ def _convert(value: object, prefix: str) -> RenderTree:
         raise InvalidTree(f"{prefix}: deeper than {MAX_DEPTH} nodes", where=prefix) from None
 
 
-_PATH = re.compile(r" - at `(?P<path>\$.*)`$", re.DOTALL)
+def _printable(text: str) -> str:
+    return text[:100].encode(errors="replace").decode()
+
+
 _WORDS = (  # msgspec's words → JSON's words
     (re.compile(r"`int \| float(?: \| null)?`"), "a number"),
     (re.compile(r"`(?:int|float)(?: \| null)?`"), "a number"),
@@ -317,13 +332,11 @@ _WORDS = (  # msgspec's words → JSON's words
 
 def _explain(message: str) -> tuple[str, str]:
     """msgspec's message → (JSON path, what is wrong there in JSON's words)."""
-    found = _PATH.search(message)
-    path = found["path"] if found else "$"
-    problem = message[: found.start()] if found else message
-    problem = problem[:1].lower() + problem[1:]
+    problem, _, path = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
+    problem = problem[:1].lower() + problem[1:300]
     for pattern, word in _WORDS:
         problem = pattern.sub(word, problem)
-    return path, problem[:300]
+    return path.removesuffix("`"), problem
 
 
 def _json_type(value: object) -> str:

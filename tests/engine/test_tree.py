@@ -1,0 +1,523 @@
+"""A RenderTree is read leniently where the vendor's pages are lax, refused with one sentence and the JSON path where it
+has no meaning, and reads back as it was put.
+"""
+
+import copy
+import json
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import tree as module
+from engine.errors import InvalidTree
+from engine.tree import (
+    AudioSourceNode,
+    CompositorNode,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    SumNode,
+    VideoSourceNode,
+    check,
+    trees_from_json,
+    walk,
+)
+from tests.strategies import JSON, damaged, numbers, trees
+
+COLOUR = {"node": "SolidColorNode"}
+VOICE = {"node": "AudioSourceNode", "streamGuid": "a"}
+
+
+def picture(**fields):
+    return {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "live/stream1", **fields}}
+
+
+def image(**fields):
+    return {"rootVideoNode": {"node": "ImageSourceNode", "filename": "logo.png", **fields}}
+
+
+def colour(**fields):
+    return {"rootVideoNode": {**COLOUR, **fields}}
+
+
+def voice(**fields):
+    return {"rootAudioNode": {**VOICE, **fields}}
+
+
+def group(*nodes, **fields):
+    return {"rootVideoNode": {"node": "CompositorNode", "nodes": list(nodes), **fields}}
+
+
+def sound_sum(*nodes, **fields):
+    return {"rootAudioNode": {"node": "SumNode", "nodes": list(nodes), **fields}}
+
+
+def nested(depth, kind="CompositorNode"):
+    """A root of `depth` groups within each other."""
+    node = {"node": kind, "nodes": []}
+    for _ in range(depth - 1):
+        node = {"node": kind, "nodes": [node]}
+    return {"rootVideoNode" if kind == "CompositorNode" else "rootAudioNode": node}
+
+
+def read(document):
+    return RenderTree.from_json(document if isinstance(document, bytes | str) else json.dumps(document))
+
+
+def refusal(document):
+    """(sentence, path) of the InvalidTree that reading the document raises."""
+    with pytest.raises(InvalidTree) as caught:
+        trees_from_json(document if isinstance(document, bytes | str) else json.dumps(document))
+    return str(caught.value), caught.value.where
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+LIMITS = [
+    *[(make, name, 0, high) for make in (picture, image) for name, high in (("sourceX", 7680), ("sourceY", 4320))],
+    *[
+        (make, name, -1, high)
+        for make in (picture, image)
+        for name, high in (("sourceWidth", 7680), ("sourceHeight", 4320))
+    ],
+    *[
+        (make, name, -high, high)
+        for make in (picture, image, colour)
+        for name, high in (("destX", 7680), ("destY", 4320), ("destWidth", 7680), ("destHeight", 4320))
+    ],
+    *[(colour, name, 0, 1) for name in ("red", "green", "blue", "alpha", "opacity")],
+    *[(make, "opacity", 0, 1) for make in (picture, image, group)],
+    (picture, "at", 0, 10_000_000),
+    (voice, "pan", -100, 100),
+    (voice, "gain", -100, 20),
+    (sound_sum, "gain", -100, 20),
+]
+
+
+def root(tree):
+    return tree.root_video_node or tree.root_audio_node
+
+
+def snake(name):
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+@pytest.mark.parametrize(("make", "name", "low", "high"), LIMITS)
+def test_number_is_taken_at_its_limits_and_refused_beyond(make, name, low, high):
+    for value in (low, high, float(low), float(high)):
+        assert getattr(root(read(make(**{name: value}))), snake(name)) == value
+    (branch,) = make()
+    for value in (low - 1, low - 1e-9, -1e308, -(10**400)):
+        assert refusal(make(**{name: value})) == (f"$.{branch}.{name}: expected a number ≥ {low}", f"$.{branch}.{name}")
+    for value in (high + 1, high + 1e-8, 1e308, 10**400):
+        assert refusal(make(**{name: value})) == (
+            f"$.{branch}.{name}: expected a number ≤ {high}",
+            f"$.{branch}.{name}",
+        )
+
+
+@pytest.mark.parametrize(("make", "name", "low", "high"), LIMITS)
+def test_numeric_string_is_a_number_with_the_same_limits(make, name, low, high):
+    for value in (low, high):
+        node = root(read(make(**{name: str(value)})))
+        assert getattr(node, snake(name)) == value
+        assert not isinstance(getattr(node, snake(name)), str)
+    assert refusal(make(**{name: str(low - 1)}))[0].endswith(f".{name}: expected a number ≥ {low}")
+    assert refusal(make(**{name: str(high + 1)}))[0].endswith(f".{name}: expected a number ≤ {high}")
+
+
+@pytest.mark.parametrize(("make", "name", "low", "high"), LIMITS)
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [(True, "a boolean"), (False, "a boolean"), ([], "an array"), ({}, "an object"), ("x", "a string")],
+)
+def test_other_types_are_no_numbers(make, name, low, high, value, got):
+    (branch,) = make()
+    assert refusal(make(**{name: value})) == (f"$.{branch}.{name}: expected a number, got {got}", f"$.{branch}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("10", 10), ("10.5", 10.5), ("-3", -3), ("1e3", 1000), ("0", 0), ("-0.25", -0.25)]
+)
+def test_string_is_read_as_the_number_it_writes(text, value):
+    assert root(read(picture(destX=text))).dest_x == value
+
+
+@pytest.mark.parametrize("text", ["", " 10 ", "10px", "0x10", "1_000", "true", "10,5", "٣", "1" * 5000])
+def test_string_that_writes_no_number_is_refused(text):
+    sentence, path = refusal(picture(destX=text))
+    assert sentence.startswith("$.rootVideoNode.destX: ")
+    assert path == "$.rootVideoNode.destX"
+
+
+@pytest.mark.parametrize("text", ["NaN", "nan", "Infinity", "-inf", "1e999"])
+@pytest.mark.parametrize(("make", "name", "low", "high"), LIMITS)
+def test_no_string_becomes_nan_or_infinite(make, name, low, high, text):
+    sentence = refusal(make(**{name: text}))[0].split(": ")[1]
+    assert sentence.startswith(("expected a number ≥", "expected a number ≤", "number out of range"))
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("place", ['{{"rootVideoNode":{}}}', "[{}]", "{}", '{{"rootVideoNode":null,"other":{}}}'])
+def test_nan_and_infinities_are_refused_wherever_they_stand(constant, place):
+    assert refusal(place.format(constant)) == (f"$: {constant} is not a number in JSON", "$")
+
+
+def test_fractions_are_kept():
+    node = root(read(picture(destX=10.5, sourceWidth=99.25)))
+    assert (node.dest_x, node.source_width) == (10.5, 99.25)
+
+
+def test_absent_null_and_minus_one_are_kept_apart():
+    absent, null, minus_one = (root(read(picture(**f))) for f in ({}, {"sourceWidth": None}, {"sourceWidth": -1}))
+    assert (absent.source_width, null.source_width, minus_one.source_width) == (None, None, -1)
+
+
+@pytest.mark.parametrize("name", ["opacity", "fit"])
+def test_null_is_no_opacity_and_no_fit(name):
+    assert refusal(picture(**{name: None}))[1] == f"$.rootVideoNode.{name}"
+
+
+# --- strings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "longest"),
+    [(picture, "streamGuid", 1024), (voice, "streamGuid", 1024), (image, "filename", 1024), (colour, "id", 256)],
+)
+def test_name_is_1_to_its_limit_long(make, name, longest):
+    (branch,) = make()
+    path = f"$.{branch}.{name}"
+    assert getattr(root(read(make(**{name: "é" * longest}))), snake(name)) == "é" * longest
+    assert refusal(make(**{name: "é" * (longest + 1)})) == (f"{path}: expected a string of length ≤ {longest}", path)
+    assert refusal(make(**{name: ""})) == (f"{path}: expected a string of length ≥ 1", path)
+    assert refusal(make(**{name: 5})) == (f"{path}: expected a string, got a number", path)
+    assert refusal(make(**{name: True})) == (f"{path}: expected a string, got a boolean", path)
+
+
+def test_name_that_looks_like_a_number_stays_a_name():
+    assert root(read(picture(streamGuid="007"))).stream_guid == "007"
+
+
+def test_half_a_surrogate_pair_is_refused():
+    assert refusal(r'{"rootVideoNode":{"node":"SolidColorNode","id":"\ud800"}}') == (
+        "$: a string holds half a surrogate pair",
+        "$",
+    )
+    assert refusal(r'[{"rootVideoNode":{"node":"\uDFFF"}}]')[1] == "$"
+    assert refusal('{"rootVideoNode":{"node":"SolidColorNode","id":"\ud800"}}')[1] == "$"
+    assert read(r'{"rootVideoNode":{"node":"SolidColorNode","id":"\ud83c\udfa5"}}').root_video_node.id == "🎥"
+
+
+def test_unknown_fit_is_refused():
+    assert refusal(picture(fit="squeeze")) == (
+        "$.rootVideoNode.fit: invalid enum value 'squeeze'",
+        "$.rootVideoNode.fit",
+    )
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence", "path"),
+    [
+        (group(COLOUR, {"node": "X"}), "invalid value 'X'", "$.rootVideoNode.nodes[1].node"),
+        (group(VOICE), "invalid value 'AudioSourceNode'", "$.rootVideoNode.nodes[0].node"),
+        (sound_sum({"node": "SumNode", "nodes": [{"node": "X"}]}), "invalid value 'X'", "$.rootAudioNode.nodes[0].nodes[0].node"),
+        ({"rootVideoNode": {"node": "SumNode"}}, "invalid value 'SumNode'", "$.rootVideoNode.node"),
+        ({"rootVideoNode": {"node": 5}}, "expected a string, got a number", "$.rootVideoNode.node"),
+        ({"rootVideoNode": {}}, "object missing required field `node`", "$.rootVideoNode"),
+        ({"rootVideoNode": []}, "expected an object, got an array", "$.rootVideoNode"),
+        (group(None), "expected an object, got null", "$.rootVideoNode.nodes[0]"),
+        (group(nodes={}), "expected an array, got an object", "$.rootVideoNode.nodes"),
+        (group(nodes=None), "expected an array, got null", "$.rootVideoNode.nodes"),
+        (group({"node": "VideoSourceNode"}), "object missing required field `streamGuid`", "$.rootVideoNode.nodes[0]"),
+        (group({"node": "ImageSourceNode"}), "object missing required field `filename`", "$.rootVideoNode.nodes[0]"),
+        (group({"node": "TextNode", "string": "x"}), "not supported yet", "$.rootVideoNode.nodes[0].node"),
+        (group({"node": "ShapeNode", "path": "M 0 0"}), "not supported yet", "$.rootVideoNode.nodes[0].node"),
+        (group(colour(mask=COLOUR)["rootVideoNode"]), "not supported yet", "$.rootVideoNode.nodes[0].mask"),
+        (group(mask=COLOUR), "not supported yet", "$.rootVideoNode.mask"),
+        (picture(effects=[{"effect": "blur"}]), "not supported yet", "$.rootVideoNode.effects"),
+        (voice(speed=2), "not supported yet", "$.rootAudioNode.speed"),
+        (voice(at=3), "not supported yet", "$.rootAudioNode.at"),
+        (voice(speed=0.25), "expected a number ≥ 0.5", "$.rootAudioNode.speed"),
+        ([{}, group(COLOUR, {**COLOUR, "red": 2})], "expected a number ≤ 1", "$[1].rootVideoNode.nodes[1].red"),
+        ({"rootNodes": [{}, voice(gain=30)]}, "expected a number ≤ 20", "$.rootNodes[1].rootAudioNode.gain"),
+        ({"rootVideoNode": {"node": "X - at `$.y`"}}, "invalid value 'X - at `$.y`'", "$.rootVideoNode.node"),
+    ],
+)  # fmt: skip
+def test_wrong_node_is_refused_where_it_stands(document, sentence, path):
+    assert refusal(document) == (f"{path}: {sentence}", path)
+
+
+def test_a_long_wrong_name_does_not_make_a_long_sentence():
+    sentence, path = refusal({"rootVideoNode": {"node": "x" * 100_000}})
+    assert len(sentence) < 400
+    assert path == "$.rootVideoNode.node"
+
+
+def test_unknown_fields_are_ignored():
+    document = {**picture(zIndex=7, sourceXX=[None]), "comment": {"any": ["thing"]}}
+    assert read(document) == read(picture())
+    assert json.loads(read(document).to_json()) == picture()
+
+
+@pytest.mark.parametrize("kind", ["CompositorNode", "SumNode"])
+def test_tree_is_16_nodes_deep_at_most(kind):
+    branch = "rootVideoNode" if kind == "CompositorNode" else "rootAudioNode"
+    assert json.loads(read(nested(16, kind)).to_json()) == nested(16, kind)
+    path = f"$.{branch}" + ".nodes[0]" * 16
+    for depth in (17, 100, 300):
+        assert refusal(nested(depth, kind)) == (f"{path}: deeper than 16 nodes", path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, '{"rootVideoNode":' + '{"node":"CompositorNode","nodes":[' * 20_000]
+)
+def test_bottomless_json_is_refused(text):
+    assert refusal(text) == ("$: nested deeper than 16 nodes", "$")
+
+
+def test_bottomless_masks_are_refused():
+    text = '{"node":"SolidColorNode","mask":' * 900 + '{"node":"SolidColorNode"}' + "}" * 900
+    sentence, path = refusal('{"rootVideoNode":' + text + "}")
+    assert (sentence, path) in (
+        ("$.rootVideoNode.mask: not supported yet", "$.rootVideoNode.mask"),
+        ("$: deeper than 16 nodes", "$"),
+        ("$: nested deeper than 16 nodes", "$"),
+    )
+
+
+def test_tree_has_256_nodes_at_most_in_both_branches_together():
+    full = {**group(*[COLOUR] * 127), **sound_sum(*[VOICE] * 127)}
+    assert sum(1 for _ in walk(read(full))) == 256
+    more = {**group(*[COLOUR] * 127), **sound_sum(*[VOICE] * 128)}
+    assert refusal(more) == ("$.rootAudioNode.nodes[127]: more than 256 nodes", "$.rootAudioNode.nodes[127]")
+    assert refusal([{}, group(*[COLOUR] * 5000)])[1] == "$[1].rootVideoNode.nodes[255]"
+
+
+def test_check_holds_for_trees_built_in_python_too():
+    check(RenderTree(root_video_node=CompositorNode(nodes=(SolidColorNode(),) * 255)))
+    with pytest.raises(InvalidTree, match="more than 256 nodes"):
+        check(RenderTree(root_video_node=CompositorNode(nodes=(SolidColorNode(),) * 256)))
+
+
+def test_walk_names_every_node_parents_first_in_painting_order():
+    tree = read({**group(COLOUR, nested(2)["rootVideoNode"], COLOUR), **sound_sum(VOICE)})
+    assert [(path, depth, type(node).__name__) for path, depth, node in walk(tree)] == [
+        ("$.rootVideoNode", 1, "CompositorNode"),
+        ("$.rootVideoNode.nodes[0]", 2, "SolidColorNode"),
+        ("$.rootVideoNode.nodes[1]", 2, "CompositorNode"),
+        ("$.rootVideoNode.nodes[1].nodes[0]", 3, "CompositorNode"),
+        ("$.rootVideoNode.nodes[2]", 2, "SolidColorNode"),
+        ("$.rootAudioNode", 1, "SumNode"),
+        ("$.rootAudioNode.nodes[0]", 2, "AudioSourceNode"),
+    ]
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", '{"rootVideoNode":null}', '{"rootVideoNode":null,"rootAudioNode":null}', b"\xef\xbb\xbf{}", "\ufeff{}"],
+)
+def test_absent_branches_are_black_and_silence(text):
+    assert read(text) == RenderTree.EMPTY == RenderTree()
+
+
+def test_array_rootnodes_and_a_bare_tree_are_the_same():
+    one, two = picture(), voice()
+    assert trees_from_json(json.dumps([one, two])) == trees_from_json(json.dumps({"rootNodes": [one, two]}))
+    assert trees_from_json(json.dumps(one)) == trees_from_json(json.dumps([one])) == (read(one),)
+    assert trees_from_json("[]") == trees_from_json('{"rootNodes":[]}') == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "path"),
+    [
+        ("[]", "0 RenderTrees where one is wanted", "$"),
+        ("[{},{}]", "2 RenderTrees where one is wanted", "$"),
+        ('{"rootNodes":[{},{}]}', "2 RenderTrees where one is wanted", "$.rootNodes"),
+    ],
+)
+def test_where_one_tree_is_wanted_others_are_refused(text, sentence, path):
+    with pytest.raises(InvalidTree) as caught:
+        RenderTree.from_json(text)
+    assert (str(caught.value), caught.value.where) == (f"{path}: {sentence}", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "path"),
+    [
+        ("null", "expected a RenderTree object, got null", "$"),
+        ("5", "expected a RenderTree object, got a number", "$"),
+        ("true", "expected a RenderTree object, got a boolean", "$"),
+        ('"x"', "expected a RenderTree object, got a string", "$"),
+        ("[{},[]]", "expected a RenderTree object, got an array", "$[1]"),
+        ('{"rootNodes":[null]}', "expected a RenderTree object, got null", "$.rootNodes[0]"),
+        ('{"rootNodes":{}}', "expected an array, got an object", "$.rootNodes"),
+        ('{"rootNodes":null}', "expected an array, got null", "$.rootNodes"),
+        ('{"nodes":[]}', "neither rootVideoNode nor rootAudioNode", "$"),
+        ("", "not JSON: Expecting value at line 1 column 1", "$"),
+        ("{} x", "not JSON: Extra data at line 1 column 4", "$"),
+        ('{"a":}', "not JSON: Expecting value at line 1 column 6", "$"),
+        ("1" * 5000, "not JSON: a number is too long", "$"),
+        (b'{"a":"\xff"}', "not UTF-8 at byte 6", "$"),
+        (b'{"a":"\xed\xa0\x80"}', "not UTF-8 at byte 6", "$"),
+        ("{}".encode("utf-16"), "not UTF-8 at byte 0", "$"),
+        ('{"a":1,"b":2,"a":1}', 'the key "a" stands twice in one object', "$"),
+        ('[{"rootVideoNode":{"node":"X","red":0,"red":0}}]', 'the key "red" stands twice in one object', "$"),
+        (r'{"\ud800":1,"\ud800":2}', 'the key "?" stands twice in one object', "$"),
+    ],
+)  # fmt: skip
+def test_what_is_no_document_is_refused(text, sentence, path):
+    assert refusal(text) == (f"{path}: {sentence}", path)
+
+
+def test_one_wrong_tree_refuses_them_all():
+    assert refusal([picture(), {}, picture(destX=9999)])[1] == "$[2].rootVideoNode.destX"
+
+
+def test_document_has_1_mib_at_most_in_bytes():
+    limit = 1 << 20
+    tree = json.dumps(picture(), ensure_ascii=False)
+    assert read(tree.ljust(limit)) == read(tree.ljust(limit).encode()) == read(tree)
+    for text in (tree.ljust(limit + 1), tree.ljust(limit + 1).encode(), " é" * (limit // 3) + tree):
+        size = len(text) if isinstance(text, bytes) else len(text.encode())
+        assert refusal(text) == (f"$: {size} bytes of JSON, more than {limit}", "$")
+
+
+def test_as_many_keys_as_fit_are_told_apart_at_once():
+    text = "{" + ",".join(f'"{n}":0' for n in range(100_000)) + ',"99999":0}'
+    assert refusal(text) == ('$: the key "99999" stands twice in one object', "$")
+
+
+# --- reading back ----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees())
+def test_tree_is_what_its_json_says(tree):
+    assert read(tree.to_json()) == tree
+    assert trees_from_json(b"[" + tree.to_json() + b"]") == (tree,)
+
+
+def test_empty_groups_read_back_with_their_nodes():
+    document = {
+        "rootVideoNode": {"node": "CompositorNode", "nodes": []},
+        "rootAudioNode": {"node": "SumNode", "nodes": []},
+    }
+    assert json.loads(read(document).to_json()) == document
+    without = {branch: {"node": node["node"]} for branch, node in document.items()}
+    assert json.loads(read(without).to_json()) == document
+
+
+def test_extensions_at_their_defaults_are_left_out():
+    document = {**picture(opacity=1, fit="fill", effects=[], at=None, id=None), **voice(speed=1, at=None)}
+    assert json.loads(read(document).to_json()) == {**picture(), **voice()}
+    assert json.loads(read(sound_sum(gain=0)).to_json()) == sound_sum()
+
+
+def test_strings_read_back_as_the_numbers_they_write():
+    assert json.loads(read(picture(destX="10", sourceWidth="99.5")).to_json()) == picture(destX=10, sourceWidth=99.5)
+
+
+def test_extensions_that_were_put_read_back():
+    fields = {"id": "x", "opacity": 0.5, "at": 3.2, "fit": "cover"}
+    assert json.loads(read(group(picture(**fields)["rootVideoNode"], id="g", opacity=0)).to_json()) == group(
+        picture(**fields)["rootVideoNode"], id="g", opacity=0
+    )
+
+
+def vendor_nodes():
+    """(video node, audio node) as JSON, of Brew Mixer's fields only."""
+    names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+    unit, x, y = numbers(0, 1), numbers(0, 7680), numbers(0, 4320)
+    rectangle = {
+        "sourceX": x, "sourceY": y, "sourceWidth": st.just(-1) | x, "sourceHeight": st.just(-1) | y,
+        "destX": x, "destY": y, "destWidth": numbers(-7680, 7680), "destHeight": numbers(-4320, 4320),
+    }  # fmt: skip
+
+    def node(kind, required, optional):
+        return st.fixed_dictionaries({"node": st.just(kind), **required}, optional=optional)
+
+    leaves = st.one_of(
+        node("SolidColorNode", {}, dict.fromkeys(("red", "green", "blue", "alpha"), unit)),
+        node("VideoSourceNode", {"streamGuid": names}, rectangle),
+        node("ImageSourceNode", {"filename": names}, rectangle),
+    )
+    video = st.recursive(leaves, lambda inner: node("CompositorNode", {"nodes": st.lists(inner, max_size=4)}, {}))
+    voices = node("AudioSourceNode", {"streamGuid": names}, {"pan": numbers(-100, 100), "gain": numbers(-100, 0)})
+    audio = st.recursive(voices, lambda inner: node("SumNode", {"nodes": st.lists(inner, max_size=4)}, {}))
+    return video, audio
+
+
+VIDEO, AUDIO = vendor_nodes()
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({}, optional={"rootVideoNode": VIDEO, "rootAudioNode": AUDIO}))
+def test_vendors_tree_reads_back_exactly_as_it_was_put(document):
+    put = json.dumps(document, sort_keys=True)
+    assert json.dumps(json.loads(read(put).to_json()), sort_keys=True) == put
+
+
+# --- anything at all -------------------------------------------------------------------------------------------------
+
+
+def survives(document):
+    """Reading it gives trees, or InvalidTree with a printable sentence that begins with its path."""
+    try:
+        for tree in trees_from_json(document):
+            check(tree)
+            assert read(tree.to_json()) == tree
+    except InvalidTree as err:
+        assert err.where.startswith("$")
+        assert str(err).startswith(f"{err.where}: ")
+        assert str(err).encode()
+
+
+@settings(deadline=None, max_examples=100)
+@given(JSON)
+def test_any_json_is_trees_or_invalid(value):
+    survives(json.dumps(value))
+
+
+@settings(deadline=None, max_examples=100)
+@given(damaged(st.lists(trees(), min_size=1, max_size=2).map(msgspec.to_builtins)))
+def test_any_damaged_tree_is_a_tree_or_invalid(value):
+    survives(json.dumps(value))
+    survives(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary() | st.text(), st.binary(max_size=4), trees(), st.integers(0))
+def test_any_bytes_and_any_text_are_trees_or_invalid(garbage, splice, tree, place):
+    survives(garbage)
+    good = tree.to_json()
+    place %= len(good)
+    survives(good[:place] + splice + good[place + len(splice) :])
+
+
+def test_trees_cannot_be_changed():
+    for node in (
+        SolidColorNode(),
+        VideoSourceNode(stream_guid="a"),
+        ImageSourceNode(filename="a"),
+        CompositorNode(),
+        SumNode(),
+    ):
+        with pytest.raises(AttributeError):
+            node.id = "x"
+    tree = RenderTree(root_audio_node=AudioSourceNode(stream_guid="a"))
+    with pytest.raises(AttributeError):
+        tree.root_audio_node = None
+    assert hash(tree) == hash(copy.deepcopy(tree))
+
+
+def test_limits_are_the_documented_ones():
+    assert (module.MAX_NODES, module.MAX_DEPTH, module.MAX_BYTES) == (256, 16, 1048576)

@@ -1,0 +1,170 @@
+"""What hypothesis draws for the engine: legal RenderTrees, trees on a small pixel grid, and any JSON at all."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from engine.spec import Raster
+from engine.tree import (
+    AudioNode,
+    AudioSourceNode,
+    CompositorNode,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    SumNode,
+    VideoNode,
+    VideoSourceNode,
+)
+
+Strategy = st.SearchStrategy
+
+NAMES = st.sampled_from(("live/cam1", "live/cam2", "b", "ü 漢 🎥", '"\\'))
+IDS = st.none() | st.sampled_from(("one", "two", "three"))
+
+
+def numbers(low: int, high: int) -> Strategy[float]:
+    """Integers and fractions within [low, high], its ends and simple values often."""
+    simple = st.sampled_from([n for n in (low, high, 0, 1, 0.5) if low <= n <= high])
+    return simple | st.integers(low, high) | st.floats(low, high)
+
+
+def absent(values: Strategy[Any]) -> Strategy[Any]:
+    """Half of the time the value, half of the time nothing."""
+    return st.none() | values
+
+
+UNIT = st.just(1) | numbers(0, 1)
+PLACED = {
+    "id": IDS,
+    "opacity": UNIT,
+    "dest_x": absent(numbers(-7680, 7680)),
+    "dest_y": absent(numbers(-4320, 4320)),
+    "dest_width": absent(numbers(-7680, 7680)),
+    "dest_height": absent(numbers(-4320, 4320)),
+}
+CROPPED = {
+    **PLACED,
+    "source_x": absent(numbers(0, 7680)),
+    "source_y": absent(numbers(0, 4320)),
+    "source_width": absent(st.just(-1) | numbers(0, 7680)),
+    "source_height": absent(st.just(-1) | numbers(0, 4320)),
+    "fit": st.sampled_from(("fill", "contain", "cover")),
+}
+VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
+    st.builds(SolidColorNode, **PLACED, red=UNIT, green=UNIT, blue=UNIT, alpha=UNIT),
+    st.builds(VideoSourceNode, **CROPPED, stream_guid=NAMES, at=absent(numbers(0, 10_000_000))),
+    st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
+)
+VOICES = st.builds(
+    AudioSourceNode,
+    id=IDS,
+    stream_guid=NAMES,
+    pan=numbers(-100, 100),
+    gain=numbers(-100, 20),
+)
+
+
+def groups(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
+    """A CompositorNode of a few of the children."""
+    nodes = st.lists(children, max_size=4).map(tuple)
+    return st.builds(CompositorNode, id=IDS, opacity=UNIT, nodes=nodes)
+
+
+def sums(children: Strategy[AudioNode]) -> Strategy[AudioNode]:
+    """A SumNode of a few of the children."""
+    return st.builds(SumNode, id=IDS, gain=numbers(-100, 20), nodes=st.lists(children, max_size=4).map(tuple))
+
+
+PICTURES: Strategy[VideoNode] = st.recursive(VIDEO_LEAVES, groups, max_leaves=8)
+SOUNDS: Strategy[AudioNode] = st.recursive(VOICES, sums, max_leaves=6)
+
+
+def trees() -> Strategy[RenderTree]:
+    """Any legal tree: every field within its limits, groups in groups, empty groups, absent branches."""
+    return st.builds(RenderTree, root_video_node=absent(PICTURES), root_audio_node=absent(SOUNDS))
+
+
+# --- trees on a small grid, whose every edge falls on a pixel --------------------------------------------------------
+
+GRID = Raster(12, 8)
+GRID_PICTURE = (6, 4)  # width and height of every stream's picture
+
+
+@st.composite
+def grid_axes(draw: st.DrawFn, name: str, picture: int, canvas: int) -> dict[str, float | None]:
+    """One axis of a picture's rectangles: a whole multiple of the source span, mirrored or not, cut or not."""
+    begin, end, enlarged = draw(st.integers(0, picture)), draw(st.integers(0, picture + 3)), draw(st.integers(1, 2))
+    length = end - begin if end > begin else None
+    span = (picture - begin if length is None else length) * enlarged * draw(st.sampled_from((1, 1, -1)))
+    x, _, size = name.partition(" ")
+    place = draw(st.integers(-2, canvas // 2)) * 2
+    return {f"source_{x}": begin, f"source_{size}": length, f"dest_{x}": place, f"dest_{size}": span}
+
+
+@st.composite
+def grid_leaves(draw: st.DrawFn, opacities: Strategy[float]) -> VideoNode:
+    """A colour in a rectangle or a stream's picture in one."""
+    opacity = draw(opacities)
+    if draw(st.booleans()):
+        across, down = (draw(st.integers(-2, n // 2)) * 2 for n in (GRID.width, GRID.height))
+        width, height = (draw(st.integers(0, n // 2 + 1)) * 2 for n in (GRID.width, GRID.height))
+        rectangle = {"dest_x": across, "dest_y": down, "dest_width": width, "dest_height": height}
+        grey = draw(st.sampled_from((0.0, 0.5, 1.0)))
+        colour = {"red": grey, "green": grey, "blue": grey, "alpha": draw(st.sampled_from((1.0, 1.0, 0.5)))}
+        return SolidColorNode(opacity=opacity, **(rectangle if draw(st.booleans()) else {}), **colour)
+    axes = {
+        **draw(grid_axes("x width", GRID_PICTURE[0], GRID.width)),
+        **draw(grid_axes("y height", GRID_PICTURE[1], GRID.height)),
+    }
+    name = draw(st.sampled_from(("opaque", "opaque", "seen through", "away")))
+    return VideoSourceNode(stream_guid=name, opacity=opacity, **axes)
+
+
+def grid_trees() -> Strategy[RenderTree]:
+    """Trees for a canvas of GRID: groups and leaves of several opacities over one another."""
+    opacities = st.sampled_from((1, 1, 1, 0.5, 0.75, 0))
+
+    def grouped(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
+        nodes = st.lists(children, min_size=1, max_size=4).map(tuple)
+        return st.builds(CompositorNode, opacity=opacities, nodes=nodes)
+
+    root = grouped(st.recursive(grid_leaves(opacities), grouped, max_leaves=7))
+    return st.builds(RenderTree, root_video_node=root)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(("CompositorNode", "SumNode", "VideoSourceNode", "1", "-1.5", "1e999", "NaN", "null", "\ud800"))
+    | st.sampled_from((10**400, -(10**400), -1, 0.5, 1e308, float("nan"), float("inf")))
+)
+KEYS = st.sampled_from(
+    ("rootVideoNode", "rootAudioNode", "rootNodes", "node", "nodes", "streamGuid", "destX", "red", "gain", "at", "id")
+)
+JSON: Strategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, documents: Strategy[Any]) -> Any:
+    """A JSON value of `documents`, with one value somewhere inside replaced by any other."""
+    return _replaced(draw, draw(documents))
+
+
+def _replaced(draw: st.DrawFn, value: Any) -> Any:
+    if isinstance(value, dict) and value and draw(st.integers(0, 5)):
+        key = draw(st.sampled_from(sorted(value)))
+        return value | {key: _replaced(draw, value[key])}
+    if isinstance(value, list) and value and draw(st.integers(0, 5)):
+        n = draw(st.integers(0, len(value) - 1))
+        return [*value[:n], _replaced(draw, value[n]), *value[n + 1 :]]
+    return draw(JSON)
