@@ -23,7 +23,7 @@ setup(
             for name in ("composite", "mix")
         ],
         language_level=3,
-        force=DEBUG,
+        force=True,  # a debug build and a release build differ in directives only, which cythonize does not notice
         compiler_directives={
             "boundscheck": DEBUG,
             "wraparound": DEBUG,

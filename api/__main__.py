@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
+# Nothing here solves equations: numpy's threads for that would only cost time at the start, and memory.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from engine import command
-from engine.errors import InvalidSpec
 from engine.program import Held
-from engine.spec import Raster
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("out", metavar="OUT", help="the film, or a .png of one picture")
     command.add_render_arguments(demo)
     demo.set_defaults(run=_demo, duration="10")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         code: int = arguments.run(arguments)
     except KeyboardInterrupt:
         return command.INTERRUPTED
@@ -34,11 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from api.demo import demo_sources, demo_tree
 
-    width, _, height = arguments.size.partition("x")
-    try:
-        raster = Raster.of(int(width), int(height))
-    except (ValueError, InvalidSpec):
-        raster = Raster()  # run_program says what is wrong with it
+    raster = arguments.size
     return command.run_program(Held(demo_tree(raster)), arguments, sources=demo_sources(raster))
 
 

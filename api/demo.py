@@ -21,7 +21,7 @@ def demo_sources(raster: Raster) -> dict[str, str]:
 
 
 def demo_tree(raster: Raster) -> RenderTree:
-    """Four quarters, and the fifth source over their middle at half opacity; every sound at -6 dB, panned to its side."""
+    """Four quarters, the fifth source over their middle at half opacity; every sound at -6 dB, panned to its side."""
     width, height = raster.width // 2, raster.height // 2
     quarters = tuple(
         VideoSourceNode(
@@ -42,9 +42,5 @@ def demo_tree(raster: Raster) -> RenderTree:
         opacity=0.5,
     )
     pans = (-60, 60, -30, 30, 0)
-    voices = tuple(
-        AudioSourceNode(stream_guid=f"demo/{n}", gain=GAIN_DB, pan=pan) for n, pan in enumerate(pans, 1)
-    )
-    return RenderTree(
-        root_video_node=CompositorNode(nodes=(*quarters, middle)), root_audio_node=SumNode(nodes=voices)
-    )
+    voices = tuple(AudioSourceNode(stream_guid=f"demo/{n}", gain=GAIN_DB, pan=pan) for n, pan in enumerate(pans, 1))
+    return RenderTree(root_video_node=CompositorNode(nodes=(*quarters, middle)), root_audio_node=SumNode(nodes=voices))

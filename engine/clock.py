@@ -1,4 +1,4 @@
-"""Pace: the one object in which live and offline differ; which clock, what a missing frame means, what a full sink means.
+"""Pace: the one object in which live and offline differ: the clock, what a missing frame and a full sink mean.
 
 Here is the offline pace; nothing else in the engine may ask "are we live?".
 """
@@ -47,13 +47,25 @@ class Clock(Protocol):
 class VirtualClock:
     """Every tick is due at once: time passes as fast as the work is done."""
 
-    async def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
-        """Ticks 0, 1, 2 … without a pause, but with a chance for others to run between."""
-        n = 0
-        while True:
-            yield Tick(n, tick_time(n, fps))
-            await trio.lowlevel.checkpoint()
-            n += 1
+    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
+        """Ticks 0, 1, 2 … without a pause, but with a chance for others to run before each."""
+        return _Ticks(fps)
+
+
+class _Ticks:
+    """No generator: a mixer leaves the loop when it is done, and an unfinished generator would have to be closed."""
+
+    def __init__(self, fps: Fraction) -> None:
+        self._fps = fps
+        self._n = -1
+
+    def __aiter__(self) -> _Ticks:
+        return self
+
+    async def __anext__(self) -> Tick:
+        await trio.lowlevel.checkpoint()
+        self._n += 1
+        return Tick(self._n, tick_time(self._n, self._fps))
 
 
 class Pace(msgspec.Struct, frozen=True):

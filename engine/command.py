@@ -1,31 +1,46 @@
 """The render command: arguments → a program and a RenderSpec → render → an exit code and at most one sentence.
 
-It decides exit codes (0 whole, 1 refused or broken, 2 usage, 130 interrupted) and how progress is shown; it refuses to
-know what a render does. Used by `mashtun render` and by `python -m engine.render`.
+It decides exit codes (0 whole, 1 refused or broken, 2 usage, 128 + n when signal n ended it) and how progress is shown;
+it refuses to know what a render does. Used by `mashtun render` and by `python -m engine.render`. What renders is
+imported when there is something to render, so help and a misspelt option are answered at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import re
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import msgspec
-import trio
 
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, InvalidTree
+from engine.errors import EngineError, InvalidSpec, SinkUnavailable
 from engine.program import Held, Program
-from engine.render import Progress, Report, render
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate
 from engine.tree import MAX_BYTES, RenderTree
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from engine.render import Progress, Rendered
+
+USAGE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+MAX_THREADS: Final = 64
+MAX_TIMEOUT: Final = 3600.0
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # but those that whoever started us has ignored
+_BAR_WIDTH: Final = 30
+_CLEAR_LINE: Final = "\r\x1b[K"
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,16 +48,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence, no usage text."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(USAGE, f"{self.prog}: {_one_line(message)}\n")
 
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command that renders takes."""
     mix = parser.add_argument_group("the mix")
-    mix.add_argument("--size", default="1280x720", metavar="WxH", help="picture size in pixels (default 1280x720)")
-    mix.add_argument("--fps", default="30", metavar="RATE", help="frame rate: 25, 29.97, 30000/1001 … (default 30)")
-    mix.add_argument("--start", default="0", metavar="S", help="time of the first picture, in seconds (default 0)")
-    mix.add_argument("--duration", metavar="S", help="seconds (default: the longest source)")
+    mix.add_argument("--size", type=_by(_raster), default="1280x720", metavar="WxH", help="pixels (default 1280x720)")
+    mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 … (30)")
+    mix.add_argument("--start", type=_by(_seconds), default="0", metavar="S", help="time of the first picture (0)")
+    mix.add_argument("--duration", type=_by(_seconds), metavar="S", help="seconds (default: the longest source)")
     mix.add_argument("--audio-rate", type=int, default=48000, metavar="HZ", help="sample rate (default 48000)")
     mix.add_argument("--channels", type=int, default=2, metavar="N", help="1 or 2 (default 2)")
     code = parser.add_argument_group("encoding")
@@ -64,10 +79,15 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_document_arguments(parser: argparse.ArgumentParser) -> None:
     """What rendering a document takes besides."""
-    parser.add_argument("document", metavar="DOCUMENT", help="a file with one RenderTree as JSON, or - for standard input")
-    parser.add_argument("out", metavar="OUT", help=".mp4 .mov .mkv .webm .m4a .mp3 .wav .png .jpg, or null: for nothing")
+    parser.add_argument(
+        "document", metavar="DOCUMENT", help="a file with one RenderTree as JSON, or - for standard input"
+    )
+    parser.add_argument(
+        "out", metavar="OUT", help=".mp4 .mov .mkv .webm .m4a .mp3 .wav .png .jpg, or null: for nothing"
+    )
     parser.add_argument(
         "--source",
+        type=_by(_source),
         action="append",
         default=[],
         metavar="GUID=URL",
@@ -79,83 +99,125 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_document(arguments: argparse.Namespace) -> int:
     """Renders a document file. Returns the exit code."""
+    path = arguments.document
     try:
-        tree = RenderTree.from_json(_read(arguments.document))
-        sources = dict(_source(each) for each in arguments.source)
-    except EngineError as err:
-        return _fail(err)
-    folder = "." if arguments.document == "-" else os.path.dirname(arguments.document) or "."
-    return run_program(Held(tree), arguments, sources=sources, images=arguments.images or folder)
+        tree = RenderTree.from_json(_read(path))
+    except (EngineError, OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or str(err)
+        return _fail(f'document "{path}": {reason[:1].lower()}{reason[1:]}')
+    folder = "." if path == "-" else str(Path(path).parent)
+    return run_program(Held(tree), arguments, sources=dict(arguments.source), images=arguments.images or folder)
 
 
-def run_program(
-    program: Program, arguments: argparse.Namespace, *, sources: dict[str, str], images: str = "."
-) -> int:
+def run_program(program: Program, arguments: argparse.Namespace, *, sources: dict[str, str], images: str = ".") -> int:
     """Renders a program as the arguments say. Returns the exit code; errors are one sentence on standard error."""
     try:
         spec = _spec(arguments, sources=sources, images=images)
-        if arguments.timeout <= 0 or not 1 <= arguments.threads <= 64:
-            raise InvalidSpec(f"--timeout {arguments.timeout:g} and --threads {arguments.threads}: more than 0, 1…64")
-        settings = Settings(
-            open_timeout=arguments.timeout, read_timeout=arguments.timeout, composite_threads=arguments.threads
-        )
-        return trio.run(_interruptible, program, spec, settings, _reporter(arguments.progress))
-    except EngineError as err:
-        return _fail(err)
+        settings = _settings(arguments)
+    except InvalidSpec as err:
+        return _fail(str(err), USAGE)
+    display = _Bar(spec) if arguments.progress == "auto" and os.isatty(2) else _Display()
+    if arguments.progress == "json":
+        display = _Lines()
+    _log_to_stderr(clear=isinstance(display, _Bar))
+    return _run(program, spec, settings, display)
 
 
-async def _interruptible(program: Program, spec: RenderSpec, settings: Settings, report: Report | None) -> int:
-    code = 0
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+def _run(program: Program, spec: RenderSpec, settings: Settings, display: _Display) -> int:
+    import trio
 
-            async def watch() -> None:
-                nonlocal code
-                async for number in signals:
-                    code = 128 + number
-                    nursery.cancel_scope.cancel()
+    from engine.render import render
 
-            nursery.start_soon(watch)
-            try:
-                await render(program, spec, settings=settings, report=report)
-            except EngineError as err:
-                code = _fail(err)
-            nursery.cancel_scope.cancel()
+    heeded = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+
+    async def interruptible() -> int:
+        code = 0
+        with trio.open_signal_receiver(*heeded) as signals:
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    nonlocal code
+                    async for number in signals:
+                        code = 128 + number
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(watch)
+                try:
+                    rendered = await render(program, spec, settings=settings, report=display.report)
+                    display.close(rendered)
+                except EngineError as err:
+                    display.close()
+                    code = _fail(str(err))
+                nursery.cancel_scope.cancel()
+        return code
+
+    code = trio.run(interruptible)
+    display.close()
     return code
 
 
-def _fail(err: EngineError) -> int:
-    print(f"mashtun: {err}", file=sys.stderr)
-    return 1
+def _fail(sentence: str, code: int = 1) -> int:
+    print(f"mashtun: {_one_line(sentence)}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    """The text with whatever would break the line, or cannot be shown, written out as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self._fmt}{_one_line(record.getMessage())}"
+
+
+def _log_to_stderr(*, clear: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine(f"{_CLEAR_LINE if clear else ''}mashtun: ", validate=False))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _read(path: str) -> bytes:
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or str(err)
-        raise InvalidTree(f'document "{path}": {reason.lower()}', where=path) from err
+    """The document; one byte more than it may have, when it has more."""
+    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _by(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A type for argparse that keeps the sentence of `parse`."""
+
+    def typed(text: str) -> T:
+        try:
+            return parse(text)
+        except (InvalidSpec, ValueError) as err:
+            raise argparse.ArgumentTypeError(str(err)) from err
+
+    return typed
+
+
+def _raster(text: str) -> Raster:
+    found = re.fullmatch(r"([0-9]{1,9})[x×]([0-9]{1,9})", text)
+    if found is None:
+        raise InvalidSpec(f'"{text}" is not WIDTHxHEIGHT')
+    return Raster.of(int(found[1]), int(found[2]))
+
+
+def _seconds(text: str) -> Fraction:
+    if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{0,9}|/[1-9][0-9]{0,8})?|\.[0-9]{1,9}", text):
+        raise InvalidSpec(f'"{text}" is not a number of seconds')
+    return Fraction(text)
 
 
 def _source(text: str) -> tuple[str, str]:
     guid, found, url = text.partition("=")
     if not found or not guid or not url:
-        raise InvalidSpec(f'--source "{text}" is not GUID=URL', where="source")
+        raise InvalidSpec(f'"{text}" is not GUID=URL')
     return guid, url
 
 
 def _spec(arguments: argparse.Namespace, *, sources: dict[str, str], images: str) -> RenderSpec:
-    width, height = _size(arguments.size)
-    duration = None if arguments.duration is None else _seconds(arguments.duration, "duration")
-    try:
-        fps = frame_rate(arguments.fps)
-    except ValueError:
-        raise InvalidSpec(f'--fps "{arguments.fps}" is not a frame rate', where="fps") from None
     mixer = MixerSpec(
-        raster=Raster.of(width, height), fps=fps, audio=AudioFormat(arguments.audio_rate, arguments.channels)
+        raster=arguments.size, fps=arguments.fps, audio=AudioFormat(arguments.audio_rate, arguments.channels)
     )
     encoder = EncoderSpec(
         preset=arguments.preset,
@@ -174,49 +236,79 @@ def _spec(arguments: argparse.Namespace, *, sources: dict[str, str], images: str
         encoder=encoder,
         sources=sources,
         images=images,
-        start=_seconds(arguments.start, "start"),
-        duration=duration,
+        start=arguments.start,
+        duration=arguments.duration,
         on_error=arguments.on_error,
     )
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    try:
-        return int(width), int(height)
-    except ValueError:
-        raise InvalidSpec(f'--size "{text}" is not WIDTHxHEIGHT', where="size") from None
+def _settings(arguments: argparse.Namespace) -> Settings:
+    if not 0 < arguments.timeout <= MAX_TIMEOUT:
+        raise InvalidSpec(f"timeout {arguments.timeout:g} s is not more than 0 and at most {MAX_TIMEOUT:g}")
+    if not 1 <= arguments.threads <= MAX_THREADS:
+        raise InvalidSpec(f"{arguments.threads} threads are not within 1…{MAX_THREADS}")
+    return Settings(open_timeout=arguments.timeout, read_timeout=arguments.timeout, composite_threads=arguments.threads)
 
 
-def _seconds(text: str, name: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InvalidSpec(f'--{name} "{text}" is not a number of seconds', where=name) from None
+class _Display:
+    """Shows how far a render is: not at all."""
+
+    report: Callable[[Progress], None] | None = None
+
+    def close(self, rendered: Rendered | None = None) -> None:
+        """Nothing more will be reported; `rendered` when all went well. A second call does nothing."""
 
 
-def _reporter(kind: str) -> Report | None:
-    if kind == "json":
-        return _report_json
-    return _report_bar if kind == "auto" and sys.stderr.isatty() else None
+class _Lines(_Display):
+    """One JSON object per line on standard output."""
+
+    def report(self, progress: Progress) -> None:
+        line = {"done": progress.done, "total": progress.total, "elapsed": round(progress.elapsed, 3)}
+        try:
+            print(msgspec.json.encode(line).decode(), flush=True)
+        except OSError as err:
+            with suppress(OSError):  # or the interpreter would complain again when it flushes at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SinkUnavailable(f"progress: {(err.strerror or str(err)).lower()}") from err
 
 
-def _report_json(progress: Progress) -> None:
-    line = {"done": progress.done, "total": progress.total, "elapsed": round(progress.elapsed, 3)}
-    print(msgspec.json.encode(line).decode(), flush=True)
+class _Bar(_Display):
+    """A bar on the terminal, and a line about the result at the end."""
 
+    def __init__(self, spec: RenderSpec) -> None:
+        self._fps = spec.mixer.fps
+        self._begun = False
 
-def _report_bar(progress: Progress) -> None:
-    done, total, elapsed = progress.done, progress.total, progress.elapsed
-    rate = done / elapsed if elapsed else 0.0
-    if total:
-        share = min(1.0, done / total)
-        bar = "█" * int(share * 30)
-        eta = f"ETA {(total - done) / rate:.0f} s" if rate and done < total else ""
-        line = f"{bar:░<30} {share:4.0%}  {done}/{total} frames  {rate:.0f} fps  {eta}"
-    else:
-        line = f"{done} frames  {rate:.0f} fps"
-    print(f"\r{line:<90}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    def report(self, progress: Progress) -> None:
+        self._begun = True
+        columns = shutil.get_terminal_size().columns - 1
+        print(f"{_CLEAR_LINE}{self._line(progress)[:columns]}", end="", file=sys.stderr, flush=True)
+
+    def _line(self, progress: Progress) -> str:
+        done, total, elapsed = progress.done, progress.total, progress.elapsed
+        rate = done / elapsed if elapsed else 0.0
+        if total is None:
+            return f"{done} frames  {self._speed(done, elapsed)}"
+        share = min(1.0, done / total) if total else 1.0
+        left = f"  ETA {(total - done) / rate:.0f} s" if rate and done < total else ""
+        bar = "█" * int(share * _BAR_WIDTH)
+        return f"{bar:░<{_BAR_WIDTH}} {share:4.0%}  {done}/{total} frames  {self._speed(done, elapsed)}{left}"
+
+    def _speed(self, done: int, elapsed: float) -> str:
+        """How much faster than a player would show it."""
+        return f"{float(done / self._fps) / elapsed:.2f}×" if elapsed else ""
+
+    def close(self, rendered: Rendered | None = None) -> None:
+        if not self._begun:
+            return
+        self._begun = False
+        print(file=sys.stderr)
+        if rendered is not None:
+            seconds = float(rendered.ticks / self._fps)
+            clipped = f", {rendered.clipped} samples clipped" if rendered.clipped else ""
+            print(
+                f"{_one_line(rendered.output)}: {seconds:.2f} s in {rendered.elapsed:.2f} s{clipped}", file=sys.stderr
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

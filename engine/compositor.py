@@ -117,9 +117,7 @@ class Compositor:
             return kernel.Layer(groups[layer.group], dest, crop, alpha=layer.alpha)
         assert layer.picture is not None
         planes = frames[layer.picture].planes
-        return kernel.Layer(
-            planes, dest, crop, mirror_x=layer.mirror_x, mirror_y=layer.mirror_y, alpha=layer.alpha
-        )
+        return kernel.Layer(planes, dest, crop, mirror_x=layer.mirror_x, mirror_y=layer.mirror_y, alpha=layer.alpha)
 
     def sum(self, heard: Sequence[Heard], count: int) -> AudioFrame:
         """`count` samples: every voice with its gain and pan, moving there within 20 ms when they changed.

@@ -1,7 +1,7 @@
 """VideoFrame and AudioFrame: pictures and sound as numpy views in the working format, read-only once made.
 
-It decides the shapes everybody relies on; it refuses to know where the memory came from. A frame keeps its memory alive:
-a decoder's buffer or a pool's slot goes home when the last view dies, and nobody calls release.
+It decides the shapes everybody relies on; it refuses to know where the memory came from. A frame keeps its memory
+alive: a decoder's buffer or a pool's slot goes home when the last view dies, and nobody calls release.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class VideoFrame:
 
     y, u, v  (H, W) and (⌈H/2⌉, ⌈W/2⌉) uint8, any row stride, pixels of a row contiguous, not writable.
     a        (H, W) uint8 or None when opaque.
-    buffer   (H·3/2, W) uint8, the three planes in one piece, where they are so (canvases); an encoder takes it as it is.
+    buffer   (H·3/2, W) uint8, the three planes in one piece, where they are so (canvases): as an encoder takes it.
     """
 
     __slots__ = ("__weakref__", "a", "buffer", "u", "v", "y")
@@ -34,12 +34,12 @@ class VideoFrame:
     @property
     def width(self) -> int:
         """Pixels across."""
-        return self.y.shape[1]
+        return int(self.y.shape[1])
 
     @property
     def height(self) -> int:
         """Pixels down."""
-        return self.y.shape[0]
+        return int(self.y.shape[0])
 
     @property
     def planes(self) -> tuple[Plane, ...]:
@@ -62,10 +62,10 @@ class AudioFrame:
     @property
     def channels(self) -> int:
         """1 or 2."""
-        return self.samples.shape[0]
+        return int(self.samples.shape[0])
 
     def __len__(self) -> int:
-        return self.samples.shape[1]
+        return int(self.samples.shape[1])
 
 
 def i420_views(buffer: Plane, width: int, height: int) -> tuple[Plane, Plane, Plane]:

@@ -8,7 +8,8 @@ Theory of operation
 * A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
   start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
   time stamps are rounded (TIMING rule 3). Every older frame is dropped, and counted when it was never shown.
-* The answer is *known* (`ready`) once a frame beyond t is there, or the end. Offline waits for that; live does not.
+* The answer is *known* (`ready`) once a frame beyond t is there, or the end, or the producer's word that none will come
+  before a time beyond t (`expect_none_before`). Offline waits for that; live does not.
 * After `end()` the last frame lasts for its own duration; then there is nothing. Without an end it is held for ever:
   how long a held frame may be shown is the mixer's patience, not the queue's.
 * Samples have absolute indices. `take(start, stop)` gives what is there as pieces and leaves the rest silent, counted;
@@ -61,6 +62,7 @@ class FrameQueue(Generic[F]):
         self._entries: deque[_Entry[F]] = deque()
         self._shown = False  # whether the first entry has been picked before
         self._ended = False
+        self._none_before: Fraction | None = None
         self._pushed = self._dropped = 0
 
     def __len__(self) -> int:
@@ -99,16 +101,27 @@ class FrameQueue(Generic[F]):
         """Forgets all frames and the end, after a seek. Nothing is counted: they were not lost."""
         self._entries.clear()
         self._shown = self._ended = False
+        self._none_before = None
+
+    def expect_none_before(self, t: Fraction) -> None:
+        """No further frame starts before t."""
+        self._none_before = t
 
     def ready(self, t: Fraction) -> bool:
         """Whether `pick(t)` can no longer change by what is still to come."""
-        return self._ended or bool(self._entries and self._entries[-1].start > t)
+        if self._ended or (self._none_before is not None and self._none_before > t):
+            return True
+        return bool(self._entries) and self._entries[-1].start > t
+
+    def skip_to(self, t: Fraction) -> None:
+        """Drops the frames that are over at t, those that a later one has replaced by then."""
+        while len(self._entries) > 1 and self._entries[1].start <= t:
+            self._drop_first()
 
     def pick(self, t: Fraction, tolerance: Fraction = Fraction(0)) -> Pick[F]:
         """What is on screen at t; t must not decrease between calls, except after `clear`."""
         until = t + tolerance
-        while len(self._entries) > 1 and self._entries[1].start <= until:
-            self._drop_first()
+        self.skip_to(until)
         if not self._entries or self._entries[0].start > until:
             return Pick(None, None, False)
         entry = self._entries[0]
@@ -133,7 +146,7 @@ class Piece(NamedTuple, Generic[F]):
 
     block: F
     skip: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     offset: int
 
 
@@ -162,7 +175,7 @@ class SampleQueue(Generic[F]):
 
     @property
     def stop(self) -> int:
-        """The index after the newest sample."""
+        """The index before which no further sample comes: that after the newest one, or beyond."""
         return self._stop
 
     @property
@@ -183,6 +196,10 @@ class SampleQueue(Generic[F]):
     def end(self) -> None:
         """No more samples will come."""
         self._ended = True
+
+    def expect_none_before(self, start: int) -> None:
+        """No further samples before `start` will come; those that do are dropped and counted."""
+        self._stop = max(self._stop, start)
 
     def clear(self, at: int = 0) -> None:
         """Forgets all samples and the end, after a seek to sample `at`."""

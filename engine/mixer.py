@@ -17,11 +17,11 @@ from engine.clock import Pace, Tick
 from engine.compositor import Compositor, Heard
 from engine.errors import SourceError
 from engine.frame import AudioFrame, VideoFrame
-from engine.plan import Picture, PictureSize, Plan
+from engine.plan import Picture, PictureSize, Plan, Voice
 from engine.program import Program
 from engine.sources.reader import Reader
 from engine.spec import MixerSpec
-from engine.timebase import first_sample
+from engine.timebase import first_sample, sample_at
 from engine.tree import RenderTree
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ class Mixer:
         self._compositor = compositor or Compositor(spec)
         # owned by run()
         self._tree: RenderTree | None = None
-        self._plans: dict[frozenset[tuple[Picture, PictureSize]], Plan] = {}  # of the present tree, by what is there
+        self._named: tuple[Picture, ...] = ()  # by that tree
+        self._plan: Plan | None = None  # of that tree, for the sizes below
+        self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
         self._broken: set[Reader] = set()
         # read by anyone (snapshot)
         self.ticks_done = 0
@@ -101,9 +103,10 @@ class Mixer:
             tree = self._program.tree_at(t)
             if tree is not self._tree:
                 await self._readers.prepare(tree)
-                self._tree, self._plans = tree, {}
+                self._tree, self._plan = tree, None
+                self._named = tuple(planner.pictures_named(tree))
             media = await self._gather(tree, tick, t)
-            if ticks is None and self._all_over(tree, t):
+            if ticks is None and self._all_over(t):
                 return
             picture, sound = await trio.to_thread.run_sync(self._compose, media)
             await self._sink.put(tick.n, picture, sound)
@@ -114,23 +117,19 @@ class Mixer:
         return picture, self._compositor.sum(media.heard, media.samples)
 
     async def _gather(self, tree: RenderTree, tick: Tick, t: Fraction) -> _Media:
-        """Frames and sound of a tick. A picture that turns out absent, or of another size, changes the plan: again."""
+        """Frames and sound of a tick. A picture that came, went, or has another size changes the plan: again."""
         rate, fps = self._spec.audio.rate, self._spec.fps
-        base = first_sample(0, rate=rate, fps=fps) + int(self._start * rate)
-        first, stop = (base + first_sample(n, rate=rate, fps=fps) for n in (tick.n, tick.n + 1))
-        sizes = self._sizes(tree)
+        first, stop = (sample_at(self._start, rate) + first_sample(n, rate=rate, fps=fps) for n in (tick.n, tick.n + 1))
         while True:
-            plan = self._compile(tree, sizes)
-            await self._settle(plan, t, first=first, stop=stop)
-            frames = self._pick(plan, t)
-            changed = {p: _size(frames.get(p)) for p in plan.pictures if _size(frames.get(p)) != sizes[p]}
+            plan = self._compiled(tree)
+            watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
+            await self._settle(watched, plan.voices, t, first=first, stop=stop)
+            frames = self._pick(watched, t)
+            changed = {p: _size(frames.get(p)) for p in watched if _size(frames.get(p)) != self._sizes[p]}
             if not changed:
                 break
-            for picture, size in changed.items():
-                if size is None:
-                    del sizes[picture]
-                else:
-                    sizes[picture] = size
+            self._sizes |= changed
+            self._plan = None
         heard = []
         for voice in plan.voices:
             reader = self._readers.reader(voice.name, None)
@@ -139,30 +138,32 @@ class Mixer:
         taken = {reader: reader.take(first, stop) for _, reader in heard}
         return _Media(plan, frames, [Heard(voice, taken[reader]) for voice, reader in heard], stop - first)
 
-    def _sizes(self, tree: RenderTree) -> dict[Picture, PictureSize]:
-        """The pictures of a tree that are thought to be there, by what is known before decoding."""
-        sizes = {}
-        for picture in planner.pictures_named(tree):
-            if picture.image:
-                size = _size(self._readers.still(picture))
-            else:
-                reader = self._readers.reader(picture.name, picture.at)
-                size = None if reader is None else reader.steps.picture_size
-            if size is not None:
-                sizes[picture] = size
-        return sizes
+    def _compiled(self, tree: RenderTree) -> Plan:
+        """The plan for what is there: as last seen, or what a source says of itself where nothing was seen yet."""
+        if self._plan is None:
+            for picture in self._named:
+                if picture not in self._sizes:
+                    self._sizes[picture] = self._stated_size(picture)
+            sizes = {picture: size for picture in self._named if (size := self._sizes[picture]) is not None}
+            self._plan = planner.compile(tree, self._spec.raster, sizes)
+        return self._plan
 
-    def _compile(self, tree: RenderTree, sizes: dict[Picture, PictureSize]) -> Plan:
-        present = frozenset(sizes.items())
-        plan = self._plans.get(present)
-        if plan is None:
-            plan = self._plans[present] = planner.compile(tree, self._spec.raster, sizes)
-        return plan
+    def _stated_size(self, picture: Picture) -> PictureSize | None:
+        if picture.image:
+            return _size(self._readers.still(picture))
+        reader = self._readers.reader(picture.name, picture.at)
+        return None if reader is None else reader.steps.picture_size
 
-    async def _settle(self, plan: Plan, t: Fraction, *, first: int, stop: int) -> None:
-        """Waits until everything that the plan needs is known; tells the other readers that they may rest."""
-        looked = {(p.name, p.at): _media_time(p, t) for p in plan.pictures if not p.image}
-        listened = {(voice.name, None) for voice in plan.voices}
+    def _may_come(self, picture: Picture) -> bool:
+        """Whether a picture is absent now, and not for ever: one that starts late."""
+        return self._sizes[picture] is None and not picture.image and self._stated_size(picture) is not None
+
+    async def _settle(
+        self, watched: frozenset[Picture], voices: tuple[Voice, ...], t: Fraction, *, first: int, stop: int
+    ) -> None:
+        """Waits until what is watched and heard is known; tells the other readers that they may rest."""
+        looked = {(p.name, p.at): _media_time(p, t) for p in watched if not p.image}
+        listened = {(voice.name, None) for voice in voices}
         active = self._readers.active()
         for key, reader in active.items():
             reader.attend(picture=looked.get(key), sound=first if key in listened else None)
@@ -178,9 +179,9 @@ class Mixer:
                 log.warning("%s; its last picture is held", err)
                 self._broken.add(reader)
 
-    def _pick(self, plan: Plan, t: Fraction) -> dict[Picture, VideoFrame]:
+    def _pick(self, watched: frozenset[Picture], t: Fraction) -> dict[Picture, VideoFrame]:
         frames = {}
-        for picture in plan.pictures:
+        for picture in watched:
             if picture.image:
                 frame = self._readers.still(picture)
             else:
@@ -190,12 +191,21 @@ class Mixer:
                 frames[picture] = frame
         return frames
 
-    def _all_over(self, tree: RenderTree, t: Fraction) -> bool:
+    def _all_over(self, t: Fraction) -> bool:
         """Whether no source has anything left at t: the end of a render that was given no duration."""
-        shown = {picture.name for picture in planner.pictures_named(tree)}
-        readers = [(key, reader) for key, reader in self._readers.active().items() if key[1] is None]
+        shown = {picture.name for picture in self._named}
         until = t + self._tolerance
-        return all(reader in self._broken or reader.over(until, picture=key[0] in shown) for key, reader in readers)
+        return all(
+            self._over(reader, until, shown=name in shown)
+            for (name, at), reader in self._readers.active().items()
+            if at is None
+        )
+
+    def _over(self, reader: Reader, until: Fraction, *, shown: bool) -> bool:
+        steps = reader.steps
+        if reader in self._broken or not (steps.has_sound or (shown and steps.picture_size is not None)):
+            return not steps.endless and (steps.duration is None or steps.duration <= until)
+        return reader.over(until, picture=shown)
 
 
 def _media_time(picture: Picture, t: Fraction) -> Fraction:

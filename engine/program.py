@@ -211,10 +211,10 @@ def _mix(a: float, b: float, x: float) -> float:
 def _voices(node: AudioNode | None, gain_db: float) -> list[AudioSourceNode]:
     if node is None:
         return []
-    gain_db = max(_MUTE_DB, gain_db + float(node.gain))
+    gain_db = -math.inf if node.gain <= _MUTE_DB else gain_db + float(node.gain)
     if isinstance(node, SumNode):
         return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    return [msgspec.structs.replace(node, gain=min(gain_db, 20.0))]
+    return [msgspec.structs.replace(node, gain=max(_MUTE_DB, gain_db))]
 
 
 def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: float) -> list[AudioSourceNode]:

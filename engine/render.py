@@ -5,6 +5,7 @@ It decides what is opened for a render, and when a render is over; it refuses to
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -30,6 +31,8 @@ from engine.spec import RenderSpec
 from engine.timebase import tick_count
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
 
+log = logging.getLogger(__name__)
+
 MIN_AHEAD: Final = 2
 REPORT_EVERY: Final = 0.2  # seconds between two reports of progress
 
@@ -52,6 +55,7 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 Report = Callable[[Progress], None]
+_Tell = Callable[[int, int | None], None]
 
 
 async def render(
@@ -59,19 +63,26 @@ async def render(
 ) -> Rendered:
     """Renders `program` as `spec` says; the same twice gives the same pictures and sound.
 
-    report  is called a few times a second, and once at the end.
+    report  is called a few times a second; what it raises ends the render. And once when the output is whole, with all
+            ticks done: what it raises then comes out, and the output stays.
     Raises  Invalid, SourceError, SinkError; then no output is left. Cancelling leaves none either.
     """
     settings = settings or Settings()
-    check_output(spec.output, spec.mixer)
+    check_output(spec.output, spec.mixer, spec.encoder)
     began = trio.current_time()
+
+    def tell(done: int, total: int | None) -> None:
+        if report is not None:
+            report(Progress(done, total, trio.current_time() - began))
+
     try:
         async with trio.open_nursery() as nursery:
-            rendered = await _render(program, spec, settings=settings, report=report, nursery=nursery)
+            ticks, clipped = await _render(program, spec, settings=settings, tell=tell, nursery=nursery)
             nursery.cancel_scope.cancel()
+        tell(ticks, ticks)
     except* EngineError as group:
         raise _first(group) from None
-    return msgspec.structs.replace(rendered, elapsed=trio.current_time() - began)
+    return Rendered(spec.output, ticks, trio.current_time() - began, clipped)
 
 
 def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:
@@ -83,8 +94,9 @@ def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:
 
 
 async def _render(
-    program: Program, spec: RenderSpec, *, settings: Settings, report: Report | None, nursery: trio.Nursery
-) -> Rendered:
+    program: Program, spec: RenderSpec, *, settings: Settings, tell: _Tell, nursery: trio.Nursery
+) -> tuple[int, int]:
+    """Ticks done and samples clipped. Everything started in `nursery` may be cancelled then."""
     names = program.sources_in(spec.start, spec.start + (spec.duration or Fraction(1)))
     sources = _Sources(spec, settings, nursery=nursery, expected=len(names))
     await sources.prepare(program.tree_at(spec.start))
@@ -104,26 +116,29 @@ async def _render(
     )
     async with trio.open_nursery() as writing:
         writing.start_soon(sink.run)
-        if report is not None:
-            nursery.start_soon(_report, mixer, total, report)
-        exact = spec.duration is not None or Path(spec.output).suffix.lower() in STILLS
+        nursery.start_soon(_report, mixer, total, tell)
+        exact = spec.duration is not None or _is_still(spec.output)
         await mixer.run(total if exact else None)
+        if mixer.ticks_done == 0:
+            raise InvalidSpec(f"every source is over at {float(spec.start):g} s: nothing to render", where="start")
         sink.end()
-    if report is not None:
-        report(Progress(mixer.ticks_done, mixer.ticks_done, 0.0))
-    return Rendered(spec.output, mixer.ticks_done, 0.0, compositor.statistics().clipped)
+    return mixer.ticks_done, compositor.statistics().clipped
 
 
-async def _report(mixer: Mixer, total: int | None, report: Report) -> None:
-    began = trio.current_time()
+async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:
     while True:
         await trio.sleep(REPORT_EVERY)
-        report(Progress(mixer.ticks_done, total, trio.current_time() - began))
+        done = mixer.ticks_done
+        tell(done, None if total is None else max(done, total))  # a container's word may be a tick short
+
+
+def _is_still(path: str) -> bool:
+    return Path(path).suffix.lower() in STILLS
 
 
 def _total(spec: RenderSpec, sources: _Sources) -> int | None:
     """How many ticks; None while only the sources know. Raises InvalidSpec when nothing ever ends."""
-    if Path(spec.output).suffix.lower() in STILLS:
+    if _is_still(spec.output):
         return 1
     if spec.duration is not None:
         return tick_count(spec.duration, spec.mixer.fps)
@@ -147,26 +162,39 @@ class _Sources:
         self._settings = settings
         self._nursery = nursery
         self._expected = max(1, expected)
-        cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
-        self._cores = cores or 1
+        self._cores = len(os.sched_getaffinity(0))
         self._limiter = trio.CapacityLimiter(max(2, self._cores))
         self._readers: dict[Key, Reader] = {}
         self._stills: dict[str, VideoFrame] = {}
+        self._warned: set[str] = set()
 
     async def prepare(self, tree: RenderTree) -> None:
-        """Opens what the tree names and is not open yet, all at once. Raises SourceError."""
-        wanted: set[Key] = set()
+        """Opens what the tree names and is not open yet, all at once; warns of what is lacking. Raises SourceError."""
+        looked: set[Key] = set()
+        listened: set[Key] = set()
         images: set[str] = set()
         for _, _, node in walk(tree):
-            if isinstance(node, VideoSourceNode | AudioSourceNode):
-                wanted.add((node.stream_guid, None if node.at is None else float(node.at)))
-            elif isinstance(node, ImageSourceNode):
+            if isinstance(node, ImageSourceNode):
                 images.add(node.filename)
+            elif isinstance(node, VideoSourceNode | AudioSourceNode):
+                used = looked if isinstance(node, VideoSourceNode) else listened
+                used.add((node.stream_guid, None if node.at is None else float(node.at)))
+        wanted = looked | listened
         async with trio.open_nursery() as nursery:
             for key in sorted(wanted - self._readers.keys(), key=str):
                 nursery.start_soon(self._open, key)
             for name in sorted(images - self._stills.keys()):
                 nursery.start_soon(self._load, name)
+        lacking = [f'source "{k[0]}" has no picture: it is not drawn' for k in looked if not self._has_picture(k)]
+        lacking += [
+            f'source "{k[0]}" has no sound: it is silent' for k in listened if not self._readers[k].steps.has_sound
+        ]
+        for warning in sorted(set(lacking) - self._warned):
+            log.warning(warning)
+        self._warned.update(lacking)
+
+    def _has_picture(self, key: Key) -> bool:
+        return self._readers[key].steps.picture_size is not None
 
     async def _open(self, key: Key) -> None:
         name, _ = key
@@ -174,7 +202,8 @@ class _Sources:
         threads = 1 if self._expected >= self._cores else self._cores
         audio = self._spec.mixer.audio
         opening = partial(open_source, name, url, sound=audio, settings=self._settings, threads=threads)
-        steps: Steps = await trio.to_thread.run_sync(opening)
+        # Nobody waits for a silent peer's deadline once the render is given up.
+        steps: Steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
         reader = Reader(steps, rate=audio.rate, ahead=self._ahead(steps), limiter=self._limiter)
         self._readers[key] = reader
         self._nursery.start_soon(reader.run)

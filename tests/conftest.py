@@ -1,10 +1,14 @@
-"""Fixtures that many tests need: the test media, made once a session."""
+"""Fixtures that many tests need: the test media, made once a session, and whether golden pictures are written anew."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.media import Media
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", choices=("check", "write"), default="check", help="write: make the golden pictures anew")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Things that eat frames: a media file, an image of one picture, or nothing. `open_sink` knows which name means which."""
+"""Things that eat frames: a media file, an image of one picture, nothing. `open_sink` knows which name means which."""
 
 from __future__ import annotations
 

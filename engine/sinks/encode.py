@@ -18,6 +18,7 @@ from engine.spec import H264_MAX_QP, EncoderSpec, MixerSpec
 
 GOP_SECONDS: Final = 2
 CONSTANT_QUALITY: Final = 20.0
+MIN_BIT_RATE: Final = 1000  # libx264 and libvpx count in kbit/s, and take 0 for none
 _BT709: Final = 1  # the same number is matrix, primaries and transfer (ITU-T H.273)
 _LIMITED: Final = 1
 
@@ -55,7 +56,7 @@ class Encoder:
         if codec == "libx264":
             context.thread_type = "FRAME"  # slice threads, the default, cost 13-15 % more
         if spec.bit_rate is not None:
-            context.bit_rate = spec.bit_rate
+            context.bit_rate = max(MIN_BIT_RATE, spec.bit_rate)
         return stream  # type: ignore[no-any-return]
 
     def _add_audio(self, codec: str, spec: EncoderSpec) -> av.AudioStream:
@@ -86,9 +87,14 @@ class Encoder:
 
 
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:
-    """The libav frame over a canvas' own memory; tagged BT.709 limited. The canvas must be in one piece."""
+    """The libav frame over a canvas' own memory, if it can; tagged BT.709 limited. The canvas must be in one piece."""
     assert picture.buffer is not None
-    frame = av.VideoFrame.from_numpy_buffer(picture.buffer, "yuv420p")
+    if (
+        picture.height % 4
+    ):  # PyAV 18 would take the buffer for a picture of two rows less, with chroma that is not there
+        frame = av.VideoFrame.from_ndarray(picture.buffer, "yuv420p")
+    else:
+        frame = av.VideoFrame.from_numpy_buffer(picture.buffer, "yuv420p")
     frame.colorspace = frame.color_primaries = frame.color_trc = _BT709
     frame.color_range = _LIMITED
     return frame
@@ -102,7 +108,7 @@ def x264_options(spec: EncoderSpec) -> dict[str, str]:
     if spec.bit_rate is None:
         options["crf"] = f"{CONSTANT_QUALITY if spec.quality is None else spec.quality:g}"
     if spec.max_bit_rate is not None:
-        options["maxrate"] = options["bufsize"] = str(spec.max_bit_rate)
+        options["maxrate"] = options["bufsize"] = str(max(MIN_BIT_RATE, spec.max_bit_rate))
     for name, qp in (("qmin", spec.qp_min), ("qmax", spec.qp_max)):
         if qp is not None:
             options[name] = str(min(qp, H264_MAX_QP))

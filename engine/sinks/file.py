@@ -6,17 +6,22 @@ short queue before it: whoever mixes waits when it is full.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import av
 import trio
+from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
-from engine.errors import EngineError, SinkError, SinkRejected, SinkUnavailable
+from engine.errors import SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, picture_frame
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
@@ -42,7 +47,8 @@ _RATES: Final = {
     "libmp3lame": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
 QUEUE: Final = 4  # ticks between the mixer and the encoder
-_FULL: Final = (28, 122, 27)  # ENOSPC, EDQUOT, EFBIG
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice that
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 Item = tuple[int, VideoFrame, AudioFrame]
@@ -55,7 +61,10 @@ class Writing(Protocol):
         """Takes ticks in order."""
 
     def finish(self) -> None:
-        """All ticks are there: makes the output whole."""
+        """All ticks are there: makes the output whole, still under its temporary name."""
+
+    def keep(self) -> None:
+        """Gives the whole output its name."""
 
     def discard(self) -> None:
         """Leaves nothing behind."""
@@ -81,7 +90,8 @@ class FileSink:
         try:
             await self._send.send((n, picture, sound))
         except trio.BrokenResourceError:
-            assert self._error is not None
+            if self._error is None:
+                raise  # `run` was cancelled or has a bug: its nursery knows
             raise self._error from None
 
     def end(self) -> None:
@@ -92,16 +102,17 @@ class FileSink:
         """Writes until `end`. Raises SinkError."""
         whole = False
         try:
-            async with self._receive:
-                async for item in self._receive:
-                    items = [item, *self._waiting()]
-                    await self._in_thread(lambda items=items: self._writing.write(items))  # type: ignore[misc]
-            await self._in_thread(self._writing.finish)
+            async for item in self._receive:
+                await self._in_thread(partial(self._writing.write, [item, *self._waiting()]))
+            await self._in_thread(self._writing.finish)  # long: it is not interrupted, but what it made can go
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._in_thread(self._writing.keep)
             whole = True
         except SinkError as err:
             self._error = err
             raise
         finally:
+            self._receive.close()
             if not whole:
                 with trio.CancelScope(shield=True):
                     await self._in_thread(self._writing.discard)
@@ -118,8 +129,8 @@ class FileSink:
         await trio.to_thread.run_sync(call, limiter=self._limiter)
 
 
-def check_output(path: str, mixer: MixerSpec) -> None:
-    """Raises SinkRejected: an extension we do not write, or a sample rate that its codec does not have."""
+def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
+    """Raises SinkRejected: an extension we do not write, a rate or a profile that its codec does not have."""
     suffix = Path(path).suffix.lower()
     if path == NULL or suffix in STILLS:
         return
@@ -132,11 +143,16 @@ def check_output(path: str, mixer: MixerSpec) -> None:
         listed = ", ".join(map(str, rates))
         sentence = f'output "{path}": {encoding.audio} has no rate of {mixer.audio.rate} Hz, only {listed}'
         raise SinkRejected(sentence, where=path)
+    if encoding.video is not None and max(mixer.fps.as_integer_ratio()) > _MAX_TERM:
+        raise SinkRejected(f'output "{path}": a frame rate of {mixer.fps} has too many digits', where=path)
+    if encoding.video == "libx264" and encoder.quality == 0 and encoder.profile is not None:
+        sentence = f'output "{path}": quality 0 is lossless, which profile {encoder.profile} is not'
+        raise SinkRejected(sentence, where=path)
 
 
 def open_sink(path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter) -> FileSink:
     """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
-    check_output(path, mixer)
+    check_output(path, mixer, encoder)
     if path == NULL:
         return FileSink(_Nothing(), limiter=limiter)
     suffix = Path(path).suffix.lower()
@@ -149,21 +165,26 @@ class _Nothing:
     def write(self, items: list[Item]) -> None:
         pass
 
-    finish = discard = lambda self: None
+    def finish(self) -> None:
+        pass
+
+    keep = discard = finish
 
 
 class _Partial:
-    """A file under its temporary name, in the same folder so that the rename is atomic."""
+    """A file under a temporary name of its own, in the same folder so that the rename is atomic."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         target = Path(path)
-        self.temporary = str(target.with_name(f".{target.name}.{os.getpid()}.part"))
-        if target.is_dir():
-            raise SinkRejected(f'output "{path}": is a directory', where=path)
+        # Not made of the target's name: that may be as long as a name can be.
+        self.temporary = str(target.with_name(f".mashtun-{os.urandom(8).hex()}.part"))
         try:
-            with open(self.temporary, "wb"):
-                pass
+            if target.is_dir():
+                raise SinkRejected(f'output "{path}": is a directory', where=path)
+            if not target.parent.is_dir():
+                raise SinkRejected(f'output "{path}": there is no folder "{target.parent}"', where=path)
+            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         except (OSError, ValueError) as err:
             raise self.error(err) from err
 
@@ -172,19 +193,22 @@ class _Partial:
         number = getattr(err, "errno", None)
         if number in _FULL:
             return SinkUnavailable(f'output "{self.path}": no space left', where=self.path)
-        reason = (getattr(err, "strerror", None) or str(err) or type(err).__name__).lower()
-        return SinkRejected(f'output "{self.path}": {reason}', where=self.path)
+        if isinstance(err, UnknownCodecError):
+            return SinkRejected(f'output "{self.path}": there is no encoder {err} here', where=self.path)
+        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        return SinkRejected(f'output "{self.path}": {reason[:1].lower()}{reason[1:]}', where=self.path)
 
     def keep(self) -> None:
         """Gives it its name. Raises SinkError."""
         try:
-            os.replace(self.temporary, self.path)
+            Path(self.temporary).replace(self.path)
         except OSError as err:
             raise self.error(err) from err
 
     def remove(self) -> None:
-        """Takes it away."""
-        Path(self.temporary).unlink(missing_ok=True)
+        """Takes it away, as far as that is possible: a file system may have become read-only."""
+        with suppress(OSError):
+            Path(self.temporary).unlink()
 
 
 class _Film:
@@ -215,21 +239,21 @@ class _Film:
         assert self._container is not None
         try:
             self._encoder.flush()
-            container, self._container = self._container, None
-            container.close()
+            self._container.close()
+            self._container = None
         except _ERRORS as err:
             raise self._partial.error(err) from err
+
+    def keep(self) -> None:
         self._partial.keep()
 
     def discard(self) -> None:
+        """Removed first: a muxer that is closed would otherwise still make a long film fit for streaming."""
+        self._partial.remove()
         container, self._container = self._container, None
-        try:
-            if container is not None:
+        if container is not None:
+            with suppress(*_ERRORS):
                 container.close()
-        except (*_ERRORS, EngineError):
-            return  # it cannot be finished, and need not be: it goes
-        finally:
-            self._partial.remove()
 
 
 class _Still:
@@ -241,15 +265,19 @@ class _Still:
         self._data: bytes | None = None
 
     def write(self, items: list[Item]) -> None:
-        if self._data is None:
-            self._data = encode_still(items[0][1], self._codec)
+        try:
+            if self._data is None:
+                self._data = encode_still(items[0][1], self._codec)
+        except _ERRORS as err:
+            raise self._partial.error(err) from err
 
     def finish(self) -> None:
         try:
-            with open(self._partial.temporary, "wb") as file:
-                file.write(self._data or b"")
+            Path(self._partial.temporary).write_bytes(self._data or b"")
         except OSError as err:
             raise self._partial.error(err) from err
+
+    def keep(self) -> None:
         self._partial.keep()
 
     def discard(self) -> None:
@@ -258,13 +286,13 @@ class _Still:
 
 def encode_still(picture: VideoFrame, codec: str = "png") -> bytes:
     """A picture as the bytes of a PNG, or of a JPEG (codec "mjpeg")."""
-    context = av.CodecContext.create(codec, "w")
+    context = cast(av.VideoCodecContext, av.CodecContext.create(codec, "w"))
     frame = picture_frame(picture)
     wanted = {"png": ("rgb24", 2), "mjpeg": ("yuvj420p", 2)}[codec]
     frame = frame.reformat(format=wanted[0], src_color_range=1, dst_color_range=wanted[1], threads=1)
     context.width, context.height = frame.width, frame.height
     context.pix_fmt = wanted[0]
-    context.time_base = 1
+    context.time_base = Fraction(1)
     frame.pts = 0
     packets = [*context.encode(frame), *context.encode(None)]
     return b"".join(bytes(packet) for packet in packets)

@@ -13,7 +13,7 @@ __all__ = ["Reader", "Steps", "load_still", "open_source"]
 
 
 def open_source(guid: str, url: str, *, sound: AudioFormat, settings: Settings, threads: int = 1) -> Steps:
-    """Opens what a URL names: ``pattern:…``, a still image's file, or anything libav opens. Blocks: worker threads only.
+    """Opens what a URL names: ``pattern:…``, a still image, or anything libav opens. Blocks: worker threads only.
 
     threads  for decoding the picture of a file.
     Raises   SourceError.

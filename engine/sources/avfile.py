@@ -1,93 +1,125 @@
 """Anything libav opens, file or URL: demuxed, decoded and stamped with media time, one bounded step at a time.
 
-It decides what media time is and what a broken file does; it refuses to know who shows the frames and when. All of it is
-for worker threads: libav objects are touched by one thread at a time. `reader.py` calls the steps.
+It decides what media time is and what a broken file does; it refuses to know who shows the frames and when. All of it
+is for worker threads: libav objects are touched by one thread at a time. `reader.py` calls the steps.
 
 Theory of operation
 -------------------
-* Media time 0 is where the container starts (a start before 0, an encoder's priming, is cut off). One offset holds for
-  picture and sound, so that lip sync inside a source survives.
-* Picture and sound come interleaved. A step decodes what is wanted; packets of the other kind wait undecoded, and at
-  most `MAX_WAITING_BYTES` of them.
-* Formats whose time may jump (MPEG-TS, FLV: `ts_discont`) are straightened at the packet: a jump back by more than 1 s or
-  ahead by more than 10 s gets a new offset so that time goes on; packets around the splice that still belong to the old
-  epoch keep the old offset. Wraps are libav's business and no jumps.
-* A packet that a decoder refuses is counted, and the next one goes on. A demuxer that fails ends the source with
-  an error that names the time.
+* Media time 0 is where the container starts; a start before 0 is an encoder's priming and cut off, but where the clock
+  may wrap. One offset holds for picture and sound, so that lip sync inside a source survives.
+* Picture and sound come interleaved. A step decodes what is wanted; packets of the other kind wait undecoded. When they
+  wait for longer than `MAX_APART` or `MAX_WAITING_BYTES`, the kind that does not come is said to be absent up to the
+  middle of them: a sound that starts late, or ended long ago, neither stops the picture nor fills the memory.
+* A kind that nobody wants is discarded in the demuxer.
+* A seek goes to a keyframe at or before the time, and before that by `PREROLL` where sound is wanted: most codecs need
+  a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
+  anywhere. Then it tries further back, and at last opens the source again and reads from its start, as it does for
+  time 0 (some formats lose their first packets in a seek), where it cannot seek, and where time has jumped.
+* A packet that a decoder refuses is counted, and the next one goes on. When the demuxer fails, what came before is
+  still given; the batch in which a kind comes to its end has the error, which names the time.
 """
 
 from __future__ import annotations
 
-import os
+import stat
+import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import av
 import msgspec
 from av.container import InputContainer
+from av.stream import Discard, Disposition
 
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.frame import AudioFrame, VideoFrame
+from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha
+from engine.sources.tracks import MAX_BACK, Packet, Picture, PictureTrack, SoundTrack, Straightener
 from engine.spec import AudioFormat
 from engine.timebase import sample_at, seconds
 
-MAX_WAITING_BYTES: Final = 256 << 20  # picture and sound further apart than this are not one programme
-MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
-MAX_AHEAD: Final = Fraction(10)
-SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start: encoders delay it against the sound
-RESYNC: Final = Fraction(1, 50)  # sound whose stamps are this far from its sample count is placed anew
+MAX_WAITING_BYTES: Final = 256 << 20
+MAX_APART: Final = Fraction(20)  # files interleave by far less
+PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 kHz are 1/4 s
 SOUND_AHEAD: Final = Fraction(1, 4)
+_BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 _PACKETS_A_STEP: Final = 1024
+_AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Batch(msgspec.Struct):
-    """What one step gave: pictures as (start, stop, frame), sound as (first sample, frame), and what has ended."""
+    """What one step gave.
 
-    pictures: list[tuple[Fraction, Fraction, VideoFrame]] = []
+    pictures  as (start, stop, frame); sounds as (first sample, frame).
+    *_end     no more of that kind will come.
+    no_*_before  none will come before that media time, that sample; None = nothing is known.
+    error     why the source broke off.
+    """
+
+    pictures: list[Picture] = []
     sounds: list[tuple[int, AudioFrame]] = []
     pictures_end: bool = False
     sounds_end: bool = False
+    no_picture_before: Fraction | None = None
+    no_sound_before: int | None = None
+    error: SourceError | None = None
 
 
 class MediaFile:
     """One opened file or URL. Every method blocks for at most one bounded step; call them from one thread at a time."""
 
     def __init__(self, guid: str, url: str, *, sound: AudioFormat, settings: Settings, threads: int = 1) -> None:
-        """Opens and probes. Raises SourceUnavailable, SourceMalformed or SourceUnsupported, each within the deadline."""
+        """Opens and probes within the deadline. Raises SourceUnavailable, SourceMalformed or SourceUnsupported."""
         self.guid = guid
+        self._url = url
+        self._wanted = sound
         self._settings = settings
-        self._container = _open(guid, url, settings)
+        self._threads = threads
+        self._corrupt = 0
+        self._looking = self._listening = True
+        self._target: Fraction | None = None  # where the next step starts, after a seek
+        self._open()
+
+    def _open(self) -> None:
+        self._container = open_container(self.guid, self._url, self._settings)
         try:
-            self._choose_streams(sound, threads)
+            self._choose_streams()
         except BaseException:
             self._container.close()
             raise
 
-    def _choose_streams(self, sound: AudioFormat, threads: int) -> None:
-        streams = self._container.streams
-        self._video = streams.best("video")
-        self._audio = streams.best("audio")
+    def _choose_streams(self) -> None:
+        container = self._container
+        self._video = _choose(self.guid, "picture", container.streams.video, container.streams.best("video"))
+        self._audio = _choose(self.guid, "sound", container.streams.audio, container.streams.best("audio"))
         if self._video is None and self._audio is None:
             raise SourceUnsupported(f'source "{self.guid}": no picture and no sound in it', where=self.guid)
-        start = self._container.start_time
-        self._zero = max(Fraction(0), Fraction(start, av.time_base)) if start is not None else Fraction(0)
-        self._straighten = _Straighten() if av.format.Flags.ts_discont in self._container.format.flags else None
-        self._interest: dict[av.stream.Stream, int | None] = {}
-        self._waiting: dict[int, deque[av.Packet]] = {}
+        start = Fraction(container.start_time or 0, av.time_base)
+        self._straightener = Straightener() if container.format.flags & _AVFMT_TS_DISCONT else None
+        self._zero = max(Fraction(0), start) if self._straightener is None else start
+        self._picture: PictureTrack | None = None
+        self._sound: SoundTrack | None = None
+        if self._video is not None:
+            self._picture = PictureTrack(self.guid, self._video, zero=self._zero, threads=self._threads)
+        if self._audio is not None:
+            self._sound = SoundTrack(self._audio, self._wanted, zero=self._zero)
+        self._used = [stream for stream in (self._video, self._audio) if stream is not None]
+        self._discard()
+        self._begin()
+        self._has_read = False
+
+    def _begin(self) -> None:
+        """Nothing has been read from here on."""
+        self._waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in self._used}
         self._waiting_bytes = 0
         self._at_end = False
-        self._corrupt = 0
-        self._picture = _PictureTrack(self.guid, self._video, threads) if self._video is not None else None
-        self._sound = _SoundTrack(self._audio, sound) if self._audio is not None else None
-        self._used = [stream for stream in (self._video, self._audio) if stream is not None]
-        for stream in streams:
-            if stream not in self._used:
-                stream.discard = "all"
+        self._failure: Exception | None = None  # of the demuxer
         self._packets = self._container.demux(self._used)
 
     @property
@@ -124,19 +156,22 @@ class MediaFile:
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
         """Decodes on until `pictures` frames are there and, if sounds, a quarter of a second of sound, or the end.
 
-        0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are thrown
-        away undecoded.
+        0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are
+        thrown away undecoded; a kind that is wanted again needs a seek.
         start  media time; a picture that is over before it is decoded but neither converted nor returned.
-        Raises SourceError when the container breaks.
+        Raises SourceError when a source that has to be opened again is not there any more.
         """
+        self._attend(looking=pictures is not None, listening=sounds is not None)
+        if self._target is not None:
+            target, self._target = self._target, None
+            self._go_to(target)
         batch = Batch([], [])
-        self._interest = {stream: wish for stream, wish in ((self._video, pictures), (self._audio, sounds)) if stream}
-        self._drop_unwanted()
         heard = 0
         for _ in range(_PACKETS_A_STEP):
-            need_picture = self._picture is not None and not self._picture.ended and (pictures or 0) > len(batch.pictures)
-            enough = self._sound is None or heard >= self._sound.rate * SOUND_AHEAD
-            need_sound = self._sound is not None and bool(sounds) and not enough and not self._sound.ended
+            more = len(batch.pictures) < (pictures or 0)
+            need_picture = more and self._picture is not None and not self._picture.ended
+            more = bool(sounds) and heard < self._wanted.rate * SOUND_AHEAD
+            need_sound = more and self._sound is not None and not self._sound.ended
             if not need_picture and not need_sound:
                 break
             packet = self._next(need_picture=need_picture, need_sound=need_sound)
@@ -144,74 +179,149 @@ class MediaFile:
                 self._decode_picture(packet, batch, start)
             elif packet is not None:
                 heard += self._decode_sound(packet, batch)
-            else:
+            elif self._at_end:
                 self._drain(batch, start)
+                break
+            else:
+                self._say_absent(batch)
                 break
         batch.pictures_end = self._picture is None or self._picture.ended
         batch.sounds_end = self._sound is None or self._sound.ended
+        if self._failure is not None and (batch.pictures_end or batch.sounds_end):
+            batch.error = _broken(self.guid, self._position(), self._failure)
         return batch
 
     def seek(self, t: Fraction) -> None:
-        """Goes to the keyframe at or before media time t. Raises SourceUnavailable when the source cannot go back."""
-        offset = int((t + self._zero) * av.time_base)
-        try:
-            self._container.seek(max(0, offset), backward=True, any_frame=False)
-        except _LOCAL_ERRORS as err:
-            raise SourceUnavailable(f'source "{self.guid}": cannot seek to {float(t):.3f} s', where=self.guid) from err
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._at_end = False
-        if self._picture is not None:
-            self._picture.reset()
-        if self._sound is not None:
-            self._sound.reset()
-        if self._straighten is not None:
-            self._straighten = _Straighten()
-        self._packets = self._container.demux(self._used)
+        """The next step goes on from media time t."""
+        self._target = t
 
     def close(self) -> None:
         """Closes the container; not while a step runs."""
         self._container.close()
 
-    def _next(self, *, need_picture: bool, need_sound: bool) -> av.Packet | None:
-        """The next packet of a kind that is needed; others wait. None at the end."""
+    def _attend(self, *, looking: bool, listening: bool) -> None:
+        if (looking, listening) == (self._looking, self._listening):
+            return
+        self._looking, self._listening = looking, listening
+        self._discard()
+        for stream in self._used:
+            if not self._is_wanted(stream):
+                self._waiting_bytes -= sum(packet.size for packet in self._waiting[stream.index])
+                self._waiting[stream.index].clear()
+
+    def _is_wanted(self, stream: av.stream.Stream) -> bool:
+        return self._looking if stream is self._video else self._listening
+
+    def _discard(self) -> None:
+        for stream in self._container.streams:
+            wanted = stream in self._used and self._is_wanted(stream)
+            stream.discard = Discard.default if wanted else Discard.all
+
+    def _go_to(self, t: Fraction) -> None:
+        """Goes where everything that is wanted can be decoded from media time t on. Raises SourceError."""
+        aim = t if self.duration is None else min(t, self.duration)
+        if self._sound is not None and self._listening:
+            aim -= PREROLL
+        jumped = self._straightener is not None and self._straightener.jumped
+        for back in _BACKS:
+            if jumped or aim - back <= 0:
+                break
+            if self._seek(aim - back) and self._has_landed(t):
+                self._reset()
+                return
+        if self._has_read:
+            self._container.close()
+            self._open()
+
+    def _seek(self, t: Fraction) -> bool:
+        stream = self._video if self._video is not None and self._looking else self._used[-1]
+        self._packets = self._container.demux(self._used)
+        self._has_read = True
+        with suppress(*_LOCAL_ERRORS):
+            next(self._packets)  # the read deadline runs from the last packet: from long ago, it would be over at once
+        try:
+            self._container.seek(int((t + self._zero) / (stream.time_base or 1)), stream=stream)
+        except _LOCAL_ERRORS:
+            return False
+        self._begin()
+        return True
+
+    def _has_landed(self, t: Fraction) -> bool:
+        """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on."""
+        begins: dict[int, Fraction] = {}
+        wanted = [stream.index for stream in self._used if self._is_wanted(stream)]
+        while len(begins) < len(wanted) and (packet := self._demux()) is not None:
+            index, begin = packet.stream_index, _time(packet)
+            if index not in wanted or (packet.stream is self._video and not packet.is_keyframe and index not in begins):
+                continue
+            if begin is None or self._waiting_bytes > MAX_WAITING_BYTES:
+                return False
+            self._put_by(packet)
+            begins.setdefault(index, begin - self._zero)
+            if begin - self._zero > t + MAX_BACK:  # a sound that is not here by now is absent here
+                break
+        first = begins.pop(self._video.index, None) if self._video is not None and self._looking else t
+        return first is not None and first <= t and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
+
+    def _reset(self) -> None:
+        for track in (self._picture, self._sound):
+            if track is not None:
+                track.reset()
+
+    def _next(self, *, need_picture: bool, need_sound: bool) -> Packet | None:
+        """The next packet of a kind that is needed; others wait. None at the end, and when too much waits."""
         for stream, need in ((self._video, need_picture), (self._audio, need_sound)):
-            if stream is not None and need and (waiting := self._waiting.get(stream.index)):
+            if stream is not None and need and (waiting := self._waiting[stream.index]):
                 packet = waiting.popleft()
                 self._waiting_bytes -= packet.size
                 return packet
-        while not self._at_end:
-            packet = self._demux()
-            if packet is None:
-                break
-            if need_picture if packet.stream is self._video else need_sound:
-                return packet
-            if self._interest[packet.stream] is None:
-                continue
-            self._waiting.setdefault(packet.stream.index, deque()).append(packet)
-            self._waiting_bytes += packet.size
-            if self._waiting_bytes > MAX_WAITING_BYTES:
-                limit = MAX_WAITING_BYTES >> 20
-                raise SourceMalformed(
-                    f'source "{self.guid}": picture and sound are more than {limit} MiB apart', where=self.guid
-                )
+        while (read := self._demux()) is not None:
+            if need_picture if read.stream is self._video else need_sound:
+                return read
+            if self._is_wanted(read.stream):
+                self._put_by(read)
+                if self._are_apart(self._waiting[read.stream_index]):
+                    return None
         return None
 
-    def _drop_unwanted(self) -> None:
-        for stream, wish in self._interest.items():
-            if wish is None and (waiting := self._waiting.pop(stream.index, None)):
-                self._waiting_bytes -= sum(packet.size for packet in waiting)
+    def _put_by(self, packet: Packet) -> None:
+        self._waiting[packet.stream_index].append(packet)
+        self._waiting_bytes += packet.size
 
-    def _demux(self) -> av.Packet | None:
+    def _are_apart(self, waiting: deque[Packet]) -> bool:
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            return True
+        first, last = _time(waiting[0]), _time(waiting[-1])
+        return first is not None and last is not None and last - first > MAX_APART
+
+    def _say_absent(self, batch: Batch) -> None:
+        """What does not come is absent up to the middle of what waits for it; for ever where that has no times."""
+        waiting = max(self._waiting.values(), key=len)
+        track = self._sound if waiting[0].stream is self._video else self._picture
+        first, last = _time(waiting[0]), _time(waiting[-1])
+        if first is None or last is None:
+            assert track is not None
+            track.ended = True
+            return
+        middle = (first + last) / 2 - self._zero
+        if track is self._sound:
+            batch.no_sound_before = sample_at(middle, self._wanted.rate)
+        else:
+            batch.no_picture_before = middle
+
+    def _demux(self) -> Packet | None:
+        if self._at_end:
+            return None
+        self._has_read = True
         try:
             for packet in self._packets:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
-                if self._straighten is not None:
-                    self._straighten.apply(packet)
+                if self._straightener is not None:
+                    self._straightener.apply(packet)
                 return packet
         except _LOCAL_ERRORS as err:
-            raise _broken(self.guid, self._position(), err) from err
+            self._failure = err.with_traceback(None)
         self._at_end = True
         return None
 
@@ -219,17 +329,17 @@ class MediaFile:
         reached = [track.reached for track in (self._picture, self._sound) if track is not None]
         return max([Fraction(0), *reached])
 
-    def _decode_picture(self, packet: av.Packet | None, batch: Batch, start: Fraction) -> None:
+    def _decode_picture(self, packet: Packet | None, batch: Batch, start: Fraction) -> None:
         assert self._picture is not None
         try:
-            batch.pictures.extend(self._picture.decode(packet, zero=self._zero, start=start))
+            batch.pictures.extend(self._picture.decode(packet, start=start))
         except _LOCAL_ERRORS:
             self._corrupt += 1
 
-    def _decode_sound(self, packet: av.Packet | None, batch: Batch) -> int:
+    def _decode_sound(self, packet: Packet | None, batch: Batch) -> int:
         assert self._sound is not None
         try:
-            blocks = self._sound.decode(packet, zero=self._zero)
+            blocks = self._sound.decode(packet)
         except _LOCAL_ERRORS:
             self._corrupt += 1
             return 0
@@ -238,221 +348,75 @@ class MediaFile:
 
     def _drain(self, batch: Batch, start: Fraction) -> None:
         """At the end: what still waits in a decoder comes out, once nothing of its kind waits undecoded."""
-        if self._picture is not None and not self._picture.ended and not self._has_waiting(self._video):
+        waits = [bool(stream is not None and self._waiting[stream.index]) for stream in (self._video, self._audio)]
+        if self._picture is not None and not self._picture.ended and not waits[0]:
             self._decode_picture(None, batch, start)
-        if self._sound is not None and not self._sound.ended and not self._has_waiting(self._audio):
+        if self._sound is not None and not self._sound.ended and not waits[1]:
             self._decode_sound(None, batch)
 
-    def _has_waiting(self, stream: av.stream.Stream | None) -> bool:
-        return stream is not None and bool(self._waiting.get(stream.index))
 
-
-class _PictureTrack:
-    """The picture of one file: decoder, converter and the last time stamp."""
-
-    def __init__(self, guid: str, stream: av.VideoStream, threads: int) -> None:
-        self._stream = stream
-        self._context = _video_decoder(guid, stream)
-        self._context.thread_type = "FRAME" if threads > 1 else "NONE"
-        self._context.thread_count = threads
-        aspect = stream.sample_aspect_ratio or Fraction(1)
-        self._converter = PictureConverter(aspect)
-        width, height = displayed_size(self._context.width, self._context.height, aspect)
-        if width < 1 or height < 1:
-            raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
-        see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
-        self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets everything decoded, after a seek."""
-        if self._context.is_open:
-            self._context.flush_buffers()
-        self.ended = False
-        self.reached = Fraction(0)
-        self._first = True
-        self._passed: tuple[Fraction, Fraction, av.VideoFrame] | None = None
-
-    def decode(
-        self, packet: av.Packet | None, *, zero: Fraction, start: Fraction
-    ) -> list[tuple[Fraction, Fraction, VideoFrame]]:
-        """Frames of one packet (None: the last ones), each with its media time [start, stop)."""
-        if packet is None:
-            self.ended = True
-        out = []
-        for frame in self._context.decode(packet):
-            begin, stop = self._times(frame, zero)
-            if stop <= start:
-                self._passed = (begin, stop, frame)
-                continue
-            if self._passed is not None and begin > start:  # a gap: what is over is still on screen at `start`
-                out.append(self._converted(*self._passed))
-            self._passed = None
-            out.append(self._converted(begin, stop, frame))
-        return out
-
-    def _converted(
-        self, begin: Fraction, stop: Fraction, frame: av.VideoFrame
-    ) -> tuple[Fraction, Fraction, VideoFrame]:
-        picture = self._converter.convert(frame)
-        self.size = PictureSize(picture.width, picture.height, picture.a is None)
-        return begin, stop, picture
-
-    def _times(self, frame: av.VideoFrame, zero: Fraction) -> tuple[Fraction, Fraction]:
-        time_base = frame.time_base or self._stream.time_base
-        if frame.pts is None or time_base is None:
-            begin = self.reached
-        else:
-            begin = seconds(frame.pts, time_base) - zero
-        length = seconds(frame.duration, time_base) if frame.duration and time_base else self._usual
-        if self._first and 0 < begin < SNAP:
-            length, begin = begin + length, Fraction(0)
-        self._first = False
-        self.reached = begin + length
-        return begin, self.reached
-
-
-class _SoundTrack:
-    """The sound of one file: decoder, converter and the sample count."""
-
-    def __init__(self, stream: av.AudioStream, wanted: AudioFormat) -> None:
-        self._stream = stream
-        self._context = stream.codec_context
-        self._converter = SoundConverter(wanted)
-        self.rate = wanted.rate
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets everything decoded, after a seek."""
-        if self._context.is_open:
-            self._context.flush_buffers()
-        self._converter.reset()
-        self._next: int | None = None  # index of the next sample that comes out of the converter
-        self.ended = False
-
-    @property
-    def reached(self) -> Fraction:
-        """Media time decoded so far."""
-        return Fraction(self._next or 0, self.rate)
-
-    def decode(self, packet: av.Packet | None, *, zero: Fraction) -> list[tuple[int, AudioFrame]]:
-        """Blocks of one packet (None: the last ones), each with the index of its first sample."""
-        out: list[tuple[int, AudioFrame]] = []
-        for frame in self._context.decode(packet):
-            self._place(frame, zero, out)
-            self._append(self._converter.convert(frame), out)
-        if packet is None:
-            self._append(self._converter.convert(None), out)
-            self.ended = True
-        return out
-
-    def _place(self, frame: av.AudioFrame, zero: Fraction, out: list[tuple[int, AudioFrame]]) -> None:
-        """Puts the count right by the stamp at the start and after a jump; small differences are only rounding."""
-        time_base = frame.time_base or self._stream.time_base
-        if frame.pts is None or time_base is None:
-            self._next = self._next or 0
-            return
-        t = seconds(frame.pts, time_base) - zero
-        if self._next is None:
-            self._next = sample_at(t, self.rate)
-            self._expected = t
-        elif abs(t - self._expected) > RESYNC:
-            self._append(self._converter.convert(None), out)
-            self._next = sample_at(t, self.rate)
-            self._expected = t
-        self._expected += Fraction(frame.samples, frame.sample_rate)
-
-    def _append(self, blocks: list[AudioFrame], out: list[tuple[int, AudioFrame]]) -> None:
-        assert self._next is not None or not blocks
-        for block in blocks:
-            out.append((self._next or 0, block))
-            self._next = (self._next or 0) + len(block)
-
-
-class _Straighten:
-    """Keeps packet times going on over the jumps of formats that may jump; one offset for all streams."""
-
-    def __init__(self) -> None:
-        self._offsets = [Fraction(0)]  # the present one, and the one before it
-        self._last: Fraction | None = None
-
-    def apply(self, packet: av.Packet) -> None:
-        """Moves the packet's time stamps onto the straight line."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None or packet.time_base is None:
-            return
-        t = seconds(stamp, packet.time_base)
-        offset = self._offset(t)
-        ticks = round(offset / packet.time_base)
-        if ticks:
-            if packet.dts is not None:
-                packet.dts += ticks
-            if packet.pts is not None:
-                packet.pts += ticks
-        self._last = max(self._last, t + offset) if self._last is not None else t + offset
-
-    def _offset(self, t: Fraction) -> Fraction:
-        if self._last is None:
-            return self._offsets[0]
-        for offset in self._offsets:
-            if -MAX_BACK <= t + offset - self._last <= MAX_AHEAD:
-                return offset
-        self._offsets = [self._last - t, self._offsets[0]]
-        return self._offsets[0]
-
-
-def _open(guid: str, url: str, settings: Settings) -> InputContainer:
+def open_container(guid: str, url: str, settings: Settings) -> InputContainer:
+    """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline."""
     if "://" not in url and not url.startswith("pipe:"):
-        _check_file(guid, url)
+        url = _local(guid, url)
+    began = time.monotonic()
     try:
         return av.open(url, "r", timeout=(settings.open_timeout, settings.read_timeout), metadata_errors="replace")
-    except (av.error.InvalidDataError, av.error.EOFError, av.error.DemuxerNotFoundError) as err:
-        raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
-    except av.error.ExitError as err:
-        sentence = f'source "{guid}": no answer within {settings.open_timeout:g} s'
-        raise SourceUnavailable(sentence, where=guid) from err
     except av.error.ProtocolNotFoundError as err:
         protocol = url.partition(":")[0][:20]
         raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err
     except _LOCAL_ERRORS as err:
+        # Some protocols say something else than that their time was over.
+        if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
+            sentence = f'source "{guid}": no answer within {settings.open_timeout:g} s'
+            raise SourceUnavailable(sentence, where=guid) from err
+        if isinstance(err, av.error.InvalidDataError | av.error.EOFError | av.error.DemuxerNotFoundError):
+            raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
         raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
 
 
-def _check_file(guid: str, path: str) -> None:
-    """libav's own words for these are unclear or late."""
+def _local(guid: str, path: str) -> str:
+    """The URL of a file that can be read; of others libav says nothing clear, or waits for ever."""
     name = path.removeprefix("file:")
     try:
-        with open(name, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise SourceUnsupported(f'source "{guid}": not a file', where=guid)
+        with Path(name).open("rb"):
+            pass
     except (OSError, ValueError) as err:
         raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
-    if size == 0 and os.path.isfile(name):
+    if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
+    return f"file:{name}"  # without it a colon in a name would end a protocol's
+
+
+S = TypeVar("S", av.VideoStream, av.AudioStream)
+
+
+def _choose(guid: str, what: str, streams: Sequence[S], best: av.stream.Stream | None) -> S | None:
+    """libav's choice, or the first stream that can be decoded; never a cover picture. Raises SourceUnsupported."""
+    streams = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if streams and not decodable:
+        raise SourceUnsupported(f'source "{guid}": no decoder for its {what}', where=guid)
+    return next((stream for stream in decodable if stream is best), next(iter(decodable), None))
+
+
+def _time(packet: Packet) -> Fraction | None:
+    """When a packet is shown, or where only that is known, decoded."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return None if stamp is None or packet.time_base is None else seconds(stamp, packet.time_base)
 
 
 def _broken(guid: str, at: Fraction, err: Exception) -> SourceError:
+    error: SourceError = SourceMalformed(f'source "{guid}": breaks off at {float(at):.3f} s', where=guid)
     if isinstance(err, av.error.ExitError):
-        return SourceUnavailable(f'source "{guid}": nothing more came at {float(at):.3f} s', where=guid)
-    return SourceMalformed(f'source "{guid}": breaks off at {float(at):.3f} s', where=guid)
+        error = SourceUnavailable(f'source "{guid}": nothing more came at {float(at):.3f} s', where=guid)
+    error.__cause__ = err
+    return error
 
 
 def _reason(err: Exception) -> str:
     text = getattr(err, "strerror", None) or str(err) or type(err).__name__
     return text[:1].lower() + text[1:]
-
-
-def _video_decoder(guid: str, stream: av.VideoStream) -> av.VideoCodecContext:
-    context = stream.codec_context
-    if context is None or context.codec is None:
-        raise SourceUnsupported(f'source "{guid}": no decoder for its picture', where=guid)
-    if context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1":
-        # libav's own VP8/VP9 decoders leave the alpha side channel out; libvpx decodes it.
-        codec = av.CodecContext.create(f"libvpx-{context.name}" if context.name == "vp9" else "libvpx", "r")
-        codec.extradata = context.extradata
-        codec.width, codec.height = context.width, context.height
-        codec.pix_fmt = "yuva420p"
-        return codec
-    return context
-

@@ -7,7 +7,7 @@ belongs to one source.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import av
 import numpy as np
@@ -26,61 +26,102 @@ _MATRICES: Final = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-_AVCOL_RANGE_MPEG: Final = 1
 _AVCOL_RANGE_JPEG: Final = 2
 _FULL_RANGE_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p")
+MAX_ASPECT: Final = 16  # of a pixel; anamorphic film has 2, a broken header anything
 # What swscale should care for when it converts: rounding, and chroma of 4:2:0 from every pixel of RGB.
 _QUALITY: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
 
-def matrix_of(frame: av.VideoFrame) -> Colorspace:
-    """The tagged matrix, or for an untagged picture BT.709 from 1280 pixels wide or 577 high on, below it BT.601.
+class Orientation(NamedTuple):
+    """How a stored picture becomes an upright one: first its axes are exchanged, then it is mirrored."""
 
-    The rule of most players; untagged HD is BT.709 in practice, untagged SD is not.
-    """
-    tagged = _MATRICES.get(int(frame.colorspace))
-    if tagged is not None:
-        return tagged
-    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.SMPTE170M
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+
+UPRIGHT: Final = Orientation()
+_TURNS: Final = (  # by counter-clockwise quarter turns
+    UPRIGHT,
+    Orientation(transposed=True, flip_y=True),
+    Orientation(flip_x=True, flip_y=True),
+    Orientation(transposed=True, flip_x=True),
+)
 
 
 class PictureConverter:
-    """Decoded pictures of one source → VideoFrame; see-through formats keep their alpha, straight."""
+    """Decoded pictures of one source → VideoFrame; see-through formats keep their alpha, straight.
 
-    def __init__(self, aspect: Fraction | None) -> None:
-        self._aspect = aspect if aspect is not None and aspect > 0 else Fraction(1)  # of one pixel, width : height
+    aspect  of one pixel, width : height.
+    tags    the container's AVColorSpace and AVColorRange, for frames that do not say theirs; 2 and 0 = unknown.
+    """
+
+    def __init__(self, aspect: Fraction = Fraction(1), *, tags: tuple[int, int] = (2, 0)) -> None:
+        self._aspect = aspect
+        self._tags = tags
         self._reformatter = VideoReformatter()
 
-    def convert(self, frame: av.VideoFrame) -> VideoFrame:
-        """The frame as the engine wants it: upright, square pixels, 4:2:0, BT.709 limited. Shares memory if it can."""
+    def convert(self, frame: av.VideoFrame, orientation: Orientation | None = None) -> VideoFrame:
+        """The frame as the engine wants it: upright, square pixels, 4:2:0, BT.709 limited. Shares memory if it can.
+
+        orientation  None = what the frame says.
+        """
         width, height = displayed_size(frame.width, frame.height, self._aspect)
         see_through = has_alpha(frame.format)
-        if (width, height) != (frame.width, frame.height) or see_through or not _is_native(frame):
+        tags = tags_of(frame, self._tags)
+        native = frame.format.name in ("yuv420p", "yuva420p") and tags == (Colorspace.ITU709, ColorRange.MPEG)
+        if not native or (width, height) != (frame.width, frame.height) or _is_upside_down(frame):
             frame = self._reformatter.reformat(
                 frame,
                 width=width,
                 height=height,
                 format="yuva420p" if see_through else "yuv420p",
-                src_colorspace=matrix_of(frame),
+                src_colorspace=tags[0],
                 dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG if _is_full_range(frame) else ColorRange.MPEG,
+                src_color_range=tags[1],
                 dst_color_range=ColorRange.MPEG,
                 interpolation=_QUALITY,
                 threads=1,
             )
-        turns = quarter_turns(frame.rotation)
-        planes = [_upright(_view(frame, n), turns) for n in range(4 if see_through else 3)]
-        return VideoFrame(*planes)
+        planes = [_view(frame, n) for n in range(4 if see_through else 3)]
+        turn = orientation_of(frame) if orientation is None else orientation
+        return VideoFrame(*planes) if turn == UPRIGHT else VideoFrame(*(_turned(plane, turn) for plane in planes))
+
+
+def tags_of(frame: av.VideoFrame, container: tuple[int, int] = (2, 0)) -> tuple[Colorspace, ColorRange]:
+    """Matrix and range of a frame: its own tags, or its container's, or what is usual.
+
+    An untagged picture is BT.709 from 1280 pixels wide or 577 high on, below it BT.601: the rule of most players;
+    untagged HD is BT.709 in practice, untagged SD is not.
+    """
+    matrix = _MATRICES.get(int(frame.colorspace)) or _MATRICES.get(container[0])
+    if matrix is None:
+        matrix = Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.SMPTE170M
+    full = frame.format.is_rgb or frame.format.name in _FULL_RANGE_FORMATS
+    full = full or (int(frame.color_range) or container[1]) == _AVCOL_RANGE_JPEG
+    return matrix, ColorRange.JPEG if full else ColorRange.MPEG
 
 
 def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Size with square pixels: the width stretched by the pixel's aspect, as a player shows it."""
-    return (max(1, round(width * aspect)), height) if aspect != 1 else (width, height)
+    """Size with square pixels: the width stretched by the pixel's aspect, as a player shows it; never beyond belief."""
+    if aspect == 1 or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        return width, height
+    return max(1, round(width * aspect)), height
 
 
-def quarter_turns(rotation: int) -> int:
-    """Counter-clockwise quarter turns of a display matrix's angle."""
-    return round(rotation / 90) % 4
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """What the display matrix of a decoded frame says, in quarter turns and mirrorings."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know the type of another side data
+        return _TURNS[round(frame.rotation / 90) % 4]
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d, *_ = (int(number) for number in np.frombuffer(matrix, np.int32))  # type: ignore[call-overload]
+    # x' = a·x + c·y, y' = b·x + d·y (ISO 14496-12 6.2.2)
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    return Orientation(transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
 
 
 def has_alpha(pixel_format: av.VideoFormat) -> bool:
@@ -88,14 +129,9 @@ def has_alpha(pixel_format: av.VideoFormat) -> bool:
     return pixel_format.name == "pal8" or any(component.is_alpha for component in pixel_format.components)
 
 
-def _is_full_range(frame: av.VideoFrame) -> bool:
-    if frame.format.is_rgb or frame.format.name in _FULL_RANGE_FORMATS:
-        return True
-    return int(frame.color_range) == _AVCOL_RANGE_JPEG
-
-
-def _is_native(frame: av.VideoFrame) -> bool:
-    return frame.format.name == "yuv420p" and not _is_full_range(frame) and matrix_of(frame) == Colorspace.ITU709
+def _is_upside_down(frame: av.VideoFrame) -> bool:
+    """Whether rows are stored from the bottom to the top, as some raw formats have them."""
+    return any(plane.line_size < 0 for plane in frame.planes)
 
 
 def _view(frame: av.VideoFrame, n: int) -> Plane:
@@ -105,8 +141,10 @@ def _view(frame: av.VideoFrame, n: int) -> Plane:
     return view
 
 
-def _upright(plane: Plane, turns: int) -> Plane:
-    return plane if turns == 0 else np.ascontiguousarray(np.rot90(plane, turns))
+def _turned(plane: Plane, orientation: Orientation) -> Plane:
+    rows = plane.T if orientation.transposed else plane
+    step_x, step_y = (-1 if flip else 1 for flip in (orientation.flip_x, orientation.flip_y))
+    return np.ascontiguousarray(rows[::step_y, ::step_x])
 
 
 class SoundConverter:

@@ -1,7 +1,7 @@
 """Test patterns: moving pictures with a readable frame number, and a tone. For demos, slates and tests.
 
 ``pattern:bars``, ``pattern:count``, ``pattern:grid``, ``pattern:black``, with options as in a URL:
-``pattern:bars?size=640x360&rate=25&tone=440&number=7``. Every picture carries its frame number twice: as digits for the
+``pattern:bars?size=640x360&rate=25&tone=440&hue=0.6``. Every picture carries its frame number twice: as digits for the
 eye, and as 16 cells, black or white, most significant first in two rows of eight along the bottom, for a test.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import colorsys
 from fractions import Fraction
+from math import isnan
 from typing import Final
 from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import SourceUnsupported
+from engine.errors import InvalidSpec, SourceUnsupported
 from engine.frame import AudioFrame, Plane, VideoFrame, i420_views
 from engine.plan import PictureSize, yuv_of
 from engine.pool import BufferPool
@@ -25,6 +26,7 @@ from engine.timebase import first_sample, frame_rate, tick_time
 
 KINDS: Final = ("bars", "count", "grid", "black")
 CELLS: Final = 16
+GRADIENT: Final = 48  # steps from top to bottom
 LEVEL: Final = 0.25  # of full scale: -12 dB
 _BLACK, _WHITE = 16, 235
 _SEGMENTS: Final = {  # of a seven-segment digit: top, upper left and right, middle, lower left and right, bottom
@@ -66,11 +68,11 @@ class PatternSource:
             self._rate = frame_rate(options.pop("rate", "30"))
             self._tone = float(options.pop("tone", "440"))
             self._hue = float(options.pop("hue", "0.6")) % 1
-            if not 0 <= self._tone <= 20_000 or not 1 <= self._rate <= 240:
-                _refuse("tone is 0…20000 Hz, rate 1…240")
+            if not 0 <= self._tone <= 20_000 or not 1 <= self._rate <= 240 or isnan(self._hue):
+                _refuse("tone is 0…20000 Hz, rate 1…240, hue a number")
             if options:
                 _refuse(f"no option {next(iter(options))!r}")
-        except ValueError as err:
+        except (ValueError, InvalidSpec) as err:
             raise SourceUnsupported(f'source "{guid}": {url[:200]}: {err}', where=guid) from err
         self._sound = sound
         self._pool = BufferPool(self._raster.frame_bytes)
@@ -134,7 +136,10 @@ class PatternSource:
         width, height = self._raster.width, self._raster.height
         buffer: Plane = np.empty((height * 3 // 2, width), np.uint8)
         planes = i420_views(buffer, width, height)
-        _fill(planes, (0, 0, width, height), yuv_of(*colorsys.hsv_to_rgb(self._hue, 0.8, 0.35)))
+        for row in range(GRADIENT):
+            shade = yuv_of(*colorsys.hsv_to_rgb(self._hue, 0.75, 0.55 - 0.4 * row / GRADIENT))
+            top, bottom = (height * n // GRADIENT & ~1 for n in (row, row + 1))
+            _fill(planes, (0, top, width, bottom - top + 2), shade)
         if self._kind == "black":
             _fill(planes, (0, 0, width, height), (16, 128, 128))
         elif self._kind == "bars":
@@ -188,9 +193,9 @@ def _fill(planes: Planes, rect: tuple[int, int, int, int], colour: tuple[int, in
 
 
 def _cell(width: int, height: int, n: int) -> tuple[int, int, int, int]:
-    """x, y, width and height of the n-th cell: two rows of eight, an eighth of the height each, at the bottom."""
+    """x, y, width and height of the n-th cell: two rows of eight, each 1/18 of the height, at the bottom."""
     row, column = divmod(n, CELLS // 2)
-    cell = max(1, height // 8)
+    cell = max(2, height // 18)
     left, right = column * width // 8, (column + 1) * width // 8
     return left, height - 2 * cell + row * cell, right - left, cell
 

@@ -61,8 +61,8 @@ class Reader:
     """Reads one source for one consumer. `run` is its actor; everything else is called by the consumer.
 
     Each tick the consumer says with `attend` what it needs, waits for it with `settle`, and gets it with `pick` and
-    `take`. Promises: `settle` returns once the answer can no longer change, or raises the source's error; a kind that is
-    not attended to is not decoded.
+    `take`. Promises: `settle` returns once the answer can no longer change, or raises the source's error; a kind that
+    is not attended to is not decoded.
     """
 
     def __init__(self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter) -> None:
@@ -70,15 +70,19 @@ class Reader:
         self.steps = steps
         self._rate = rate
         self._ahead = ahead
+        self._a_step = min(ahead, FRAMES_A_STEP)
         self._limiter = limiter
         # owned by run()
         self._frames: FrameQueue[VideoFrame] = FrameQueue()
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
         self._error: EngineError | None = None
+        self._no_more_pictures = self._no_more_sounds = False  # to decode from here on
+        self._gone = False
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
         self._heard = 0
+        self._look_until, self._hear_until = Fraction(0), 0  # what somebody waits for now
         self._seek_to: Fraction | None = None
         self._asked = trio.lowlevel.ParkingLot()
         self._news = trio.lowlevel.ParkingLot()
@@ -97,7 +101,7 @@ class Reader:
                 self._take_in(await self._in_thread(step))
                 self._news.unpark_all()
         except EngineError as err:
-            self._error = err
+            self._error, self._gone = err, True
             self._news.unpark_all()
         finally:
             with trio.CancelScope(shield=True):
@@ -111,10 +115,13 @@ class Reader:
         pictures: int | None = None
         sounds: bool | None = None
         if self._looking:
-            pictures = 0 if self._frames.ended else min(max(0, self._ahead - len(self._frames)), FRAMES_A_STEP)
+            self._frames.skip_to(self._at)
+            room = self._ahead - len(self._frames)
+            wanted = room >= self._a_step or not self._frames.ready(self._look_until)
+            pictures = self._a_step if wanted and not self._no_more_pictures else 0
         if self._listening:
-            ahead = self._samples.stop - self._heard
-            sounds = not self._samples.ended and ahead < SOUND_AHEAD * self._rate
+            until = max(self._hear_until, self._heard + int(SOUND_AHEAD * self._rate))
+            sounds = not self._no_more_sounds and not self._samples.ready(until)
         return pictures, sounds
 
     def _take_in(self, batch: Batch) -> None:
@@ -124,14 +131,22 @@ class Reader:
             self._frames.push(start, stop, frame)
         for first, block in batch.sounds:
             self._samples.push(first, len(block), block)
-        if batch.pictures_end and self._looking:
-            self._frames.end()
-        if batch.sounds_end and self._listening:
-            self._samples.end()
+        if batch.no_picture_before is not None:
+            self._frames.expect_none_before(batch.no_picture_before)
+        if batch.no_sound_before is not None:
+            self._samples.expect_none_before(batch.no_sound_before)
+        self._error = batch.error
+        self._no_more_pictures, self._no_more_sounds = batch.pictures_end, batch.sounds_end
+        if batch.error is None:
+            if batch.pictures_end and self._looking:
+                self._frames.end()
+            if batch.sounds_end and self._listening:
+                self._samples.end()
 
     async def _seek(self, t: Fraction) -> None:
         self._frames.clear()
         self._samples.clear(self._heard)
+        self._no_more_pictures = self._no_more_sounds = False
         await self._in_thread(partial(self.steps.seek, t))
         if self._seek_to == t:
             self._seek_to = None
@@ -141,29 +156,35 @@ class Reader:
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
-        jump = None
+        jump = False
         if picture is not None:
-            if self._is_jump(picture, fresh=not self._looking):
-                jump = picture
-            self._at = picture
+            jump = self._is_jump(picture)
+            self._at = self._look_until = picture
         if sound is not None:
-            if not self._listening and (self._begun or sound > 0):
-                jump = Fraction(sound, self._rate) if jump is None else min(jump, Fraction(sound, self._rate))
-            self._heard = sound
+            jump = self._is_jump_in_sound(sound) or jump
+            self._heard = self._hear_until = sound
         self._looking, self._listening = picture is not None, sound is not None
-        if jump is not None:
-            self._seek_to = jump
+        if jump:
+            times = (picture, None if sound is None else Fraction(sound, self._rate))
+            self._seek_to = min(t for t in times if t is not None)
         self._begun = self._begun or self._looking or self._listening
         self._asked.unpark_all()
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
-        """Waits until the picture at that media time and all samples before that index are known. Raises SourceError."""
-        while (
-            self._seek_to is not None
-            or (picture is not None and not self._frames.ready(picture))
-            or (sound is not None and not self._samples.ready(sound))
-        ):
-            if self._error is not None:
+        """Waits until the picture at that media time and all samples before that index are known.
+
+        Raises SourceError where the source breaks off before.
+        """
+        self._look_until = self._look_until if picture is None else picture
+        self._hear_until = self._hear_until if sound is None else sound
+        while True:
+            sought = self._seek_to is not None
+            no_picture = picture is not None and (sought or not self._frames.ready(picture))
+            no_sound = sound is not None and (sought or not self._samples.ready(sound))
+            if not no_picture and not no_sound:
+                return
+            broken = (no_picture and self._no_more_pictures) or (no_sound and self._no_more_sounds)
+            if self._error is not None and (self._gone or (broken and not sought)):
                 raise self._error
             self._asked.unpark_all()
             await self._news.park()
@@ -192,11 +213,16 @@ class Reader:
             return self._samples.ended and Fraction(self._samples.stop, self._rate) <= t
         return self.steps.duration is None or self.steps.duration <= t
 
-    def _is_jump(self, t: Fraction, *, fresh: bool) -> bool:
-        if fresh:
+    def _is_jump(self, t: Fraction) -> bool:
+        if not self._looking:
             return self._begun or t > 0
         if t < self._at:
             first = self._frames.first_start
             return first is None or t < first
         last = self._frames.last_stop
-        return last is not None and not self._frames.ended and t > last + JUMP
+        return last is not None and not self._no_more_pictures and t > last + JUMP
+
+    def _is_jump_in_sound(self, n: int) -> bool:
+        if not self._listening:
+            return self._begun or n > 0
+        return n < self._heard or n > max(self._samples.stop, self._heard) + JUMP * self._rate

@@ -5,89 +5,170 @@ It decides what the colour of a see-through pixel is; it refuses to know where t
 
 from __future__ import annotations
 
+import io
+import stat
+import struct
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
-from engine.sources.convert import PictureConverter, has_alpha
+from engine.sources.convert import UPRIGHT, Orientation, PictureConverter, has_alpha, tags_of
 
 MAX_BYTES: Final = 256 << 20
-MAX_PIXELS: Final = 16384 * 16384
+MAX_PIXELS: Final = 8192 * 8192
 # The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film.
 MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+_GIF: Final = (b"GIF87a", b"GIF89a")
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
+_BAND: Final = 256  # rows that are spread at a time
+_EXIF_ORIENTATION: Final = 0x112
+_ORIENTATIONS: Final = {  # Exif 2.32 4.6.4: which corner of the picture is stored first, and in which direction
+    2: Orientation(flip_x=True),
+    3: Orientation(flip_x=True, flip_y=True),
+    4: Orientation(flip_y=True),
+    5: Orientation(transposed=True),
+    6: Orientation(transposed=True, flip_x=True),
+    7: Orientation(transposed=True, flip_x=True, flip_y=True),
+    8: Orientation(transposed=True, flip_y=True),
+}
 
 
 def is_still(path: str) -> bool:
     """Whether the file begins as an image of one picture does."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(16)
+        if not Path(path).is_file():  # a pipe would wait for ever
+            return False
+        with Path(path).open("rb") as file:
+            return _is_image(file.read(16))
     except (OSError, ValueError):
         return False
+
+
+def _is_image(head: bytes) -> bool:
     return head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def load_still(name: str, path: str) -> VideoFrame:
     """The image of a file as a frame. Raises SourceUnavailable, SourceMalformed, SourceUnsupported."""
+    data = _read(name, path)
+    if not _is_image(data[:16]) and not data.startswith(_GIF):
+        raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise SourceUnsupported(f'image "{name}": {size} bytes, more than {MAX_BYTES}', where=name)
-        with av.open(path, "r", metadata_errors="replace") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             if not container.streams.video:
-                raise SourceMalformed(f'image "{name}": not an image', where=name)
+                raise SourceMalformed(f'image "{name}": no picture in it', where=name)
             context = container.streams.video[0].codec_context
             if context.width * context.height > MAX_PIXELS:
                 sentence = f'image "{name}": {context.width}×{context.height} is more than {MAX_PIXELS} pixels'
                 raise SourceUnsupported(sentence, where=name)
+            context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
             frame = next(container.decode(video=0), None)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as err:
-        raise SourceUnavailable(f'image "{name}": {(err.strerror or "unreadable").lower()}', where=name) from err
     except (av.error.FFmpegError, OSError, ValueError) as err:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name) from err
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
     if has_alpha(frame.format):
         frame = _spread(frame)
-    return PictureConverter(None).convert(frame)
+    return PictureConverter().convert(frame, _ORIENTATIONS.get(exif_orientation(data), UPRIGHT))
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise SourceUnsupported(f'image "{name}": not a file', where=name)
+        if status.st_size > MAX_BYTES:
+            raise SourceUnsupported(f'image "{name}": {status.st_size} bytes, more than {MAX_BYTES}', where=name)
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or str(err)
+        raise SourceUnavailable(f'image "{name}": {reason[:1].lower()}{reason[1:]}', where=name) from err
+
+
+def exif_orientation(data: bytes) -> int:
+    """The EXIF orientation, 1…8, of a JPEG, PNG or WebP file; 1 where it says none.
+
+    libav's display matrix would do for the turned ones, but PyAV cannot show the mirrored.
+    """
+    try:
+        return _tiff_orientation(_exif(data))
+    except (struct.error, IndexError):
+        return 1
+
+
+def _exif(data: bytes) -> bytes:
+    """The TIFF block of a file, or nothing."""
+    if data.startswith(b"\xff\xd8"):  # JPEG: marker, big-endian length with itself, content
+        at = 2
+        while data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
+            (size,) = struct.unpack_from(">H", data, at + 2)
+            if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+                return data[at + 10 : at + 2 + size]
+            at += 2 + size
+    elif data.startswith(b"\x89PNG"):  # big-endian length, type, content, checksum
+        at = 8
+        while data[at + 4 : at + 8] not in (b"eXIf", b""):
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return data[at + 8 : at + 8 + int.from_bytes(data[at : at + 4], "big")]
+    elif data[8:12] == b"WEBP":  # type, little-endian length, content, padded to an even length
+        at = 12
+        while data[at : at + 4] not in (b"EXIF", b""):
+            size = int.from_bytes(data[at + 4 : at + 8], "little")
+            at += 8 + size + size % 2
+        block = data[at + 8 : at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")]
+        return block.removeprefix(b"Exif\0\0")
+    return b""
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    order = "<" if tiff.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(order + "I", tiff, 4)
+    (count,) = struct.unpack_from(order + "H", tiff, directory)
+    for n in range(count):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * n)
+        if tag == _EXIF_ORIENTATION:
+            return int(value)
+    return 1
 
 
 def _spread(frame: av.VideoFrame) -> av.VideoFrame:
     """Gives see-through pixels the colour of their visible neighbours: scaling would mix theirs into the edge else."""
-    rgba = frame.reformat(format="rgba", src_colorspace=Colorspace.ITU709).to_ndarray()
+    matrix, color_range = tags_of(frame)
+    rgba = frame.reformat(format="rgba", src_colorspace=matrix, src_color_range=color_range).to_ndarray()
     hidden = rgba[..., 3] == 0
     if not hidden.any() or hidden.all():
         return frame
-    colour = rgba[..., :3].astype(np.uint16)
+    out = np.empty_like(rgba)
+    for top in range(0, len(rgba), _BAND):
+        first = max(0, top - _REACH)
+        band = rgba[first : top + _BAND + _REACH].copy()
+        _spread_band(band, hidden[first : top + _BAND + _REACH])
+        out[top : top + _BAND] = band[top - first : top - first + _BAND]
+    return av.VideoFrame.from_ndarray(out, "rgba")
+
+
+def _spread_band(rgba: NDArray[Any], hidden: NDArray[np.bool_]) -> None:
     known = ~hidden
+    colour = rgba[..., :3].astype(np.uint16)
     for _ in range(_REACH):
-        if known.all():
+        if known.all() or not known.any():
             break
         total, count = _neighbours(colour, known)
         grown = ~known & (count > 0)
         colour[grown] = (total[grown] + count[grown, np.newaxis] // 2) // count[grown, np.newaxis]
         known |= grown
     rgba[..., :3] = colour
-    spread = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgba), "rgba")
-    if frame.rotation:
-        turns = round(frame.rotation / 90) % 4
-        spread = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(rgba, turns)), "rgba")
-    return spread
 
 
-def _neighbours(
-    colour: NDArray[np.uint16], known: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+def _neighbours(colour: NDArray[np.uint16], known: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Sum of the known ones among each pixel's four neighbours, and how many they are."""
     padded = np.pad(np.where(known[..., np.newaxis], colour, 0), ((1, 1), (1, 1), (0, 0)))
     there = np.pad(known.astype(np.uint16), 1)

@@ -1,0 +1,240 @@
+"""The tracks of an opened container: packets of one kind → frames stamped with media time, in the working format.
+
+They decide which time stamp is believed; they refuse to know where packets come from and in which order they are asked
+for. Worker threads only.
+
+Theory of operation
+-------------------
+* A picture starts where its stamp says, or where the one before it ended. A first picture that is a little late against
+  the sound is on screen from the start: encoders delay it.
+* Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
+  stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
+* Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
+  size lie on a grid: the block begins at the point of the grid that is nearest, where that is within the rounding.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+import av
+
+from engine.errors import SourceMalformed, SourceUnsupported
+from engine.frame import AudioFrame, VideoFrame
+from engine.plan import PictureSize
+from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha
+from engine.spec import AudioFormat
+from engine.timebase import seconds
+
+MAX_PIXELS: Final = 8192 * 8192  # of one picture; what a broken header asks for beyond is not allocated
+MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
+MAX_AHEAD: Final = Fraction(10)
+SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start
+RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
+Packet: TypeAlias = "av.Packet[av.stream.Stream]"
+Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
+
+
+class PictureTrack:
+    """The picture of one file: decoder, converter and the last time stamp.
+
+    zero  the container's time that is media time 0.
+    """
+
+    def __init__(self, guid: str, stream: av.VideoStream, *, zero: Fraction, threads: int) -> None:
+        self._time_base = stream.time_base or Fraction(1, av.time_base)
+        self._zero = zero
+        self._context = _video_decoder(stream)
+        self._context.thread_type = "FRAME" if threads > 1 else "NONE"
+        self._context.thread_count = threads
+        self._context.options = {"max_pixels": str(MAX_PIXELS)}
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        width, height = displayed_size(self._context.width, self._context.height, aspect)
+        if width < 1 or height < 1:
+            raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
+        if width * height > MAX_PIXELS:
+            sentence = f'source "{guid}": {width}×{height} is more than {MAX_PIXELS} pixels'
+            raise SourceUnsupported(sentence, where=guid)
+        tags = (int(stream.codec_context.colorspace), int(stream.codec_context.color_range))
+        self._converter = PictureConverter(aspect, tags=tags)
+        see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
+        self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
+        self._late = seconds(stream.start_time or 0, self._time_base) - zero
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything decoded, after a seek."""
+        if self._context.is_open:
+            self._context.flush_buffers()
+        self.ended = False
+        self.reached = Fraction(0)
+        self._passed: tuple[Fraction, Fraction, av.VideoFrame] | None = None
+
+    def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
+        """Frames of one packet (None: the last ones), each with its media time [start, stop).
+
+        start  what is over before it is not converted; the last of it is still returned where a gap follows.
+        """
+        self.ended = packet is None
+        out = []
+        for frame in self._context.decode(packet):
+            begin, stop = self._times(frame)
+            if stop <= start:
+                self._passed = (begin, stop, frame)
+                continue
+            if self._passed is not None and begin > start:
+                out.append(self._converted(*self._passed))
+            self._passed = None
+            out.append(self._converted(begin, stop, frame))
+        return out
+
+    def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame) -> Picture:
+        picture = self._converter.convert(frame)
+        self.size = PictureSize(picture.width, picture.height, picture.a is None)
+        return begin, stop, picture
+
+    def _times(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction]:
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        begin = self.reached if stamp is None else seconds(stamp, self._time_base) - self._zero
+        length = seconds(frame.duration, self._time_base) if frame.duration else self._usual
+        self.reached = begin + length
+        if 0 < begin <= self._late < SNAP:
+            begin = Fraction(0)
+        return begin, self.reached
+
+
+class SoundTrack:
+    """The sound of one file: decoder, converter and the sample count.
+
+    zero  the container's time that is media time 0.
+    """
+
+    def __init__(self, stream: av.AudioStream, wanted: AudioFormat, *, zero: Fraction) -> None:
+        self._context = stream.codec_context
+        self._converter = SoundConverter(wanted)
+        self._time_base = stream.time_base or Fraction(1, av.time_base)
+        self._zero = zero
+        self.rate = wanted.rate
+        self._in_rate = 0
+        self._size = 0  # of the last block
+        self._grid: tuple[int, int] | None = None  # where a block began, and the size of it and of the one before
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything decoded, after a seek."""
+        if self._context.is_open:
+            self._context.flush_buffers()
+        self._converter.reset()
+        self._position: int | None = None  # the next sample of the file, in its own rate from the container's time 0
+        self._next = 0  # index of the next sample that comes out of the converter
+        self.ended = False
+
+    @property
+    def reached(self) -> Fraction:
+        """Media time decoded so far."""
+        return Fraction(self._next, self.rate)
+
+    def decode(self, packet: Packet | None) -> list[tuple[int, AudioFrame]]:
+        """Blocks of one packet (None: the last ones), each with the index of its first sample."""
+        self.ended = packet is None
+        out: list[tuple[int, AudioFrame]] = []
+        for frame in self._context.decode(packet):
+            self._place(frame, out)
+            self._append(self._converter.convert(frame), out)
+        if packet is None:
+            self._append(self._converter.convert(None), out)
+        return out
+
+    def _place(self, frame: av.AudioFrame, out: list[tuple[int, AudioFrame]]) -> None:
+        """Puts the counts right before a block is converted."""
+        rate, count, stamp = frame.sample_rate, frame.samples, frame.pts
+        if rate != self._in_rate:
+            self._position = None if self._position is None else self._position * rate // self._in_rate
+            self._in_rate, self._size, self._grid = rate, 0, None
+        if stamp is not None:
+            at = _rounded(stamp * self._time_base.numerator * rate, self._time_base.denominator)
+        else:
+            at = round(self._zero * rate) if self._position is None else self._position
+        if self._position is None or abs(at - self._position) * RESYNC > rate:
+            self._append(self._converter.convert(None), out)
+            self._position = self._on_grid(at)
+            zero = self._zero
+            inside = self._position * zero.denominator - zero.numerator * rate
+            self._next = _rounded(inside * self.rate, zero.denominator * rate)
+        if self._grid is None and count == self._size:
+            self._grid = self._position, count
+        self._size = count
+        self._position += count
+
+    def _on_grid(self, at: int) -> int:
+        if self._grid is None:
+            return at
+        origin, size = self._grid
+        near = origin + _rounded(at - origin, size) * size
+        return near if abs(near - at) <= self._in_rate * self._time_base else at
+
+    def _append(self, blocks: list[AudioFrame], out: list[tuple[int, AudioFrame]]) -> None:
+        for block in blocks:
+            out.append((self._next, block))
+            self._next += len(block)
+
+
+class Straightener:
+    """Keeps packet times going on over the jumps of formats whose time may jump: MPEG-TS, FLV.
+
+    A stream that jumps back by more than `MAX_BACK` or ahead by more than `MAX_AHEAD` gives all streams a new offset,
+    so that time goes on where it was; packets of the others that still belong to the old time keep the old offset.
+    """
+
+    def __init__(self) -> None:
+        self._offsets = [Fraction(0)]  # the present one, and the one before it
+        self._ends: dict[int, Fraction] = {}  # of each stream's last packet
+
+    @property
+    def jumped(self) -> bool:
+        """Whether time is no longer the container's own."""
+        return len(self._offsets) > 1
+
+    def apply(self, packet: Packet) -> None:
+        """Moves the packet's time stamps onto the straight line."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        time_base = packet.time_base
+        if stamp is None or not time_base:
+            return
+        t = seconds(stamp, time_base)
+        offset = self._offset(t, packet.stream_index)
+        if offset:
+            ticks = round(offset / time_base)
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+        self._ends[packet.stream_index] = t + offset + (packet.duration or 0) * time_base
+
+    def _offset(self, t: Fraction, index: int) -> Fraction:
+        if not self._ends:
+            return self._offsets[0]
+        end = self._ends.get(index)
+        newest = max(self._ends.values())
+        for offset in self._offsets:
+            if -MAX_BACK <= t + offset - (newest if end is None else end) <= MAX_AHEAD:
+                return offset
+        self._offsets = [newest - t, self._offsets[0]]
+        return self._offsets[0]
+
+
+def _rounded(number: int, divisor: int) -> int:
+    return (2 * number + divisor) // (2 * divisor)
+
+
+def _video_decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    context = stream.codec_context
+    if context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1":
+        # libav's own VP8 and VP9 decoders leave the alpha side channel out; libvpx decodes it.
+        codec = av.CodecContext.create("libvpx-vp9" if context.name == "vp9" else "libvpx", "r")
+        codec.extradata = context.extradata
+        codec.width, codec.height = context.width, context.height
+        codec.pix_fmt = "yuva420p"
+        return codec
+    return context

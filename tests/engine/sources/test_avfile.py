@@ -1,0 +1,636 @@
+"""MediaFile: every codec and container gives the right frames at the right times, and damage gives one sentence."""
+
+import contextlib
+import socket
+import threading
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+
+from engine.config import Settings
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.sources import open_source
+from engine.sources.avfile import MediaFile
+from engine.spec import AudioFormat
+from tests.media import VFR_MS, Audio, Video, encode, flash_beep, read_number
+
+QUICK = Settings(open_timeout=0.5, read_timeout=0.5)
+H264 = Video(bframes=2)
+
+
+def opened(path, rate=48_000, settings=QUICK, **options):
+    return MediaFile("cam", str(path), sound=AudioFormat(rate), settings=settings, **options)
+
+
+def drained(source, *, pictures=4, sounds=True, start=Fraction(0)):
+    """Everything a source gives from where it is: (start, stop, frame) of pictures, samples by index, and the error."""
+    shown, blocks = [], []
+    for _ in range(10_000):
+        batch = source.step(pictures=pictures, sounds=sounds, start=start)
+        shown += batch.pictures
+        blocks += batch.sounds
+        if (batch.pictures_end or pictures is None) and (batch.sounds_end or sounds is None):
+            return SimpleNamespace(pictures=shown, blocks=blocks, error=batch.error)
+    raise AssertionError("it never ends")
+
+
+def everything(path, **options):
+    source = opened(path, **options)
+    found = drained(source)
+    found.corrupt = source.corrupt
+    source.close()
+    return found
+
+
+def numbered(found):
+    return [read_number(frame.y) for _, _, frame in found.pictures]
+
+
+def heard(blocks, start=None):
+    """(C, N) samples from `start` on, or from the first block; every gap is zero."""
+    start = blocks[0][0] if start is None else start
+    stop = max(first + len(block) for first, block in blocks)
+    out = np.zeros((blocks[0][1].channels, stop - start), np.float32)
+    for first, block in blocks:
+        skip = min(max(0, start - first), len(block))
+        out[:, first + skip - start : max(0, first + len(block) - start)] = block.samples[:, skip:]
+    return out
+
+
+def pitch(samples, rate=48_000):
+    window = samples[: rate // 2] * np.hanning(len(samples[: rate // 2]))
+    return np.argmax(np.abs(np.fft.rfft(window))) * rate / len(window)
+
+
+def has_click(samples):
+    """TIMING: the steepest step is no more than 7 times the mean step around it."""
+    step = np.abs(np.diff(samples))
+    mean = np.convolve(step, np.ones(481) / 481, "same")
+    return bool((step[240:-240] > 7 * mean[240:-240] + 1e-4).any())
+
+
+CODECS = {
+    "h264.mp4": (H264, Audio()),
+    "hevc.mov": (Video("libx265"), Audio("pcm_s16le")),
+    "h264.mkv": (H264, Audio("flac")),
+    "hevc.mkv": (Video("libx265", pix_fmt="yuv420p10le"), Audio("ac3")),
+    "vp9.webm": (Video("libvpx-vp9"), Audio("libopus")),
+    "vp8.webm": (Video("libvpx"), Audio("libopus", layout="mono")),
+    "av1.mp4": (Video("libsvtav1"), Audio()),
+    "h264.ts": (H264, Audio()),
+    "mpeg2.ts": (Video("mpeg2video", bframes=2), Audio("ac3")),
+    "h264.flv": (H264, Audio()),
+    "mpeg4.avi": (Video("mpeg4"), Audio("libmp3lame")),
+    "mjpeg.avi": (Video("mjpeg", pix_fmt="yuvj420p", full_range=True), Audio("pcm_u8")),
+    "prores.mov": (Video("prores_ks", pix_fmt="yuv422p10le"), Audio("pcm_s24le")),
+    "h264_444.mkv": (Video(pix_fmt="yuv444p", size=(65, 37)), Audio("flac", rate=32_000)),
+    "h264_422_10.mkv": (Video(pix_fmt="yuv422p10le"), Audio("aac", rate=44_100)),
+    "png.mov": (Video("png", pix_fmt="rgb24"), None),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_gives_all_frames_on_their_times_and_the_whole_tone(tmp_path, name):
+    video, audio = CODECS[name]
+    found = everything(encode(tmp_path / name, video, audio))
+    assert numbered(found) == list(range(30))
+    assert found.error is None
+    shift = found.pictures[1][0] - Fraction(1, 30)  # FLV and TS delay the picture by the priming of AAC
+    assert -Fraction(1, 1000) < shift < Fraction(1, 10)
+    delayed = 2 if name == "mpeg4.avi" else 0  # its muxer moves all but the first
+    for n, (begin, stop, _) in list(enumerate(found.pictures))[delayed:]:
+        assert abs(begin - (Fraction(n, 30) + shift if n else 0)) <= Fraction(1, 500)
+        assert abs(stop - Fraction(n + 1, 30) - shift) <= Fraction(1, 500)
+    if audio:
+        tone = heard(found.blocks, start=0)
+        assert 47_900 <= tone.shape[1] <= 48_000 + 4096
+        assert abs(pitch(tone[0]) - 440) <= 2
+        assert abs(np.abs(tone[0, 4800:43_200]).max() - 0.5) < 0.03
+        assert not has_click(tone[0, 2400:45_600])
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("number", [0, 14, 23, 29])
+def test_seek_gives_the_frames_of_sequential_reading(tmp_path_factory, name, number):
+    path = tmp_path_factory.getbasetemp() / name
+    if not path.exists():
+        encode(path, *CODECS[name])
+    source = opened(path)
+    whole = drained(source, sounds=None)
+    t = whole.pictures[number][0]
+    source.seek(t)
+    again = drained(source, sounds=None, start=t)
+    source.close()
+    times = [(begin, stop) for begin, stop, _ in again.pictures]
+    assert times == [(begin, stop) for begin, stop, _ in whole.pictures][number:]
+    assert numbered(again) == list(range(number, 30))
+
+
+@pytest.mark.parametrize("listening_only", [False, True])
+@pytest.mark.parametrize("name", [name for name, (_, audio) in CODECS.items() if audio])
+def test_seek_gives_the_sound_of_sequential_reading_to_the_sample(tmp_path_factory, name, listening_only):
+    path = tmp_path_factory.getbasetemp() / name
+    if not path.exists():
+        encode(path, *CODECS[name])
+    source = opened(path)
+    whole = heard(drained(source).blocks, start=0)[0]
+    for t in (Fraction(3, 4), Fraction(1, 3), Fraction(0)):
+        source.seek(t)
+        blocks = drained(source, pictures=None if listening_only else 4, start=t).blocks
+        first = int(t * 48_000)
+        again = heard(blocks, start=first)[0]
+        assert len(again) == len(whole) - first
+        if CODECS[name][1].rate == 48_000:  # a resampler started elsewhere gives the same wave between other samples
+            assert np.abs(again - whole[first:]).max() < 0.02, t
+        else:
+            assert np.abs(again - whole[first:]).max() < 0.5 * 2 * np.pi * 440 / 48_000 + 0.02, t
+    source.close()
+
+
+def test_alpha_of_vp9_and_vp8_comes_through(tmp_path):
+    for name, codec in (("vp9.webm", "libvpx-vp9"), ("vp8.webm", "libvpx")):
+        path = encode(tmp_path / name, Video(codec, pix_fmt="yuva420p", options={"auto-alt-ref": "0"}), None)
+        source = opened(path)
+        assert not source.picture_size.opaque
+        whole = drained(source)
+        assert numbered(whole) == list(range(30))
+        source.seek(Fraction(667, 1000))
+        assert numbered(drained(source, start=Fraction(667, 1000))) == list(range(20, 30))
+        source.close()
+        for _, _, frame in whole.pictures:
+            assert frame.a[:, :30].min() > 250
+            assert frame.a[:, 34:].max() < 5
+
+
+def test_irregular_times_are_kept(media):
+    found = everything(media.path("vfr"))
+    assert numbered(found) == list(range(len(VFR_MS)))
+    assert [begin for begin, _, _ in found.pictures] == [Fraction(ms, 1000) for ms in VFR_MS]
+
+
+def test_frame_before_a_gap_is_on_screen_after_a_seek_into_the_gap(media):
+    source = opened(media.path("vfr"))
+    source.seek(Fraction(650, 1000))
+    found = drained(source, sounds=None, start=Fraction(650, 1000))
+    source.close()
+    assert numbered(found) == [9, 10, 11, 12, 13]
+
+
+def test_flash_and_beep_start_together_and_at_the_right_sample(tmp_path):
+    for name in ("a.mkv", "a.flac.mkv"):
+        found = everything(flash_beep(tmp_path / name))
+        loud = np.flatnonzero(np.abs(heard(found.blocks, start=0)[0]) > 0.01)
+        assert [int(n) for n in loud[np.flatnonzero(np.diff(loud, prepend=-9999) > 4800)]] == pytest.approx(
+            [0, 48_000], abs=48
+        )
+        flashes = [begin for begin, _, frame in found.pictures if frame.y.min() > 200]
+        assert [float(begin) for begin in flashes] == pytest.approx([0, 1], abs=0.001)
+
+
+def test_nothing_comes_after_the_end(media):
+    source = opened(media.path("plain"))
+    source.seek(Fraction(5))
+    found = drained(source, start=Fraction(5))
+    source.close()
+    assert found.pictures == []
+    assert all(first + len(block) <= 2.1 * 48_000 for first, block in found.blocks)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+@pytest.mark.parametrize("name", ["audio_only", "hz8000", "hz96000", "surround"])
+def test_any_rate_becomes_the_mixers_at_the_same_pitch_and_level(media, name, rate):
+    found = everything(media.path(name), rate=rate)
+    tone = heard(found.blocks, start=0)
+    assert found.pictures == []
+    assert abs(tone.shape[1] - rate) <= rate / 40  # AAC fills its last block
+    if name == "surround":
+        return
+    assert abs(pitch(tone[0], rate) - 440) <= 2
+    middle = tone[0, rate // 10 : -rate // 10]
+    assert abs(np.abs(middle).max() - 0.5) < 0.03
+    assert not has_click(middle)
+
+
+def test_surround_is_mixed_down_with_every_channel_but_the_lowest(media):
+    tone = heard(everything(media.path("surround")).blocks, start=0)
+    assert tone.shape[0] == 2
+    level = np.abs(np.fft.rfft(tone[:, :48_000]))
+    left, right = ({hz: level[side, hz] > 1000 for hz in (300, 400, 500, 600, 700)} for side in (0, 1))
+    assert left == {300: True, 400: False, 500: True, 600: True, 700: False}
+    assert right == {300: False, 400: True, 500: True, 600: False, 700: True}
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_f32le"])
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+@pytest.mark.parametrize("suffix", ["wav", "mkv"])
+def test_pcm_without_a_named_layout_is_read_to_the_sample(tmp_path, codec, layout, suffix):
+    found = everything(encode(tmp_path / f"a.{suffix}", None, Audio(codec, layout=layout)))
+    tone = heard(found.blocks, start=0)
+    assert tone.shape == (1 if layout == "mono" else 2, 48_000)
+    if layout != "5.1":
+        wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+        assert np.abs(tone - wave).max() < (0.01 if codec == "pcm_u8" else 1e-4)
+
+
+def test_steps_are_bounded_and_the_unwanted_kind_is_not_decoded(media):
+    source = opened(media.path("plain"))
+    first = source.step(pictures=4, sounds=None, start=Fraction(0))
+    assert first.sounds == []
+    assert 4 <= len(first.pictures) <= 6
+    assert not any(source._waiting.values())
+    source.seek(Fraction(0))
+    only_sound = source.step(pictures=None, sounds=True, start=Fraction(0))
+    assert only_sound.pictures == []
+    assert 12_000 <= sum(len(block) for _, block in only_sound.sounds) < 14_100
+    source.close()
+
+
+def test_other_streams_do_not_disturb(tmp_path):
+    path = tmp_path / "many.mkv"
+    with av.open(str(encode(tmp_path / "one.mkv", H264, Audio("flac")))) as source, av.open(str(path), "w") as out:
+        copies = {}
+        for stream in source.streams:
+            copies[stream.index] = [out.add_stream_from_template(stream) for _ in range(2)]
+        for packet in source.demux():
+            if packet.size:
+                data = bytes(packet)
+                for copy in copies[packet.stream.index]:
+                    again = av.Packet(data)
+                    again.pts, again.dts, again.time_base = packet.pts, packet.dts, packet.time_base
+                    again.is_keyframe = packet.is_keyframe
+                    again.stream = copy
+                    out.mux(again)
+    found = everything(path)
+    assert numbered(found) == list(range(30))
+    assert heard(found.blocks).shape[1] == 48_000
+
+
+def test_cover_picture_is_no_picture(tmp_path):
+    path = tmp_path / "cover.m4a"
+    with av.open(str(path), "w", format="mp4") as out:
+        sound = out.add_stream("aac", rate=48_000, layout="stereo")
+        cover = out.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.codec_context.color_range = 2
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame(32, 32, "yuvj420p")
+        picture.pts, picture.time_base = 0, Fraction(1, 25)
+        out.mux(cover.encode(picture))
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 48_000), np.float32), "fltp", "stereo")
+        frame.rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        out.mux([*cover.encode(None), *sound.encode(frame), *sound.encode(None)])
+    source = opened(path)
+    assert source.picture_size is None
+    assert source.has_sound
+    source.close()
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", ["truncated", "truncated_ts", "corrupt"])
+def test_damaged_file_gives_what_is_whole_and_goes_on(media, name):
+    found = everything(media.path(name))
+    numbers = [n for n in numbered(found) if n is not None]
+    assert numbers[:5] == list(range(5))
+    assert len(numbers) > 20
+    starts = [begin for begin, _, _ in found.pictures]
+    assert starts == sorted(starts)
+    assert max(starts) < 2
+    assert max(first for first, _ in found.blocks) < 2.1 * 48_000
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "avi"])
+def test_cut_and_flipped_files_never_crash(tmp_path, suffix):
+    audio = Audio("libmp3lame") if suffix == "avi" else Audio()
+    data = encode(tmp_path / f"a.{suffix}", Video("mpeg4") if suffix == "avi" else H264, audio).read_bytes()
+    rng = np.random.default_rng(5)
+    path = tmp_path / f"b.{suffix}"
+    for cut in (0.001, 0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 0.99):
+        path.write_bytes(data[: max(1, int(len(data) * cut))])
+        sane(path)
+    for _ in range(12):
+        broken = np.frombuffer(data, np.uint8).copy()
+        at = rng.integers(0, len(broken), 20)
+        broken[at] ^= (1 << rng.integers(0, 8, 20)).astype(np.uint8)
+        path.write_bytes(broken.tobytes())
+        sane(path)
+
+
+def sane(path):
+    """It opens or is refused with one sentence; what it gives is bounded."""
+    try:
+        found = everything(path)
+    except (SourceMalformed, SourceUnavailable, SourceUnsupported) as err:
+        assert str(err).startswith('source "cam": ')
+        assert "\n" not in str(err)
+        return
+    assert len(found.pictures) <= 60
+    assert sum(len(block) for _, block in found.blocks) <= 4 * 48_000
+    if found.error is not None:
+        assert 'source "cam": breaks off at ' in str(found.error)
+
+
+def test_demuxer_that_breaks_gives_all_good_frames_first_and_names_the_time(tmp_path):
+    path = encode(tmp_path / "a.mkv", H264, Audio("flac"))
+    source = opened(path)
+    packets = source._packets
+
+    def breaking():
+        for n, packet in enumerate(packets):
+            if n == 30:
+                raise av.error.InvalidDataError(1, "broken")
+            yield packet
+
+    source._packets = breaking()
+    found = drained(source)
+    source.close()
+    numbers = numbered(found)
+    assert numbers[:15] == list(range(15))
+    assert numbers == sorted(numbers)
+    assert isinstance(found.error, SourceMalformed)
+    assert str(found.error) == f'source "cam": breaks off at {float(found.pictures[-1][1]):.3f} s'
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (lambda path: None, SourceUnavailable, "no such file or directory"),
+        (lambda path: path.mkdir(), SourceUnavailable, "is a directory"),
+        (lambda path: path.write_bytes(b""), SourceMalformed, "the file is empty"),
+        (lambda path: path.write_text("this is no film\n" * 64), SourceMalformed, "not media that can be read"),
+        (lambda path: __import__("os").mkfifo(path), SourceUnsupported, "not a file"),
+        (lambda path: path.symlink_to(path), SourceUnavailable, "too many levels of symbolic links"),
+    ],
+)
+def test_what_cannot_be_opened_says_why_in_one_sentence(tmp_path, make, error, sentence):
+    path = tmp_path / "film.mp4"
+    make(path)
+    with pytest.raises(error) as caught:
+        open_source("cam", str(path), sound=AudioFormat(), settings=QUICK)
+    assert str(caught.value) == f'source "cam": {sentence}'
+    assert caught.value.where == "cam"
+
+
+def test_names_with_colons_percents_and_a_scheme_are_opened(tmp_path):
+    for name in ("12:30.mp4", "100%d.mp4", "ü – film.mp4"):
+        path = encode(tmp_path / "plain.mp4", H264, None).rename(tmp_path / name)
+        assert len(everything(path).pictures) == 30
+        assert len(everything(f"file:{path}").pictures) == 30
+
+
+def test_unknown_protocol_is_unsupported():
+    with pytest.raises(SourceUnsupported, match='source "cam": no such protocol as nope'):
+        opened("nope://host/film")
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtmp", "rtsp"])
+def test_refused_and_silent_servers_are_given_up_in_time(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        quick = Settings(open_timeout=0.05, read_timeout=0.05)
+        with pytest.raises(SourceUnavailable, match=r'source "cam": no answer within 0.05 s') as caught:
+            opened(f"{scheme}://127.0.0.1:{port}/live/film", settings=quick)
+        assert caught.value.retry
+    with pytest.raises(SourceUnavailable, match='source "cam": connection refused'):
+        opened(f"{scheme}://127.0.0.1:{port}/live/film")
+
+
+class _Files(BaseHTTPRequestHandler):
+    """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        data = self.server.files.get(self.path)
+        if data is None:
+            self.send_error(404)
+            return
+        first = 0
+        wanted = self.headers.get("Range", "")
+        if self.server.ranges and wanted.startswith("bytes="):
+            first = int(wanted[6:].split("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.server.requests.append(first)
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(data[first : self.server.stop_after])
+            if self.server.stop_after is not None:
+                self.server.released.wait()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+        server.files, server.ranges, server.stop_after, server.requests = {}, True, None, []
+        server.released = threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_http_is_read_and_sought_with_and_without_ranges(media, server, ranges):
+    server.files["/plain.mp4"], server.ranges = media.path("plain").read_bytes(), ranges
+    source = opened(f"{server.url}/plain.mp4")
+    assert numbered(drained(source)) == list(range(60))
+    source.seek(Fraction(3, 2))
+    assert numbered(drained(source, start=Fraction(3, 2))) == list(range(45, 60))
+    source.close()
+
+
+def test_http_without_the_file_says_so(server):
+    with pytest.raises(SourceUnavailable, match=r'source "cam": .*404'):
+        opened(f"{server.url}/none.mp4")
+
+
+def test_server_that_falls_silent_ends_the_source_after_its_good_frames(tmp_path, server):
+    data = encode(tmp_path / "a.mkv", H264, Audio("flac"), seconds=4).read_bytes()
+    server.files["/a.mkv"], server.stop_after, server.ranges = data, len(data) * 3 // 4, False
+    source = opened(f"{server.url}/a.mkv", settings=Settings(open_timeout=2, read_timeout=0.1))
+    found = drained(source)
+    source.close()
+    assert isinstance(found.error, SourceUnavailable)
+    assert str(found.error).startswith('source "cam": nothing more came at ')
+    assert numbered(found)[:60] == list(range(60))
+
+
+def test_hls_playlist_is_read_and_sought(tmp_path):
+    path = encode(tmp_path / "a.m3u8", H264, Audio(), seconds=4, hls_time="1", hls_list_size="0")
+    source = opened(path)
+    whole = drained(source)
+    assert numbered(whole) == list(range(120))
+    source.seek(Fraction(5, 2))
+    again = drained(source, start=Fraction(5, 2))
+    source.close()
+    assert [begin for begin, _, _ in again.pictures] == [b for b, stop, _ in whole.pictures if stop > Fraction(5, 2)]
+    assert numbered(again) == numbered(whole)[-len(again.pictures) :]
+
+
+# Time that is not straight
+
+
+def remuxed(path, source, move):
+    """Copies a file; move(packet) gives the seconds to add to its time stamps."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        copies = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
+        for packet in given.demux():
+            if not packet.size:
+                continue
+            ticks = round(move(packet) / packet.time_base)
+            packet.pts += ticks
+            packet.dts += ticks
+            packet.stream = copies[packet.stream.index]
+            out.mux(packet)
+    return path
+
+
+def joined(path, *parts):
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("shift", [3600, 86_400, 40])
+@pytest.mark.parametrize("back", [False, True])
+def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
+    plain = remuxed(tmp_path / "a.ts", media.path("transport"), lambda *_: 0)
+    moved = remuxed(tmp_path / "b.ts", media.path("transport"), lambda *_: shift)
+    source = opened(joined(tmp_path / "c.ts", *((moved, plain) if back else (plain, moved))))
+    found = drained(source)
+    starts = [begin for begin, _, _ in found.pictures]
+    assert [n for n in numbered(found) if n is not None] == [*range(60), *range(60)]
+    assert starts == sorted(set(starts))
+    steps = np.diff([float(start) for start in starts])
+    assert steps.max() < 0.15
+    tone = heard(found.blocks)[0]
+    assert abs(len(tone) - 4 * 48_000) < 48_000 * 0.2
+    apart = found.pictures[60][0] - found.pictures[0][0] - Fraction(2)
+    assert abs(apart) < Fraction(1, 8)
+    source.seek(Fraction(3))  # where the container's own time says nothing
+    again = drained(source, start=Fraction(3))
+    source.close()
+    assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
+
+
+def test_clock_of_33_bits_that_wraps_is_no_jump(tmp_path):
+    wrap = Fraction(1 << 33, 90_000)
+    plain = encode(tmp_path / "a.ts", H264, Audio(), seconds=2)
+    path = remuxed(tmp_path / "b.ts", plain, lambda *_: wrap - 1)
+    found = everything(path)
+    assert numbered(found) == list(range(60))
+    steps = np.diff([float(begin) for begin, _, _ in found.pictures])
+    assert steps[1:].max() < 0.034
+    assert steps.max() < 0.15
+
+
+def test_pictures_without_any_time_stamp_are_counted(tmp_path):
+    path = encode(tmp_path / "a.h264", H264, None, format="h264")
+    source = opened(path)
+    found = drained(source)
+    assert numbered(found) == list(range(30))
+    lengths = {stop - begin for begin, stop, _ in found.pictures}
+    assert len(lengths) == 1
+    assert all(a[1] == b[0] for a, b in zip(found.pictures, found.pictures[1:], strict=False))
+    t = found.pictures[17][0]
+    source.seek(t)
+    assert numbered(drained(source, start=t)) == list(range(17, 30))
+    source.close()
+
+
+def test_size_and_format_that_change_in_the_middle_go_on(tmp_path):
+    parts = [
+        encode(tmp_path / f"{n}.ts", Video(size=size, pix_fmt=pix_fmt), None)
+        for n, (size, pix_fmt) in enumerate([((64, 36), "yuv420p"), ((96, 54), "yuv420p"), ((64, 36), "yuv422p")])
+    ]
+    source = opened(joined(tmp_path / "all.ts", *parts))
+    found = drained(source)
+    source.close()
+    assert numbered(found) == [*range(30), *range(30), *range(30)]
+    assert [(frame.width, frame.height) for _, _, frame in found.pictures] == [
+        *[(64, 36)] * 30,
+        *[(96, 54)] * 30,
+        *[(64, 36)] * 30,
+    ]
+
+
+@pytest.mark.parametrize(("layouts", "rate"), [(("mono", "stereo"), 48_000), (("stereo", "mono"), 44_100)])
+def test_layout_that_changes_in_the_middle_keeps_pitch_level_and_makes_no_click(tmp_path, layouts, rate):
+    hz = 441 if rate == 44_100 else 480  # whole periods in a part of 1 s less its priming
+    parts = [
+        encode(tmp_path / f"{n}.ts", None, Audio("ac3", rate, layout, (hz,)), seconds=1)
+        for n, layout in enumerate(layouts)
+    ]
+    found = everything(joined(tmp_path / "both.ts", *parts))
+    channels = [block.channels for _, block in found.blocks]
+    assert set(channels) == {1, 2}
+    wide = [(first, np.broadcast_to(block.samples, (2, len(block)))) for first, block in found.blocks]
+    tone = np.zeros((2, max(first + each.shape[1] for first, each in wide)), np.float32)
+    for first, each in wide:
+        tone[:, first : first + each.shape[1]] = each
+    for part in (tone[:, 9600:38_400], tone[:, 57_600:86_400]):
+        assert abs(pitch(part[0]) - hz) <= 2
+        assert abs(np.abs(part).max() - 0.5) < 0.03
+
+
+def test_sound_that_starts_late_and_one_that_ends_early_leave_the_picture_alone(tmp_path):
+    for name, late in (("late.mkv", True), ("early.mkv", False)):
+        path = tmp_path / name
+        with (
+            av.open(str(encode(tmp_path / "v.mkv", H264, None, seconds=30))) as pictures,
+            av.open(str(encode(tmp_path / "a.mkv", None, Audio("flac")))) as sounds,
+            av.open(str(path), "w") as out,
+        ):
+            video = out.add_stream_from_template(pictures.streams[0])
+            audio = out.add_stream_from_template(sounds.streams[0])
+            packets = [(video, packet) for packet in pictures.demux() if packet.size]
+            for packet in sounds.demux():
+                if packet.size:
+                    packet.pts += 29_000 * late
+                    packet.dts += 29_000 * late
+                    packets.append((audio, packet))
+            for stream, packet in sorted(packets, key=lambda each: (each[1].dts or 0) * each[1].time_base):
+                packet.stream = stream
+                out.mux(packet)
+        source = opened(path)
+        waiting, shown, known = 0, [], 0
+        for _ in range(2000):
+            need_sound = known < (shown[-1][0] + 1 if shown else 1) * 48_000
+            batch = source.step(pictures=0 if need_sound and shown else 4, sounds=need_sound, start=Fraction(0))
+            shown += batch.pictures
+            known = max([known, batch.no_sound_before or 0, *(first + len(block) for first, block in batch.sounds)])
+            known = 1 << 40 if batch.sounds_end else known
+            waiting = max(waiting, sum(len(each) for each in source._waiting.values()))
+            if batch.pictures_end:
+                break
+        source.close()
+        assert [read_number(frame.y) for _, _, frame in shown] == list(range(900))
+        assert waiting <= 21 * 30
+
+
+def test_picture_of_a_pixel_and_of_odd_sizes(tmp_path):
+    for size in ((1, 1), (1, 7), (9, 1), (65, 37)):
+        path = tmp_path / "a.mov"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("png", rate=25)
+            stream.width, stream.height, stream.pix_fmt = *size, "rgb24"
+            frame = av.VideoFrame(*size, "rgb24")
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            out.mux([*stream.encode(frame), *stream.encode(None)])
+        (_, _, picture), *_ = everything(path).pictures
+        assert (picture.width, picture.height) == size
+        assert picture.u.shape == ((size[1] + 1) // 2, (size[0] + 1) // 2)

@@ -1,0 +1,249 @@
+"""Stills: every format, its alpha, its colour at the edges of the see-through, and its EXIF orientation."""
+
+import os
+import struct
+import zlib
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from engine.config import Settings
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.plan import PictureSize
+from engine.sources import open_source
+from engine.sources.still import StillSource, exif_orientation, is_still, load_still
+from engine.spec import AudioFormat
+from tests.media import COLOUR, colour_yuv
+
+WANTED = colour_yuv(COLOUR, "bt709")
+FORMATS = {
+    "png": ("png", "rgb24"),
+    "16.png": ("png", "rgb48be"),
+    "jpg": ("mjpeg", "yuvj420p"),
+    "444.jpg": ("mjpeg", "yuvj444p"),
+    "bmp": ("bmp", "bgr24"),
+    "webp": ("libwebp", "yuv420p"),
+    "gif": ("gif", "rgb8"),
+    "a.png": ("png", "rgba"),
+    "a16.png": ("png", "rgba64be"),
+    "a.webp": ("libwebp", "bgra"),
+    "a.bmp": ("bmp", "bgra"),
+}
+
+
+def painted(width=48, height=32):
+    rgba = np.empty((height, width, 4), np.uint8)
+    rgba[:] = (*COLOUR, 255)
+    return rgba
+
+
+def written(path, rgba, codec, pix_fmt):
+    """An image file of any format."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgba), "rgba")
+    jpeg = pix_fmt.startswith("yuv")
+    matrix, full = (5, 2 if "j" in pix_fmt else 1) if jpeg else (None, None)
+    frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=full)
+    muxer = {".webp": "webp", ".gif": "gif"}.get(path.suffix, "image2")
+    with av.open(str(path), "w", format=muxer, options={"update": "1"} if muxer == "image2" else {}) as out:
+        stream = out.add_stream(codec, rate=1)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pix_fmt
+        if jpeg:
+            stream.codec_context.color_range = 2 if "j" in pix_fmt else 1
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+def levels(frame):
+    return tuple(float(plane.mean()) for plane in (frame.y, frame.u, frame.v))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_its_colour(tmp_path, name):
+    frame = load_still("logo", str(written(tmp_path / f"x.{name}", painted(), *FORMATS[name])))
+    assert (frame.width, frame.height) == (48, 32)
+    assert levels(frame) == pytest.approx(WANTED, abs=2)
+    assert frame.a is None or frame.a.min() == 255
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray16be", "ya8"])
+def test_grey_is_full_range(tmp_path, pix_fmt):
+    rgba = painted()
+    for level, expected in ((0, 16), (255, 235), (128, 126)):
+        rgba[..., :3] = level
+        frame = load_still("logo", str(written(tmp_path / "x.png", rgba, "png", pix_fmt)))
+        assert levels(frame) == pytest.approx((expected, 128, 128), abs=1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a16.png", "a.webp", "a.bmp"])
+def test_alpha_is_straight_and_hidden_pixels_have_their_neighbours_colour(tmp_path, name):
+    rgba = painted()
+    rgba[:, 24:] = (0, 255, 0, 0)
+    rgba[:, 10:24, 3] = 128
+    frame = load_still("logo", str(written(tmp_path / f"x.{name}", rgba, *FORMATS[name])))
+    assert (frame.a[:, :10].min(), frame.a[:, 24:].max()) == (255, 0)
+    assert set(np.unique(frame.a[:, 10:24])) <= {127, 128, 129, 130}
+    assert frame.y[:, :27].mean() == pytest.approx(WANTED[0], abs=2)
+    assert frame.u[:, :13].mean() == pytest.approx(WANTED[1], abs=2.5)
+
+
+def test_large_see_through_picture_is_spread_the_same_at_every_height(tmp_path):
+    rgba = painted(16, 700)
+    rgba[:, 8:] = (0, 255, 0, 0)
+    rgba[255:257, :8, :3] = 255
+    frame = load_still("logo", str(written(tmp_path / "x.png", rgba, "png", "rgba")))
+    same = np.delete(frame.y, np.s_[245:267], axis=0)
+    assert (same == same[0]).all()
+
+
+def test_all_hidden_picture_stays_hidden(tmp_path):
+    rgba = painted()
+    rgba[..., 3] = 0
+    assert load_still("logo", str(written(tmp_path / "x.png", rgba, "png", "rgba"))).a.max() == 0
+
+
+# EXIF 2.32: where the picture's top left and top right corner are when it stands upright
+
+
+QUARTERS = np.array([[0, 80], [160, 240]])  # top left and right, bottom left and right, as stored
+
+
+UPRIGHT = {
+    1: QUARTERS,
+    2: QUARTERS[:, ::-1],
+    3: QUARTERS[::-1, ::-1],
+    4: QUARTERS[::-1],
+    5: QUARTERS.T,
+    6: np.rot90(QUARTERS, -1),
+    7: np.rot90(QUARTERS, 2).T,
+    8: np.rot90(QUARTERS, 1),
+}
+
+
+def tiff(orientation, order):
+    entries = [(0x10F, 2, 4, b"me\0\0"), (0x112, 3, 1, struct.pack(order + "HH", orientation, 0))]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    body = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
+    return head + struct.pack(order + "H", len(entries)) + body + bytes(4)
+
+
+def with_exif(data, exif):
+    """The same image with an EXIF block."""
+    if data.startswith(b"\xff\xd8"):
+        segment = b"Exif\0\0" + exif
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    if data.startswith(b"\x89PNG"):
+        chunk = b"eXIf" + exif
+        return data[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    size = (47).to_bytes(3, "little") + (31).to_bytes(3, "little")
+    head = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x08\0\0\0" + size
+    body = head + data[12:] + b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["jpg", "png", "webp", "a.png"])
+def test_exif_orientation_is_applied(tmp_path, name, orientation):
+    rgba = painted()
+    rgba[..., :3] = np.kron(QUARTERS, np.ones((16, 24)))[..., np.newaxis]
+    if name == "a.png":
+        rgba[0, 0, 3] = 0  # so that colours are spread
+    path = written(tmp_path / f"x.{name}", rgba, *FORMATS[name])
+    path.write_bytes(with_exif(path.read_bytes(), tiff(orientation, "<>"[orientation % 2])))
+    frame = load_still("logo", str(path))
+    assert (frame.width, frame.height) == ((48, 32) if orientation < 5 else (32, 48))
+    height, width = frame.y.shape
+    found = [[frame.y[height * y // 4, width * x // 4] for x in (1, 3)] for y in (1, 3)]
+    assert np.abs((np.array(found) - 16.0) * 255 / 219 - UPRIGHT[orientation]).max() < 4
+
+
+def test_exif_that_is_cut_off_or_nonsense_is_as_none(tmp_path):
+    whole = with_exif(written(tmp_path / "x.jpg", painted(), *FORMATS["jpg"]).read_bytes(), tiff(6, "<"))
+    assert exif_orientation(whole) == 6
+    rng = np.random.default_rng(1)
+    for name in ("jpg", "png", "webp"):
+        data = with_exif(written(tmp_path / f"y.{name}", painted(), *FORMATS[name]).read_bytes(), tiff(6, ">"))
+        for cut in range(120):
+            assert exif_orientation(data[:cut]) in (1, 6)
+        for _ in range(200):
+            noisy = np.frombuffer(data, np.uint8).copy()
+            noisy[rng.integers(2, 120, 4)] = rng.integers(0, 256, 4)
+            assert 0 <= exif_orientation(noisy.tobytes()) < 65536
+
+
+UNREADABLE = "not an image that can be read"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (lambda path: None, SourceUnavailable, "no such file or directory"),
+        (lambda path: path.mkdir(), SourceUnavailable, "is a directory"),
+        (lambda path: path.write_bytes(b""), SourceMalformed, UNREADABLE),
+        (lambda path: path.write_text("#EXTM3U\nhttp://127.0.0.1/x.png\n"), SourceMalformed, UNREADABLE),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), SourceMalformed, UNREADABLE),
+        (os.mkfifo, SourceUnsupported, "not a file"),
+    ],
+)
+def test_what_is_no_image_says_so_in_one_sentence(tmp_path, make, error, sentence):
+    make(tmp_path / "logo.png")
+    with pytest.raises(error) as caught:
+        load_still("logo", str(tmp_path / "logo.png"))
+    assert str(caught.value) == f'image "logo": {sentence}'
+
+
+@pytest.mark.parametrize("name", ["png", "jpg", "gif", "webp", "bmp"])
+def test_cut_and_flipped_images_never_crash(tmp_path, name):
+    path = tmp_path / f"x.{name}"
+    data = written(path, np.random.default_rng(2).integers(0, 256, (32, 48, 4), np.uint8), *FORMATS[name]).read_bytes()
+    rng = np.random.default_rng(3)
+    for n in range(40):
+        noisy = np.frombuffer(data[: len(data) * (n + 1) // 40], np.uint8).copy()
+        noisy[rng.integers(0, len(noisy), 3)] ^= 1 << (n % 8)
+        path.write_bytes(noisy.tobytes())
+        try:
+            frame = load_still("logo", str(path))
+        except (SourceMalformed, SourceUnsupported) as err:
+            assert str(err).startswith('image "logo": ')
+            assert "\n" not in str(err)
+        else:
+            assert frame.width * frame.height <= 8192 * 8192
+
+
+def test_picture_of_too_many_pixels_is_not_decoded(tmp_path):
+    data = bytearray(written(tmp_path / "x.png", painted(), "png", "rgb24").read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises((SourceUnsupported, SourceMalformed), match='image "logo": '):
+        load_still("logo", str(tmp_path / "x.png"))
+
+
+def test_name_with_a_percent_sign_is_that_file(tmp_path):
+    path = written(tmp_path / "x.png", painted(), "png", "rgb24").rename(tmp_path / "100%02d.png")
+    assert load_still("logo", str(path)).width == 48
+
+
+def test_still_as_a_source_is_one_picture_for_ever(tmp_path):
+    path = written(tmp_path / "x.a.png", painted(), "png", "rgba")
+    source = open_source("logo", f"file:{path}", sound=AudioFormat(), settings=Settings())
+    assert isinstance(source, StillSource)
+    assert source.picture_size == PictureSize(48, 32, opaque=False)
+    assert source.endless
+    assert not source.has_sound
+    first = source.step(pictures=4, sounds=True, start=Fraction(7))
+    assert [(begin, frame.width) for begin, _, frame in first.pictures] == [(0, 48)]
+    assert first.sounds_end
+    assert source.step(pictures=4, sounds=True, start=Fraction(9)).pictures == []
+    source.seek(Fraction(0))
+    assert len(source.step(pictures=1, sounds=None, start=Fraction(0)).pictures) == 1
+
+
+def test_gif_is_a_film_and_a_pipe_or_a_missing_file_is_no_still(tmp_path):
+    gif = written(tmp_path / "x.gif", painted(), *FORMATS["gif"])
+    assert not is_still(str(gif))
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_still(str(tmp_path / "pipe"))
+    assert not is_still(str(tmp_path / "none"))
+    assert not is_still("\0")

@@ -1,0 +1,257 @@
+"""A plan carried out equals the oracle to the bit; gains move within 20 ms and nothing clicks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import plan as planner
+from engine.compositor import Compositor, Heard
+from engine.frame import AudioFrame, VideoFrame
+from engine.framequeue import Piece
+from engine.plan import Picture, PictureSize, Voice
+from engine.spec import AudioFormat, MixerSpec, Raster
+from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
+from engine_ext.composite import Layer
+from tests import reference
+
+SPEC = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(8000, 2))
+RAMP = 160  # samples of 20 ms at 8 kHz
+
+
+def noise(seed, width, height, *, alpha=False):
+    rng = np.random.default_rng(seed)
+    half = ((height + 1) // 2, (width + 1) // 2)
+    shapes = [(height, width), half, half, (height, width)][: 4 if alpha else 3]
+    return VideoFrame(*(rng.integers(0, 256, shape, np.uint8) for shape in shapes))
+
+
+def compiled(frames, *nodes):
+    sizes = {picture: PictureSize(frame.width, frame.height, frame.a is None) for picture, frame in frames.items()}
+    return planner.compile(RenderTree(root_video_node=CompositorNode(nodes=nodes)), SPEC.raster, sizes)
+
+
+def oracle(plan, frames, raster=SPEC.raster):
+    """The canvas (y, u, v) of a plan, painted pass by pass by the reference."""
+    groups = []
+    for each in plan.passes:
+        height, width = each.bounds.height, each.bounds.width
+        last = each is plan.passes[-1]
+        canvas = [np.full((height, width), 16 if last else 0, np.uint8)]
+        canvas += [np.full((height // 2, width // 2), 128 if last else 0, np.uint8) for _ in range(2)]
+        coverage = (
+            None if last else (np.zeros((height, width), np.uint8), np.zeros((height // 2, width // 2), np.uint8))
+        )
+        layers = []
+        for layer in each.layers:
+            planes = layer.colour if layer.colour is not None else None
+            if planes is None:
+                planes = groups[layer.group] if layer.group is not None else frames[layer.picture].planes
+            crop = (layer.crop.x, layer.crop.y, layer.crop.width, layer.crop.height)
+            dest = (layer.dest.x, layer.dest.y, layer.dest.width, layer.dest.height)
+            mirrors = {"mirror_x": layer.mirror_x, "mirror_y": layer.mirror_y}
+            crop = None if layer.colour is not None else crop
+            layers.append(Layer(planes, dest, crop, alpha=layer.alpha, **mirrors))
+        reference.composite(*canvas, layers, coverage=coverage)
+        groups.append((*canvas, *(coverage or ())))
+    return groups[-1]
+
+
+def assert_painted(picture, expected):
+    for plane, wanted in zip(picture.planes, expected, strict=True):
+        assert np.array_equal(plane, wanted)
+
+
+FRAMES = {
+    Picture("a"): noise(1, 64, 36),
+    Picture("b"): noise(2, 41, 23, alpha=True),
+    Picture("c"): noise(3, 130, 70),
+}
+
+
+def shown(name, **fields):
+    return VideoSourceNode(stream_guid=name, **fields)
+
+
+SCENES = {
+    "nothing": (),
+    "one to one": (shown("a"),),
+    "smaller than the canvas": (shown("c", dest_x=7, dest_y=5, dest_width=31, dest_height=17),),
+    "see-through over it": (shown("a"), shown("b", dest_x=3, dest_y=3, dest_width=40, dest_height=30)),
+    "half a colour": (shown("c"), SolidColorNode(red=1, alpha=0.5, dest_x=10, dest_width=20)),
+    "mirrored and cropped": (shown("c", source_x=20.5, source_width=60.25, dest_width=-64, dest_height=-36),),
+    "a group that fades": (
+        shown("a"),
+        CompositorNode(
+            opacity=0.4,
+            nodes=(shown("c", dest_width=40), shown("b", dest_x=20, dest_width=40), SolidColorNode(alpha=0.2)),
+        ),
+    ),
+    "a group in a group": (
+        CompositorNode(
+            opacity=0.7,
+            nodes=(
+                shown("a"),
+                CompositorNode(opacity=0.5, nodes=(shown("c"), shown("b"))),
+                SolidColorNode(blue=1, alpha=0.1),
+            ),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_plan_is_painted_as_the_oracle_says(scene, threads):
+    plan = compiled(FRAMES, *SCENES[scene])
+    assert_painted(Compositor(SPEC, threads=threads).paint(plan, FRAMES), oracle(plan, FRAMES))
+
+
+RECTANGLES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dest_x": st.integers(-40, 70),
+        "dest_y": st.integers(-30, 40),
+        "dest_width": st.integers(-90, 90),
+        "dest_height": st.integers(-50, 50),
+        "opacity": st.sampled_from((0.1, 0.5, 1)),
+    },
+)
+LEAVES = st.builds(lambda name, fields: shown(name, **fields), st.sampled_from("abc"), RECTANGLES)
+LEAVES |= st.builds(lambda fields: SolidColorNode(green=0.5, alpha=0.75, **fields), RECTANGLES)
+GROUPS = st.builds(CompositorNode, nodes=st.lists(LEAVES, max_size=4).map(tuple), opacity=st.sampled_from((0.3, 1)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(LEAVES | GROUPS, max_size=4))
+def test_any_scene_is_painted_as_the_oracle_says(nodes):
+    plan = compiled(FRAMES, *nodes)
+    assert_painted(Compositor(SPEC).paint(plan, FRAMES), oracle(plan, FRAMES))
+
+
+def test_as_many_layers_as_a_tree_may_have():
+    colours = tuple(
+        SolidColorNode(red=n / 255, alpha=0.5, dest_x=n % 16 * 4, dest_y=n // 16 * 2, dest_width=9, dest_height=7)
+        for n in range(255)
+    )
+    plan = compiled({}, *colours)
+    assert_painted(Compositor(SPEC).paint(plan, {}), oracle(plan, {}))
+
+
+def test_the_same_again_is_the_same_picture_and_anything_new_is_not():
+    compositor = Compositor(SPEC)
+    frames = {Picture("a"): noise(1, 64, 36)}
+    plan = compiled(frames, shown("a", dest_width=32))
+    first = compositor.paint(plan, frames)
+    assert compositor.paint(plan, dict(frames)) is first
+    assert compositor.paint(plan, {Picture("a"): noise(1, 64, 36)}) is not first
+    assert compositor.paint(compiled(frames, shown("a")), frames) is not first
+    statistics = compositor.statistics()
+    assert (statistics.painted, statistics.repeated) == (3, 1)
+
+
+def test_a_picture_cannot_be_written_and_is_in_one_piece():
+    picture = Compositor(SPEC).paint(compiled(FRAMES, shown("a")), FRAMES)
+    assert not any(plane.flags.writeable for plane in picture.planes)
+    assert picture.buffer.shape == (54, 64)
+    assert np.array_equal(picture.buffer[:36], picture.y)
+
+
+def test_canvases_are_used_again():
+    compositor = Compositor(SPEC)
+    plan = compiled(FRAMES, shown("a"))
+    for seed in range(20):
+        compositor.paint(plan, {Picture("a"): noise(seed, 64, 36)})
+    assert compositor.pool.statistics().made <= 2
+
+
+# --- sound ------------------------------------------------------------------------------------------------------------
+
+
+def heard(name, count, *, gain=1.0, pan=0.0, value=0.25, channels=1, offset=0):
+    block = AudioFrame(np.full((channels, count), value, np.float32))
+    return Heard(Voice(name, None, gain, pan), [Piece(block, 0, count, offset)])
+
+
+def test_what_is_there_from_the_start_is_at_its_level_from_the_first_sample():
+    out = Compositor(SPEC).sum([heard("a", 300), heard("b", 300, value=0.5, gain=0.5)], 300)
+    assert np.array_equal(out.samples, np.full((2, 300), 0.5, np.float32))
+
+
+def test_a_gain_moves_evenly_to_its_new_value_across_calls():
+    compositor = Compositor(SPEC)
+    compositor.sum([heard("a", 100)], 100)
+    out = np.concatenate([compositor.sum([heard("a", 50, gain=0.5)], 50).samples[0] for _ in range(5)])
+    expected = 0.25 * np.where(np.arange(250) < RAMP, 1 - 0.5 * np.arange(250) / RAMP, 0.5)
+    assert np.abs(out - expected).max() < 1e-6
+
+
+def test_a_gain_that_changes_on_its_way_goes_on_from_where_it_is():
+    compositor = Compositor(SPEC)
+    compositor.sum([heard("a", 10, gain=0.0)], 10)
+    compositor.sum([heard("a", RAMP // 2, gain=1.0)], RAMP // 2)
+    out = compositor.sum([heard("a", RAMP, gain=0.0)], RAMP).samples[0]
+    assert out[0] == pytest.approx(0.125, abs=1e-3)
+    assert out[RAMP // 2] == pytest.approx(0.0625, abs=1e-3)
+
+
+def test_who_comes_later_fades_in():
+    compositor = Compositor(SPEC)
+    compositor.sum([], 50)
+    out = compositor.sum([heard("a", 300)], 300).samples
+    assert out[0, 0] == 0
+    assert out[0, RAMP // 2] == pytest.approx(0.125)
+    assert np.array_equal(out[:, RAMP:], np.full((2, 300 - RAMP), 0.25, np.float32))
+
+
+def test_a_ramp_does_not_begin_anew_after_a_gap_in_the_sound():
+    compositor = Compositor(SPEC)
+    compositor.sum([], 50)
+    out = compositor.sum([heard("a", 100, offset=200)], 300).samples[0]
+    assert not out[:200].any()
+    assert np.array_equal(out[200:], np.full(100, 0.25, np.float32))
+
+
+def test_two_voices_of_one_source_keep_gains_of_their_own():
+    compositor = Compositor(SPEC)
+    for _ in range(2):
+        out = compositor.sum([heard("a", 10, pan=-100), heard("a", 10, pan=100, gain=0.5)], 10).samples
+    assert out[:, 0] == pytest.approx([0.25 * 2**0.5, 0.125 * 2**0.5])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "expected"), [(1, 1, [0.5]), (1, 2, [0.5]), (2, 1, [0.5, 0.5]), (2, 2, [0.5, 0.5])]
+)
+def test_mono_and_stereo_into_mono_and_stereo_keep_their_level(outputs, inputs, expected):
+    compositor = Compositor(MixerSpec(raster=Raster(2, 2), audio=AudioFormat(8000, outputs)))
+    out = compositor.sum([heard("a", 4, value=0.5, channels=inputs)], 4).samples
+    assert out[:, 0] == pytest.approx(expected)
+
+
+def test_stereo_keeps_its_sides():
+    block = AudioFrame(np.array([[0.5], [-0.25]], np.float32))
+    out = Compositor(SPEC).sum([Heard(Voice("a", None, 1.0, 0.0), [Piece(block, 0, 1, 0)])], 1).samples
+    assert out[:, 0].tolist() == [0.5, -0.25]
+
+
+def test_clipped_samples_are_counted():
+    compositor = Compositor(SPEC)
+    out = compositor.sum([heard("a", 7, value=0.8), heard("b", 7, value=0.8)], 7).samples
+    assert out.max() == 1
+    assert compositor.statistics().clipped == 14
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=6), st.lists(st.floats(0, 2), min_size=1, max_size=4))
+def test_however_it_is_cut_into_calls_no_step_is_steeper_than_a_ramp(cuts, gains):
+    compositor = Compositor(SPEC)
+    out = [np.zeros(1, np.float32)]
+    compositor.sum([], 1)
+    for n, count in enumerate(cuts):
+        out.append(compositor.sum([heard("a", count, gain=gains[n % len(gains)])], count).samples[0])
+    steps = np.abs(np.diff(np.concatenate(out)))
+    assert steps.max(initial=0) <= 0.25 * 2 / RAMP + 1e-6
+
+
+def test_a_tick_may_have_no_sample():
+    assert Compositor(SPEC).sum([heard("a", 0)], 0).samples.shape == (2, 0)

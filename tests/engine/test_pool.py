@@ -1,0 +1,74 @@
+"""BufferPool: a slot comes home by itself, when the last view of it dies, in whichever thread that is."""
+
+import gc
+import threading
+
+import numpy as np
+
+from engine.pool import BufferPool, PoolStatistics
+
+
+def test_a_slot_comes_home_with_the_last_view_and_is_used_again():
+    pool = BufferPool(24)
+    array = pool.take()
+    assert array.shape == (24,)
+    assert array.flags.writeable
+    array[:] = 7
+    view = array.reshape(4, 6)[1:, ::2]
+    raw = memoryview(view)
+    assert pool.statistics() == PoolStatistics(outstanding=1, free=0, made=1)
+    del array
+    assert pool.statistics().outstanding == 1
+    del view
+    assert pool.statistics().outstanding == 1
+    raw.release()
+    del raw
+    gc.collect()
+    assert pool.statistics() == PoolStatistics(outstanding=0, free=1, made=1)
+    assert pool.take() is not None
+    assert pool.statistics().made == 1
+
+
+def test_read_only_frame_comes_home_writable():
+    pool = BufferPool(8)
+    array = pool.take()
+    array.flags.writeable = False
+    del array
+    assert pool.take().flags.writeable
+
+
+def test_slots_that_are_out_never_share_memory():
+    pool = BufferPool(8)
+    arrays = [pool.take() for _ in range(40)]
+    for n, array in enumerate(arrays):
+        array[:] = n
+    assert [int(array[3]) for array in arrays] == list(range(40))
+    assert not any(np.shares_memory(arrays[0], other) for other in arrays[1:])
+
+
+def test_no_more_than_asked_for_are_kept():
+    pool = BufferPool(8, keep=3)
+    arrays = [pool.take() for _ in range(10)]
+    del arrays
+    gc.collect()
+    assert pool.statistics() == PoolStatistics(outstanding=0, free=3, made=10)
+
+
+def test_many_threads_take_and_drop_at_once():
+    pool = BufferPool(64, keep=100)
+
+    def work(n):
+        for _ in range(300):
+            one, other = pool.take(), pool.take()
+            one[:], other[:] = n, 255
+            assert (one == n).all()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    statistics = pool.statistics()
+    assert statistics.outstanding == 0
+    assert statistics.free == statistics.made <= 12

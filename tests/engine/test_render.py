@@ -1,0 +1,201 @@
+"""render() opens what a program names, mixes it to its end, and leaves a whole file or none."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import trio
+
+import engine
+from engine.errors import EngineError, InvalidSpec, SinkRejected, SourceError
+from engine.program import Held
+from engine.render import Progress, render
+from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
+from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
+from tests.media import numbers
+
+SMALL = MixerSpec(raster=Raster(64, 36))
+
+
+def film(guid="cam", *, sound=True, **fields):
+    audio = AudioSourceNode(stream_guid=guid) if sound else None
+    return Held(RenderTree(root_video_node=VideoSourceNode(stream_guid=guid, **fields), root_audio_node=audio))
+
+
+def spec_of(path, media=None, *, source="plain", **fields):
+    sources = {"cam": str(media.path(source))} if media is not None else {}
+    return RenderSpec(output=str(path), **{"mixer": SMALL, "sources": sources} | fields)
+
+
+def names(folder):
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_the_public_names_are_there_and_render_is_the_function():
+    assert engine.render is render
+    assert all(getattr(engine, name) for name in engine.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        _ = engine.nosuch
+
+
+def test_a_tree_costs_no_libav_no_trio_no_numpy():
+    script = (
+        "import sys, engine.tree, engine.command; from engine import RenderTree, Held, RenderSpec; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"av", "trio", "numpy", "engine_ext"} & set(loaded)
+
+
+async def test_a_film_is_as_long_as_its_longest_source(tmp_path, media):
+    left, right = ({"dest_width": 32, "dest_x": x} for x in (0, 32))
+    nodes = (VideoSourceNode(stream_guid="cam", **left), VideoSourceNode(stream_guid="short", **right))
+    tree = RenderTree(root_video_node=CompositorNode(nodes=nodes))
+    sources = {"cam": str(media.path("plain")), "short": str(media.path("fps25"))}
+    rendered = await render(Held(tree), spec_of(tmp_path / "out.mp4", sources=sources))
+    assert (rendered.output, rendered.ticks, rendered.clipped) == (str(tmp_path / "out.mp4"), 60, 0)
+    assert rendered.elapsed > 0
+    assert len(numbers(tmp_path / "out.mp4")) == 60
+
+
+@pytest.mark.parametrize(("fps", "ticks"), [(30, 60), (25, 50), (60, 120), (Fraction(30_000, 1001), 60)])
+async def test_the_pictures_of_a_real_film(tmp_path, media, fps, ticks):
+    mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(fps))
+    rendered = await render(film(), spec_of(tmp_path / "out.mkv", media, mixer=mixer))
+    assert rendered.ticks == ticks
+    assert numbers(tmp_path / "out.mkv") == [
+        min(59, int((n / Fraction(fps) + 1 / Fraction(fps) / 4) * 30)) for n in range(ticks)
+    ]
+
+
+async def test_a_duration_is_a_duration(tmp_path, media):
+    assert (await render(film(), spec_of(tmp_path / "a.mp4", media, duration=Fraction(1, 2)))).ticks == 15
+    assert (await render(film(), spec_of(tmp_path / "b.mp4", media, duration=Fraction(5, 2)))).ticks == 75
+    assert numbers(tmp_path / "b.mp4")[59:] == [59, *[0] * 15]
+
+
+async def test_one_picture_of_a_moment(tmp_path, media):
+    rendered = await render(film(), spec_of(tmp_path / "still.png", media, start=Fraction(3, 2)))
+    assert rendered.ticks == 1
+    assert numbers(tmp_path / "still.png") == [45]
+
+
+async def test_what_has_no_end_needs_a_duration(tmp_path):
+    with pytest.raises(InvalidSpec, match="no source here has an end"):
+        await render(film("pattern:bars"), spec_of(tmp_path / "out.mp4"))
+    assert names(tmp_path) == []
+    assert (await render(film("pattern:bars"), spec_of(tmp_path / "out.png"))).ticks == 1
+
+
+async def test_a_start_beyond_the_end_makes_no_empty_film(tmp_path, media):
+    with pytest.raises(InvalidSpec, match="every source is over at 2 s"):
+        await render(film(), spec_of(tmp_path / "out.mp4", media, start=Fraction(2)))
+    assert names(tmp_path) == []
+
+
+async def test_progress_comes_to_its_end(tmp_path, media):
+    told = []
+    rendered = await render(film(), spec_of(tmp_path / "out.mp4", media), report=told.append)
+    assert told[-1] == Progress(60, 60, told[-1].elapsed)
+    assert 0 < told[-1].elapsed <= rendered.elapsed
+    assert all(0 <= each.done <= each.total for each in told)
+
+
+async def test_a_report_that_raises_ends_the_render(tmp_path):
+    def report(progress):
+        raise SinkRejected("nobody listens")
+
+    with pytest.raises(SinkRejected, match="nobody listens"):
+        await render(film("pattern:bars"), spec_of(tmp_path / "out.mp4", duration=Fraction(86_400)), report=report)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.webm", "out.wav", "out.png"])
+async def test_what_is_cancelled_leaves_nothing(tmp_path, name):
+    with trio.CancelScope() as scope:
+
+        class Cancelling:
+            def tree_at(self, t):
+                if t > Fraction(1, 2) or name == "out.png":
+                    scope.cancel()
+                return film("pattern:bars").tree
+
+            def sources_in(self, start, stop):
+                return frozenset(("pattern:bars",))
+
+        await render(Cancelling(), spec_of(tmp_path / name, duration=Fraction(3600)))
+    assert scope.cancelled_caught
+    assert names(tmp_path) == []
+
+
+async def test_what_a_source_lacks_is_said_once(tmp_path, media, caplog):
+    leaves = (VideoSourceNode(stream_guid="cam"), VideoSourceNode(stream_guid="cam", dest_width=5))
+    tree = RenderTree(root_video_node=CompositorNode(nodes=leaves), root_audio_node=AudioSourceNode(stream_guid="cam"))
+    assert (await render(Held(tree), spec_of(tmp_path / "a.mp4", media, source="hz8000"))).ticks == 30
+    assert (await render(Held(tree), spec_of(tmp_path / "v.mp4", media, source="video_only"))).ticks == 30
+    assert [record.getMessage() for record in caplog.records] == [
+        'source "cam" has no picture: it is not drawn',
+        'source "cam" has no sound: it is silent',
+    ]
+
+
+async def test_an_image_comes_from_its_folder_or_from_where_it_is_said_to_be(tmp_path, media):
+    await render(film(sound=False), spec_of(tmp_path / "seven.png", media, start=Fraction(7, 30)))
+    tree = Held(RenderTree(root_video_node=ImageSourceNode(filename="seven.png")))
+    await render(tree, spec_of(tmp_path / "a.png", images=str(tmp_path)))
+    sources = {"seven.png": str(tmp_path / "seven.png")}
+    await render(tree, spec_of(tmp_path / "b.png", images="nowhere", sources=sources))
+    assert [numbers(tmp_path / name) for name in ("a.png", "b.png")] == [[7], [7]]
+
+
+@pytest.mark.parametrize("source", ["empty", "text"])
+async def test_a_source_that_cannot_be_opened(tmp_path, media, source):
+    with pytest.raises(SourceError, match='source "cam"'):
+        await render(film(), spec_of(tmp_path / "out.mp4", media, source=source))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "program", [film("nosuch.mp4"), Held(RenderTree(root_video_node=ImageSourceNode(filename="nosuch.png")))]
+)
+async def test_a_file_that_is_not_there(tmp_path, program):
+    with pytest.raises(SourceError, match=r"nosuch\.\w+\".*no such file"):
+        await render(program, spec_of(tmp_path / "out.mp4", duration=Fraction(1)))
+    assert names(tmp_path) == []
+
+
+async def test_an_impossible_output_is_refused_before_anything_is_opened(tmp_path):
+    with pytest.raises(SinkRejected, match="extension"):
+        await render(film("nosuch.mp4"), spec_of(tmp_path / "out.xyz"))
+
+
+async def test_a_scene_without_sources_lasts_as_long_as_it_is_told(tmp_path):
+    program = Held(RenderTree(root_video_node=SolidColorNode(red=1)))
+    with pytest.raises(InvalidSpec):
+        await render(program, spec_of(tmp_path / "out.mp4"))
+    assert (await render(program, spec_of(tmp_path / "out.mp4", duration=Fraction(1, 30)))).ticks == 1
+
+
+async def test_every_error_of_the_engine_is_one(tmp_path):
+    async with trio.open_nursery():
+        with pytest.raises(EngineError):
+            await render(film("nosuch.mp4"), spec_of(tmp_path / "out.mp4"))
+
+
+async def test_sound_is_exact_to_the_last_sample(tmp_path, media):
+    await render(film(), spec_of(tmp_path / "out.wav", media, source="hz8000"))
+    with av.open(str(tmp_path / "out.wav")) as container:
+        samples = np.concatenate([frame.to_ndarray().reshape(-1, 2) for frame in container.decode(audio=0)])
+    assert samples.shape == (48_000, 2)
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+    assert np.abs(samples[2000:46_000] / 32768 - tone[2000:46_000, np.newaxis]).max() < 0.01
+
+
+async def test_quality_zero_is_what_was_mixed(tmp_path, media):
+    spec = spec_of(tmp_path / "out.mkv", media, encoder=EncoderSpec(quality=0), source="bt709")
+    await render(film(sound=False), spec)
+    with av.open(str(tmp_path / "out.mkv")) as ours, av.open(str(media.path("bt709"))) as theirs:
+        for a, b in zip(ours.decode(video=0), theirs.decode(video=0), strict=True):
+            assert np.array_equal(a.to_ndarray(), b.to_ndarray())
