@@ -1,7 +1,7 @@
 """BufferPool: memory of one size, used again; a slot comes home by itself when the last view of it dies.
 
-It decides how much memory is kept; it refuses to know what is in it. `take` lays a fresh ndarray over a slot and hangs a
-finalizer on it: every slice, view and memoryview made from that ndarray keeps it alive, so nobody calls release.
+It decides how much memory is kept; it refuses to know what is in it. `take` lays a fresh ndarray over a slot and hangs
+a finalizer on it: every slice, view and memoryview made from that ndarray keeps it alive, so nobody calls release.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from tests.media import Media
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", choices=("check", "write"), default="check", help="write: make the golden pictures anew")
+    parser.addoption(
+        "--golden", choices=("check", "write"), default="check", help="write: make the golden pictures anew"
+    )
 
 
 @pytest.fixture(scope="session")

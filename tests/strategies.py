@@ -87,8 +87,8 @@ def trees() -> Strategy[RenderTree]:
 
 # --- trees on a small grid, whose every edge falls on a pixel --------------------------------------------------------
 
-GRID = Raster(12, 8)
-GRID_PICTURE = (6, 4)  # width and height of every stream's picture
+GRID = Raster(8, 6)
+GRID_PICTURE = (5, 4)  # width and height of every stream's picture
 
 
 @st.composite
@@ -129,7 +129,7 @@ def grid_trees() -> Strategy[RenderTree]:
         nodes = st.lists(children, min_size=1, max_size=4).map(tuple)
         return st.builds(CompositorNode, opacity=opacities, nodes=nodes)
 
-    root = grouped(st.recursive(grid_leaves(opacities), grouped, max_leaves=7))
+    root = grouped(st.recursive(grid_leaves(opacities), grouped, max_leaves=6))
     return st.builds(RenderTree, root_video_node=root)
 
 

@@ -46,8 +46,10 @@ from engine.timebase import sample_at, seconds
 MAX_WAITING_BYTES: Final = 256 << 20
 MAX_APART: Final = Fraction(20)  # files interleave by far less
 PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 kHz are 1/4 s
-SOUND_AHEAD: Final = Fraction(1, 4)
+SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
+# By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
+_WAV_OPTIONS: Final = {"max_size": "65536", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
@@ -154,7 +156,7 @@ class MediaFile:
         return None
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
-        """Decodes on until `pictures` frames are there and, if sounds, a quarter of a second of sound, or the end.
+        """Decodes on until `pictures` frames are there and, if sounds, a second of sound, or the end.
 
         0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are
         thrown away undecoded; a kind that is wanted again needs a seek.
@@ -170,7 +172,7 @@ class MediaFile:
         for _ in range(_PACKETS_A_STEP):
             more = len(batch.pictures) < (pictures or 0)
             need_picture = more and self._picture is not None and not self._picture.ended
-            more = bool(sounds) and heard < self._wanted.rate * SOUND_AHEAD
+            more = bool(sounds) and heard < self._wanted.rate * SOUND_A_STEP
             need_sound = more and self._sound is not None and not self._sound.ended
             if not need_picture and not need_sound:
                 break
@@ -222,9 +224,8 @@ class MediaFile:
         aim = t if self.duration is None else min(t, self.duration)
         if self._sound is not None and self._listening:
             aim -= PREROLL
-        jumped = self._straightener is not None and self._straightener.jumped
         for back in _BACKS:
-            if jumped or aim - back <= 0:
+            if self._has_jumped() or aim - back <= 0:
                 break
             if self._seek(aim - back) and self._has_landed(t):
                 self._reset()
@@ -233,17 +234,22 @@ class MediaFile:
             self._container.close()
             self._open()
 
+    def _has_jumped(self) -> bool:
+        return self._straightener is not None and self._straightener.jumped
+
     def _seek(self, t: Fraction) -> bool:
         stream = self._video if self._video is not None and self._looking else self._used[-1]
         self._packets = self._container.demux(self._used)
         self._has_read = True
-        with suppress(*_LOCAL_ERRORS):
+        with suppress(*_LOCAL_ERRORS, IndexError):
             next(self._packets)  # the read deadline runs from the last packet: from long ago, it would be over at once
         try:
             self._container.seek(int((t + self._zero) / (stream.time_base or 1)), stream=stream)
         except _LOCAL_ERRORS:
             return False
         self._begin()
+        if self._straightener is not None:
+            self._straightener = Straightener()
         return True
 
     def _has_landed(self, t: Fraction) -> bool:
@@ -261,7 +267,8 @@ class MediaFile:
             if begin - self._zero > t + MAX_BACK:  # a sound that is not here by now is absent here
                 break
         first = begins.pop(self._video.index, None) if self._video is not None and self._looking else t
-        return first is not None and first <= t and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
+        in_time = first is not None and first <= t and not self._has_jumped()
+        return in_time and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
 
     def _reset(self) -> None:
         for track in (self._picture, self._sound):
@@ -320,6 +327,8 @@ class MediaFile:
                 if self._straightener is not None:
                     self._straightener.apply(packet)
                 return packet
+        except IndexError:
+            pass  # PyAV at the end of a file in which another stream turned up on the way
         except _LOCAL_ERRORS as err:
             self._failure = err.with_traceback(None)
         self._at_end = True
@@ -357,11 +366,13 @@ class MediaFile:
 
 def open_container(guid: str, url: str, settings: Settings) -> InputContainer:
     """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline."""
+    options: dict[str, str] = {}
     if "://" not in url and not url.startswith("pipe:"):
-        url = _local(guid, url)
+        url, options = _local(guid, url)
     began = time.monotonic()
+    deadlines = settings.open_timeout, settings.read_timeout
     try:
-        return av.open(url, "r", timeout=(settings.open_timeout, settings.read_timeout), metadata_errors="replace")
+        return av.open(url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
     except av.error.ProtocolNotFoundError as err:
         protocol = url.partition(":")[0][:20]
         raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err
@@ -375,20 +386,21 @@ def open_container(guid: str, url: str, settings: Settings) -> InputContainer:
         raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
 
 
-def _local(guid: str, path: str) -> str:
-    """The URL of a file that can be read; of others libav says nothing clear, or waits for ever."""
+def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
+    """URL and options of a file that can be read; of others libav says nothing clear, or waits for ever."""
     name = path.removeprefix("file:")
     try:
         status = Path(name).stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise SourceUnsupported(f'source "{guid}": not a file', where=guid)
-        with Path(name).open("rb"):
-            pass
+        with Path(name).open("rb") as file:
+            head = file.read(12)
     except (OSError, ValueError) as err:
         raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
-    return f"file:{name}"  # without it a colon in a name would end a protocol's
+    is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    return f"file:{name}", _WAV_OPTIONS if is_wav else {}  # without "file:" a colon in a name would end a protocol's
 
 
 S = TypeVar("S", av.VideoStream, av.AudioStream)

@@ -211,8 +211,9 @@ def _sound(frame: av.AudioFrame) -> Samples:
         raw = rows[0][np.newaxis] if channels == 1 else np.stack(rows)
     else:
         raw = np.frombuffer(frame.planes[0], dtype)[: count * channels].reshape(count, channels).T  # type: ignore[call-overload]
-    if dtype == np.int16:
-        scaled: Samples = np.multiply(raw, _S16_SCALE, dtype=np.float32, order="C")
-        return scaled
-    sound: Samples = np.ascontiguousarray(raw)
-    return sound
+    if dtype == np.float32:
+        return np.ascontiguousarray(raw)
+    scaled: Samples = np.empty(raw.shape, np.float32)
+    scaled[:] = raw
+    scaled *= _S16_SCALE
+    return scaled

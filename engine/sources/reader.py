@@ -21,7 +21,7 @@ from engine.sources.avfile import Batch
 
 JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
 FRAMES_A_STEP: Final = 4  # a hop to a thread costs 0.1-0.3 ms: several frames share one
-SOUND_AHEAD: Final = Fraction(1, 2)
+SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
 
 T = TypeVar("T")
 
@@ -69,6 +69,8 @@ class Reader:
         # given
         self.steps = steps
         self._rate = rate
+        self._sound_ahead = int(SOUND_AHEAD * rate)
+        self._sound_jump = int(JUMP * rate)
         self._ahead = ahead
         self._a_step = min(ahead, FRAMES_A_STEP)
         self._limiter = limiter
@@ -120,7 +122,7 @@ class Reader:
             wanted = room >= self._a_step or not self._frames.ready(self._look_until)
             pictures = self._a_step if wanted and not self._no_more_pictures else 0
         if self._listening:
-            until = max(self._hear_until, self._heard + int(SOUND_AHEAD * self._rate))
+            until = max(self._hear_until, self._heard + self._sound_ahead)
             sounds = not self._no_more_sounds and not self._samples.ready(until)
         return pictures, sounds
 
@@ -168,7 +170,7 @@ class Reader:
             times = (picture, None if sound is None else Fraction(sound, self._rate))
             self._seek_to = min(t for t in times if t is not None)
         self._begun = self._begun or self._looking or self._listening
-        self._asked.unpark_all()
+        self._wake()
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Waits until the picture at that media time and all samples before that index are known.
@@ -186,13 +188,13 @@ class Reader:
             broken = (no_picture and self._no_more_pictures) or (no_sound and self._no_more_sounds)
             if self._error is not None and (self._gone or (broken and not sought)):
                 raise self._error
-            self._asked.unpark_all()
+            self._wake()
             await self._news.park()
 
     def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
         """What is on screen at media time t, as far as it is known."""
         picked = self._frames.pick(t, tolerance)
-        self._asked.unpark_all()
+        self._wake()
         return picked
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
@@ -213,6 +215,11 @@ class Reader:
             return self._samples.ended and Fraction(self._samples.stop, self._rate) <= t
         return self.steps.duration is None or self.steps.duration <= t
 
+    def _wake(self) -> None:
+        """Lets run() go on when there is something to do: most ticks find enough decoded."""
+        if self._seek_to is not None or any(self._room()):
+            self._asked.unpark_all()
+
     def _is_jump(self, t: Fraction) -> bool:
         if not self._looking:
             return self._begun or t > 0
@@ -225,4 +232,4 @@ class Reader:
     def _is_jump_in_sound(self, n: int) -> bool:
         if not self._listening:
             return self._begun or n > 0
-        return n < self._heard or n > max(self._samples.stop, self._heard) + JUMP * self._rate
+        return n < self._heard or n > max(self._samples.stop, self._heard) + self._sound_jump

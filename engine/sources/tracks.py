@@ -31,6 +31,7 @@ MAX_PIXELS: Final = 8192 * 8192  # of one picture; what a broken header asks for
 MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
 MAX_AHEAD: Final = Fraction(10)
 SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"
 Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
@@ -149,8 +150,10 @@ class SoundTrack:
         return out
 
     def _place(self, frame: av.AudioFrame, out: list[tuple[int, AudioFrame]]) -> None:
-        """Puts the counts right before a block is converted."""
+        """Puts the counts right before a block is converted. Raises ValueError: a rate beyond belief."""
         rate, count, stamp = frame.sample_rate, frame.samples, frame.pts
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise ValueError(f"sound at {rate} Hz")
         if rate != self._in_rate:
             self._position = None if self._position is None else self._position * rate // self._in_rate
             self._in_rate, self._size, self._grid = rate, 0, None

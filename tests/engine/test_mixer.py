@@ -352,7 +352,7 @@ async def test_trees_that_are_new_at_every_tick_do_not_make_a_covered_source_see
     assert len(under.seeks) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from((25, 30, 60, 7)), st.integers(0, 20), st.integers(1, 30), st.booleans()),

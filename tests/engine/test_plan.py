@@ -4,7 +4,6 @@ in vain, every gain and rectangle where the documents put it.
 
 import math
 from collections.abc import Mapping
-from fractions import Fraction
 
 import msgspec
 import pytest
@@ -234,7 +233,7 @@ def test_rectangles_are_half_open(a, b, covers, overlaps):
     assert (a.clipped(b) == b) is covers
 
 
-# --- what is dropped, and in which order the rest is painted ------------------------------------------------------------
+# --- what is dropped, and in which order the rest is painted ---------------------------------------------------------
 
 
 def test_layers_are_painted_in_the_order_of_the_tree():
@@ -296,7 +295,7 @@ def test_pictures_named_are_all_in_painting_order_seen_or_not():
     assert pictures_named(RenderTree()) == []
 
 
-# --- groups --------------------------------------------------------------------------------------------------------------
+# --- groups ----------------------------------------------------------------------------------------------------------
 
 LEFT, RIGHT, MIDDLE = (0, 0, 640, 720), (640, 0, 640, 720), (321, 101, 641, 201)
 ABC = {Picture(name): PictureSize(8, 8) for name in "abcdef"}
@@ -410,7 +409,7 @@ def test_every_node_is_looked_at_once_however_deep_faded_groups_nest():
     assert (len(plan.passes), sizes.asked) == (16, 16)
 
 
-# --- sound -----------------------------------------------------------------------------------------------------------------
+# --- sound -----------------------------------------------------------------------------------------------------------
 
 
 def voices(node):
@@ -473,7 +472,7 @@ def test_pan_keeps_the_power(pan, gain):
     assert (right, left) == pytest.approx(pan_gains(gain, -pan))
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------------
+# --- colours ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -507,7 +506,7 @@ def test_halves_go_up(value, rounded):
     assert round_half_up(value) == rounded
 
 
-# --- any tree --------------------------------------------------------------------------------------------------------------
+# --- any tree --------------------------------------------------------------------------------------------------------
 
 
 def all_sizes(tree, opaque=True):
@@ -607,21 +606,21 @@ def test_no_gain_exceeds_the_product_of_its_path(tree):
         assert max(pan_gains(voice.gain, voice.pan)) <= linear * math.sqrt(2) * (1 + 1e-9)
 
 
-# --- against painting node by node -------------------------------------------------------------------------------------
+# --- against painting node by node -----------------------------------------------------------------------------------
 #
-# One channel, in fractions: a target is {(x, y): (value · coverage, coverage)}. Both painters know what a leaf looks
+# One channel, in floats: a target is {(x, y): (value · coverage, coverage)}. Both painters know what a leaf looks
 # like; the naive one walks the tree and knows no plan, the other one carries a plan out and knows no tree.
 
 GRID_SIZES = {
     Picture("opaque"): PictureSize(*GRID_PICTURE),
     Picture("seen through"): PictureSize(*GRID_PICTURE, opaque=False),
 }
-NOTHING = (Fraction(0), Fraction(0))
+NOTHING = (0.0, 0.0)
 
 
 def pixel(name, x, y):
     """(value, alpha) of a picture of GRID_PICTURE at a pixel of its own; every one has another value."""
-    return Fraction(x + y * 7, 40), Fraction(1) if name == "opaque" else Fraction((x + y) % 3, 2)
+    return (x + y * 7) / 40, 1.0 if name == "opaque" else (x + y) % 3 / 2
 
 
 def blended(target, at, value, alpha):
@@ -639,16 +638,16 @@ def paint_tree(node, target):
         if own is not target:
             for at, (value, coverage) in own.items():
                 below, beneath = target.get(at, NOTHING)
-                rest = 1 - coverage * Fraction(node.opacity)
+                rest = 1 - coverage * node.opacity
                 target[at] = (
-                    value * Fraction(node.opacity) + below * rest,
-                    coverage * Fraction(node.opacity) + beneath * rest,
+                    value * node.opacity + below * rest,
+                    coverage * node.opacity + beneath * rest,
                 )
         return
     for x in range(GRID.width):
         for y in range(GRID.height):
             value, alpha = colour_at(node, x, y) if isinstance(node, SolidColorNode) else picture_at(node, x, y)
-            blended(target, (x, y), value, alpha * Fraction(node.opacity))
+            blended(target, (x, y), value, alpha * node.opacity)
 
 
 def colour_at(node, x, y):
@@ -656,7 +655,7 @@ def colour_at(node, x, y):
     width = GRID.width if node.dest_width is None else node.dest_width
     height = GRID.height if node.dest_height is None else node.dest_height
     inside = left <= x < left + width and top <= y < top + height
-    return (Fraction(yuv_of(node.red, node.green, node.blue)[0], 255), Fraction(node.alpha)) if inside else NOTHING
+    return (yuv_of(node.red, node.green, node.blue)[0] / 255, node.alpha) if inside else NOTHING
 
 
 def picture_at(node, x, y):
@@ -670,7 +669,7 @@ def picture_at(node, x, y):
         length = limit - begin if length is None else length
         if not dest <= at < dest + abs(span):
             return NOTHING
-        share = (at - dest + Fraction(1, 2)) / abs(span)
+        share = (at - dest + 0.5) / abs(span)
         place.append(math.floor(begin + length * (1 - share if span < 0 else share)))
         if place[-1] >= limit:
             return NOTHING
@@ -692,17 +691,17 @@ def paint_plan(plan):
 
 
 def paint_layer(layer, x, y, target, targets):
-    alpha = Fraction(layer.alpha, 255)
+    alpha = layer.alpha / 255
     if layer.colour is not None:
-        blended(target, (x, y), Fraction(layer.colour[0], 255), alpha)
+        blended(target, (x, y), layer.colour[0] / 255, alpha)
         return
     place = []
     for at, dest, span, begin, length, mirrored in (
         (x, layer.dest.x, layer.dest.width, layer.crop.x, layer.crop.width, layer.mirror_x),
         (y, layer.dest.y, layer.dest.height, layer.crop.y, layer.crop.height, layer.mirror_y),
     ):
-        share = (at - dest + Fraction(1, 2)) / span
-        place.append(math.floor(Fraction(begin) + Fraction(length) * (1 - share if mirrored else share)))
+        share = (at - dest + 0.5) / span
+        place.append(math.floor(begin + length * (1 - share if mirrored else share)))
     if layer.group is not None:
         value, coverage = targets[layer.group].get(tuple(place), NOTHING)
         below, beneath = target.get((x, y), NOTHING)
@@ -719,7 +718,7 @@ def test_plan_paints_what_its_tree_says(tree):
     wanted, painted = {}, paint_plan(compile(tree, GRID, GRID_SIZES))
     paint_tree(tree.root_video_node, wanted)
     nodes = sum(1 for _ in walk(tree))
-    rounding = Fraction(nodes, 510)  # each alpha is rounded to 1/255
+    rounding = nodes / 510 + 1e-9  # each alpha is rounded to 1/255
     for x in range(GRID.width):
         for y in range(GRID.height):
             value, coverage = wanted.get((x, y), NOTHING)

@@ -78,7 +78,7 @@ def decoded_sound(path):
 @pytest.mark.parametrize("suffix", FILMS)
 async def test_a_film_has_every_picture_at_its_time(tmp_path, suffix, fps):
     mixer = MixerSpec(raster=Raster(64, 36), fps=fps)
-    path = await write(tmp_path / f"film{suffix}", 40, mixer, preset="superfast")
+    path = await write(tmp_path / f"film{suffix}", 40, mixer, preset="ultrafast")
     assert numbers(path) == list(range(1, 41))
     grid = Fraction(1, 1000) if suffix in (".mkv", ".webm") else Fraction(0)  # Matroska counts milliseconds
     with av.open(str(path)) as film:
@@ -392,11 +392,11 @@ def disk():
 async def test_a_disk_that_is_full_sooner_or_later(tmp_path, disk, suffix, limit):
     """At the first byte, in the middle, or when all but the last ten bytes have found room."""
     path = tmp_path / f"film{suffix}"
-    size = (await write(path, 90)).stat().st_size
+    size = (await write(path, 40, preset="ultrafast")).stat().st_size
     path.unlink()
     disk(limit % size)
     with pytest.raises(SinkError) as caught:
-        await write(path, 90)
+        await write(path, 40, preset="ultrafast")
     disk(resource.RLIM_INFINITY)
     assert str(caught.value).endswith('": file too large')
     assert names(tmp_path) == []

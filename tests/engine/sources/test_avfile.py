@@ -1,6 +1,7 @@
 """MediaFile: every codec and container gives the right frames at the right times, and damage gives one sentence."""
 
 import contextlib
+import os
 import socket
 import threading
 from fractions import Fraction
@@ -245,7 +246,7 @@ def test_steps_are_bounded_and_the_unwanted_kind_is_not_decoded(media):
     source.seek(Fraction(0))
     only_sound = source.step(pictures=None, sounds=True, start=Fraction(0))
     assert only_sound.pictures == []
-    assert 12_000 <= sum(len(block) for _, block in only_sound.sounds) < 14_100
+    assert 48_000 <= sum(len(block) for _, block in only_sound.sounds) < 50_100
     source.close()
 
 
@@ -335,6 +336,17 @@ def sane(path):
         assert 'source "cam": breaks off at ' in str(found.error)
 
 
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001])
+def test_rate_beyond_belief_does_not_fill_the_memory(tmp_path, rate):
+    path = encode(tmp_path / "a.wav", None, Audio("pcm_s16le"))
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    found = everything(path)
+    assert found.blocks == []
+    assert found.corrupt > 0
+
+
 def test_demuxer_that_breaks_gives_all_good_frames_first_and_names_the_time(tmp_path):
     path = encode(tmp_path / "a.mkv", H264, Audio("flac"))
     source = opened(path)
@@ -363,7 +375,7 @@ def test_demuxer_that_breaks_gives_all_good_frames_first_and_names_the_time(tmp_
         (lambda path: path.mkdir(), SourceUnavailable, "is a directory"),
         (lambda path: path.write_bytes(b""), SourceMalformed, "the file is empty"),
         (lambda path: path.write_text("this is no film\n" * 64), SourceMalformed, "not media that can be read"),
-        (lambda path: __import__("os").mkfifo(path), SourceUnsupported, "not a file"),
+        (os.mkfifo, SourceUnsupported, "not a file"),
         (lambda path: path.symlink_to(path), SourceUnavailable, "too many levels of symbolic links"),
     ],
 )
@@ -525,6 +537,20 @@ def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
     again = drained(source, start=Fraction(3))
     source.close()
     assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv", "mkv"])
+def test_seek_is_no_jump_of_time_and_opens_nothing_again(tmp_path, suffix):
+    source = opened(encode(tmp_path / f"a.{suffix}", H264, Audio(), seconds=8))
+    container = source._container
+    whole = drained(source)
+    for t in (Fraction(7), Fraction(3), Fraction(9, 2), Fraction(5, 2)):
+        source.seek(t)
+        again = drained(source, start=t)
+        assert numbered(again) == numbered(whole)[-len(again.pictures) :]
+        assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in whole.pictures if stop > t]
+    assert source._container is container
+    source.close()
 
 
 def test_clock_of_33_bits_that_wraps_is_no_jump(tmp_path):
