@@ -61,6 +61,7 @@ class PictureConverter:
         self._aspect = aspect
         self._tags = tags
         self._reformatter = VideoReformatter()
+        self._seen: tuple[int, Orientation] | None = None  # rotation, and what its display matrix says
 
     def convert(self, frame: av.VideoFrame, orientation: Orientation | None = None) -> VideoFrame:
         """The frame as the engine wants it: upright, square pixels, 4:2:0, BT.709 limited. Shares memory if it can.
@@ -85,8 +86,16 @@ class PictureConverter:
                 threads=1,
             )
         planes = [_view(frame, n) for n in range(4 if see_through else 3)]
-        turn = orientation_of(frame) if orientation is None else orientation
+        turn = self._orientation(frame) if orientation is None else orientation
         return VideoFrame(*planes) if turn == UPRIGHT else VideoFrame(*(_turned(plane, turn) for plane in planes))
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Looks at the matrix only when the angle changes: PyAV ties a frame and its side data into a reference cycle,
+        and memory would grow by every picture until the next garbage collection."""
+        angle = frame.rotation
+        if self._seen is None or self._seen[0] != angle:
+            self._seen = angle, orientation_of(frame)
+        return self._seen[1]
 
 
 def tags_of(frame: av.VideoFrame, container: tuple[int, int] = (2, 0)) -> tuple[Colorspace, ColorRange]:

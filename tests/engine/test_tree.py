@@ -226,7 +226,11 @@ def test_unknown_fit_is_refused():
     [
         (group(COLOUR, {"node": "X"}), "invalid value 'X'", "$.rootVideoNode.nodes[1].node"),
         (group(VOICE), "invalid value 'AudioSourceNode'", "$.rootVideoNode.nodes[0].node"),
-        (sound_sum({"node": "SumNode", "nodes": [{"node": "X"}]}), "invalid value 'X'", "$.rootAudioNode.nodes[0].nodes[0].node"),
+        (
+            sound_sum({"node": "SumNode", "nodes": [{"node": "X"}]}),
+            "invalid value 'X'",
+            "$.rootAudioNode.nodes[0].nodes[0].node",
+        ),
         ({"rootVideoNode": {"node": "SumNode"}}, "invalid value 'SumNode'", "$.rootVideoNode.node"),
         ({"rootVideoNode": {"node": 5}}, "expected a string, got a number", "$.rootVideoNode.node"),
         ({"rootVideoNode": {}}, "object missing required field `node`", "$.rootVideoNode"),

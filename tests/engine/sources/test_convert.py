@@ -1,5 +1,6 @@
 """Converters: every matrix, range and format becomes BT.709 limited; native pictures are not copied; sound is whole."""
 
+import gc
 from dataclasses import replace
 from fractions import Fraction
 
@@ -19,7 +20,7 @@ from engine.sources.convert import (
     orientation_of,
 )
 from engine.spec import AudioFormat
-from tests.media import COLOUR, Video, colour_yuv, encode, number_part, plane, read_number
+from tests.media import COLOUR, Media, Video, colour_yuv, encode, number_part, plane, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
 MATRIX_CODES = {"bt601": 6, "bt709": 1}
@@ -274,3 +275,20 @@ def test_layout_that_changes_in_mid_stream_makes_no_click(layouts, rate):
     assert step[200:-200].max() <= 7 * step.mean()
     level = np.abs(tone[200:-200])
     assert level.max() < 0.53
+
+
+def test_no_picture_waits_for_the_garbage_collection(media: Media) -> None:
+    """A reference cycle through a decoder's frame would keep 3 MB a picture until some later collection."""
+    converter = PictureConverter()
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(media.path("plain"))) as container:
+            for frame in container.decode(video=0):
+                converter.convert(frame)
+        del frame
+        assert (
+            sum(isinstance(each, av.VideoFrame) for each in gc.get_objects()) <= 1
+        )  # the first, whose matrix was read
+    finally:
+        gc.enable()
