@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from enum import Enum
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import trio
 
 from engine.timebase import tick_time
+
+STRIDE: Final = 16  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
 
 
 class Tick(NamedTuple):
@@ -69,13 +71,17 @@ class _Ticks:
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """What distinguishes a live mixer from an offline one, and nothing else does."""
+    """What distinguishes a live mixer from an offline one, and nothing else does.
+
+    stride  how many ticks may be mixed in one go where only sound is mixed.
+    """
 
     clock: Clock
     missing: Missing
     full: Full
+    stride: int
 
     @classmethod
     def offline(cls) -> Pace:
         """Next tick at once; wait for every frame; wait for every sink."""
-        return cls(VirtualClock(), Missing.WAIT, Full.WAIT)
+        return cls(VirtualClock(), Missing.WAIT, Full.WAIT, stride=STRIDE)

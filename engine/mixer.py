@@ -21,7 +21,7 @@ from engine.plan import Picture, PictureSize, Plan, Voice
 from engine.program import Program
 from engine.sources.reader import Reader
 from engine.spec import MixerSpec
-from engine.timebase import first_sample, sample_at
+from engine.timebase import first_sample, sample_at, tick_time
 from engine.tree import RenderTree
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 class Sink(Protocol):
     """Eats a mix, tick by tick."""
 
-    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame) -> None:
-        """Takes the n-th picture and its sound; waits while it is full. Raises SinkError."""
+    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int) -> None:
+        """Takes the picture of ticks [n, n + span) and their sound; waits while it is full. Raises SinkError."""
 
 
 class Readers(Protocol):
@@ -55,6 +55,7 @@ class _Media(NamedTuple):
     frames: dict[Picture, VideoFrame]
     heard: list[Heard]
     samples: int
+    span: int  # ticks
 
 
 class Mixer:
@@ -99,27 +100,40 @@ class Mixer:
         async for tick in self._pace.clock.ticks(self._spec.fps):
             if ticks is not None and tick.n >= ticks:
                 return
+            if tick.n < self.ticks_done:
+                continue
             t = self._start + tick.time
             tree = self._program.tree_at(t)
             if tree is not self._tree:
                 await self._readers.prepare(tree)
                 self._tree, self._plan = tree, None
                 self._named = tuple(planner.pictures_named(tree))
-            media = await self._gather(tree, tick, t)
+            media = await self._gather(tree, tick, ticks)
             if ticks is None and self._all_over(t):
                 return
             picture, sound = await trio.to_thread.run_sync(self._compose, media)
-            await self._sink.put(tick.n, picture, sound)
-            self.ticks_done = tick.n + 1
+            await self._sink.put(tick.n, picture, sound, media.span)
+            self.ticks_done = tick.n + media.span
+
+    def _span(self, tree: RenderTree, tick: Tick, ticks: int | None) -> int:
+        """How many ticks are mixed in one go: several while there is only sound to mix and the tree stays the same."""
+        span = 1
+        most = self._pace.stride if not self._named else 1
+        while span < most and (ticks is None or tick.n + span < ticks) and self._tree_at(tick.n + span) is tree:
+            span += 1
+        return span
+
+    def _tree_at(self, n: int) -> RenderTree:
+        return self._program.tree_at(self._start + tick_time(n, self._spec.fps))
 
     def _compose(self, media: _Media) -> tuple[VideoFrame, AudioFrame]:
         picture = self._compositor.paint(media.plan, media.frames)
         return picture, self._compositor.sum(media.heard, media.samples)
 
-    async def _gather(self, tree: RenderTree, tick: Tick, t: Fraction) -> _Media:
+    async def _gather(self, tree: RenderTree, tick: Tick, ticks: int | None) -> _Media:
         """Frames and sound of a tick. A picture that came, went, or has another size changes the plan: again."""
-        rate, fps = self._spec.audio.rate, self._spec.fps
-        first, stop = (sample_at(self._start, rate) + first_sample(n, rate=rate, fps=fps) for n in (tick.n, tick.n + 1))
+        t, span = self._start + tick.time, self._span(tree, tick, ticks)
+        first, stop = self._first_sample(tick.n), self._first_sample(tick.n + span)
         while True:
             plan = self._compiled(tree)
             watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
@@ -130,13 +144,19 @@ class Mixer:
                 break
             self._sizes |= changed
             self._plan = None
+        if ticks is None and span > 1 and self._all_over(t + tick_time(span - 1, self._spec.fps)):
+            span, stop = 1, self._first_sample(tick.n + 1)  # the end is within: tick by tick up to it
         heard = []
         for voice in plan.voices:
             reader = self._readers.reader(voice.name, None)
             if reader is not None:
                 heard.append((voice, reader))
         taken = {reader: reader.take(first, stop) for _, reader in heard}
-        return _Media(plan, frames, [Heard(voice, taken[reader]) for voice, reader in heard], stop - first)
+        return _Media(plan, frames, [Heard(voice, taken[reader]) for voice, reader in heard], stop - first, span)
+
+    def _first_sample(self, n: int) -> int:
+        rate = self._spec.audio.rate
+        return sample_at(self._start, rate) + first_sample(n, rate=rate, fps=self._spec.fps)
 
     def _compiled(self, tree: RenderTree) -> Plan:
         """The plan for what is there: as last seen, or what a source says of itself where nothing was seen yet."""

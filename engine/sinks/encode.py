@@ -66,12 +66,13 @@ class Encoder:
             stream.codec_context.bit_rate = spec.audio_bit_rate
         return stream  # type: ignore[no-any-return]
 
-    def encode(self, n: int, picture: VideoFrame, sound: AudioFrame) -> None:
-        """Picture n, and the sound that follows the last sound. Raises av.error.FFmpegError."""
+    def encode(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
+        """Pictures [n, n + span), all the same, and the sound that follows the last. Raises av.error.FFmpegError."""
         if self._video is not None:
-            frame = picture_frame(picture)
-            frame.pts, frame.time_base = n, 1 / self._mixer.fps
-            self._container.mux(self._video.encode(frame))
+            for pts in range(n, n + span):
+                frame = picture_frame(picture)
+                frame.pts, frame.time_base = pts, 1 / self._mixer.fps
+                self._container.mux(self._video.encode(frame))
         if self._audio is not None and len(sound):
             block = av.AudioFrame.from_ndarray(sound.samples, "fltp", "mono" if sound.channels == 1 else "stereo")
             block.sample_rate = self._mixer.audio.rate

@@ -51,7 +51,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice that
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
-Item = tuple[int, VideoFrame, AudioFrame]
+Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
 
 
 class Writing(Protocol):
@@ -85,10 +85,10 @@ class FileSink:
         self._send, self._receive = trio.open_memory_channel[Item](QUEUE)
         self._error: SinkError | None = None
 
-    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame) -> None:
-        """Hands a tick over. Raises SinkError."""
+    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
+        """Hands the picture of ticks [n, n + span) and their sound over. Raises SinkError."""
         try:
-            await self._send.send((n, picture, sound))
+            await self._send.send((n, picture, sound, span))
         except trio.BrokenResourceError:
             if self._error is None:
                 raise  # `run` was cancelled or has a bug: its nursery knows
@@ -230,8 +230,8 @@ class _Film:
 
     def write(self, items: list[Item]) -> None:
         try:
-            for n, picture, sound in items:
-                self._encoder.encode(n, picture, sound)
+            for n, picture, sound, span in items:
+                self._encoder.encode(n, picture, sound, span)
         except _ERRORS as err:
             raise self._partial.error(err) from err
 

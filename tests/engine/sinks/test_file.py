@@ -254,7 +254,7 @@ class Breaking:
         self.at, self.discarded = at, 0
 
     def write(self, items):
-        if any(n == self.at for n, _, _ in items):
+        if any(n == self.at for n, *_ in items):
             raise SinkUnavailable("full")
 
     def finish(self):
