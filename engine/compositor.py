@@ -89,8 +89,7 @@ class Compositor:
         buffer = self._pool.take().reshape(height * 3 // 2, width)
         y, u, v = i420_views(buffer, width, height)
         layers = [self._layer(layer, frames, groups) for layer in plan.layers]
-        first = plan.layers[0]
-        if not (first.opaque and first.dest.covers(plan.passes[-1].bounds)):
+        if not plan.full:
             layers.insert(0, kernel.Layer(_BLACK, (0, 0, width, height)))
         kernel.composite(y, u, v, layers, threads=self._threads)
         return VideoFrame(y, u, v, buffer=buffer)

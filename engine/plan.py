@@ -15,7 +15,7 @@ Theory of operation
 * Rectangles: destination numbers are rounded half up to whole pixels, each for itself. A source rectangle that reaches
   beyond its picture is cut at the picture's edge, and the destination shrinks by the same share, on the mirrored side
   when mirrored. 0 wide or high, fully off the canvas, opacity 0, less than 1/65536 pixel of a picture: gone.
-* Last, back to front, a layer is dropped when a later opaque one covers its visible part wholly. What only dropped
+* Last, back to front, a layer is dropped when later opaque ones cover its visible part wholly. What only dropped
   layers show is not even decoded.
 * Sound: gains in dB add up along the path and become linear; -100 dB and below is silence, and is gone.
 """
@@ -23,7 +23,7 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -40,6 +40,7 @@ from engine.tree import (
     VideoSourceNode,
 )
 
+MAX_PIECES: Final = 64  # a layer covered in more pieces than this counts as visible: looking on would cost more
 MUTE_DB: Final = -100.0
 FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
 
@@ -143,11 +144,15 @@ class Voice(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What one frame needs. The last pass is the picture; earlier ones are groups painted off screen."""
+    """What one frame needs. The last pass is the picture; earlier ones are groups painted off screen.
+
+    full  whether opaque layers hide the whole canvas, so that nothing needs to be painted under them.
+    """
 
     passes: tuple[Pass, ...]
     voices: tuple[Voice, ...]
     pictures: frozenset[Picture]
+    full: bool
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -172,7 +177,8 @@ def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A0
     passes = _used(compiler.passes)
     pictures = frozenset(layer.picture for each in passes for layer in each.layers if layer.picture is not None)
     voices = tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
-    return Plan(passes, voices, pictures)
+    full = _hidden(canvas, [layer.dest.clipped(canvas) for layer in passes[-1].layers if layer.opaque])
+    return Plan(passes, voices, pictures, full)
 
 
 def pictures_named(tree: RenderTree) -> list[Picture]:
@@ -413,17 +419,42 @@ def _moved(layer: Layer, dx: int, dy: int) -> Layer:
 
 
 def _uncovered(layers: list[Layer], canvas: Rect) -> tuple[Layer, ...]:
-    """The layers without those that a later opaque one covers wholly."""
+    """The layers without those that later opaque ones cover wholly, one alone or several together."""
     kept: list[Layer] = []
     covers: list[Rect] = []
     for layer in reversed(layers):
         visible = layer.dest.clipped(canvas)
-        if any(cover.covers(visible) for cover in covers):
+        if _hidden(visible, covers):
             continue
         kept.append(layer)
         if layer.opaque:
             covers.append(visible)
     return tuple(reversed(kept))
+
+
+def _hidden(rect: Rect, covers: Iterable[Rect]) -> bool:
+    """Whether no pixel of `rect` is outside all of `covers`."""
+    left = [rect]
+    for cover in covers:
+        left = [piece for each in left for piece in _without(each, cover)]
+        if not left or len(left) > MAX_PIECES:
+            break
+    return not left
+
+
+def _without(rect: Rect, cover: Rect) -> list[Rect]:
+    """What is left of `rect` outside `cover`: the parts above, below, left and right of it."""
+    cut = cover.clipped(rect)
+    if cut.empty:
+        return [rect]
+    right, bottom = rect.x + rect.width, rect.y + rect.height
+    parts = (
+        Rect(rect.x, rect.y, rect.width, cut.y - rect.y),
+        Rect(rect.x, cut.y + cut.height, rect.width, bottom - cut.y - cut.height),
+        Rect(rect.x, cut.y, cut.x - rect.x, cut.height),
+        Rect(cut.x + cut.width, cut.y, right - cut.x - cut.width, cut.height),
+    )
+    return [part for part in parts if not part.empty]
 
 
 def _used(passes: list[Pass]) -> tuple[Pass, ...]:

@@ -150,25 +150,36 @@ def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
         raise SinkRejected(sentence, where=path)
 
 
-def open_sink(path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter) -> FileSink:
+class NullSink:
+    """Takes a mix and makes nothing of it; `run` ends after `end`."""
+
+    def __init__(self) -> None:
+        self._ended = trio.Event()
+
+    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
+        """Lets the tick go."""
+        await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        """No more ticks will come."""
+        self._ended.set()
+
+    async def run(self) -> None:
+        """Waits for `end`."""
+        await self._ended.wait()
+
+
+def open_sink(
+    path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter
+) -> FileSink | NullSink:
     """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
     check_output(path, mixer, encoder)
     if path == NULL:
-        return FileSink(_Nothing(), limiter=limiter)
+        return NullSink()
     suffix = Path(path).suffix.lower()
     if suffix in STILLS:
         return FileSink(_Still(path, STILLS[suffix]), limiter=limiter)
     return FileSink(_Film(path, FORMATS[suffix], mixer, encoder), limiter=limiter)
-
-
-class _Nothing:
-    def write(self, items: list[Item]) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    keep = discard = finish
 
 
 class _Partial:

@@ -272,6 +272,31 @@ def test_layer_under_one_later_opaque_layer_is_gone(above, covered):
     assert (Picture("under") in plan.pictures) is not covered
 
 
+QUARTERS = [(x, y, 640, 360) for y in (0, 360) for x in (0, 640)]
+
+
+@pytest.mark.parametrize(
+    ("above", "covered"),
+    [
+        (QUARTERS, True),
+        (QUARTERS[:3], False),
+        ([*QUARTERS[:3], (640, 360, 640, 359)], False),  # one row is free
+        ([(0, 0, 700, 720), (600, 0, 700, 720)], True),  # they overlap
+        ([(-50, -50, 700, 900), (650, 0, 630, 300), (650, 300, 700, 420)], True),
+    ],
+)
+def test_layer_under_several_opaque_ones_that_cover_it_together_is_gone(above, covered):
+    plan = planned(source("under"), *(source("a", rect) for rect in above), sizes=SIZES | {Picture("under"): SIZES[A]})
+    assert (Picture("under") in plan.pictures) is not covered
+    assert plan.full is True  # hidden by those above, or by the one below them
+
+
+def test_canvas_is_full_when_opaque_layers_leave_no_pixel_of_it():
+    assert planned(*(source("a", rect) for rect in QUARTERS)).full
+    assert not planned(*(source("a", rect) for rect in QUARTERS[:3])).full
+    assert not planned(*(source("a", rect, opacity=0.5) for rect in QUARTERS)).full
+
+
 def test_only_the_visible_part_must_be_covered():
     sizes = {Picture(name): PictureSize(8, 8) for name in "ab"}
     assert names(planned(source("a", (-50, -50, 60, 60)), source("b", (0, 0, 10, 10)), sizes=sizes)) == ["b"]
@@ -284,7 +309,7 @@ def test_later_layer_covers_earlier_ones_only():
 
 
 def test_empty_tree_is_one_empty_pass():
-    assert compile(RenderTree(), HD, {}) == Plan((Pass(CANVAS, ()),), (), frozenset())
+    assert compile(RenderTree(), HD, {}) == Plan((Pass(CANVAS, ()),), (), frozenset(), full=False)
 
 
 def test_pictures_named_are_all_in_painting_order_seen_or_not():
