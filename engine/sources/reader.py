@@ -72,7 +72,7 @@ class Reader:
         self._sound_ahead = int(SOUND_AHEAD * rate)
         self._sound_jump = int(JUMP * rate)
         self._ahead = ahead
-        self._a_step = min(ahead, FRAMES_A_STEP)
+        self._most_a_step = min(ahead, FRAMES_A_STEP)
         self._limiter = limiter
         # owned by run()
         self._frames: FrameQueue[VideoFrame] = FrameQueue()
@@ -80,6 +80,7 @@ class Reader:
         self._error: EngineError | None = None
         self._no_more_pictures = self._no_more_sounds = False  # to decode from here on
         self._gone = False
+        self._a_step = 1  # pictures; grows from one, so that the first one is there soon
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
@@ -101,6 +102,7 @@ class Reader:
                     continue
                 step = partial(self.steps.step, pictures=pictures, sounds=sounds, start=self._at)
                 self._take_in(await self._in_thread(step))
+                self._a_step = min(self._a_step * 2, self._most_a_step) if pictures else self._a_step
                 self._news.unpark_all()
         except EngineError as err:
             self._error, self._gone = err, True
@@ -146,6 +148,7 @@ class Reader:
                 self._samples.end()
 
     async def _seek(self, t: Fraction) -> None:
+        self._a_step = 1
         self._frames.clear()
         self._samples.clear(self._heard)
         self._no_more_pictures = self._no_more_sounds = False
