@@ -85,10 +85,6 @@ class Rect(msgspec.Struct, frozen=True):
         """The first row beyond."""
         return self.y + self.height
 
-    def covers(self, other: Rect) -> bool:
-        """Whether no pixel of `other`, which has some, is outside."""
-        return self.x <= other.x and self.y <= other.y and self.right >= other.right and self.bottom >= other.bottom
-
     def overlaps(self, other: Rect) -> bool:
         """Whether they have a pixel in common; each has some."""
         return self.x < other.right and other.x < self.right and self.y < other.bottom and other.y < self.bottom
@@ -435,7 +431,7 @@ def _uncovered(layers: list[Layer], canvas: Rect) -> tuple[Layer, ...]:
 def _hidden(rect: Rect, covers: Iterable[Rect]) -> bool:
     """Whether no pixel of `rect` is outside all of `covers`."""
     left = [rect]
-    for cover in covers:
+    for cover in (each for each in covers if each.overlaps(rect)):
         left = [piece for each in left for piece in _without(each, cover)]
         if not left or len(left) > MAX_PIECES:
             break
@@ -444,15 +440,14 @@ def _hidden(rect: Rect, covers: Iterable[Rect]) -> bool:
 
 def _without(rect: Rect, cover: Rect) -> list[Rect]:
     """What is left of `rect` outside `cover`: the parts above, below, left and right of it."""
-    cut = cover.clipped(rect)
-    if cut.empty:
+    if not cover.overlaps(rect):
         return [rect]
-    right, bottom = rect.x + rect.width, rect.y + rect.height
+    cut = cover.clipped(rect)
     parts = (
         Rect(rect.x, rect.y, rect.width, cut.y - rect.y),
-        Rect(rect.x, cut.y + cut.height, rect.width, bottom - cut.y - cut.height),
+        Rect(rect.x, cut.bottom, rect.width, rect.bottom - cut.bottom),
         Rect(rect.x, cut.y, cut.x - rect.x, cut.height),
-        Rect(cut.x + cut.width, cut.y, right - cut.x - cut.width, cut.height),
+        Rect(cut.right, cut.y, rect.right - cut.right, cut.height),
     )
     return [part for part in parts if not part.empty]
 

@@ -112,7 +112,7 @@ def grid_leaves(draw: st.DrawFn, opacities: Strategy[float]) -> VideoNode:
         rectangle = {"dest_x": across, "dest_y": down, "dest_width": width, "dest_height": height}
         grey = draw(st.sampled_from((0.0, 0.5, 1.0)))
         colour = {"red": grey, "green": grey, "blue": grey, "alpha": draw(st.sampled_from((1.0, 1.0, 0.5)))}
-        return SolidColorNode(opacity=opacity, **(rectangle if draw(st.booleans()) else {}), **colour)
+        return SolidColorNode(opacity=opacity, **(rectangle if draw(st.integers(0, 3)) else {}), **colour)
     axes = {
         **draw(grid_axes("x width", GRID_PICTURE[0], GRID.width)),
         **draw(grid_axes("y height", GRID_PICTURE[1], GRID.height)),
@@ -123,14 +123,13 @@ def grid_leaves(draw: st.DrawFn, opacities: Strategy[float]) -> VideoNode:
 
 def grid_trees() -> Strategy[RenderTree]:
     """Trees for a canvas of GRID: groups and leaves of several opacities over one another."""
-    opacities = st.sampled_from((1, 1, 1, 0.5, 0.75, 0))
 
     def grouped(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
-        nodes = st.lists(children, min_size=1, max_size=4).map(tuple)
-        return st.builds(CompositorNode, opacity=opacities, nodes=nodes)
+        nodes = st.lists(children, min_size=2, max_size=4).map(tuple)
+        return st.builds(CompositorNode, opacity=st.sampled_from((0.5, 0.75, 1, 0)), nodes=nodes)
 
-    root = grouped(st.recursive(grid_leaves(opacities), grouped, max_leaves=6))
-    return st.builds(RenderTree, root_video_node=root)
+    leaves = grid_leaves(st.sampled_from((1, 1, 1, 0.5, 0)))
+    return st.builds(RenderTree, root_video_node=grouped(st.recursive(leaves, grouped, max_leaves=6)))
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from engine.timebase import sample_at, seconds
 
 MAX_WAITING_BYTES: Final = 256 << 20
 MAX_APART: Final = Fraction(20)  # files interleave by far less
+SOUND_TAIL: Final = Fraction(1, 4)  # sound this little longer than the picture is an encoder's padding
 PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 kHz are 1/4 s
 SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
@@ -146,14 +147,22 @@ class MediaFile:
 
     @property
     def duration(self) -> Fraction | None:
-        """The picture's duration, or the sound's where there is no picture; None when the container does not say."""
-        stream = self._video if self._video is not None else self._audio
-        if stream is not None and stream.duration is not None and stream.time_base is not None:
-            first = seconds(stream.start_time or 0, stream.time_base)
-            return max(Fraction(0), first + seconds(stream.duration, stream.time_base) - self._zero)
+        """The longer one of picture and sound, None when the container does not say."""
+        lengths = [self._length(stream) for stream in (self._video, self._audio) if stream is not None]
+        known = [length for length in lengths if length is not None]
+        if len(known) == 2 and 0 < known[1] - known[0] <= SOUND_TAIL:
+            return known[0]
+        if len(known) == len(lengths):
+            return max(known)
         if self._container.duration is not None and self._container.duration > 0:
             return Fraction(self._container.duration, av.time_base)
         return None
+
+    def _length(self, stream: av.stream.Stream) -> Fraction | None:
+        """When a stream ends, in media time."""
+        if stream.duration is None or stream.time_base is None:
+            return None
+        return max(Fraction(0), seconds((stream.start_time or 0) + stream.duration, stream.time_base) - self._zero)
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
         """Decodes on until `pictures` frames are there and, if sounds, a second of sound, or the end.
@@ -331,8 +340,18 @@ class MediaFile:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except _LOCAL_ERRORS as err:
             self._failure = err.with_traceback(None)
+        if self._failure is None and self._is_cut_off():
+            self._failure = EOFError("the file ends before its index does")
         self._at_end = True
         return None
+
+    def _is_cut_off(self) -> bool:
+        """Whether the container's index names bytes that the file does not have; libav calls that a plain end.
+
+        A file cut off that has no index in front (MPEG-TS, most FLV) looks like a shorter one, and is taken as such.
+        """
+        ends = [entry.pos + entry.size for stream in self._used for entry in stream.index_entries[-1:]]
+        return bool(ends) and 0 < self._container.size < max(ends)
 
     def _position(self) -> Fraction:
         reached = [track.reached for track in (self._picture, self._sound) if track is not None]

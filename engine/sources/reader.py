@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, Pick, Piece, SampleQueue
 from engine.plan import PictureSize
-from engine.sources.avfile import Batch
+from engine.sources.avfile import SOUND_TAIL, Batch
 
 JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
 FRAMES_A_STEP: Final = 4  # a hop to a thread costs 0.1-0.3 ms: several frames share one
@@ -205,18 +205,24 @@ class Reader:
         return self._samples.take(start, stop)
 
     def over(self, t: Fraction, *, picture: bool) -> bool:
-        """Whether nothing of it is left at media time t: no picture, or no sound where only its sound is used.
+        """Whether nothing of it is left at media time t; `picture`: whether its picture is shown anywhere.
 
-        Right at the time that was settled; of a kind that is not attended to only the container's word is known.
+        A little sound after the last picture, as encoders leave it, does not count. Right at the time that was settled;
+        of a kind that is not attended to only the container's word is known.
         """
         if self.steps.endless:
             return False
-        if picture and self.steps.picture_size is not None and self._looking:
-            stop = self._frames.last_stop
-            return self._frames.ended and (stop is None or stop <= t)
-        if self._listening and not (picture and self.steps.picture_size is not None):
-            return self._samples.ended and Fraction(self._samples.stop, self._rate) <= t
-        return self.steps.duration is None or self.steps.duration <= t
+        shown = picture and self.steps.picture_size is not None
+        if (shown and not self._looking) or not (shown or self._listening):
+            return self.steps.duration is None or self.steps.duration <= t
+        picture_stop = (self._frames.last_stop or Fraction(0)) if shown else None
+        if picture_stop is not None and not (self._frames.ended and picture_stop <= t):
+            return False
+        if not self._listening:
+            return True
+        sound_stop = Fraction(self._samples.stop, self._rate)
+        is_tail = picture_stop is not None and sound_stop <= picture_stop + SOUND_TAIL
+        return self._samples.ended and (is_tail or sound_stop <= t)
 
     def _wake(self) -> None:
         """Lets run() go on when there is something to do: most ticks find enough decoded."""

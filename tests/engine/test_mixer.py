@@ -554,3 +554,11 @@ async def test_a_sink_that_refuses_ends_the_mix():
     with pytest.RaisesGroup(SinkUnavailable):
         await bench.run(tree_of(whole("cam")))
     assert bench.mixer.ticks_done == 2
+
+
+@pytest.mark.parametrize(("seconds", "ticks"), [(3, 90), (Fraction(5, 4), 30), (Fraction(4, 3), 40)], ids=str)
+async def test_mix_lasts_as_long_as_the_sound_but_for_a_short_tail(seconds, ticks):
+    script = Script("cam", at_rate(30, 30), sound=range(int(seconds * RATE)))
+    bench = await Bench(script).run(tree_of(whole("cam"), sound=["cam"]))
+    assert bench.numbers[:30] == list(range(1, 31))
+    assert bench.numbers[30:] == [0] * (ticks - 30)

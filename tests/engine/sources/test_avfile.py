@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from fractions import Fraction
@@ -303,6 +304,13 @@ def test_damaged_file_gives_what_is_whole_and_goes_on(media, name):
     assert starts == sorted(starts)
     assert max(starts) < 2
     assert max(first for first, _ in found.blocks) < 2.1 * 48_000
+
+
+def test_file_cut_off_before_its_index_says_so_after_its_good_frames(media):
+    found = everything(media.path("truncated"))
+    assert found.error is not None
+    assert re.fullmatch(r'source "cam": breaks off at 1\.\d{3} s', str(found.error))
+    assert everything(media.path("plain")).error is None
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "avi"])
