@@ -48,6 +48,7 @@ MAX_APART: Final = Fraction(20)  # files interleave by far less
 SOUND_TAIL: Final = Fraction(1, 4)  # sound this little longer than the picture is an encoder's padding
 PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 kHz are 1/4 s
 SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
+ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "65536", "probesize": "65536"}
@@ -165,7 +166,7 @@ class MediaFile:
         return max(Fraction(0), seconds((stream.start_time or 0) + stream.duration, stream.time_base) - self._zero)
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
-        """Decodes on until `pictures` frames are there and, if sounds, a second of sound, or the end.
+        """Decodes on until `pictures` frames are there and, if sounds, a second of sound (four without pictures), or the end.
 
         0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are
         thrown away undecoded; a kind that is wanted again needs a seek.
@@ -177,11 +178,12 @@ class MediaFile:
             target, self._target = self._target, None
             self._go_to(target)
         batch = Batch([], [])
+        sound_a_step = self._wanted.rate * (ONLY_SOUND_A_STEP if pictures is None else SOUND_A_STEP)
         heard = 0
         for _ in range(_PACKETS_A_STEP):
             more = len(batch.pictures) < (pictures or 0)
             need_picture = more and self._picture is not None and not self._picture.ended
-            more = bool(sounds) and heard < self._wanted.rate * SOUND_A_STEP
+            more = bool(sounds) and heard < sound_a_step
             need_sound = more and self._sound is not None and not self._sound.ended
             if not need_picture and not need_sound:
                 break

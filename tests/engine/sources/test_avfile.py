@@ -238,8 +238,8 @@ def test_pcm_without_a_named_layout_is_read_to_the_sample(tmp_path, codec, layou
         assert np.abs(tone - wave).max() < (0.01 if codec == "pcm_u8" else 1e-4)
 
 
-def test_steps_are_bounded_and_the_unwanted_kind_is_not_decoded(media):
-    source = opened(media.path("plain"))
+def test_steps_are_bounded_and_the_unwanted_kind_is_not_decoded(tmp_path):
+    source = opened(encode(tmp_path / "a.mp4", H264, Audio(), seconds=6))
     first = source.step(pictures=4, sounds=None, start=Fraction(0))
     assert first.sounds == []
     assert 4 <= len(first.pictures) <= 6
@@ -247,7 +247,10 @@ def test_steps_are_bounded_and_the_unwanted_kind_is_not_decoded(media):
     source.seek(Fraction(0))
     only_sound = source.step(pictures=None, sounds=True, start=Fraction(0))
     assert only_sound.pictures == []
-    assert 48_000 <= sum(len(block) for _, block in only_sound.sounds) < 50_100
+    assert 4 * 48_000 <= sum(len(block) for _, block in only_sound.sounds) < 4 * 48_000 + 2_100
+    source.seek(Fraction(0))
+    both = source.step(pictures=1, sounds=True, start=Fraction(0))
+    assert 48_000 <= sum(len(block) for _, block in both.sounds) < 50_100
     source.close()
 
 
