@@ -93,7 +93,9 @@ class Morph(msgspec.Struct, frozen=True):
     easing: str = "easeInOut"
 
     def __post_init__(self) -> None:
-        """Raises ValueError: an unknown easing."""
+        """Raises ValueError: an unknown easing, or a negative duration."""
+        if self.duration < 0:
+            raise ValueError(f"duration {self.duration} s is negative")
         if self.easing not in EASINGS:
             raise ValueError(f'easing "{self.easing}" is not one of {", ".join(EASINGS)}')
 

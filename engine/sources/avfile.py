@@ -166,8 +166,9 @@ class MediaFile:
         return max(Fraction(0), seconds((stream.start_time or 0) + stream.duration, stream.time_base) - self._zero)
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
-        """Decodes on until `pictures` frames are there and, if sounds, a second of sound (four without pictures), or the end.
+        """Decodes on until `pictures` frames are there and, if sounds, a second of sound, or the end.
 
+        Four seconds of sound, where no picture is wanted.
         0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are
         thrown away undecoded; a kind that is wanted again needs a seek.
         start  media time; a picture that is over before it is decoded but neither converted nor returned.

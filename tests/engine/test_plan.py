@@ -291,6 +291,21 @@ def test_layer_under_several_opaque_ones_that_cover_it_together_is_gone(above, c
     assert plan.full is True  # hidden by those above, or by the one below them
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.integers(-3, 7)] * 2, *[st.integers(1, 9)] * 2), max_size=7), st.integers(1, 6))
+def test_layer_is_kept_just_when_a_pixel_of_it_is_free(rects, opaque_from):
+    sizes = {Picture(str(n)): PictureSize(8, 8, opaque=n >= opaque_from) for n in range(len(rects))}
+    plan = planned(*(source(str(n), rect) for n, rect in enumerate(rects)), raster=GRID, sizes=sizes)
+    canvas = {(x, y) for x in range(GRID.width) for y in range(GRID.height)}
+    wanted, hidden = [], set()
+    for n, (x, y, width, height) in reversed(list(enumerate(rects))):
+        pixels = canvas & {(i, j) for i in range(x, x + width) for j in range(y, y + height)}
+        wanted[:0] = [str(n)] if pixels - hidden else []
+        hidden |= pixels if n >= opaque_from else set()
+    assert names(plan) == wanted
+    assert plan.full is (hidden == canvas)
+
+
 def test_canvas_is_full_when_opaque_layers_leave_no_pixel_of_it():
     assert planned(*(source("a", rect) for rect in QUARTERS)).full
     assert not planned(*(source("a", rect) for rect in QUARTERS[:3])).full
