@@ -569,7 +569,7 @@ def kernel_takes(crop, width, height):
     return True
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=80)
 @given(trees(), st.sampled_from((HD, Raster(2, 2), Raster(64, 36), Raster(7680, 4320))))
 def test_every_layer_of_any_tree_can_be_painted(tree, raster):
     sizes = all_sizes(tree)
@@ -597,7 +597,7 @@ def test_every_layer_of_any_tree_can_be_painted(tree, raster):
     assert plan.pictures == {layer.picture for each in plan.passes for layer in each.layers} - {None}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(trees())
 def test_paint_order_is_the_order_of_the_tree(tree):
     numbered = _named_apart(tree)
@@ -758,7 +758,7 @@ def paint_layer(layer, x, y, target, targets):
         blended(target, (x, y), value, own * alpha)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(grid_trees())
 def test_plan_paints_what_its_tree_says(tree):
     wanted, painted = {}, paint_plan(compile(tree, GRID, GRID_SIZES))
@@ -773,7 +773,7 @@ def test_plan_paints_what_its_tree_says(tree):
             assert abs(covered - coverage) <= rounding, (x, y)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(grid_trees())
 def test_tree_twice_as_large_makes_a_plan_twice_as_large(tree):
     def doubled(rect):

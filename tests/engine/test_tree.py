@@ -463,7 +463,7 @@ def vendor_nodes():
 VIDEO, AUDIO = vendor_nodes()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.fixed_dictionaries({}, optional={"rootVideoNode": VIDEO, "rootAudioNode": AUDIO}))
 def test_vendors_tree_reads_back_exactly_as_it_was_put(document):
     put = json.dumps(document, sort_keys=True)

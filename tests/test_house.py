@@ -1,0 +1,182 @@
+"""The rules of the house that no compiler checks: who may import whom, what must have words, what a kernel comes with.
+
+Every failure names the file and the line.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PURE = (
+    *(f"engine.{name}" for name in ("errors", "timebase", "config", "spec", "tree", "program", "timeline", "plan")),
+    *(f"engine.{name}" for name in ("framequeue", "jobs", "rtmp", "fmp4")),
+    "api.moviemasher.mash",
+)
+IMPURE = {"av", "logging", "numpy", "os", "quart", "random", "socket", "subprocess", "threading", "time", "trio"}
+SEEN_BY_DOORS = {
+    "engine",
+    *(f"engine.{name}" for name in ("spec", "tree", "program", "timeline", "jobs", "errors", "config")),
+}
+EMPTY_JOBS = ("util", "helper", "manager", "handler", "service", "processor", "impl")  # empty with any word before them
+EMPTY_NAMES = {*EMPTY_JOBS, "common", "base", "data", "info"}
+PUBLIC_NAMES = {"api/moviemasher/data.py"}  # the dialect calls it so
+KERNELS = sorted((ROOT / "engine_ext").glob("*.pyx"))
+
+
+def modules(*folders: str) -> list[Path]:
+    """The Python files of some top-level folders."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def tree(path: Path) -> ast.Module:
+    """What a file says."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def place(path: Path, line: int = 1) -> str:
+    """`engine/plan.py:12`."""
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def dotted(path: Path) -> str:
+    """`engine/rtmp/__init__.py` → `engine.rtmp`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def contracts() -> dict[str, dict[str, list[str]]]:
+    """The contracts of pyproject.toml by their type; of two of one type, the last."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return {each["type"]: each for each in tomllib.load(file)["tool"]["importlinter"]["contracts"]}
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+def test_import_contracts_are_kept():
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    arguments = [sys.executable, "-c", command, "--no-cache", "--no-logo"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_pure_module_is_under_the_contract():
+    pure = {name for name in PURE if _path(name) is not None}
+    contract = contracts()["forbidden"]
+    assert set(contract["source_modules"]) == pure
+    assert set(contract["forbidden_modules"]) == IMPURE
+
+
+def _path(name: str) -> Path | None:
+    path = ROOT / name.replace(".", "/")
+    found = [each for each in (path.with_suffix(".py"), path / "__init__.py") if each.exists()]
+    return found[0] if found else None
+
+
+def test_every_module_has_its_layer():
+    layers = set(re.findall(r"[\w.]+", " ".join(contracts()["layers"]["layers"])))
+    names = {".".join(dotted(path).split(".")[:2]): path for path in modules("engine", "api")}
+    assert not [place(path) for name, path in names.items() if "." in name and name not in layers]
+
+
+def test_doors_see_only_the_fronts_of_the_engine():
+    wrong = []
+    for path in modules("api"):
+        allowed = SEEN_BY_DOORS | ({"engine.command"} if path.name == "__main__.py" else set())
+        for node in ast.walk(tree(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+                if node.module == "engine":  # a module of it, or a public name: those begin with a capital
+                    names = [f"engine.{alias.name}" if alias.name.islower() else "engine" for alias in node.names]
+            bad = [name for name in names if name.split(".")[0] == "engine" and name not in allowed]
+            wrong += [f"{place(path, node.lineno)}: imports {name}" for name in bad]
+    assert not wrong, "\n".join(wrong)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def undocumented(path: Path) -> Iterator[str]:
+    """The public module, classes and functions of a file that say nothing about themselves."""
+    body = tree(path)
+    if not ast.get_docstring(body):
+        yield f"{place(path)}: module"
+    yield from _undocumented(path, body)
+
+
+def _undocumented(path: Path, parent: ast.Module | ast.ClassDef) -> Iterator[str]:
+    for node in parent.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node):
+            yield f"{place(path, node.lineno)}: {node.name}"
+        if isinstance(node, ast.ClassDef):
+            yield from _undocumented(path, node)
+
+
+def test_every_public_name_has_a_docstring():
+    found = [line for path in modules("engine", "api") for line in undocumented(path)]
+    assert not found, "\n".join(found)
+
+
+def test_nothing_has_a_name_that_says_nothing():
+    found = []
+    for path in modules("engine", "engine_ext", "api", "bench", "tests"):
+        if path.stem.rstrip("s") in EMPTY_NAMES and str(path.relative_to(ROOT)) not in PUBLIC_NAMES:
+            found.append(f"{place(path)}: module {path.stem}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                name = node.name.strip("_").lower().rstrip("s")
+                if name in EMPTY_NAMES or name.endswith(EMPTY_JOBS):
+                    found.append(f"{place(path, node.lineno)}: class {node.name}")
+    assert not found, "\n".join(found)
+
+
+# --- habits ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_error_is_caught_and_forgotten_without_saying_why():
+    found = []
+    for path in modules("engine", "engine_ext", "api", "bench"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ExceptHandler):
+                silent = all(isinstance(each, ast.Pass) for each in node.body)
+                explained = re.search(r"pass  # \w", lines[node.body[-1].lineno - 1])
+                found += [place(path, node.lineno)] if node.type is None or (silent and not explained) else []
+    assert not found, "\n".join(found)
+
+
+# --- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_kernels():
+    assert KERNELS
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda path: path.stem)
+def test_kernel_comes_with_types_oracle_test_and_bench(kernel):
+    name = kernel.stem
+    oracles = {node.name for node in tree(ROOT / "tests/reference.py").body if isinstance(node, ast.FunctionDef)}
+    test = ROOT / f"tests/engine_ext/test_{name}.py"
+    missing = {
+        f"{name}.pyi": kernel.with_suffix(".pyi").exists(),
+        f"an oracle {name}() in tests/reference.py": name in oracles,
+        f"tests/engine_ext/test_{name}.py that uses reference.{name}": test.exists()
+        and f"reference.{name}" in test.read_text(encoding="utf-8"),
+        "a bench that imports it or names it in its docstring": any(_names(path, name) for path in modules("bench")),
+    }
+    assert all(missing.values()), f"{place(kernel)}: no " + ", no ".join(k for k, there in missing.items() if not there)
+
+
+def _names(path: Path, kernel: str) -> bool:
+    imported = re.search(rf"engine_ext(\.| import .*\b){kernel}\b", path.read_text(encoding="utf-8"))
+    return bool(imported or re.search(rf"\b{kernel}\b", ast.get_docstring(tree(path)) or ""))
