@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from engine.frame import AudioFrame, Plane, Samples, VideoFrame
@@ -50,6 +51,16 @@ _TURNS: Final = (  # by counter-clockwise quarter turns
 )
 
 
+class _Target(NamedTuple):
+    """What a kind of frame becomes; `tags` are its matrix and range, `native`: it is in the working format already."""
+
+    width: int
+    height: int
+    see_through: bool
+    tags: tuple[Colorspace, ColorRange]
+    native: bool
+
+
 class PictureConverter:
     """Decoded pictures of one source → VideoFrame; see-through formats keep their alpha, straight.
 
@@ -61,6 +72,7 @@ class PictureConverter:
         self._aspect = aspect
         self._tags = tags
         self._reformatter = VideoReformatter()
+        self._kind: tuple[tuple[str, int, int, int, int], _Target] | None = None  # of the last frame
         self._seen: tuple[int, Orientation] | None = None  # rotation, and what its display matrix says
 
     def convert(self, frame: av.VideoFrame, orientation: Orientation | None = None) -> VideoFrame:
@@ -68,26 +80,36 @@ class PictureConverter:
 
         orientation  None = what the frame says.
         """
-        width, height = displayed_size(frame.width, frame.height, self._aspect)
-        see_through = has_alpha(frame.format)
-        tags = tags_of(frame, self._tags)
-        native = frame.format.name in ("yuv420p", "yuva420p") and tags == (Colorspace.ITU709, ColorRange.MPEG)
-        if not native or (width, height) != (frame.width, frame.height) or _is_upside_down(frame):
+        kind = (frame.format.name, frame.width, frame.height, int(frame.colorspace), int(frame.color_range))
+        if self._kind is None or self._kind[0] != kind:
+            self._kind = kind, self._target(frame)
+        target = self._kind[1]
+        planes = frame.planes
+        if not target.native or any(plane.line_size < 0 for plane in planes):  # some raw formats store rows bottom up
             frame = self._reformatter.reformat(
                 frame,
-                width=width,
-                height=height,
-                format="yuva420p" if see_through else "yuv420p",
-                src_colorspace=tags[0],
+                width=target.width,
+                height=target.height,
+                format="yuva420p" if target.see_through else "yuv420p",
+                src_colorspace=target.tags[0],
                 dst_colorspace=Colorspace.ITU709,
-                src_color_range=tags[1],
+                src_color_range=target.tags[1],
                 dst_color_range=ColorRange.MPEG,
                 interpolation=_QUALITY,
                 threads=1,
             )
-        planes = [_view(frame, n) for n in range(4 if see_through else 3)]
+            planes = frame.planes
+        views = [_view(plane) for plane in planes[: 4 if target.see_through else 3]]
         turn = self._orientation(frame) if orientation is None else orientation
-        return VideoFrame(*planes) if turn == UPRIGHT else VideoFrame(*(_turned(plane, turn) for plane in planes))
+        return VideoFrame(*views) if turn == UPRIGHT else VideoFrame(*(_turned(view, turn) for view in views))
+
+    def _target(self, frame: av.VideoFrame) -> _Target:
+        """What frames like this one become; asked once a kind, not once a picture."""
+        width, height = displayed_size(frame.width, frame.height, self._aspect)
+        tags = tags_of(frame, self._tags)
+        native = frame.format.name in ("yuv420p", "yuva420p") and tags == (Colorspace.ITU709, ColorRange.MPEG)
+        native = native and (width, height) == (frame.width, frame.height)
+        return _Target(width, height, has_alpha(frame.format), tags, native)
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         """Looks at the matrix only when the angle changes: PyAV ties a frame and its side data into a reference cycle,
@@ -138,13 +160,7 @@ def has_alpha(pixel_format: av.VideoFormat) -> bool:
     return pixel_format.name == "pal8" or any(component.is_alpha for component in pixel_format.components)
 
 
-def _is_upside_down(frame: av.VideoFrame) -> bool:
-    """Whether rows are stored from the bottom to the top, as some raw formats have them."""
-    return any(plane.line_size < 0 for plane in frame.planes)
-
-
-def _view(frame: av.VideoFrame, n: int) -> Plane:
-    plane = frame.planes[n]
+def _view(plane: VideoPlane) -> Plane:
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
     view: Plane = rows[: plane.height, : plane.width]
     return view
