@@ -30,6 +30,7 @@ import msgspec
 
 from engine.spec import Raster
 from engine.tree import (
+    MUTE_DB,
     AudioNode,
     CompositorNode,
     ImageSourceNode,
@@ -41,7 +42,6 @@ from engine.tree import (
 )
 
 MAX_PIECES: Final = 64  # a layer covered in more pieces than this counts as visible: looking on would cost more
-MUTE_DB: Final = -100.0
 FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from engine.spec import Raster
 from engine.tree import (
+    MUTE_DB,
     AudioNode,
     AudioSourceNode,
     CompositorNode,
@@ -121,7 +122,6 @@ Leaf = SolidColorNode | VideoSourceNode | ImageSourceNode
 Key = tuple[str, str, int]  # kind, name, n-th of these
 _RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
 _CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
-_MUTE_DB: Final = -100.0
 
 
 def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> RenderTree:
@@ -213,10 +213,10 @@ def _mix(a: float, b: float, x: float) -> float:
 def _voices(node: AudioNode | None, gain_db: float) -> list[AudioSourceNode]:
     if node is None:
         return []
-    gain_db = -math.inf if node.gain <= _MUTE_DB else gain_db + float(node.gain)
+    gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
     if isinstance(node, SumNode):
         return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    return [msgspec.structs.replace(node, gain=max(_MUTE_DB, gain_db))]
+    return [msgspec.structs.replace(node, gain=max(MUTE_DB, gain_db))]
 
 
 def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: float) -> list[AudioSourceNode]:
@@ -226,7 +226,7 @@ def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: f
         a, b = before.get(key), after.get(key)
         known = b or a
         assert known is not None
-        gain = _mix_db(a.gain if a else _MUTE_DB, b.gain if b else _MUTE_DB, x)
+        gain = _mix_db(a.gain if a else MUTE_DB, b.gain if b else MUTE_DB, x)
         pan = _mix(float((a or known).pan), float((b or known).pan), x)
         result.append(msgspec.structs.replace(known, gain=gain, pan=pan))
     return result
@@ -234,6 +234,6 @@ def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: f
 
 def _mix_db(a: float, b: float, x: float) -> float:
     """Loudness goes evenly in amplitude: dB would be silent for most of a fade to or from mute."""
-    low = [0.0 if v <= _MUTE_DB else 10 ** (v / 20) for v in (a, b)]
+    low = [0.0 if v <= MUTE_DB else 10 ** (v / 20) for v in (a, b)]
     amplitude = _mix(low[0], low[1], x)
-    return _MUTE_DB if amplitude <= 1e-5 else 20 * math.log10(amplitude)
+    return MUTE_DB if amplitude <= 1e-5 else 20 * math.log10(amplitude)

@@ -88,13 +88,6 @@ class MixerSpec(msgspec.Struct, frozen=True, kw_only=True):
         _require(1 <= self.fps <= 120, f"frame rate {_short(self.fps)} is not within 1…120", "frameRate")
 
 
-class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the media of a streamGuid comes from: a path, a libav URL, or ``pattern:…``."""
-
-    guid: str
-    url: str
-
-
 class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How picture and sound are encoded. Rates in bits per second; None leaves the choice to the encoder.
 

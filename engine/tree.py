@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from engine.errors import InvalidTree
 
+MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
 MAX_BYTES: Final = 1 << 20
