@@ -1,11 +1,19 @@
 """Pace: the one object in which live and offline differ: the clock, what a missing frame and a full sink mean.
 
-Here is the offline pace; nothing else in the engine may ask "are we live?".
+It decides what happens when we are late; nothing else in the engine may ask "are we live?".
+
+Theory of operation
+-------------------
+* Times come from a counter: tick n of a mixer is at epoch + n / fps on the engine's clock, and due `latency` later: so
+  long sources may be late. The engine's clock is monotonic ns; a step of the system's clock changes nothing.
+* A tick that is late by less than CATCH_UP is given at once: a busy scheduler costs nothing, the latency absorbs it.
+* A tick that is later is skipped with all others that are due by now; the newest one is given. The mixer sees the
+  gap in the numbers, counts it as lagged, and lets the sound of the next tick cover the whole of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from fractions import Fraction
 from typing import Final, NamedTuple, Protocol
@@ -15,14 +23,17 @@ import trio
 
 from engine.timebase import tick_time
 
+SECOND: Final = 1_000_000_000
+CATCH_UP: Final = SECOND // 10  # a scheduler is busy for less; longer, and a backlog would only grow
 STRIDE: Final = 16  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
 
 
 class Tick(NamedTuple):
-    """The n-th output frame interval of a mixer; `time` = n / fps."""
+    """The n-th output frame interval of a mixer; `time` = n / fps; it comes `late` ns after it was due."""
 
     n: int
     time: Fraction
+    late: int = 0
 
 
 class Missing(Enum):
@@ -70,6 +81,48 @@ class _Ticks:
         return Tick(self._n, tick_time(self._n, self._fps))
 
 
+class WallClock:
+    """Ticks in real time.
+
+    now      ns on the engine's clock.
+    epoch    when tick 0 is, on that clock; latency: how much later it is due, ns.
+    """
+
+    def __init__(self, now: Callable[[], int], *, epoch: int, latency: int) -> None:
+        self._now = now
+        self.epoch, self.latency = epoch, latency
+
+    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
+        """The ticks, each when it is due; those that could not be in time are left out."""
+        return _DueTicks(self._now, self.epoch + self.latency, fps)
+
+
+class _DueTicks:
+    def __init__(self, now: Callable[[], int], start: int, fps: Fraction) -> None:
+        self._now, self._start, self._fps = now, start, fps
+        self._n = -1
+
+    def __aiter__(self) -> _DueTicks:
+        return self
+
+    async def __anext__(self) -> Tick:
+        n = self._n + 1
+        late = self._now() - self._due(n)
+        if late >= CATCH_UP:
+            n += int(Fraction(late, SECOND) * self._fps)
+            late = self._now() - self._due(n)
+        if late >= 0:
+            await trio.lowlevel.checkpoint()
+        while late < 0:
+            await trio.sleep(-late / SECOND)
+            late = self._now() - self._due(n)
+        self._n = n
+        return Tick(n, tick_time(n, self._fps), late)
+
+    def _due(self, n: int) -> int:
+        return self._start + n * SECOND * self._fps.denominator // self._fps.numerator
+
+
 class Pace(msgspec.Struct, frozen=True):
     """What distinguishes a live mixer from an offline one, and nothing else does.
 
@@ -85,3 +138,8 @@ class Pace(msgspec.Struct, frozen=True):
     def offline(cls) -> Pace:
         """Next tick at once; wait for every frame; wait for every sink."""
         return cls(VirtualClock(), Missing.WAIT, Full.WAIT, stride=STRIDE)
+
+    @classmethod
+    def live(cls, clock: Clock) -> Pace:
+        """Every tick when it is due; hold what is missing; a sink that is full drops."""
+        return cls(clock, Missing.HOLD, Full.DROP, stride=1)

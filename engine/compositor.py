@@ -6,8 +6,9 @@ Worker threads only, one call at a time.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from engine_ext import composite as kernel
 from engine_ext import mix as sum_kernel
 
 RAMP_PER_SECOND: Final = 50  # a gain moves within 1/50 s: shorter clicks, longer lags behind the hand
+MUTE_RAMP: Final = Fraction(3, 100)  # seconds, down to silence: the ear hears a shorter end as a click
 _BLACK: Final = (16, 128, 128)
 
 Pair = tuple[float, float]
@@ -119,7 +121,7 @@ class Compositor:
         return kernel.Layer(planes, dest, crop, mirror_x=layer.mirror_x, mirror_y=layer.mirror_y, alpha=layer.alpha)
 
     def sum(self, heard: Sequence[Heard], count: int) -> AudioFrame:
-        """`count` samples: every voice with its gain and pan, moving there within 20 ms when they changed.
+        """`count` samples: every voice with its gain and pan; a change moves there within 20 ms, to silence within 30.
 
         A voice that was not there in the last call fades in over 20 ms, but for the very first call.
         """
@@ -132,13 +134,25 @@ class Compositor:
             ordinals[voice.name] += 1
             target = pan_gains(voice.gain, voice.pan)
             gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun else target)
-            gain.aim(target, self._spec.audio.rate // RAMP_PER_SECOND)
+            gain.aim(target, self._ramp(target))
             blocks.extend(self._block(piece, gain) for piece in pieces)
             gain.advance(count)
+            gain.voice = voice
             seen[key] = gain
         self._gains, self._begun = seen, True
         self._clipped += sum_kernel.mix(out, blocks)
         return AudioFrame(out)
+
+    def leaving(self, voices: Sequence[Voice]) -> list[Voice]:
+        """The voices of the last sum that are audible still and not among these, muted: summed, they fade out."""
+        counts = Counter(voice.name for voice in voices)
+        last = sorted(self._gains.items(), key=lambda item: item[0][1])
+        gone = [gain for (name, ordinal), gain in last if ordinal >= counts[name] and gain.now != (0.0, 0.0)]
+        return [msgspec.structs.replace(gain.voice, gain=0.0) for gain in gone if gain.voice is not None]
+
+    def _ramp(self, target: Pair) -> int:
+        rate = self._spec.audio.rate
+        return int(MUTE_RAMP * rate) if target == (0.0, 0.0) else rate // RAMP_PER_SECOND
 
     def _block(self, piece: Piece[AudioFrame], gain: _Gain) -> sum_kernel.Block:
         samples = piece.block.samples[:, piece.skip : piece.skip + piece.count]
@@ -160,10 +174,11 @@ def _matrix(pair: Pair, inputs: int, outputs: int) -> tuple[float, ...]:
 class _Gain:
     """Left and right gain of one voice, on their way from one value to another within `left` samples."""
 
-    __slots__ = ("left", "now", "target")
+    __slots__ = ("left", "now", "target", "voice")
 
     def __init__(self, now: Pair) -> None:
         self.now, self.target, self.left = now, now, 0
+        self.voice: Voice | None = None  # that it was last heard as
 
     def aim(self, target: Pair, ramp: int) -> None:
         """A new value to reach within `ramp` samples; the old one goes on when it is the same."""

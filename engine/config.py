@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
+
+from engine.errors import InvalidSpec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,3 +17,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     decode_ahead: int = 6  # frames decoded ahead of the mixer, each source; twice a step: decoders run beside the mixer
     decode_ahead_bytes: int = 192 << 20  # of all sources together; few frames ahead where frames are large
     composite_threads: int = 1  # threads painting one picture
+    # the server
+    host: str = "127.0.0.1"
+    port: int = 8570
+    rtmp_port: int = 1935  # 0 = no RTMP
+    data: str = "data"  # folder of images, recordings, documents
+    insecure: bool = False  # listen on other addresses than loopback without credentials
+    username: str = ""  # HTTP Basic, together with password; empty = open
+    password: str = ""
+    publish_key: str = ""  # publishers must give ?key=…; empty = open
+    cluster_secret: str = ""  # signs creations of events; empty = unsigned
+    # live mixing
+    patience: float = 3.0  # seconds a stalled source's last picture is held
+    forward_port: int = 1935
+    max_streams: int = 256
+    max_recordings: int = 64
+    max_pushes: int = 64
+
+
+def from_env(environment: Mapping[str, str], *, prefix: str = "MASHTUN_") -> dict[str, object]:
+    """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec."""
+    given: dict[str, object] = {}
+    for field in msgspec.structs.fields(Settings):
+        variable = prefix + field.name.upper()
+        if variable in environment:
+            text = environment[variable]
+            try:
+                given[field.name] = msgspec.convert(text, field.type, strict=False)
+            except msgspec.ValidationError as err:
+                raise InvalidSpec(f"{variable} is {text[:80]!r}: {err}", where=variable) from err
+    return given

@@ -6,25 +6,32 @@ It decides what one tick is made of; it refuses to know who made the program, an
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import trio
 
 from engine import plan as planner
-from engine.clock import Pace, Tick
+from engine.clock import Missing, Pace, Tick
 from engine.compositor import Compositor, Heard
 from engine.errors import SourceError
 from engine.frame import AudioFrame, VideoFrame
+from engine.framequeue import Pick, Piece
 from engine.plan import Picture, PictureSize, Plan, Voice
 from engine.program import Program
-from engine.sources.reader import Reader
 from engine.spec import MixerSpec
 from engine.timebase import first_sample, sample_at, tick_time
 from engine.tree import RenderTree
 
 log = logging.getLogger(__name__)
+
+MAX_LAG: Final = Fraction(2)  # seconds; a mixer that stood still for longer goes on without the sound of that time
+REMEMBERED: Final = 300  # ticks whose lateness is in the statistics
+_NOTHING: Final[Pick[VideoFrame]] = Pick(None, None, False)
 
 
 class Sink(Protocol):
@@ -32,6 +39,29 @@ class Sink(Protocol):
 
     async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int) -> None:
         """Takes the picture of ticks [n, n + span) and their sound; waits while it is full. Raises SinkError."""
+
+
+class Reader(Protocol):
+    """One mixer's place in one source; times are the mixer's. See sources.reader.Reader, and decode.LiveSource."""
+
+    @property
+    def picture_size(self) -> PictureSize | None:
+        """Size as far as known, None when there is no picture and will be none."""
+
+    def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
+        """Says what is looked at and listened to from now on."""
+
+    async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
+        """Waits until that is known. Raises SourceError."""
+
+    def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
+        """What is on screen at t."""
+
+    def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
+        """The samples of [start, stop) that are there."""
+
+    def over(self, t: Fraction, *, picture: bool) -> bool:
+        """Whether nothing of it is left at t."""
 
 
 class Readers(Protocol):
@@ -50,18 +80,38 @@ class Readers(Protocol):
         """All readers that have been asked for."""
 
 
+class _Block(NamedTuple):
+    """Ticks [first, stop) that are mixed in one go; t is the time of their picture."""
+
+    first: int
+    stop: int
+    t: Fraction
+
+
 class _Media(NamedTuple):
     plan: Plan
     frames: dict[Picture, VideoFrame]
-    heard: list[Heard]
-    samples: int
-    span: int  # ticks
+    voices: tuple[Voice, ...]  # of the plan, and those that are leaving
+
+
+class MixerStatistics(msgspec.Struct, frozen=True, rename="camel"):
+    """Counters of a mixer: ticks mixed, ticks lagged (missed by us, all together), pictures held because nothing newer
+    was there; how late the ticks of the last seconds began, ms."""
+
+    mixed: int
+    lagged: int
+    held: int
+    late_p50_ms: float
+    late_p99_ms: float
+    mix_ms: float  # of the last tick: from its beginning to the hand-over
 
 
 class Mixer:
     """Mixes one program. `run` is its actor; it ends when `ticks` are done or, without that, when every source is over.
 
     on_error  "fail": a source that breaks raises its error. "hold": its last picture stays, its sound is silence.
+
+    Ticks that the clock left out are covered by the next one: its picture is the newest, its sound the whole of them.
     """
 
     def __init__(
@@ -92,8 +142,23 @@ class Mixer:
         self._plan: Plan | None = None  # of that tree, for the sizes below
         self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
         self._broken: set[Reader] = set()
+        self._late: deque[int] = deque(maxlen=REMEMBERED)
+        self._lagged = self._held = 0
+        self._mix_ns = 0
         # read by anyone (snapshot)
-        self.ticks_done = 0
+        self.ticks_done = 0  # those before this one are mixed, or lagged
+
+    def statistics(self) -> MixerStatistics:
+        """Counters since it was made."""
+        late = sorted(self._late) or [0]
+        return MixerStatistics(
+            mixed=self.ticks_done - self._lagged,
+            lagged=self._lagged,
+            held=self._held,
+            late_p50_ms=late[len(late) // 2] / 1e6,
+            late_p99_ms=late[len(late) * 99 // 100] / 1e6,
+            mix_ms=self._mix_ns / 1e6,
+        )
 
     async def run(self, ticks: int | None = None) -> None:
         """Mixes. Raises SourceError, SinkError."""
@@ -102,57 +167,71 @@ class Mixer:
                 return
             if tick.n < self.ticks_done:
                 continue
-            t = self._start + tick.time
-            tree = self._program.tree_at(t)
+            began = self._count(tick)
+            tree = self._program.tree_at(self._start + tick.time)
             if tree is not self._tree:
                 await self._readers.prepare(tree)
                 self._tree, self._plan = tree, None
                 self._named = tuple(planner.pictures_named(tree))
-            media = await self._gather(tree, tick, ticks)
-            if ticks is None and self._all_over(t):
+            block = _Block(began, tick.n + self._span(tree, tick, ticks), self._start + tick.time)
+            media = await self._gather(tree, block)
+            if ticks is None and self._all_over(block.t):
                 return
-            picture, sound = await trio.to_thread.run_sync(self._compose, media)
-            await self._sink.put(tick.n, picture, sound, media.span)
-            self.ticks_done = tick.n + media.span
+            if ticks is None and block.stop > tick.n + 1 and self._all_over(self._time(block.stop - 1)):
+                # The end is within: tick by tick up to it.
+                block = block._replace(stop=tick.n + 1)
+            heard = self._take(media, block)
+            entered = time.perf_counter_ns()
+            picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block)
+            await self._sink.put(block.first, picture, sound, block.stop - block.first)
+            self._mix_ns = time.perf_counter_ns() - entered
+            self.ticks_done = block.stop
+
+    def _count(self, tick: Tick) -> int:
+        """The first tick that this one covers: those that were left out since the last one are lagged."""
+        first = max(self.ticks_done, tick.n - int(MAX_LAG * self._spec.fps))
+        self._lagged += tick.n - self.ticks_done
+        self._late.append(tick.late)
+        return first
 
     def _span(self, tree: RenderTree, tick: Tick, ticks: int | None) -> int:
         """How many ticks are mixed in one go: several while there is only sound to mix and the tree stays the same."""
         span = 1
         most = self._pace.stride if not self._named else 1
-        while span < most and (ticks is None or tick.n + span < ticks) and self._tree_at(tick.n + span) is tree:
+        while span < most and (ticks is None or tick.n + span < ticks):
+            if self._program.tree_at(self._time(tick.n + span)) is not tree:
+                break
             span += 1
         return span
 
-    def _tree_at(self, n: int) -> RenderTree:
-        return self._program.tree_at(self._start + tick_time(n, self._spec.fps))
+    def _time(self, n: int) -> Fraction:
+        return self._start + tick_time(n, self._spec.fps)
 
-    def _compose(self, media: _Media) -> tuple[VideoFrame, AudioFrame]:
+    def _compose(self, media: _Media, heard: list[Heard], block: _Block) -> tuple[VideoFrame, AudioFrame]:
         picture = self._compositor.paint(media.plan, media.frames)
-        return picture, self._compositor.sum(media.heard, media.samples)
+        samples = self._first_sample(block.stop) - self._first_sample(block.first)
+        return picture, self._compositor.sum(heard, samples)
 
-    async def _gather(self, tree: RenderTree, tick: Tick, ticks: int | None) -> _Media:
-        """Frames and sound of a tick. A picture that came, went, or has another size changes the plan: again."""
-        t, span = self._start + tick.time, self._span(tree, tick, ticks)
-        first, stop = self._first_sample(tick.n), self._first_sample(tick.n + span)
+    async def _gather(self, tree: RenderTree, block: _Block) -> _Media:
+        """Plan and frames of a block. A picture that came, went, or has another size changes the plan: again."""
         while True:
             plan = self._compiled(tree)
             watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
-            await self._settle(watched, plan.voices, t, first=first, stop=stop)
-            frames = self._pick(watched, t)
+            voices = (*plan.voices, *self._compositor.leaving(plan.voices))
+            await self._settle(watched, voices, block)
+            frames = self._pick(watched, block.t)
             changed = {p: _size(frames.get(p)) for p in watched if _size(frames.get(p)) != self._sizes[p]}
             if not changed:
-                break
+                return _Media(plan, frames, voices)
             self._sizes |= changed
             self._plan = None
-        if ticks is None and span > 1 and self._all_over(t + tick_time(span - 1, self._spec.fps)):
-            span, stop = 1, self._first_sample(tick.n + 1)  # the end is within: tick by tick up to it
-        heard = []
-        for voice in plan.voices:
-            reader = self._readers.reader(voice.name, None)
-            if reader is not None:
-                heard.append((voice, reader))
-        taken = {reader: reader.take(first, stop) for _, reader in heard}
-        return _Media(plan, frames, [Heard(voice, taken[reader]) for voice, reader in heard], stop - first, span)
+
+    def _take(self, media: _Media, block: _Block) -> list[Heard]:
+        """The sound of a block, from each source once, however many voices it has."""
+        first, stop = self._first_sample(block.first), self._first_sample(block.stop)
+        readers = {voice.name: self._readers.reader(voice.name, None) for voice in media.voices}
+        taken = {name: reader.take(first, stop) for name, reader in readers.items() if reader is not None}
+        return [Heard(voice, taken[voice.name]) for voice in media.voices if voice.name in taken]
 
     def _first_sample(self, n: int) -> int:
         rate = self._spec.audio.rate
@@ -172,22 +251,21 @@ class Mixer:
         if picture.image:
             return _size(self._readers.still(picture))
         reader = self._readers.reader(picture.name, picture.at)
-        return None if reader is None else reader.steps.picture_size
+        return None if reader is None else reader.picture_size
 
     def _may_come(self, picture: Picture) -> bool:
         """Whether a picture is absent now, and not for ever: one that starts late."""
-        return self._sizes[picture] is None and not picture.image and self._stated_size(picture) is not None
+        return self._sizes[picture] is None and self._stated_size(picture) is not None
 
-    async def _settle(
-        self, watched: frozenset[Picture], voices: tuple[Voice, ...], t: Fraction, *, first: int, stop: int
-    ) -> None:
-        """Waits until what is watched and heard is known; tells the other readers that they may rest."""
-        looked = {(p.name, p.at): _media_time(p, t) for p in watched if not p.image}
+    async def _settle(self, watched: frozenset[Picture], voices: tuple[Voice, ...], block: _Block) -> None:
+        """Tells every reader what is watched and heard, and the others that they may rest; offline, waits for that."""
+        first, stop = self._first_sample(block.first), self._first_sample(block.stop)
+        looked = {(p.name, p.at): _media_time(p, block.t) for p in watched if not p.image}
         listened = {(voice.name, None) for voice in voices}
         active = self._readers.active()
         for key, reader in active.items():
             reader.attend(picture=looked.get(key), sound=first if key in listened else None)
-        for key, reader in active.items():
+        for key, reader in active.items() if self._pace.missing is Missing.WAIT else ():
             if reader in self._broken or (key not in looked and key not in listened):
                 continue
             picture = looked[key] + self._tolerance if key in looked else None
@@ -206,7 +284,9 @@ class Mixer:
                 frame = self._readers.still(picture)
             else:
                 reader = self._readers.reader(picture.name, picture.at)
-                frame = None if reader is None else reader.pick(_media_time(picture, t), self._tolerance).frame
+                pick = _NOTHING if reader is None else reader.pick(_media_time(picture, t), self._tolerance)
+                frame = pick.frame
+                self._held += pick.held
             if frame is not None:
                 frames[picture] = frame
         return frames
@@ -216,16 +296,10 @@ class Mixer:
         shown = {picture.name for picture in self._named}
         until = t + self._tolerance
         return all(
-            self._over(reader, until, shown=name in shown)
+            reader.over(until, picture=name in shown)
             for (name, at), reader in self._readers.active().items()
             if at is None
         )
-
-    def _over(self, reader: Reader, until: Fraction, *, shown: bool) -> bool:
-        steps = reader.steps
-        if reader in self._broken or not (steps.has_sound or (shown and steps.picture_size is not None)):
-            return not steps.endless and (steps.duration is None or steps.duration <= until)
-        return reader.over(until, picture=shown)
 
 
 def _media_time(picture: Picture, t: Fraction) -> Fraction:

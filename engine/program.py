@@ -118,6 +118,38 @@ class Morph(msgspec.Struct, frozen=True):
         return names_in(self.old) | names_in(self.new)
 
 
+class Switch:
+    """Programs that take over from one another: what a live mixer has on air. Not pure: `take` changes it.
+
+    A change takes effect at the first tick at or after its time; of several before one tick the last one counts, so any
+    number of changes costs no more than one a tick.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._programs: list[tuple[Fraction | None, Program]] = [(None, program)]
+
+    def take(self, program: Program, at: Fraction) -> None:
+        """`program` is on from `at` on; what was to take over then or later is not."""
+        while (start := self._programs[-1][0]) is not None and start >= at:
+            self._programs.pop()
+        self._programs.append((at, program))
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The tree of whichever program is on at t; t must not decrease between calls."""
+        while len(self._programs) > 1 and (self._programs[1][0] or t) <= t:
+            del self._programs[0]
+        return self._programs[0][1].tree_at(t)
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """Those of every program that is on within [start, stop)."""
+        names: set[str] = set()
+        for n, (begin, program) in enumerate(self._programs):
+            end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
+            if (begin is None or begin < stop) and (end is None or end > start):
+                names |= program.sources_in(start, stop)
+        return frozenset(names)
+
+
 Leaf = SolidColorNode | VideoSourceNode | ImageSourceNode
 Key = tuple[str, str, int]  # kind, name, n-th of these
 _RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")

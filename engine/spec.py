@@ -151,3 +151,46 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
             ok, f"duration {_short(self.duration or Fraction(0))} s is not more than 0 and at most 604800", "duration"
         )
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")
+
+
+class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A live event: one mixer for each sub-mix, all with the same size, rate and encoding, on the same slots.
+
+    Sub-mix 0 publishes `path/stream_name`, sub-mix i the same name with `_i` behind it.
+
+    forward     None, or where sub-mixes are pushed to: the host of an RTMP origin.
+    latency_ms  from a slot's time to its mixing: what sources may be late.
+    """
+
+    name: str
+    path: str
+    stream_name: str
+    mixer: MixerSpec = MixerSpec()
+    encoder: EncoderSpec = EncoderSpec()
+    sub_mixes: int = 1
+    forward: str | None = None
+    latency_ms: int = 200
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.sub_mixes <= 10, f"subMixes {self.sub_mixes} is not within 1…10", "subMixes")
+        _require(0 <= self.latency_ms <= 10_000, f"latency {self.latency_ms} ms is not within 0…10000", "latency")
+
+    def stream(self, n: int = 0) -> str:
+        """The stream that sub-mix n publishes."""
+        return f"{self.path}/{self.stream_name}" + (f"_{n}" if n else "")
+
+
+class PullSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that the engine fetches or makes by itself: from a URL that libav opens, or a pattern.
+
+    loop  begin again at the end of a file.
+    """
+
+    url: str | None = None
+    pattern: str | None = None  # "bars", "count?size=640x360&rate=25&tone=440": see sources/pattern.py
+    loop: bool = False
+
+    def __post_init__(self) -> None:
+        _require((self.url is None) != (self.pattern is None), "either url or pattern must be given", "url")
+        for name, text in (("url", self.url), ("pattern", self.pattern)):
+            _require(text is None or 0 < len(text) <= 4096, f"{name} must have 1…4096 characters", name)

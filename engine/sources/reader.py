@@ -79,7 +79,7 @@ class Reader:
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
         self._error: EngineError | None = None
         self._no_more_pictures = self._no_more_sounds = False  # to decode from here on
-        self._gone = False
+        self._gone = self._given_up = False
         self._a_step = 1  # pictures; grows from one, so that the first one is there soon
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
@@ -89,6 +89,16 @@ class Reader:
         self._seek_to: Fraction | None = None
         self._asked = trio.lowlevel.ParkingLot()
         self._news = trio.lowlevel.ParkingLot()
+
+    @property
+    def picture_size(self) -> PictureSize | None:
+        """Size as displayed, None when there is no picture."""
+        return self.steps.picture_size
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is sound."""
+        return self.steps.has_sound
 
     async def run(self) -> None:
         """Decodes as far ahead as the queue allows, until cancelled; a source that breaks leaves its error behind."""
@@ -190,6 +200,7 @@ class Reader:
                 return
             broken = (no_picture and self._no_more_pictures) or (no_sound and self._no_more_sounds)
             if self._error is not None and (self._gone or (broken and not sought)):
+                self._given_up = True
                 raise self._error
             self._wake()
             await self._news.park()
@@ -212,6 +223,9 @@ class Reader:
         """
         if self.steps.endless:
             return False
+        nothing = not (self.has_sound or (picture and self.picture_size is not None))
+        if nothing or self._given_up:
+            return self.steps.duration is None or self.steps.duration <= t
         shown = picture and self.steps.picture_size is not None
         if (shown and not self._looking) or not (shown or self._listening):
             return self.steps.duration is None or self.steps.duration <= t

@@ -190,9 +190,34 @@ def test_a_gain_that_changes_on_its_way_goes_on_from_where_it_is():
     compositor = Compositor(SPEC)
     compositor.sum([heard("a", 10, gain=0.0)], 10)
     compositor.sum([heard("a", RAMP // 2, gain=1.0)], RAMP // 2)
-    out = compositor.sum([heard("a", RAMP, gain=0.0)], RAMP).samples[0]
+    out = compositor.sum([heard("a", RAMP, gain=0.5)], RAMP).samples[0]
     assert out[0] == pytest.approx(0.125, abs=1e-3)
-    assert out[RAMP // 2] == pytest.approx(0.0625, abs=1e-3)
+    assert np.abs(out - 0.125).max() < 1e-6
+    out = compositor.sum([heard("a", 3 * RAMP // 2, gain=0.0)], 3 * RAMP // 2).samples[0]
+    assert out[RAMP // 2] == pytest.approx(0.125 * 2 / 3, abs=1e-3)  # down to silence within 30 ms
+
+
+def test_a_voice_that_leaves_fades_out_and_is_gone():
+    compositor = Compositor(SPEC)
+    voices = [heard("a", 100), heard("b", 100), heard("a", 100)]
+    compositor.sum(voices, 100)
+    leaving = compositor.leaving([voices[0].voice])
+    assert [(voice.name, voice.gain) for voice in leaving] == [("b", 0.0), ("a", 0.0)]
+    outs = []
+    while leaving:
+        now = [heard("a", 10), *(heard(voice.name, 10, gain=0.0) for voice in leaving)]
+        outs.append(compositor.sum(now, 10).samples[0])
+        leaving = compositor.leaving([voices[0].voice])
+    out = np.concatenate(outs)
+    assert len(out) == 3 * RAMP // 2
+    assert np.abs(np.diff(out, prepend=0.75)).max() <= 0.5 / (3 * RAMP / 2) + 1e-6
+    assert compositor.sum([heard("a", 10)], 10).samples[0] == pytest.approx(0.25)
+
+
+def test_a_voice_that_was_muted_leaves_at_once():
+    compositor = Compositor(SPEC)
+    compositor.sum([heard("a", 10, gain=0.0)], 10)
+    assert compositor.leaving([]) == []
 
 
 def test_who_comes_later_fades_in():

@@ -1,0 +1,116 @@
+"""Track and Packet: what flows through a stream: coded pictures and sound, and how they are coded.
+
+They decide how time stamps and codec configurations are carried; they refuse to know who makes packets, and who eats
+them.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Literal
+
+import msgspec
+
+from engine.errors import LocalProtocolError, SinkRejected
+from engine.rtmp import flv
+from engine.rtmp.session import Shared
+
+Kind = Literal["video", "audio"]
+
+
+class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """How packets of one kind are coded, from here on. Compared by identity.
+
+    codec      FFmpeg's name: "h264", "aac", …
+    extradata  what a decoder is opened with: avcC for H.264, AudioSpecificConfig for AAC; b"" where there is none.
+               H.264 and HEVC packets are length-prefixed NAL units as it says, AAC packets are raw.
+    time_base  seconds of one unit of pts and dts.
+    """
+
+    kind: Kind
+    codec: str
+    extradata: bytes = b""
+    time_base: Fraction = Fraction(1, 1000)
+    width: int = 0  # 0 = unknown, as the rest
+    height: int = 0
+    rate: int = 0
+    channels: int = 0
+
+
+class Packet:
+    """One coded picture or block of sound. Not changed once published.
+
+    arrival  ns on the engine's clock. duration: in the track's time base, 0 = unknown.
+    """
+
+    __slots__ = ("_shared", "arrival", "data", "dts", "duration", "keyframe", "pts", "track")
+
+    def __init__(
+        self,
+        track: Track,
+        data: bytes,
+        *,
+        pts: int,
+        dts: int,
+        arrival: int,
+        keyframe: bool = True,
+        duration: int = 0,
+        shared: Shared | None = None,
+    ) -> None:
+        self.track, self.data, self.pts, self.dts = track, data, pts, dts
+        self.arrival, self.keyframe, self.duration = arrival, keyframe, duration
+        self._shared = shared
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a picture."""
+        return self.track.kind == "video"
+
+    @property
+    def starts_gop(self) -> bool:
+        """Whether a picture can be decoded from here on."""
+        return self.keyframe and self.track.kind == "video"
+
+    @property
+    def dts_ms(self) -> int:
+        """dts in ms, rounded."""
+        return to_ms(self.dts, self.track.time_base)
+
+    @property
+    def pts_ms(self) -> int:
+        """pts in ms, rounded."""
+        return to_ms(self.pts, self.track.time_base)
+
+    @property
+    def shared(self) -> Shared:
+        """The packet as RTMP and FLV carry it; made once for all readers. Raises SinkRejected for a foreign codec."""
+        if self._shared is None:
+            self._shared = Shared(flv_media(self))
+        return self._shared
+
+
+def to_ms(units: int, time_base: Fraction) -> int:
+    """A time stamp in ms, rounded to the nearest."""
+    return (2000 * units * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
+
+
+def flv_media(packet: Packet) -> flv.Video | flv.Audio:
+    """A packet as an FLV body. Raises SinkRejected for a codec that FLV does not know."""
+    codec = packet.track.codec
+    try:
+        if packet.is_video:
+            return flv.video_packet(
+                packet.data, dts=packet.dts_ms, pts=packet.pts_ms, keyframe=packet.keyframe, codec=codec
+            )
+        return flv.audio_packet(packet.data, dts=packet.dts_ms, codec=codec)
+    except LocalProtocolError as err:
+        raise SinkRejected(f"{packet.track.kind} in {codec} cannot be sent as FLV: {err}", where=codec) from err
+
+
+def flv_extradata(track: Track, dts_ms: int) -> flv.Video | flv.Audio:
+    """The body that opens a decoder for a track. Raises SinkRejected for a codec that FLV does not know."""
+    make = flv.video_extradata if track.kind == "video" else flv.audio_extradata
+    try:
+        return make(track.extradata, dts=dts_ms, codec=track.codec)
+    except LocalProtocolError as err:
+        raise SinkRejected(f"{track.kind} in {track.codec} cannot be sent as FLV: {err}", where=track.codec) from err
