@@ -12,35 +12,54 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.config import Settings
+    from engine.core import Engine, EngineStatus, News
     from engine.errors import EngineError
     from engine.program import Held, Morph, Program
     from engine.render import Progress, Rendered, render
-    from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
+    from engine.sinks.push import PushStatus
+    from engine.sinks.record import RecordingStatus
+    from engine.sources.pull import PullStatus
+    from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, PullSpec, Raster, RenderSpec
+    from engine.stream import StreamStatus
     from engine.tree import RenderTree
 
 __all__ = [
     "AudioFormat",
     "EncoderSpec",
+    "Engine",
     "EngineError",
+    "EngineStatus",
+    "EventSpec",
     "Held",
     "MixerSpec",
     "Morph",
+    "News",
     "Program",
     "Progress",
+    "PullSpec",
+    "PullStatus",
+    "PushStatus",
     "Raster",
+    "RecordingStatus",
     "RenderSpec",
     "RenderTree",
     "Rendered",
     "Settings",
+    "StreamStatus",
     "render",
 ]
 
 _HOMES = {
     "config": ("Settings",),
+    "core": ("Engine", "EngineStatus", "News"),
     "errors": ("EngineError",),
     "program": ("Held", "Morph", "Program"),
     "render": ("Progress", "Rendered", "render"),
-    "spec": ("AudioFormat", "EncoderSpec", "MixerSpec", "Raster", "RenderSpec"),
+    "sinks.push": ("PushStatus",),
+    "sinks.record": ("RecordingStatus",),
+    "sources.pull": ("PullStatus",),
+    "spec": ("AudioFormat", "EncoderSpec", "EventSpec", "MixerSpec", "PullSpec", "Raster", "RenderSpec"),
+    "stream": ("StreamStatus",),
     "tree": ("RenderTree",),
 }
 

@@ -13,7 +13,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from enum import Enum
 from fractions import Fraction
 from typing import Final, NamedTuple, Protocol
@@ -25,7 +25,7 @@ from engine.timebase import tick_time
 
 SECOND: Final = 1_000_000_000
 CATCH_UP: Final = SECOND // 10  # a scheduler is busy for less; longer, and a backlog would only grow
-STRIDE: Final = 16  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
+STRIDE: Final = 32  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
 
 
 class Tick(NamedTuple):
@@ -53,32 +53,17 @@ class Full(Enum):
 class Clock(Protocol):
     """Says which tick is due."""
 
-    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
-        """Ticks 0, 1, 2 … at or after their times."""
+    async def tick(self, n: int, fps: Fraction) -> Tick:
+        """Waits until tick n is due and gives it; or a later one, when n could not be in time."""
 
 
 class VirtualClock:
     """Every tick is due at once: time passes as fast as the work is done."""
 
-    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
-        """Ticks 0, 1, 2 … without a pause, but with a chance for others to run before each."""
-        return _Ticks(fps)
-
-
-class _Ticks:
-    """No generator: a mixer leaves the loop when it is done, and an unfinished generator would have to be closed."""
-
-    def __init__(self, fps: Fraction) -> None:
-        self._fps = fps
-        self._n = -1
-
-    def __aiter__(self) -> _Ticks:
-        return self
-
-    async def __anext__(self) -> Tick:
+    async def tick(self, n: int, fps: Fraction) -> Tick:
+        """Tick n, after others had a chance to run."""
         await trio.lowlevel.checkpoint()
-        self._n += 1
-        return Tick(self._n, tick_time(self._n, self._fps))
+        return Tick(n, tick_time(n, fps))
 
 
 class WallClock:
@@ -90,37 +75,23 @@ class WallClock:
 
     def __init__(self, now: Callable[[], int], *, epoch: int, latency: int) -> None:
         self._now = now
-        self.epoch, self.latency = epoch, latency
+        self._start = epoch + latency
 
-    def ticks(self, fps: Fraction) -> AsyncIterator[Tick]:
-        """The ticks, each when it is due; those that could not be in time are left out."""
-        return _DueTicks(self._now, self.epoch + self.latency, fps)
-
-
-class _DueTicks:
-    def __init__(self, now: Callable[[], int], start: int, fps: Fraction) -> None:
-        self._now, self._start, self._fps = now, start, fps
-        self._n = -1
-
-    def __aiter__(self) -> _DueTicks:
-        return self
-
-    async def __anext__(self) -> Tick:
-        n = self._n + 1
-        late = self._now() - self._due(n)
+    async def tick(self, n: int, fps: Fraction) -> Tick:
+        """Tick n when it is due; when that is CATCH_UP ago, the newest one that is due now."""
+        late = self._now() - self._due(n, fps)
         if late >= CATCH_UP:
-            n += int(Fraction(late, SECOND) * self._fps)
-            late = self._now() - self._due(n)
+            n += int(Fraction(late, SECOND) * fps)
+            late = self._now() - self._due(n, fps)
         if late >= 0:
             await trio.lowlevel.checkpoint()
         while late < 0:
             await trio.sleep(-late / SECOND)
-            late = self._now() - self._due(n)
-        self._n = n
-        return Tick(n, tick_time(n, self._fps), late)
+            late = self._now() - self._due(n, fps)
+        return Tick(n, tick_time(n, fps), late)
 
-    def _due(self, n: int) -> int:
-        return self._start + n * SECOND * self._fps.denominator // self._fps.numerator
+    def _due(self, n: int, fps: Fraction) -> int:
+        return self._start + n * SECOND * fps.denominator // fps.numerator
 
 
 class Pace(msgspec.Struct, frozen=True):

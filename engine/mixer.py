@@ -162,11 +162,8 @@ class Mixer:
 
     async def run(self, ticks: int | None = None) -> None:
         """Mixes. Raises SourceError, SinkError."""
-        async for tick in self._pace.clock.ticks(self._spec.fps):
-            if ticks is not None and tick.n >= ticks:
-                return
-            if tick.n < self.ticks_done:
-                continue
+        while ticks is None or self.ticks_done < ticks:
+            tick = await self._pace.clock.tick(self.ticks_done, self._spec.fps)
             began = self._count(tick)
             tree = self._program.tree_at(self._start + tick.time)
             if tree is not self._tree:
@@ -177,9 +174,8 @@ class Mixer:
             media = await self._gather(tree, block)
             if ticks is None and self._all_over(block.t):
                 return
-            if ticks is None and block.stop > tick.n + 1 and self._all_over(self._time(block.stop - 1)):
-                # The end is within: tick by tick up to it.
-                block = block._replace(stop=tick.n + 1)
+            while ticks is None and block.stop > tick.n + 1 and self._all_over(self._time(block.stop - 1)):
+                block = block._replace(stop=tick.n + (block.stop - tick.n) // 2)  # the end is within
             heard = self._take(media, block)
             entered = time.perf_counter_ns()
             picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block)

@@ -140,6 +140,11 @@ class Switch:
             del self._programs[0]
         return self._programs[0][1].tree_at(t)
 
+    def peek(self, t: Fraction) -> RenderTree:
+        """What will be on at t as things are now; may be asked for any time."""
+        program = next(each for start, each in reversed(self._programs) if start is None or start <= t)
+        return program.tree_at(t)
+
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """Those of every program that is on within [start, stop)."""
         names: set[str] = set()

@@ -118,6 +118,11 @@ class Reader:
         """Bytes received and not read."""
         return len(self._buffer) - self._cursor
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes received and not given out."""
+        return len(self) + self._partial_bytes
+
     def receive(self, data: bytes | bytearray | memoryview) -> None:
         """Adds what the socket gave."""
         if self._cursor:

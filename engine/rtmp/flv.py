@@ -50,6 +50,7 @@ _FOURCC = {
     b".mp3": "mp3",
 }
 _FOURCC_OF = {codec: fourcc for fourcc, codec in _FOURCC.items()}
+_CODEC_IDS = {"flv1": 2, "vp6f": 4, "h264": 7, "mp3": 2, "pcm_alaw": 7, "pcm_mulaw": 8, "aac": 10, "speex": 11}
 _CLASSIC_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end"}  # AVCPacketType
 _ENHANCED_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end", 3: "packet"}  # 3: CodedFramesX
 _MOD_EX: Final = 7
@@ -253,6 +254,12 @@ def _fourcc(codec: str) -> bytes:
     if fourcc is None:
         raise LocalProtocolError(f'codec "{codec}" has no FourCC')
     return fourcc
+
+
+def codec_id(codec: str) -> int:
+    """What onMetaData calls a codec: FLV's number, else its FourCC as one (Enhanced RTMP v2); 0 = it has neither."""
+    number = _CODEC_IDS.get(codec)
+    return int.from_bytes(_FOURCC_OF.get(codec, b""), "big") if number is None else number
 
 
 def header(audio: bool = True, video: bool = True) -> bytes:

@@ -183,6 +183,11 @@ class Session:
 
     # ---- bytes in, events out ----
 
+    @property
+    def held_bytes(self) -> int:
+        """What has come and is no whole message yet, or waits for our answer."""
+        return self._reader.held_bytes
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes what the socket gave; b"" says that it has ended."""
         if self.state is State.CLOSED or self._ended:

@@ -1,22 +1,43 @@
-"""Frames → packets: one video and one audio encoder on a muxer, in the working format's colours.
+"""Frames → packets: one video and one audio encoder, in the working format's colours: on a muxer, or for a stream.
 
 It decides encoder settings; it refuses to know where the packets go. Worker threads only, one call at a time.
+
+Theory of operation of a stream's time stamps (PacketEncoder)
+-------------------------------------------------------------
+* Tick n's picture has the pts n + lead in units of 1/fps, its first sample the pts sample(n) + lead · rate/fps in units
+  of 1/rate: both count from the mixer's tick 0, so nothing drifts, and ticks that were left out leave a hole.
+* An AAC encoder begins with 1024 samples of its own before the first one of ours: its first packet would have a
+  negative time stamp, which RTMP, FLV and MP4 cannot say. `lead`, as many ticks as are needed for it, shifts picture
+  and sound alike: a decoder's sample with pts p is our sample p, and A and V are apart by less than one sample.
+* Several ticks with one picture (the mixer was late): the picture is the last tick's and is encoded once; their sound
+  is whole. A tick without its picture (nobody had the time to encode it) leaves its sound.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 from typing import Any, Final
 
 import av
 import msgspec
+import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.codec.context import Flags
 from av.container import OutputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 
 from engine.frame import AudioFrame, VideoFrame
+from engine.packet import Packet, Track
 from engine.spec import H264_MAX_QP, EncoderSpec, MixerSpec
+from engine.timebase import first_sample
 
 GOP_SECONDS: Final = 2
+KEYFRAME_PAUSE: Final = Fraction(1, 2)  # seconds; keyframes that are asked for, closer, would eat the bit rate
+PRIMING: Final = 1024  # samples that libav's AAC encoder puts before the first
+PIXELS_A_THREAD: Final = 20_000_000  # a second; slices of smaller pictures cost twice the CPU of one (measured)
 CONSTANT_QUALITY: Final = 20.0
 MIN_BIT_RATE: Final = 1000  # libx264 and libvpx count in kbit/s, and take 0 for none
 _BT709: Final = 1  # the same number is matrix, primaries and transfer (ITU-T H.273)
@@ -43,20 +64,12 @@ class Encoder:
         self._samples = 0
 
     def _add_video(self, codec: str, spec: EncoderSpec) -> av.VideoStream:
-        raster, fps = self._mixer.raster, self._mixer.fps
-        stream: Any = self._container.add_stream(codec, rate=fps)
+        stream: Any = self._container.add_stream(codec, rate=self._mixer.fps)
         context = stream.codec_context
-        context.width, context.height = raster.width, raster.height
-        context.pix_fmt = "yuv420p"
-        context.time_base = 1 / fps
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
-        context.gop_size = spec.gop or math.ceil(GOP_SECONDS * fps)
+        _set_picture(context, self._mixer, spec)
         context.options = x264_options(spec) if codec == "libx264" else vp9_options(spec)
         if codec == "libx264":
             context.thread_type = "FRAME"  # slice threads, the default, cost 13-15 % more
-        if spec.bit_rate is not None:
-            context.bit_rate = max(MIN_BIT_RATE, spec.bit_rate)
         return stream  # type: ignore[no-any-return]
 
     def _add_audio(self, codec: str, spec: EncoderSpec) -> av.AudioStream:
@@ -87,10 +100,132 @@ class Encoder:
                 self._container.mux(stream.encode(None))
 
 
+class PacketEncoder:
+    """Encodes for a stream: H.264 without delay, AAC. See the module for its time stamps.
+
+    Opens both encoders; raises av.error.FFmpegError or ValueError when they refuse the settings.
+    """
+
+    def __init__(self, mixer: MixerSpec, spec: EncoderSpec) -> None:
+        self._mixer = mixer
+        rate, fps = mixer.audio.rate, mixer.fps
+        self.gop = gop_ticks(mixer, spec)
+        self.lead = math.ceil(PRIMING * fps / rate)
+        self._first_pts = math.ceil(self.lead * rate / fps)  # of tick 0's sound
+        self._video, self._audio = _open_h264(mixer, spec), _open_aac(mixer, spec)
+        self._pause = math.ceil(KEYFRAME_PAUSE * fps)
+        self._keyframe: int | None = None  # pts of the last
+        self._wanted = False
+        # read by anyone
+        self.video = Track(
+            kind="video",
+            codec="h264",
+            extradata=bytes(self._video.extradata or b""),
+            time_base=1 / fps,
+            width=mixer.raster.width,
+            height=mixer.raster.height,
+        )
+        self.audio = Track(
+            kind="audio",
+            codec="aac",
+            extradata=bytes(self._audio.extradata or b""),
+            time_base=Fraction(1, rate),
+            rate=rate,
+            channels=mixer.audio.channels,
+        )
+
+    def encode(
+        self, n: int, picture: VideoFrame | None, sound: AudioFrame, span: int = 1, *, keyframe: bool = False
+    ) -> list[Packet]:
+        """Ticks [n, n + span): one picture, the last tick's, and the sound of them all. Raises av.error.FFmpegError.
+
+        picture   None: it is left out, the one before it stays.
+        sound     as many channels as the mixer's, or one for all; it begins with tick n's first sample.
+        keyframe  asks for one: at once or, where the last one is less than half a second ago, then.
+        Returns   packets with `arrival` 0: who publishes them sets it.
+        """
+        self._wanted |= keyframe
+        packets = self._sound(n, sound) if len(sound) else []
+        return packets if picture is None else packets + self._picture(n + span - 1 + self.lead, picture)
+
+    def flush(self) -> list[Packet]:
+        """What the encoders still hold; nothing can be encoded after it. Raises av.error.FFmpegError."""
+        return self._packets(self.audio, self._audio.encode(None)) + self._packets(self.video, self._video.encode(None))
+
+    def _picture(self, pts: int, picture: VideoFrame) -> list[Packet]:
+        frame = picture_frame(picture)
+        frame.pts, frame.time_base = pts, self.video.time_base
+        since = self.gop if self._keyframe is None else pts - self._keyframe
+        if since >= self.gop or (self._wanted and since >= self._pause):
+            frame.pict_type = PictureType.I
+            self._keyframe, self._wanted = pts, False
+        return self._packets(self.video, self._video.encode(frame))
+
+    def _sound(self, n: int, sound: AudioFrame) -> list[Packet]:
+        channels = self._mixer.audio.channels
+        samples = sound.samples
+        if sound.channels != channels:
+            samples = np.ascontiguousarray(np.broadcast_to(samples, (channels, len(sound))))
+        block = av.AudioFrame.from_ndarray(samples, "fltp", "mono" if channels == 1 else "stereo")
+        block.sample_rate, block.time_base = self._mixer.audio.rate, self.audio.time_base
+        block.pts = self._first_pts + first_sample(n, rate=self._mixer.audio.rate, fps=self._mixer.fps)
+        return self._packets(self.audio, self._audio.encode(block))
+
+    def _packets(self, track: Track, coded: list[Any]) -> list[Packet]:
+        packets = []
+        for each in coded:
+            duration = 1 if track is self.video else each.duration
+            times = {"pts": each.pts, "dts": each.dts, "duration": duration, "arrival": 0}
+            packets.append(Packet(track, bytes(each), keyframe=each.is_keyframe, **times))
+        return packets
+
+
+def gop_ticks(mixer: MixerSpec, spec: EncoderSpec) -> int:
+    """Ticks from one keyframe to the next at most."""
+    return spec.gop or math.ceil(GOP_SECONDS * mixer.fps)
+
+
+def _set_picture(context: Any, mixer: MixerSpec, spec: EncoderSpec) -> None:
+    context.width, context.height = mixer.raster.width, mixer.raster.height
+    context.pix_fmt = "yuv420p"
+    context.time_base = 1 / mixer.fps
+    context.color_primaries = context.color_trc = context.colorspace = _BT709
+    context.color_range = _LIMITED
+    context.gop_size = gop_ticks(mixer, spec)
+    if spec.bit_rate is not None:
+        context.bit_rate = max(MIN_BIT_RATE, spec.bit_rate)
+
+
+def _open_h264(mixer: MixerSpec, spec: EncoderSpec) -> VideoCodecContext:
+    context: Any = av.CodecContext.create("libx264", "w")
+    _set_picture(context, mixer, spec)
+    context.framerate = mixer.fps
+    context.flags |= Flags.global_header  # with annexb=0: avcC as extradata, length-prefixed packets
+    # Keyframes come when `encode` says so, at even distances for segmenters: none at a cut.
+    live = {"tune": "zerolatency", "forced-idr": "1", "sc_threshold": "0", "x264-params": "annexb=0"}
+    context.options = x264_options(spec) | live
+    raster = mixer.raster
+    needed = math.ceil(raster.width * raster.height * mixer.fps / PIXELS_A_THREAD)
+    context.thread_count = min(needed, os.cpu_count() or 1)  # as slices: threads of whole frames would delay them
+    context.open()
+    return context  # type: ignore[no-any-return]
+
+
+def _open_aac(mixer: MixerSpec, spec: EncoderSpec) -> AudioCodecContext:
+    context: Any = av.CodecContext.create("aac", "w")
+    context.sample_rate, context.time_base = mixer.audio.rate, Fraction(1, mixer.audio.rate)
+    context.layout, context.format = ("mono" if mixer.audio.channels == 1 else "stereo"), "fltp"
+    context.bit_rate = spec.audio_bit_rate
+    context.flags |= Flags.global_header
+    context.open()
+    return context  # type: ignore[no-any-return]
+
+
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:
-    """The libav frame over a canvas' own memory, if it can; tagged BT.709 limited. The canvas must be in one piece."""
-    assert picture.buffer is not None
-    if (
+    """The libav frame over a picture's own memory, if it can; tagged BT.709 limited. Alpha is left out."""
+    if picture.buffer is None:
+        frame = _copied(picture)
+    elif (
         picture.height % 4
     ):  # PyAV 18 would take the buffer for a picture of two rows less, with chroma that is not there
         frame = av.VideoFrame.from_ndarray(picture.buffer, "yuv420p")
@@ -98,6 +233,14 @@ def picture_frame(picture: VideoFrame) -> av.VideoFrame:
         frame = av.VideoFrame.from_numpy_buffer(picture.buffer, "yuv420p")
     frame.colorspace = frame.color_primaries = frame.color_trc = _BT709
     frame.color_range = _LIMITED
+    return frame
+
+
+def _copied(picture: VideoFrame) -> av.VideoFrame:
+    frame = av.VideoFrame(picture.width, picture.height, "yuv420p")
+    for plane, source in zip(frame.planes, (picture.y, picture.u, picture.v), strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        rows[: source.shape[0], : source.shape[1]] = source
     return frame
 
 

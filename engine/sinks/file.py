@@ -10,11 +10,10 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import av
 import trio
@@ -23,7 +22,8 @@ from av.container import OutputContainer
 
 from engine.errors import SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame
-from engine.sinks.encode import Encoder, Encoding, picture_frame
+from engine.sinks.encode import Encoder, Encoding
+from engine.sinks.still import encode_still
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 
 _FASTSTART: Final = {"movflags": "+faststart"}
@@ -293,17 +293,3 @@ class _Still:
 
     def discard(self) -> None:
         self._partial.remove()
-
-
-def encode_still(picture: VideoFrame, codec: str = "png") -> bytes:
-    """A picture as the bytes of a PNG, or of a JPEG (codec "mjpeg")."""
-    context = cast(av.VideoCodecContext, av.CodecContext.create(codec, "w"))
-    frame = picture_frame(picture)
-    wanted = {"png": ("rgb24", 2), "mjpeg": ("yuvj420p", 2)}[codec]
-    frame = frame.reformat(format=wanted[0], src_color_range=1, dst_color_range=wanted[1], threads=1)
-    context.width, context.height = frame.width, frame.height
-    context.pix_fmt = wanted[0]
-    context.time_base = Fraction(1)
-    frame.pts = 0
-    packets = [*context.encode(frame), *context.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)

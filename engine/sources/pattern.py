@@ -64,18 +64,18 @@ class PatternSource:
         try:
             self._kind = kind if kind in KINDS else _refuse(f"no pattern {kind!r}; there are {', '.join(KINDS)}")
             width, _, height = options.pop("size", "640x360").partition("x")
-            self._raster = Raster.of(int(width), int(height))
-            self._rate = frame_rate(options.pop("rate", "30"))
+            self.raster = Raster.of(int(width), int(height))
+            self.rate = frame_rate(options.pop("rate", "30"))
             self._tone = float(options.pop("tone", "440"))
             self._hue = float(options.pop("hue", "0.6")) % 1
-            if not 0 <= self._tone <= 20_000 or not 1 <= self._rate <= 240 or isnan(self._hue):
+            if not 0 <= self._tone <= 20_000 or not 1 <= self.rate <= 240 or isnan(self._hue):
                 _refuse("tone is 0…20000 Hz, rate 1…240, hue a number")
             if options:
                 _refuse(f"no option {next(iter(options))!r}")
         except (ValueError, InvalidSpec) as err:
             raise SourceUnsupported(f'source "{guid}": {url[:200]}: {err}', where=guid) from err
         self._sound = sound
-        self._pool = BufferPool(self._raster.frame_bytes)
+        self._pool = BufferPool(self.raster.frame_bytes)
         self._background = self._paint_background()
         self._frame_n = 0
         self._block_n = 0
@@ -83,7 +83,7 @@ class PatternSource:
     @property
     def picture_size(self) -> PictureSize:
         """Its raster."""
-        return PictureSize(self._raster.width, self._raster.height)
+        return PictureSize(self.raster.width, self.raster.height)
 
     has_sound = True
     duration = None
@@ -92,25 +92,25 @@ class PatternSource:
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
         """The next pictures and a quarter of a second of sound."""
         batch = Batch([], [])
-        self._frame_n = max(self._frame_n, int(start * self._rate))
+        self._frame_n = max(self._frame_n, int(start * self.rate))
         for _ in range(pictures or 0):
             n, self._frame_n = self._frame_n, self._frame_n + 1
-            batch.pictures.append((tick_time(n, self._rate), tick_time(n + 1, self._rate), self.picture(n)))
-        for _ in range(int(self._rate / 4) + 1 if sounds else 0):
+            batch.pictures.append((tick_time(n, self.rate), tick_time(n + 1, self.rate), self.picture(n)))
+        for _ in range(int(self.rate / 4) + 1 if sounds else 0):
             n, self._block_n = self._block_n, self._block_n + 1
             batch.sounds.append(self._block(n))
         return batch
 
     def seek(self, t: Fraction) -> None:
         """Goes on from the frame at t."""
-        self._frame_n = self._block_n = int(t * self._rate)
+        self._frame_n = self._block_n = int(t * self.rate)
 
     def close(self) -> None:
         """Nothing is open."""
 
     def picture(self, n: int) -> VideoFrame:
         """Frame n."""
-        width, height = self._raster.width, self._raster.height
+        width, height = self.raster.width, self.raster.height
         buffer = self._pool.take().reshape(height * 3 // 2, width)
         buffer[:] = self._background
         planes = i420_views(buffer, width, height)
@@ -125,7 +125,7 @@ class PatternSource:
 
     def _block(self, n: int) -> tuple[int, AudioFrame]:
         rate = self._sound.rate
-        first, stop = (first_sample(k, rate=rate, fps=self._rate) for k in (n, n + 1))
+        first, stop = (first_sample(k, rate=rate, fps=self.rate) for k in (n, n + 1))
         if not self._tone:
             return first, AudioFrame(np.zeros((1, stop - first), np.float32))
         phase = np.arange(first, stop, dtype=np.float64) * (2 * np.pi * self._tone / rate)
@@ -133,7 +133,7 @@ class PatternSource:
         return first, AudioFrame(tone[np.newaxis])
 
     def _paint_background(self) -> Plane:
-        width, height = self._raster.width, self._raster.height
+        width, height = self.raster.width, self.raster.height
         buffer: Plane = np.empty((height * 3 // 2, width), np.uint8)
         planes = i420_views(buffer, width, height)
         for row in range(GRADIENT):
@@ -156,8 +156,8 @@ class PatternSource:
 
     def _paint_mover(self, planes: Planes, n: int) -> None:
         """A bright column that crosses the picture in two seconds, and a square that bounces beside it."""
-        width, height = self._raster.width, self._raster.height
-        span = max(1, int(2 * self._rate))
+        width, height = self.raster.width, self.raster.height
+        span = max(1, int(2 * self.rate))
         x = (n % span) * width // span & ~1
         bright = yuv_of(*colorsys.hsv_to_rgb((self._hue + 0.5) % 1, 0.6, 1.0))
         _fill(planes, (x, 0, max(2, width // 40), height), bright)
@@ -168,9 +168,9 @@ class PatternSource:
 
     def _paint_digits(self, planes: Planes, n: int) -> None:
         text = f"{n:05d}"
-        unit = max(1, self._raster.height // 40) & ~1 or 1
-        left = (self._raster.width - 6 * unit * len(text)) // 2
-        top = self._raster.height // 3
+        unit = max(1, self.raster.height // 40) & ~1 or 1
+        left = (self.raster.width - 6 * unit * len(text)) // 2
+        top = self.raster.height // 3
         _fill(planes, (left - unit, top - unit, 6 * unit * len(text) + unit, 11 * unit), (16, 128, 128))
         for place, digit in enumerate(text):
             for lit, (x, y, width, height) in zip(_SEGMENTS[digit], _RECTANGLES, strict=True):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import plan
-from engine.program import EASINGS, Held, Morph, names_in
+from engine.program import EASINGS, Held, Morph, Switch, names_in
 from engine.spec import Raster
 from engine.tree import (
     AudioSourceNode,
@@ -33,6 +33,11 @@ def source(name, rect=(0, 0, 1280, 720), **fields):
     """A VideoSourceNode; rect = (x, y, width, height)."""
     dest = dict(zip(("dest_x", "dest_y", "dest_width", "dest_height"), rect, strict=True))
     return VideoSourceNode(stream_guid=name, **dest, **fields)
+
+
+def tree(n):
+    """A tree that shows stream n."""
+    return RenderTree(root_video_node=source(f"cam{n}"))
 
 
 def video(*nodes, **fields):
@@ -337,3 +342,39 @@ def test_morph_goes_nowhere_but_between_its_trees(old, new):
 
 def _look(node):
     return tuple(round(value, 2) for value in (*rect(node), node.opacity))
+
+
+def test_a_switch_changes_at_the_first_tick_at_or_after_its_time():
+    switch = Switch(Held(tree(1)))
+    switch.take(Held(tree(2)), Fraction(1, 3))
+    assert switch.tree_at(Fraction(0)) == tree(1)
+    assert switch.tree_at(Fraction(1, 3)) == tree(2)
+    switch.take(Held(tree(3)), Fraction(7, 10))
+    assert switch.tree_at(Fraction(2, 3)) == tree(2)
+    assert switch.tree_at(Fraction(1)) == tree(3)
+
+
+def test_of_many_changes_before_one_tick_the_last_counts_and_the_others_are_forgotten():
+    switch = Switch(Held(tree(0)))
+    for n in range(1000):
+        switch.take(Held(tree(n % 7)), Fraction(1, 30))
+    assert switch.sources_in(Fraction(0), Fraction(1)) == names_in(tree(0)) | names_in(tree(999 % 7))
+    assert switch.tree_at(Fraction(1, 30)) == tree(999 % 7)
+
+
+def test_a_change_takes_back_those_that_were_to_come_later():
+    switch = Switch(Held(tree(1)))
+    switch.take(Held(tree(2)), Fraction(2))
+    switch.take(Held(tree(3)), Fraction(1))
+    assert switch.tree_at(Fraction(5)) == tree(3)
+
+
+def test_a_switch_asks_a_program_for_the_mixers_time():
+    old, new = tree(1), tree(2)
+    switch = Switch(Held(old))
+    morph = Morph(old=old, new=new, start=Fraction(1), duration=Fraction(1), easing="linear", raster=HD)
+    switch.take(morph, Fraction(1))
+    assert switch.tree_at(Fraction(1, 2)) is old
+    assert switch.tree_at(Fraction(1)) == old
+    assert switch.tree_at(Fraction(3, 2)) not in (old, new)
+    assert switch.tree_at(Fraction(2)) is new

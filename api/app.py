@@ -1,0 +1,128 @@
+"""The web application: all doors in one Quart app on Trio, who may enter, and what every failure looks like.
+
+It decides that an error is JSON ``{"error": sentence}`` and nothing redirects; it refuses to know what doors do.
+
+Pages of other sites (CORS): anybody's page may use ``/brewmixer`` (the vendor's pages run elsewhere) and read playback;
+the rest is for the server's own page and for programs. A page elsewhere that needs credentials sends them itself, in an
+Authorization header: what the browser knows by itself is never sent along.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
+from quart import Request, Response, Websocket, has_request_context, request, websocket
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from api import brewmixer, events, openapi, playback, streams
+from api.auth import Signatures, allows_origins, check_exposure, check_request
+from api.errors import status_of
+from api.wire import MAX_UPLOAD, json_response
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+def create_app(engine: Engine, *, wall: Callable[[], float] = time.time) -> QuartTrio:
+    """The application over a running engine.
+
+    wall    seconds since 1970, for signed requests.
+    Raises  InvalidSpec when it would be open to other machines without credentials.
+    """
+    check_exposure(engine.settings)
+    app = QuartTrio("api", static_folder=None)
+    app.asgi_http_class = Connection
+    app.url_map.strict_slashes = False  # with a slash or without, never a redirect
+    app.url_map.merge_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD + (1 << 20)  # of what nobody reads; who reads has limits of its own
+    app.config["BODY_TIMEOUT"] = None  # as above
+    app.config["RESPONSE_TIMEOUT"] = None  # playback lasts as long as its stream
+    _guard(app, engine)
+    _answer_failures(app)
+    app.register_blueprint(brewmixer.blueprint(engine, Signatures(engine.settings.cluster_secret, wall)))
+    for door in (streams, playback, events, openapi):
+        app.register_blueprint(door.blueprint(engine))
+    return app
+
+
+class Connection(TrioASGIHTTPConnection):
+    """A request and its answer, whose last message is given to the server whole.
+
+    At the answer's end the server tells us that the client is gone, and then closes the connection where it is not kept
+    alive. Quart cancels its tasks when it hears the first, and with them the second: clients that wait for the end of
+    the connection would wait for ever.
+    """
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Handles the request."""
+
+        async def send_whole(message: ASGISendEvent) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            with trio.CancelScope(shield=is_last):
+                await send(message)
+
+        await super().__call__(receive, send_whole)
+
+
+def _guard(app: QuartTrio, engine: Engine) -> None:
+    # All are async although none waits: Quart runs a plain function in a thread, and the way there costs 0.2 ms.
+    @app.before_request
+    async def check() -> None:
+        check_request(engine.settings, request)
+
+    @app.before_websocket
+    async def check_websocket() -> None:
+        check_request(engine.settings, websocket)
+
+    @app.after_request
+    async def let_pages_read(response: Response) -> Response:
+        if allows_origins(request):
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            if request.method == "OPTIONS":
+                response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
+                response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Range"
+                response.headers["Access-Control-Max-Age"] = "86400"
+        return response
+
+
+def _answer_failures(app: QuartTrio) -> None:
+    @app.errorhandler(EngineError)
+    async def refuse(error: EngineError) -> Response:
+        status = status_of(error)
+        if status >= 500:
+            log.warning("%s %s: %s", *_asked(), error)
+        return json_response({"error": str(error)}, status)
+
+    @app.errorhandler(HTTPException)
+    async def refuse_plainly(error: HTTPException) -> Response:
+        response = json_response({"error": _sentence(error)}, error.code or 500)
+        for name, value in error.get_headers():
+            if name != "Content-Type":  # Allow, WWW-Authenticate, Content-Range
+                response.headers.add(name, value)
+        return response
+
+    @app.errorhandler(Exception)
+    async def hide(error: Exception) -> Response:
+        log.error("%s %s: a bug", *_asked(), exc_info=error)
+        return json_response({"error": "internal error"}, 500)
+
+
+def _asked() -> tuple[str, str]:
+    asked: Request | Websocket = request if has_request_context() else websocket
+    return asked.method, asked.path[:200]
+
+
+def _sentence(error: HTTPException) -> str:
+    if isinstance(error, NotFound | MethodNotAllowed):
+        return "no route {} {}".format(*_asked())
+    return error.description or error.name

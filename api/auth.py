@@ -1,0 +1,121 @@
+"""Who may ask: HTTP Basic for people and programs, signed creations for clusters, and no open door by mistake.
+
+It decides whether a request may go on; it refuses to know what it asks for. Without a configured user name everybody
+may ask; that is why a server without one listens on loopback only, unless told otherwise.
+
+Open even then: preflights, ``/healthz``, and GET of everything in the playback door (players send no credentials).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+from quart import Request, Websocket
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, Unauthorized
+
+from engine.config import Settings
+from engine.errors import InvalidSpec
+
+PLAYBACK: Final = "playback"  # the blueprint that needs no credentials
+READING: Final = ("GET", "HEAD", "OPTIONS")
+WINDOW_MS: Final = 60_000  # a signature's time may be so far from ours: clocks differ, requests wait
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises InvalidSpec when the server would be open to other machines without credentials, or has half of them."""
+    if bool(settings.username) != bool(settings.password):
+        present, absent = ("username", "password") if settings.username else ("password", "username")
+        raise InvalidSpec(f"a {present} is set and no {absent}", where=absent)
+    if not (settings.username or settings.insecure or _is_loopback(settings.host)):
+        sentence = (
+            f'host "{settings.host}" is open to other machines, and neither username and password nor insecure is set'
+        )
+        raise InvalidSpec(sentence, where="host")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_request(settings: Settings, request: Request | Websocket) -> None:
+    """Lets a request go on, or raises Unauthorized (401) or Forbidden (403)."""
+    method = request.method
+    if method == "OPTIONS" or request.path == "/healthz":
+        return
+    if request.blueprint == PLAYBACK and method in READING:
+        return
+    if settings.username:
+        _check_basic(settings, request)
+    if method not in READING and request.headers.get("Sec-Fetch-Site") == "cross-site" and not allows_origins(request):
+        # A browser would send the credentials that it knows along with a form of any page.
+        raise Forbidden("pages of other sites may only use /brewmixer and playback")
+
+
+def allows_origins(request: Request | Websocket) -> bool:
+    """Whether pages of other sites may read the answer: players, and the vendor's pages, which run elsewhere."""
+    return request.path.startswith("/brewmixer") or request.blueprint == PLAYBACK
+
+
+def _check_basic(settings: Settings, request: Request | Websocket) -> None:
+    given = request.authorization
+    name = password = ""
+    if given is not None and given.type == "basic":
+        name, password = given.username or "", given.password or ""
+    right = _same(name, settings.username) & _same(password, settings.password)
+    if not right:
+        realm = WWWAuthenticate("basic", {"realm": "mashtun", "charset": "UTF-8"})
+        raise Unauthorized("user name or password is missing or wrong", www_authenticate=realm)
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+
+
+def sign(secret: str, parts: tuple[str, ...], timestamp_ms: int) -> str:
+    """The lower-case hex HMAC-SHA256 of ``part|part|…|timestamp``."""
+    message = "|".join((*parts, str(timestamp_ms)))
+    return hmac.new(secret.encode(), message.encode(), hashlib.sha256).hexdigest()
+
+
+class Signatures:
+    """Checks signed requests: each within WINDOW_MS of now, each good once.
+
+    wall  seconds since 1970, as the signer's clock counts them.
+    """
+
+    def __init__(self, secret: str, wall: Callable[[], float]) -> None:
+        self._secret = secret
+        self._wall = wall
+        self._used: dict[str, int] = {}  # digest → until when it could be used again, ms; only right ones come here
+
+    @property
+    def required(self) -> bool:
+        """Whether a secret is configured."""
+        return bool(self._secret)
+
+    def check(self, parts: tuple[str, ...], *, timestamp_ms: int | None, digest: str | None) -> None:
+        """Lets a request go on if the digest is right, and uses it up. Raises Unauthorized (401)."""
+        if timestamp_ms is None or digest is None:
+            raise _unsigned("digest and timestamp are required")
+        now = round(self._wall() * 1000)
+        if abs(now - timestamp_ms) > WINDOW_MS:
+            raise _unsigned(f"timestamp {timestamp_ms} is not within {WINDOW_MS} ms of {now}")
+        right = sign(self._secret, parts, timestamp_ms)
+        if any("|" in part for part in parts) or not _same(digest.lower(), right):
+            raise _unsigned("digest is wrong")
+        self._used = {each: until for each, until in self._used.items() if until >= now}
+        if right in self._used:
+            raise _unsigned("digest was used before")
+        self._used[right] = timestamp_ms + WINDOW_MS
+
+
+def _unsigned(sentence: str) -> Unauthorized:
+    return Unauthorized(sentence, www_authenticate=WWWAuthenticate("hmac-sha256", {"realm": "mashtun"}))

@@ -1,0 +1,294 @@
+// The operator's page: what streams and events there are and how they are, and one of them on screen.
+
+import { Player } from "/console/player.js";
+
+const STATUS_EVERY = 1000; // ms
+const LATE = 1000, STALLED = 3000; // ms since the last picture
+const NEWS = 50; // lines that are kept
+const $ = (id) => document.getElementById(id);
+
+let status = null; // the last one
+let before = null; // the one before it: what grows is shown as trouble
+const player = new Player($("video"), showPlayer);
+
+// --- words ----------------------------------------------------------------------------------------------------------
+
+const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const address = (name) => name.split("/").map(encodeURIComponent).join("/");
+const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
+
+function bitRate(bits) {
+  return bits >= 1e6 ? `${number(bits / 1e6, 1)} Mbit/s` : `${number(bits / 1e3)} kbit/s`;
+}
+
+function size(bytes) {
+  return bytes >= 1e9 ? `${number(bytes / 1e9, 2)} GB` : bytes >= 1e6 ? `${number(bytes / 1e6, 1)} MB` : `${number(bytes / 1e3)} kB`;
+}
+
+function duration(ms) {
+  const s = Math.floor(ms / 1000);
+  const parts = [Math.floor(s / 3600), Math.floor(s / 60) % 60, s % 60].map((each) => String(each).padStart(2, "0"));
+  return (parts[0] === "00" ? parts.slice(1) : parts).join(":");
+}
+
+// --- elements -------------------------------------------------------------------------------------------------------
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+// Shows items in a list, each in the row that it had before, so that focus and selection stay.
+function showRows(section, items, fill) {
+  const list = $(section).querySelector(".rows");
+  const rows = new Map([...list.children].map((each) => [each.dataset.key, each]));
+  items.forEach((item, n) => {
+    let row = rows.get(item.key);
+    rows.delete(item.key);
+    if (!row) {
+      row = element("li", {}, element(item.play ? "button" : "div", { className: "row" },
+        element("span", { className: "name" }), element("span", { className: "chip" }), element("span", { className: "detail" })));
+      row.dataset.key = item.key;
+      if (item.play) {
+        row.firstChild.type = "button";
+        row.firstChild.addEventListener("click", () => choose(row.dataset.play));
+      }
+    }
+    if (list.children[n] !== row) list.insertBefore(row, list.children[n] ?? null);
+    if (item.play) {
+      row.dataset.play = item.play;
+      row.firstChild.setAttribute("aria-pressed", String(item.pressed));
+    }
+    const [name, chip, detail] = row.firstChild.children;
+    setText(name, item.name);
+    setText(chip, item.state[1]);
+    chip.dataset.state = item.state[0];
+    fill(detail, item.detail.filter(Boolean));
+  });
+  rows.forEach((each) => each.remove());
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// Parts are texts, or {alarm}, or {link, text}; with a dot between them.
+function fillDetail(node, parts) {
+  const wanted = JSON.stringify(parts);
+  if (node.dataset.shown === wanted) return;
+  node.dataset.shown = wanted;
+  node.replaceChildren(...parts.flatMap((part, n) => {
+    const made = typeof part === "string" ? part
+      : part.alarm ? element("span", { className: "alarm", textContent: part.alarm })
+      : element("a", { href: part.link, textContent: part.text });
+    return n ? [" · ", made] : [made];
+  }));
+}
+
+// --- streams, events, outputs ---------------------------------------------------------------------------------------
+
+function streamState(stream, pull) {
+  if (!stream || stream.publisher === null) return pull ? ["warn", pull.state] : ["idle", "waiting"];
+  if (stream.ageMs === null) return ["warn", "no data yet"];
+  if (stream.ageMs > STALLED) return ["bad", `stalled ${number(stream.ageMs / 1000)} s`];
+  return stream.ageMs > LATE ? ["warn", "late"] : ["good", "live"];
+}
+
+function streamFormat({ video, audio }) {
+  return [
+    video && video.width > 0 && `${video.width}×${video.height}`,
+    video && `${number(video.frameRate)} fps`,
+    (video || audio) && bitRate((video?.bitRate ?? 0) + (audio?.bitRate ?? 0)),
+    !video && audio && "sound only",
+  ];
+}
+
+function streamItem(name) {
+  const stream = status.streams.find((each) => each.name === name);
+  const pull = status.pulls.find((each) => each.name === name);
+  return {
+    key: name, name, play: name, pressed: player.name === name, state: streamState(stream, pull),
+    detail: [
+      stream?.publisher ?? (pull ? "pull" : "nobody publishes"),
+      ...(stream?.publisher ? streamFormat(stream) : []),
+      stream && plural(stream.readers, "reader"),
+      stream?.dropped > 0 && { alarm: `${number(stream.dropped)} dropped` },
+      pull?.error && { alarm: pull.error },
+    ],
+  };
+}
+
+function eventItem(event) {
+  const sum = (counters, of) => counters?.subMixes.reduce((total, mix) => total + of(mix), 0) ?? 0;
+  const lagged = (each) => sum(each, (mix) => mix.mixer.lagged);
+  const skipped = (each) => sum(each, (mix) => mix.encoder.skipped);
+  const old = before?.events.find((each) => each.name === event.name);
+  const behind = old && (lagged(event) > lagged(old) || skipped(event) > skipped(old));
+  const stream = event.subMixes[0].stream;
+  return {
+    key: event.name, name: event.name, play: stream, pressed: false,
+    state: event.state !== "on air" ? ["bad", event.state] : behind ? ["warn", "on air, lagging"] : ["good", event.state],
+    detail: [
+      stream,
+      event.subMixes.length > 1 && plural(event.subMixes.length, "sub-mix").replace("sub-mixs", "sub-mixes"),
+      `${event.width}×${event.height}`,
+      `${number(event.frameRate, event.frameRate % 1 ? 2 : 0)} fps`,
+      `latency ${event.latencyMs} ms`,
+      `encoding ${number(Math.max(...event.subMixes.map((mix) => mix.encoder.encodeMs)), 1)} ms`,
+      lagged(event) > 0 ? { alarm: `${number(lagged(event))} lagged` } : "0 lagged",
+      skipped(event) > 0 ? { alarm: `${number(skipped(event))} skipped` } : "0 skipped",
+      event.error && { alarm: event.error },
+    ],
+  };
+}
+
+const OUTPUT_STATES = { recording: "good", pushing: "good", failed: "bad", connecting: "warn", waiting: "warn" };
+
+function recordingItem(each) {
+  return {
+    key: `recording ${each.id}`, name: each.stream, state: [OUTPUT_STATES[each.state] ?? "idle", each.state],
+    detail: [
+      { link: `/recordings/${encodeURIComponent(each.file)}`, text: each.file },
+      duration(each.durationMs), size(each.bytes), each.error && { alarm: each.error },
+    ],
+  };
+}
+
+function pushItem(each) {
+  return {
+    key: `push ${each.id}`, name: `${each.stream} → ${each.url}`, state: [OUTPUT_STATES[each.state] ?? "idle", each.state],
+    detail: [size(each.bytes), each.dropped > 0 && { alarm: `${number(each.dropped)} dropped` }, each.error && { alarm: each.error }],
+  };
+}
+
+function show(fresh) {
+  before = status;
+  status = fresh;
+  const names = new Set([...status.streams, ...status.pulls].map((each) => each.name));
+  showRows("streams", [...names].sort().map(streamItem), fillDetail);
+  showRows("events", status.events.map(eventItem), fillDetail);
+  showRows("outputs", [...status.recordings.map(recordingItem).reverse(), ...status.pushes.map(pushItem)], fillDetail);
+  setText($("uptime"), `up ${duration(status.uptimeMs)}`);
+  showChosen();
+  const chosen = status.streams.find((each) => each.name === player.name);
+  if (chosen?.publisher && before?.streams.find((each) => each.name === player.name)?.publisher == null) player.retry();
+}
+
+// --- what is played -------------------------------------------------------------------------------------------------
+
+function choose(name) {
+  player.play(name);
+  history.replaceState(null, "", `#${address(name)}`);
+  if (status) show(status);
+}
+
+function showPlayer({ state, text }) {
+  setText($("note"), text || (state === "idle" ? "Choose a stream to watch it" : ""));
+}
+
+function running() {
+  return status?.recordings.find((each) => each.stream === player.name && each.state === "recording");
+}
+
+function showChosen() {
+  const stream = status?.streams.find((each) => each.name === player.name);
+  setText($("playing"), player.name ?? "No stream");
+  const codecs = [stream?.video?.codec, stream?.audio?.codec].filter(Boolean).map((codec) => codec.toUpperCase());
+  setText($("format"), stream ? [...streamFormat(stream), ...codecs].filter(Boolean).join(" · ") : "");
+  for (const id of ["mute", "enlarge"]) $(id).disabled = player.name === null;
+  $("record").disabled = !stream?.publisher && !running();
+  $("record").dataset.on = String(Boolean(running()));
+  setText($("record"), running() ? "Stop recording" : "Record");
+}
+
+function showFigures(received) {
+  const ahead = player.ahead;
+  setText($("behind"), ahead === null ? "–" : `${number(ahead * 1000)} ms`);
+  setText($("wanted"), ahead === null ? "–" : `${number(player.wanted * 1000)} ms`);
+  setText($("received"), ahead === null ? "–" : bitRate(received * 8));
+  setText($("lost"), ahead === null ? "–" : number(player.lost));
+  setText($("stalls"), ahead === null ? "–" : number(player.stalls));
+}
+
+function showSound() {
+  setText($("mute"), $("video").muted ? "Unmute" : "Mute");
+}
+
+async function toggleRecording() {
+  const recording = running();
+  const path = `/streams/1.0/${address(player.name)}/recordings`;
+  $("record").disabled = true;
+  const answer = await fetch(recording ? `${path}/${recording.id}` : path, { method: recording ? "DELETE" : "POST" });
+  if (!answer.ok) tell("recording", player.name, (await answer.json()).error);
+  await poll();
+}
+
+// --- news -----------------------------------------------------------------------------------------------------------
+
+function tell(subject, id, state) {
+  const log = $("news").querySelector(".log");
+  const time = new Date().toLocaleTimeString("en-GB");
+  log.prepend(element("li", {}, element("time", { textContent: time }), element("span", {}, `${subject} `, element("b", { textContent: id }), ` ${state}`)));
+  while (log.children.length > NEWS) log.lastChild.remove();
+}
+
+function showLink(state, text) {
+  $("link").dataset.state = state;
+  setText($("link"), text);
+}
+
+let source = null;
+let heard = -Infinity;
+
+function follow() {
+  source?.close();
+  source = new EventSource(`/events?status=${STATUS_EVERY}`);
+  source.addEventListener("status", (message) => {
+    heard = performance.now();
+    showLink("good", "connected");
+    show(JSON.parse(message.data));
+  });
+  for (const subject of ["stream", "event", "recording", "push"]) {
+    source.addEventListener(subject, (message) => {
+      const news = JSON.parse(message.data);
+      tell(news.subject, news.id, news.state);
+    });
+  }
+}
+
+async function poll() {
+  try {
+    const answer = await fetch("/status", { signal: AbortSignal.timeout(2000) });
+    if (!answer.ok) throw new Error(answer.statusText);
+    show(await answer.json());
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// Where the event stream says nothing, the state is asked for; and now and then the stream is opened again.
+async function watch() {
+  if (performance.now() - heard < 3 * STATUS_EVERY) return;
+  if (await poll()) showLink("warn", "polling");
+  else showLink("bad", "no connection");
+  if (source.readyState === EventSource.CLOSED) follow();
+}
+
+// --- begin ----------------------------------------------------------------------------------------------------------
+
+$("mute").addEventListener("click", () => { $("video").muted = !$("video").muted; });
+$("video").addEventListener("volumechange", showSound);
+$("record").addEventListener("click", toggleRecording);
+$("enlarge").addEventListener("click", () => $("video").requestFullscreen?.());
+window.addEventListener("hashchange", () => location.hash.length > 1 && choose(decodeURIComponent(location.hash.slice(1))));
+
+let counted = 0;
+setInterval(() => {
+  showFigures(player.bytes - counted);
+  counted = player.bytes;
+}, 1000);
+setInterval(watch, 2 * STATUS_EVERY);
+follow();
+if (location.hash.length > 1) choose(decodeURIComponent(location.hash.slice(1)));

@@ -1,0 +1,207 @@
+// Plays one stream: fragmented MP4 from a WebSocket through MediaSource, a fraction of a second behind live.
+//
+// Theory of operation
+// * `ahead` is what is buffered beyond the playhead: so far is the picture on screen behind the newest one here.
+// * It is brought back to `wanted` by playing a little faster; from far away, by a jump. `wanted` grows at every stall
+//   and shrinks in quiet times: a good network gives a short delay, a bad one a picture without stops.
+// * When the connection ends, the last picture stays, and it is tried again, at longer and longer intervals.
+
+const WANTED_LEAST = 0.16; // s; with 0.1 or less, browsers run dry now and then
+const WANTED_MOST = 1.0;
+const WANTED_MORE = 0.08; // after a stall
+const CALM = 8000; // ms without a stall, after which less is enough
+const TOLERANCE = 0.1; // s beyond `wanted` where catching up begins: a change of rate costs browsers some 40 ms itself
+const FASTER = 1.08;
+const JUMP = 0.6; // s beyond `wanted` where catching up would take too long
+const EDGE = 0.04; // s behind the end where a jump goes: until the browser plays from there, more has come
+const KEEP = 6; // s of what was played that stay in the buffer
+const RETRY_FIRST = 500, RETRY_LAST = 8000; // ms
+const SILENCE = 4000; // ms without data that are worth a word
+
+export class Player {
+  // report({state, text}): "idle", "opening", "playing", "away"; the text says why.
+  constructor(video, report) {
+    this.video = video;
+    this.report = report;
+    this.name = null;
+    this.wanted = WANTED_LEAST;
+    this.stalls = 0;
+    this.lost = 0; // pictures that came and were not shown, but for those that a jump left out
+    this.dropped = 0; // as the browser counts them
+    this.bytes = 0;
+    this.calmSince = performance.now();
+    video.addEventListener("waiting", () => this.#stalled());
+    setInterval(() => this.#watch(), 500);
+  }
+
+  play(name) {
+    this.stop();
+    this.name = name;
+    this.delay = RETRY_FIRST;
+    this.stalls = this.lost = 0;
+    this.#connect();
+  }
+
+  stop() {
+    this.name = null;
+    this.#disconnect();
+    this.report({ state: "idle", text: "" });
+  }
+
+  // Tries at once, if it is waiting to try again.
+  retry() {
+    if (this.name !== null && this.timer) this.#connect();
+  }
+
+  // Seconds behind the newest picture that has come, or null.
+  get ahead() {
+    const ranges = this.video.buffered;
+    return this.buffer && ranges.length ? Math.max(0, ranges.end(ranges.length - 1) - this.video.currentTime) : null;
+  }
+
+  #connect() {
+    this.#disconnect();
+    this.report({ state: "opening", text: "Opening…" });
+    const path = this.name.split("/").map(encodeURIComponent).join("/");
+    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/${path}.ws`);
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = (message) => this.#receive(message.data);
+    socket.onclose = () => this.#closed(socket);
+    this.socket = socket;
+    this.queue = [];
+    this.started = false;
+  }
+
+  #disconnect() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    const socket = this.socket;
+    this.socket = null; // its last callbacks mean nothing any more
+    if (socket) {
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    this.buffer = null;
+  }
+
+  #closed(socket) {
+    if (socket !== this.socket) return;
+    const played = this.started;
+    this.#disconnect();
+    this.timer = setTimeout(() => this.#connect(), this.delay);
+    this.report({ state: "away", text: played ? "The stream has ended; waiting for it" : "Nobody publishes this stream; waiting for it" });
+    this.delay = Math.min(RETRY_LAST, this.delay * 2);
+  }
+
+  #receive(data) {
+    this.heard = performance.now();
+    if (typeof data === "string") {
+      const mime = JSON.parse(data).mime;
+      if (!MediaSource.isTypeSupported(mime)) {
+        this.stop();
+        this.report({ state: "away", text: `This browser does not play ${mime}` });
+        return;
+      }
+      if (this.buffer === null) this.#open(mime);
+      else this.queue.push(mime);
+      return;
+    }
+    this.bytes += data.byteLength;
+    this.queue.push(data);
+    this.#pump();
+  }
+
+  #open(mime) {
+    const source = new MediaSource();
+    this.buffer = undefined; // being opened
+    source.addEventListener("sourceopen", () => {
+      URL.revokeObjectURL(this.video.src);
+      if (this.source !== source || this.socket === null) return;
+      this.buffer = source.addSourceBuffer(mime);
+      this.buffer.addEventListener("updateend", () => source === this.source && this.#appended());
+      this.buffer.addEventListener("error", () => source === this.source && this.socket?.close());
+      this.#pump();
+    }, { once: true });
+    this.source = source;
+    this.video.src = URL.createObjectURL(source);
+  }
+
+  // Gives the buffer what waits: all pieces up to the next change of tracks in one go.
+  #pump() {
+    if (!this.buffer || this.buffer.updating || this.queue.length === 0) return;
+    if (typeof this.queue[0] === "string") this.buffer.changeType(this.queue.shift());
+    const change = this.queue.findIndex((each) => typeof each === "string");
+    const pieces = this.queue.splice(0, change < 0 ? this.queue.length : change);
+    if (pieces.length === 0) return;
+    try {
+      this.buffer.appendBuffer(pieces.length === 1 ? pieces[0] : joined(pieces));
+    } catch {
+      this.socket?.close(); // the element has an error, or no room: begin anew
+    }
+  }
+
+  #appended() {
+    if (!this.buffer) return;
+    const ranges = this.video.buffered;
+    if (ranges.length) this.#follow(ranges.start(ranges.length - 1), ranges.end(ranges.length - 1));
+    const done = this.video.currentTime - KEEP;
+    if (ranges.length && ranges.start(0) < done - KEEP && !this.buffer.updating) this.buffer.remove(0, done);
+    this.#pump();
+  }
+
+  // Keeps the playhead `wanted` behind the end of the newest range.
+  #follow(start, end) {
+    const { video, wanted } = this;
+    const ahead = end - video.currentTime;
+    if (!this.started || video.currentTime < start || ahead < 0 || ahead > wanted + JUMP) {
+      this.calmSince = this.jumped = performance.now();
+      video.currentTime = Math.max(start, end - EDGE);
+      video.playbackRate = 1;
+    } else if (ahead > wanted + TOLERANCE) {
+      video.playbackRate = FASTER;
+    } else if (ahead < wanted) {
+      video.playbackRate = 1;
+    }
+    if (this.started) return;
+    this.started = true;
+    this.delay = RETRY_FIRST;
+    video.play().catch(() => {
+      video.muted = true; // sound needs a click first
+      video.play().catch(() => {});
+    });
+    this.report({ state: "playing", text: "" });
+  }
+
+  #stalled() {
+    const now = performance.now();
+    if (!this.started || this.video.seeking || now - this.calmSince < 600) return; // a start or a jump is no stall
+    this.stalls += 1;
+    this.calmSince = now;
+    this.wanted = Math.min(WANTED_MOST, this.wanted + WANTED_MORE);
+  }
+
+  #watch() {
+    const now = performance.now();
+    if (!this.started || this.socket === null) return;
+    const { droppedVideoFrames } = this.video.getVideoPlaybackQuality();
+    if (now - this.jumped > 1000) this.lost += Math.max(0, droppedVideoFrames - this.dropped);
+    this.dropped = droppedVideoFrames;
+    if (now - this.calmSince > CALM && this.wanted > WANTED_LEAST) {
+      this.wanted = Math.max(WANTED_LEAST, this.wanted - 0.02);
+      this.calmSince = now;
+    }
+    const silent = now - this.heard > SILENCE;
+    if (silent !== this.silent) this.report({ state: "playing", text: silent ? "Nothing has come for some seconds" : "" });
+    this.silent = silent;
+  }
+}
+
+function joined(pieces) {
+  const whole = new Uint8Array(pieces.reduce((sum, each) => sum + each.byteLength, 0));
+  let at = 0;
+  for (const each of pieces) {
+    whole.set(new Uint8Array(each), at);
+    at += each.byteLength;
+  }
+  return whole;
+}

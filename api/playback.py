@@ -1,0 +1,179 @@
+"""Playback: every stream as FLV, HLS, fragmented MP4 over a WebSocket and a still picture, for players on HTTP.
+
+It decides addresses, types, caching, and when a client that takes nothing is given up; it refuses to know what is in a
+stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+import msgspec
+import trio
+from quart import Blueprint, Response, request, websocket
+from quart.wrappers.response import ResponseBody
+
+from api.wire import Route
+from engine.errors import EngineError, InvalidSpec, SinkRejected
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+SEND_WITHIN: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
+MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes of UTF-8
+PLAYLIST: Final = "application/vnd.apple.mpegurl"
+MP4: Final = "video/mp4"
+FLV: Final = "video/x-flv"
+_NO_STORE: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+# Enough for a cache in front of many players; numbers begin anew when a publisher has been away for ten seconds.
+_SEGMENT: Final = {"Cache-Control": "max-age=5"}
+
+ROUTES: Final = [
+    Route("GET", "/{name}.flv", "The stream as FLV, from its last keyframe on, until it ends", None, FLV),
+    Route("GET", "/{name}/index.m3u8", "Low-latency HLS; _HLS_msn and _HLS_part wait for that part", None, PLAYLIST),
+    Route("GET", "/{name}/init_{k}.mp4", "The k-th initialisation segment of its HLS", None, MP4),
+    Route("GET", "/{name}/seg_{n}.m4s", "Segment n of its HLS", None, MP4),
+    Route("GET", "/{name}/part_{n}_{k}.m4s", "Part k of segment n; waits for the next one", None, MP4),
+    Route("GET", "/{name}.jpg", "What the stream shows now", None, "image/jpeg"),
+    Route("GET", "/{name}.ws", 'A WebSocket: a text {"mime": …}, then fragmented MP4 in binary messages', None, MP4),
+]
+
+
+class Flow(Protocol):
+    """Bytes of one stream for one client, in a form; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def receive(self) -> bytes:
+        """What is new. Raises trio.EndOfChannel when the stream has ended."""
+
+
+class Mp4Flow(Flow, Protocol):
+    """One as fragmented MP4; `mime` is what the bytes of the last call are."""
+
+    mime: str
+
+
+class FlowBody(ResponseBody):
+    """The body of a response that ends with its stream, or with the patience for its client.
+
+    The flow is opened when the response is sent, so that a client that is gone by then leaves nothing behind.
+    """
+
+    def __init__(self, opened: Callable[[], Flow]) -> None:
+        self._opened = opened
+        self._flow: Flow | None = None
+        self._given = trio.current_time()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._flow = self._opened().__enter__()
+        except EngineError:  # the stream ended since it was looked up
+            self._flow = None
+        self._given = trio.current_time()
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException], exc_value: BaseException, tb: TracebackType) -> None:
+        if self._flow is not None:
+            self._flow.__exit__(exc_type, exc_value, tb)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._flow is None or trio.current_time() - self._given > SEND_WITHIN:
+            raise StopAsyncIteration
+        try:
+            data = await self._flow.receive()
+        except (trio.EndOfChannel, SinkRejected):
+            raise StopAsyncIteration from None
+        self._given = trio.current_time()
+        return data
+
+
+def blueprint(engine: Engine) -> Blueprint:
+    """The routes of this door. They come last: a static first segment (``/streams/…``) always wins over a name."""
+    routes = Blueprint("playback", __name__)
+
+    @routes.get("/<path:name>.flv")
+    async def flv(name: str) -> Response:
+        engine.hub.published(name)
+        response = Response(b"", content_type=FLV, headers=_NO_STORE)
+        if request.method == "GET":  # HEAD: a body without an end would never be over
+            response = Response(FlowBody(lambda: engine.flv(name)), content_type=FLV, headers=_NO_STORE)
+        response.timeout = None
+        return response
+
+    @routes.get("/<path:name>.jpg")
+    async def picture(name: str) -> Response:
+        return Response(await engine.picture(name), content_type="image/jpeg", headers=_NO_STORE)
+
+    @routes.websocket("/<path:name>.ws")
+    async def fmp4(name: str) -> None:
+        with engine.fmp4(name) as flow:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_ignore_messages)
+                await _send_flow(flow)
+                nursery.cancel_scope.cancel()
+
+    _add_hls(routes, engine)
+    return routes
+
+
+def _add_hls(routes: Blueprint, engine: Engine) -> None:
+    @routes.get("/<path:name>/index.m3u8")
+    async def playlist(name: str) -> Response:
+        msn, part = _number("_HLS_msn"), _number("_HLS_part")
+        text = await engine.hls(name).playlist(msn=msn, part=part)
+        return Response(text, content_type=PLAYLIST, headers={"Cache-Control": "no-cache"})
+
+    @routes.get("/<path:name>/init_<int:k>.mp4")
+    async def init(name: str, k: int) -> Response:
+        return Response(engine.hls(name).init(k), content_type=MP4, headers=_SEGMENT)
+
+    @routes.get("/<path:name>/seg_<int:n>.m4s")
+    async def segment(name: str, n: int) -> Response:
+        return Response(engine.hls(name).segment(n), content_type=MP4, headers=_SEGMENT)
+
+    @routes.get("/<path:name>/part_<int:n>_<int:k>.m4s")
+    async def part(name: str, n: int, k: int) -> Response:
+        return Response(await engine.hls(name).part(n, k), content_type=MP4, headers=_SEGMENT)
+
+
+def _number(name: str) -> int | None:
+    """A query parameter, a whole number ≥ 0. Raises InvalidSpec."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidSpec(f"{name} {text[:80]!r} is not a whole number", where=name)
+    return int(text)
+
+
+async def _ignore_messages() -> None:
+    """Reads on, so that a client's going away is noticed behind whatever it sent."""
+    while True:
+        await websocket.receive()
+
+
+async def _send_flow(flow: Mp4Flow) -> None:
+    """Sends until the stream ends or the client takes nothing for too long."""
+    mime = ""
+    while True:
+        try:
+            data = await flow.receive()
+        except trio.EndOfChannel:
+            return await websocket.close(1000, "the stream has ended")
+        except SinkRejected as err:
+            return await websocket.close(1003, str(err)[:MAX_REASON])
+        with trio.move_on_after(SEND_WITHIN) as scope:
+            if flow.mime != mime:
+                mime = flow.mime
+                await websocket.send(msgspec.json.encode({"mime": mime}).decode())
+            await websocket.send(data)
+        if scope.cancel_called:
+            return None

@@ -1,0 +1,154 @@
+"""The serve command: settings → one Trio run with the engine and the HTTP server in one nursery, until a signal.
+
+It decides the order of starting and stopping; it refuses to know what is served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as serve_http
+
+from api.app import create_app
+from api.auth import check_exposure
+from api.demo import run_demo
+from engine.config import Settings, from_env
+from engine import Engine
+from engine.errors import EngineError, InvalidSpec
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN: Final = 4.5  # seconds from the signal to the end, whatever hangs
+HTTP_GRACE: Final = 1.0  # seconds that requests have to finish then
+SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
+BACKLOG: Final = 512
+_TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
+
+
+def run_serve(arguments: argparse.Namespace) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    _log_to_stderr(arguments.log)
+    try:
+        settings = read_settings(arguments)
+        check_exposure(settings)
+        listener = listen(settings.host, settings.port)
+    except (EngineError, OSError) as err:
+        print(f"mashtun: {err}", file=sys.stderr)
+        return 1
+    code = 0
+    try:
+        trio.run(partial(serve, settings, listener, demo=arguments.demo))
+    except* EngineError as group:
+        print(f"mashtun: {_first(group)}", file=sys.stderr)
+        code = 1
+    return code
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """The command line over the environment over the defaults. Raises InvalidSpec."""
+    given = from_env(os.environ)
+    names = {field.name for field in msgspec.structs.fields(Settings)}
+    given |= {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+    settings = msgspec.convert(given, Settings)
+    for name, port in (("port", settings.port), ("rtmp_port", settings.rtmp_port)):
+        if not -1 <= port <= 65535 or (name == "port" and port < 0):
+            raise InvalidSpec(f"{name} {port} is not within 0…65535", where=name)
+    return settings
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections do not wait for ever for a client that takes nothing. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)  # connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as err:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port}: {err.strerror}") from err
+    return listener
+
+
+async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
+    """Engine and HTTP side by side, until a signal; then both in good order, within STOP_WITHIN."""
+    engine = Engine(settings)
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.graceful_timeout = HTTP_GRACE
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn")
+    config.websocket_max_message_size = 1 << 16
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_wait_for_signal, stop)
+        await nursery.start(engine.run)
+        if demo:
+            nursery.start_soon(run_demo, engine)
+        _announce(settings, listener, engine)
+        async with trio.open_nursery() as serving:
+            serving.start_soon(partial(serve_http, create_app(engine), config, shutdown_trigger=stop.wait))
+            await stop.wait()
+            serving.cancel_scope.deadline = trio.current_time() + STOP_WITHIN
+            await engine.close()
+        nursery.cancel_scope.cancel()
+
+
+def _announce(settings: Settings, listener: socket.socket, engine: Engine) -> None:
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    rtmp = f", rtmp://{name}:{engine.rtmp_port}/" if engine.rtmp_port else ""
+    print(f"mashtun: http://{name}:{port}/{rtmp}", flush=True)
+
+
+async def _wait_for_signal(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("server: %s: stopping", signal.Signals(number).name)
+            stop.set()
+
+
+def _first(group: BaseExceptionGroup[EngineError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _log_to_stderr(form: str) -> None:
+    handler = logging.StreamHandler()
+    if form == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("hypercorn").setLevel(logging.WARNING)

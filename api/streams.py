@@ -1,0 +1,251 @@
+"""Our own door to streams: what there is, what the engine pulls or makes itself, what is recorded and pushed.
+
+It decides addresses and answers; it refuses to know how a stream comes and goes. A stream's name may have any number of
+segments; one whose last segment is ``recordings`` or ``pushes`` cannot be addressed here.
+"""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
+
+import msgspec
+import trio
+from quart import Blueprint, Response, request
+from quart.wrappers.response import ResponseBody
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+
+from api.wire import Route, decode, json_response, read_body
+from engine import PullSpec, PullStatus, PushStatus, RecordingStatus, StreamStatus
+from engine.errors import NotFound
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+PREFIX: Final = "/streams/1.0"
+STREAM: Final = f"{PREFIX}/<path:name>"
+READ_BYTES: Final = 256 << 10
+MP4: Final = "video/mp4"
+DISK_THREADS: Final = 4
+
+
+class StreamEntry(StreamStatus, frozen=True, kw_only=True, rename="camel"):
+    """A stream, and how it is pulled, recorded and pushed; publisher is null while a pulled one is away."""
+
+    pull: PullStatus | None
+    recordings: list[RecordingStatus]
+    pushes: list[PushStatus]
+
+
+class PushRequest(msgspec.Struct, frozen=True):
+    """Where to push to: ``rtmp://host/app/name``."""
+
+    url: str
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """An empty object."""
+
+
+_ONE: Final = f"{PREFIX}/{{name}}"
+ROUTES: Final = [
+    Route("GET", f"{PREFIX}/", "Every stream", None, list[StreamEntry]),
+    Route("GET", _ONE, "One stream", None, StreamEntry),
+    Route(
+        "PUT",
+        _ONE,
+        "Pull it from a URL, or make it as a pattern: 201, or 200 in place of another",
+        PullSpec,
+        StreamEntry,
+    ),
+    Route("DELETE", _ONE, "End what is pulled, or show its publisher the door", None, Nothing),
+    Route("POST", f"{_ONE}/recordings", "Record it from its next keyframe on", None, RecordingStatus),
+    Route("GET", f"{_ONE}/recordings", "Its recordings", None, list[RecordingStatus]),
+    Route("DELETE", f"{_ONE}/recordings", "End all of them", None, list[RecordingStatus]),
+    Route("DELETE", f"{_ONE}/recordings/{{id}}", "End one; its file is whole then", None, RecordingStatus),
+    Route("POST", f"{_ONE}/pushes", "Push it to an RTMP server, for ever", PushRequest, PushStatus),
+    Route("GET", f"{_ONE}/pushes", "Where it is pushed to", None, list[PushStatus]),
+    Route("DELETE", f"{_ONE}/pushes/{{id}}", "End a push", None, Nothing),
+    Route("GET", "/recordings/{file}", "A recorded file, or a range of it", None, MP4),
+]
+
+
+def blueprint(engine: Engine) -> Blueprint:
+    """The routes of this door."""
+    routes = Blueprint("streams", __name__)
+
+    @routes.get(f"{PREFIX}/")
+    async def every() -> Response:
+        return json_response(entries(engine))
+
+    @routes.get(STREAM)
+    async def one(name: str) -> Response:
+        return json_response(entry(engine, name))
+
+    @routes.put(STREAM)
+    async def put(name: str) -> Response:
+        spec = decode(await read_body(request), PullSpec)
+        replaced = any(pull.name == name for pull in engine.pulls())
+        await engine.put_source(name, spec)
+        return json_response(entry(engine, name), 200 if replaced else 201)
+
+    @routes.delete(STREAM)
+    async def remove(name: str) -> Response:
+        await engine.remove_stream(name)
+        return json_response(Nothing())
+
+    _add_recordings(routes, engine)
+    _add_pushes(routes, engine)
+    return routes
+
+
+def _add_recordings(routes: Blueprint, engine: Engine) -> None:
+    disk = trio.CapacityLimiter(DISK_THREADS)
+
+    @routes.post(f"{STREAM}/recordings")
+    async def record(name: str) -> Response:
+        return json_response(await engine.start_recording(name), 201)
+
+    @routes.get(f"{STREAM}/recordings")
+    async def recordings(name: str) -> Response:
+        return json_response(engine.recordings(name))
+
+    @routes.delete(f"{STREAM}/recordings")
+    async def stop_all(name: str) -> Response:
+        async with trio.open_nursery() as nursery:
+            for each in engine.recordings(name):
+                nursery.start_soon(engine.stop_recording, name, each.id)
+        return json_response(engine.recordings(name))
+
+    @routes.delete(f"{STREAM}/recordings/<id>")
+    async def stop(name: str, id: str) -> Response:  # noqa: A002
+        return json_response(await engine.stop_recording(name, id))
+
+    @routes.get("/recordings/<file>")
+    async def fetch(file: str) -> Response:
+        body = await trio.to_thread.run_sync(find, Path(engine.settings.data) / "recordings", file, disk, limiter=disk)
+        response = Response(body, content_type=MP4, headers={"Cache-Control": "no-cache", "Accept-Ranges": "bytes"})
+        response.timeout = None
+        response.content_length = body.size
+        response.last_modified = body.changed
+        await response.make_conditional(request, accept_ranges=True, complete_length=body.size)
+        if request.method == "HEAD":
+            body.begin = body.end
+        return response
+
+
+def _add_pushes(routes: Blueprint, engine: Engine) -> None:
+    @routes.post(f"{STREAM}/pushes")
+    async def push(name: str) -> Response:
+        asked = decode(await read_body(request), PushRequest)
+        return json_response(await engine.add_push(name, asked.url), 201)
+
+    @routes.get(f"{STREAM}/pushes")
+    async def pushes(name: str) -> Response:
+        return json_response(engine.pushes(name))
+
+    @routes.delete(f"{STREAM}/pushes/<id>")
+    async def end(name: str, id: str) -> Response:  # noqa: A002
+        await engine.remove_push(name, id)
+        return json_response(Nothing())
+
+
+def entries(engine: Engine) -> list[StreamEntry]:
+    """Every stream that somebody publishes, reads, or that is pulled; by name."""
+    status = engine.status()
+    streams = {each.name: each for each in status.streams}
+    pulls = {each.name: each for each in status.pulls}
+    return [
+        StreamEntry(
+            **msgspec.structs.asdict(streams.get(name) or _away(name)),
+            pull=pulls.get(name),
+            recordings=[each for each in status.recordings if each.stream == name],
+            pushes=[each for each in status.pushes if each.stream == name],
+        )
+        for name in sorted(streams.keys() | pulls.keys())
+    ]
+
+
+def _away(name: str) -> StreamStatus:
+    """A stream that is pulled and not there, and that nobody waits for."""
+    return StreamStatus(
+        name=name,
+        publisher=None,
+        peer="",
+        uptime_ms=0,
+        video=None,
+        audio=None,
+        age_ms=None,
+        readers=0,
+        dropped=0,
+        publications=0,
+    )
+
+
+def entry(engine: Engine, name: str) -> StreamEntry:
+    """One of them. Raises NotFound."""
+    found = [each for each in entries(engine) if each.name == name]
+    if not found:
+        raise NotFound("stream", name)
+    return found[0]
+
+
+# --- recorded files --------------------------------------------------------------------------------------------------
+
+
+class FileBody(ResponseBody):
+    """The bytes [begin, end) of a file, as long as it was when it was asked for: a recording may still grow."""
+
+    def __init__(self, path: Path, *, size: int, changed: float, limiter: trio.CapacityLimiter) -> None:
+        self.size = size
+        self.changed = datetime.fromtimestamp(int(changed), UTC)
+        self.begin, self.end = 0, size
+        self._path = path
+        self._limiter = limiter
+        self._file: BinaryIO | None = None
+
+    async def make_conditional(self, begin: int, end: int | None) -> int:
+        """Takes a range as werkzeug reads it: begin < 0 counts from the end. Raises 416."""
+        self.begin = max(0, self.size + begin) if begin < 0 else begin
+        self.end = self.size if end is None else min(end, self.size)
+        if self.begin >= self.end:
+            raise RequestedRangeNotSatisfiable(self.size)
+        return self.size
+
+    async def __aenter__(self) -> Self:
+        self._file = await trio.to_thread.run_sync(self._open, limiter=self._limiter)
+        return self
+
+    def _open(self) -> BinaryIO:
+        file = self._path.open("rb")
+        file.seek(self.begin)
+        return file
+
+    async def __aexit__(self, exc_type: type[BaseException], exc_value: BaseException, tb: TracebackType) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        assert self._file is not None
+        size = min(self.end - self.begin, READ_BYTES)
+        data = await trio.to_thread.run_sync(self._file.read, size, limiter=self._limiter) if size > 0 else b""
+        if not data:
+            raise StopAsyncIteration
+        self.begin += len(data)
+        return data
+
+
+def find(folder: Path, file: str, limiter: trio.CapacityLimiter) -> FileBody:
+    """A file by its name, which is looked up and never part of a path. Worker thread. Raises NotFound."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name == file and not file.startswith("."):
+            info = path.lstat()
+            if stat.S_ISREG(info.st_mode):
+                return FileBody(path, size=info.st_size, changed=info.st_mtime, limiter=limiter)
+    raise NotFound("recording", file)

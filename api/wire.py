@@ -1,0 +1,165 @@
+"""What goes over the wire: bodies read within limits, JSON read strictly and lent a type, JSON answers.
+
+It decides how large, how slow and how broken a request may be; it refuses to know what is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+import trio
+from quart import Request, Response
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+from werkzeug.http import parse_options_header
+
+from engine.errors import InvalidSpec, InvalidTree
+from engine.tree import parse_json
+
+MAX_BODY: Final = 1 << 20
+MAX_UPLOAD: Final = 32 << 20
+BODY_SECONDS: Final = 30.0  # a body that takes longer keeps its connection for nothing
+UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
+FORM_PARTS: Final = 16
+# A client that still sends does not hear our answer: so much more is read and thrown away before it.
+DRAIN_BYTES: Final = 16 << 20
+DRAIN_SECONDS: Final = 2.0
+
+T = TypeVar("T")
+
+
+class Route(NamedTuple):
+    """A route for the API's description; path with ``{names}``; types as msgspec understands them, None = no body."""
+
+    method: str
+    path: str
+    summary: str
+    request: Any
+    response: Any
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """An answer with anything that msgspec can encode."""
+    return Response(msgspec.json.encode(value), status, content_type="application/json")
+
+
+def empty_response(status: int) -> Response:
+    """An answer without a body."""
+    response = Response(b"", status)
+    del response.headers["Content-Type"]
+    return response
+
+
+async def read_body(request: Request, *, limit_bytes: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
+    """The whole body. Raises InvalidSpec when it is larger, RequestTimeout (408) when it takes longer."""
+    body = bytearray()
+    with trio.move_on_after(seconds):
+        try:
+            async for data in request.body:
+                body += data
+                if len(body) > limit_bytes:
+                    await _drain(request)
+                    break
+            else:
+                return bytes(body)
+        except RequestEntityTooLarge:
+            pass  # Quart's own limit: announced as larger than anything that is ever taken
+        raise InvalidSpec(f"the body has more than {limit_bytes} bytes", where="$")
+    raise RequestTimeout(f"the body did not come within {seconds:g} s")
+
+
+async def _drain(request: Request) -> None:
+    rest = 0
+    with trio.move_on_after(DRAIN_SECONDS):
+        async for data in request.body:
+            rest += len(data)
+            if rest > DRAIN_BYTES:
+                return
+
+
+async def read_upload(
+    request: Request, field: str, *, limiter: trio.CapacityLimiter, limit_bytes: int = MAX_UPLOAD
+) -> tuple[str, bytes]:
+    """(file name, bytes) of the first file called `field` of a multipart form.
+
+    limit_bytes  of the whole body.
+    Raises       InvalidSpec: no form, no such file, a broken form, too large. RequestTimeout (408).
+    """
+    boundary = request.mimetype_params.get("boundary", "")
+    if request.mimetype != "multipart/form-data" or not boundary:
+        raise InvalidSpec(f'expected multipart/form-data with a file "{field}"', where=field)
+    form = await read_body(request, limit_bytes=limit_bytes, seconds=UPLOAD_SECONDS)
+    return await trio.to_thread.run_sync(file_of_form, form, boundary, field, limiter=limiter)
+
+
+def file_of_form(form: bytes, boundary: str, field: str) -> tuple[str, bytes]:
+    """As `read_upload`, of a form that is there (RFC 7578). Worker thread: forms are large."""
+    pieces = (b"\r\n" + form).split(b"\r\n--" + boundary.encode(), FORM_PARTS + 1)
+    parts = pieces[1:-1]
+    if not parts or not pieces[-1].startswith(b"--"):  # also where there are more parts
+        raise InvalidSpec("the multipart form is broken", where=field)
+    for part in parts:
+        head, _, content = part.partition(b"\r\n\r\n")
+        filename = _filename(head, field)
+        if filename is not None:
+            return filename, content
+    raise InvalidSpec(f'the form has no file "{field}"', where=field)
+
+
+def _filename(head: bytes, field: str) -> str | None:
+    """The file name in the headers of a part, if it is a file of that field."""
+    for line in head.decode(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "content-disposition":
+            _, options = parse_options_header(value)
+            return options.get("filename") if options.get("name") == field else None
+    return None
+
+
+def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:
+    """A JSON document as a type: strict JSON (no duplicate keys, no NaN), lenient values ("1920" is 1920).
+
+    Raises InvalidSpec with the field's name and its limit.
+    """
+    try:
+        return msgspec.convert(parse_json(document, limit_bytes=limit_bytes), kind, strict=False)
+    except InvalidTree as err:
+        raise InvalidSpec(str(err), where=err.where) from None
+    except msgspec.ValidationError as err:
+        field, problem = explain(str(err))
+        raise InvalidSpec(f"{field}: {problem}" if field else problem, where=field) from None
+    except RecursionError:
+        raise InvalidSpec("$: nested too deep", where="$") from None
+
+
+_WORDS: Final = (  # msgspec's words → JSON's words
+    (re.compile(r"`int(?: \| null)?`, got `float`"), "a whole number, got a fraction"),
+    (re.compile(r"`(?:int|float|int \| float)(?: \| null)?`"), "a number"),
+    (re.compile(r"`str(?: \| null)?`"), "a string"),
+    (re.compile(r"`(?:array|tuple|list)(?: \| null)?`"), "an array"),
+    (re.compile(r"`object(?: \| null)?`"), "an object"),
+    (re.compile(r"`bool(?: \| null)?`"), "a boolean"),
+    (re.compile(r"`null`"), "null"),
+    (re.compile(r">="), "≥"),
+    (re.compile(r"<="), "≤"),
+    (re.compile(r"(\d)\.0\b"), r"\1"),
+)
+_MISSING: Final = re.compile(r"Object missing required field `(.*?)`$")
+
+
+def explain(message: str) -> tuple[str, str]:
+    """msgspec's message → (the field's name, what is wrong with it in JSON's words).
+
+    "Expected `int` <= 7680 - at `$.width`" → ("width", "expected a number ≤ 7680")
+    """
+    head, _, tail = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
+    problem, path = (head, tail.removesuffix("`")) if head else (tail, "$")
+    field = path.removeprefix("$").removeprefix(".")
+    missing = _MISSING.match(problem)
+    if missing:
+        return ".".join(filter(None, (field, missing[1]))), "is required"
+    problem = problem[:1].lower() + problem[1:300]
+    for pattern, word in _WORDS:
+        problem = pattern.sub(word, problem)
+    return field, problem

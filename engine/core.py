@@ -1,0 +1,456 @@
+"""Engine: everything that runs in a server, by name: streams, events, what is pulled, recorded, pushed; and its health.
+
+It decides who owns what and what ends it; it refuses to know HTTP. The doors hold this object and nothing below it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from engine.clock import SECOND
+from engine.config import Settings
+from engine.errors import AlreadyExists, EngineError, InUse, NotFound, Overloaded, SourceUnavailable
+from engine.event import Event, EventStatus
+from engine.frame import VideoFrame
+from engine.images import ImageInfo, Images
+from engine.sinks.flow import FlvFlow, Fmp4Flow
+from engine.sinks.hls import Hls
+from engine.sinks.publish import publish_steps
+from engine.sinks.push import Push, PushStatus
+from engine.sinks.record import Recording, RecordingStatus
+from engine.sinks.still import encode_still
+from engine.sources.decode import Decoders
+from engine.sources.pattern import PatternSource
+from engine.sources.pull import Pull, PullStatus
+from engine.sources.rtmp import serve_rtmp
+from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, PullSpec
+from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
+
+log = logging.getLogger(__name__)
+
+HLS_IDLE: Final = 30 * SECOND  # a playlist that nobody asks for is no longer made
+PICTURE_WAIT: Final = 5.0  # seconds for the first picture of a stream that nobody decodes
+DISK_THREADS: Final = 8
+KEPT: Final = 200  # recordings that are over and still listed
+
+
+class News(msgspec.Struct, frozen=True, rename="camel"):
+    """Something has changed. subject: "stream", "event", "recording", "push"."""
+
+    subject: str
+    id: str
+    state: str
+    detail: dict[str, object] = {}
+
+
+class EngineStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """All of it at a moment."""
+
+    uptime_ms: int
+    events: list[EventStatus]
+    streams: list[StreamStatus]
+    pulls: list[PullStatus]
+    recordings: list[RecordingStatus]
+    pushes: list[PushStatus]
+
+
+class _Actor(Protocol):
+    async def run(self) -> None: ...
+
+
+class _Running:
+    """An actor in a task of its own: it can be cancelled, and waited for."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+
+    async def stop(self) -> None:
+        """Cancels it and waits until it is gone."""
+        self.scope.cancel()
+        await self.ended.wait()
+
+
+class Engine:
+    """The root actor: `run` owns every other one. All else is called in the Trio thread, while it runs.
+
+    strict  whether a bug in one actor ends the engine (tests), or only that actor (live).
+    """
+
+    def __init__(self, settings: Settings | None = None, *, strict: bool = False) -> None:
+        # given
+        self.settings = settings or Settings()
+        self._strict = strict
+        self._began = time.monotonic_ns()
+        # owned by run()
+        self.hub = Hub(self.now, changed=self._stream_changed)
+        self._encoding = trio.CapacityLimiter(64)
+        self._disk = trio.CapacityLimiter(DISK_THREADS)
+        self._nursery: trio.Nursery | None = None
+        self._decoders = Decoders(self.hub, self.settings)
+        self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
+        self._events: dict[str, tuple[Event, _Running]] = {}
+        self._pulls: dict[str, tuple[Pull | None, PullSpec, _Running]] = {}
+        self._recordings: dict[str, tuple[Recording, _Running]] = {}
+        self._pushes: dict[str, tuple[Push, _Running]] = {}
+        self._hls: dict[str, tuple[Hls, _Running]] = {}
+        self._news: set[_Newsstand] = set()
+        self._serial = 0
+        # read by anyone (snapshot)
+        self.rtmp_port = 0
+        self.stopping = False
+
+    def now(self) -> int:
+        """ns since the engine was made; monotonic."""
+        return time.monotonic_ns() - self._began
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled; what is open then is cut off: call `close` before."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._decoders.run)
+            nursery.start_soon(self._images.run)
+            nursery.start_soon(self._end_idle_playlists)
+            if self.settings.rtmp_port >= 0:
+                self.rtmp_port = await nursery.start(self._serve_rtmp)
+            task_status.started()
+
+    async def _serve_rtmp(self, *, task_status: trio.TaskStatus[int]) -> None:
+        await serve_rtmp(
+            self.hub,
+            host=self.settings.host,
+            port=self.settings.rtmp_port,
+            publish_key=self.settings.publish_key,
+            task_status=task_status,
+        )
+
+    async def close(self) -> None:
+        """Ends events and recordings in good order, within a few seconds; then `run` may be cancelled."""
+        self.stopping = True
+        async with trio.open_nursery() as nursery:
+            for event, _ in list(self._events.values()):
+                nursery.start_soon(event.close)
+        async with trio.open_nursery() as nursery:
+            for recording, running in list(self._recordings.values()):
+                recording.stop()
+                nursery.start_soon(running.ended.wait)
+
+    def _start(self, subject: str, name: str, run: Callable[[], Awaitable[None]]) -> _Running:
+        """Runs an actor beside the others; its end is news."""
+        if self._nursery is None or self.stopping:
+            raise Overloaded("the engine is not running", where=name)
+        running = _Running()
+        self._nursery.start_soon(self._guard, subject, name, run, running)
+        return running
+
+    async def _guard(self, subject: str, name: str, run: Callable[[], Awaitable[None]], running: _Running) -> None:
+        try:
+            with running.scope:
+                await run()
+        except EngineError as err:
+            log.warning("%s %s: %s", subject, name, err)
+        except Exception:  # a bug in one actor must not end the show of the others
+            log.exception("%s %s: ended by a bug", subject, name)
+            if self._strict:
+                raise
+        finally:
+            running.ended.set()
+            self._tell(subject, name, "ended")
+
+    def _next_id(self) -> str:
+        self._serial += 1
+        return str(self._serial)
+
+    # Events
+
+    async def create_event(self, spec: EventSpec) -> Event:
+        """Begins to mix: black and silence until the first `put`. Raises AlreadyExists, InvalidSpec."""
+        if spec.name in self._events:
+            raise AlreadyExists(f'event "{spec.name}" exists', where=spec.name)
+        event = Event(
+            spec,
+            hub=self.hub,
+            decoders=self._decoders,
+            images=self._images,
+            settings=self.settings,
+            limiter=self._encoding,
+        )
+        self._events[spec.name] = event, self._start("event", spec.name, event.run)
+        log.info("event %s: on air as %s", spec.name, spec.stream())
+        self._tell("event", spec.name, event.state)
+        if spec.forward is not None:
+            for n in range(spec.sub_mixes):
+                await self.add_push(
+                    spec.stream(n), f"rtmp://{spec.forward}:{self.settings.forward_port}/{spec.stream(n)}"
+                )
+        await trio.lowlevel.checkpoint()
+        return event
+
+    def event(self, name: str) -> Event:
+        """Raises NotFound."""
+        if name not in self._events:
+            raise NotFound("event", name)
+        return self._events[name][0]
+
+    def events(self) -> list[Event]:
+        """All of them, in the order they were made."""
+        return [event for event, _ in self._events.values()]
+
+    async def delete_event(self, name: str) -> None:
+        """Ends it; returns when what was mixed is published, and its pushes had their chance. Raises NotFound."""
+        event = self.event(name)
+        with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
+            await self._end_event(name, event)
+
+    async def _end_event(self, name: str, event: Event) -> None:
+        _, running = self._events[name]
+        await event.close()
+        await running.stop()
+        if self._events.get(name, (None,))[0] is event:
+            del self._events[name]
+            streams = {event.spec.stream(n) for n in range(event.spec.sub_mixes)}
+            for push, _ in list(self._pushes.values()):
+                if push.status().stream in streams and event.spec.forward is not None:
+                    await self.remove_push(push.status().stream, push.status().id)
+            log.info("event %s: over", name)
+
+    # Streams
+
+    def streams(self) -> list[StreamStatus]:
+        """Every stream that somebody publishes or reads."""
+        return [stream.status() for stream in self.hub.streams()]
+
+    def pulls(self) -> list[PullStatus]:
+        """Every source that is fetched or made by the engine itself."""
+        return [_pull_status(name, pull, spec) for name, (pull, spec, _) in sorted(self._pulls.items())]
+
+    async def put_source(self, name: str, spec: PullSpec) -> None:
+        """Fetches or makes a stream from now on, in place of the source of that name, if there was one.
+
+        Raises InvalidSpec, AlreadyExists (somebody else publishes it), Overloaded.
+        """
+        check_name(name)
+        if name in self._pulls:
+            await self._end_pull(name)
+        if any(stream.name == name and stream.publication is not None for stream in self.hub.streams()):
+            raise AlreadyExists(f'stream "{name}" is already published', where=name)
+        if len(self._pulls) >= self.settings.max_streams:
+            raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
+        if spec.pattern is not None:
+            steps = PatternSource(name, f"pattern:{spec.pattern}", sound=AudioFormat())
+            self._pulls[name] = None, spec, self._start("stream", name, lambda: self._run_pattern(name, steps))
+        else:
+            pull = Pull(self.hub, name, spec, self.settings)
+            self._pulls[name] = pull, spec, self._start("stream", name, pull.run)
+
+    async def _run_pattern(self, name: str, steps: PatternSource) -> None:
+        publication = self.hub.publish(name, Publisher(kind="pattern", peer=self._pulls[name][1].pattern or ""))
+        mixer = MixerSpec(raster=steps.raster, fps=steps.rate, audio=AudioFormat(channels=1))
+        encoder = EncoderSpec(preset="ultrafast", bit_rate=2_000_000, audio_bit_rate=64_000)
+        await publish_steps(publication, steps, mixer=mixer, spec=encoder, now=self.now, limiter=self._encoding)
+
+    async def remove_stream(self, name: str) -> None:
+        """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""
+        if name in self._pulls:
+            await self._end_pull(name)
+            return
+        publication = self.hub.published(name).publication
+        assert publication is not None
+        if publication.publisher.stop is None:
+            raise InUse(f'stream "{name}" is the mix of event "{publication.publisher.peer}"', where=name)
+        publication.publisher.stop()
+
+    async def _end_pull(self, name: str) -> None:
+        _, _, running = self._pulls.pop(name)
+        with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
+            await running.stop()
+
+    # Outputs
+
+    async def start_recording(self, stream: str) -> RecordingStatus:
+        """Writes a stream into a file of the data folder from the next keyframe on. Raises NotFound, Overloaded."""
+        self.hub.published(stream)
+        active = [recording for recording, running in self._recordings.values() if not running.ended.is_set()]
+        if len(active) >= self.settings.max_recordings:
+            raise Overloaded(f"there are {len(active)} recordings running", where=stream)
+        number = self._next_id()
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stream)[:100]
+        path = (
+            Path(self.settings.data)
+            / "recordings"
+            / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{number}.mp4"
+        )
+        recording = Recording(self.hub, stream, path, id=number, limiter=self._disk)
+        self._recordings[number] = recording, self._start("recording", number, recording.run)
+        self._tell("recording", number, "recording")
+        over = [key for key, (_, running) in self._recordings.items() if running.ended.is_set()]
+        for key in over[:-KEPT]:
+            del self._recordings[key]
+        return recording.status()
+
+    async def stop_recording(self, stream: str, id: str) -> RecordingStatus:  # noqa: A002
+        """Ends a recording; returns when the file is whole. Raises NotFound."""
+        found = self._recordings.get(id)
+        if found is None or found[0].status().stream != stream:
+            raise NotFound("recording", f"{stream}/{id}")
+        recording, running = found
+        recording.stop()
+        await running.ended.wait()
+        return recording.status()
+
+    def recordings(self, stream: str | None = None) -> list[RecordingStatus]:
+        """Of one stream or all; the last ones that are over too."""
+        states = [recording.status() for recording, _ in self._recordings.values()]
+        return [status for status in states if stream in (None, status.stream)]
+
+    async def add_push(self, stream: str, url: str) -> PushStatus:
+        """Sends a stream to an RTMP server, for ever. Raises InvalidSpec, Overloaded; a stream may come later."""
+        check_name(stream)
+        if len(self._pushes) >= self.settings.max_pushes:
+            raise Overloaded(f"there are {len(self._pushes)} pushes already", where=stream)
+        push = Push(self.hub, stream, url, id=self._next_id())
+        number = push.status().id
+        self._pushes[number] = push, self._start("push", number, push.run)
+        return push.status()
+
+    async def remove_push(self, stream: str, id: str) -> None:  # noqa: A002
+        """Ends it. Raises NotFound."""
+        found = self._pushes.get(id)
+        if found is None or found[0].status().stream != stream:
+            raise NotFound("push", f"{stream}/{id}")
+        await found[1].stop()
+        self._pushes.pop(id, None)
+
+    def pushes(self, stream: str | None = None) -> list[PushStatus]:
+        """Of one stream or all."""
+        states = [push.status() for push, _ in self._pushes.values()]
+        return [status for status in states if stream in (None, status.stream)]
+
+    async def picture(self, stream: str) -> bytes:
+        """A JPEG of the current picture. Raises NotFound; SourceUnavailable when none comes for a while."""
+        self.hub.published(stream)
+        frame = next((shown for event in self.events() if (shown := event.picture(stream)) is not None), None)
+        frame = frame or await self._decoded(stream)
+        return await trio.to_thread.run_sync(encode_still, frame, "mjpeg", limiter=self._encoding)
+
+    async def _decoded(self, stream: str) -> VideoFrame:
+        source = self._decoders.open(stream, AudioFormat(), epoch=Fraction(0))
+        try:
+            with trio.move_on_after(PICTURE_WAIT):
+                while True:
+                    t = Fraction(self.now(), SECOND)
+                    source.attend(picture=t, sound=None)
+                    frame = source.pick(t, Fraction(0)).frame
+                    if frame is not None:
+                        return frame
+                    await trio.sleep(0.02)
+        finally:
+            source.close()
+        raise SourceUnavailable(f'stream "{stream}": no picture for {PICTURE_WAIT:g} s', where=stream)
+
+    def hls(self, stream: str) -> Hls:
+        """The playlist of a stream; made from the first call on, until nobody asks for it. Raises NotFound."""
+        found = self._hls.get(stream)
+        if found is None or found[1].ended.is_set():
+            self.hub.published(stream)
+            made = Hls(self.hub, stream)
+            found = self._hls[stream] = made, self._start("playlist", stream, made.run)
+        return found[0]
+
+    async def _end_idle_playlists(self) -> None:
+        while True:
+            await trio.sleep(HLS_IDLE / SECOND / 6)
+            for name, (hls, running) in list(self._hls.items()):
+                if running.ended.is_set() or self.now() - hls.last_used > HLS_IDLE:
+                    running.scope.cancel()
+                    del self._hls[name]
+
+    def flv(self, stream: str) -> FlvFlow:
+        """A stream as FLV; a context manager. Raises NotFound."""
+        return FlvFlow(self.hub.read(stream, must_exist=True))
+
+    def fmp4(self, stream: str) -> Fmp4Flow:
+        """A stream as fragmented MP4; a context manager. Raises NotFound."""
+        return Fmp4Flow(self.hub.read(stream, must_exist=True))
+
+    # Images
+
+    async def add_image(self, filename: str, data: bytes) -> str:
+        """Keeps an uploaded image; returns its name. Raises InvalidSpec, Overloaded."""
+        return await self._images.add(filename, data)
+
+    async def images(self) -> list[ImageInfo]:
+        """All of them."""
+        return await self._images.infos()
+
+    async def remove_image(self, filename: str) -> None:
+        """Raises NotFound."""
+        await self._images.remove(filename)
+
+    # Health
+
+    def status(self) -> EngineStatus:
+        """Everything, now."""
+        return EngineStatus(
+            uptime_ms=self.now() // 1_000_000,
+            events=[event.status() for event in self.events()],
+            streams=self.streams(),
+            pulls=self.pulls(),
+            recordings=self.recordings(),
+            pushes=self.pushes(),
+        )
+
+    async def news(self) -> AsyncIterator[News]:
+        """What changes from now on; of several changes of one thing that were not read yet the last one counts."""
+        stand = _Newsstand()
+        self._news.add(stand)
+        try:
+            while True:
+                for each in await stand.take():
+                    yield each
+        finally:
+            self._news.discard(stand)
+
+    def _stream_changed(self, stream: Stream) -> None:
+        publication = stream.publication
+        state = "gone" if publication is None else "published"
+        log.info("stream %s: %s%s", stream.name, state, f" ({publication.publisher.kind})" if publication else "")
+        self._tell("stream", stream.name, state)
+
+    def _tell(self, subject: str, name: str, state: str) -> None:
+        for stand in self._news:
+            stand.put(News(subject, name, state))
+
+
+class _Newsstand:
+    """One reader of the news: at most one pending of each (subject, id)."""
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[str, str], News] = {}
+        self._parked = trio.lowlevel.ParkingLot()
+
+    def put(self, news: News) -> None:
+        self._pending[news.subject, news.id] = news
+        self._parked.unpark_all()
+
+    async def take(self) -> list[News]:
+        while not self._pending:
+            await self._parked.park()
+        taken = list(self._pending.values())
+        self._pending.clear()
+        return taken
+
+
+def _pull_status(name: str, pull: Pull | None, spec: PullSpec) -> PullStatus:
+    if pull is not None:
+        return pull.status()
+    return PullStatus(name=name, url=f"pattern:{spec.pattern}", state="publishing", error="", retries=0)

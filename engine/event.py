@@ -1,0 +1,299 @@
+"""A live event: a mixer for each of its sub-mixes, on the same slots, each with one encoder that publishes a stream.
+
+It decides when a change takes effect and what an event's health is; it refuses to know which dialect asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from engine.clock import SECOND, Clock, Pace, WallClock
+from engine.compositor import Compositor
+from engine.config import Settings
+from engine.errors import EngineError, InvalidTree
+from engine.frame import VideoFrame
+from engine.mixer import Mixer, MixerStatistics
+from engine.plan import Picture
+from engine.program import EASINGS, Held, Morph, Switch
+from engine.sinks.publish import SinkStatistics, StreamSink
+from engine.sources.decode import Decoders, LiveSource, SourceStatistics
+from engine.spec import EventSpec
+from engine.stream import Hub, Publication, Publisher
+from engine.timebase import tick_count
+from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
+
+log = logging.getLogger(__name__)
+
+LINGER: Final = 5 * SECOND  # a source that no tree names stays open for this long: operators go back and forth
+FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
+
+Key = tuple[str, float | None]
+
+
+class MakeClock(Protocol):
+    """Makes the clock of a mixer; `epoch` and `latency` in ns."""
+
+    def __call__(self, *, epoch: int, latency: int) -> Clock: ...
+
+
+class Images(Protocol):
+    """Uploaded images by name."""
+
+    def get(self, filename: str) -> VideoFrame | None:
+        """The image, or None while it is not loaded, or where there is none."""
+
+
+class SubMixStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """One sub-mix: the stream it publishes, and how its mixer, its encoder and its sources are doing."""
+
+    stream: str
+    mixer: MixerStatistics
+    encoder: SinkStatistics
+    sources: dict[str, SourceStatistics]
+
+
+class EventStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """An event at a moment. state: "on air", "failed" (with the error), "closed"."""
+
+    name: str
+    state: str
+    error: str
+    width: int
+    height: int
+    frame_rate: float
+    latency_ms: int
+    slots: int  # since it was made
+    sub_mixes: list[SubMixStatus]
+
+
+class Event:
+    """Mixes until it is closed. `run` is its actor; made in the Trio thread, it publishes from its making on.
+
+    Raises, when made, AlreadyExists (one of its streams is published), InvalidSpec.
+    """
+
+    def __init__(
+        self,
+        spec: EventSpec,
+        *,
+        hub: Hub,
+        decoders: Decoders,
+        images: Images,
+        settings: Settings,
+        limiter: trio.CapacityLimiter,
+        clock: MakeClock | None = None,
+    ) -> None:
+        # given
+        self.spec = spec
+        self._now = hub.now
+        # owned by run()
+        self._epoch = hub.now()
+        self._subs: list[_SubMix] = []
+        self._ending = trio.Event()
+        self._ended = trio.Event()
+        # read by anyone (snapshot)
+        self.trees = (RenderTree(),) * spec.sub_mixes
+        self.state, self.error = "on air", ""
+        try:
+            for n in range(spec.sub_mixes):
+                sub = _SubMix(spec, spec.stream(n), hub=hub, decoders=decoders, images=images, epoch=self._epoch)
+                self._subs.append(sub)
+                sub.build(settings, limiter, clock or partial(WallClock, hub.now))
+        except EngineError:
+            for sub in self._subs:
+                sub.close()
+            raise
+
+    async def run(self) -> None:
+        """Mixes until `close`, or until it fails: then its streams end, and the state says why."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for sub in self._subs:
+                    nursery.start_soon(sub.run)
+                await self._ending.wait()
+                for sub in self._subs:
+                    sub.end()
+        except* EngineError as group:
+            self.state, self.error = "failed", "; ".join(str(err) for err in group.exceptions)
+            log.error("event %s: failed: %s", self.spec.name, self.error)
+        finally:
+            if self.state == "on air":
+                self.state = "closed"
+            for sub in self._subs:
+                sub.close()
+            self._ended.set()
+
+    async def close(self) -> None:
+        """Ends it; returns when what was mixed is encoded and published, after FLUSH at the latest."""
+        self._ending.set()
+        with trio.move_on_after(FLUSH):
+            await self._ended.wait()
+
+    def put(self, trees: Sequence[RenderTree], *, transition: Fraction = Fraction(0), easing: str = "smooth") -> int:
+        """Shows trees from the next slot on, the first sub-mixes' ones, all at that slot; returns its number.
+
+        transition  seconds that the picture takes to move there.
+        Raises      InvalidTree: more trees than sub-mixes, an unknown easing, or `at` (only files have a media time).
+        """
+        if len(trees) > self.spec.sub_mixes:
+            sentence = f"{len(trees)} trees for {self.spec.sub_mixes} sub-mixes of event {self.spec.name}"
+            raise InvalidTree(sentence, where=f"$[{self.spec.sub_mixes}]")
+        if easing not in EASINGS:
+            raise InvalidTree(f'easing "{easing}" is not one of {", ".join(EASINGS)}', where="easing")
+        for n, tree in enumerate(trees):
+            _check_live(tree, n)
+        fps = self.spec.mixer.fps
+        slot = max(0, tick_count(Fraction(self._now() - self._epoch, SECOND), fps))
+        at = slot / fps
+        for sub, tree in zip(self._subs, trees, strict=False):
+            if transition > 0:
+                old = sub.switch.peek(at)
+                sub.switch.take(Morph(old, tree, at, transition, self.spec.mixer.raster, easing), at)
+            else:
+                sub.switch.take(Held(tree), at)
+        self.trees = (*trees, *self.trees[len(trees) :])
+        return slot
+
+    def picture(self, stream: str) -> VideoFrame | None:
+        """The last picture of a sub-mix, by the stream it publishes; None before the first."""
+        for sub in self._subs:
+            if sub.stream == stream:
+                return sub.sink.last_picture
+        return None
+
+    def status(self) -> EventStatus:
+        """How it is doing now."""
+        raster, fps = self.spec.mixer.raster, self.spec.mixer.fps
+        return EventStatus(
+            name=self.spec.name,
+            state=self.state,
+            error=self.error,
+            width=raster.width,
+            height=raster.height,
+            frame_rate=float(fps),
+            latency_ms=self.spec.latency_ms,
+            slots=tick_count(Fraction(max(0, self._now() - self._epoch), SECOND), fps),
+            sub_mixes=[sub.status() for sub in self._subs],
+        )
+
+
+def _check_live(tree: RenderTree, n: int) -> None:
+    for path, _, node in walk(tree):
+        if isinstance(node, VideoSourceNode | AudioSourceNode) and node.at is not None:
+            where = f"$[{n}]{path[1:]}.at"
+            raise InvalidTree(f"{where}: a live stream has no media time, only files have", where=where)
+
+
+class _SubMix:
+    """One mixer, its sources, its encoder."""
+
+    def __init__(
+        self, spec: EventSpec, stream: str, *, hub: Hub, decoders: Decoders, images: Images, epoch: int
+    ) -> None:
+        self.stream = stream
+        self.switch = Switch(Held(RenderTree()))
+        self._spec = spec
+        self._hub = hub
+        self._epoch = epoch
+        self._readers = _LiveReaders(decoders, images, spec=spec, epoch=epoch, now=hub.now)
+        self._mixing = trio.CancelScope()
+        self._publication: Publication | None = None
+
+    def build(self, settings: Settings, limiter: trio.CapacityLimiter, clock: MakeClock) -> None:
+        """Takes the stream's name. Raises AlreadyExists, InvalidSpec."""
+        spec = self._spec
+        pace = Pace.live(clock(epoch=self._epoch, latency=spec.latency_ms * SECOND // 1000))
+        publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
+        self._publication = self._hub.publish(self.stream, publisher)
+        self.sink = StreamSink(
+            self._publication, spec.mixer, spec.encoder, full=pace.full, now=self._hub.now, limiter=limiter
+        )
+        compositor = Compositor(spec.mixer, threads=settings.composite_threads)
+        self.mixer = Mixer(
+            spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
+        )
+
+    async def run(self) -> None:
+        """Mixes and encodes until `end`. Raises SinkError."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.sink.run)
+            with self._mixing:
+                await self.mixer.run(FOREVER)
+            self.sink.end()
+
+    def end(self) -> None:
+        """The mixer stops, and the encoder gives out what it has."""
+        self._mixing.cancel()
+
+    def close(self) -> None:
+        """Lets go of sources and of the stream's name."""
+        self._readers.close()
+        if self._publication is not None:
+            self._publication.close()
+
+    def status(self) -> SubMixStatus:
+        return SubMixStatus(self.stream, self.mixer.statistics(), self.sink.statistics(), self._readers.statistics())
+
+
+FOREVER: Final = 1 << 62  # ticks
+
+
+class _LiveReaders:
+    """The sources of one sub-mix: opened when a tree names them, closed when none has for a while."""
+
+    def __init__(
+        self, decoders: Decoders, images: Images, *, spec: EventSpec, epoch: int, now: Callable[[], int]
+    ) -> None:
+        self._decoders = decoders
+        self._images = images
+        self._sound = spec.mixer.audio
+        self._epoch = Fraction(epoch, SECOND)
+        self._now = now
+        self._sources: dict[Key, LiveSource] = {}
+        self._unnamed: dict[Key, int] = {}  # since when
+
+    async def prepare(self, tree: RenderTree) -> None:
+        """Opens what the tree names; never waits."""
+        named: set[Key] = set()
+        for _, _, node in walk(tree):
+            if isinstance(node, VideoSourceNode | AudioSourceNode):
+                named.add((node.stream_guid, None))
+            elif isinstance(node, ImageSourceNode):
+                self._images.get(node.filename)  # begins to load it
+        for key in named - self._sources.keys():
+            self._sources[key] = self._decoders.open(key[0], self._sound, epoch=self._epoch)
+        now = self._now()
+        self._unnamed = {key: self._unnamed.get(key, now) for key in self._sources.keys() - named}
+
+    def reader(self, name: str, at: float | None) -> LiveSource | None:
+        """The source of that name, where a tree named it."""
+        return self._sources.get((name, at))
+
+    def still(self, picture: Picture) -> VideoFrame | None:
+        """The image of that name, once it is loaded."""
+        return self._images.get(picture.name)
+
+    def active(self) -> Mapping[Key, LiveSource]:
+        """All that are open; those that no tree has named for a while no longer are."""
+        for key, since in list(self._unnamed.items()):
+            if self._now() - since > LINGER:
+                del self._unnamed[key]
+                self._sources.pop(key).close()
+        return self._sources
+
+    def statistics(self) -> dict[str, SourceStatistics]:
+        """Of those that the present tree names."""
+        return {key[0]: s.statistics() for key, s in sorted(self._sources.items()) if key not in self._unnamed}
+
+    def close(self) -> None:
+        """Closes all."""
+        for source in self._sources.values():
+            source.close()
+        self._sources.clear()

@@ -1,0 +1,466 @@
+"""Fragmented MP4: which bytes a player, a browser or a file gets for a stream's packets.
+
+It decides time scales, durations and boxes; it refuses to know when a fragment is cut and where it goes.
+
+Theory of operation
+-------------------
+* An **init segment** says how the tracks are coded; every **fragment** (moof and mdat) brings samples with the decode
+  time of its first, so any fragment that begins with a keyframe can follow any init segment of the same tracks.
+* **Time** is counted in each track's own units: exact, no rounding, however long it lasts. Packets are moved by one
+  shift, the same for both tracks up to half a unit, so that the first fragment starts at a time that the caller says.
+* **The last sample of a track** is held back as *open* until the next packet shows how long it is: so `cut()` makes
+  fragments that join without gaps. A player that cannot wait gets open samples too (`cut(hold=False)`). Their length is
+  the packet's own or, where it says none, a guess: that of the last one, for a picture twice that. Too
+  long is harmless, since the next fragment states its own time; but Media Source Extensions throw pictures away, up to
+  the next keyframe, when one comes later than twice the announced length of the last ("coded frame processing", 6).
+* **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
+  ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
+  are kept, and every packet takes the one that fits.
+
+Specifications: ISO/IEC 14496-12 (boxes), 14496-14 (esds), 14496-15 (avcC, hvcC), "Encapsulation of Opus in ISOBMFF".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from engine import bitstream
+from engine.errors import SinkRejected
+from engine.packet import Kind, Packet, Track
+
+OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
+MAX_GAP: Final = 10  # seconds; a longer one is a jump
+MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
+_LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
+NS: Final = 10**9
+_LEAST_SCALE: Final = 1000
+_U32: Final = 0xFFFFFFFF
+_I32: Final = 0x7FFFFFFF
+_SYNC: Final = 0x02000000  # depends on no other sample
+_NON_SYNC: Final = 0x01010000
+_MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_UNDEFINED: Final = b"\x55\xc4"  # language "und"
+_OPUS_HEAD: Final = 19
+
+Tracks = tuple[Track, ...]  # one or two, the picture first
+
+
+def is_muxable(track: Track) -> bool:
+    """Whether a track can be in an MP4: H.264, HEVC, AAC or Opus with what opens its decoder."""
+    if track.codec == "opus":
+        return len(track.extradata) >= _OPUS_HEAD
+    return bool(bitstream.codec_string(track.codec, track.extradata))
+
+
+def mime(tracks: Sequence[Track]) -> str:
+    """What MediaSource calls it: 'video/mp4; codecs="avc1.64001f, mp4a.40.2"'."""
+    kind = "video" if any(track.kind == "video" for track in tracks) else "audio"
+    names = ", ".join(bitstream.codec_string(track.codec, track.extradata) for track in tracks)
+    return f'{kind}/mp4; codecs="{names}"'
+
+
+class Opening:
+    """Which tracks of a stream are muxed, as packets show them.
+
+    `tracks` is () until both kinds have come or OPENING has passed since the first packet; a new tuple from the packet
+    on whose track is new, or coded in another way. Packets of tracks that are not accepted are left out, and so is what
+    cannot begin: pictures before a keyframe, and sound from before the first picture.
+
+    accepts  whether the sink can carry a packet's track, as this packet shows it.
+    """
+
+    def __init__(self, accepts: Callable[[Packet], bool] = lambda packet: is_muxable(packet.track)) -> None:
+        self.tracks: Tracks = ()
+        self._accepts = accepts
+        self._last: dict[Kind, Track] = {}  # accepted
+        self._waiting: list[Packet] = []
+        self._needs_keyframe = True
+        self._refused: int | None = None  # when the first packet was, ns
+
+    def take(self, packet: Packet) -> list[Packet]:
+        """The packets that can be muxed now, under `tracks` as it is afterwards; in order.
+
+        Raises  SinkRejected: for OPENING seconds, none of the packets was accepted.
+        """
+        if not self._accepted(packet):
+            return []
+        if not self.tracks:
+            return self._open(packet)
+        present = {track.kind: track for track in self.tracks}
+        if not _same(present.get(packet.track.kind), packet.track):
+            self.tracks = _ordered(present | {packet.track.kind: packet.track})
+            self._needs_keyframe |= packet.is_video
+        return self._begun([packet])
+
+    def _accepted(self, packet: Packet) -> bool:
+        if packet.track is self._last.get(packet.track.kind):
+            return True
+        if self._accepts(packet):
+            self._last[packet.track.kind] = packet.track
+            return True
+        if self._refused is None:
+            self._refused = packet.arrival
+        if not self.tracks and not self._waiting and packet.arrival - self._refused > OPENING * NS:
+            raise SinkRejected(f"{packet.track.kind} in {packet.track.codec} cannot be sent", where=packet.track.codec)
+        return False
+
+    def _open(self, packet: Packet) -> list[Packet]:
+        """Waits until the tracks are known, and begins with the first picture."""
+        self._waiting.append(packet)
+        of = {each.track.kind: each.track for each in self._waiting}
+        if len(of) < 2 and packet.arrival - self._waiting[0].arrival < OPENING * NS:
+            return []
+        packets, self._waiting = self._waiting, []
+        if "video" in of:
+            start = next((n for n, each in enumerate(packets) if each.starts_gop), len(packets))
+            early = [each for each in packets[:start] if each.track.kind == "audio"]
+            packets = packets[start:]
+            if not packets:
+                return []
+            packets = [each for each in early if seconds(each) >= seconds(packets[0])] + packets
+        self.tracks = _ordered(of)
+        return self._begun([each for each in packets if _same(of[each.track.kind], each.track)])
+
+    def _begun(self, packets: list[Packet]) -> list[Packet]:
+        begun = []
+        for packet in packets:
+            self._needs_keyframe = self._needs_keyframe and not packet.starts_gop
+            if not (packet.is_video and self._needs_keyframe):
+                begun.append(packet)
+        return begun
+
+
+def seconds(packet: Packet) -> Fraction:
+    """When a packet is decoded, on its publisher's clock."""
+    return packet.dts * packet.track.time_base
+
+
+def _same(one: Track | None, other: Track) -> bool:
+    """Whether a decoder of one decodes the other."""
+    return one is other or (
+        one is not None and (one.codec, one.extradata, one.time_base) == (other.codec, other.extradata, other.time_base)
+    )
+
+
+def _ordered(tracks: Mapping[Kind, Track]) -> Tracks:
+    kinds: tuple[Kind, ...] = ("video", "audio")
+    return tuple(tracks[kind] for kind in kinds if kind in tracks)
+
+
+class Fragment(NamedTuple):
+    """A moof and its mdat.
+
+    start, stop  decode times in s, half-open, of its pictures; of its sound where it has none.
+    keyframe     whether a player can begin with it.
+    """
+
+    data: bytes
+    start: Fraction
+    stop: Fraction
+    keyframe: bool
+
+    @property
+    def duration(self) -> Fraction:
+        """In s."""
+        return self.stop - self.start
+
+
+class _Sample(NamedTuple):
+    data: bytes
+    dts: int
+    composition: int
+    keyframe: bool
+    own: int  # how long its packet says it is; 0 = it does not
+    duration: int = 0
+
+
+class _Lane:
+    """The samples of one track that wait for a fragment, in units of its time scale."""
+
+    def __init__(self, number: int, track: Track) -> None:
+        self.number, self.track = number, track
+        self.scale, self._factor = time_scale(track.time_base)
+        self.closed: list[_Sample] = []
+        self.shifts = [0]  # what may be added to its packets' times, the newest last
+        self.shift = 0  # the one that the last packet took
+        self._open: _Sample | None = None
+        self._last: int | None = None  # dts
+        self._length = self.units(_LIKELY)  # between the last two
+
+    def units(self, t: Fraction) -> int:
+        """A time in units, rounded."""
+        return round(t * self.scale)
+
+    def fits(self, packet: Packet, *, late: Fraction = Fraction(0)) -> bool:
+        """Whether a packet can follow, by the shift that brings it nearest to where it should begin, which it takes.
+
+        late  s that another track is ahead of this one: this one has paused.
+        """
+        if self._last is None:
+            self.shift = self.shifts[-1]
+            return True
+        ahead = packet.dts * self._factor - self._last
+        self.shift = min(self.shifts, key=lambda shift: abs(ahead + shift - self._length))
+        return -self.scale * MAX_BACK <= ahead + self.shift <= self.scale * (MAX_GAP + late)
+
+    @property
+    def now(self) -> Fraction:
+        """When the last packet is decoded, in s."""
+        return Fraction(self._last or 0, self.scale)
+
+    def joining(self, packet: Packet) -> Fraction:
+        """The shift, in s, by which a packet follows at once."""
+        return Fraction((self._last or 0) + self._length - packet.dts * self._factor, self.scale)
+
+    def push(self, packet: Packet) -> None:
+        """Closes the open sample; the packet is the next one."""
+        dts = packet.dts * self._factor + self.shift
+        pts = packet.pts * self._factor + self.shift
+        if self._last is not None:
+            dts = max(dts, self._last + 1)
+            if dts - self._last <= self.scale:  # not a gap
+                self._length = dts - self._last
+            self._close(dts - self._last)
+        composition = max(-_I32, min(_I32, pts - dts))
+        self._open = _Sample(packet.data, dts, composition, packet.keyframe, packet.duration * self._factor)
+        self._last = dts
+
+    def close(self) -> None:
+        """The open sample becomes as long as its packet says, or as is likely."""
+        if self._open is not None:
+            self._close(self._open.own or self._length * (2 if self.track.kind == "video" else 1))
+
+    def _close(self, duration: int) -> None:
+        if self._open is not None:
+            self.closed.append(self._open._replace(duration=min(_I32, duration)))
+            self._open = None
+
+    @property
+    def first(self) -> Fraction | None:
+        """When the first sample that waits is decoded."""
+        sample = self.closed[0] if self.closed else self._open
+        return None if sample is None else Fraction(sample.dts, self.scale)
+
+    @property
+    def span(self) -> Fraction:
+        """How long all closed samples are, in s."""
+        last = self.closed[-1] if self.closed else None
+        return Fraction(0) if last is None else Fraction(last.dts + last.duration - self.closed[0].dts, self.scale)
+
+    def take(self, zero: int) -> list[_Sample]:
+        """The closed samples; those from before zero are lost."""
+        samples, self.closed = self.closed, []
+        return samples if not samples or samples[0].dts >= zero else [each for each in samples if each.dts >= zero]
+
+
+class Fragmenter:
+    """Packets of some tracks → fragments. Decode times begin with `start`, and never go back.
+
+    tracks  one or two, as `Opening` tells them; packets of `push` are theirs.
+    start   s, to go on where another one ended.
+    """
+
+    def __init__(self, tracks: Sequence[Track], *, start: Fraction = Fraction(0)) -> None:
+        self._start = start
+        self._lanes = {track.kind: _Lane(number, track) for number, track in enumerate(tracks, 1)}
+        self._leading = self._lanes[tracks[0].kind]
+        self._zero: Fraction | None = None
+        self._number = 0
+
+    def push(self, packet: Packet) -> None:
+        """Takes the next packet of one of the tracks."""
+        lane = self._lanes[packet.track.kind]
+        if not lane.fits(packet) and not lane.fits(packet, late=self._now - lane.now):
+            self._shift(lane.joining(packet))
+            lane.fits(packet)
+        lane.push(packet)
+        if len(lane.shifts) > 1 and all(each.shift == each.shifts[-1] for each in self._lanes.values()):
+            for each in self._lanes.values():
+                del each.shifts[:-1]
+
+    def _shift(self, t: Fraction) -> None:
+        for lane in self._lanes.values():
+            lane.shifts = [lane.shift, lane.units(t)]
+
+    @property
+    def _now(self) -> Fraction:
+        return max(lane.now for lane in self._lanes.values())
+
+    @property
+    def waiting(self) -> Fraction:
+        """How much of the first track `cut` would give, in s."""
+        return self._leading.span
+
+    @property
+    def longest(self) -> Fraction:
+        """As `waiting`, of the track of which most waits: the first one may have paused."""
+        return max(lane.span for lane in self._lanes.values())
+
+    def cut(self, *, hold: bool = True) -> Fragment | None:
+        """All samples whose length is known, and without `hold` the others too; None when there are none."""
+        lanes = list(self._lanes.values())
+        if not hold:
+            for lane in lanes:
+                lane.close()
+        if not any(lane.closed for lane in lanes):
+            return None
+        if self._zero is None:
+            self._zero = min(lane.first for lane in lanes if lane.first is not None) - self._start
+        runs = [(lane, lane.units(self._zero)) for lane in lanes]
+        taken = [(lane, zero, samples) for lane, zero in runs if (samples := lane.take(zero))]
+        if not taken:
+            return None
+        self._number += 1
+        lane, zero, samples = taken[0]
+        return Fragment(
+            data=_fragment(self._number, taken),
+            start=Fraction(samples[0].dts - zero, lane.scale),
+            stop=Fraction(samples[-1].dts + samples[-1].duration - zero, lane.scale),
+            keyframe=lane is self._leading and samples[0].keyframe,
+        )
+
+
+def time_scale(time_base: Fraction) -> tuple[int, int]:
+    """A time scale of at least 1000 in which all times of a time base are whole, and how many units one of it is."""
+    times = -(-_LEAST_SCALE // time_base.denominator)
+    return time_base.denominator * times, time_base.numerator * times
+
+
+def _fragment(number: int, runs: Sequence[tuple[_Lane, int, list[_Sample]]]) -> bytes:
+    """moof and mdat, the samples of a track behind one another (ISO/IEC 14496-12 8.8)."""
+    head = _full_box(b"mfhd", 0, 0, struct.pack(">I", number))
+    trafs = [_traf(lane, zero, samples, 0) for lane, zero, samples in runs]  # only their sizes are right
+    offset = 8 + len(head) + sum(map(len, trafs)) + 8
+    bodies = []
+    for n, (lane, zero, samples) in enumerate(runs):
+        trafs[n] = _traf(lane, zero, samples, offset)
+        bodies += [sample.data for sample in samples]
+        offset += sum(len(sample.data) for sample in samples)
+    return _box(b"moof", head, *trafs) + _box(b"mdat", *bodies)
+
+
+def _traf(lane: _Lane, zero: int, samples: Sequence[_Sample], offset: int) -> bytes:
+    return _box(
+        b"traf",
+        _full_box(b"tfhd", 0, 0x020000, struct.pack(">I", lane.number)),  # offsets count from the moof
+        _full_box(b"tfdt", 1, 0, struct.pack(">Q", samples[0].dts - zero)),
+        _trun(samples, offset) if lane.track.kind == "video" else _sound_trun(samples, offset),
+    )
+
+
+def _trun(samples: Sequence[_Sample], offset: int) -> bytes:
+    """Of each sample: length, bytes, flags, signed composition offset."""
+    numbers: list[int] = []
+    for sample in samples:
+        flags = _SYNC if sample.keyframe else _NON_SYNC
+        numbers += (sample.duration, len(sample.data), flags, sample.composition & _U32)
+    return _full_box(b"trun", 1, 0xF01, struct.pack(f">Ii{len(numbers)}I", len(samples), offset, *numbers))
+
+
+def _sound_trun(samples: Sequence[_Sample], offset: int) -> bytes:
+    """Of each sample: length, bytes; all are as trex says."""
+    numbers = [number for sample in samples for number in (sample.duration, len(sample.data))]
+    return _full_box(b"trun", 1, 0x301, struct.pack(f">Ii{len(numbers)}I", len(samples), offset, *numbers))
+
+
+def init_segment(tracks: Sequence[Track]) -> bytes:
+    """ftyp and moov of one or two tracks, each of which `is_muxable`."""
+    brands = b"iso6" + struct.pack(">I", 0) + b"iso6mp41dash"
+    times = struct.pack(">4I", 0, 0, 1000, 0)
+    rest = struct.pack(">IH10x", 0x10000, 0x100) + _MATRIX + bytes(24) + struct.pack(">I", len(tracks) + 1)
+    moov = _box(
+        b"moov",
+        _full_box(b"mvhd", 0, 0, times + rest),
+        *(_trak(number, track) for number, track in enumerate(tracks, 1)),
+        _box(b"mvex", *(_trex(number, track) for number, track in enumerate(tracks, 1))),
+    )
+    return _box(b"ftyp", brands) + moov
+
+
+def _trex(number: int, track: Track) -> bytes:
+    flags = _NON_SYNC if track.kind == "video" else _SYNC
+    return _full_box(b"trex", 0, 0, struct.pack(">5I", number, 1, 0, 0, flags))
+
+
+def _trak(number: int, track: Track) -> bytes:
+    is_video = track.kind == "video"
+    width, height = _size(track) if is_video else (0, 0)
+    volume = 0 if is_video else 0x100
+    head = struct.pack(">5I8x4H", 0, 0, number, 0, 0, 0, 0, volume, 0) + _MATRIX
+    times = struct.pack(">4I", 0, 0, time_scale(track.time_base)[0], 0)
+    name = b"vide" if is_video else b"soun"
+    media = _full_box(b"vmhd", 0, 1, bytes(8)) if is_video else _full_box(b"smhd", 0, 0, bytes(4))
+    tables = [_full_box(kind, 0, 0, bytes(size)) for kind, size in ((b"stts", 4), (b"stsc", 4), (b"stsz", 8))]
+    entry = _picture_entry(track) if is_video else _sound_entry(track)
+    return _box(
+        b"trak",
+        _full_box(b"tkhd", 0, 3, head + struct.pack(">2I", width << 16, height << 16)),
+        _box(
+            b"mdia",
+            _full_box(b"mdhd", 0, 0, times + _UNDEFINED + bytes(2)),
+            _full_box(b"hdlr", 0, 0, bytes(4) + name + bytes(12) + name + b"\0"),
+            _box(
+                b"minf",
+                media,
+                _box(b"dinf", _full_box(b"dref", 0, 0, struct.pack(">I", 1), _full_box(b"url ", 0, 1))),
+                _box(
+                    b"stbl",
+                    _full_box(b"stsd", 0, 0, struct.pack(">I", 1), entry),
+                    *tables,
+                    _full_box(b"stco", 0, 0, bytes(4)),
+                ),
+            ),
+        ),
+    )
+
+
+def _size(track: Track) -> tuple[int, int]:
+    read = bitstream.avc_size if track.codec == "h264" else bitstream.hevc_size
+    return read(track.extradata) or (track.width & 0xFFFF, track.height & 0xFFFF)
+
+
+def _picture_entry(track: Track) -> bytes:
+    """avc1 with avcC, or hvc1 with hvcC; 72 dots an inch, 24 bits a pixel."""
+    width, height = _size(track)
+    entry, config = (b"avc1", b"avcC") if track.codec == "h264" else (b"hvc1", b"hvcC")
+    head = struct.pack(">6xH16x2H2I4xH32xHh", 1, width, height, 0x480000, 0x480000, 1, 24, -1)
+    return _box(entry, head, _box(config, track.extradata))
+
+
+def _sound_entry(track: Track) -> bytes:
+    """mp4a with esds, or Opus with dOps."""
+    if track.codec == "opus":
+        rate, channels, config = 48000, track.extradata[9], _box(b"dOps", _opus_config(track.extradata))
+    else:
+        rate, channels = bitstream.aac_format(track.extradata) or (track.rate, track.channels)
+        config = _full_box(b"esds", 0, 0, _aac_config(track.extradata))
+    head = struct.pack(">6xH8x2H4xI", 1, channels, 16, rate << 16 if rate < 1 << 16 else 0)
+    return _box(b"mp4a" if track.codec == "aac" else b"Opus", head, config)
+
+
+def _aac_config(asc: bytes) -> bytes:
+    """An ES_Descriptor (ISO/IEC 14496-1 7.2.6.5) of MPEG-4 audio, 0x40, in an audio stream, 5 << 2 | 1."""
+    decoder = struct.pack(">2B3x2I", 0x40, 0x15, 0, 0) + _descriptor(5, asc)
+    return _descriptor(3, struct.pack(">HB", 0, 0) + _descriptor(4, decoder) + _descriptor(6, b"\2"))
+
+
+def _descriptor(tag: int, body: bytes) -> bytes:
+    size = len(body)
+    return bytes((tag, 0x80 | size >> 21 & 127, 0x80 | size >> 14 & 127, 0x80 | size >> 7 & 127, size & 127)) + body
+
+
+def _opus_config(head: bytes) -> bytes:
+    """OpusHead (RFC 7845 5.1) has the same fields in the other byte order, after a magic number and its version."""
+    channels, skip, rate, gain = struct.unpack("<BHIh", head[9:18])
+    return struct.pack(">2BHIh", 0, channels, skip, rate, gain) + head[18:]
+
+
+def _box(kind: bytes, *parts: bytes) -> bytes:
+    return b"".join(((8 + sum(map(len, parts))).to_bytes(4, "big"), kind, *parts))
+
+
+def _full_box(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
+    return _box(kind, (version << 24 | flags).to_bytes(4, "big"), *parts)

@@ -1,0 +1,150 @@
+"""The uploaded images: files in one folder, loaded when a tree first names them.
+
+It decides which bytes are an image and what it is called; it refuses to know where it is drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUnavailable
+from engine.frame import VideoFrame
+from engine.sources.still import load_still
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 32 << 20
+MAX_IMAGES: Final = 1000
+MAX_NAME: Final = 200
+_SIGNATURES: Final = {  # what a file begins with → the extension it gets when its name has none
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF87a": ".gif",
+    b"GIF89a": ".gif",
+    b"BM": ".bmp",
+}
+_EXTENSIONS: Final = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+
+
+class ImageInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """An uploaded image; size in pixels as drawn, upright."""
+
+    filename: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+class Images:
+    """The images in a folder. `run` loads what `get` asks for; the rest may be called from any task.
+
+    Promises: a file is there whole or not at all; a name never leaves the folder.
+    """
+
+    def __init__(self, folder: Path, *, limiter: trio.CapacityLimiter) -> None:
+        self._folder = folder
+        self._limiter = limiter
+        self._frames: dict[str, VideoFrame | None] = {}  # None: cannot be loaded, or is being loaded
+        self._send, self._receive = trio.open_memory_channel[str](MAX_IMAGES)
+
+    async def run(self) -> None:
+        """Loads what is asked for, until cancelled."""
+        async for filename in self._receive:
+            try:
+                frame = await trio.to_thread.run_sync(self._load, filename, limiter=self._limiter)
+            except EngineError as err:
+                log.warning("image %s: %s", filename, err)
+                continue
+            if filename in self._frames:
+                self._frames[filename] = frame
+
+    def get(self, filename: str) -> VideoFrame | None:
+        """The image, or None: there is none, or it is not loaded yet. Asks for it the first time."""
+        if filename not in self._frames:
+            try:
+                self._path(filename)
+                self._send.send_nowait(filename)
+            except (EngineError, trio.WouldBlock):
+                return None
+            self._frames[filename] = None
+        return self._frames[filename]
+
+    async def add(self, filename: str, data: bytes) -> str:
+        """Keeps an image, in place of one with the same name; returns the name.
+
+        Raises InvalidSpec: not a PNG, JPEG, GIF or BMP, or too large, or a bad name. Overloaded: too many.
+        """
+        if len(data) > MAX_BYTES:
+            raise InvalidSpec(f"an image of {len(data)} bytes is more than {MAX_BYTES}", where="file")
+        extension = next((ext for start, ext in _SIGNATURES.items() if data.startswith(start)), None)
+        if extension is None:
+            raise InvalidSpec("the file is no PNG, JPEG, GIF or BMP", where="file")
+        if Path(filename).suffix.lower() not in _EXTENSIONS:
+            filename += extension
+        path = self._path(filename)
+        frame = await trio.to_thread.run_sync(self._store, path, data, limiter=self._limiter)
+        self._frames[filename] = frame
+        return filename
+
+    async def infos(self) -> list[ImageInfo]:
+        """All images, by name."""
+        return await trio.to_thread.run_sync(self._list, limiter=self._limiter)
+
+    async def remove(self, filename: str) -> None:
+        """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
+        try:
+            path = self._path(filename)
+            await trio.to_thread.run_sync(path.unlink, limiter=self._limiter)
+        except (InvalidSpec, OSError) as err:
+            raise NotFound("image", filename) from err
+        self._frames.pop(filename, None)
+
+    def _path(self, filename: str) -> Path:
+        bad = filename in ("", ".", "..") or any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in filename)
+        if bad or filename.startswith(".") or len(filename.encode()) > MAX_NAME:
+            raise InvalidSpec(
+                f'filename "{filename[:80]}" is not a plain name of at most {MAX_NAME} bytes', where="file"
+            )
+        return self._folder / filename
+
+    def _store(self, path: Path, data: bytes) -> VideoFrame:
+        """Written beside, tried, then renamed."""
+        beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists() and sum(1 for _ in self._folder.iterdir()) >= MAX_IMAGES:
+                raise Overloaded(f"there are {MAX_IMAGES} images already", where="file")
+            beside.write_bytes(data)
+            try:
+                frame = load_still(path.name, str(beside))
+            except EngineError as err:
+                raise InvalidSpec(f"the image cannot be read: {err}", where="file") from err
+            beside.replace(path)
+        except OSError as err:
+            raise SinkUnavailable(f'image "{path.name}" cannot be written: {err.strerror}', where="file") from err
+        finally:
+            beside.unlink(missing_ok=True)
+        return frame
+
+    def _load(self, filename: str) -> VideoFrame:
+        return load_still(filename, str(self._path(filename)))
+
+    def _list(self) -> list[ImageInfo]:
+        if not self._folder.is_dir():
+            return []
+        found = []
+        for path in sorted(self._folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            try:
+                frame = self._frames.get(path.name) or load_still(path.name, str(path))
+                found.append(ImageInfo(path.name, frame.width, frame.height, path.stat().st_size))
+            except (EngineError, OSError) as err:
+                log.warning("image %s: %s", path.name, err)
+        return found

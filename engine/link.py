@@ -1,0 +1,106 @@
+"""Link: an RTMP session on a Trio stream: events heard and said by any task, bytes whole and in order, with a watchdog.
+
+It decides when a peer is dead, and how much it may make us keep; it refuses to know what is said.
+
+Theory of operation
+-------------------
+One task hears, any task says. What is to be sent goes into an outbox in the order in which the session made it; whoever
+has the turn sends all of it, in slices. A slice that is not taken within `stall` seconds is a dead peer. The kernel
+notices a peer that takes nothing, or whose host is gone, by itself in the same time (`abandon_after`), also while bytes
+wait in its own buffer. A `say` that is cancelled may have sent half a message: after it the link can only be closed.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from engine.errors import RemoteProtocolError
+from engine.rtmp import Event, State
+from engine.rtmp.session import NEED_DATA, Session, Shared
+
+SLICE_BYTES: Final = 65536  # a peer that takes less within `stall` is not worth waiting for
+RECEIVE_BYTES: Final = 65536
+
+
+class Link:
+    """One RTMP connection.
+
+    stream  is not closed here.
+    stall   seconds within which the peer must take what is sent.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, session: Session, *, stall: float) -> None:
+        self.session = session
+        self.sent_bytes = 0
+        self._stream = stream
+        self._stall = stall
+        self._outbox: list[bytes] = []
+        self._turn = trio.Lock()
+
+    async def hear(self, *, timeout: float = math.inf, at_most: float = math.inf) -> Event:
+        """The next event; what the session has to say by itself is sent meanwhile. For one task.
+
+        timeout  seconds without a byte.
+        at_most  bytes that the peer may make us keep.
+        Raises   trio.TooSlowError; RemoteProtocolError; trio.BrokenResourceError: the peer is gone.
+        """
+        while (event := self.session.next_event()) is NEED_DATA:
+            await self._send(self.session.data_to_send())
+            if self.session.held_bytes > at_most:
+                raise RemoteProtocolError(f"an unfinished message of more than {at_most} bytes")
+            with trio.fail_after(timeout):
+                self.session.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+        return event
+
+    async def say(self, *events: Event | Shared, state: State | None = None) -> bool:
+        """Sends events, together.
+
+        state    what the session must be in; if it is not any more, nothing is sent.
+        Returns  whether it was sent.
+        Raises   trio.TooSlowError: the peer takes nothing; trio.BrokenResourceError: it is gone; LocalProtocolError.
+        """
+        if state not in (None, self.session.state):
+            return False
+        await self._send(b"".join([self.session.send(event) for event in events]))
+        return True
+
+    async def _send(self, data: bytes) -> None:
+        if not data:
+            return
+        self._outbox.append(data)
+        async with self._turn:
+            waiting = memoryview(b"".join(self._outbox))
+            self._outbox.clear()
+            for at in range(0, len(waiting), SLICE_BYTES):
+                with trio.fail_after(self._stall):
+                    await self._stream.send_all(waiting[at : at + SLICE_BYTES])
+            self.sent_bytes += len(waiting)
+
+
+def abandon_after(stream: trio.SocketStream, seconds: float) -> None:
+    """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482)."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+
+
+async def race(*works: Callable[[], Awaitable[None]]) -> None:
+    """Runs all until one returns or raises: that is the outcome, the others are cancelled."""
+    raised: list[Exception] = []
+
+    async def run(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as err:  # noqa: BLE001 – raised again below
+            raised.append(err)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(run, work)
+    if raised:
+        raise raised[0]

@@ -1,0 +1,377 @@
+"""HLS with fragmented MP4 segments and low-latency parts, kept in memory.
+
+It decides where segments and parts are cut and what the playlist says; it refuses to know HTTP.
+
+Theory of operation
+-------------------
+* A **segment** begins with a keyframe, or after LONGEST seconds with any picture; one of sound alone is SEGMENT long.
+  A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
+* Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
+  begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
+* When the tracks change, or the publisher returns, or the picture has stood still for GAP seconds, time begins again: a
+  discontinuity, with an init segment (a *map*) of its own. When the publisher stays away for PATIENCE seconds, the
+  playlist ends.
+* A request for what is not there yet waits (*blocking reload*), but never for ever.
+
+Specification: RFC 8216 and draft-pantos-hls-rfc8216bis (parts, blocking reload 6.2.5.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+import trio
+
+from engine import fmp4
+from engine.errors import EngineError, InvalidSpec, NotFound, SinkRejected, SourceUnavailable
+from engine.packet import Packet
+from engine.stream import END, Hub, Reader
+
+PART: Final = Fraction(1, 5)
+NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted in whole ms, are 199 ms
+PART_TARGET: Final = Fraction(22, 100)  # a part is at least 85 % of it
+LEAST: Final = Fraction(1)
+SEGMENT: Final = Fraction(2)
+LONGEST: Final = Fraction(6)
+GAP: Final = Fraction(2)
+LISTED: Final = 6
+KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
+WITH_PARTS: Final = 3
+PATIENCE: Final = 10.0  # s until a publisher that has gone will not come back
+FIRST_PART: Final = 10.0  # s until a stream without anything to show is given up
+FIRST_SEGMENT: Final = 3.0  # s more for a whole segment: players without low latency take nothing else
+
+
+class Part(NamedTuple):
+    """A fragment; duration in s; independent: it begins with a keyframe."""
+
+    data: bytes
+    duration: Fraction
+    independent: bool
+
+
+class Segment:
+    """Number `number` since the beginning, open until `close`."""
+
+    def __init__(self, number: int, *, map_number: int, discontinuous: bool) -> None:
+        self.number, self.map_number, self.discontinuous = number, map_number, discontinuous
+        self.parts: list[Part] = []
+        self.duration = Fraction(0)
+        self.data: bytes | None = None  # None: open
+
+    def add(self, part: Part) -> None:
+        """One more part."""
+        self.parts.append(part)
+        self.duration += part.duration
+
+    def close(self) -> None:
+        """No more parts will come."""
+        self.data = b"".join(part.data for part in self.parts)
+
+
+class Segmenter:
+    """Packets → segments; the newest is open. Knows no time but the packets'."""
+
+    def __init__(self) -> None:
+        self.segments = deque[Segment]()
+        self.inits: dict[int, bytes] = {}
+        self.discontinuities = 0  # that are no longer listed
+        self.target = int(SEGMENT)  # s, as the playlist says it; never shrinks
+        self._number = self._map_number = -1
+        self._restart()
+
+    def _restart(self) -> None:
+        self._opening = fmp4.Opening()
+        self._tracks: fmp4.Tracks = ()
+        self._fragmenter: fmp4.Fragmenter | None = None
+        self._last: Packet | None = None  # of the first track
+
+    @property
+    def open(self) -> Segment | None:
+        """The segment that grows; None while nobody publishes."""
+        return self.segments[-1] if self.segments and self.segments[-1].data is None else None
+
+    @property
+    def closed(self) -> list[Segment]:
+        """The whole segments."""
+        return [segment for segment in self.segments if segment.data is not None]
+
+    @property
+    def listed(self) -> list[Segment]:
+        """What a playlist shows: the last whole segments, and an open one that has parts."""
+        growing = [self.open] if self.open is not None and self.open.parts else []
+        return self.closed[-LISTED:] + growing
+
+    def push(self, packet: Packet) -> bool:
+        """Takes a packet; whether something new can be shown. Raises SinkRejected: no codec can be in an MP4."""
+        news = [self._take(each) for each in self._opening.take(packet)]
+        return any(news)
+
+    def end(self) -> None:
+        """The publisher has gone; what comes next is discontinuous."""
+        self._cut(hold=False)
+        self._close()
+        self._restart()
+
+    def _take(self, packet: Packet) -> bool:
+        tracks = self._opening.tracks
+        leads = packet.track.kind == tracks[0].kind
+        if self._tracks is not tracks or (leads and self._stood_still(packet)):
+            self._begin(tracks)
+        assert self._fragmenter is not None
+        self._fragmenter.push(packet)
+        if not leads:
+            return self._fragmenter.longest >= GAP and self._cut_stalled()
+        self._last = packet
+        return self._cut_before(packet)
+
+    def _stood_still(self, packet: Packet) -> bool:
+        """Also when it came: times of media alone may jump, which the fragmenter takes out."""
+        if self._last is None or packet.arrival - self._last.arrival <= GAP * fmp4.NS:
+            return False
+        return fmp4.seconds(packet) - fmp4.seconds(self._last) > GAP
+
+    def _begin(self, tracks: fmp4.Tracks) -> None:
+        self._cut(hold=False)
+        self._close()
+        self._tracks, self._fragmenter = tracks, fmp4.Fragmenter(tracks)
+        self._map_number += 1
+        self.inits[self._map_number] = fmp4.init_segment(tracks)
+        self._open(discontinuous=self._number >= 0)
+
+    def _open(self, *, discontinuous: bool = False) -> None:
+        self._number += 1
+        self.segments.append(Segment(self._number, map_number=self._map_number, discontinuous=discontinuous))
+
+    def _cut_before(self, packet: Packet) -> bool:
+        assert self._fragmenter is not None
+        assert self.open is not None
+        waiting = self._fragmenter.waiting
+        duration = self.open.duration + waiting
+        least = LEAST if packet.is_video else SEGMENT
+        if (packet.keyframe and duration >= least) or duration >= LONGEST:
+            self._cut()
+            self._close()
+            self._open()
+            return True
+        return waiting >= NEARLY_PART and self._cut()
+
+    def _cut_stalled(self) -> bool:
+        """There is sound, but no picture."""
+        self._cut()
+        if self.open is not None and self.open.duration >= LONGEST:
+            self._close()
+            self._open()
+        return True
+
+    def _cut(self, *, hold: bool = True) -> bool:
+        fragment = None if self._fragmenter is None else self._fragmenter.cut(hold=hold)
+        if fragment is not None and self.open is not None:
+            self.open.add(Part(fragment.data, fragment.duration, fragment.keyframe))
+        return fragment is not None
+
+    def _close(self) -> None:
+        segment = self.open
+        if segment is None:
+            return
+        if not segment.parts:
+            self.segments.pop()
+            self._number -= 1
+            return
+        segment.close()
+        self.target = max(self.target, int(segment.duration + Fraction(1, 2)))
+        closed = self.closed
+        self.discontinuities += len(closed) > LISTED and closed[-LISTED - 1].discontinuous
+        for old in closed[:-WITH_PARTS]:
+            old.parts = []
+        if len(closed) > KEPT:
+            self.segments.popleft()
+        self.inits = {k: init for k, init in self.inits.items() if k >= self.segments[0].map_number}
+
+
+class Hls:
+    """One stream as HLS; `run` is its actor. Everything else is asked by clients, in the Trio thread.
+
+    Promises: `run` raises no EngineError and ends by itself when the publisher stays away; requests that wait are
+    answered then. What is kept is bounded: KEPT segments.
+    """
+
+    def __init__(self, hub: Hub, name: str) -> None:
+        # given
+        self._hub = hub
+        self._name = name
+        # owned by run()
+        self._segmenter = Segmenter()
+        self._error: EngineError | None = None
+        self._text: str | None = None  # the playlist, until something changes
+        self._news = trio.lowlevel.ParkingLot()
+        # read by anyone (snapshot)
+        self.ended = False  # `run` is over, the playlist has its end
+        self.last_used = hub.now()  # ns; when somebody asked for something
+
+    async def run(self) -> None:
+        """Follows the stream until its publisher stays away for PATIENCE seconds."""
+        try:
+            with self._hub.read(self._name) as reader:
+                if not reader.waiting:
+                    reader.stream.request_keyframe()
+                while await self._follow(reader):
+                    pass
+        except SinkRejected as err:
+            self._error = err
+        finally:
+            self._segmenter.end()
+            self.ended = True
+            self._tell()
+
+    async def _follow(self, reader: Reader) -> bool:
+        """Takes what is there; False: the publisher does not come back."""
+        seconds = PATIENCE if reader.stream.publication is None else float("inf")
+        with trio.move_on_after(seconds) as scope:
+            items = await reader.receive()
+        if scope.cancelled_caught:
+            return False
+        news = False
+        for item in items:
+            if item is END:
+                self._segmenter.end()
+                news = True
+            else:
+                news |= self._segmenter.push(item)
+        if news:
+            self._tell()
+        return True
+
+    def _tell(self) -> None:
+        self._text = None
+        self._news.unpark_all()
+
+    async def playlist(self, *, msn: int | None = None, part: int | None = None) -> str:
+        """The media playlist, when segment `msn`, or its part `part`, is in it; the first one waits for a segment.
+
+        URIs are relative: init_{k}.mp4, seg_{n}.m4s, part_{n}_{k}.m4s.
+
+        Raises  NotFound: the stream has gone. InvalidSpec: a part of no segment, or a segment that is too far ahead.
+                SourceUnavailable: nothing came for three target durations. SinkRejected: no codec can be in an MP4.
+        """
+        self.last_used = self._hub.now()
+        segmenter = self._segmenter
+        if not segmenter.listed:
+            await self._until(lambda: bool(segmenter.listed), FIRST_PART)
+        if not segmenter.closed and msn is None:
+            await self._until(lambda: bool(segmenter.closed), FIRST_SEGMENT)
+        self._check()
+        if not segmenter.listed:
+            raise SourceUnavailable(f'stream "{self._name}": nothing to play for {FIRST_PART:g} s', where=self._name)
+        await self._reload(msn, part)
+        if self._text is None:
+            self._text = playlist(segmenter, ended=self.ended)
+        return self._text
+
+    async def _reload(self, msn: int | None, part: int | None) -> None:
+        """Waits until the playlist has what a client wants to see."""
+        newest = self._segmenter.segments[-1].number
+        if msn is None:
+            if part is not None:
+                raise InvalidSpec(f"_HLS_part {part} comes without _HLS_msn", where="_HLS_part")
+        elif not 0 <= msn <= newest + 2:
+            raise InvalidSpec(f"_HLS_msn {msn} is not within 0…{newest + 2}", where="_HLS_msn")
+        elif part is not None and part < 0:
+            raise InvalidSpec(f"_HLS_part {part} is less than 0", where="_HLS_part")
+        elif not await self._until(lambda: self._has(msn, part), 3 * self._segmenter.target) and not self.ended:
+            seconds = 3 * self._segmenter.target
+            raise SourceUnavailable(f'stream "{self._name}": nothing new for {seconds} s', where=self._name)
+
+    def _has(self, msn: int, part: int | None) -> bool:
+        newest = self._segmenter.segments[-1]
+        if newest.data is not None or msn != newest.number:
+            return msn <= newest.number - (newest.data is None)
+        return part is not None and part < len(newest.parts)
+
+    async def _until(self, there: Callable[[], bool], seconds: float) -> bool:
+        """Waits until something is there, or the end; whether it is."""
+        with trio.move_on_after(seconds):
+            while not there() and not self.ended:
+                await self._news.park()
+        return there()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self.ended and not self._segmenter.listed:
+            raise NotFound("stream", self._name)
+
+    def init(self, number: int) -> bytes:
+        """The init segment of a map. Raises NotFound."""
+        self.last_used = self._hub.now()
+        if number not in self._segmenter.inits:
+            raise NotFound("map", f"{self._name}/init_{number}.mp4")
+        return self._segmenter.inits[number]
+
+    def segment(self, number: int) -> bytes:
+        """A whole segment. Raises NotFound."""
+        self.last_used = self._hub.now()
+        segment = self._find(number)
+        if segment is None or segment.data is None:
+            raise NotFound("segment", f"{self._name}/seg_{number}.m4s")
+        return segment.data
+
+    async def part(self, number: int, index: int) -> bytes:
+        """A part of a segment; the hinted next one when it has come. Raises NotFound."""
+        self.last_used = self._hub.now()
+        segment = self._find(number)
+        if segment is not None and segment is self._segmenter.open and index == len(segment.parts):
+            grown = segment
+            await self._until(lambda: len(grown.parts) > index or grown.data is not None, 3 * self._segmenter.target)
+        if segment is None or not 0 <= index < len(segment.parts):
+            raise NotFound("part", f"{self._name}/part_{number}_{index}.m4s")
+        return segment.parts[index].data
+
+    def _find(self, number: int) -> Segment | None:
+        return next((segment for segment in self._segmenter.segments if segment.number == number), None)
+
+
+def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
+    """The media playlist of what a segmenter lists. Parts only of the last segments (draft 4.4.4.9)."""
+    listed, growing = segmenter.listed, segmenter.open
+    with_parts = [segment for segment in listed if segment.parts]
+    target = max([PART_TARGET, *(part.duration for segment in with_parts for part in segment.parts)])
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:9",
+        f"#EXT-X-TARGETDURATION:{segmenter.target}",
+        f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={_up(3 * target)}",
+        f"#EXT-X-PART-INF:PART-TARGET={_up(target)}",
+        f"#EXT-X-MEDIA-SEQUENCE:{listed[0].number}",
+        f"#EXT-X-DISCONTINUITY-SEQUENCE:{segmenter.discontinuities}",
+    ]
+    map_number = None
+    for segment in listed:
+        lines += ["#EXT-X-DISCONTINUITY"] if segment.discontinuous else []
+        lines += [f'#EXT-X-MAP:URI="init_{segment.map_number}.mp4"'] if segment.map_number != map_number else []
+        map_number = segment.map_number
+        lines += _segment_lines(segment)
+    if ended:
+        lines.append("#EXT-X-ENDLIST")
+    elif growing is not None and (growing.parts or not growing.discontinuous):
+        lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="part_{growing.number}_{len(growing.parts)}.m4s"')
+    return "\n".join(lines) + "\n"
+
+
+def _segment_lines(segment: Segment) -> list[str]:
+    lines = []
+    for k, part in enumerate(segment.parts):
+        independent = ",INDEPENDENT=YES" if part.independent else ""
+        uri = f"part_{segment.number}_{k}.m4s"
+        lines.append(f'#EXT-X-PART:DURATION={float(part.duration):.5f},URI="{uri}"{independent}')
+    if segment.data is not None:
+        lines += [f"#EXTINF:{float(segment.duration):.5f},", f"seg_{segment.number}.m4s"]
+    return lines
+
+
+def _up(t: Fraction) -> str:
+    """Seconds, rounded up to ms: no part may be longer than the target."""
+    return f"{-(-t * 1000 // 1) / 1000:.3f}"

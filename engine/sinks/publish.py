@@ -1,0 +1,351 @@
+"""A mix, or an endless source, into a stream: encoded in worker threads, published in the Trio thread.
+
+It decides what is left out when encoding is too slow (pictures, never sound), and when a keyframe is made; it refuses
+to know who reads the stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import av
+import msgspec
+import numpy as np
+import trio
+
+from engine.clock import SECOND, Full
+from engine.errors import ActorGone, SinkError, SinkRejected
+from engine.frame import AudioFrame, VideoFrame
+from engine.framequeue import FrameQueue, SampleQueue
+from engine.packet import Packet
+from engine.sinks.encode import PacketEncoder
+from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
+from engine.stream import Publication
+from engine.timebase import first_sample, tick_time
+
+QUEUE: Final = 4  # pictures between the mixer and the encoder: 0.13 s at 30 fps
+PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)
+STEP: Final = Fraction(1, 8)  # seconds of a pattern for one hop to a thread
+MAX_LAG: Final = Fraction(2)  # seconds; a pattern that stood still for longer goes on from now
+_MAX_TERM: Final = 10**9  # of a frame rate: H.264 takes no more than twice that
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, OverflowError)
+
+T = TypeVar("T")
+
+
+class SinkStatistics(msgspec.Struct, frozen=True, rename="camel"):
+    """Pictures encoded, and skipped because the encoder was too slow, since it was made; what one of the last second
+    took on average and at most, in ms; how many wait; how many were keyframes."""
+
+    encoded: int
+    skipped: int
+    keyframes: int
+    encode_ms: float
+    encode_max_ms: float
+    waiting: int
+
+
+class _Item(NamedTuple):
+    """Ticks [n, n + span): the picture of the last one, None when it was skipped, and the sound of all."""
+
+    n: int
+    picture: VideoFrame | None
+    sound: AudioFrame
+    span: int
+
+
+class _Encoded(NamedTuple):
+    packets: list[Packet]
+    times: list[tuple[int, int]]  # when a picture was done, and how long it took, ns
+
+
+class StreamSink:
+    """A mixer's sink that publishes what it gets. `run` is its actor; it ends after `end`, when all is published.
+
+    Promises: pictures are published in order, a skipped one is counted, sound is never left out; the publication is
+    closed when `run` ends, in whatever way.
+
+    full     WAIT: `put` waits while QUEUE pictures wait. DROP: it never does; the oldest picture is skipped.
+    now      the engine's clock, ns; called in worker threads too.
+    limiter  of the threads that encode.
+    """
+
+    def __init__(
+        self,
+        publication: Publication,
+        mixer: MixerSpec,
+        spec: EncoderSpec,
+        *,
+        full: Full,
+        now: Callable[[], int],
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        # given
+        self._publication = publication
+        self._mixer = mixer
+        self._spec = spec
+        self._full = full
+        self._now = now
+        self._limiter = limiter
+        # owned by run() and put()
+        self._items: deque[_Item] = deque()
+        self._waiting = 0  # pictures
+        self._ended = self._gone = self._keyframe = False
+        self._broken = ""  # why; no exception is kept, it would keep pictures
+        self._news = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._encoded = self._skipped = self._keyframes = 0
+        self._times: deque[tuple[int, int]] = deque()
+        # read by anyone (snapshot)
+        self.last_picture: VideoFrame | None = None
+
+    async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
+        """Takes the picture of ticks [n, n + span), shown from the last of them on, and their sound.
+
+        Raises SinkError when the encoder broke, ActorGone when `run` was cancelled.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._full is Full.WAIT and self._waiting >= QUEUE and not self._gone:
+            await self._room.park()
+        if self._broken:
+            raise SinkRejected(self._broken, where=self._name)
+        if self._gone:
+            raise ActorGone(f'the encoder of stream "{self._name}" has ended', where=self._name)
+        if self._waiting >= QUEUE:
+            self._skip_oldest()
+        self._items.append(_Item(n, picture, sound, span))
+        self._waiting += 1
+        self.last_picture = picture
+        self._news.unpark_all()
+
+    def end(self) -> None:
+        """No more ticks will come."""
+        self._ended = True
+        self._news.unpark_all()
+
+    def request_keyframe(self) -> None:
+        """The next picture is a keyframe; or one half a second after the last keyframe, where that is later."""
+        self._keyframe = True
+
+    def statistics(self) -> SinkStatistics:
+        """How it is doing now."""
+        self._forget_times()
+        spent = [took for _, took in self._times]
+        return SinkStatistics(
+            encoded=self._encoded,
+            skipped=self._skipped,
+            keyframes=self._keyframes,
+            encode_ms=sum(spent) / max(1, len(spent)) / 1e6,
+            encode_max_ms=max(spent, default=0) / 1e6,
+            waiting=self._waiting,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Encodes and publishes until `end`; started when the encoder is open. Raises SinkError."""
+        try:
+            encoder = await self._in_thread(partial(_open, self._name, self._mixer, self._spec))
+            task_status.started()
+            while items := await self._take():
+                keyframe, self._keyframe = self._keyframe, False
+                encoded = await self._in_thread(partial(self._encode, encoder, items, keyframe))
+                self._times.extend(encoded.times)
+                self._forget_times()
+                self._publish(encoded.packets)
+            self._publish(await self._in_thread(encoder.flush))
+        except SinkError as err:
+            self._broken = str(err)
+            raise
+        finally:
+            self._gone = True
+            self._items.clear()
+            self._waiting, self.last_picture = 0, None
+            self._room.unpark_all()
+            self._publication.close()
+
+    @property
+    def _name(self) -> str:
+        return self._publication.stream.name
+
+    async def _take(self) -> list[_Item]:
+        """All that waits; nothing when no more will come."""
+        while not self._items and not self._ended:
+            await self._news.park()
+        items = list(self._items)
+        self._items.clear()
+        self._waiting = 0
+        self._room.unpark_all()
+        return items
+
+    def _skip_oldest(self) -> None:
+        at = next(n for n, item in enumerate(self._items) if item.picture is not None)
+        self._items[at] = self._items[at]._replace(picture=None)
+        self._waiting -= 1
+        self._skipped += 1
+
+    def _encode(self, encoder: PacketEncoder, items: list[_Item], keyframe: bool) -> _Encoded:
+        """Worker threads only."""
+        packets: list[Packet] = []
+        times = []
+        for n, picture, sound, span in items:
+            began = self._now()
+            packets += encoder.encode(n, picture, sound, span, keyframe=keyframe)
+            keyframe = False  # asked for once
+            if picture is not None:
+                done = self._now()
+                times.append((done, done - began))
+        return _Encoded(packets, times)
+
+    def _publish(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            self._encoded += packet.is_video
+            self._keyframes += packet.starts_gop
+        _send(self._publication, packets, self._now())
+
+    def _forget_times(self) -> None:
+        while self._times and self._times[0][0] <= self._now() - SECOND:
+            self._times.popleft()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await _in_thread(call, name=self._name, limiter=self._limiter)
+
+
+class Stepped(Protocol):
+    """What one step of a source gave: (start, stop, picture), and (first sample, sound). See sources.avfile.Batch."""
+
+    @property
+    def pictures(self) -> Sequence[tuple[Fraction, Fraction, VideoFrame]]:
+        """In order, without end."""
+
+    @property
+    def sounds(self) -> Sequence[tuple[int, AudioFrame]]:
+        """In order, without end."""
+
+
+class Steps(Protocol):
+    """An endless source of both pictures and sound, as a test pattern. See sources.reader.Steps."""
+
+    def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Stepped:
+        """The next pictures, so many, and some sound."""
+
+    def seek(self, t: Fraction) -> None:
+        """Goes on from t."""
+
+    def close(self) -> None:
+        """Lets go."""
+
+
+async def publish_steps(
+    publication: Publication,
+    steps: Steps,
+    *,
+    mixer: MixerSpec,
+    spec: EncoderSpec = PATTERN_ENCODER,
+    now: Callable[[], int],
+    limiter: trio.CapacityLimiter,
+) -> None:
+    """Publishes an endless source in real time until cancelled: the picture of n / fps, n / fps after the start.
+
+    The publication is closed and `steps` too at the end, in whatever way. Raises SinkError.
+
+    mixer  what is published; pictures and sound of another rate are shown again or left out.
+    """
+    name = publication.stream.name
+    try:
+        feed = await _in_thread(partial(_open_feed, name, steps, mixer, spec), name=name, limiter=limiter)
+        fps, n = mixer.fps, 0
+        ticks = await _in_thread(partial(feed.ticks, n), name=name, limiter=limiter)
+        start = now()
+        while True:
+            for packets in ticks:
+                wait = start + n * SECOND * fps.denominator // fps.numerator - now()
+                await trio.sleep(max(0, wait) / SECOND)
+                _send(publication, packets, now())
+                n += 1
+            due = int((now() - start) * fps / SECOND)
+            n = due if due - n > MAX_LAG * fps else n
+            ticks = await _in_thread(partial(feed.ticks, n), name=name, limiter=limiter)
+    finally:
+        publication.close()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(steps.close, limiter=limiter)
+
+
+class _Feed:
+    """Makes and encodes a source's ticks ahead of their time. Worker threads only."""
+
+    def __init__(self, steps: Steps, mixer: MixerSpec, encoder: PacketEncoder) -> None:
+        self._steps = steps
+        self._mixer = mixer
+        self._encoder = encoder
+        self._at_once = max(1, int(STEP * mixer.fps))
+        self._tolerance = 1 / mixer.fps / 4
+        self._frames: FrameQueue[VideoFrame] = FrameQueue()
+        self._samples: SampleQueue[AudioFrame] = SampleQueue()
+        self._next = 0
+
+    def ticks(self, n: int) -> list[list[Packet]]:
+        """The packets of tick n, and of some that follow it."""
+        if n != self._next:
+            t = tick_time(n, self._mixer.fps)
+            self._steps.seek(t)
+            self._frames.clear()
+            self._samples.clear(self._first_sample(n))
+        self._next = n + self._at_once
+        return [self._encoder.encode(each, self._picture(each), self._sound(each)) for each in range(n, self._next)]
+
+    def _picture(self, n: int) -> VideoFrame | None:
+        t = tick_time(n, self._mixer.fps)
+        while not self._frames.ready(t + self._tolerance):
+            for start, stop, frame in self._steps.step(pictures=1, sounds=None, start=t).pictures:
+                self._frames.push(start, stop, frame)
+        return self._frames.pick(t, self._tolerance).frame
+
+    def _sound(self, n: int) -> AudioFrame:
+        first, stop = self._first_sample(n), self._first_sample(n + 1)
+        while not self._samples.ready(stop):
+            for start, block in self._steps.step(pictures=None, sounds=True, start=Fraction(0)).sounds:
+                self._samples.push(start, len(block), block)
+        out = np.zeros((self._mixer.audio.channels, stop - first), np.float32)
+        for piece in self._samples.take(first, stop):
+            samples = piece.block.samples[:, piece.skip : piece.skip + piece.count]
+            out[:, piece.offset : piece.offset + piece.count] = samples
+        return AudioFrame(out)
+
+    def _first_sample(self, n: int) -> int:
+        return first_sample(n, rate=self._mixer.audio.rate, fps=self._mixer.fps)
+
+
+def _open(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
+    """Raises SinkRejected: what H.264 or AAC does not have."""
+    if mixer.audio.rate not in AAC_RATES:
+        listed = ", ".join(map(str, AAC_RATES))
+        raise SinkRejected(f'stream "{name}": AAC has no rate of {mixer.audio.rate} Hz, only {listed}', where=name)
+    if max(mixer.fps.as_integer_ratio()) > _MAX_TERM:
+        raise SinkRejected(f'stream "{name}": a frame rate of {mixer.fps} has too many digits', where=name)
+    if spec.quality == 0 and spec.profile is not None:
+        sentence = f'stream "{name}": quality 0 is lossless, which profile {spec.profile} is not'
+        raise SinkRejected(sentence, where=name)
+    return PacketEncoder(mixer, spec)
+
+
+def _open_feed(name: str, steps: Steps, mixer: MixerSpec, spec: EncoderSpec) -> _Feed:
+    return _Feed(steps, mixer, _open(name, mixer, spec))
+
+
+def _send(publication: Publication, packets: list[Packet], arrival: int) -> None:
+    for packet in packets:
+        packet.arrival = arrival
+        publication.send(packet)
+
+
+async def _in_thread(call: Callable[[], T], *, name: str, limiter: trio.CapacityLimiter) -> T:
+    """Blocking work of an encoder; what libav says is one sentence of a SinkRejected."""
+    try:
+        return await trio.to_thread.run_sync(call, limiter=limiter)
+    except _ERRORS as err:
+        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        raise SinkRejected(f'stream "{name}": {reason[:1].lower()}{reason[1:]}', where=name) from err

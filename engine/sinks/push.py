@@ -1,0 +1,425 @@
+"""Push: one stream, sent to one RTMP or RTMPS server for as long as it runs: waits, connects, sends, tries again.
+
+It decides when the server is dead and when to try again; it refuses to know what is sent: packets go as they come.
+
+Theory of operation
+-------------------
+* While nobody publishes the stream there is no connection. With the first packet there is one, and what it gets begins
+  with the last keyframe. When the publisher goes, the stream is ended and the connection closed.
+* The queue is a reader's: a slow server loses packets to the next keyframe, counted, and nobody else notices. A server
+  that takes nothing for `stall` seconds is dead.
+* After a failure it tries again, each time twice as long after the last time, from `retry` to `retry_most` seconds; a
+  connection that has lasted `settled` seconds makes it begin with `retry` again. A refusal is a failure like others:
+  servers keep the name of a publisher whom they have not missed yet.
+* Time stamps begin at 0 for each connection, since servers take a publisher's first one for granted. They run as the
+  stream's; where those jump, they go on by the time that has passed, picture and sound by the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Literal, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
+import trio
+
+from engine.errors import InvalidSpec, NotFound, RemoteProtocolError, SinkError, SinkRejected, SinkUnavailable
+from engine.feed import Feed, Said
+from engine.link import Link, abandon_after, race
+from engine.packet import Packet
+from engine.rtmp import Accepted, Closed, Connect, Opened, Publish, Rejected, State, StreamEnded, auth, flv
+from engine.rtmp.session import Session, Shared
+from engine.stream import END, Hub, Reader, check_name
+
+BACK_MS: Final = 1000  # time stamps that far behind the last ones, or …
+AHEAD_MS: Final = 15_000  # … so much more ahead than time has passed, have jumped; segments of HLS come 10 s at once
+LINGER: Final = 1.0  # seconds that a server has to read to the end; closing at once could make it lose the last packets
+MAX_URL: Final = 4096
+ROUNDS: Final = 3  # connections that it takes to be let in with a password
+PORTS: Final = {"rtmp": 1935, "rtmps": 443}
+
+_State = Literal["waiting", "connecting", "pushing", "retrying", "failed"]
+
+log = logging.getLogger(__name__)
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a push waits for what; seconds."""
+
+    connect: float = 5.0  # for TCP and TLS, and again for the server's yes
+    stall: float = 5.0
+    retry: float = 1.0
+    retry_most: float = 30.0
+    settled: float = 10.0
+
+
+class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A push at a moment. The url is without password and query; error is the last one."""
+
+    id: str
+    url: str
+    stream: str
+    state: _State
+    error: str
+    bytes: int
+    packets: int
+    dropped: int
+    connects: int  # how often a server said yes
+
+
+class Target(NamedTuple):
+    """What an RTMP URL names; key is the stream's name with its query."""
+
+    scheme: str
+    host: str
+    port: int
+    app: str
+    key: str
+    user: str = ""
+    password: str = ""
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"{self._bracketed}:{self.port}"
+
+    @property
+    def tc_url(self) -> str:
+        """The URL of the app, as servers are told it."""
+        host = self._bracketed if self.port == PORTS[self.scheme] else self.address
+        return f"{self.scheme}://{host}/{self.app}"
+
+    @property
+    def shown(self) -> str:
+        """The URL without password and query."""
+        name, _, query = self.key.partition("?")
+        scheme, _, rest = self.tc_url.partition("://")
+        secret = ":***" if self.password else ""
+        user = f"{quote(self.user)}{secret}@" if self.user or secret else ""
+        return f"{scheme}://{user}{rest}/{name}" + ("?***" if query else "")
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def parse_url(url: str) -> Target:
+    """What ``rtmp[s]://[user:password@]host[:port]/app[/more]/name[?query]`` names. Raises InvalidSpec."""
+    if len(url) > MAX_URL or any(ord(letter) <= 32 or letter == "\x7f" for letter in url):
+        raise InvalidSpec(f"a URL of {len(url)} characters is longer than {MAX_URL} or has spaces", where="url")
+    try:
+        parts = urlsplit(url, allow_fragments=False)
+        host, port = parts.hostname, parts.port
+    except ValueError as err:
+        raise InvalidSpec(f"a URL that cannot be read: {err}", where="url") from err
+    app, _, name = parts.path.strip("/").rpartition("/")
+    if parts.scheme not in PORTS or not host or port == 0:
+        raise InvalidSpec('a URL to push to is not like "rtmp://host/app/name" or "rtmps://…"', where="url")
+    if not app or not name:
+        raise InvalidSpec("a URL to push to has no app or no stream name: rtmp://host/app/name", where="url")
+    key = f"{name}?{parts.query}" if parts.query else name
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Target(parts.scheme, host, port or PORTS[parts.scheme], app, key, user, password)
+
+
+class Timeline:
+    """The time stamps of one connection: from 0 on, without the stream's jumps.
+
+    When sound or picture has jumped, the other one comes with old stamps for a while: so the last two zeros count.
+    """
+
+    def __init__(self) -> None:
+        self._zeros: list[int] = []  # the stream's ms that are 0 here: now, and before the last jump
+        self._last = 0  # the latest that was given
+        self._arrival = 0  # ns
+
+    def place(self, packet: Packet) -> int:
+        """The dts of a packet, ms."""
+        dts, passed = packet.dts_ms, max(0, packet.arrival - self._arrival) // 1_000_000
+        zero = min(self._zeros, key=lambda each: abs(dts - each - self._last), default=dts)
+        if not -BACK_MS <= dts - zero - self._last <= AHEAD_MS + passed and self._zeros:
+            zero = dts - self._last - max(1, passed)
+        if zero not in self._zeros[:1]:
+            self._zeros = [zero, *self._zeros[:1]]
+        at = max(0, dts - zero)
+        self._last, self._arrival = max(self._last, at), packet.arrival
+        return at
+
+
+class Push:
+    """Sends one stream to one server; see the module.
+
+    url      as parse_url takes it. The constructor raises InvalidSpec for a bad one, and for a bad name.
+    tls      what checks an rtmps server; None = the system's authorities.
+    changed  called whenever the state has.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        url: str,
+        *,
+        id: str,  # noqa: A002
+        patience: Patience | None = None,
+        tls: ssl.SSLContext | None = None,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
+        check_name(name)
+        # given
+        self._hub = hub
+        self._name = name
+        self._target = parse_url(url)
+        self._id = id
+        self._patience = patience or Patience()
+        self._tls = tls if self._target.scheme == "rtmps" else None
+        self._changed = changed or (lambda: None)
+        # owned by run()
+        self._link: Link | None = None
+        self._reader: Reader | None = None
+        self._accepted_at = 0.0
+        # read by anyone (snapshot)
+        self._state: _State = "waiting"
+        self._error = ""
+        self._bytes = self._packets = self._dropped = self._connects = 0
+
+    def __str__(self) -> str:
+        return f"{self._name}: push {self._id}"
+
+    def status(self) -> PushStatus:
+        """The push as it is now."""
+        return PushStatus(
+            id=self._id,
+            url=self._target.shown,
+            stream=self._name,
+            state=self._state,
+            error=self._error,
+            bytes=self._bytes + (self._link.sent_bytes if self._link is not None else 0),
+            packets=self._packets,
+            dropped=self._dropped + (self._reader.dropped if self._reader is not None else 0),
+            connects=self._connects,
+        )
+
+    async def run(self) -> None:
+        """Pushes until cancelled. Raises nothing but bugs, with which its state is "failed"."""
+        delay = self._patience.retry
+        try:
+            while True:
+                await self._wait_for_publisher()
+                try:
+                    await self._push()
+                    delay = self._patience.retry
+                except SinkError as err:
+                    if self._state == "pushing" and trio.current_time() - self._accepted_at >= self._patience.settled:
+                        delay = self._patience.retry
+                    self._enter("retrying", str(err))
+                    await trio.sleep(delay)
+                    delay = min(2 * delay, self._patience.retry_most)
+        except Exception as err:
+            self._enter("failed", f"{type(err).__name__}: {err}")
+            raise
+
+    def _enter(self, state: _State, error: str = "") -> None:
+        if state == "pushing":
+            log.info("%s: to %s", self, self._target.address)
+            self._error = ""
+        if error:
+            self._complain(error)
+        self._state = state
+        self._changed()
+
+    def _complain(self, error: str) -> None:
+        """A line in the log for every new error."""
+        if error != self._error:
+            log.warning("%s: %s", self, error)
+        self._error = error
+
+    async def _wait_for_publisher(self) -> None:
+        """Until there are packets to send."""
+        with self._hub.read(self._name) as reader:
+            if not reader.waiting:
+                self._enter("waiting")
+            while all(item is END for item in await reader.receive()):
+                pass
+
+    async def _push(self) -> None:
+        """One connection, until the publisher has gone. Raises SinkError."""
+        self._enter("connecting")
+        query = ""
+        for _ in range(ROUNDS):
+            async with self._connection() as stream:
+                link = Link(stream, Session("client"), stall=self._patience.stall)
+                refused = await self._ask(link, query)
+                if refused is None:
+                    await self._deliver(stream, link)
+                    return
+            query = self._authorised(refused)
+        raise SinkRejected(f"{self._target.address} asks for a password again and again", where=self._id)
+
+    # ---- connecting ----
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[trio.abc.Stream]:
+        """A stream to the server, closed at the end; what happens to it is told as SinkUnavailable."""
+        address = self._target.address
+        stream = await self._dial()
+        try:
+            yield stream
+        except trio.TooSlowError as err:
+            raise SinkUnavailable(f"{address} took nothing for {self._patience.stall:g} s", where=self._id) from err
+        except (trio.BrokenResourceError, RemoteProtocolError) as err:
+            raise SinkUnavailable(f"{address}: {_reason(err)}", where=self._id) from err
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _dial(self) -> trio.abc.Stream:
+        target, seconds = self._target, self._patience.connect
+        try:
+            with trio.fail_after(seconds):
+                if target.scheme == "rtmps" and self._tls is None:
+                    self._tls = await trio.to_thread.run_sync(ssl.create_default_context)
+                tcp = await trio.open_tcp_stream(target.host, target.port)
+                abandon_after(tcp, self._patience.stall)
+                return tcp if self._tls is None else await _secured(tcp, self._tls, target.host)
+        except trio.TooSlowError as err:
+            raise SinkUnavailable(f"{target.address}: no connection within {seconds:g} s", where=self._id) from err
+        except (OSError, UnicodeError, trio.BrokenResourceError) as err:
+            raise SinkUnavailable(f"{target.address} cannot be reached: {_reason(err)}", where=self._id) from err
+
+    async def _ask(self, link: Link, query: str) -> Rejected | None:
+        """Connects and publishes; returns the refusal to connect, if there was one. Raises SinkError."""
+        with trio.move_on_after(self._patience.connect):
+            return await self._request(link, query)
+        sentence = f"{self._target.address} did not answer within {self._patience.connect:g} s"
+        raise SinkUnavailable(sentence, where=self._id)
+
+    async def _request(self, link: Link, query: str) -> Rejected | None:
+        target = self._target
+        await self._answer(link)  # the handshake is over
+        url = f"{target.tc_url}?{query}" if query else target.tc_url
+        await link.say(Connect(target.app, query, url, properties=self._properties()))
+        answer = await self._answer(link)
+        if isinstance(answer, Rejected):
+            return answer
+        await link.say(Publish(target.key))
+        answer = await self._answer(link)
+        if isinstance(answer, Rejected):
+            raise SinkRejected(f"{target.address} refuses: {answer.description or answer.code}", where=self._id)
+        return None
+
+    async def _answer(self, link: Link) -> Opened | Accepted | Rejected:
+        while True:
+            match await link.hear():
+                case Opened() | Accepted() | Rejected() as answer:
+                    return answer
+                case Closed():
+                    raise SinkUnavailable(f"{self._target.address} ended the connection", where=self._id)
+
+    def _properties(self) -> dict[str, object]:
+        """What connect announces: the FourCCs of the codecs, if they have no older name (Enhanced RTMP)."""
+        try:
+            stream = self._hub.published(self._name)
+        except NotFound:
+            return {}
+        numbers = [flv.codec_id(track.codec) for track in (stream.video, stream.audio) if track is not None]
+        names = [number.to_bytes(4, "big").decode() for number in numbers if number > 255]
+        return {"fourCcList": names} if names else {}
+
+    def _authorised(self, refused: Rejected) -> str:
+        """The query that a refused connect wants. Raises SinkRejected."""
+        target, text = self._target, refused.description
+        query = auth.query(text, user=target.user, password=target.password, random=secrets.token_hex(4))
+        if query is None:
+            raise SinkRejected(f"{target.address} refuses: {text or refused.code}", where=self._id)
+        return query
+
+    # ---- sending ----
+
+    async def _deliver(self, stream: trio.abc.Stream, link: Link) -> None:
+        """Sends until the publisher has gone. Raises SinkError, and what Link raises."""
+        try:
+            reader = self._hub.read(self._name, must_exist=True)
+        except NotFound:
+            return
+        self._link, self._reader, self._accepted_at = link, reader, trio.current_time()
+        self._connects += 1
+        self._enter("pushing")
+        try:
+            with reader:
+                await race(partial(self._send, link, reader), partial(self._listen, link))
+            await _finish(stream, link)
+        finally:
+            self._bytes += link.sent_bytes
+            self._dropped += reader.dropped
+            self._link = self._reader = None
+
+    async def _send(self, link: Link, reader: Reader) -> None:
+        feed, timeline, stream = Feed(), Timeline(), reader.stream
+        while True:
+            said: list[Said | StreamEnded] = []
+            for item in await reader.receive():
+                if item is END:
+                    said.append(StreamEnded())
+                    break
+                at = timeline.place(item)
+                said += [_at(each, at) for each in feed.tell(item, (stream.video, stream.audio))]
+                self._packets += 1
+            if feed.refused:
+                self._complain("; ".join(feed.refused.values()))
+            await link.say(*said, state=State.PUBLISHING)
+            if link.session.state is not State.PUBLISHING:
+                return
+
+    async def _listen(self, link: Link) -> None:
+        """Until the server ends it, which is a failure."""
+        while not isinstance(await link.hear(), StreamEnded | Closed):
+            pass
+        what = "the connection" if link.session.state is State.CLOSED else "the stream"
+        raise SinkUnavailable(f"{self._target.address} ended {what}", where=self._id)
+
+
+def _at(said: Said, dts: int) -> Said:
+    """The same at another time."""
+    return msgspec.structs.replace(said.media if isinstance(said, Shared) else said, dts=dts)
+
+
+async def _secured(tcp: trio.SocketStream, context: ssl.SSLContext, host: str) -> trio.abc.Stream:
+    """TLS on a connection. Raises trio.BrokenResourceError."""
+    stream = trio.SSLStream(tcp, context, server_hostname=host)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _finish(stream: trio.abc.Stream, link: Link) -> None:
+    """Waits until the server has read that the stream is over. Raises nothing."""
+    with trio.move_on_after(LINGER):
+        try:
+            if isinstance(stream, trio.SocketStream):
+                await stream.send_eof()
+            while not isinstance(await link.hear(), Closed):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteProtocolError):
+            pass  # it is over either way
+    with trio.move_on_after(LINGER):
+        await stream.aclose()  # TLS has a word for it
+
+
+def _reason(err: BaseException) -> str:
+    """Why something with a socket went wrong, in words."""
+    while err.__cause__ is not None or isinstance(err, BaseExceptionGroup):
+        err = err.exceptions[0] if isinstance(err, BaseExceptionGroup) else err.__cause__ or err
+    if isinstance(err, OSError) and not isinstance(err, ssl.SSLError) and err.errno in errno.errorcode:
+        return os.strerror(err.errno)
+    return getattr(err, "strerror", None) or str(err) or type(err).__name__

@@ -1,0 +1,258 @@
+"""A stream into a file: fragmented MP4 that plays whenever and wherever it is cut off, by a kill or by a full disk.
+
+It decides when a fragment is written and what ends a recording; it refuses to know what files are called.
+
+Theory of operation
+-------------------
+* A fragment is written at every keyframe, and at least every FRAGMENT seconds, straight to the operating system: when
+  the process dies, all but the last second is there. Nothing is ever rewritten.
+* The disk has a thread of its own. While it is slow, packets wait in the stream's own queue, which is bounded; when it
+  is full, the recording goes on at the next keyframe, and time has a gap (a long one is cut out). Nobody else waits.
+* Other tracks begin another file: `name.mp4`, `name_2.mp4`, …
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from fractions import Fraction
+from io import FileIO
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+import trio
+
+from engine import fmp4
+from engine.errors import SinkError, SinkUnavailable
+from engine.packet import Packet
+from engine.stream import END, Hub, Reader
+
+FRAGMENT: Final = Fraction(1)
+STOPPING: Final = 2.0  # s that a disk gets for the last fragment; then its thread is left behind
+
+
+class _Piece(NamedTuple):
+    """Bytes that play once they are there as a whole; the first of a file begin with an init segment."""
+
+    data: bytes
+    begins_file: bool
+    stop: Fraction  # s since the recording began
+
+
+State = Literal["waiting", "recording", "done", "failed"]
+
+
+class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A recording at a moment.
+
+    file         the name of the first file, without a folder; parts: how many there are.
+    duration_ms  of what is written.
+    dropped      packets lost because the disk was slow.
+    error        why it failed; "" otherwise.
+    """
+
+    id: str
+    stream: str
+    file: str
+    parts: int
+    state: State
+    bytes: int
+    duration_ms: int
+    dropped: int
+    error: str
+
+
+class _Disk:
+    """The files of a recording. Blocking: worker threads only, but for `name`."""
+
+    def __init__(self, path: Path) -> None:
+        self.parts = self.bytes = 0
+        self.stop = Fraction(0)  # s
+        self.is_busy = False
+        self.is_abandoned = False  # nobody waits any more: a write that goes on closes the file
+        self._path = path
+        self._file: FileIO | None = None
+
+    def write(self, pieces: list[_Piece]) -> None:
+        """Appends to the last file, or to a new one. Raises SinkUnavailable, when the file ends with a whole piece."""
+        self.is_busy = True
+        try:
+            for piece in pieces:
+                if piece.begins_file:
+                    self._open()
+                self._append(piece.data)
+                self.stop = piece.stop
+        except OSError as err:
+            why = os.strerror(err.errno) if err.errno else str(err)
+            name = self._name(max(1, self.parts))
+            raise SinkUnavailable(f'recording "{name}": {why} after {self.bytes} bytes', where=name) from err
+        finally:
+            self.is_busy = False
+            if self.is_abandoned:
+                self.close()
+
+    def _open(self) -> None:
+        self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = FileIO(self._path.with_name(self._name(self.parts + 1)), "xb")
+        self.parts += 1
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        whole, rest = self._file.tell(), memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]  # less than all where the disk is nearly full
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(whole)
+            raise
+        self.bytes += len(data)
+
+    def _name(self, part: int) -> str:
+        return self._path.name if part == 1 else f"{self._path.stem}_{part}{self._path.suffix}"
+
+    def close(self) -> None:
+        """Any number of times."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # what was written is with the operating system
+                file.close()
+
+
+class Recording:
+    """Records one stream from its present keyframe on; `run` is its actor.
+
+    Promises: `run` raises no EngineError, and ends after `stop`, when the publisher goes, or when the disk takes no
+    more: what was written until then plays. A file that exists is never overwritten.
+
+    path     of the first file; missing folders are made
+    id       for the status; without one, the file's name without its ending
+    limiter  of its thread; a wedged disk keeps it, so recordings that share one wait for each other
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        path: Path,
+        *,
+        id: str = "",  # noqa: A002
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
+        # given
+        self.id = id or path.stem
+        self._hub = hub
+        self._name = name
+        self._path = path
+        self._limiter = limiter or trio.CapacityLimiter(1)
+        # owned by run()
+        self._opening = fmp4.Opening()
+        self._tracks: fmp4.Tracks = ()
+        self._fragmenter: fmp4.Fragmenter | None = None
+        self._pieces: list[_Piece] = []
+        self._init = b""  # for the next piece
+        self._start = self._stop = Fraction(0)  # s; of the file, and of its last piece
+        self._disk = _Disk(path)
+        self._scope = trio.CancelScope()
+        # read by anyone (snapshot)
+        self._reader: Reader | None = None
+        self._is_stopping = False
+        self._state: State = "waiting"
+        self._error = ""
+
+    def status(self) -> RecordingStatus:
+        """The recording as it is now."""
+        return RecordingStatus(
+            id=self.id,
+            stream=self._name,
+            file=self._path.name,
+            parts=self._disk.parts,
+            state=self._state,
+            bytes=self._disk.bytes,
+            duration_ms=int(1000 * self._disk.stop),
+            dropped=0 if self._reader is None else self._reader.dropped,
+            error=self._error,
+        )
+
+    def stop(self) -> None:
+        """Ends the recording with all that has come so far; `run` returns at most STOPPING seconds later."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._scope.deadline = trio.current_time() + STOPPING
+            if self._reader is not None:
+                self._reader.close()
+
+    async def run(self) -> None:
+        """Records until the end."""
+        try:
+            with self._hub.read(self._name) as self._reader, self._scope:
+                if not self._is_stopping:
+                    await self._record(self._reader)
+            if self._scope.cancelled_caught:
+                raise SinkUnavailable(f'recording "{self._path.name}": the disk took no data for {STOPPING:g} s')
+            self._state = "done"
+        except SinkError as err:
+            self._state, self._error = "failed", str(err)
+        except trio.Cancelled:
+            await self._save()
+            raise
+        finally:
+            await self._close()
+
+    async def _record(self, reader: Reader) -> None:
+        if not reader.waiting:
+            reader.stream.request_keyframe()
+        ended = False
+        while not ended:
+            items = await reader.receive()
+            ended = END in items
+            for item in items[: items.index(END)] if ended else items:
+                for packet in self._opening.take(item) if item is not END else ():
+                    self._take(packet)
+            await self._write()
+        self._cut(hold=False)
+        await self._write()
+
+    def _take(self, packet: Packet) -> None:
+        if self._opening.tracks is not self._tracks:
+            self._begin()
+        assert self._fragmenter is not None
+        self._fragmenter.push(packet)
+        if packet.starts_gop or self._fragmenter.longest >= FRAGMENT:
+            self._cut()
+
+    def _begin(self) -> None:
+        """The next piece begins a file."""
+        self._state = "recording"
+        self._cut(hold=False)
+        self._tracks = self._opening.tracks
+        self._init, self._start = fmp4.init_segment(self._tracks), self._stop
+        self._fragmenter = fmp4.Fragmenter(self._tracks)
+
+    def _cut(self, *, hold: bool = True) -> None:
+        fragment = None if self._fragmenter is None else self._fragmenter.cut(hold=hold)
+        if fragment is not None:
+            self._stop = self._start + fragment.stop
+            self._pieces.append(_Piece(self._init + fragment.data, bool(self._init), self._stop))
+            self._init = b""
+
+    async def _write(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            await trio.to_thread.run_sync(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._limiter)
+
+    async def _save(self) -> None:
+        """Writes what has come, if the disk is free: the engine is being shut down."""
+        with trio.move_on_after(STOPPING, shield=True), suppress(SinkUnavailable):
+            if not self._disk.is_busy:
+                self._cut(hold=False)
+                await self._write()
+        self._state = "done"
+
+    async def _close(self) -> None:
+        self._disk.is_abandoned = True
+        if not self._disk.is_busy:
+            with trio.move_on_after(STOPPING, shield=True):
+                await trio.to_thread.run_sync(self._disk.close, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))

@@ -1,0 +1,375 @@
+"""Live sources: one decoder per stream, shared by all mixers, and each mixer's view of what it gives.
+
+It decides what is decoded for whom and when; it refuses to know when packets are on (`engine.sync` does) and how they
+are decoded (`livetracks`).
+
+Theory of operation
+-------------------
+* The decoder of a stream is started when the first mixer opens it and ends after the last one has closed it. It puts
+  every packet in its place in server time, whether somebody looks or not, so the place is right when somebody does.
+* **Who looks?** Mixers say so at every tick (`attend`). When nobody has looked at the picture for `REST`, its decoder
+  is dropped; when somebody looks again, it begins anew with the stream's packets since the last keyframe. Sound that
+  nobody hears waits undecoded for `UNHEARD`, so it is there at once when somebody listens.
+* Pictures are decoded `AHEAD` of the time that is asked for and not further: where a mixer is late by seconds, or a
+  source early, packets wait, not pictures. A decoder that cannot keep up goes on at the next keyframe.
+* **Hops are dear** (0.1-0.3 ms each), so a decoder collects packets for a part of the time that mixers leave it, unless
+  somebody waits for a first picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+import trio
+
+from engine.config import Settings
+from engine.errors import InvalidSpec
+from engine.frame import AudioFrame
+from engine.packet import Packet
+from engine.plan import PictureSize
+from engine.sources.live import LiveSource, SourceStatistics
+from engine.sources.livetracks import Item, LivePicture, LiveSound, Shown, Sounds, Stamped
+from engine.spec import AudioFormat
+from engine.stream import END, Hub, Reader, check_name
+from engine.stream import Item as Received
+from engine.sync import SECOND, Sync
+
+__all__ = ["Decoders", "LiveSource", "SourceStatistics"]
+
+REST: Final = 2 * SECOND  # nobody looks: a cut away and back is shorter
+UNHEARD: Final = SECOND
+LINGER: Final = 0.04  # seconds; 25 hops a second are 0.5 % of a core
+LINGER_PART: Final = 5  # of the time that mixers leave
+LINGER_ALONE: Final = 0.25  # where nobody attends
+STEP_PICTURES: Final = 32  # bounds what a cancellation waits for
+AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
+UNKNOWN: Final = PictureSize(16, 16, opaque=False)  # of a picture that may come
+
+T = TypeVar("T")
+
+
+class _Given(NamedTuple):
+    """What one hop gave."""
+
+    pictures: list[Shown]
+    sounds: dict[AudioFormat, Sounds]
+
+
+class Decoders:
+    """The decoders of an engine, by stream name. They run while `run` does.
+
+    limiter  of the threads that decode; None: as many as there are cores.
+    """
+
+    def __init__(self, hub: Hub, settings: Settings, *, limiter: trio.CapacityLimiter | None = None) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._limiter = limiter or trio.CapacityLimiter(max(2, len(os.sched_getaffinity(0))))
+        self._decoders: dict[str, _Decoder] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs the decoders until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for decoder in self._decoders.values():
+                nursery.start_soon(self._run, decoder)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def open(self, name: str, sound: AudioFormat, *, epoch: Fraction) -> LiveSource:
+        """One mixer's view of a stream, published or not yet; `epoch` is the server time of its t = 0, in seconds.
+
+        A name that no stream can have gives a source that never has anything.
+        """
+        try:
+            check_name(name)
+        except InvalidSpec:
+            return LiveSource(None, sound, epoch=epoch, settings=self._settings, hub=self._hub)
+        decoder = self._decoders.get(name)
+        if decoder is None or decoder.is_over:
+            decoder = self._decoders[name] = _Decoder(name, self._hub, limiter=self._limiter)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._run, decoder)
+        source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
+        decoder.welcome(source)
+        return source
+
+    async def _run(self, decoder: _Decoder) -> None:
+        try:
+            await decoder.run()
+        finally:
+            if self._decoders.get(decoder.name) is decoder:
+                del self._decoders[decoder.name]
+
+
+class _Decoder:
+    """Decodes one stream for all who opened it."""
+
+    def __init__(self, name: str, hub: Hub, *, limiter: trio.CapacityLimiter) -> None:
+        # given
+        self.name = name
+        self._hub = hub
+        self._limiter = limiter
+        # owned by run()
+        self._scope = trio.CancelScope()
+        self._reader: Reader | None = None
+        self._picture = LivePicture(name)
+        self._sound = LiveSound(name)
+        self._ahead: deque[Item] = deque()  # pictures not decoded yet
+        self._unheard: deque[Stamped] = deque()  # sound not decoded yet
+        self._pictures: deque[Shown] = deque()  # given, and not over yet
+        self._sounds: dict[AudioFormat, deque[tuple[int, AudioFrame]]] = {}
+        self._seeing = self._hearing = False
+        self._looked = 0  # when somebody last did
+        self._last_picture: Packet | None = None
+        self._whole = False  # whether time has not jumped since the last keyframe
+        self._busy = False
+        self._rested = trio.lowlevel.ParkingLot()
+        self._receiving = trio.CancelScope()
+        # set by sources
+        self.sources: dict[LiveSource, None] = {}
+        self._call = trio.Event()
+        # read by anyone
+        self.sync = Sync()
+        self.newest: int | None = None  # server time of the newest picture
+
+    async def run(self) -> None:
+        """Decodes until nobody is left."""
+        with self._scope, self._hub.read(self.name) as reader:
+            self._reader = reader
+            try:
+                while True:
+                    items = await self._receive(reader)
+                    await self._take_in(items)
+                    self._busy = False
+                    self._rested.unpark_all()
+                    await self._linger()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._in_thread(self._close)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last source has left."""
+        return self._scope.cancel_called
+
+    def welcome(self, source: LiveSource) -> None:
+        """One source more; it gets what the others have not done with yet."""
+        self.sources[source] = None
+        for picture in self._pictures:
+            source.push_picture(*picture)
+        for first, block in self._sounds.get(source.format, ()):
+            source.push_sound(first, block)
+
+    def leave(self, source: LiveSource) -> None:
+        """One source less; the last one ends the decoder."""
+        self.sources.pop(source, None)
+        if not self.sources:
+            self._scope.cancel()
+
+    def call(self, source: LiveSource, *, begins: bool) -> None:
+        """A source says what it wants; `begins`: it wants what it did not want before."""
+        if begins or (source.looking and self._ahead and _time(self._ahead[0]) <= source.wanted + AHEAD // 2):
+            self._hurry()
+
+    async def idle(self) -> None:
+        """Waits until every packet that was sent so far has been taken in, and what is due decoded and given; at once."""
+        self._hurry()
+        while not self.is_over and (self._busy or self._call.is_set() or self._reader is None or self._reader.waiting):
+            await self._rested.park()
+
+    @property
+    def picture_size(self) -> PictureSize:
+        """Of the last picture; before it, what the publisher says; before that, a guess."""
+        if self._picture.size is not None:
+            return self._picture.size
+        track = None if self._reader is None else self._reader.stream.video
+        if track is None or not track.width or not track.height:
+            return UNKNOWN
+        return PictureSize(track.width, track.height)
+
+    @property
+    def corrupt(self) -> int:
+        """Packets and pictures that were damaged."""
+        return self._picture.corrupt + self._sound.corrupt
+
+    @property
+    def late(self) -> int:
+        """Pictures that were over before they could be given."""
+        return self._picture.late
+
+    def _hurry(self) -> None:
+        self._call.set()
+        self._receiving.cancel()
+
+    async def _receive(self, reader: Reader) -> list[Received]:
+        """What has come; nothing when a source calls meanwhile."""
+        items: list[Received] = []
+        if not self._call.is_set():
+            with trio.CancelScope() as self._receiving:
+                items = await reader.receive()
+        elif reader.waiting:
+            items = await reader.receive()
+        self._busy, self._call = True, trio.Event()
+        return items
+
+    async def _take_in(self, items: Sequence[Received]) -> None:
+        """Puts packets in their places in time, decodes what is due and gives it to all."""
+        begins_to_see, begins_to_hear = self._pay_attention()
+        sounds: list[Item] = list(self._unheard) if begins_to_hear else []
+        if begins_to_see:
+            self._ahead = deque(self._since_keyframe())
+        for item in items:
+            self._place(item, sounds)
+        if not self._seeing:
+            self._ahead.clear()
+        self._keep_unheard(sounds)
+        if begins_to_see:
+            self._picture.expected = self._wanted()
+        formats = list({source.format for source in self.sources if source.listening})
+        while True:
+            wanted = self._wanted()
+            pictures = self._due(wanted)
+            hear = sounds if self._hearing else []
+            may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
+            if not pictures and not hear and not may_rest:
+                return
+            self._give(await self._in_thread(partial(self._decode, pictures, hear, formats, wanted)))
+            sounds = []
+
+    def _pay_attention(self) -> tuple[bool, bool]:
+        """Notes who looks and listens; returns whether the first one has begun to."""
+        now, saw, heard = self._hub.now(), self._seeing, self._hearing
+        if any(source.looking for source in self.sources):
+            self._seeing, self._looked = True, now
+        elif self._seeing and now - self._looked > REST:
+            self._seeing = False
+        self._hearing = any(source.listening for source in self.sources)
+        return self._seeing and not saw, self._hearing and not heard
+
+    def _place(self, item: Received, sounds: list[Item]) -> None:
+        if item is END:
+            self.sync.restart()
+            self._last_picture = None
+            self._ahead.append(END)
+            sounds.append(END)
+            return
+        track = item.track
+        placed = self.sync.place(
+            track.kind, pts=item.pts, dts=item.dts, time_base=track.time_base, arrival=item.arrival
+        )
+        stamped = Stamped(item, placed.time, placed.began)
+        if not item.is_video:
+            sounds.append(stamped)
+            return
+        self._last_picture = item
+        self._whole = item.keyframe or (self._whole and not placed.began)
+        self._ahead.append(stamped)
+
+    def _since_keyframe(self) -> list[Stamped]:
+        """The pictures since the last keyframe that have gone by already."""
+        assert self._reader is not None
+        gop = [packet for packet in self._reader.stream.gop if packet.is_video]
+        if not self._whole or self._last_picture is None or self._last_picture not in gop:
+            return []
+        out = []
+        for packet in gop[: gop.index(self._last_picture) + 1]:
+            time = self.sync.time("video", packet.pts, packet.track.time_base)
+            assert time is not None
+            out.append(Stamped(packet, time, False))
+        return out
+
+    def _wanted(self) -> int:
+        """The earliest server time that anybody looks at."""
+        return min((source.wanted for source in self.sources if source.looking), default=self._hub.now())
+
+    def _due(self, wanted: int) -> list[Item]:
+        """The next pictures to decode, not more than a step. A decoder that lags behind goes on at a keyframe."""
+        skip = 0
+        for place, item in enumerate(self._ahead):
+            if item is not END and item.packet.keyframe and item.time <= wanted:
+                skip = place
+        if skip:
+            passed = [self._ahead.popleft() for _ in range(skip)]
+            self._picture.count_late(item.time for item in passed if item is not END)
+            first = self._ahead[0]
+            assert first is not END
+            self._ahead[0] = first._replace(began=True)
+        until = max((source.wanted for source in self.sources if source.looking), default=wanted) + AHEAD
+        due: list[Item] = []
+        while self._ahead and len(due) < STEP_PICTURES and _time(self._ahead[0]) <= until:
+            due.append(self._ahead.popleft())
+        return due
+
+    def _keep_unheard(self, sounds: Sequence[Item]) -> None:
+        """Sound that nobody listens to waits for as long as somebody who begins to might want it."""
+        if self._hearing:
+            self._unheard.clear()
+            return
+        for item in sounds:
+            if item is END or item.began:
+                self._unheard.clear()
+            if item is not END:
+                self._unheard.append(item)
+        kept = UNHEARD + max((source.slack for source in self.sources), default=0)
+        while self._unheard and self._unheard[-1].packet.arrival - self._unheard[0].packet.arrival > kept:
+            self._unheard.popleft()
+
+    def _decode(
+        self, pictures: Sequence[Item], sounds: Sequence[Item], formats: Sequence[AudioFormat], wanted: int
+    ) -> _Given:
+        if not self._seeing:
+            self._picture.close()
+        if not self._hearing:
+            self._sound.close()
+        return _Given(self._picture.decode(pictures, wanted=wanted), self._sound.decode(sounds, formats))
+
+    def _close(self) -> None:
+        self._picture.close()
+        self._sound.close()
+
+    def _give(self, given: _Given) -> None:
+        if given.pictures:
+            self.newest = given.pictures[-1][0]
+        for source in self.sources:
+            for picture in given.pictures:
+                source.push_picture(*picture)
+            for first, block in given.sounds.get(source.format, ()):
+                source.push_sound(first, block)
+        self._keep(given)
+
+    def _keep(self, given: _Given) -> None:
+        """Keeps what is not over for everybody yet, for sources that are opened now."""
+        wanted = self._wanted()
+        self._pictures.extend(given.pictures)
+        while len(self._pictures) > 1 and self._pictures[1][0] <= wanted:
+            self._pictures.popleft()
+        self._sounds = {sound: self._sounds.get(sound, deque()) for sound in given.sounds}
+        for sound, blocks in given.sounds.items():
+            kept = self._sounds[sound]
+            kept.extend(blocks)
+            while kept and kept[0][0] + len(kept[0][1]) <= wanted * sound.rate // SECOND:
+                kept.popleft()
+
+    async def _linger(self) -> None:
+        """Lets packets gather, unless somebody waits for a first picture, or calls."""
+        if self._last_picture is not None and any(source.looking and source.waits for source in self.sources):
+            return
+        slack = min((source.slack for source in self.sources if source.attends), default=None)
+        pause = LINGER_ALONE if slack is None else min(LINGER, slack / SECOND / LINGER_PART)
+        if pause > 0:
+            with trio.move_on_after(pause):
+                await self._call.wait()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+
+def _time(item: Item) -> int:
+    return 0 if item is END else item.time

@@ -1,0 +1,356 @@
+"""The two kinds of a live stream: packets that carry their server time → frames in the working format with theirs.
+
+They decide what of a damaged stream is shown and where sound lies; they refuse to know where server time comes from and
+who wants the frames. Worker threads only, one call at a time.
+
+Theory of operation
+-------------------
+* A packet goes into its decoder with its server time in ns as its pts, so a frame comes out with its own.
+* A picture is converted only when it may be seen: not when the next one replaces it before the time that somebody looks
+  at. So joining in the middle of a GOP costs the decoding of it, and one conversion.
+* After a jump in time, a new configuration and a damaged picture nothing is shown up to the next keyframe: the last
+  picture holds, nobody sees green or torn ones.
+* **Sound is counted.** Blocks follow each other without holes; the stamps say where the count should be. The difference
+  is averaged, since stamps are whole milliseconds or worse. Within `DEAD_BAND` nothing happens; beyond, blocks are
+  stretched or squeezed by at most `BEND` until the count is right; beyond `RESYNC`, and after anything that breaks the
+  flow, the sound is placed anew, at least one sample behind what there was: that hole tells everybody to fade.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple, TypeAlias
+
+import av
+import numpy as np
+
+from engine.frame import AudioFrame, Samples, VideoFrame
+from engine.packet import Packet, Track
+from engine.plan import PictureSize
+from engine.sources.convert import PictureConverter, SoundConverter
+from engine.sources.tracks import MAX_PIXELS, MAX_RATE, MIN_RATE
+from engine.spec import AudioFormat
+from engine.stream import END, End
+from engine.sync import SECOND
+
+log = logging.getLogger(__name__)
+
+USUAL: Final = SECOND // 25  # how long a picture lasts before there is a second one
+DEAD_BAND: Final = Fraction(2, 1000)
+RESYNC: Final = Fraction(50, 1000)
+BEND: Final = 200  # one sample in 200: 0.5 %
+MEAN: Final = 16  # blocks that a difference is averaged over: a third of a second of AAC
+_DECODERS: Final = {"av1": "libdav1d"}  # libav's own needs hardware
+_NS: Final = Fraction(1, SECOND)
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+
+
+class Stamped(NamedTuple):
+    """A packet, the server time at which it is on in ns, and whether a new line of time stamps begins with it."""
+
+    packet: Packet
+    time: int
+    began: bool
+
+
+Item: TypeAlias = Stamped | End
+Shown: TypeAlias = tuple[int, int, VideoFrame]  # on screen within [start, stop) ns of server time
+Sounds: TypeAlias = list[tuple[int, AudioFrame]]  # index of the first sample, counted from server time 0
+
+
+class _Decoded(NamedTuple):
+    start: int
+    stop: int
+    frame: av.VideoFrame
+    aspect: Fraction
+
+
+class LivePicture:
+    """Decodes the pictures of one stream."""
+
+    def __init__(self, name: str) -> None:
+        self.corrupt = 0  # packets refused and pictures damaged
+        self.late = 0  # pictures that were over before they could be given
+        self.expected = 0  # server time from which on that counts, in ns
+        self.size: PictureSize | None = None  # of the last picture
+        self._name = name
+        self._track: Track | None = None
+        self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
+        self._aspect: Fraction | None = None
+        self._needs_keyframe = True
+        self._last_start: int | None = None
+        self._usual = USUAL
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a decoder."""
+        return self._context is not None
+
+    def decode(self, items: Iterable[Item], *, wanted: int) -> list[Shown]:
+        """The pictures of some packets that may be on at `wanted` ns of server time or later."""
+        shown: list[Shown] = []
+        waiting: _Decoded | None = None
+        for item in items:
+            for decoded in self._frames(item):
+                if waiting is not None and decoded.start > wanted:
+                    shown.append(self._converted(waiting))
+                elif waiting is not None:
+                    self.count_late([waiting.start])
+                waiting = decoded
+        if waiting is not None:
+            shown.append(self._converted(waiting))
+        return shown
+
+    def count_late(self, times: Iterable[int]) -> None:
+        """Counts pictures of those times that were over before they could be given."""
+        self.late += sum(time >= self.expected for time in times)
+
+    def close(self) -> None:
+        """Lets the decoder go; the next picture must be a keyframe."""
+        self._track = self._context = None
+
+    def _frames(self, item: Item) -> list[_Decoded]:
+        """The undamaged ones among the frames that a packet brings out of the decoder."""
+        frames: list[_Decoded] = []
+        if item is END:
+            frames += self._decode(None)
+            self.close()
+            return frames
+        packet = item.packet
+        if item.began or packet.track is not self._track:
+            frames += self._decode(None)
+            self._open(packet.track)
+        if self._needs_keyframe and not packet.keyframe:
+            return frames
+        self._needs_keyframe = False
+        return frames + self._decode(_coded(item))
+
+    def _decode(self, packet: av.Packet[av.stream.Stream] | None) -> list[_Decoded]:
+        context = self._context
+        if context is None or (packet is None and not context.is_open):
+            return []
+        decoded: list[_Decoded] = []
+        try:
+            frames = context.decode(packet)
+        except _ERRORS:
+            self._damaged()
+            return []
+        for frame in frames:
+            if frame.is_corrupt:
+                self._damaged()
+                break
+            decoded.append(self._timed(frame, context.sample_aspect_ratio or Fraction(1)))
+        return decoded
+
+    def _damaged(self) -> None:
+        self.corrupt += 1
+        self._needs_keyframe = True
+        if self._context is not None and self._context.is_open:
+            self._context.flush_buffers()  # what waits in it may be damaged too
+
+    def _open(self, track: Track) -> None:
+        self._track, self._context = track, None
+        self._needs_keyframe, self._last_start, self._usual = True, None, USUAL
+        try:
+            context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
+        except _ERRORS:
+            context = None
+        if not isinstance(context, av.VideoCodecContext):
+            log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
+            return
+        context.thread_type, context.thread_count = "NONE", 1
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        if track.extradata:
+            context.extradata = track.extradata
+        if track.width and track.height:
+            context.width, context.height = track.width, track.height
+        self._context = context
+
+    def _timed(self, frame: av.VideoFrame, aspect: Fraction) -> _Decoded:
+        start = frame.pts
+        if start is None:
+            start = 0 if self._last_start is None else self._last_start + self._usual
+        if self._last_start is not None and 0 < start - self._last_start < SECOND:
+            self._usual = start - self._last_start
+        self._last_start = start
+        stop = start + self._usual * 15 // 16  # time stamps are rounded: at the next one's time it is over
+        return _Decoded(start, stop, frame, aspect)
+
+    def _converted(self, decoded: _Decoded) -> Shown:
+        if decoded.aspect != self._aspect:
+            self._aspect, self._converter = decoded.aspect, PictureConverter(decoded.aspect)
+        picture = self._converter.convert(decoded.frame)
+        self.size = PictureSize(picture.width, picture.height, picture.a is None)
+        return decoded.start, decoded.stop, picture
+
+
+class LiveSound:
+    """Decodes the sound of one stream, for any number of formats."""
+
+    def __init__(self, name: str) -> None:
+        self.corrupt = 0  # packets refused
+        self._name = name
+        self._track: Track | None = None
+        self._context: av.AudioCodecContext | None = None
+        self._voices: dict[AudioFormat, _Voice] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a decoder."""
+        return self._context is not None
+
+    def decode(self, items: Iterable[Item], formats: Sequence[AudioFormat]) -> dict[AudioFormat, Sounds]:
+        """The sound of some packets, in each format."""
+        self._voices = {wanted: self._voices.get(wanted) or _Voice(wanted) for wanted in formats}
+        out: dict[AudioFormat, Sounds] = {wanted: [] for wanted in formats}
+        for item in items:
+            for frame in self._frames(item):
+                time = frame.pts
+                for wanted, voice in self._voices.items():
+                    out[wanted] += voice.add(frame, time)
+            if item is END:
+                for wanted, voice in self._voices.items():
+                    out[wanted] += voice.interrupt()
+        return out
+
+    def close(self) -> None:
+        """Lets the decoder go; what comes next is a new beginning."""
+        self._track = self._context = None
+        self._voices.clear()
+
+    def _frames(self, item: Item) -> list[av.AudioFrame]:
+        if item is END:
+            self._track = self._context = None
+            return []
+        packet = item.packet
+        if item.began or packet.track is not self._track:
+            self._open(packet.track)
+        if self._context is None:
+            return []
+        try:
+            frames = self._context.decode(_coded(item))
+            if any(not MIN_RATE <= frame.sample_rate <= MAX_RATE for frame in frames):
+                raise ValueError("a sample rate beyond belief")
+        except _ERRORS:
+            self.corrupt += 1
+            self._break()
+            return []
+        return frames
+
+    def _break(self) -> None:
+        for voice in self._voices.values():
+            voice.broken = True
+
+    def _open(self, track: Track) -> None:
+        self._track, self._context = track, None
+        self._break()
+        try:
+            context = av.CodecContext.create(track.codec, "r")
+        except _ERRORS:
+            context = None
+        if not isinstance(context, av.AudioCodecContext):
+            log.warning('source "%s": no decoder for its sound, %s', self._name, track.codec)
+            return
+        if track.extradata:
+            context.extradata = track.extradata
+        elif track.rate and track.channels:
+            context.sample_rate = track.rate
+            context.layout = "mono" if track.channels == 1 else "stereo"
+        self._context = context
+
+
+class _Voice:
+    """The sound of a stream in one format: converted, counted, placed."""
+
+    def __init__(self, wanted: AudioFormat) -> None:
+        self.broken = True  # the next block is placed by its stamp
+        self._rate = wanted.rate
+        self._dead_band = int(DEAD_BAND * wanted.rate)
+        self._resync = int(RESYNC * wanted.rate)
+        self._converter = SoundConverter(wanted)
+        self._in_rate = 0
+        self._origin = self._fed = 0  # the count: a sample index, and samples given to the converter since
+        self._next: int | None = None  # index of the next sample that comes out
+        self._skip = 0  # samples to drop, which would lie on earlier ones
+        self._off = 0.0  # by how many samples the count should be more, averaged
+        self._bending = False
+
+    def add(self, frame: av.AudioFrame, time: int | None) -> Sounds:
+        """Blocks that a decoded frame gives, with the index of their first sample."""
+        rate, count = frame.sample_rate, frame.samples
+        counted = self._origin if not self._in_rate else self._origin + self._fed * self._rate // self._in_rate
+        if rate != self._in_rate:
+            self._origin, self._fed, self._in_rate = counted, 0, rate
+        stated = counted if time is None else time * self._rate // SECOND
+        out: Sounds = []
+        if self.broken or abs(stated - counted) > self._resync:
+            out = self.interrupt()
+            self._place(stated)
+        else:
+            self._off += (stated - counted - self._off) / MEAN
+        self._fed += count
+        return self._append(self._converter.convert(frame), out)
+
+    def interrupt(self) -> Sounds:
+        """The last samples of what there was; the next block is placed by its stamp."""
+        self.broken = True
+        return self._append(self._converter.convert(None), [])
+
+    def _place(self, at: int) -> None:
+        first = at if self._next is None else max(at, self._next + 1)
+        self._skip = first - at
+        self._origin, self._fed, self._next = at, 0, first
+        self._off, self._bending, self.broken = 0.0, False, False
+
+    def _append(self, blocks: list[AudioFrame], out: Sounds) -> Sounds:
+        for block in blocks:
+            block = self._bent(block)
+            if self._skip:
+                cut = min(self._skip, len(block))
+                self._skip -= cut
+                block = AudioFrame(block.samples[:, cut:])
+            if len(block) and self._next is not None:
+                out.append((self._next, block))
+                self._next += len(block)
+        return out
+
+    def _bent(self, block: AudioFrame) -> AudioFrame:
+        """The block, longer or shorter by what the count is off, but by no more than nobody hears."""
+        if abs(self._off) > self._dead_band:
+            self._bending = True
+        if not self._bending:
+            return block
+        most = len(block) // BEND
+        more = max(-most, min(most, round(self._off)))
+        if not more:
+            self._bending = abs(self._off) >= 1
+            return block
+        self._off -= more
+        self._origin += more
+        return AudioFrame(stretched(block.samples, len(block) + more))
+
+
+def _coded(item: Stamped) -> av.Packet[av.stream.Stream]:
+    data = item.packet.data
+    coded = av.Packet(len(data))  # a packet over the bytes themselves would lack the padding that decoders read into
+    coded.update(data)
+    coded.pts, coded.time_base, coded.is_keyframe = item.time, _NS, item.packet.keyframe
+    return coded
+
+
+def stretched(samples: Samples, count: int) -> Samples:
+    """(C, N) → (C, count) float32 with the same first and last sample, by cubic Hermite interpolation; N, count ≥ 4."""
+    last = samples.shape[1] - 1
+    at = np.arange(count) * (last / (count - 1))
+    left = np.minimum(at.astype(np.intp), last - 1)
+    x = (at - left).astype(np.float32)
+    p0, p1 = samples[:, np.maximum(left - 1, 0)], samples[:, left]
+    p2, p3 = samples[:, left + 1], samples[:, np.minimum(left + 2, last)]
+    m1, m2 = (p2 - p0) / 2, (p3 - p1) / 2
+    out: Samples = ((2 * p1 - 2 * p2 + m1 + m2) * x + (3 * p2 - 3 * p1 - 2 * m1 - m2)) * x
+    out += m1
+    out *= x
+    out += p1
+    return out

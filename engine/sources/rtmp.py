@@ -1,0 +1,268 @@
+"""RTMP listener: who connects may publish a stream or play one, in an app of any name: ``rtmp://host/live/stream1``.
+
+It decides who is let in, and when a peer is given up; it refuses to know what is published: packets go as they come.
+
+Theory of operation
+-------------------
+One task for each connection, and while it plays, one more; whatever goes wrong ends that connection alone.
+
+* A connection that neither publishes nor plays is closed after `handshake` seconds, or after LINGER if it was refused
+  or has played: time enough to read why. Until it publishes it may make us keep no more than EARLY_BYTES.
+* A stream's name is the app and the name: ``live`` + ``stream1`` is ``live/stream1``. A publish key, if there is one,
+  comes as ``?key=…`` behind either. Playing needs none.
+* A publisher that sends nothing for `silence` seconds is gone: its name is free again.
+* A player gets the packets since the last keyframe, then all that come, until the publisher has gone. A slow one loses
+  packets to the next keyframe, as every reader; one that takes nothing for `stall` seconds is dropped.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+import trio
+
+from engine.errors import EngineError, RemoteProtocolError, SourceUnavailable
+from engine.feed import Feed, Said
+from engine.link import Link, abandon_after, race
+from engine.rtmp import (
+    Accepted,
+    Closed,
+    Connect,
+    Metadata,
+    Play,
+    Publish,
+    Rejected,
+    State,
+    StreamEnded,
+    chunk,
+)
+from engine.rtmp.flv import Audio, Video
+from engine.rtmp.session import Session
+from engine.sources.ingest import Ingest
+from engine.stream import END, Hub, Publication, Publisher, Reader
+
+EARLY_BYTES: Final = 1 << 18  # handshake and commands are 5 kB, and bytes come in pieces of up to 64 kB
+LINGER: Final = 2.0  # OBS learns of a refusal only by the end of the connection, and should not retry at once
+
+log = logging.getLogger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What peers may cost; seconds."""
+
+    connections: int = 512
+    handshake: float = 10.0  # from the first byte to publish or play
+    silence: float = 10.0  # of a publisher
+    stall: float = 5.0  # of a peer that is sent something
+    session: chunk.Limits = chunk.Limits()
+
+
+async def serve_rtmp(
+    hub: Hub,
+    *,
+    host: str,
+    port: int,
+    publish_key: str = "",
+    limits: Limits | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listens until cancelled; starts with the port, which is a free one if 0 was asked for.
+
+    publish_key  what publishers must give as ?key=…; "" = nothing.
+    Raises       SourceUnavailable: host and port are not ours to listen on.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as err:
+        raise SourceUnavailable(f"RTMP cannot listen on {host}:{port}: {err}", where=f"{host}:{port}") from err
+    listener = _Listener(hub, publish_key, limits or Limits())
+    task_status.started(listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(listener.serve, listeners)
+
+
+class _Listener:
+    """What all connections share."""
+
+    def __init__(self, hub: Hub, publish_key: str, limits: Limits) -> None:
+        self.hub = hub
+        self.publish_key = publish_key.encode()
+        self.limits = limits
+        self._connections = 0
+        self._is_full = False
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """One connection, from beginning to end. Raises nothing."""
+        async with stream:
+            if self._connections >= self.limits.connections:
+                if not self._is_full:
+                    log.warning("rtmp: %d connections, more are refused", self._connections)
+                self._is_full = True
+                return
+            self._connections += 1
+            try:
+                await _Connection(self, stream).run()
+            finally:
+                self._connections -= 1
+                self._is_full = False
+
+
+class _Connection:
+    """One peer."""
+
+    def __init__(self, listener: _Listener, stream: trio.SocketStream) -> None:
+        # given
+        self._hub = listener.hub
+        self._key = listener.publish_key
+        self._limits = listener.limits
+        self._stream = stream
+        # owned by run()
+        self._link = Link(stream, Session("server", limits=self._limits.session), stall=self._limits.stall)
+        self._app = Connect("")
+        self._subject = "rtmp"  # what the log calls us: the stream, once there is one
+        self._peer = ""
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Until either side ends it. Raises nothing."""
+        reason = "left"
+        try:
+            self._peer = _address(self._stream)
+            abandon_after(self._stream, self._limits.stall)
+            self._allow(self._limits.handshake)
+            with self._scope:
+                await self._converse()
+            if self._scope.cancelled_caught:
+                reason = "was sent away"
+        except RemoteProtocolError as err:
+            reason = str(err)
+        except trio.TooSlowError:
+            reason = "too slow"
+        except (OSError, trio.BrokenResourceError) as err:
+            reason = f"lost: {err.__cause__ or err}"
+        except Exception:
+            log.exception("%s: connection of %s", self._subject, self._peer)
+            return
+        log.info("%s: %s %s", self._subject, self._peer, reason)
+
+    def _allow(self, seconds: float) -> None:
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def _converse(self) -> None:
+        while True:
+            match await self._link.hear(at_most=EARLY_BYTES):
+                case Connect() as app:
+                    self._app = app
+                    await self._link.say(Accepted())
+                case Publish() as request:
+                    await self._publish(request)
+                case Play() as request:
+                    await self._play(request)
+                case Closed():
+                    return
+
+    def _name(self, request: Publish | Play) -> str:
+        return "/".join(part for part in (self._app.app.strip("/"), request.name.strip("/")) if part)
+
+    async def _refuse(self, name: str, asked: str, rejected: Rejected) -> None:
+        log.info("%r: %s may not %s: %r", name[:80], self._peer, asked, rejected.description)
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + LINGER)
+        await self._link.say(rejected)
+
+    # ---- publishing ----
+
+    async def _publish(self, request: Publish) -> None:
+        name = self._name(request)
+        if not self._has_key(request):
+            await self._refuse(name, "publish", Rejected("NetStream.Publish.Denied", "the publish key is not right"))
+            return
+        try:
+            publication = self._hub.publish(name, Publisher(kind="rtmp", peer=self._peer, stop=self._scope.cancel))
+        except EngineError as err:
+            await self._refuse(name, "publish", Rejected(description=str(err)))
+            return
+        self._subject = name
+        self._scope.deadline = math.inf
+        log.info("%s: published by %s", name, self._peer)
+        ingest = Ingest(name, self._hub.now)
+        try:
+            await self._link.say(Accepted())
+            await self._receive(publication, ingest)
+        finally:
+            publication.close()
+            if ingest.repaired or ingest.ignored:
+                log.warning("%s: %d dts repaired, %d bodies ignored", name, ingest.repaired, ingest.ignored)
+        self._allow(self._limits.handshake)
+
+    def _has_key(self, request: Publish) -> bool:
+        if not self._key:
+            return True
+        given = [*_keys(self._app.query), *_keys(request.query)]
+        return any(hmac.compare_digest(key.encode(), self._key) for key in given)
+
+    async def _receive(self, publication: Publication, ingest: Ingest) -> None:
+        while True:
+            match await self._link.hear(timeout=self._limits.silence):
+                case Video() | Audio() | Metadata() as media:
+                    packet = ingest.take(media)
+                    if packet is not None:
+                        publication.send(packet)
+                case StreamEnded() | Closed():
+                    return
+
+    # ---- playing ----
+
+    async def _play(self, request: Play) -> None:
+        name = self._name(request)
+        try:
+            reader = self._hub.read(name, must_exist=True)
+        except EngineError as err:
+            await self._refuse(name, "play", Rejected(description=str(err)))
+            return
+        self._subject = name
+        self._scope.deadline = math.inf
+        log.info("%s: played by %s", name, self._peer)
+        with reader:
+            await self._link.say(Accepted())
+            await race(partial(self._send, reader), partial(self._listen, reader))
+        if reader.dropped:
+            log.warning("%s: %s lost %d packets", name, self._peer, reader.dropped)
+        self._allow(LINGER)
+
+    async def _send(self, reader: Reader) -> None:
+        """Packets, until the publisher or the player ends it."""
+        feed, stream = Feed(), reader.stream
+        while self._link.session.state is State.PLAYING:
+            said: list[Said | StreamEnded] = []
+            for item in await reader.receive():
+                if item is END:
+                    said.append(StreamEnded())
+                    break
+                said += feed.tell(item, (stream.video, stream.audio))
+            await self._link.say(*said, state=State.PLAYING)
+
+    async def _listen(self, reader: Reader) -> None:
+        """Until the player ends it; then `_send` has to, which may be within a message."""
+        while not isinstance(await self._link.hear(at_most=EARLY_BYTES), StreamEnded | Closed):
+            pass
+        reader.close()
+        await trio.sleep_forever()
+
+
+def _keys(query: str) -> Iterator[str]:
+    """What "key" is in a query. A plus is a plus."""
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "key":
+            yield unquote(value)
+
+
+def _address(stream: trio.SocketStream) -> str:
+    host, port = stream.socket.getpeername()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

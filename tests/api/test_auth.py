@@ -1,0 +1,129 @@
+"""Who may ask: signatures are good once and for a while, and no server is open to others by mistake."""
+
+import hashlib
+import hmac
+
+import pytest
+from werkzeug.exceptions import Unauthorized
+
+from api.auth import Signatures, check_exposure, sign
+from engine.config import Settings
+from engine.errors import InvalidSpec
+
+SECRET = "s3cret"
+PARTS = ("create", "show", "live", "program")
+NOW = 1_700_000_000_000
+
+
+class Wall:
+    """A clock that is set by hand."""
+
+    def __init__(self):
+        self.ms = NOW
+
+    def __call__(self):
+        return self.ms / 1000
+
+
+@pytest.fixture
+def wall():
+    return Wall()
+
+
+def refusal(signatures, digest, timestamp=NOW, parts=PARTS):
+    with pytest.raises(Unauthorized) as caught:
+        signatures.check(parts, timestamp_ms=timestamp, digest=digest)
+    assert str(caught.value.www_authenticate[0]).lower().startswith("hmac-sha256")
+    return caught.value.description
+
+
+def test_a_digest_is_the_hmac_of_the_parts_and_the_timestamp():
+    message = b"create|show|live|program|1700000000000"
+    assert sign(SECRET, PARTS, NOW) == hmac.new(SECRET.encode(), message, hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
+def test_hex_of_any_case_is_right_once(wall, spelling):
+    signatures = Signatures(SECRET, wall)
+    digest = spelling(sign(SECRET, PARTS, NOW))
+    signatures.check(PARTS, timestamp_ms=NOW, digest=digest)
+    assert refusal(signatures, digest) == "digest was used before"
+    assert refusal(signatures, digest.swapcase()) == "digest was used before"
+
+
+@pytest.mark.parametrize("skew", [-60_000, -1, 0, 1, 60_000])
+def test_a_timestamp_within_60_s_is_taken_and_its_digest_never_again(wall, skew):
+    signatures = Signatures(SECRET, wall)
+    timestamp = NOW + skew
+    digest = sign(SECRET, PARTS, timestamp)
+    signatures.check(PARTS, timestamp_ms=timestamp, digest=digest)
+    for wall.ms in range(NOW, NOW + 130_000, 10_000):
+        assert refusal(signatures, digest, timestamp)
+
+
+@pytest.mark.parametrize("skew", [-60_001, 60_001, -NOW, 10**14])
+def test_a_timestamp_beyond_60_s_is_refused(wall, skew):
+    timestamp = NOW + skew
+    sentence = refusal(Signatures(SECRET, wall), sign(SECRET, PARTS, timestamp), timestamp)
+    assert sentence == f"timestamp {timestamp} is not within 60000 ms of {NOW}"
+
+
+@pytest.mark.parametrize(
+    "digest",
+    ["", "0" * 64, sign("other", PARTS, NOW), sign(SECRET, PARTS, NOW + 1), sign(SECRET, PARTS, NOW)[:-1], "é"],
+)
+def test_a_wrong_digest_is_refused(wall, digest):
+    assert refusal(Signatures(SECRET, wall), digest) == "digest is wrong"
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_every_part_is_signed(wall, n):
+    parts = tuple("x" if i == n else part for i, part in enumerate(PARTS))
+    assert refusal(Signatures(SECRET, wall), sign(SECRET, PARTS, NOW), parts=parts) == "digest is wrong"
+
+
+def test_a_bar_in_a_name_cannot_move_the_border_between_two_names(wall):
+    parts = ("create", "show", "a|b", "c")
+    assert sign(SECRET, parts, NOW) == sign(SECRET, ("create", "show", "a", "b|c"), NOW)
+    assert refusal(Signatures(SECRET, wall), sign(SECRET, parts, NOW), parts=parts) == "digest is wrong"
+
+
+@pytest.mark.parametrize(("timestamp", "digest"), [(None, "0" * 64), (NOW, None)])
+def test_both_are_required(wall, timestamp, digest):
+    assert refusal(Signatures(SECRET, wall), digest, timestamp) == "digest and timestamp are required"
+
+
+def test_used_digests_are_forgotten_when_they_are_too_old_anyway(wall):
+    signatures = Signatures(SECRET, wall)
+    for n in range(100):
+        wall.ms = NOW + n * 10_000
+        signatures.check(PARTS, timestamp_ms=wall.ms, digest=sign(SECRET, PARTS, wall.ms))
+    assert len(signatures._used) <= 7
+
+
+def test_without_a_secret_nothing_is_required(wall):
+    assert not Signatures("", wall).required
+    assert Signatures(SECRET, wall).required
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_may_be_open(host):
+    check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
+def test_other_addresses_need_credentials_or_a_word(host):
+    with pytest.raises(InvalidSpec) as caught:
+        check_exposure(Settings(host=host))
+    assert caught.value.where == "host"
+    assert f'"{host}"' in str(caught.value)
+    check_exposure(Settings(host=host, insecure=True))
+    check_exposure(Settings(host=host, username="u", password="p"))
+
+
+@pytest.mark.parametrize(("given", "absent"), [({"username": "u"}, "password"), ({"password": "p"}, "username")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_half_of_the_credentials_is_refused(given, absent, host):
+    with pytest.raises(InvalidSpec) as caught:
+        check_exposure(Settings(host=host, insecure=True, **given))
+    assert caught.value.where == absent

@@ -1,0 +1,220 @@
+"""Health on a real engine: whether it serves, its state, its news as server-sent events, its figures for Prometheus."""
+
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from api import events
+from api.app import create_app
+from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
+
+PATTERN = PullSpec(pattern="count?size=64x36&rate=25")
+EVENT = EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), sub_mixes=2)
+
+
+@pytest.fixture
+async def engine(tmp_path, nursery):
+    made = Engine(Settings(data=str(tmp_path), rtmp_port=-1), strict=True)
+    await nursery.start(made.run)
+    return made
+
+
+@pytest.fixture
+def client(engine):
+    return create_app(engine).test_client()
+
+
+@asynccontextmanager
+async def followed(client, path):
+    """A request whose answer has no end: the client goes away at the end of the block."""
+    async with client.request(path) as connection:
+        yield connection
+        await connection.disconnect()
+        sender, connection._client_receive = trio.open_memory_channel(0)  # Quart's own would wait for the answer's end
+        sender.close()
+
+
+async def published(engine, name):
+    """Until a stream has packets of both kinds."""
+    while not any(s.name == name and s.video and s.audio for s in engine.streams()):
+        await trio.sleep(0.01)
+
+
+class Messages:
+    """The messages of an event stream, one after the other."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._text = ""
+
+    async def next(self):
+        """(event, data) of a message; (None, text) of a comment."""
+        while "\n\n" not in self._text:
+            self._text += (await self._connection.receive()).decode()
+        message, _, self._text = self._text.partition("\n\n")
+        if message.startswith("retry: "):
+            assert int(message.removeprefix("retry: ")) > 0
+            return await self.next()
+        if message.startswith(":"):
+            return None, message[1:].strip()
+        event, data = message.split("\n")
+        assert event.startswith("event: ")
+        assert data.startswith("data: ")
+        return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+async def test_health(client, engine):
+    answer = await client.get("/healthz")
+    assert answer.status_code == 200
+    assert (await answer.get_json())["status"] == "ok"
+    assert (await client.head("/healthz")).status_code == 200
+
+
+async def test_while_it_stops_it_says_so(client, engine):
+    with trio.fail_after(5):
+        await engine.close()
+        answer = await client.get("/healthz")
+        assert answer.status_code == 503
+        assert (await answer.get_json())["status"] == "stopping"
+        async with client.request("/events") as connection:  # ends by itself
+            pass
+        assert connection.status_code == 200
+
+
+async def test_status_has_everything(client, engine):
+    with trio.fail_after(10):
+        await engine.put_source("live/cam", PATTERN)
+        await engine.create_event(EVENT)
+        await published(engine, "live/cam")
+        await published(engine, "live/mix")
+        told = await (await client.get("/status")).get_json()
+    assert [each["name"] for each in told["streams"]] == ["live/cam", "live/mix", "live/mix_1"]
+    assert told["streams"][0]["video"]["width"] == 64
+    assert told["pulls"][0]["name"] == "live/cam"
+    assert [mix["stream"] for mix in told["events"][0]["subMixes"]] == ["live/mix", "live/mix_1"]
+    assert told["recordings"] == told["pushes"] == []
+
+
+async def test_news_begin_with_the_state_of_everything(client, engine):
+    with trio.fail_after(10):
+        await engine.put_source("live/cam", PATTERN)
+        await published(engine, "live/cam")
+        async with followed(client, "/events") as connection:
+            messages = Messages(connection)
+            event, state = await messages.next()
+            assert connection.status_code == 200
+            assert connection.headers["Content-Type"] == "text/event-stream"
+            assert connection.headers["Cache-Control"] == "no-store"
+            assert event == "status"
+            assert [each["name"] for each in state["streams"]] == ["live/cam"]
+            await engine.put_source("live/other", PATTERN)
+            event, news = await messages.next()
+            assert event == "stream"
+            assert (news["subject"], news["id"], news["state"]) == ("stream", "live/other", "published")
+        while engine._news:
+            await trio.sleep(0.01)
+
+
+async def test_what_changes_after_the_first_state_is_told_even_when_nobody_reads_yet(client, engine):
+    with trio.fail_after(10):
+        async with followed(client, "/events") as connection:
+            while connection.headers is None:
+                await trio.sleep(0.01)
+            await engine.create_event(EVENT)
+            messages = Messages(connection)
+            await messages.next()
+            told = set()
+            while ("event", "show") not in told:
+                _, news = await messages.next()
+                told.add((news["subject"], news["id"]))
+
+
+async def test_the_state_again_and_again(client, engine):
+    with trio.fail_after(5):
+        async with followed(client, "/events?status=100") as connection:
+            messages = Messages(connection)
+            told = [await messages.next() for _ in range(3)]
+    assert [event for event, _ in told] == ["status"] * 3
+    uptimes = [state["uptimeMs"] for _, state in told]
+    assert uptimes == sorted(set(uptimes))
+
+
+async def test_a_comment_where_nothing_happens(client, engine, monkeypatch):
+    monkeypatch.setattr(events, "COMMENT_EVERY", 0.02)
+    with trio.fail_after(5):
+        async with followed(client, "/events") as connection:
+            messages = Messages(connection)
+            assert (await messages.next())[0] == "status"
+            assert await messages.next() == (None, "still here")
+            assert await messages.next() == (None, "still here")
+
+
+@pytest.mark.parametrize("every", ["0", "99", "-1", "x", "1e3", "%C2%B2", "9" * 30])
+async def test_a_wrong_interval(client, engine, every):
+    answer = await client.get(f"/events?status={every}")
+    assert answer.status_code == 400
+    assert "status" in (await answer.get_json())["error"]
+
+
+async def test_head_of_what_has_no_end(client, engine):
+    with trio.fail_after(5):
+        answer = await client.head("/events")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/event-stream"
+
+
+async def figures(client):
+    """{(sample, labels): value} and {family: type}."""
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(await answer.get_data(as_text=True)))
+    samples = {(s.name, frozenset(s.labels.items())): s.value for each in families for s in each.samples}
+    return samples, {each.name: each.type for each in families}
+
+
+async def test_figures_of_a_quiet_engine(client, engine):
+    samples, kinds = await figures(client)
+    assert samples["mashtun_uptime_seconds", frozenset()] > 0
+    assert kinds["mashtun_uptime_seconds"] == "gauge"
+    assert kinds["process_cpu_seconds"] == "counter"
+    assert not [name for name in kinds if name.startswith("mashtun_") and name != "mashtun_uptime_seconds"]
+
+
+async def test_figures_of_streams_mixers_and_encoders(client, engine):
+    def of(name, **labels):
+        return samples[name, frozenset(labels.items())]
+
+    with trio.fail_after(10):
+        await engine.put_source("live/cam", PATTERN)
+        await engine.create_event(EVENT)
+        await published(engine, "live/cam")
+        await published(engine, "live/mix")
+        samples, kinds = await figures(client)
+    assert of("mashtun_stream_packets_total", stream="live/cam", kind="video") > 0
+    assert of("mashtun_stream_bytes_total", stream="live/cam", kind="audio") > 0
+    assert of("mashtun_stream_age_seconds", stream="live/cam") < 5
+    assert of("mashtun_stream_publications_total", stream="live/mix") == 1
+    assert of("mashtun_event_state", event="show", state="on air") == 1
+    for stream in ("live/mix", "live/mix_1"):
+        assert of("mashtun_mixer_lagged_total", event="show", stream=stream) >= 0
+        assert of("mashtun_encoder_encode_seconds", event="show", stream=stream) < 1
+        assert of("mashtun_encoder_skipped_total", event="show", stream=stream) >= 0
+    assert of("mashtun_pull_retries_total", stream="live/cam") == 0
+    for name, kind in kinds.items():
+        totals = {sample for sample, _ in samples if sample == f"{name}_total"}
+        assert (kind == "counter") == bool(totals), name
+
+
+async def test_a_name_cannot_break_the_figures(client, engine):
+    name = "live/a\"b\u2028{}'ü"
+    with trio.fail_after(5):
+        await engine.put_source(name, PATTERN)
+        await published(engine, name)
+        samples, _ = await figures(client)
+        state = await (await client.get("/status")).get_json()
+    assert ("mashtun_stream_readers", frozenset({("stream", name)})) in samples
+    assert state["streams"][0]["name"] == name

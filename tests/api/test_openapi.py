@@ -1,0 +1,119 @@
+"""The description of the API: every route of every door is in it, and what it says can be followed."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from api import brewmixer, events, openapi, playback, streams
+from api.app import create_app
+from engine import Engine, Settings
+
+DOORS = (brewmixer, events, openapi, playback, streams)
+
+
+@pytest.fixture
+def app(tmp_path):
+    return create_app(Engine(Settings(data=str(tmp_path), rtmp_port=-1)))
+
+
+@pytest.fixture
+async def described(app):
+    answer = await app.test_client().get("/openapi.json")
+    assert answer.status_code == 200
+    assert answer.content_type == "application/json"
+    return await answer.get_json()
+
+
+def references(value):
+    """All $refs below a value."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key == "$ref":
+                yield each
+            else:
+                yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+async def test_it_is_an_openapi_document(described):
+    assert described["openapi"].startswith("3.1.")
+    assert set(described["info"]) >= {"title", "version"}
+    for path, operations in described["paths"].items():
+        assert path.startswith("/")
+        for method, operation in operations.items():
+            assert method in ("get", "put", "post", "delete")
+            assert operation["summary"]
+            assert all("description" in response for response in operation["responses"].values())
+            names = [each["name"] for each in operation.get("parameters", ())]
+            assert names == re.findall(r"{(\w+)}", path)
+            for body in [operation.get("requestBody"), *operation["responses"].values()]:
+                assert all("/" in media for media in (body or {}).get("content", {}))
+    ids = [each["operationId"] for operations in described["paths"].values() for each in operations.values()]
+    assert len(ids) == len(set(ids))
+
+
+async def test_every_route_of_every_door_is_described(described):
+    listed = [(route.method, route.path) for door in DOORS for route in door.ROUTES]
+    assert len(listed) == len(set(listed))
+    there = {(method.upper(), path) for path, operations in described["paths"].items() for method in operations}
+    assert there == set(listed)
+
+
+async def test_every_rule_of_the_application_is_listed(app):
+    def shape(path):
+        return re.sub(r"<[^>]+>|{\w+}", "{}", path).rstrip("/") or "/"
+
+    listed = {(route.method, shape(route.path)) for door in DOORS for route in door.ROUTES}
+    for rule in app.url_map.iter_rules():
+        if rule.rule == "/console/<file>":
+            continue  # what the page is made of
+        for method in (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}:
+            assert (method, shape(rule.rule)) in listed, rule
+
+
+async def test_every_reference_leads_somewhere(described):
+    schemas = described["components"]["schemas"]
+    found = set(references(described))
+    assert found
+    assert {each.removeprefix("#/components/schemas/") for each in found} <= set(schemas)
+    assert {"EngineStatus", "StreamEntry", "RecordingStatus", "PushStatus", "PullSpec", "RenderTree"} <= set(schemas)
+
+
+class Page(HTMLParser):
+    """What a page names, where it leads, what it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.scripts = [], [], [], 0
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.ids += [named["id"]] if "id" in named else []
+        self.links += [named["href"]] if "href" in named else []
+        self.scripts += tag == "script"
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+async def test_it_can_be_read_as_a_page(app, described):
+    answer = await app.test_client().get("/docs")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/html; charset=utf-8"
+    text = await answer.get_data(as_text=True)
+    page = Page(text)
+    assert not page.open
+    assert page.scripts == 0
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    for path in described["paths"]:
+        assert f"<code>{path}</code>" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text

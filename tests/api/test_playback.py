@@ -1,0 +1,241 @@
+"""Playback on a real engine: what comes out of each address is decoded again; who does not read is let go."""
+
+import io
+import json
+import re
+from contextlib import asynccontextmanager
+
+import av
+import pytest
+import trio
+from quart.testing.connections import WebsocketDisconnectError, WebsocketResponseError
+
+from api import playback
+from api.app import create_app
+from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
+from engine.sources.pattern import read_cells
+from tests.media import plane
+
+NAME = "live/a/cam"  # names may have any number of segments
+PATTERN = PullSpec(pattern="count?size=128x72&rate=25")
+ENDLESS = 20  # s; longer than any of these tests takes
+
+
+@pytest.fixture
+async def engine(tmp_path, nursery):
+    made = Engine(Settings(data=str(tmp_path), rtmp_port=-1), strict=True)
+    await nursery.start(made.run)
+    await made.put_source(NAME, PATTERN)
+    with trio.fail_after(5):
+        while not any(each.video and each.audio for each in made.streams()):
+            await trio.sleep(0.01)
+    return made
+
+
+@pytest.fixture
+def client(engine):
+    return create_app(engine).test_client()
+
+
+@asynccontextmanager
+async def followed(client, path):
+    """A request whose answer has no end: the client goes away at the end of the block."""
+    async with client.request(path) as connection:
+        yield connection
+        await connection.disconnect()
+        sender, connection._client_receive = trio.open_memory_channel(0)  # Quart's own would wait for the answer's end
+        sender.close()
+
+
+def numbers(data, form=None):
+    """The frame numbers that a film's pictures carry, and how many blocks of sound it has."""
+    with av.open(io.BytesIO(data), format=form) as container:
+        frames = list(container.decode())
+    pictures = [frame for frame in frames if isinstance(frame, av.VideoFrame)]
+    return [read_cells(plane(frame)) for frame in pictures], len(frames) - len(pictures)
+
+
+async def no_readers(engine):
+    while any(each.readers for each in engine.streams()):
+        await trio.sleep(0.01)
+
+
+async def test_flv(client, engine):
+    data = b""
+    with trio.fail_after(ENDLESS):
+        async with followed(client, f"/{NAME}.flv") as connection:
+            while len(data) < 15_000:
+                data += await connection.receive()
+            assert connection.status_code == 200
+            assert connection.headers["Content-Type"] == "video/x-flv"
+            assert connection.headers["Cache-Control"] == "no-store"
+        await no_readers(engine)
+    shown, sounds = numbers(data, "flv")
+    assert len(shown) > 5
+    assert shown == list(range(shown[0], shown[0] + len(shown)))
+    assert sounds > 5
+
+
+async def test_flv_ends_with_its_stream(client, engine):
+    with trio.fail_after(ENDLESS):
+        async with followed(client, f"/{NAME}.flv") as connection:
+            await connection.receive()
+            await engine.remove_stream(NAME)
+        assert (await connection.as_response()).status_code == 200
+
+
+async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch):
+    monkeypatch.setattr(playback, "SEND_WITHIN", 0.1)
+    with trio.fail_after(ENDLESS):
+        async with followed(client, f"/{NAME}.flv") as connection:
+            await connection.receive()
+            await trio.sleep(0.5)  # what the client's side holds is full by now
+            with pytest.raises(trio.EndOfChannel):
+                while True:
+                    await connection.receive()
+        async with client.websocket(f"/{NAME}.ws") as socket:
+            await socket.receive()
+            await no_readers(engine)
+
+
+async def test_head_of_a_film_without_an_end(client, engine):
+    with trio.fail_after(5):
+        answer = await client.head(f"/{NAME}.flv")
+    assert answer.status_code == 200
+    assert answer.content_type == "video/x-flv"
+
+
+async def test_websocket(client, engine):
+    data = b""
+    with trio.fail_after(ENDLESS):
+        async with client.websocket(f"/{NAME}.ws") as socket:
+            told = json.loads(await socket.receive())
+            assert re.fullmatch(r'video/mp4; codecs="avc1\.[0-9a-f]{6}, ?mp4a\.40\.2"', told["mime"])
+            for _ in range(15):
+                data += await socket.receive()
+        await no_readers(engine)
+    shown, sounds = numbers(data, "mp4")
+    assert len(shown) > 5
+    assert shown == list(range(shown[0], shown[0] + len(shown)))
+    assert sounds > 5
+
+
+async def test_websocket_tells_why_it_ends(client, engine):
+    with trio.fail_after(ENDLESS):
+        async with client.websocket(f"/{NAME}.ws") as socket:
+            await socket.receive()
+            await engine.remove_stream(NAME)
+            with pytest.raises(WebsocketDisconnectError) as caught:
+                while True:
+                    await socket.receive()
+    assert caught.value.args == (1000,)
+
+
+async def test_websocket_that_says_much_is_still_missed_when_it_goes(client, engine):
+    with trio.fail_after(ENDLESS):
+        async with client.websocket(f"/{NAME}.ws") as socket:
+            await socket.receive()
+            for _ in range(50):
+                await socket.send("?")
+        await no_readers(engine)
+
+
+async def test_low_latency_hls(client, engine):
+    with trio.fail_after(ENDLESS):
+        answer = await client.get(f"/{NAME}/index.m3u8")
+        assert answer.status_code == 200
+        assert answer.content_type == "application/vnd.apple.mpegurl"
+        assert answer.headers["Cache-Control"] == "no-cache"
+        text = await answer.get_data(as_text=True)
+        init = re.search(r'EXT-X-MAP:URI="(init_\d+\.mp4)"', text)[1]
+        segment = re.search(r"^(seg_(\d+)\.m4s)$", text, re.M)
+        hint = re.search(r'PRELOAD-HINT:TYPE=PART,URI="(part_(\d+)_(\d+)\.m4s)"', text)
+        data = b""
+        for file in (init, segment[1]):
+            answer = await client.get(f"/{NAME}/{file}")
+            assert answer.status_code == 200
+            assert answer.content_type == "video/mp4"
+            assert "max-age" in answer.headers["Cache-Control"]
+            data += await answer.get_data()
+        shown, sounds = numbers(data, "mp4")
+        assert len(shown) >= 25
+        assert sounds
+        answer = await client.get(f"/{NAME}/{hint[1]}")
+        assert answer.status_code == 200
+        assert (await answer.get_data())[4:8] in (b"moof", b"styp")
+        answer = await client.get(f"/{NAME}/index.m3u8?_HLS_msn={hint[2]}&_HLS_part={hint[3]}")
+        assert hint[1] in (await answer.get_data(as_text=True))
+
+
+async def test_silly_questions(client, engine):
+    for query in ("_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=1e3", "_HLS_msn=999999999"):
+        with trio.fail_after(ENDLESS):
+            answer = await client.get(f"/{NAME}/index.m3u8?{query}")
+        assert answer.status_code == 400
+        assert "_HLS_" in (await answer.get_json())["error"]
+
+
+async def test_still_picture(client, engine):
+    with trio.fail_after(ENDLESS):
+        answer = await client.get(f"/{NAME}.jpg")
+    assert answer.status_code == 200
+    assert answer.content_type == "image/jpeg"
+    assert answer.headers["Cache-Control"] == "no-store"
+    with av.open(io.BytesIO(await answer.get_data())) as container:
+        (frame,) = container.decode()
+    assert (frame.width, frame.height) == (128, 72)
+
+
+async def test_a_mix_plays_like_any_stream(client, engine):
+    with trio.fail_after(ENDLESS):
+        await engine.create_event(
+            EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)))
+        )
+        async with client.websocket("/live/mix.ws") as socket:
+            assert "mime" in json.loads(await socket.receive())
+            assert (await socket.receive())[4:8] == b"ftyp"
+
+
+async def test_what_is_not_there(client, engine):
+    nothing = [
+        f"/live/none{end}" for end in (".flv", ".jpg", "/index.m3u8", "/init_0.mp4", "/seg_0.m4s", "/part_0_0.m4s")
+    ]
+    neither = [f"/{NAME}{end}" for end in ("/init_99.mp4", "/seg_99999.m4s", "/part_99999_0.m4s", "/seg_x.m4s", "")]
+    odd = ["/live/%2e%2e/none.flv", "/live//none.flv", "/.flv", "/live/%00.flv", "/live/%0a.jpg"]
+    for path in (*nothing, *neither, *odd):
+        with trio.fail_after(ENDLESS):
+            answer = await client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.content_type == "application/json"
+        assert set(await answer.get_json()) == {"error"}
+
+
+async def test_a_websocket_to_what_is_not_there(client, engine):
+    with trio.fail_after(5):
+        async with client.websocket("/live/none.ws") as socket:
+            with pytest.raises(WebsocketResponseError) as caught:
+                await socket.receive()
+    assert caught.value.response.status_code == 404
+    assert json.loads(await caught.value.response.get_data()) == {"error": 'no stream "live/none"'}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "endpoint"),
+    [
+        ("GET", "/brewmixer/1.0/show.flv", "brewmixer."),
+        ("GET", "/brewmixer/1.0/show.jpg", "brewmixer."),
+        ("DELETE", "/brewmixer/2.0/images/logo.jpg", "brewmixer."),
+        ("GET", "/streams/1.0/live/cam.flv", "streams."),
+        ("GET", "/streams/1.0/live/cam/index.m3u8", "streams."),
+        ("GET", "/recordings/cam.flv", "streams."),
+        ("GET", "/console/icon.jpg", "pages."),
+        ("GET", "/live/cam.flv", "playback.flv"),
+        ("GET", "/live/index.m3u8/x.jpg", "playback.picture"),
+        ("GET", "/live/x.flv/index.m3u8", "playback.playlist"),
+        ("GET", "/cam.jpg", "playback.picture"),
+    ],
+)
+async def test_no_name_hides_another_door(tmp_path, method, path, endpoint):
+    app = create_app(Engine(Settings(data=str(tmp_path))))
+    adapter = app.url_map.bind("localhost")
+    assert adapter.match(path, method)[0].startswith(endpoint)

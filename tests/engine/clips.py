@@ -1,0 +1,101 @@
+"""Packets of real films, as a publisher sends them, and what a player finds in the fragments made of them.
+
+It decides nothing about the engine: films come from tests.media, and PyAV is the player.
+"""
+
+import io
+
+import av
+
+from engine.packet import Packet, Track
+from tests.media import plane, read_number
+
+NS = 10**9
+
+
+def packets(path, *, times=1, units=None, durations=True, start=0, arrival=0):
+    """The packets of a film as they are decoded, arriving just then.
+
+    times      play it so often, one behind the other, with the same tracks
+    units      the time base of both tracks; None: the container's
+    durations  whether packets say how long they are
+    start      s, added to all times of media
+    arrival    ns, added to all times of arrival
+    """
+    with av.open(str(path)) as container:
+        made = [packet for packet in container.demux() if packet.dts is not None]
+        made.sort(key=lambda packet: packet.dts * packet.time_base)
+        tracks = {each.stream_index: _track(each.stream, units) for each in made}
+        film = [(each, bytes(each)) for each in made]
+    paced = [each for each in made if tracks[each.stream_index].kind == "video"] or made
+    length = paced[-1].dts * paced[-1].time_base + paced[-1].duration * paced[-1].time_base
+    length -= paced[0].dts * paced[0].time_base
+    return [
+        _packet(each, data, tracks[each.stream_index], start + turn * length, durations, arrival)
+        for turn in range(times)
+        for each, data in film
+        if turn == 0 or tracks[each.stream_index].kind == "video" or each.dts >= 0  # sound begins before 0, where another turn ends
+    ]
+
+
+def _track(stream, units):
+    context = stream.codec_context
+    return Track(
+        kind=stream.type,
+        codec=context.name,
+        extradata=bytes(context.extradata or b""),
+        time_base=units or stream.time_base,
+    )
+
+
+def _packet(packet, data, track, start, durations, arrival):
+    def unit(t):
+        return round((t * packet.time_base + start) / track.time_base)
+
+    return Packet(
+        track,
+        data,
+        pts=unit(packet.pts),
+        dts=unit(packet.dts),
+        arrival=arrival + int((packet.dts * packet.time_base + start) * NS),
+        keyframe=packet.is_keyframe,
+        duration=round(packet.duration * packet.time_base / track.time_base) if durations else 0,
+    )
+
+
+def pictures(data):
+    """(s, number) of all pictures in an MP4, in the order shown."""
+    with av.open(io.BytesIO(data)) as container:
+        return [(frame.pts * frame.time_base, read_number(plane(frame, 0))) for frame in container.decode(video=0)]
+
+
+def sounds(data):
+    """(s, samples) of all blocks of sound in an MP4."""
+    with av.open(io.BytesIO(data)) as container:
+        return [(frame.pts * frame.time_base, frame.samples) for frame in container.decode(audio=0)]
+
+
+def boxes(data, at=0, stop=None):
+    """(kind, body) of the boxes in a row."""
+    found = []
+    stop = len(data) if stop is None else stop
+    while at < stop:
+        size = int.from_bytes(data[at : at + 4], "big")
+        assert size >= 8
+        assert at + size <= stop
+        found.append((data[at + 4 : at + 8].decode(), data[at + 8 : at + size]))
+        at += size
+    return found
+
+
+def inside(data, *path):
+    """The bodies of all boxes of a path: ``inside(fragment, "moof", "traf", "tfdt")``."""
+    bodies = [data]
+    for kind in path:
+        bodies = [body for each in bodies for name, body in boxes(each) if name == kind]
+    return bodies
+
+
+def decode_times(fragment):
+    """The tfdt of each track, in its units."""
+    return [int.from_bytes(body[4:], "big") for body in inside(fragment, "moof", "traf", "tfdt")]

@@ -1,0 +1,178 @@
+"""What a client of a flow gets is a film that PyAV plays: from the last keyframe on, whatever the publisher does."""
+
+import io
+from fractions import Fraction
+
+import av
+import pytest
+import trio
+import trio.testing
+
+from engine.errors import SinkRejected
+from engine.packet import Packet, Track
+from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
+from engine.stream import Hub, Publisher
+from tests.engine.clips import NS, decode_times, packets, pictures, sounds
+from tests.media import Video, encode
+
+MS = Fraction(1, 1000)
+
+
+@pytest.fixture
+def hub():
+    return Hub(lambda: 0)
+
+
+def publish(hub):
+    return hub.publish("live/cam", Publisher(kind="pattern"))
+
+
+async def rest(flow: Flow):
+    """All bytes until the publisher goes, call by call."""
+    calls = []
+    with trio.fail_after(5), pytest.raises(trio.EndOfChannel):
+        while True:
+            calls.append(await flow.receive())
+    return calls
+
+
+async def whole(hub, make, film):
+    """What a client gets of a film that is published while it reads."""
+    publication = publish(hub)
+    with make(hub.read("live/cam")) as flow:
+        for packet in film:
+            publication.send(packet)
+        publication.close()
+        return b"".join(await rest(flow))
+
+
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+async def test_a_player_sees_every_picture_and_hears_every_sound(hub, media, make):
+    film = packets(media.path("plain"), units=MS, durations=False, start=5)
+    data = await whole(hub, make, film)
+    assert [number for _, number in pictures(data)] == list(range(60))
+    in_step = [packet for packet in film if not packet.is_video and packet.dts >= film[0].dts]
+    assert len(sounds(data)) == len(in_step)
+
+
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+@pytest.mark.parametrize("name", ["video_only", "audio_only"])
+async def test_a_stream_of_one_kind(hub, media, make, name):
+    data = await whole(hub, make, packets(media.path(name), start=1))
+    with av.open(io.BytesIO(data)) as container:
+        assert [stream.type for stream in container.streams] == [name.split("_")[0]]
+        assert len(list(container.decode())) > 25
+
+
+async def test_hevc_goes_as_enhanced_flv(hub, tmp_path):
+    path = encode(tmp_path / "a.mkv", Video("libx265"), None)
+    data = await whole(hub, FlvFlow, packets(path, start=1))
+    assert len(pictures(data)) == 30
+
+
+async def test_a_client_in_the_middle_begins_with_the_keyframe(hub, media):
+    publication = publish(hub)
+    film = packets(media.path("plain"), start=5)
+    for packet in film[: len(film) * 2 // 5]:
+        publication.send(packet)
+    with Fmp4Flow(hub.read("live/cam")) as flow, FlvFlow(hub.read("live/cam")) as other:
+        with trio.fail_after(5):
+            first, tags = await flow.receive(), await other.receive()
+        assert pictures(first)[0][1] == pictures(tags)[0][1] == 15
+        assert decode_times(first[first.index(b"moof") - 4 :])[0] == 0
+        assert flow.mime.startswith('video/mp4; codecs="avc1.')
+        assert flow.mime.endswith(', mp4a.40.2"')
+
+
+async def test_each_picture_is_sent_at_once(hub, media):
+    publication = publish(hub)
+    film = packets(media.path("plain"), start=5)
+    with Fmp4Flow(hub.read("live/cam")) as flow:
+        for packet in film[:10]:
+            publication.send(packet)
+        with trio.fail_after(5):
+            data = await flow.receive()
+            for n, packet in enumerate(film[10:20]):
+                publication.send(packet)
+                more = await flow.receive()
+                assert more[4:8] == b"moof"
+                assert more.endswith(packet.data), n
+                data += more
+    assert len(pictures(data)) == sum(packet.is_video for packet in film[:20])
+
+
+async def test_other_tracks_begin_with_an_init_segment_and_time_goes_on(hub, media, tmp_path):
+    larger = encode(tmp_path / "a.mp4", Video(size=(128, 72)), None, seconds=1)
+    publication = publish(hub)
+    calls, mimes = [], []
+    with Fmp4Flow(hub.read("live/cam")) as flow:
+        for packet in packets(media.path("video_only")) + packets(larger, start=1):
+            publication.send(packet)
+        publication.close()
+        with trio.fail_after(5), pytest.raises(trio.EndOfChannel):
+            while True:
+                calls.append(await flow.receive())
+                mimes.append(flow.mime)
+    first, second = calls
+    assert first[4:8] == second[4:8] == b"ftyp"
+    assert len(pictures(first)) == 30
+    assert [t for t, _ in pictures(second)] == [1 + Fraction(n, 30) for n in range(30)]
+    assert all(mime.startswith('video/mp4; codecs="avc1.') for mime in mimes)
+
+
+async def test_flv_tells_new_extradata(hub, media, tmp_path):
+    larger = encode(tmp_path / "a.mp4", Video(size=(128, 72)), None, seconds=1)
+    data = await whole(hub, FlvFlow, packets(media.path("video_only")) + packets(larger, start=1))
+    with av.open(io.BytesIO(data)) as container:
+        sizes = [frame.width for frame in container.decode(video=0)]
+    assert sizes == [64] * 30 + [128] * 30
+
+
+async def test_a_slow_client_goes_on_at_a_keyframe_with_a_gap(hub, media):
+    publication = publish(hub)
+    film = packets(media.path("video_only"), times=2)
+    with Fmp4Flow(hub.read("live/cam", max_packets=20)) as flow:
+        for packet in film[:17]:
+            publication.send(packet)
+        with trio.fail_after(5):
+            data = await flow.receive()
+        for packet in film[17:]:  # nobody receives
+            publication.send(packet)
+        publication.close()
+        data += b"".join(await rest(flow))
+    shown = pictures(data)
+    assert [number for _, number in shown[:16]] == list(range(16))  # of 17: the last two are reordered
+    assert [each for each in shown if each[0] > 1] == [(Fraction(47 + n, 30), 15 + n) for n in range(15)]
+
+
+async def test_a_wedged_client_costs_a_bounded_queue(hub, media):
+    publication = publish(hub)
+    reader = hub.read("live/cam", max_packets=50, max_bytes=20_000)
+    with Fmp4Flow(reader), FlvFlow(hub.read("live/cam")) as other:
+        for packet in packets(media.path("plain"), times=5):
+            publication.send(packet)
+        publication.close()
+        assert reader.waiting <= 51
+        assert reader.dropped > 0
+        assert len(pictures(b"".join(await rest(other)))) == 300
+
+
+async def test_closing_ends_a_receive_that_waits(hub):
+    publish(hub)
+    with Fmp4Flow(hub.read("live/cam")) as flow:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rest, flow)
+            await trio.testing.wait_all_tasks_blocked()
+            flow.__exit__()
+    assert hub.published("live/cam").status().readers == 0
+
+
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+async def test_a_stream_that_cannot_be_sent_is_refused(hub, make):
+    publication = publish(hub)
+    track = Track(kind="video", codec="mpeg2video")
+    with make(hub.read("live/cam")) as flow:
+        for n in range(20):
+            publication.send(Packet(track, b"x", pts=n, dts=n, arrival=n * NS // 30))
+        with trio.fail_after(5), pytest.raises(SinkRejected, match="mpeg2video"):
+            await flow.receive()

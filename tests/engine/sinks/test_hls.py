@@ -1,0 +1,399 @@
+"""A playlist that a client can follow, and segments that PyAV plays: cut at keyframes, whole, in step, for ever."""
+
+import re
+from fractions import Fraction
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from engine.errors import InvalidSpec, NotFound, SinkRejected, SourceUnavailable
+from engine.packet import Packet, Track
+from engine.sinks import hls
+from engine.sinks.hls import Hls, Segmenter, playlist
+from engine.stream import Hub, Publisher
+from tests.engine.clips import NS, decode_times, packets, pictures, sounds
+from tests.media import Audio, Video, encode
+
+MS = Fraction(1, 1000)
+
+
+@pytest.fixture
+def hub():
+    return Hub(lambda: 7)
+
+
+@pytest.fixture(scope="module")
+def two_seconds(tmp_path_factory):
+    """A film as a mix is: no reordered pictures, a keyframe every two seconds."""
+    path = tmp_path_factory.mktemp("hls") / "a.mp4"
+    return encode(path, Video(gop=60, options={"bf": "0"}), Audio(), seconds=4)
+
+
+def publish(hub):
+    return hub.publish("live/cam", Publisher(kind="pattern"))
+
+
+async def settle():
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def segmented(film):
+    segmenter = Segmenter()
+    for packet in film:
+        segmenter.push(packet)
+    return segmenter
+
+
+def durations(text):
+    return [Fraction(each) for each in re.findall(r"#EXTINF:([\d.]+),", text)]
+
+
+def uris(text, kind):
+    """What the playlist names: "init", "seg" or "part", as numbers."""
+    return [tuple(map(int, each.split("_"))) for each in re.findall(rf"{kind}_([\d_]+)\.m", text)]
+
+
+# --- cutting ----------------------------------------------------------------------------------------------------------
+
+
+def test_segments_begin_with_keyframes_and_are_two_seconds_long(two_seconds):
+    segmenter = segmented(packets(two_seconds, times=2))
+    assert [segment.duration for segment in segmenter.closed] == [2, 2, 2]
+    assert all(segment.parts[0].independent for segment in segmenter.segments)
+    assert segmenter.target == 2
+
+
+def test_short_gops_make_segments_of_a_second(media):
+    segmenter = segmented(packets(media.path("plain"), times=2))
+    assert [segment.duration for segment in segmenter.closed] == [1, 1, 1]
+
+
+def test_long_gops_are_cut_all_the_same(tmp_path):
+    path = encode(tmp_path / "a.mp4", Video(gop=400), None, seconds=13)
+    segmenter = segmented(packets(path))
+    assert [segment.duration for segment in segmenter.closed] == [6, 6]
+    assert segmenter.target == 6
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(25, 5), (Fraction(30_000, 1001), 6), (24, 5), (50, 10), (60, 12)])
+def test_parts_are_whole_pictures_and_a_fifth_of_a_second(tmp_path, rate, expected):
+    path = encode(tmp_path / "a.mp4", Video(rate=Fraction(rate), gop=400), None, seconds=2)
+    for units in (None, MS):
+        segmenter = segmented(packets(path, units=units, durations=False))
+        parts = [part for segment in segmenter.segments for part in segment.parts]
+        assert len(parts) == 2 * rate // expected - (2 * rate % expected == 0)  # the last picture waits for its end
+        assert all(abs(part.duration - expected / Fraction(rate)) <= MS for part in parts)
+
+
+def test_sound_alone_is_cut_every_two_seconds(tmp_path):
+    path = encode(tmp_path / "a.m4a", None, Audio(rate=44_100), seconds=9)
+    segmenter = segmented(packets(path))
+    assert len(segmenter.closed) == 4
+    assert all(2 <= segment.duration < Fraction(205, 100) for segment in segmenter.closed)
+    parts = [part for segment in segmenter.closed[1:] for part in segment.parts]
+    assert all(part.independent and part.duration <= hls.PART_TARGET for part in parts)
+
+
+def test_the_parts_of_a_segment_are_the_segment(two_seconds):
+    segmenter = segmented(packets(two_seconds))
+    for segment in segmenter.closed:
+        assert len(segment.parts) == 10
+        assert b"".join(part.data for part in segment.parts) == segment.data
+        assert sum(part.duration for part in segment.parts) == segment.duration
+
+
+def test_all_segments_together_are_the_film(two_seconds):
+    film = packets(two_seconds)
+    segmenter = segmented(film)
+    segmenter.end()
+    data = segmenter.inits[0] + b"".join(segment.data for segment in segmenter.segments)
+    assert [number for _, number in pictures(data)] == list(range(120))
+    assert len(sounds(data)) == sum(not each.is_video for each in film if each.dts >= 0)
+
+
+def test_each_segment_plays_by_itself(two_seconds):
+    segmenter = segmented(packets(two_seconds, times=2))
+    first, second, third = segmenter.closed
+    assert [number for _, number in pictures(segmenter.inits[0] + second.data)] == list(range(60, 120))
+    start = decode_times(second.data)[0] - decode_times(first.data)[0]
+    assert decode_times(third.data)[0] - decode_times(second.data)[0] == start
+
+
+def test_what_is_kept_is_bounded(media):
+    segmenter = segmented(packets(media.path("plain"), times=20))
+    assert len(segmenter.closed) == hls.KEPT
+    assert [bool(segment.parts) for segment in segmenter.closed] == [False] * (hls.KEPT - 3) + [True] * 3
+    assert len(segmenter.inits) == 1
+
+
+# --- the playlist -----------------------------------------------------------------------------------------------------
+
+
+def test_the_playlist_of_a_running_stream(two_seconds):
+    segmenter = segmented(packets(two_seconds, times=5)[: -len(packets(two_seconds)) // 3])
+    text = playlist(segmenter)
+    lines = text.splitlines()
+    assert lines[:7] == [
+        "#EXTM3U",
+        "#EXT-X-VERSION:9",
+        "#EXT-X-TARGETDURATION:2",
+        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.660",
+        "#EXT-X-PART-INF:PART-TARGET=0.220",
+        "#EXT-X-MEDIA-SEQUENCE:3",
+        "#EXT-X-DISCONTINUITY-SEQUENCE:0",
+    ]
+    assert lines[7] == '#EXT-X-MAP:URI="init_0.mp4"'
+    assert uris(text, "seg") == [(n,) for n in range(3, 9)]
+    assert durations(text) == [2] * 6
+    parts = uris(text, "part")
+    assert parts[:30] == [(n, k) for n in (6, 7, 8) for k in range(10)]
+    assert parts[-1] == (9, len(segmenter.open.parts))
+    assert '#EXT-X-PART:DURATION=0.20000,URI="part_6_0.m4s",INDEPENDENT=YES' in lines
+    assert lines[-1].startswith("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=")
+    assert "ENDLIST" not in text
+
+
+def test_the_target_never_shrinks(tmp_path, two_seconds):
+    long = encode(tmp_path / "a.mp4", Video(gop=400), Audio(), seconds=6)
+    segmenter = segmented(packets(long) + packets(two_seconds, times=5, start=6, arrival=6 * NS))
+    assert "#EXT-X-TARGETDURATION:6" in playlist(segmenter)
+    assert durations(playlist(segmenter))[-1] == 2
+
+
+def test_other_tracks_are_a_discontinuity_with_a_map_of_their_own(tmp_path, two_seconds):
+    larger = encode(tmp_path / "a.mp4", Video(size=(128, 72)), Audio(), seconds=3)
+    segmenter = segmented(packets(two_seconds) + packets(larger, start=4))
+    text = playlist(segmenter)
+    assert uris(text, "init")[0] == (0,)
+    assert text.count("#EXT-X-DISCONTINUITY\n") == text.count("#EXT-X-MAP") - 1 >= 1
+    last = uris(text, "init")[-1][0]
+    segment = segmenter.closed[-1]
+    assert segment.map_number == last
+    assert len(pictures(segmenter.inits[last] + segment.data)) == 30
+
+
+def test_discontinuities_that_are_gone_are_counted(two_seconds):
+    segmenter = Segmenter()
+    for n in range(9):
+        for packet in packets(two_seconds, start=4 * n)[:150]:
+            segmenter.push(packet)
+        segmenter.end()
+        listed = segmenter.listed
+        assert segmenter.discontinuities + sum(each.discontinuous for each in listed) == n
+    assert len(segmenter.inits) <= hls.KEPT
+    assert f"#EXT-X-DISCONTINUITY-SEQUENCE:{segmenter.discontinuities}" in playlist(segmenter)
+
+
+def test_a_picture_that_stood_still_is_a_discontinuity_and_no_long_part(media):
+    film = packets(media.path("video_only"), times=2)
+    later = packets(media.path("video_only"), times=2, start=8, arrival=0)
+    segmenter = segmented([*film, *later])
+    assert playlist(segmenter).count("#EXT-X-DISCONTINUITY\n") == 1
+    assert segmenter.target == 2
+
+
+def test_sound_goes_on_while_the_picture_has_stopped(media):
+    film = packets(media.path("plain"), times=15)
+    segmenter = segmented([each for each in film if not each.is_video or each.arrival < 2 * NS])
+    assert sum(segment.duration for segment in segmenter.closed) > 20
+    assert segmenter.target <= 7
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_follows(hub, two_seconds, nursery, autojump_clock):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    nursery.start_soon(partial(play, publication, packets(two_seconds, times=2)))
+    hints = []
+    with trio.fail_after(20):
+        text = await server.playlist()
+        assert uris(text, "seg") == [(0,)]
+        while len(hints) < 15:
+            hint = uris(text, "part")[-1]
+            hints.append(hint)
+            assert (await server.part(*hint))[4:8] == b"moof"  # the hinted part always comes
+            text = await server.playlist(msn=hint[0], part=hint[1])
+            assert hint in uris(text, "part")[:-1]
+    assert hints == [(1, k) for k in range(10)] + [(2, k) for k in range(5)]
+    assert [number for _, number in pictures(server.init(0) + server.segment(0))] == list(range(60))
+    assert server.last_used == 7
+
+
+async def play(publication, film):
+    """Sends packets when they arrive."""
+    start = trio.current_time()
+    for packet in film:
+        await trio.sleep_until(start + packet.arrival / NS)
+        publication.send(packet)
+
+
+async def test_a_playlist_waits_for_a_segment_but_not_for_ever(hub, two_seconds, nursery, autojump_clock):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    for packet in packets(two_seconds)[:60]:
+        publication.send(packet)
+    with trio.fail_after(5):
+        text = await server.playlist()  # no segment will come
+    assert uris(text, "seg") == []
+    assert uris(text, "part")[0] == (0, 0)
+
+
+async def test_a_stream_that_shows_nothing_is_given_up(hub, nursery, autojump_clock):
+    server = Hls(hub, "live/cam")
+    publish(hub)
+    nursery.start_soon(server.run)
+    with trio.fail_after(15), pytest.raises(SourceUnavailable, match='"live/cam": nothing to play for 10 s'):
+        await server.playlist()
+
+
+async def test_a_reload_wakes_up_with_its_part_and_waits_within_bounds(hub, two_seconds, nursery, autojump_clock):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    film = packets(two_seconds)
+    send = [publication.send(packet) for packet in film if packet.arrival < 2.5 * NS]
+    assert send
+    text = await server.playlist()
+    hint = uris(text, "part")[-1]
+    answers = []
+
+    async def ask(**wanted):
+        answers.append((wanted, await server.playlist(**wanted)))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(partial(ask, msn=hint[0], part=hint[1]))
+        asking.start_soon(partial(ask, msn=hint[0]))
+        await settle()
+        assert answers == []
+        for packet in film:
+            if 2.5 * NS <= packet.arrival < 2.8 * NS:
+                publication.send(packet)
+        await settle()
+        assert [wanted for wanted, _ in answers] == [{"msn": 1, "part": hint[1]}]
+        for packet in packets(two_seconds, start=4):
+            publication.send(packet)
+        await settle()
+        assert uris(answers[1][1], "seg")[-1] >= (1,)
+    with trio.fail_after(7), pytest.raises(SourceUnavailable, match="nothing new for 6 s"):
+        await server.playlist(msn=server._segmenter.open.number + 1)
+
+
+@pytest.mark.parametrize("wanted", [{"part": 1}, {"msn": -1}, {"msn": 10}, {"msn": 0, "part": -1}])
+async def test_silly_reloads_are_refused(hub, two_seconds, nursery, wanted):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    for packet in packets(two_seconds):
+        publication.send(packet)
+    with trio.fail_after(5), pytest.raises(InvalidSpec):
+        await server.playlist(**wanted)
+    publication.close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_there_is_not_found(hub, two_seconds, nursery):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    for packet in packets(two_seconds):
+        publication.send(packet)
+    with trio.fail_after(5):
+        await server.playlist()
+        for number, index in ((0, 10), (0, -1), (7, 0), (1, 30)):
+            with pytest.raises(NotFound):
+                await server.part(number, index)
+    for call in (server.init, server.segment):
+        with pytest.raises(NotFound):
+            call(5)
+    with pytest.raises(NotFound):
+        server.segment(1)  # it grows still
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_publisher_that_returns_is_a_discontinuity_and_one_that_does_not_the_end(
+    hub, two_seconds, nursery, autojump_clock
+):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    film = packets(two_seconds)
+    for packet in film:
+        publication.send(packet)
+    await settle()
+    publication.close()
+    await settle()
+    away = await server.playlist()
+    assert "ENDLIST" not in away
+    assert "PRELOAD" not in away
+    await trio.sleep(hls.PATIENCE - 1)
+    publication = publish(hub)
+    for packet in film:
+        publication.send(packet)
+    await settle()
+    back = await server.playlist()
+    assert back.count("#EXT-X-DISCONTINUITY\n") == 1
+    assert '#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI="init_1.mp4"\n' in back
+    publication.close()
+    await trio.sleep(hls.PATIENCE - 1)
+    with trio.fail_after(2):
+        over = await server.playlist(msn=uris(back, "seg")[-1][0] + 2)
+    assert over.endswith("#EXT-X-ENDLIST\n")
+    assert server.ended
+
+
+async def test_a_stream_that_ended_before_anything_came_is_gone(hub, nursery, autojump_clock):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    publication.close()
+    with trio.fail_after(hls.PATIENCE + 1), pytest.raises((NotFound, SourceUnavailable)):
+        await server.playlist()
+    await trio.sleep(hls.PATIENCE)
+    with pytest.raises(NotFound):
+        await server.playlist()
+
+
+async def test_waiting_requests_are_answered_when_it_is_stopped(hub, two_seconds, nursery):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    texts = []
+
+    async def ask():
+        texts.append(await server.playlist(msn=2))
+
+    async with trio.open_nursery() as running:
+        running.start_soon(server.run)
+        await settle()
+        for packet in packets(two_seconds):
+            publication.send(packet)
+        nursery.start_soon(ask)
+        await settle()
+        running.cancel_scope.cancel()
+    await settle()
+    assert texts[0].endswith("#EXT-X-ENDLIST\n")
+    assert hub.published("live/cam").status().readers == 0
+
+
+async def test_a_stream_that_mp4_cannot_hold_says_so(hub, nursery):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    track = Track(kind="audio", codec="speex")
+    for n in range(60):
+        publication.send(Packet(track, b"x", pts=n, dts=n, arrival=n * NS // 50))
+    with trio.fail_after(5), pytest.raises(SinkRejected, match="speex"):
+        await server.playlist()
+
+
+async def test_a_keyframe_is_asked_for_when_there_is_none(hub, nursery):
+    asked = []
+    hub.publish("live/cam", Publisher(kind="mix", request_keyframe=lambda: asked.append(1)))
+    nursery.start_soon(Hls(hub, "live/cam").run)
+    await settle()
+    assert asked == [1]
+    nursery.cancel_scope.cancel()

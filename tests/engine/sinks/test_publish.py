@@ -1,0 +1,365 @@
+"""What a mixer hands over comes out of its stream: every sample, and every picture that there was time for.
+
+Each has the time of its tick. Patterns come in real time.
+"""
+
+import time
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import trio
+
+from engine.clock import Full
+from engine.errors import ActorGone, SinkError, SinkRejected
+from engine.frame import AudioFrame, VideoFrame, i420_views
+from engine.sinks.publish import MAX_LAG, PATTERN_ENCODER, QUEUE, StreamSink, publish_steps
+from engine.sources.pattern import PatternSource, paint_cells, read_cells
+from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
+from engine.stream import END, Hub, Publisher
+from engine.timebase import first_sample
+from tests.media import plane
+
+NAME = "live/mix"
+SMALL = MixerSpec(raster=Raster(64, 36))
+LARGE = MixerSpec(raster=Raster(1920, 1080))
+FAST = EncoderSpec(preset="ultrafast")
+SLOW = EncoderSpec(preset="medium", quality=5)
+
+
+def ns():
+    return time.monotonic_ns()
+
+
+@pytest.fixture
+def hub():
+    return Hub(ns)
+
+
+def numbered(n, mixer=SMALL):
+    width, height = mixer.raster.width, mixer.raster.height
+    buffer = np.full((height * 3 // 2, width), 128, np.uint8)
+    planes = i420_views(buffer, width, height)
+    paint_cells(planes[0], n)
+    return VideoFrame(*planes, buffer=buffer)
+
+
+def noise(mixer, seed):
+    width, height = mixer.raster.width, mixer.raster.height
+    buffer = np.random.default_rng(seed).integers(16, 235, (height * 3 // 2, width), np.uint8)
+    return VideoFrame(*i420_views(buffer, width, height), buffer=buffer)
+
+
+def tone(n, mixer=SMALL, span=1):
+    """Ticks [n, n + span) of 500 Hz."""
+    first, stop = (first_sample(k, rate=mixer.audio.rate, fps=mixer.fps) for k in (n, n + span))
+    wave = 0.25 * np.sin(2 * np.pi * 500 * np.arange(first, stop) / mixer.audio.rate)
+    return AudioFrame(np.tile(wave.astype(np.float32), (mixer.audio.channels, 1)))
+
+
+@asynccontextmanager
+async def running(hub, mixer=SMALL, spec=FAST, full=Full.WAIT):
+    """A sink whose encoder is open; its stream ends, or is cancelled, with the block."""
+    sinks = []
+    publisher = Publisher(kind="mix", request_keyframe=lambda: sinks[0].request_keyframe())
+    publication = hub.publish(NAME, publisher)
+    sinks.append(StreamSink(publication, mixer, spec, full=full, now=hub.now, limiter=trio.CapacityLimiter(1)))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sinks[0].run)
+            yield sinks[0]
+            nursery.cancel_scope.cancel()
+
+
+async def to_end(reader):
+    """All packets up to END."""
+    items = []
+    while not items or items[-1] is not END:
+        items += await reader.receive()
+    return items[:-1]
+
+
+def decoded(packets, kind):
+    """(pts, frame) of one kind."""
+    chosen = [packet for packet in packets if packet.track.kind == kind]
+    track = chosen[0].track
+    assert all(packet.track is track for packet in chosen)
+    context = av.CodecContext.create(track.codec, "r")
+    context.extradata = track.extradata
+    frames = []
+    for each in chosen:
+        packet = av.Packet(each.data)
+        packet.pts, packet.dts, packet.time_base = each.pts, each.dts, track.time_base
+        frames += context.decode(packet)
+    return [(frame.pts, frame) for frame in frames + context.decode(None)]
+
+
+def shown(packets):
+    return [(pts, read_cells(plane(frame))) for pts, frame in decoded(packets, "video")]
+
+
+def assert_whole(packets, ticks, mixer=SMALL):
+    """The sound of so many ticks is there without a gap, and sounds as the tone."""
+    frames = decoded(packets, "audio")
+    starts = [pts for pts, _ in frames]
+    assert set(np.diff(starts)) == {1024}
+    wave = np.concatenate([frame.to_ndarray()[0] for _, frame in frames])[1024:]
+    count = first_sample(ticks, rate=mixer.audio.rate, fps=mixer.fps)
+    assert len(wave) >= count
+    assert np.std(wave[:count] - tone(0, mixer, ticks).samples[0]) < 0.01
+
+
+async def test_a_mix_comes_out_of_its_stream_whole(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            for n in range(40):
+                await sink.put(n, numbered(n), tone(n))
+            sink.end()
+            packets = await to_end(reader)
+    assert shown(packets) == [(n + 1, n) for n in range(40)]  # sooner than that is only what AAC begins with
+    assert_whole(packets, 40)
+    statistics = sink.statistics()
+    assert (statistics.encoded, statistics.skipped, statistics.keyframes, statistics.waiting) == (40, 0, 1, 0)
+    assert 0 < statistics.encode_ms <= statistics.encode_max_ms
+
+
+async def test_a_late_mixers_picture_is_the_last_ticks(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            for n, span in ((0, 1), (1, 5), (6, 1), (7, 20), (27, 1)):
+                await sink.put(n, numbered(n), tone(n, span=span), span)
+            sink.end()
+            packets = await to_end(reader)
+    assert shown(packets) == [(1, 0), (6, 1), (7, 6), (27, 7), (28, 27)]
+    assert_whole(packets, 28)
+
+
+async def test_packets_arrive_when_they_are_published(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            before = ns()
+            for n in range(10):
+                await sink.put(n, numbered(n), tone(n))
+            sink.end()
+            packets = await to_end(reader)
+    arrivals = [packet.arrival for packet in packets]
+    assert arrivals == sorted(arrivals)
+    assert before < arrivals[0]
+    assert arrivals[-1] < ns()
+
+
+async def test_readers_get_the_same_and_one_who_comes_late_gets_the_present_pictures(hub):
+    with hub.read(NAME) as first:
+        async with running(hub) as sink:
+            for n in range(70):
+                await sink.put(n, numbered(n), tone(n))
+            seen = []
+            while sum(packet.is_video for packet in seen) < 70:
+                seen += await first.receive()
+            with hub.read(NAME) as second:
+                for n in range(70, 80):
+                    await sink.put(n, numbered(n), tone(n))
+                sink.end()
+                late, rest = await to_end(second), await to_end(first)
+    assert shown(late) == [(n + 1, n) for n in range(60, 80)]
+    assert [id(packet) for packet in late] == [id(packet) for packet in (seen + rest)[-len(late) :]]
+
+
+async def test_a_full_queue_makes_an_offline_mixer_wait(hub):
+    async with running(hub, LARGE) as sink:
+        most = 0
+        picture, sound = noise(LARGE, 0), tone(0, LARGE)
+        for n in range(20):
+            await sink.put(n, picture, sound)
+            most = max(most, sink.statistics().waiting)
+        sink.end()
+        with hub.read(NAME) as reader:
+            await to_end(reader)
+    assert most == QUEUE
+    assert sink.statistics().encoded == 20
+
+
+async def test_an_encoder_that_is_too_slow_skips_pictures_and_no_sound(hub):
+    ticks = 60
+    pictures = [noise(LARGE, seed) for seed in range(3)]
+    with hub.read(NAME, max_bytes=1 << 30) as reader:
+        async with running(hub, LARGE, SLOW, Full.DROP) as sink:
+            for n in range(ticks):
+                await sink.put(n, pictures[n % 3], tone(n, LARGE))
+                assert sink.statistics().waiting <= QUEUE
+            sink.end()
+            packets = await to_end(reader)
+    statistics = sink.statistics()
+    assert statistics.skipped > 0
+    assert statistics.encoded + statistics.skipped == ticks
+    assert statistics.encoded == sum(packet.is_video for packet in packets)
+    times = [packet.pts for packet in packets if packet.is_video]
+    assert times == sorted(set(times))
+    assert times[-1] == ticks  # the newest pictures are those that are kept
+    assert_whole(packets, ticks, LARGE)
+
+
+async def test_a_keyframe_comes_when_a_reader_asks_for_it(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            packets = []
+            for n in range(40):
+                if n == 20:
+                    hub.published(NAME).request_keyframe()
+                await sink.put(n, numbered(n), tone(n))
+                while sum(packet.is_video for packet in packets) <= n:
+                    packets += await reader.receive()
+            sink.end()
+    assert [packet.pts - 1 for packet in packets if packet.starts_gop] == [0, 20]
+
+
+async def test_the_last_picture_can_be_looked_at(hub):
+    async with running(hub) as sink:
+        assert sink.last_picture is None
+        picture = numbered(5)
+        await sink.put(0, picture, tone(0))
+        assert sink.last_picture is picture
+    assert sink.last_picture is None  # and its memory is free
+
+
+@pytest.mark.parametrize(
+    ("mixer", "spec", "sentence"),
+    [
+        (MixerSpec(raster=Raster(64, 36), audio=AudioFormat(9000)), FAST, "AAC has no rate of 9000 Hz"),
+        (MixerSpec(raster=Raster(64, 36), fps=Fraction("30.1234567891")), FAST, "too many digits"),
+        (SMALL, EncoderSpec(quality=0, profile="main"), "quality 0 is lossless, which profile main is not"),
+    ],
+)
+async def test_what_no_encoder_can_do_ends_the_stream_with_a_sentence(hub, mixer, spec, sentence):
+    publication = hub.publish(NAME, Publisher(kind="mix"))
+    sink = StreamSink(publication, mixer, spec, full=Full.DROP, now=ns, limiter=trio.CapacityLimiter(1))
+    with hub.read(NAME) as reader, trio.fail_after(5):
+        with pytest.raises(SinkRejected, match=sentence) as caught:
+            await sink.run()
+        assert await reader.receive() == [END]
+        with pytest.raises(SinkError, match=sentence):
+            await sink.put(0, numbered(0), tone(0))
+    assert caught.value.where == NAME
+    assert NAME in str(caught.value)
+
+
+async def test_an_encoder_that_breaks_ends_run_and_those_who_wait(hub):
+    publication = hub.publish(NAME, Publisher(kind="mix"))
+    limiter = trio.CapacityLimiter(1)
+    sink = StreamSink(publication, SMALL, FAST, full=Full.WAIT, now=ns, limiter=limiter)
+    errors = []
+
+    async def mix():
+        crooked = AudioFrame(np.zeros((3, 1600), np.float32))
+        try:
+            for n in range(100):
+                await sink.put(n, numbered(n), crooked)
+        except SinkError as err:
+            errors.append(err)
+
+    with trio.fail_after(5), hub.read(NAME) as reader:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mix)
+            with pytest.raises(SinkRejected, match=f'stream "{NAME}": '):
+                await sink.run()
+        assert await to_end(reader) == []
+    assert len(errors) == 1
+    assert hub.streams() == []
+
+
+async def test_cancelling_closes_the_publication(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            await sink.put(0, numbered(0), tone(0))
+        await to_end(reader)
+    assert hub.streams() == []
+    with pytest.raises(ActorGone, match=NAME):
+        await sink.put(1, numbered(1), tone(1))
+
+
+async def test_an_end_before_the_first_tick(hub):
+    with hub.read(NAME) as reader:
+        async with running(hub) as sink:
+            sink.end()
+            assert await to_end(reader) == []
+
+
+class Clock:
+    """The engine's clock, which a machine that sleeps can make leap."""
+
+    def __init__(self):
+        self.leap = 0
+
+    def __call__(self):
+        return time.monotonic_ns() + self.leap
+
+
+async def published(hub, *, count, mixer, url="pattern:count?size=64x36", now=ns, leap_at=None):
+    """The first packets of a pattern, as many pictures; the clock leaps by ten seconds after `leap_at` of them."""
+    steps = PatternSource("pattern", url, sound=mixer.audio)
+    publication = hub.publish(NAME, Publisher(kind="pattern"))
+    packets = []
+    limiter = trio.CapacityLimiter(1)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: publish_steps(publication, steps, mixer=mixer, now=now, limiter=limiter))
+            with hub.read(NAME) as reader:
+                while sum(packet.is_video for packet in packets) < count:
+                    packets += await reader.receive()
+                    if leap_at is not None and sum(packet.is_video for packet in packets) >= leap_at:
+                        leap_at, now.leap = None, 10 * 10**9
+            nursery.cancel_scope.cancel()
+    assert hub.streams() == []
+    return packets
+
+
+@pytest.mark.parametrize(
+    ("fps", "channels"), [(Fraction(60), 1), (Fraction(30_000, 1001), 2), (Fraction(120), 2)], ids=str
+)
+async def test_a_pattern_is_published_in_real_time(hub, fps, channels):
+    mixer = MixerSpec(raster=Raster(64, 36), fps=fps, audio=AudioFormat(44_100, channels))
+    began = ns()
+    packets = await published(hub, count=20, mixer=mixer, url=f"pattern:count?size=64x36&rate={fps}")
+    found = shown(packets)
+    lead = found[0][0]
+    assert found == [(n + lead, n) for n in range(len(found))]
+    for packet in packets:
+        if packet.is_video:
+            assert packet.arrival - began >= int((packet.pts - lead) / fps * 10**9)  # never early
+    starts = [pts for pts, _ in decoded(packets, "audio")]
+    assert set(np.diff(starts)) == {1024}
+    assert {packet.track.channels for packet in packets if not packet.is_video} == {channels}
+
+
+async def test_a_pattern_of_another_rate_is_shown_again(hub):
+    mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(60))
+    packets = await published(hub, count=20, mixer=mixer, url="pattern:count?size=64x36&rate=30")
+    assert [number for _, number in shown(packets)][:16] == [n // 2 for n in range(16)]
+
+
+async def test_a_pattern_that_stood_still_goes_on_from_now(hub):
+    mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(60))
+    packets = await published(
+        hub, count=40, mixer=mixer, url="pattern:count?size=64x36&rate=60", now=Clock(), leap_at=10
+    )
+    found = shown(packets)
+    assert all(pts == number + 2 for pts, number in found)
+    (hole,) = (step for step in np.diff([pts for pts, _ in found]) if step != 1)
+    assert hole > MAX_LAG * 60
+    sounds = [packet for packet in packets if not packet.is_video]
+    gaps = np.diff([packet.pts for packet in sounds])
+    assert sorted(set(gaps))[0] == 1024
+    assert abs(int(gaps.max()) - int(hole) * 800) <= 2048
+
+
+async def test_a_pattern_that_cannot_be_encoded_says_so(hub):
+    publication = hub.publish(NAME, Publisher(kind="pattern"))
+    mixer = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(9000, 1))
+    steps = PatternSource("pattern", "pattern:bars", sound=mixer.audio)
+    with trio.fail_after(5), pytest.raises(SinkRejected, match="AAC has no rate"):
+        await publish_steps(
+            publication, steps, mixer=mixer, spec=PATTERN_ENCODER, now=ns, limiter=trio.CapacityLimiter(1)
+        )
+    assert hub.streams() == []

@@ -1,0 +1,504 @@
+"""Pushes to servers that take, refuse, stall, hang up and come back: what arrives, what is told, what others lose."""
+
+import socket
+import ssl
+from contextlib import asynccontextmanager, suppress
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine.errors import InvalidSpec
+from engine.link import Link
+from engine.packet import Packet, Track
+from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded
+from engine.rtmp.session import Session
+from engine.sinks.push import Patience, Push, Timeline, parse_url
+from engine.sources.rtmp import Limits
+from engine.stream import END, Publisher
+from tests.engine.clips import packets
+from tests.engine.peers import ASC, AVCC, listening, new_hub, until
+
+QUICK = Patience(connect=0.3, stall=0.3, retry=0.02, retry_most=0.04)
+CERTIFICATE = Path(__file__).parents[1] / "localhost.pem"
+VIDEO = Track(kind="video", codec="h264", extradata=AVCC, width=64, height=36)
+AUDIO = Track(kind="audio", codec="aac", extradata=ASC, rate=48_000, channels=2)
+
+
+def picture(n, *, keyframe=False, size=100):
+    return Packet(
+        VIDEO,
+        n.to_bytes(4, "big") + bytes(size),
+        pts=40 * n + 40,
+        dts=40 * n,
+        arrival=40_000_000 * n,
+        keyframe=keyframe,
+    )
+
+
+def sound(n):
+    return Packet(AUDIO, b"sound%d" % n, pts=20 * n, dts=20 * n, arrival=20_000_000 * n)
+
+
+def publish(hub, name="live/x"):
+    return hub.publish(name, Publisher(kind="test"))
+
+
+@asynccontextmanager
+async def pushing(hub, url, *, name="live/x", patience=QUICK, **options):
+    """A push that runs."""
+    push = Push(hub, name, url, id="1", patience=patience, **options)
+    with trio.fail_after(8):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push.run)
+            yield push
+            nursery.cancel_scope.cancel()
+
+
+async def received(reader, count):
+    """So many packets."""
+    found = []
+    while len(found) < count:
+        found += await reader.receive()
+    assert END not in found
+    return found
+
+
+# --- URLs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "app", "key", "tc_url"),
+    [
+        ("rtmp://h/live/x", "h:1935", "live", "x", "rtmp://h/live"),
+        ("rtmp://h:1936/a/b/c?k=1&z=/2", "h:1936", "a/b", "c?k=1&z=/2", "rtmp://h:1936/a/b"),
+        ("rtmps://u:p@h/live/x", "h:443", "live", "x", "rtmps://h/live"),
+        ("rtmps://h:443//live/x/", "h:443", "live", "x", "rtmps://h/live"),
+        ("rtmp://[::1]/live/x#1", "[::1]:1935", "live", "x#1", "rtmp://[::1]/live"),
+        ("RTMP://Host:1/live/é%20", "host:1", "live", "é%20", "rtmp://host:1/live"),
+    ],
+)
+def test_a_url_names_server_app_and_stream(url, address, app, key, tc_url):
+    target = parse_url(url)
+    assert (target.address, target.app, target.key, target.tc_url) == (address, app, key, tc_url)
+
+
+def test_a_url_has_a_user_whose_password_is_not_shown_nor_is_the_query():
+    target = parse_url("rtmp://m%40e:s%2Fecret@h:7/live/x?token=abc")
+    assert (target.user, target.password) == ("m@e", "s/ecret")
+    assert target.shown == "rtmp://m%40e:***@h:7/live/x?***"
+    assert parse_url("rtmps://h/live/x").shown == "rtmps://h/live/x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "live/x",
+        "http://h/live/x",
+        "rtmp:///live/x",
+        "rtmp://h",
+        "rtmp://h/x",
+        "rtmp://h/x/",
+        "rtmp://h:0/live/x",
+        "rtmp://h:99999/live/x",
+        "rtmp://h:port/live/x",
+        "rtmp://[::1/live/x",
+        "rtmp://h/live/x y",
+        "rtmp://h/live/x\n",
+        "rtmp://h/live/" + "x" * 4096,
+    ],
+)
+def test_other_urls_are_refused(url):
+    with pytest.raises(InvalidSpec) as caught:
+        Push(new_hub(), "live/x", url, id="1")
+    assert caught.value.where == "url"
+
+
+def test_a_bad_stream_name_is_refused():
+    with pytest.raises(InvalidSpec):
+        Push(new_hub(), "live//x", "rtmp://h/live/x", id="1")
+
+
+# --- time stamps -----------------------------------------------------------------------------------------------------
+
+
+def placed(*stamps):
+    """The dts of packets with these (dts, arrival) in ms."""
+    timeline = Timeline()
+    return [timeline.place(Packet(VIDEO, b"", pts=dts, dts=dts, arrival=at * 1_000_000)) for dts, at in stamps]
+
+
+def test_time_stamps_begin_at_zero_and_run_as_the_streams():
+    assert placed((5000, 0), (4990, 0), (5040, 40), (5020, 41), (5080, 80)) == [0, 0, 40, 20, 80]
+
+
+def test_after_a_silence_they_go_on_as_the_streams():
+    assert placed((0, 0), (60_000, 60_000)) == [0, 60_000]
+
+
+def test_segments_that_come_at_once_are_no_jump():
+    assert placed((0, 0), (10_000, 1), (20_000, 2)) == [0, 10_000, 20_000]
+
+
+def test_where_the_stream_jumps_they_go_on_by_the_time_that_passed():
+    assert placed((3_600_000, 0), (3_600_040, 40), (0, 80), (40, 120)) == [0, 40, 80, 120]
+    assert placed((0, 0), (86_400_000, 40), (86_400_040, 80)) == [0, 40, 80]
+
+
+def test_sound_and_picture_stay_together_over_a_jump():
+    assert placed((5000, 0), (5010, 5), (0, 40), (5030, 41), (20, 60)) == [0, 10, 45, 46, 65]
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_all_packets_arrive_from_the_last_keyframe_on_with_times_from_zero():
+    here, there = new_hub(), new_hub()
+    with there.read("app/y") as reader:
+        async with listening(there) as server:
+            publication = publish(here)
+            for packet in (picture(100), picture(101, keyframe=True), sound(203), picture(102)):
+                publication.send(packet)
+            async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y?token=1") as push:
+                first = await received(reader, 3)
+                publication.send(sound(204))
+                publication.send(picture(103))
+                rest = await received(reader, 2)
+                await until(lambda: push.status().packets == 5)
+                status = push.status()
+    arrived = [(packet.track.codec, packet.dts, packet.pts, packet.keyframe) for packet in first + rest]
+    assert arrived == [
+        ("h264", 0, 40, True),
+        ("aac", 20, 20, True),
+        ("h264", 40, 80, False),
+        ("aac", 40, 40, True),
+        ("h264", 80, 120, False),
+    ]
+    assert [packet.data for packet in first] == [picture(101).data, sound(203).data, picture(102).data]
+    assert first[0].track.extradata == AVCC
+    assert (first[1].track.extradata, first[1].track.rate) == (ASC, 48_000)
+    assert (status.state, status.error, status.connects, status.dropped) == ("pushing", "", 1, 0)
+    assert status.url == f"rtmp://127.0.0.1:{server.port}/app/y?***"
+    assert status.bytes > 3000
+
+
+async def test_a_film_with_reordered_pictures_arrives_whole(media):
+    here, there = new_hub(), new_hub()
+    film = packets(media.path("plain"))
+    with there.read("app/y") as reader:
+        async with listening(there) as server:
+            publication = publish(here)
+            publication.send(film[0])
+            async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y") as push:
+                await until(lambda: push.status().state == "pushing")
+                for packet in film[1:]:
+                    publication.send(packet)
+                arrived = await received(reader, len(film))
+    zero = film[0].dts_ms
+    assert [packet.data for packet in arrived] == [packet.data for packet in film]
+    assert all(abs(b.dts - (a.dts_ms - zero)) <= 1 for a, b in zip(film, arrived, strict=True) if a.dts_ms >= zero)
+    assert [b.pts - b.dts for b in arrived] == [a.pts_ms - a.dts_ms for a in film]
+
+
+async def test_it_waits_for_a_publisher_and_for_the_next_one():
+    here, there = new_hub(), new_hub()
+    states = []
+    with there.read("app/y") as reader:
+        async with listening(there) as server:
+            url = f"rtmp://127.0.0.1:{server.port}/app/y"
+            async with pushing(here, url, changed=lambda: states.append(push.status().state)) as push:
+                for n in (0, 1000):
+                    await until(lambda: states[-1:] == ["waiting"])
+                    publication = publish(here)
+                    publication.send(picture(n, keyframe=True))
+                    (packet,) = await received(reader, 1)
+                    assert packet.dts == 0
+                    publication.close()
+                    assert await reader.receive() == [END]
+                await until(lambda: states[-1:] == ["waiting"])
+            assert push.status().connects == 2
+    assert states == ["waiting", "connecting", "pushing"] * 2 + ["waiting"]
+
+
+async def test_a_server_that_refuses_connections_is_tried_until_it_appears(caplog):
+    here, there = new_hub(), new_hub()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with pushing(here, f"rtmp://127.0.0.1:{port}/live/y") as push:
+        await until(lambda: push.status().state == "retrying")
+        assert push.status().error == f"127.0.0.1:{port} cannot be reached: Connection refused"
+        await trio.sleep(0.1)
+        async with listening(there, port=port):
+            await until(lambda: push.status().state == "pushing")
+            assert push.status().error == ""
+        await until(lambda: push.status().state == "retrying")  # gone again
+        async with listening(there, port=port):
+            await until(lambda: push.status().state == "pushing")
+    assert push.status().connects == 2
+    assert sum("cannot be reached" in record.getMessage() for record in caplog.records) <= 2
+
+
+async def test_a_refused_name_is_told_and_tried_again():
+    here, there = new_hub(), new_hub()
+    other = there.publish("app/y", Publisher(kind="test"))
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with listening(there) as server, pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y") as push:
+        await until(lambda: push.status().state == "retrying")
+        sentence = f'127.0.0.1:{server.port} refuses: stream "app/y" is already published (test)'
+        assert push.status().error == sentence
+        other.close()
+        await until(lambda: push.status().state == "pushing")
+
+
+@asynccontextmanager
+async def served(handler, *, receive_bytes=None, tls=None):
+    """A server of one's own making; gives its port."""
+    sock = trio.socket.socket()
+    if receive_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await sock.bind(("127.0.0.1", 0))
+    sock.listen(8)
+    listener = trio.SocketListener(sock)
+
+    async def serve(stream):
+        async with stream:
+            with suppress(trio.BrokenResourceError):  # reset, or no belief in our certificate
+                await handler(trio.SSLStream(stream, tls, server_side=True) if tls else stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
+        yield sock.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def accept(stream):
+    """A server's side of the talk up to publishing."""
+    link = Link(stream, Session("server"), stall=5)
+    while True:
+        match await link.hear():
+            case Connect():
+                await link.say(Accepted())
+            case Publish():
+                await link.say(Accepted())
+                return link
+
+
+async def stop_reading(stream):
+    await accept(stream)
+    await trio.sleep_forever()
+
+
+async def say_nothing(stream):
+    await trio.sleep_forever()
+
+
+async def hang_up(stream):
+    await accept(stream)
+
+
+async def end_the_stream(stream):
+    link = await accept(stream)
+    await link.say(StreamEnded())
+    await trio.sleep_forever()
+
+
+async def talk_nonsense(stream):
+    await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (say_nothing, "did not answer within 0.3 s"),
+        (hang_up, "ended the connection"),
+        (end_the_stream, "ended the stream"),
+        (talk_nonsense, "an RTMP version of 72"),
+    ],
+)
+async def test_a_server_that_does_not_do_its_part_is_told_and_tried_again(handler, error):
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    errors = set()
+    async with served(handler) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/y") as push:
+        for _ in range(2):
+            await until(lambda: push.status().state == "retrying")
+            errors.add(push.status().error.partition(" ")[2])
+            await until(lambda: push.status().state != "retrying")
+    assert errors == {error}
+
+
+async def test_a_server_that_stops_reading_is_dropped_and_another_loses_nothing():
+    here, there = new_hub(), new_hub()
+    count = 400
+    patience = Patience(connect=1, stall=0.3, retry=0.02)
+    arrived = []
+    with there.read("app/y") as reader:
+        async with listening(there) as server, served(stop_reading, receive_bytes=4096) as port:
+            publication = publish(here)
+            publication.send(picture(0, keyframe=True))
+            good, bad = f"rtmp://127.0.0.1:{server.port}/app/y", f"rtmp://127.0.0.1:{port}/app/y"
+            async with pushing(here, good) as push, pushing(here, bad, patience=patience) as stuck:
+                await until(lambda: push.status().state == stuck.status().state == "pushing")
+                arrived += await received(reader, 1)
+                for n in range(1, count):
+                    publication.send(picture(n, keyframe=n % 25 == 0, size=10_000))
+                    arrived += await received(reader, 1)
+                await until(lambda: stuck.status().error)
+                error = stuck.status().error
+                await until(lambda: stuck.status().connects == 2)
+                assert push.status().state == "pushing"
+                assert push.status().dropped == 0
+    assert error in (f"127.0.0.1:{port} took nothing for 0.3 s", f"127.0.0.1:{port}: Connection timed out")
+    assert [packet.dts for packet in arrived] == [40 * n for n in range(count)]
+
+
+async def test_a_password_is_given_as_adobe_asks():
+    heard = []
+    needed = "[ AccessManager.Reject ] : [ code=403 need auth; authmod=adobe ] : "
+    challenge = "[ AccessManager.Reject ] : [ authmod=adobe ] : ?reason=needauth&user=me&salt=s&challenge=c&opaque=o"
+
+    async def ask(stream):
+        link = Link(stream, Session("server"), stall=5)
+        while (event := await link.hear()) != Closed():
+            if isinstance(event, Connect):
+                heard.append(event)
+                description = challenge if event.query else needed
+                await link.say(Accepted() if "response=" in event.query else Rejected(description=description))
+            elif isinstance(event, Publish):
+                await link.say(Accepted())
+
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(ask) as port, pushing(here, f"rtmp://me:secret@127.0.0.1:{port}/app/y") as push:
+        await until(lambda: push.status().state == "pushing")
+    assert [event.query.partition("&challenge")[0] for event in heard] == ["", *["authmod=adobe&user=me"] * 2]
+    assert heard[2].url == f"rtmp://127.0.0.1:{port}/app?{heard[2].query}"
+    async with served(ask) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: push.status().state == "retrying")
+        assert push.status().error == f"127.0.0.1:{port} refuses: {needed}"
+
+
+async def test_rtmps_is_rtmp_in_tls_whose_certificate_is_checked():
+    heard = []
+
+    async def take(stream):
+        link = await accept(stream)
+        while (event := await link.hear()) != Closed():
+            heard.append(event)
+
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(CERTIFICATE)
+    ours = ssl.create_default_context(cafile=CERTIFICATE)
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(take, tls=theirs) as port:
+        url = f"rtmps://127.0.0.1:{port}/app/y"
+        async with pushing(here, url, tls=ours, patience=Patience()) as push:
+            await until(lambda: len(heard) == 3)
+            publication.send(picture(1))
+            await until(lambda: len(heard) == 4)
+            publication.close()
+            await until(lambda: push.status().state == "waiting")
+            assert heard[4:] == [StreamEnded()]
+        publication = publish(here)
+        publication.send(picture(0, keyframe=True))
+        async with pushing(here, url, patience=Patience(retry=0.02)) as push:
+            await until(lambda: push.status().state == "retrying")
+            assert "CERTIFICATE_VERIFY_FAILED" in push.status().error
+    assert isinstance(heard[0], Metadata)
+
+
+async def test_codecs_without_an_flv_number_are_announced_and_foreign_ones_left_out():
+    heard = []
+
+    async def take(stream):
+        link = Link(stream, Session("server"), stall=5)
+        while (event := await link.hear()) != Closed():
+            heard.append(event)
+            if isinstance(event, Connect | Publish):
+                await link.say(Accepted())
+
+    here = new_hub()
+    publication = publish(here)
+    hevc = Track(kind="video", codec="hevc", extradata=b"hvcC", time_base=Fraction(1, 90_000))
+    mp2 = Track(kind="audio", codec="mp2", rate=48_000, channels=2)
+    publication.send(Packet(hevc, b"hevc", pts=9000, dts=9000, arrival=0))
+    publication.send(Packet(mp2, b"mp2", pts=100, dts=100, arrival=0))
+    async with served(take) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: push.status().error)
+        assert push.status().error == 'audio in mp2 cannot be sent as FLV: codec "mp2" has no FourCC'
+        assert push.status().state == "pushing"
+        await until(lambda: len(heard) >= 6)
+    connect = next(event for event in heard if isinstance(event, Connect))
+    assert connect.properties["fourCcList"] == ["hvc1"]
+    assert [event.codec for event in heard if hasattr(event, "codec")] == ["hevc", "hevc"]
+
+
+async def test_what_is_slow_loses_packets_to_the_next_keyframe_and_counts():
+    """A server that reads nothing for a while, and then all: nothing that it gets refers to what it did not get."""
+    here = new_hub()
+    gate = trio.Event()
+    heard = []
+
+    async def wait_first(stream):
+        link = await accept(stream)
+        await gate.wait()
+        while (event := await link.hear()) != Closed():
+            heard.append(event)
+
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(wait_first, receive_bytes=4096) as port:
+        url = f"rtmp://127.0.0.1:{port}/app/y"
+        async with pushing(here, url, patience=Patience()) as push:
+            await until(lambda: push.status().state == "pushing")
+            last = 6001
+            for n in range(1, last + 1):
+                publication.send(picture(n, keyframe=n % 100 == 0, size=1000))
+                if n % 100 == 0:
+                    await trio.sleep(0)
+            await until(lambda: push.status().dropped)
+            gate.set()
+            await until(lambda: heard and getattr(heard[-1], "dts", 0) == 40 * last)
+    got = [event.dts // 40 for event in heard if getattr(event, "kind", "") == "packet"]
+    assert len(got) + push.status().dropped == last + 1
+    gaps = [b for a, b in pairwise(got) if b != a + 1]
+    assert gaps
+    assert all(n % 100 == 0 for n in gaps)
+
+
+async def test_it_is_cancelled_whatever_it_does():
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(say_nothing) as port:
+        url = f"rtmp://127.0.0.1:{port}/app/y"
+        async with pushing(here, url, patience=Patience()) as push:
+            await until(lambda: push.status().state == "connecting")
+    with trio.fail_after(1):
+        async with pushing(new_hub(), "rtmp://127.0.0.1:1/app/y") as push:
+            await until(lambda: push.status().state == "waiting")
+
+
+async def test_a_publisher_key_is_given_in_the_query():
+    here, there = new_hub(), new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with listening(there, publish_key="k", limits=Limits()) as server:
+        async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y?key=k") as push:
+            await until(lambda: push.status().state == "pushing")
+        async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/z") as push:
+            await until(lambda: push.status().state == "retrying")
+            assert push.status().error.endswith(" refuses: the publish key is not right")

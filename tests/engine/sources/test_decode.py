@@ -1,0 +1,500 @@
+"""Live sources: which frame is on in which slot, and which sound, whatever publishers do. On a virtual clock."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import trio
+import trio.testing
+
+from engine.config import Settings
+from engine.packet import Packet, Track
+from engine.plan import PictureSize
+from engine.sources.decode import Decoders
+from engine.spec import AudioFormat
+from engine.stream import Hub, Publisher
+from engine.timebase import first_sample, tick_time
+from tests.engine.clips import packets
+from tests.media import TONE, Audio, Video, encode, read_number
+
+MS = 10**6
+NS = 10**9
+FPS = Fraction(30)
+LATENCY = 200 * MS
+NAME = "live/cam"
+
+
+class Studio:
+    """A hub on a clock that stands still, a publisher on it, and mixers' views of its stream."""
+
+    def __init__(self):
+        self.time = 0
+        self.hub = Hub(lambda: self.time)
+        self.decoders = Decoders(self.hub, Settings())
+        self.begin()
+
+    def begin(self):
+        self.publication = self.hub.publish(NAME, Publisher(kind="pattern"))
+
+    async def open(self, name=NAME, **options):
+        viewer = Viewer(self, name, **options)
+        await viewer.source.idle()
+        return viewer
+
+    def send(self, *items):
+        """Sends packets; each at its arrival."""
+        for packet in items:
+            self.time = max(self.time, packet.arrival)
+            self.publication.send(packet)
+
+
+class Viewer:
+    """A mixer as far as a source sees it, with one channel of what it heard."""
+
+    def __init__(self, studio, name, *, epoch=Fraction(0), rate=48_000, latency=LATENCY):
+        self.studio, self.epoch, self.rate, self.latency = studio, epoch, rate, latency
+        self.source = studio.decoders.open(name, AudioFormat(rate), epoch=epoch)
+        self.heard = np.zeros(0, np.float32)
+
+    def due(self, n):
+        return int((self.epoch + tick_time(n, FPS)) * NS) + self.latency
+
+    async def slots(self, first, stop, waiting=(), *, look=True, listen=True):
+        """(slot, frame number, held) of some slots; of the packets that wait, those that arrive before are sent."""
+        seen, heard = [], [self.heard]
+        for n in range(first, stop):
+            while waiting and waiting[0].arrival <= self.due(n):
+                self.studio.send(waiting.pop(0))
+            self.studio.time = max(self.studio.time, self.due(n))
+            picture, sound = await self.slot(n, look=look, listen=listen)
+            seen.append((n, None if picture.frame is None else read_number(picture.frame.y), picture.held))
+            heard.append(sound)
+        self.heard = np.concatenate(heard)
+        return seen
+
+    async def slot(self, n, *, look, listen):
+        t = tick_time(n, FPS)
+        start, stop = (first_sample(k, rate=self.rate, fps=FPS) for k in (n, n + 1))
+        self.source.attend(picture=t if look else None, sound=start if listen else None)
+        with trio.fail_after(5):
+            await self.source.idle()
+        sound = np.zeros(stop - start, np.float32)
+        for block, skip, count, offset in self.source.take(start, stop) if listen else ():
+            sound[offset : offset + count] = block.samples[0, skip : skip + count]
+        return self.source.pick(t, 1 / FPS / 4), sound
+
+    @property
+    def counts(self):
+        return self.source.statistics()
+
+
+@pytest.fixture
+async def studio(nursery):
+    made = Studio()
+    await nursery.start(made.decoders.run)
+    return made
+
+
+def moved(film, ns):
+    """Packets that arrive that much later."""
+    return [copied(packet, arrival=packet.arrival + ns) for packet in film]
+
+
+def copied(packet, **changes):
+    fields = {name: getattr(packet, name) for name in ("pts", "dts", "arrival", "keyframe", "duration")}
+    track, data = changes.pop("track", packet.track), changes.pop("data", packet.data)
+    return Packet(track, data, **fields | changes)
+
+
+def restamped(film, seconds):
+    """The same packets with other time stamps."""
+
+    def shift(packet):
+        ticks = int(seconds / packet.track.time_base)
+        return copied(packet, pts=packet.pts + ticks, dts=packet.dts + ticks)
+
+    return [shift(packet) for packet in film]
+
+
+def shown(*spans):
+    """What slots() gives: from each (slot, stop, frame number of that slot, held); a held number does not count on."""
+    return [
+        (n, frame if held or frame is None else frame + n - a, held) for a, b, frame, held in spans for n in range(a, b)
+    ]
+
+
+def spikes(sound):
+    """How much larger the largest step between two samples is than the mean one around it."""
+    steps = np.abs(np.diff(sound))
+    mean = np.convolve(steps, np.full(480, 1 / 480), "same")
+    return float((steps / np.maximum(mean, 1e-3)).max())
+
+
+def onsets(sound, level=0.1, apart=4800):
+    """The samples where sound begins after silence."""
+    loud = np.flatnonzero(np.abs(sound) > level)
+    return [int(n) for n, before in zip(loud, [-apart, *loud], strict=False) if n - before >= apart]
+
+
+@pytest.fixture(scope="module")
+def long_gop(tmp_path_factory):
+    """Six seconds with a keyframe every two, no B-frames: what encoders send."""
+    return encode(tmp_path_factory.mktemp("live") / "long.mp4", Video(gop=60), seconds=6)
+
+
+# --- on time ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_source_on_time_shows_every_frame_in_its_slot(studio, media):
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 64, packets(media.path("plain")))
+    assert seen == shown((0, 58, 0, False), (58, 64, 57, True))  # two B-frames are still in the decoder
+    assert (viewer.counts.shown, viewer.counts.held, viewer.counts.dropped) == (58, 6, 0)
+
+
+async def test_sound_of_a_source_on_time_is_whole(studio, media):
+    viewer = await studio.open()
+    await viewer.slots(0, 60, packets(media.path("plain")))
+    sound = viewer.heard[1024:-1024]
+    tone = 0.5 * np.sin(2 * np.pi * 440 * (np.arange(len(sound)) + 1024) / 48_000)
+    assert np.abs(sound - tone).max() < 0.02
+    assert viewer.counts.missing == 0
+
+
+async def test_picture_and_sound_are_together(studio, media):
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 60, packets(media.path("flash_beep")))
+    assert [n for n, number, _ in seen if number == 0xFFFF] == [0, 30]
+    assert [round(n / 1600) for n in onsets(viewer.heard)] == [0, 30]
+
+
+async def test_a_mixer_that_began_earlier_or_later_sees_the_same_at_its_own_times(studio, media):
+    early, late = await studio.open(), await studio.open(epoch=Fraction(1, 2))
+    film = packets(media.path("plain"))
+    assert await early.slots(0, 15, film) == shown((0, 15, 0, False))
+    for n in range(15, 45):
+        assert await early.slots(n, n + 1, film) == [(n, n, False)]
+        assert await late.slots(n - 15, n - 14, film) == [(n - 15, n, False)]
+    assert np.array_equal(early.heard[26_000:], late.heard[26_000 - 24_000 :])
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(15, [0, 0, 1, 1, 2, 2]), (60, [0, 2, 4, 6, 8, 10]), (25, [0, 1, 1, 2, 3, 4])]
+)
+async def test_other_frame_rates_repeat_and_drop(studio, tmp_path, rate, expected):
+    film = packets(encode(tmp_path / "film.mp4", Video(rate=Fraction(rate)), None))
+    seen = await (await studio.open()).slots(0, 6, film)
+    assert [number for _, number, _ in seen] == expected
+
+
+async def test_stamps_of_whole_milliseconds_do_not_judder_where_frames_come_just_in_time(studio, tmp_path):
+    film = packets(encode(tmp_path / "film.mp4", Video(), None, seconds=4), units=Fraction(1, 1000))
+    film = moved(film, 8_333_333)  # a quarter of a frame: exactly the tolerance
+    seen = await (await studio.open()).slots(1, 110, film)
+    steps = {after[1] - before[1] for before, after in itertools.pairwise(seen)}
+    assert steps == {1}
+
+
+# --- late, early, gone, back ------------------------------------------------------------------------------------------
+
+
+async def test_late_within_the_latency_changes_nothing(studio, long_gop):
+    film = packets(long_gop)
+    for n in range(40, len(film)):
+        late = max(film[n].arrival + n % 10 * 12 * MS, film[n - 1].arrival)
+        film[n] = copied(film[n], arrival=late)
+    viewer = await studio.open()
+    assert await viewer.slots(0, 60, film) == shown((0, 60, 0, False))
+    assert viewer.counts.missing == 0
+
+
+async def test_late_frames_are_dropped_and_counted_and_the_last_one_is_held(studio, long_gop):
+    film = packets(long_gop)
+    stalled = [
+        copied(packet, arrival=max(packet.arrival, 2000 * MS)) if packet.arrival >= NS else packet for packet in film
+    ]
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 90, stalled)
+    # Slot 54 is mixed at 2.0 s. Until then frame 29 is the last one that came.
+    assert seen == shown((0, 30, 0, False), (30, 54, 29, True), (54, 90, 54, False))
+    assert viewer.counts.held == 24
+    assert viewer.counts.dropped == 24
+    assert viewer.counts.resyncs == 0
+    assert viewer.counts.missing == pytest.approx(24 * 1600, abs=2048)
+
+
+async def test_a_source_that_is_gone_is_held_for_the_patience_and_silent_at_once(studio, long_gop):
+    film = [packet for packet in packets(long_gop) if packet.arrival < NS]
+    back = [packet for packet in packets(long_gop) if packet.arrival >= 5 * NS]
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 175, film + back)
+    # Frame 29 began at 29/30 s: it is there until 3 s later. The next keyframe is frame 120, frames before need it.
+    assert seen == shown((0, 30, 0, False), (30, 120, 29, True), (120, 150, None, False), (150, 175, 150, False))
+    assert np.abs(viewer.heard[50_000 : 5 * 48_000 - 3000]).max() == 0
+    assert spikes(viewer.heard) <= 7
+
+
+async def test_a_publisher_that_comes_back_is_shown_from_its_first_keyframe(studio, long_gop):
+    viewer = await studio.open()
+    assert await viewer.slots(0, 20, packets(long_gop)) == shown((0, 20, 0, False))
+    studio.publication.close()
+    last = (await viewer.slots(20, 40))[-1]
+    assert last[2]
+    studio.begin()
+    again = moved(restamped(packets(long_gop), 4000), 2 * NS)
+    seen = await viewer.slots(40, 90, again)
+    assert seen[:20] == shown((40, 60, last[1], True))
+    assert seen[20:] == shown((60, 90, 0, False))
+    assert viewer.counts.jumps == 0
+    assert spikes(viewer.heard) <= 7
+
+
+async def test_the_frames_that_wait_in_the_decoder_are_shown_at_the_end(studio, media):
+    viewer = await studio.open()
+    film = packets(media.path("plain"))
+    await viewer.slots(0, 40, film)
+    studio.send(*film)
+    studio.publication.close()
+    assert await viewer.slots(40, 64) == shown((40, 60, 40, False), (60, 64, 59, True))
+
+
+async def test_a_burst_at_the_beginning_is_passed_over(studio, long_gop):
+    film = packets(long_gop)
+    film = [copied(packet, arrival=max(0, packet.arrival - NS // 2)) for packet in film]
+    seen = await (await studio.open()).slots(0, 60, film)
+    assert seen[2:] == shown((2, 60, 17, False))
+
+
+async def test_a_mixer_late_by_seconds_shows_every_frame(studio, long_gop):
+    viewer = await studio.open(latency=3 * NS)
+    assert (await viewer.slots(-90, 80, packets(long_gop)))[90:] == shown((0, 80, 0, False))
+    assert viewer.counts.dropped == 0
+
+
+async def test_packets_that_waited_for_a_late_mixer_are_shown_after_their_publisher_has_gone(studio, long_gop):
+    viewer = await studio.open(latency=3 * NS)
+    film = packets(long_gop)
+    await viewer.slots(-90, 2, film)
+    studio.publication.close()
+    assert await viewer.slots(2, 80) == shown((2, 80, 2, False))
+
+
+# --- who looks, who listens -------------------------------------------------------------------------------------------
+
+
+async def test_joining_in_the_middle_of_a_gop_shows_the_picture_at_once(studio, long_gop):
+    film = packets(long_gop)
+    studio.send(*(packet for packet in film if packet.arrival < 3.5 * NS))
+    viewer = await studio.open()
+    rest = [packet for packet in film if packet.arrival >= 3.5 * NS]
+    assert await viewer.slots(99, 130, rest) == shown((99, 130, 99, False))
+    assert viewer.counts.dropped == 0
+
+
+async def test_what_nobody_looks_at_is_not_decoded(studio, long_gop):
+    film = packets(long_gop)
+    viewer = await studio.open()
+    await viewer.slots(0, 10, film)
+    await viewer.slots(10, 160, film, look=False)
+    assert viewer.counts.age_ms > 2500
+    assert await viewer.slots(160, 174, film) == shown((160, 174, 160, False))
+
+
+async def test_a_short_look_away_costs_nothing(studio, long_gop):
+    film = packets(long_gop)
+    viewer = await studio.open()
+    await viewer.slots(0, 10, film)
+    await viewer.slots(10, 50, film, look=False)
+    assert await viewer.slots(50, 80, film) == shown((50, 80, 50, False))
+
+
+async def test_sound_is_there_at_once_when_somebody_begins_to_listen(studio, long_gop):
+    film = packets(long_gop)
+    viewer, other = await studio.open(), await studio.open()
+    await viewer.slots(0, 60, film, listen=False)
+    await viewer.slots(60, 63, film)
+    await other.slots(60, 63)
+    for each in (viewer, other):
+        assert each.counts.missing == 0
+        assert np.abs(each.heard[1600:]).max() == pytest.approx(0.5, abs=0.03)
+        assert np.abs(each.heard[:10]).max() < 0.02
+        assert spikes(each.heard) <= 7
+
+
+async def test_the_decoder_ends_with_its_last_source_and_a_new_one_begins(studio, long_gop):
+    film = packets(long_gop)
+    first = await studio.open()
+    second = await studio.open()
+    await first.slots(0, 10, film)
+    first.source.close()
+    await second.slots(0, 10)
+    assert studio.hub.streams()[0].status().readers == 1
+    second.source.close()
+    third = await studio.open()
+    assert await third.slots(10, 30, film) == shown((10, 30, 10, False))
+    third.source.close()
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(5):
+        while studio.hub.streams()[0].status().readers:
+            await trio.sleep(0.01)
+
+
+async def test_a_decoder_that_lags_goes_on_at_a_keyframe(studio, long_gop):
+    film = packets(long_gop)
+    viewer = await studio.open()
+    await viewer.slots(0, 10, film)
+    studio.send(*(packet for packet in film if packet.arrival < 5 * NS))
+    film = [packet for packet in film if packet.arrival >= 5 * NS]
+    assert await viewer.slots(144, 170, film) == shown((144, 170, 144, False))
+    assert viewer.counts.dropped == pytest.approx(130, abs=10)
+
+
+# --- what streams may do ----------------------------------------------------------------------------------------------
+
+
+async def test_picture_alone_and_sound_alone(studio, media):
+    viewer = await studio.open()
+    await viewer.slots(0, 20, packets(media.path("video_only")))
+    assert np.abs(viewer.heard).max() == 0
+    assert viewer.counts.shown == 20
+    viewer = await studio.open()
+    assert await viewer.slots(0, 20, packets(media.path("audio_only"))) == shown((0, 20, None, False))
+    assert np.abs(viewer.heard).max() == pytest.approx(0.5, abs=0.03)
+    assert viewer.source.picture_size == PictureSize(16, 16, opaque=False)
+
+
+async def test_sound_ten_seconds_after_the_picture(studio, tmp_path):
+    beep = Audio(hz=(1000,), beep=Fraction(1, 30))
+    film = packets(encode(tmp_path / "film.mp4", Video(flash=True), beep, seconds=12))
+    film = [packet for packet in film if packet.is_video or packet.dts * packet.track.time_base >= 10]
+    viewer = await studio.open()
+    await viewer.slots(290, 295, film)
+    seen = await viewer.slots(295, 345, film)
+    assert [n for n, number, _ in seen if number == 0xFFFF] == [300, 330]
+    assert [round(290 + n / 1600) for n in onsets(viewer.heard)] == [300, 330]
+
+
+@pytest.mark.parametrize("keeps_track", [False, True], ids=["new track", "in-band"])
+async def test_size_may_change_in_mid_stream(studio, tmp_path, keeps_track):
+    small = packets(encode(tmp_path / "small.mp4", Video(), None))
+    options = {"x264-params": "repeat-headers=1:annexb=0"}
+    large = moved(packets(encode(tmp_path / "large.mp4", Video(size=(128, 72), options=options), None)), NS)
+    large = restamped(large, 1)
+    if keeps_track:
+        large = [copied(packet, track=small[0].track) for packet in large]
+    viewer = await studio.open()
+    film = small + large
+    assert await viewer.slots(0, 24, film) == shown((0, 24, 0, False))
+    assert viewer.source.picture_size == PictureSize(64, 36)
+    assert await viewer.slots(24, 58, film) == shown((24, 30, 24, False), (30, 58, 0, False))
+    assert viewer.source.picture_size == PictureSize(128, 72)
+
+
+@pytest.mark.parametrize("jump", [-3600, 86_400, -5, 8])
+async def test_a_jump_of_time_holds_the_picture_until_a_keyframe(studio, long_gop, jump):
+    film = [packet for packet in packets(long_gop) if packet.arrival < 5 * NS]
+    film = [packet if packet.arrival < NS else restamped([packet], 20 + jump)[0] for packet in restamped(film, 0)]
+    film = restamped(film, 3600)
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 100, film)
+    assert seen == shown((0, 30, 0, False), (30, 60, 29, True), (60, 100, 60, False))
+    assert viewer.counts.jumps == 1
+    assert spikes(viewer.heard) <= 7
+
+
+async def test_damaged_packets_hold_the_picture_until_a_keyframe(studio, long_gop):
+    film = packets(long_gop)
+    hurt = [packet for packet in film if packet.is_video][40]
+    at = film.index(hurt)
+    film[at] = copied(hurt, data=hurt.data[:4] + bytes([hurt.data[4], 0xFF, 0xFF]) + b"\xff" * (len(hurt.data) - 7))
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 90, film)
+    assert seen == shown((0, 40, 0, False), (40, 60, 39, True), (60, 90, 60, False))
+    assert viewer.counts.corrupt == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0\0\xff\x65", bytes(200)])
+async def test_packets_that_are_nothing_do_no_harm(studio, long_gop, data):
+    film = packets(long_gop)
+    film = [copied(packet, data=data) if n % 50 == 49 else packet for n, packet in enumerate(film)]
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 150, film)
+    assert seen[:10] == shown((0, 10, 0, False))
+    assert all(number is None or held or number == n for n, number, held in seen)
+    assert np.abs(viewer.heard).max() < 1
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+async def test_a_codec_that_is_unknown_is_not_there(studio, long_gop, kind):
+    film = packets(long_gop)
+    tracks = {packet.track: Track(kind=kind, codec="none", time_base=packet.track.time_base) for packet in film}
+    film = [packet if packet.track.kind != kind else copied(packet, track=tracks[packet.track]) for packet in film]
+    viewer = await studio.open()
+    seen = await viewer.slots(0, 20, film)
+    assert (seen == shown((0, 20, None, False))) == (kind == "video")
+    assert (np.abs(viewer.heard).max() < 0.1) == (kind == "audio")
+
+
+async def test_a_name_that_no_stream_can_have_never_has_anything(studio):
+    viewer = await studio.open("../secret")
+    assert await viewer.slots(0, 3) == shown((0, 3, None, False))
+    assert (viewer.source.picture_size, viewer.source.has_sound) == (None, False)
+    assert viewer.counts.age_ms is None
+    viewer.source.close()
+
+
+# --- sound ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+async def test_sound_of_another_rate_has_the_right_pitch(studio, tmp_path, rate):
+    film = packets(encode(tmp_path / "film.mkv", None, Audio("flac", rate=rate, layout="mono"), seconds=2))
+    viewer = await studio.open()
+    await viewer.slots(0, 56, film)
+    sound = viewer.heard[4800 : 4800 + 76_800]
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    assert np.argmax(spectrum) * 48_000 / len(sound) == pytest.approx(440, abs=1)
+    assert np.abs(sound).max() == pytest.approx(0.5, abs=0.03)
+    assert viewer.counts.missing < 1500
+    assert spikes(viewer.heard) <= 7
+
+
+async def test_mono_and_stereo_may_change_in_mid_stream_without_a_click(studio, tmp_path):
+    mono = packets(encode(tmp_path / "mono.m4a", None, Audio(layout="mono")))
+    stereo = packets(encode(tmp_path / "stereo.m4a", None, TONE))
+    again = packets(encode(tmp_path / "again.m4a", None, Audio(layout="mono", rate=44_100)))
+    film = mono + moved(restamped(stereo, 1), NS) + moved(restamped(again, 2), 2 * NS)
+    viewer = await studio.open()
+    await viewer.slots(0, 85, film)
+    assert spikes(viewer.heard) <= 7
+    loud = np.abs(viewer.heard).reshape(-1, 800).max(axis=1) > 0.45
+    assert loud[2:].mean() > 0.92  # the rest are the fades
+
+
+@pytest.mark.parametrize("ppm", [-1000, 1000])
+async def test_sound_follows_a_clock_that_drifts_without_a_click(studio, tmp_path, ppm):
+    tone = packets(encode(tmp_path / "tone.m4a", None, TONE, seconds=10))
+    tone = [copied(packet, arrival=packet.arrival * (1_000_000 + ppm) // 1_000_000) for packet in tone]
+    viewer = await studio.open()
+    await viewer.slots(0, 280, tone)
+    steady = viewer.heard[9600:]
+    phase = np.unwrap(np.angle(np.fft.ifft(np.where(np.arange(len(steady)) < len(steady) // 2, np.fft.fft(steady), 0))))
+    found = (phase[-48_000] - phase[48_000]) / (2 * np.pi * 440) / ((len(steady) - 96_000) / 48_000)
+    assert (found - 1) * 1e6 == pytest.approx(-ppm, abs=600)
+    assert spikes(viewer.heard) <= 7
+    assert viewer.counts.missing < 3000
+    assert viewer.counts.resyncs == 0
+
+
+async def test_sound_that_stops_and_begins_is_faded(studio, tmp_path):
+    tone = packets(encode(tmp_path / "tone.m4a", None, TONE, seconds=4))
+    tone = [
+        packet for packet in tone if not NS <= packet.arrival < 1.3 * NS and not 2 * NS <= packet.arrival < 2.03 * NS
+    ]
+    viewer = await studio.open()
+    await viewer.slots(0, 100, tone)
+    assert spikes(viewer.heard) <= 7
+    silent = np.flatnonzero(np.convolve(np.abs(viewer.heard[24_000:-24_000]), np.ones(480), "valid") < 1e-3)
+    assert silent.min() > 0.45 * 48_000
+    assert 12_000 < len(silent) < 16_000

@@ -1,0 +1,209 @@
+"""Sizes, formats and names are those that libav reads from the same bytes; garbage is None, and never an exception."""
+
+from fractions import Fraction
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import bitstream
+
+SIZES = [(64, 36), (66, 38), (16, 16), (320, 180), (1920, 1080)]
+START = b"\0\0\0\1"
+
+
+def extradata(codec, size, *, pix_fmt="yuv420p", **options):
+    """How libav's encoder describes itself with a global header."""
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = *size, pix_fmt
+    context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
+    context.flags |= av.codec.context.Flags.global_header
+    context.options = options
+    context.open()
+    return bytes(context.extradata)
+
+
+def avcc(size, *, params="annexb=0", **options):
+    return extradata("libx264", size, **{"x264-params": params}, **options)
+
+
+def remuxed(path, index=0):
+    """The extradata in an MP4 file."""
+    with av.open(str(path)) as container:
+        return bytes(container.streams[index].codec_context.extradata)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("profile", ["baseline", "main", "high"])
+def test_size_of_h264(size, profile):
+    assert bitstream.avc_size(avcc(size, profile=profile)) == size
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "size"),
+    [
+        ("yuv422p", (66, 35)),
+        ("yuv444p", (67, 35)),
+        ("yuv420p10le", (70, 38)),
+        ("gray", (33, 17)),
+        ("yuv422p10le", (2, 1)),
+    ],
+)
+def test_size_of_h264_in_other_formats(pix_fmt, size):
+    assert bitstream.avc_size(avcc(size, pix_fmt=pix_fmt)) == size
+
+
+def test_size_of_interlaced_h264():
+    assert bitstream.avc_size(avcc((1920, 1080), params="annexb=0:interlaced=1")) == (1920, 1080)
+
+
+@pytest.mark.parametrize("cqm", ["cqm=jvt", "cqm4=" + ",".join(map(str, range(10, 26)))])
+def test_size_behind_scaling_lists(cqm):
+    assert bitstream.avc_size(avcc((66, 38), params=f"annexb=0:{cqm}")) == (66, 38)
+
+
+def test_emulation_prevention_is_no_payload():
+    # profile 66, then level 0 and an SPS id and sizes that need a 3 between zeros
+    plain = avcc((64, 36), profile="baseline")
+    size = int.from_bytes(plain[6:8], "big")
+    sps = plain[8 : 8 + size]
+    zeros = bytes((sps[0], 66, 0, 0, 3)) + b"\0"[:0] + bytes((10,)) + sps[4:]
+    assert bitstream.avc_size(plain[:6] + len(zeros).to_bytes(2, "big") + zeros) == (64, 36)
+
+
+@pytest.mark.parametrize(("pix_fmt", "size"), [("yuv420p", (66, 38)), ("yuv420p10le", (64, 36)), ("yuv444p", (67, 35))])
+def test_size_and_name_of_hevc(tmp_path, pix_fmt, size):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=30, options={"x265-params": "log-level=none:pools=none"})
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        container.mux(stream.encode(av.VideoFrame(*size, pix_fmt)))
+        container.mux(stream.encode(None))
+    assert bitstream.hevc_size(remuxed(path)) == size
+    name = bitstream.codec_string("hevc", remuxed(path))
+    assert name.startswith({"yuv420p": "hvc1.1.6.L", "yuv420p10le": "hvc1.2.4.L", "yuv444p": "hvc1.4."}[pix_fmt])
+
+
+def test_name_of_a_known_hvcc():
+    hvcc = bytes.fromhex("01 01 60000000 900000000000 5d f000 fc fd f8 f8 0000 0f 00")
+    assert bitstream.codec_string("hevc", hvcc) == "hvc1.1.6.L93.90"
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
+def test_format_of_aac(rate, layout, channels):
+    context = av.CodecContext.create("aac", "w")
+    context.sample_rate, context.layout, context.format = rate, layout, "fltp"
+    context.flags |= av.codec.context.Flags.global_header
+    context.open()
+    assert bitstream.aac_format(bytes(context.extradata)) == (rate, channels)
+    assert bitstream.codec_string("aac", bytes(context.extradata)) == "mp4a.40.2"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected", "name"),
+    [
+        ("1190", (48000, 2), "mp4a.40.2"),
+        ("1210", (44100, 2), "mp4a.40.2"),
+        ("2b11 8800", (48000, 2), "mp4a.40.5"),  # SBR over 24 kHz
+        ("eb09 8800", (48000, 2), "mp4a.40.29"),  # and PS: one channel becomes two
+        ("17 80 5dc0 10", (48000, 2), "mp4a.40.2"),  # the rate in 24 bits
+        ("1180 04c8 4400 2000", (48000, 6), "mp4a.40.2"),  # channels as program_config_element: 1+2 front, 2 back, LFE
+    ],
+)
+def test_format_of_rarer_aac(config, expected, name):
+    data = bytes.fromhex(config)
+    if name == "mp4a.40.2" and len(data) == 5:
+        data = _packed((2, 5), (15, 4), (48000, 24), (2, 4), (0, 3))
+    if expected[1] == 6:
+        head = (2, 5), (3, 4), (0, 4), (0, 3)
+        counts = (0, 4), (1, 2), (3, 4), (2, 4), (0, 4), (1, 4), (1, 2), (0, 3), (0, 4), (0, 3)
+        data = _packed(*head, *counts, (0, 5), (16, 5), (16, 5), (0, 4))
+    assert bitstream.aac_format(data) == expected
+    assert bitstream.codec_string("aac", data) == name
+
+
+def _packed(*fields):
+    bits = "".join(f"{value:0{size}b}" for value, size in fields)
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def test_name_of_h264():
+    data = avcc((64, 36), profile="high", level="3.1")
+    assert bitstream.codec_string("h264", data) == "avc1.64001f"
+
+
+def test_what_has_no_name():
+    assert bitstream.codec_string("h264", b"") == ""
+    assert bitstream.codec_string("h264", START + b"\x67\x64\0\x1f") == ""
+    assert bitstream.codec_string("vp6f", b"\1\2\3\4") == ""
+
+
+def test_nal_units_between_start_codes_of_either_length():
+    annexb = b"\0\0\0\1\x67abc\0\0\1\x68d\0\0\0\0\1\x65efg\0\0"
+    assert bitstream.nal_units(annexb) == [b"\x67abc", b"\x68d", b"\x65efg"]
+    assert bitstream.length_prefixed(annexb) == b"\0\0\0\4\x67abc\0\0\0\2\x68d\0\0\0\4\x65efg"
+    assert bitstream.nal_units(b"none") == []
+
+
+@pytest.mark.parametrize(("profile", "pix_fmt"), [("baseline", "yuv420p"), ("high", "yuv420p"), ("high422", "yuv422p")])
+def test_avcc_of_parameter_sets_is_that_of_libav(profile, pix_fmt):
+    theirs = avcc((66, 38), profile=profile, pix_fmt=pix_fmt)
+    annexb = extradata("libx264", (66, 38), profile=profile, pix_fmt=pix_fmt)
+    ours = bitstream.avcc_of(annexb + b"\0\0\1\x65picture")
+    assert ours is not None
+    assert bitstream.avc_size(ours) == (66, 38)
+    _decodes(ours)
+    assert ours[: len(theirs) - 4] == theirs[: len(ours)][: len(theirs) - 4]
+
+
+def _decodes(data):
+    context = av.CodecContext.create("h264", "r")
+    context.extradata = data
+    context.open()
+
+
+def test_no_avcc_without_both_parameter_sets():
+    sps, pps = b"\0\0\1\x67\x42\0\x0a\xf8", b"\0\0\1\x68\xce\x3c\x80"
+    assert bitstream.avcc_of(sps + pps) is not None
+    assert bitstream.avcc_of(sps) is None
+    assert bitstream.avcc_of(pps) is None
+    assert bitstream.avcc_of(b"") is None
+
+
+@given(st.binary(max_size=200))
+def test_garbage_never_raises(data):
+    bitstream.avc_size(data)
+    bitstream.hevc_size(data)
+    bitstream.aac_format(data)
+    bitstream.avcc_of(data)
+    bitstream.length_prefixed(data)
+    for codec in ("h264", "hevc", "aac", "opus", ""):
+        assert isinstance(bitstream.codec_string(codec, data), str)
+
+
+@given(st.integers(0, 4000), st.integers(0, 7), st.binary(max_size=8))
+def test_damaged_configurations_never_raise(at, bit, more):
+    for read, whole in ((bitstream.avc_size, GOOD["h264"]), (bitstream.hevc_size, GOOD["hevc"])):
+        data = bytearray(whole)
+        data[at % len(data)] ^= 1 << bit
+        read(bytes(data))
+        read(bytes(data[: at % len(data)]) + more)
+
+
+GOOD = {
+    "h264": avcc((66, 38), params="annexb=0:cqm=jvt"),
+    "hevc": bytes.fromhex("01 01 60000000 900000000000 5d f000 fc fd f8 f8 0000 0f 01 21 0001 0028")
+    + bytes.fromhex(
+        "420101016000000300900000030000030 05da00280802d165964a4caf0168080000003008000000f04".replace(" ", "")
+    ),
+}
+
+
+@given(st.binary(max_size=60))
+def test_parameter_sets_of_garbage_never_raise(rest):
+    made = bitstream.avcc([b"\x67\x64\0\x1f" + rest], [b"\x68" + rest])
+    assert made[0] == 1
+    bitstream.avc_size(made)

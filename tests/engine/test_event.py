@@ -1,0 +1,316 @@
+"""A live event in slots, exactly: changes, absence, lag, own output; on a clock that the test moves."""
+
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import trio
+
+from engine.clock import CATCH_UP, SECOND, Tick
+from engine.config import Settings
+from engine.errors import AlreadyExists, InvalidTree
+from engine.event import LINGER, Event
+from engine.plan import yuv_of
+from engine.sources.decode import Decoders
+from engine.spec import EventSpec, MixerSpec, Raster
+from engine.stream import END, Hub, Publisher
+from engine.timebase import first_sample, tick_time
+from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
+from tests.engine.clips import packets
+from tests.media import Audio, Video, encode, read_number
+
+FPS = Fraction(30)
+RASTER = Raster(64, 36)
+SPEC = EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=RASTER, fps=FPS))
+RED, GREEN, BLUE = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+
+
+def colour(rgb, **fields):
+    red, green, blue = rgb
+    return SolidColorNode(red=red, green=green, blue=blue, alpha=1, **fields)
+
+
+def showing(*nodes, sound=()):
+    voices = tuple(AudioSourceNode(stream_guid=name) for name in sound)
+    return RenderTree(root_video_node=CompositorNode(nodes=nodes), root_audio_node=SumNode(nodes=voices))
+
+
+class Slots:
+    """A mixer's clock that gives a slot when it is told to."""
+
+    def __init__(self, *, epoch, latency):
+        self.start = epoch + latency
+        self.send, self.receive = trio.open_memory_channel(0)
+
+    async def tick(self, n, fps):
+        return await self.receive.receive()
+
+
+class NoImages:
+    def get(self, filename):
+        return None
+
+
+class Studio:
+    """A hub and an event on one clock that stands still between slots."""
+
+    def __init__(self, spec, nursery):
+        self.time = SECOND
+        self.nursery = nursery
+        self.hub = Hub(lambda: self.time)
+        self.decoders = Decoders(self.hub, Settings())
+        self.clocks = []
+        self.film = []
+        self.publication = None
+        self.n = -1
+        self.events = []
+        self.event = self.add(spec)
+
+    def add(self, spec):
+        event = Event(
+            spec,
+            hub=self.hub,
+            decoders=self.decoders,
+            images=NoImages(),
+            settings=Settings(),
+            limiter=trio.CapacityLimiter(2),
+            clock=self.clock,
+        )
+        self.nursery.start_soon(event.run)
+        self.events.append(event)
+        return event
+
+    def clock(self, *, epoch, latency):
+        self.clocks.append(Slots(epoch=epoch, latency=latency))
+        return self.clocks[-1]
+
+    def play(self, film, name="live/cam"):
+        """From now on these packets are published when they arrive."""
+        self.publication = self.publication or self.hub.publish(name, Publisher(kind="pattern"))
+        self.film = [*film]
+
+    async def slot(self, n=None, *, late=0):
+        """Mixes the next slot, or slot n; what arrives before is published. Returns the pictures of all mixes."""
+        self.n = self.n + 1 if n is None else n
+        due = max(clock.start for clock in self.clocks) + int(tick_time(self.n, FPS) * SECOND) + late
+        while self.film and self.film[0].arrival <= due:
+            self.time = max(self.time, self.film[0].arrival)
+            self.publication.send(self.film.pop(0))
+        self.time = max(self.time, due)
+        with trio.fail_after(20):
+            for decoder in list(self.decoders._decoders.values()):
+                await decoder.idle()
+            for clock in self.clocks:
+                await clock.send.send(Tick(self.n, tick_time(self.n, FPS), late))
+            for sub in (sub for event in self.events for sub in event._subs):
+                while sub.mixer.ticks_done <= self.n:
+                    await trio.sleep(0.0005)
+        return [sub.sink.last_picture for event in self.events for sub in event._subs]
+
+
+@asynccontextmanager
+async def studio(spec=SPEC):
+    async with trio.open_nursery() as nursery:
+        made = Studio(spec, nursery)
+        await nursery.start(made.decoders.run)
+        yield made
+        with trio.fail_after(5):
+            for event in made.events:
+                await event.close()
+        nursery.cancel_scope.cancel()
+
+
+def is_colour(frame, rgb):
+    return all(abs(int(plane[3, 5]) - value) <= 1 for plane, value in zip(frame.planes, yuv_of(*rgb), strict=True))
+
+
+async def drained(reader, count):
+    """That many items of a reader."""
+    items = []
+    with trio.fail_after(10):
+        while len(items) < count:
+            items += await reader.receive()
+    return items
+
+
+async def test_it_begins_black_and_silent_without_a_put():
+    async with studio() as made:
+        with made.hub.read("live/mix") as reader:
+            for _ in range(4):
+                (picture,) = await made.slot()
+                assert is_colour(picture, (0, 0, 0))
+            items = await drained(reader, 4)
+        pictures = [item for item in items if item.is_video]
+        assert pictures[0].keyframe
+        assert made.event.trees == (RenderTree(),)
+
+
+async def test_a_put_takes_effect_at_the_slot_it_says_in_all_sub_mixes():
+    async with studio(EventSpec(name="show", path="live", stream_name="mix", mixer=SPEC.mixer, sub_mixes=3)) as made:
+        assert {stream.name for stream in made.hub.streams()} == {"live/mix", "live/mix_1", "live/mix_2"}
+        await made.slot()
+        slot = made.event.put([showing(colour(RED)), showing(colour(GREEN))])
+        shown = {}
+        while made.n < slot + 1:
+            shown[made.n] = await made.slot()
+        for n, pictures in shown.items():
+            wanted = [RED, GREEN, (0, 0, 0)] if n >= slot else [(0, 0, 0)] * 3
+            assert [is_colour(picture, rgb) for picture, rgb in zip(pictures, wanted, strict=True)] == [True] * 3, n
+        made.event.put([showing(colour(BLUE))])
+        assert made.event.trees == (showing(colour(BLUE)), showing(colour(GREEN)), RenderTree())
+
+
+async def test_the_slot_of_a_put_is_the_first_at_or_after_its_time():
+    async with studio() as made:
+        epoch = made.time
+        assert made.event.put([showing(colour(RED))]) == 0
+        made.time = epoch + 1
+        assert made.event.put([showing(colour(RED))]) == 1
+        made.time = epoch + SECOND
+        assert made.event.put([showing(colour(RED))]) == 30
+
+
+async def test_of_a_thousand_puts_before_a_slot_the_last_is_shown():
+    async with studio() as made:
+        slots = {made.event.put([showing(colour((n % 5 / 5, 0, 0)))]) for n in range(1000)}
+        made.event.put([showing(colour(BLUE))])
+        assert slots == {0}
+        (picture,) = await made.slot()
+        assert is_colour(picture, BLUE)
+
+
+async def test_a_transition_moves_there_and_a_second_one_goes_on_from_where_it_is():
+    left, right = colour(RED, id="box", dest_x=0, dest_width=8), colour(RED, id="box", dest_x=48, dest_width=8)
+    async with studio() as made:
+        made.event.put([showing(left)])
+        start = made.event.put([showing(right)], transition=Fraction(1), easing="linear")
+        found = []
+        while made.n < start + 15:
+            (picture,) = await made.slot()
+            found.append(int(np.flatnonzero(picture.y[18] > 30)[0]))
+        assert found == sorted(found)
+        assert found[start] == 0
+        assert 20 <= found[-1] <= 28
+        made.time = made.clocks[0].start - SPEC.latency_ms * 1_000_000 + int(tick_time(made.n, FPS) * SECOND)
+        made.event.put([showing(left)], transition=Fraction(1), easing="linear")
+        (picture,) = await made.slot()
+        assert abs(int(np.flatnonzero(picture.y[18] > 30)[0]) - found[-1]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("trees", "options", "where"),
+    [
+        ([RenderTree(), RenderTree()], {}, "$[1]"),
+        ([RenderTree()], {"easing": "bouncy"}, "easing"),
+        ([showing(VideoSourceNode(stream_guid="a", at=3.2))], {}, "$[0].rootVideoNode.nodes[0].at"),
+    ],
+)
+async def test_a_put_that_is_refused_changes_nothing(trees, options, where):
+    async with studio() as made:
+        made.event.put([showing(colour(RED))])
+        with pytest.raises(InvalidTree) as caught:
+            made.event.put(trees, **options)
+        assert caught.value.where == where
+        assert made.event.trees == (showing(colour(RED)),)
+        (picture,) = await made.slot()
+        assert is_colour(picture, RED)
+
+
+async def test_a_name_that_is_taken_is_refused_and_nothing_is_left_of_the_attempt():
+    async with studio() as made:
+        taken = made.hub.publish("live/other_1", Publisher(kind="pattern"))
+        with pytest.raises(AlreadyExists):
+            made.add(EventSpec(name="second", path="live", stream_name="mix"))
+        with pytest.raises(AlreadyExists):
+            made.add(EventSpec(name="second", path="live", stream_name="other", sub_mixes=2))
+        assert [stream.name for stream in made.hub.streams()] == ["live/mix", "live/other_1"]
+        taken.close()
+        del made.clocks[1:]
+        assert (await made.slot())[0] is not None
+
+
+async def test_late_slots_are_counted_their_sound_is_whole_and_time_stays_on_the_grid():
+    async with studio() as made:
+        with made.hub.read("live/mix") as reader:
+            for n in (0, 1, 2, 13, 14):  # 3 … 12 could not be in time
+                await made.slot(n, late=0 if n < 13 else CATCH_UP // 2)
+            await made.event.close()
+            items = []
+            while not items or items[-1] is not END:
+                items += await reader.receive()
+        status = made.event.status().sub_mixes[0].mixer
+        assert (status.mixed, status.lagged) == (5, 10)
+        pictures = [item.pts for item in items if item is not END and item.is_video]
+        assert [pts - pictures[0] for pts in pictures] == [0, 1, 2, 13, 14]
+        sounds = [item for item in items if item is not END and not item.is_video]
+        assert [b.pts - a.pts for a, b in pairwise(sounds)] == [1024] * (len(sounds) - 1)
+        samples = first_sample(15, rate=48_000, fps=FPS)
+        assert samples <= sum(packet.duration for packet in sounds) <= samples + 2 * 1024
+
+
+async def test_a_source_that_is_not_there_shows_what_lies_under_it_until_it_comes(tmp_path):
+    film = packets(encode(tmp_path / "a.mp4", Video(gop=30), Audio(), seconds=2), arrival=SECOND + SECOND // 2)
+    async with studio() as made:
+        made.play(film)
+        slot = made.event.put([showing(colour(GREEN), VideoSourceNode(stream_guid="live/cam"), sound=["live/cam"])])
+        assert slot == 0
+        seen = []
+        for _ in range(60):
+            (picture,) = await made.slot()
+            seen.append(None if is_colour(picture, GREEN) else read_number(picture.y))
+        first = seen.index(0)
+        assert seen[:first] == [None] * first
+        assert first in (15, 16)  # half a second later, in step with its own time stamps
+        assert seen[first:] == list(range(60 - first))
+
+
+async def test_it_can_show_itself(tmp_path):
+    inset = VideoSourceNode(stream_guid="live/mix", dest_x=32, dest_y=0, dest_width=32, dest_height=18)
+    async with studio() as made:
+        made.event.put([showing(colour(RED), inset)])
+        for _ in range(30):
+            (picture,) = await made.slot()
+        assert is_colour(picture, RED)
+        assert abs(int(picture.y[4, 36]) - yuv_of(*RED)[0]) <= 4  # its own picture, a little earlier
+
+
+async def test_two_mixes_can_show_one_another():
+    other = EventSpec(name="other", path="live", stream_name="back", mixer=SPEC.mixer)
+    async with studio() as made:
+        second = made.add(other)
+        made.event.put([showing(colour(RED), VideoSourceNode(stream_guid="live/back", dest_x=32, dest_width=32))])
+        second.put([showing(colour(BLUE), VideoSourceNode(stream_guid="live/mix", dest_x=32, dest_width=32))])
+        for _ in range(30):
+            one, two = await made.slot()
+        assert is_colour(one, RED)
+        assert is_colour(two, BLUE)
+        assert abs(int(one.y[4, 36]) - yuv_of(*BLUE)[0]) <= 4
+        assert abs(int(two.y[4, 36]) - yuv_of(*RED)[0]) <= 4
+
+
+async def test_a_source_that_no_tree_names_any_more_is_closed_after_a_while():
+    async with studio() as made:
+        made.event.put([showing(VideoSourceNode(stream_guid="live/cam"))])
+        await made.slot()
+        made.event.put([RenderTree()])
+        await made.slot(15)
+        assert "live/cam" in made.decoders._decoders
+        await made.slot(15 + int(LINGER / SECOND) * 30 + 30)
+        with trio.fail_after(5):
+            while "live/cam" in made.decoders._decoders:
+                await trio.sleep(0.001)
+
+
+async def test_the_end_flushes_what_was_mixed():
+    async with studio() as made:
+        with made.hub.read("live/mix") as reader:
+            for _ in range(5):
+                await made.slot()
+            await made.event.close()
+            items = await reader.receive()
+        assert items[-1] is END
+        assert sum(item.is_video for item in items[:-1]) == 5
+        assert made.event.state == "closed"
+        assert made.hub.streams() == []

@@ -1,0 +1,86 @@
+"""What a receiver of FLV is told: metadata and extradata before the packets they are for, nothing it cannot read."""
+
+from fractions import Fraction
+
+from engine.feed import Feed, metadata
+from engine.packet import Packet, Track
+from engine.rtmp import Metadata, flv
+from tests.engine.peers import ASC, AVCC, OPENING, SOUND_OPENING
+
+VIDEO = Track(kind="video", codec="h264", extradata=AVCC, width=64, height=36)
+AUDIO = Track(kind="audio", codec="aac", extradata=ASC, rate=48_000, channels=2)
+MP2 = Track(kind="audio", codec="mp2", rate=48_000, channels=2)
+
+
+def packet(track, dts=0, data=b"data"):
+    return Packet(track, data, pts=dts, dts=dts, arrival=0)
+
+
+def test_all_tracks_are_announced_before_the_first_packet():
+    feed, first = Feed(), packet(AUDIO)
+    title, *rest = feed.tell(first, (VIDEO, AUDIO))
+    assert isinstance(title, Metadata)
+    assert (title.fields["videocodecid"], title.fields["audiocodecid"]) == (7, 10)
+    assert rest == [OPENING, SOUND_OPENING, first.shared]
+    second = packet(VIDEO, 40)
+    assert feed.tell(second, (VIDEO, AUDIO)) == [second.shared]
+
+
+def test_a_track_that_comes_later_is_announced_then():
+    feed = Feed()
+    assert len(feed.tell(packet(VIDEO))) == 3
+    late = packet(AUDIO, 500)
+    title, opening, shared = feed.tell(late)
+    assert (title.dts, title.fields["width"], title.fields["audiochannels"]) == (500, 64, 2)
+    assert (opening, shared) == (flv.audio_extradata(ASC, dts=500), late.shared)
+
+
+def test_a_changed_track_is_announced_again_and_the_other_is_not():
+    feed = Feed()
+    feed.tell(packet(VIDEO), (VIDEO, AUDIO))
+    changed = Track(kind="video", codec="h264", extradata=AVCC + b"\0", width=64, height=36)
+    said = feed.tell(packet(changed, 80), (changed, AUDIO))
+    assert said[1] == flv.video_extradata(AVCC + b"\0", dts=80)
+    assert len(said) == 3
+
+
+def test_a_codec_that_flv_does_not_know_is_left_out_until_it_changes():
+    feed = Feed()
+    said = feed.tell(packet(VIDEO), (VIDEO, MP2))
+    assert OPENING in said
+    for _ in range(2):
+        assert [each for each in feed.tell(packet(MP2)) if not isinstance(each, Metadata)] == []
+    assert feed.refused == {"audio": 'audio in mp2 cannot be sent as FLV: codec "mp2" has no FourCC'}
+    sound = packet(AUDIO)
+    assert feed.tell(sound)[1:] == [SOUND_OPENING, sound.shared]
+    assert feed.refused == {}
+
+
+def test_extradata_of_a_codec_that_flv_does_not_know_do_not_stop_the_picture():
+    odd = Track(kind="audio", codec="vorbis", extradata=b"setup", rate=48_000, channels=1)
+    feed, first = Feed(), packet(VIDEO)
+    assert feed.tell(first, (VIDEO, odd))[1:] == [OPENING, first.shared]
+    assert feed.tell(packet(odd)) == []
+
+
+def test_metadata_leave_out_what_is_not_known():
+    hevc = Track(kind="video", codec="hevc", extradata=b"hvcC")
+    mono = Track(kind="audio", codec="opus", rate=48_000, channels=1)
+    assert metadata([hevc, mono], 7) == Metadata(
+        {
+            "encoder": "Mashtun",
+            "videocodecid": int.from_bytes(b"hvc1", "big"),
+            "audiosamplerate": 48_000,
+            "audiochannels": 1,
+            "stereo": False,
+            "audiocodecid": int.from_bytes(b"Opus", "big"),
+        },
+        7,
+    )
+    assert metadata([Track(kind="audio", codec="mp2")]).fields == {"encoder": "Mashtun"}
+
+
+def test_times_are_ms_whatever_the_time_base():
+    track = Track(kind="video", codec="h264", extradata=AVCC, time_base=Fraction(1, 90_000))
+    said = Feed().tell(packet(track, 90_000))
+    assert [said[0].dts, said[1].dts, said[2].media.dts] == [1000] * 3

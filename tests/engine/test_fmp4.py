@@ -1,0 +1,342 @@
+"""What PyAV reads from our fragments is what went in: every picture at its time, sound beside it, however it is cut."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import fmp4
+from engine.errors import SinkRejected
+from engine.packet import Packet, Track
+from tests.engine.clips import NS, boxes, decode_times, inside, packets, pictures, sounds
+from tests.media import Audio, Video, encode
+
+MS = Fraction(1, 1000)
+SOUND = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1190"), time_base=Fraction(1, 48000))
+AVCC = bytes.fromhex("0142000affe1000867 42000af80f1190 0a01000468ce3c80".replace(" ", ""))
+PICTURE = Track(kind="video", codec="h264", extradata=AVCC, time_base=Fraction(1, 30))
+
+
+def tracks_of(film):
+    return sorted({each.track.kind: each.track for each in film}.values(), key=lambda track: track.kind, reverse=True)
+
+
+def muxed(film, *, every=1, hold=True):
+    """Init segment and fragments, cut behind every so many packets."""
+    tracks = tracks_of(film)
+    fragmenter, fragments = fmp4.Fragmenter(tracks), []
+    for n, packet in enumerate(film):
+        fragmenter.push(packet)
+        if n % every == every - 1:
+            fragments.append(fragmenter.cut(hold=hold))
+    fragments.append(fragmenter.cut(hold=False))
+    return fmp4.init_segment(tracks), [each for each in fragments if each]
+
+
+def whole(init, fragments):
+    return init + b"".join(each.data for each in fragments)
+
+
+@pytest.fixture
+def reordered(tmp_path):
+    """A film with B-frames."""
+    return encode(tmp_path / "b.mp4", Video(bframes=2), Audio(), seconds=1)
+
+
+# --- what is played ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+@pytest.mark.parametrize("hold", [True, False], ids=["exact", "at once"])
+@pytest.mark.parametrize("name", ["plain", "fps2997", "fps25", "video_only"])
+def test_every_picture_is_there_at_its_time(media, name, every, hold):
+    film = packets(media.path(name))
+    expected = pictures(media.path(name).read_bytes())
+    found = pictures(whole(*muxed(film, every=every, hold=hold)))
+    start = min(map(fmp4.seconds, film))
+    assert found == [(t - start, number) for t, number in expected]
+
+
+def test_pictures_in_another_order_than_decoded(media, reordered):
+    film = packets(reordered)
+    assert any(each.pts != each.dts for each in film)
+    found = pictures(whole(*muxed(film)))
+    start = min(map(fmp4.seconds, film))
+    assert [number for _, number in found] == list(range(30))
+    assert [t for t, _ in found] == [n / Fraction(30) - start for n in range(30)]
+
+
+@pytest.mark.parametrize("durations", [True, False])
+def test_sound_keeps_its_distance_from_the_picture(media, durations):
+    film = packets(media.path("plain"), durations=durations)
+    data = whole(*muxed(film, every=5))
+    theirs = media.path("plain").read_bytes()
+    (picture, _), sound = pictures(data)[0], sounds(data)
+    assert sound[-1][0] - picture == sounds(theirs)[-1][0] - pictures(theirs)[0][0]
+    assert len(sound) == sum(not each.is_video for each in film)
+
+
+def test_sound_alone(media):
+    film = packets(media.path("audio_only"))
+    init, fragments = muxed(film, every=10)
+    assert len(sounds(whole(init, fragments))) == len(film)
+    assert all(each.keyframe for each in fragments)
+    assert fragments[0].start == 0
+    assert fmp4.mime(tracks_of(film)) == 'audio/mp4; codecs="mp4a.40.2"'
+
+
+def test_opus_and_hevc(tmp_path):
+    path = encode(tmp_path / "a.mkv", Video("libx265"), Audio("libopus"), seconds=1)
+    film = packets(path)
+    data = whole(*muxed(film, every=4))
+    assert [number for _, number in pictures(data)] == list(range(30))
+    assert len(sounds(data)) == sum(not each.is_video for each in film)
+
+
+def test_milliseconds_and_no_durations_as_rtmp_has_them(media):
+    film = packets(media.path("plain"), units=MS, durations=False, start=3600)
+    init, fragments = muxed(film, every=3)
+    found = pictures(whole(init, fragments))
+    assert [number for _, number in found] == list(range(60))
+    assert all(abs(t - found[0][0] - n / Fraction(30)) <= MS for n, (t, _) in enumerate(found))
+    assert fragments[0].start == 0
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_fragments_join_without_gaps(media):
+    film = [each for each in packets(media.path("fps2997"), durations=False) if each.is_video]
+    _, fragments = muxed(film, every=7)
+    for one, other in pairwise(fragments):
+        assert one.stop == other.start
+    assert fragments[-1].stop == 31 * Fraction(1001, 30_000)  # the last one is guessed to be twice as long as it is
+
+
+def test_a_known_length_is_not_guessed(media):
+    _, fragments = muxed(packets(media.path("fps2997")), every=1, hold=False)
+    assert all(each.duration in (Fraction(1001, 30_000), Fraction(1024, 48_000)) for each in fragments[:-2])
+
+
+@pytest.mark.parametrize(
+    ("time_base", "scale"),
+    [
+        (Fraction(1, 30), (1020, 34)),
+        (Fraction(1001, 30_000), (30_000, 1001)),
+        (Fraction(1, 1000), (1000, 1)),
+        (Fraction(1), (1000, 1000)),
+        (Fraction(1, 48_000), (48_000, 1)),
+    ],
+    ids=str,
+)
+def test_time_scales_are_exact_and_fine(time_base, scale):
+    assert fmp4.time_scale(time_base) == scale
+    assert Fraction(scale[1], scale[0]) == time_base
+
+
+def picture(n, *, keyframe=False, duration=0, dts=None, track=PICTURE):
+    dts = n if dts is None else dts
+    return Packet(track, b"picture%d" % n, pts=dts, dts=dts, arrival=n * NS // 30, keyframe=keyframe, duration=duration)
+
+
+def sound(n, *, dts=None):
+    return Packet(SOUND, b"sound%d" % n, pts=n, dts=1024 * n if dts is None else dts, arrival=n * 1024 * NS // 48_000)
+
+
+def test_the_first_fragment_starts_at_zero_for_both_tracks_together():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    fragmenter.push(picture(0, dts=-3))
+    fragmenter.push(sound(0, dts=0))
+    fragment = fragmenter.cut(hold=False)
+    assert decode_times(fragment.data) == [0, 4800]
+    fragmenter.push(picture(1, dts=30))
+    assert decode_times(fragmenter.cut(hold=False).data) == [33 * 34]
+
+
+def test_sound_from_before_zero_is_left_out():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    fragmenter.push(picture(0))
+    fragmenter.cut(hold=False)
+    fragmenter.push(sound(0, dts=-2000))
+    assert fragmenter.cut(hold=False) is None
+    fragmenter.push(sound(1, dts=-976))
+    fragmenter.push(sound(2, dts=48))
+    assert decode_times(fragmenter.cut(hold=False).data) == [48]
+
+
+def test_a_gap_stays_a_gap():
+    fragmenter = fmp4.Fragmenter([PICTURE])
+    for n, dts in enumerate((0, 1, 91, 92)):
+        fragmenter.push(picture(n, dts=dts))
+    assert fragmenter.cut(hold=False).stop == Fraction(94, 30)
+
+
+@pytest.mark.parametrize("away", [-3600, 86_400, -5, 11])
+def test_a_jump_is_taken_out_and_sound_follows(away):
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    jump_picture, jump_sound = 30 * away, 48_000 * away
+    starts = []
+    for n in range(30):
+        fragmenter.push(picture(n, dts=n + (jump_picture if n >= 10 else 0)))
+        fragmenter.push(sound(n, dts=1600 * n + (jump_sound if n >= 14 else 0)))  # sound jumps later
+        starts.append(decode_times(fragmenter.cut(hold=False).data))
+    assert starts == [[34 * n, 1600 * n] for n in range(30)]
+
+
+def test_decode_times_that_stand_still_or_step_back_grow_nevertheless():
+    fragmenter = fmp4.Fragmenter([PICTURE])
+    starts = []
+    for n, dts in enumerate((5, 6, 6, 4, 7, 8)):
+        fragmenter.push(picture(n, dts=dts))
+        starts += decode_times(fragmenter.cut(hold=False).data)
+    assert starts == sorted(set(starts))
+    assert starts[-1] == 3 * 34
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-(2**40), 2**40), st.integers(-(2**40), 2**40)), max_size=30),
+    st.booleans(),
+)
+def test_any_times_give_decode_times_that_grow(times, hold):
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    last = {}
+    for is_video, dts, pts in times:
+        track = PICTURE if is_video else SOUND
+        fragmenter.push(Packet(track, b"", pts=pts, dts=dts, arrival=0))
+        fragment = fragmenter.cut(hold=hold)
+        for traf in inside(fragment.data, "moof", "traf") if fragment else ():
+            (head,), (start,) = inside(traf, "tfhd"), inside(traf, "tfdt")
+            when = int.from_bytes(start[4:], "big")
+            assert when > last.get(head, -1)
+            last[head] = when
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def test_boxes_of_an_init_segment():
+    init = fmp4.init_segment([PICTURE, SOUND])
+    assert [kind for kind, _ in boxes(init)] == ["ftyp", "moov"]
+    assert [kind for kind, _ in boxes(inside(init, "moov")[0])] == ["mvhd", "trak", "trak", "mvex"]
+    assert [body[12:16] for body in inside(init, "moov", "trak", "mdia", "mdhd")] == [
+        (1020).to_bytes(4, "big"),
+        (48_000).to_bytes(4, "big"),
+    ]
+    (stsd, _) = inside(init, "moov", "trak", "mdia", "minf", "stbl", "stsd")
+    ((kind, entry),) = boxes(stsd[8:])
+    assert kind == "avc1"
+    assert boxes(entry[78:]) == [("avcC", AVCC)]
+
+
+def test_boxes_of_a_fragment():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for each in (picture(0, keyframe=True), sound(0), picture(1), sound(1), sound(2)):
+        fragmenter.push(each)
+    data = fragmenter.cut(hold=False).data
+    assert [kind for kind, _ in boxes(data)] == ["moof", "mdat"]
+    assert [kind for kind, _ in boxes(inside(data, "moof")[0])] == ["mfhd", "traf", "traf"]
+    assert inside(data, "mdat") == [b"picture0picture1sound0sound1sound2"]
+    trun, more = inside(data, "moof", "traf", "trun")
+    numbers = [int.from_bytes(trun[at : at + 4], "big") for at in range(0, len(trun), 4)]
+    at = data.index(b"picture0")
+    assert numbers == [0x01000F01, 2, at, 34, 8, 0x02000000, 0, 68, 8, 0x01010000, 0]
+    assert int.from_bytes(more[8:12], "big") == at + 16
+
+
+def test_fragments_are_numbered():
+    fragmenter = fmp4.Fragmenter([PICTURE])
+    numbers = []
+    for n in range(3):
+        fragmenter.push(picture(n))
+        numbers += inside(fragmenter.cut(hold=False).data, "moof", "mfhd")
+    assert [int.from_bytes(each, "big") for each in numbers] == [1, 2, 3]
+
+
+def test_nothing_waits_nothing_is_cut():
+    fragmenter = fmp4.Fragmenter([PICTURE])
+    assert fragmenter.cut(hold=False) is None
+    fragmenter.push(picture(0))
+    assert fragmenter.cut() is None
+    assert fragmenter.waiting == 0
+    fragmenter.push(picture(1))
+    assert fragmenter.waiting == Fraction(1, 30)
+    assert fragmenter.cut().duration == Fraction(1, 30)
+
+
+# --- which tracks -----------------------------------------------------------------------------------------------------
+
+
+def test_tracks_are_known_when_both_kinds_have_come():
+    opening = fmp4.Opening()
+    key = picture(0, keyframe=True)
+    assert opening.take(key) == []
+    assert opening.tracks == ()
+    first = sound(0)
+    assert opening.take(first) == [key, first]
+    assert opening.tracks == (PICTURE, SOUND)
+
+
+def test_a_stream_of_one_kind_opens_after_half_a_second():
+    opening = fmp4.Opening()
+    taken = [opening.take(picture(n, keyframe=n == 0)) for n in range(16)]
+    assert list(map(len, taken)) == [0] * 15 + [16]
+    assert opening.tracks == (PICTURE,)
+
+
+def test_sound_from_before_the_picture_is_left_out():
+    opening = fmp4.Opening()
+    for n in range(10):
+        assert opening.take(sound(n)) == []
+    key = picture(6, keyframe=True)
+    assert opening.take(key) == [key]
+
+
+def test_another_configuration_gives_new_tracks_at_its_keyframe():
+    opening = fmp4.Opening()
+    opening.take(picture(0, keyframe=True))
+    opening.take(sound(0))
+    before = opening.tracks
+    other = Track(kind="video", codec="h264", extradata=AVCC[:-1] + b"\1", time_base=Fraction(1, 30))
+    assert opening.take(picture(1, track=other)) == []
+    assert opening.tracks == (other, SOUND)
+    assert opening.tracks is not before
+    key = picture(2, track=other, keyframe=True)
+    assert opening.take(key) == [key]
+
+
+def test_the_same_configuration_again_changes_nothing():
+    opening = fmp4.Opening()
+    opening.take(picture(0, keyframe=True))
+    opening.take(sound(0))
+    before = opening.tracks
+    again = Track(kind="video", codec="h264", extradata=AVCC, time_base=Fraction(1, 30))
+    assert len(opening.take(picture(1, track=again))) == 1
+    assert opening.tracks is before
+
+
+def test_a_kind_that_comes_later_gives_new_tracks():
+    opening = fmp4.Opening()
+    for n in range(16):
+        opening.take(picture(n, keyframe=n == 0))
+    assert opening.tracks == (PICTURE,)
+    assert len(opening.take(sound(20))) == 1
+    assert opening.tracks == (PICTURE, SOUND)
+
+
+def test_what_mp4_cannot_hold_is_left_out():
+    speech = Track(kind="audio", codec="speex")
+    opening = fmp4.Opening()
+    for n in range(20):
+        opening.take(Packet(speech, b"", pts=n, dts=n, arrival=n * NS // 50))
+        opening.take(picture(n, keyframe=n == 0))
+    assert opening.tracks == (PICTURE,)
+
+
+def test_a_stream_of_which_mp4_can_hold_nothing_is_refused():
+    speech = Track(kind="audio", codec="speex")
+    opening = fmp4.Opening()
+    with pytest.raises(SinkRejected, match="speex"):
+        for n in range(60):
+            opening.take(Packet(speech, b"", pts=n, dts=n, arrival=n * NS // 50))
