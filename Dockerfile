@@ -9,11 +9,15 @@ COPY api api
 RUN python -m venv /opt/mashtun && /opt/mashtun/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --create-home --uid 1000 mashtun
+RUN useradd --create-home --uid 1000 mashtun && install --directory --owner=mashtun /data
 COPY --from=build /opt/mashtun /opt/mashtun
-ENV PATH=/opt/mashtun/bin:$PATH
+ENV PATH=/opt/mashtun/bin:$PATH PYTHONUNBUFFERED=1 MASHTUN_HOST=0.0.0.0 MASHTUN_DATA=/data
 USER mashtun
 WORKDIR /data
 VOLUME /data
+EXPOSE 8570 1935
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"MASHTUN_PORT\", 8570)}/healthz', timeout=2)"]
+# Needs MASHTUN_USERNAME and MASHTUN_PASSWORD, or `serve --insecure`: it listens on every address.
 ENTRYPOINT ["mashtun"]
-CMD ["--help"]
+CMD ["serve"]

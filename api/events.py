@@ -57,6 +57,7 @@ ROUTES: Final = [
 def blueprint(engine: Engine) -> Blueprint:
     """The routes of this door."""
     routes = Blueprint("events", __name__)
+    scraping = trio.CapacityLimiter(1)  # a scrape waits for the last one
 
     @routes.get("/healthz")
     async def health() -> Response:
@@ -78,7 +79,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        text = await trio.to_thread.run_sync(partial(exposition, engine.status()), limiter=_exposing)
+        text = await trio.to_thread.run_sync(partial(exposition, engine.status()), limiter=scraping)
         return Response(text, content_type=PROMETHEUS)
 
     return routes
@@ -157,8 +158,6 @@ def message(event: str, data: object) -> bytes:
 
 
 # --- Prometheus ------------------------------------------------------------------------------------------------------
-
-_exposing = trio.CapacityLimiter(1)  # a scrape waits for the last one
 
 
 Labels = dict[str, str]

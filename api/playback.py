@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine import Engine
 
 SEND_WITHIN: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
+ENDED, UNPLAYABLE, TOO_SLOW = 1000, 1003, 1008  # RFC 6455 7.4.1
 MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes of UTF-8
 PLAYLIST: Final = "application/vnd.apple.mpegurl"
 MP4: Final = "video/mp4"
@@ -117,7 +118,9 @@ def blueprint(engine: Engine) -> Blueprint:
         with engine.fmp4(name) as flow:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ignore_messages)
-                await _send_flow(flow)
+                code, reason = await _send_flow(flow)
+                with trio.move_on_after(SEND_WITHIN):
+                    await websocket.close(code, reason)
                 nursery.cancel_scope.cancel()
 
     _add_hls(routes, engine)
@@ -160,20 +163,20 @@ async def _ignore_messages() -> None:
         await websocket.receive()
 
 
-async def _send_flow(flow: Mp4Flow) -> None:
-    """Sends until the stream ends or the client takes nothing for too long."""
+async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
+    """Sends until the stream ends or the client takes nothing for too long; returns what it is closed with."""
     mime = ""
     while True:
         try:
             data = await flow.receive()
         except trio.EndOfChannel:
-            return await websocket.close(1000, "the stream has ended")
+            return ENDED, "the stream has ended"
         except SinkRejected as err:
-            return await websocket.close(1003, str(err)[:MAX_REASON])
+            return UNPLAYABLE, str(err)[:MAX_REASON]
         with trio.move_on_after(SEND_WITHIN) as scope:
             if flow.mime != mime:
                 mime = flow.mime
                 await websocket.send(msgspec.json.encode({"mime": mime}).decode())
             await websocket.send(data)
         if scope.cancel_called:
-            return None
+            return TOO_SLOW, f"nothing was taken for {SEND_WITHIN:g} s"

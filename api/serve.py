@@ -13,7 +13,9 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -24,14 +26,13 @@ from hypercorn.trio import serve as serve_http
 from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
-from engine.config import Settings, from_env
 from engine import Engine
+from engine.config import Settings, from_env
 from engine.errors import EngineError, InvalidSpec
 
 log = logging.getLogger(__name__)
 
-STOP_WITHIN: Final = 4.5  # seconds from the signal to the end, whatever hangs
-HTTP_GRACE: Final = 1.0  # seconds that requests have to finish then
+HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
@@ -85,7 +86,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
-    """Engine and HTTP side by side, until a signal; then both in good order, within STOP_WITHIN."""
+    """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
     engine = Engine(settings)
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -103,9 +104,22 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         async with trio.open_nursery() as serving:
             serving.start_soon(partial(serve_http, create_app(engine), config, shutdown_trigger=stop.wait))
             await stop.wait()
-            serving.cancel_scope.deadline = trio.current_time() + STOP_WITHIN
             await engine.close()
+            await trio.sleep(HTTP_GRACE)
+            cut_connections(listener)
         nursery.cancel_scope.cancel()
+
+
+def cut_connections(listener: socket.socket) -> None:
+    """Ends what was accepted there: Hypercorn shields what it sends, and would wait for clients that take nothing."""
+    port = listener.getsockname()[1]
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+                if connection.getsockname()[1] == port and connection.getpeername():
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _announce(settings: Settings, listener: socket.socket, engine: Engine) -> None:

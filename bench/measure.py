@@ -176,7 +176,7 @@ def run(command: Command, *, timeout: float) -> Sample:
     if child.returncode == -signal.SIGKILL and wall >= timeout:
         raise RunError(f"not done after {timeout:g} s")
     if child.returncode != 0:
-        raise RunError(f"exit status {child.returncode}: {_last_line(printed)}")
+        raise RunError(f"exit status {child.returncode}: {last_line(printed)}")
     if command.check is not None:
         command.check(printed)
     return Sample(usage.ru_utime + usage.ru_stime, wall, max(peak, _own_peak(usage)))
@@ -238,7 +238,8 @@ def _kill(session: int) -> None:
         os.killpg(session, signal.SIGKILL)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line that is not empty, for a sentence."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "(it printed nothing)"
 
@@ -250,14 +251,14 @@ def compare(row: Row, *, rounds: int, timeout: float, warm_up: bool = True) -> M
         for command, figures in zip(row.commands, measured.figures, strict=True):
             if figures.fault or number >= (rounds if command.rounds is None else command.rounds):
                 continue
-            _progress(f"{row.name}: {'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}, {command.who}")
+            progress(f"{row.name}: {'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}, {command.who}")
             try:
                 sample = run(command, timeout=timeout)
             except (RunError, OSError) as error:
                 figures.fault = f"failed: {error}"
             else:
                 figures.samples += [sample] if number >= 0 else []
-    _progress("")
+    progress("")
     return measured
 
 
@@ -265,7 +266,8 @@ def _absence(command: Command) -> str:
     return f"absent: {command.absent}" if command.absent else ""
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """What is being done, on a terminal; the next one takes its place."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -354,14 +356,21 @@ def _ratio(figures: Figures, ours: Figures, metric: Metric, targets: Mapping[Met
 
 
 def write(name: str, measured: Sequence[Measured], *, versions: Mapping[str, str], options: argparse.Namespace) -> Path:
-    """Keep everything, every sample too, as bench/results/NAME.json (not under version control)."""
+    """Keep everything, every sample too."""
+    return keep(name, [_record(each) for each in measured], versions=versions, options=options)
+
+
+def keep(
+    name: str, rows: Sequence[Mapping[str, object]], *, versions: Mapping[str, str], options: argparse.Namespace
+) -> Path:
+    """Write rows, and what they were measured on, to bench/results/NAME.json (not under version control)."""
     content = {
         "bench": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": dict(versions),
         "options": {key: str(value) for key, value in vars(options).items() if value is not None},
-        "rows": [_record(each) for each in measured],
+        "rows": list(rows),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}{'-smoke' if options.smoke else ''}.json"

@@ -134,10 +134,10 @@ def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False) -> Comma
     graph, maps = [], []
     if mix.picture:
         stacked = not overlay and len(mix.layers) > 1 and all(layer.opacity == 1 for layer in mix.layers)
-        graph.append(_xstack(mix) if stacked else _overlays(mix))
+        graph.append(xstack(mix) if stacked else _overlays(mix))
         maps += ["-map", "[v]"]
     if mix.sound:
-        graph.append(_amix(mix))
+        graph.append(amix(mix))
         maps += ["-map", "[a]"]
     inputs = [argument for layer in mix.layers for argument in ("-i", str(layer.file))]
     length = ["-t", f"{mix.seconds:g}"] if mix.sound else ["-frames:v", str(mix.frames)]
@@ -153,7 +153,7 @@ def gst(mix: Mix, out: Out, *, who: str = "gst", videoscale: bool = False) -> Co
         return Command(who=who, absent="no gst-launch-1.0 (Debian: gstreamer1.0-tools and its plugins, see the README)")
     argv = [program, *_gst_mixers(mix, out)]
     for n, layer in enumerate(mix.layers):
-        argv += _gst_branch(mix, n, layer, videoscale=videoscale)
+        argv += gst_branch(mix, n, layer, videoscale=videoscale)
     check = checked(mix, out) if out else _gst_end
     return Command(who=who, argv=tuple(argv), check=check)
 
@@ -240,11 +240,14 @@ def _scaled(n: int, layer: Layer) -> str:
     return f"[{n}:v]scale={layer.width}:{layer.height}:flags=bilinear"
 
 
-def _xstack(mix: Mix) -> str:
+def xstack(mix: Mix) -> str:
+    """The filters that put layers which do not overlap side by side, as [v]."""
     scales = [f"{_scaled(n, layer)}[v{n}]" for n, layer in enumerate(mix.layers)]
     places = "|".join(f"{layer.x}_{layer.y}" for layer in mix.layers)
     labels = "".join(f"[v{n}]" for n in range(len(mix.layers)))
-    return ";".join([*scales, f"{labels}xstack=inputs={len(mix.layers)}:layout={places}[v]"])
+    whole = sum(layer.width * layer.height for layer in mix.layers) == mix.width * mix.height
+    fill = "" if whole else ":fill=black"
+    return ";".join([*scales, f"{labels}xstack=inputs={len(mix.layers)}:layout={places}{fill}[v]"])
 
 
 def _overlays(mix: Mix) -> str:
@@ -261,7 +264,8 @@ def _overlays(mix: Mix) -> str:
     return ";".join(steps) + f";[b{len(above)}]null[v]"
 
 
-def _amix(mix: Mix) -> str:
+def amix(mix: Mix) -> str:
+    """The filters that sum the layers' sound, as [a]."""
     chains = [f"[{n}:a]{_gained(layer)}[a{n}]" for n, layer in enumerate(mix.layers)]
     labels = "".join(f"[a{n}]" for n in range(len(mix.layers)))
     return ";".join([*chains, f"{labels}amix=inputs={len(mix.layers)}:normalize=0[a]"])
@@ -315,7 +319,7 @@ def _gst_mixers(mix: Mix, out: Out) -> list[str]:
         rate = f"bitrate={mix.bit_rate // 1000} key-int-max={mix.gop} vbv-buf-capacity=0"
         encode = f"x264enc speed-preset={PRESET} {rate} ! h264parse ! queue ! mux.video_0"
         one = ["!", "identity", "eos-after=2"] if mix.frames == 1 else []
-        argv += ["compositor", "name=c", "background=black", *_gst_pads(mix)]
+        argv += ["compositor", "name=c", "background=black", *gst_pads(mix)]
         argv += ["!", f"video/x-raw,format=I420,width={mix.width},height={mix.height},framerate={mix.fps}/1", *one]
         argv += ["!", "queue", "!", *(encode.split() if out else sink)]
     if mix.sound:
@@ -331,7 +335,8 @@ def _gst_mixers(mix: Mix, out: Out) -> list[str]:
     return argv
 
 
-def _gst_pads(mix: Mix) -> list[str]:
+def gst_pads(mix: Mix) -> list[str]:
+    """Where the compositor puts what comes to each of its pads."""
     return [
         f"sink_{n}::{key}={value:g}"
         for n, layer in enumerate(mix.layers)
@@ -342,7 +347,7 @@ def _gst_pads(mix: Mix) -> list[str]:
     ]
 
 
-def _gst_branch(mix: Mix, n: int, layer: Layer, *, videoscale: bool) -> list[str]:
+def gst_branch(mix: Mix, n: int, layer: Layer, *, videoscale: bool) -> list[str]:
     """One source from its file to the mixers. One decoding thread each: cheaper here than the default."""
     place = ["filesrc", f"location={layer.file}", "!"]
     if not mix.picture:
@@ -356,7 +361,8 @@ def _gst_branch(mix: Mix, n: int, layer: Layer, *, videoscale: bool) -> list[str
         chain += f" ! videoscale method=bilinear ! video/x-raw,width={layer.width},height={layer.height} ! queue"
     argv = [*place, *f"{chain} ! c.sink_{n}".split()]
     if mix.sound:
-        chain = f"aacparse ! avdec_aac ! audioconvert ! audioresample ! m.sink_{n}"
+        gain = f"volume volume={10 ** (layer.gain_db / 20):.4f} ! " if layer.gain_db else ""
+        chain = f"aacparse ! avdec_aac ! audioconvert ! audioresample ! {gain}m.sink_{n}"
         argv += [f"d{n}.audio_0", "!", *UNBOUNDED, "!", *chain.split()]
     return argv
 

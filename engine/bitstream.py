@@ -32,6 +32,11 @@ class _Bits:
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
+    @classmethod
+    def of_nal(cls, nal: bytes) -> _Bits:
+        """Without emulation prevention (H.264 7.4.1, H.265 7.4.2). Sizes come early: the rest is not looked at."""
+        return cls(nal[:2048].replace(b"\0\0\3", b"\0\0"))
+
     def u(self, count: int) -> int:
         if count > self._left:
             raise EOFError
@@ -69,7 +74,7 @@ def avc_size(avcc: bytes) -> tuple[int, int] | None:
 
 def _avc_sps(nal: bytes) -> _Sps | None:
     """A sequence parameter set, with its one header byte."""
-    bits = _Bits(_payload(nal[1:2049]))  # VUI and what follows it are not read
+    bits = _Bits.of_nal(nal[1:])
     try:
         profile = bits.u(8)
         bits.u(16)
@@ -133,11 +138,6 @@ def _cropped(bits: _Bits, width: int, height: int, unit: tuple[int, int]) -> tup
     return (width, height) if 0 < width < _MAX_SIDE and 0 < height < _MAX_SIDE else None
 
 
-def _payload(nal: bytes) -> bytes:
-    """Without emulation prevention (H.264 7.4.1, H.265 7.4.2)."""
-    return nal.replace(b"\0\0\3", b"\0\0")
-
-
 def hevc_size(hvcc: bytes) -> tuple[int, int] | None:
     """Width and height of an hvcC's pictures, cropped; None when it cannot be read."""
     return next((_hevc_size(nal) for kind, nal in _hvcc_units(hvcc) if kind == _HEVC_SPS), None)
@@ -159,7 +159,7 @@ def _hvcc_units(hvcc: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _hevc_size(nal: bytes) -> tuple[int, int] | None:
-    bits = _Bits(_payload(nal[2:2050]))
+    bits = _Bits.of_nal(nal[2:])
     try:
         bits.u(4)
         layers = bits.u(3)  # sps_max_sub_layers_minus1
@@ -177,19 +177,14 @@ def _hevc_size(nal: bytes) -> tuple[int, int] | None:
         return None
 
 
-class _Aac(NamedTuple):
-    kind: int  # as signalled: 2 = AAC-LC, 5 = with SBR, 29 = with SBR and PS
-    rate: int
-    channels: int
-
-
 def aac_format(asc: bytes) -> tuple[int, int] | None:
     """Rate in Hz and channels that an AudioSpecificConfig gives when decoded; None when it cannot be read."""
     aac = _aac(asc)
-    return aac and (aac.rate, aac.channels)
+    return aac and aac[1:]
 
 
-def _aac(asc: bytes) -> _Aac | None:
+def _aac(asc: bytes) -> tuple[int, int, int] | None:
+    """The object type as signalled (2 = AAC-LC, 5 = with SBR, 29 = with SBR and PS), rate, channels."""
     bits = _Bits(asc[:512])
     try:
         kind, rate, layout = _aac_kind(bits), _aac_rate(bits), bits.u(4)
@@ -201,7 +196,7 @@ def _aac(asc: bytes) -> _Aac | None:
         return None
     if kind == _PS and channels == 1:
         channels = 2
-    return _Aac(kind, rate, channels) if rate and channels else None
+    return (kind, rate, channels) if rate and channels else None
 
 
 def _aac_kind(bits: _Bits) -> int:
@@ -236,7 +231,7 @@ def codec_string(codec: str, extradata: bytes) -> str:
     if codec == "hevc" and len(extradata) >= 23:
         return _hevc_string(extradata)
     if codec == "aac" and (aac := _aac(extradata)) is not None:
-        return f"mp4a.40.{aac.kind}"
+        return f"mp4a.40.{aac[0]}"
     return "opus" if codec == "opus" else ""
 
 
@@ -261,24 +256,20 @@ def length_prefixed(annexb: bytes) -> bytes:
 
 def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
     """An avcC for NAL units with four bytes of length; b"" when there is no parameter set of either kind."""
-    first, second = _listed(sps, 4, 31), _listed(pps, 1, 255)
+    first = [unit for unit in sps if 4 <= len(unit) < 1 << 16][:31]
+    second = [unit for unit in pps if len(unit) < 1 << 16][:255]
     if not first or not second:
         return b""
-    head = b"\1" + first[0][1:4] + bytes((0xFF, 0xE0 | len(first)))
-    return head + _sized(first) + bytes((len(second),)) + _sized(second) + _avcc_format(first[0])
-
-
-def _listed(units: list[bytes], least: int, most: int) -> list[bytes]:
-    return [unit for unit in units if least <= len(unit) < 1 << 16][:most]
+    made = b"\1" + first[0][1:4] + bytes((0xFF, 0xE0 | len(first))) + _sized(first)
+    made += bytes((len(second),)) + _sized(second)
+    read = None if first[0][1] in _WITHOUT_FORMAT else _avc_sps(first[0])
+    if read is not None:
+        made += bytes((0xFC | read.chroma, 0xF8 | read.luma_depth - 8, 0xF8 | read.chroma_depth - 8, 0))
+    return made
 
 
 def _sized(units: list[bytes]) -> bytes:
     return b"".join(len(unit).to_bytes(2, "big") + unit for unit in units)
-
-
-def _avcc_format(nal: bytes) -> bytes:
-    sps = None if nal[1] in _WITHOUT_FORMAT else _avc_sps(nal)
-    return b"" if sps is None else bytes((0xFC | sps.chroma, 0xF8 | sps.luma_depth - 8, 0xF8 | sps.chroma_depth - 8, 0))
 
 
 def avcc_of(annexb: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Protocol
@@ -409,7 +409,7 @@ class Engine:
             pushes=self.pushes(),
         )
 
-    async def news(self) -> AsyncIterator[News]:
+    async def news(self) -> AsyncGenerator[News]:
         """What changes from now on; of several changes of one thing that were not read yet the last one counts."""
         stand = _Newsstand()
         self._news.add(stand)

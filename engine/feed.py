@@ -41,7 +41,7 @@ class Feed:
         fresh = {track.kind: track for track in present if track is not None} if not self._tracks else {}
         fresh[packet.track.kind] = packet.track
         self._tracks |= fresh
-        said: list[Said] = [metadata(self._tracks.values(), packet.dts_ms)]
+        said: list[Said] = [metadata(self._tracks.values())]
         for kind, track in fresh.items():
             self.refused.pop(kind, None)
             if track.extradata:
@@ -52,8 +52,11 @@ class Feed:
         return said
 
 
-def metadata(tracks: Iterable[Track], dts_ms: int = 0) -> Metadata:
-    """onMetaData for a stream of these tracks (FLV 10.1 E.5); what is not known is left out."""
+def metadata(tracks: Iterable[Track]) -> Metadata:
+    """onMetaData for a stream of these tracks (FLV 10.1 E.5); what is not known is left out.
+
+    Its time is 0, whenever it is sent: FFmpeg takes one with another time for subtitles, and waits for more of them.
+    """
     fields: dict[str, object] = {"encoder": "Mashtun"}
     for track in tracks:
         fields[f"{track.kind}codecid"] = flv.codec_id(track.codec)
@@ -62,4 +65,4 @@ def metadata(tracks: Iterable[Track], dts_ms: int = 0) -> Metadata:
         else:
             fields |= {"audiosamplerate": track.rate, "audiochannels": track.channels}
             fields |= {"stereo": track.channels == 2} if track.channels else {}
-    return Metadata({name: value for name, value in fields.items() if value is False or value != 0}, dts_ms)
+    return Metadata({name: value for name, value in fields.items() if value is False or value != 0})

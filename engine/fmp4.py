@@ -32,7 +32,7 @@ from engine.errors import SinkRejected
 from engine.packet import Kind, Packet, Track
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
-MAX_GAP: Final = 10  # seconds; a longer one is a jump
+MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
 NS: Final = 10**9
@@ -186,25 +186,29 @@ class _Lane:
         self.closed: list[_Sample] = []
         self.shifts = [0]  # what may be added to its packets' times, the newest last
         self.shift = 0  # the one that the last packet took
+        self.zero = 0  # the dts that becomes decode time 0
         self._open: _Sample | None = None
+        self._taken: int | None = None  # end of what was taken
         self._last: int | None = None  # dts
         self._length = self.units(_LIKELY)  # between the last two
+        self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
 
     def units(self, t: Fraction) -> int:
         """A time in units, rounded."""
         return round(t * self.scale)
 
-    def fits(self, packet: Packet, *, late: Fraction = Fraction(0)) -> bool:
+    def fits(self, packet: Packet, *, late: int = 0) -> bool:
         """Whether a packet can follow, by the shift that brings it nearest to where it should begin, which it takes.
 
-        late  s that another track is ahead of this one: this one has paused.
+        late  how far another track is ahead of this one: this one has paused.
         """
         if self._last is None:
             self.shift = self.shifts[-1]
             return True
         ahead = packet.dts * self._factor - self._last
-        self.shift = min(self.shifts, key=lambda shift: abs(ahead + shift - self._length))
-        return -self.scale * MAX_BACK <= ahead + self.shift <= self.scale * (MAX_GAP + late)
+        if len(self.shifts) > 1:
+            self.shift = min(self.shifts, key=lambda shift: abs(ahead + shift - self._length))
+        return -self._back <= ahead + self.shift <= self._gap + late
 
     @property
     def now(self) -> Fraction:
@@ -250,10 +254,25 @@ class _Lane:
         last = self.closed[-1] if self.closed else None
         return Fraction(0) if last is None else Fraction(last.dts + last.duration - self.closed[0].dts, self.scale)
 
-    def take(self, zero: int) -> list[_Sample]:
-        """The closed samples; those from before zero are lost."""
+    def take(self) -> list[_Sample]:
+        """The closed samples; those from before zero are lost.
+
+        A picture that comes later than the one before it seemed to last is decoded at once and shown when it should be:
+        browsers drop all pictures up to the next keyframe where decode times have a hole.
+        """
         samples, self.closed = self.closed, []
-        return samples if not samples or samples[0].dts >= zero else [each for each in samples if each.dts >= zero]
+        if samples and samples[0].dts < self.zero:
+            samples = [each for each in samples if each.dts >= self.zero]
+        if not samples:
+            return samples
+        late = 0 if self._taken is None else samples[0].dts - self._taken
+        if late > 0 and self.track.kind == "video":
+            first = samples[0]
+            samples[0] = first._replace(
+                dts=first.dts - late, composition=first.composition + late, duration=first.duration + late
+            )
+        self._taken = samples[-1].dts + samples[-1].duration
+        return samples
 
 
 class Fragmenter:
@@ -267,13 +286,12 @@ class Fragmenter:
         self._start = start
         self._lanes = {track.kind: _Lane(number, track) for number, track in enumerate(tracks, 1)}
         self._leading = self._lanes[tracks[0].kind]
-        self._zero: Fraction | None = None
         self._number = 0
 
     def push(self, packet: Packet) -> None:
         """Takes the next packet of one of the tracks."""
         lane = self._lanes[packet.track.kind]
-        if not lane.fits(packet) and not lane.fits(packet, late=self._now - lane.now):
+        if not lane.fits(packet) and not lane.fits(packet, late=lane.units(self._now - lane.now)):
             self._shift(lane.joining(packet))
             lane.fits(packet)
         lane.push(packet)
@@ -307,18 +325,19 @@ class Fragmenter:
                 lane.close()
         if not any(lane.closed for lane in lanes):
             return None
-        if self._zero is None:
-            self._zero = min(lane.first for lane in lanes if lane.first is not None) - self._start
-        runs = [(lane, lane.units(self._zero)) for lane in lanes]
-        taken = [(lane, zero, samples) for lane, zero in runs if (samples := lane.take(zero))]
-        if not taken:
+        if not self._number:
+            zero = min(lane.first for lane in lanes if lane.first is not None) - self._start
+            for lane in lanes:
+                lane.zero = lane.units(zero)
+        runs = [(lane, samples) for lane in lanes if (samples := lane.take())]
+        if not runs:
             return None
         self._number += 1
-        lane, zero, samples = taken[0]
+        lane, samples = runs[0]
         return Fragment(
-            data=_fragment(self._number, taken),
-            start=Fraction(samples[0].dts - zero, lane.scale),
-            stop=Fraction(samples[-1].dts + samples[-1].duration - zero, lane.scale),
+            data=_fragment(self._number, runs),
+            start=Fraction(samples[0].dts - lane.zero, lane.scale),
+            stop=Fraction(samples[-1].dts + samples[-1].duration - lane.zero, lane.scale),
             keyframe=lane is self._leading and samples[0].keyframe,
         )
 
@@ -329,24 +348,24 @@ def time_scale(time_base: Fraction) -> tuple[int, int]:
     return time_base.denominator * times, time_base.numerator * times
 
 
-def _fragment(number: int, runs: Sequence[tuple[_Lane, int, list[_Sample]]]) -> bytes:
+def _fragment(number: int, runs: Sequence[tuple[_Lane, list[_Sample]]]) -> bytes:
     """moof and mdat, the samples of a track behind one another (ISO/IEC 14496-12 8.8)."""
     head = _full_box(b"mfhd", 0, 0, struct.pack(">I", number))
-    trafs = [_traf(lane, zero, samples, 0) for lane, zero, samples in runs]  # only their sizes are right
+    trafs = [_traf(lane, samples, 0) for lane, samples in runs]  # only their sizes are right
     offset = 8 + len(head) + sum(map(len, trafs)) + 8
     bodies = []
-    for n, (lane, zero, samples) in enumerate(runs):
-        trafs[n] = _traf(lane, zero, samples, offset)
+    for n, (lane, samples) in enumerate(runs):
+        trafs[n] = _traf(lane, samples, offset)
         bodies += [sample.data for sample in samples]
         offset += sum(len(sample.data) for sample in samples)
     return _box(b"moof", head, *trafs) + _box(b"mdat", *bodies)
 
 
-def _traf(lane: _Lane, zero: int, samples: Sequence[_Sample], offset: int) -> bytes:
+def _traf(lane: _Lane, samples: Sequence[_Sample], offset: int) -> bytes:
     return _box(
         b"traf",
         _full_box(b"tfhd", 0, 0x020000, struct.pack(">I", lane.number)),  # offsets count from the moof
-        _full_box(b"tfdt", 1, 0, struct.pack(">Q", samples[0].dts - zero)),
+        _full_box(b"tfdt", 1, 0, struct.pack(">Q", samples[0].dts - lane.zero)),
         _trun(samples, offset) if lane.track.kind == "video" else _sound_trun(samples, offset),
     )
 

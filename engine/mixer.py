@@ -210,6 +210,7 @@ class Mixer:
 
     async def _gather(self, tree: RenderTree, block: _Block) -> _Media:
         """Plan and frames of a block. A picture that came, went, or has another size changes the plan: again."""
+        self._look_again()
         while True:
             plan = self._compiled(tree)
             watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
@@ -221,6 +222,14 @@ class Mixer:
                 return _Media(plan, frames, voices)
             self._sizes |= changed
             self._plan = None
+
+    def _look_again(self) -> None:
+        """What no layer shows, as its picture was, may be seen as it is now: a crop lay beyond the old one's edge."""
+        shown = () if self._plan is None else self._plan.pictures
+        for picture in self._named:
+            seen = self._sizes.get(picture)
+            if seen is not None and picture not in shown and (size := self._stated_size(picture)) not in (None, seen):
+                self._sizes[picture], self._plan = size, None
 
     def _take(self, media: _Media, block: _Block) -> list[Heard]:
         """The sound of a block, from each source once, however many voices it has."""

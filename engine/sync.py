@@ -129,7 +129,7 @@ class _Line:
         return resync
 
     def _slew(self, arrival: int) -> None:
-        step = (arrival - self._moved) * self._speed // 1_000_000
+        step = max(0, arrival - self._moved) * self._speed // 1_000_000
         self._moved = arrival
         way = self._goal - self.offset
         self.offset += max(-step, min(step, way))

@@ -15,14 +15,14 @@ const player = new Player($("video"), showPlayer);
 
 const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const address = (name) => name.split("/").map(encodeURIComponent).join("/");
-const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
+const plural = (n, one, many = `${one}s`) => `${number(n)}\u00a0${n === 1 ? one : many}`;
 
-function bitRate(bits) {
-  return bits >= 1e6 ? `${number(bits / 1e6, 1)} Mbit/s` : `${number(bits / 1e3)} kbit/s`;
-}
+// Numbers and units stay on one line: U+00A0 between them.
+const bitRate = (bits) => (bits >= 1e6 ? `${number(bits / 1e6, 1)}\u00a0Mbit/s` : `${number(bits / 1e3)}\u00a0kbit/s`);
 
 function size(bytes) {
-  return bytes >= 1e9 ? `${number(bytes / 1e9, 2)} GB` : bytes >= 1e6 ? `${number(bytes / 1e6, 1)} MB` : `${number(bytes / 1e3)} kB`;
+  if (bytes >= 1e9) return `${number(bytes / 1e9, 2)}\u00a0GB`;
+  return bytes >= 1e6 ? `${number(bytes / 1e6, 1)}\u00a0MB` : `${number(bytes / 1e3)}\u00a0kB`;
 }
 
 function duration(ms) {
@@ -88,8 +88,11 @@ function fillDetail(node, parts) {
 
 // --- streams, events, outputs ---------------------------------------------------------------------------------------
 
+// Of pulls, recordings and pushes; others are neither good nor bad.
+const STATES = { publishing: "good", recording: "good", pushing: "good", connecting: "warn", retrying: "warn", failed: "bad" };
+
 function streamState(stream, pull) {
-  if (!stream || stream.publisher === null) return pull ? ["warn", pull.state] : ["idle", "waiting"];
+  if (!stream || stream.publisher === null) return pull ? [STATES[pull.state] ?? "idle", pull.state] : ["idle", "waiting"];
   if (stream.ageMs === null) return ["warn", "no data yet"];
   if (stream.ageMs > STALLED) return ["bad", `stalled ${number(stream.ageMs / 1000)} s`];
   return stream.ageMs > LATE ? ["warn", "late"] : ["good", "live"];
@@ -98,10 +101,16 @@ function streamState(stream, pull) {
 function streamFormat({ video, audio }) {
   return [
     video && video.width > 0 && `${video.width}×${video.height}`,
-    video && `${number(video.frameRate)} fps`,
+    video && `${number(video.frameRate)}\u00a0fps`,
     (video || audio) && bitRate((video?.bitRate ?? 0) + (audio?.bitRate ?? 0)),
     !video && audio && "sound only",
   ];
+}
+
+// A counter of what went wrong: an alarm while it grows.
+function counted(now, word, old = now) {
+  const text = `${number(now)}\u00a0${word}`;
+  return now > old ? { alarm: text } : text;
 }
 
 function streamItem(name) {
@@ -113,7 +122,7 @@ function streamItem(name) {
       stream?.publisher ?? (pull ? "pull" : "nobody publishes"),
       ...(stream?.publisher ? streamFormat(stream) : []),
       stream && plural(stream.readers, "reader"),
-      stream?.dropped > 0 && { alarm: `${number(stream.dropped)} dropped` },
+      stream?.dropped > 0 && counted(stream.dropped, "dropped", before?.streams.find((each) => each.name === name)?.dropped),
       pull?.error && { alarm: pull.error },
     ],
   };
@@ -131,23 +140,21 @@ function eventItem(event) {
     state: event.state !== "on air" ? ["bad", event.state] : behind ? ["warn", "on air, lagging"] : ["good", event.state],
     detail: [
       stream,
-      event.subMixes.length > 1 && plural(event.subMixes.length, "sub-mix").replace("sub-mixs", "sub-mixes"),
+      event.subMixes.length > 1 && plural(event.subMixes.length, "sub-mix", "sub-mixes"),
       `${event.width}×${event.height}`,
-      `${number(event.frameRate, event.frameRate % 1 ? 2 : 0)} fps`,
-      `latency ${event.latencyMs} ms`,
-      `encoding ${number(Math.max(...event.subMixes.map((mix) => mix.encoder.encodeMs)), 1)} ms`,
-      lagged(event) > 0 ? { alarm: `${number(lagged(event))} lagged` } : "0 lagged",
-      skipped(event) > 0 ? { alarm: `${number(skipped(event))} skipped` } : "0 skipped",
+      `${number(event.frameRate, event.frameRate % 1 ? 2 : 0)}\u00a0fps`,
+      `latency ${event.latencyMs}\u00a0ms`,
+      `encoding ${number(Math.max(...event.subMixes.map((mix) => mix.encoder.encodeMs)), 1)}\u00a0ms`,
+      counted(lagged(event), "lagged", old && lagged(old)),
+      counted(skipped(event), "skipped", old && skipped(old)),
       event.error && { alarm: event.error },
     ],
   };
 }
 
-const OUTPUT_STATES = { recording: "good", pushing: "good", failed: "bad", connecting: "warn", waiting: "warn" };
-
 function recordingItem(each) {
   return {
-    key: `recording ${each.id}`, name: each.stream, state: [OUTPUT_STATES[each.state] ?? "idle", each.state],
+    key: `recording ${each.id}`, name: each.stream, state: [STATES[each.state] ?? "idle", each.state],
     detail: [
       { link: `/recordings/${encodeURIComponent(each.file)}`, text: each.file },
       duration(each.durationMs), size(each.bytes), each.error && { alarm: each.error },
@@ -157,8 +164,8 @@ function recordingItem(each) {
 
 function pushItem(each) {
   return {
-    key: `push ${each.id}`, name: `${each.stream} → ${each.url}`, state: [OUTPUT_STATES[each.state] ?? "idle", each.state],
-    detail: [size(each.bytes), each.dropped > 0 && { alarm: `${number(each.dropped)} dropped` }, each.error && { alarm: each.error }],
+    key: `push ${each.id}`, name: `${each.stream} → ${each.url}`, state: [STATES[each.state] ?? "idle", each.state],
+    detail: [size(each.bytes), each.dropped > 0 && counted(each.dropped, "dropped", before?.pushes.find((old) => old.id === each.id)?.dropped), each.error && { alarm: each.error }],
   };
 }
 
@@ -252,7 +259,8 @@ function follow() {
   for (const subject of ["stream", "event", "recording", "push"]) {
     source.addEventListener(subject, (message) => {
       const news = JSON.parse(message.data);
-      tell(news.subject, news.id, news.state);
+      const output = [...(status?.recordings ?? []), ...(status?.pushes ?? [])].find((each) => each.id === news.id);
+      tell(news.subject, (["recording", "push"].includes(subject) && output?.stream) || news.id, news.state);
     });
   }
 }
@@ -284,10 +292,10 @@ $("record").addEventListener("click", toggleRecording);
 $("enlarge").addEventListener("click", () => $("video").requestFullscreen?.());
 window.addEventListener("hashchange", () => location.hash.length > 1 && choose(decodeURIComponent(location.hash.slice(1))));
 
-let counted = 0;
+let shown = 0; // bytes
 setInterval(() => {
-  showFigures(player.bytes - counted);
-  counted = player.bytes;
+  showFigures(player.bytes - shown);
+  shown = player.bytes;
 }, 1000);
 setInterval(watch, 2 * STATUS_EVERY);
 follow();

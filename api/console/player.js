@@ -11,10 +11,12 @@ const WANTED_MOST = 1.0;
 const WANTED_MORE = 0.08; // after a stall
 const CALM = 8000; // ms without a stall, after which less is enough
 const TOLERANCE = 0.1; // s beyond `wanted` where catching up begins: a change of rate costs browsers some 40 ms itself
-const FASTER = 1.08;
-const JUMP = 0.6; // s beyond `wanted` where catching up would take too long
+const FASTER = 1.1;
+const JUMP = 0.3; // s beyond `wanted` where catching up would take too long …
+const JUMP_REST = 2000; // … ms after the last jump, which costs a busy machine a moment too
 const EDGE = 0.04; // s behind the end where a jump goes: until the browser plays from there, more has come
 const KEEP = 6; // s of what was played that stay in the buffer
+const UNPLAYABLE = 1003; // why a socket is closed
 const RETRY_FIRST = 500, RETRY_LAST = 8000; // ms
 const SILENCE = 4000; // ms without data that are worth a word
 
@@ -66,7 +68,7 @@ export class Player {
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/${path}.ws`);
     socket.binaryType = "arraybuffer";
     socket.onmessage = (message) => this.#receive(message.data);
-    socket.onclose = () => this.#closed(socket);
+    socket.onclose = ({ code, reason }) => this.#closed(socket, code === UNPLAYABLE ? reason : "");
     this.socket = socket;
     this.queue = [];
     this.started = false;
@@ -84,31 +86,40 @@ export class Player {
     this.buffer = null;
   }
 
-  #closed(socket) {
+  #closed(socket, reason) {
     if (socket !== this.socket) return;
-    const played = this.started;
+    const why = reason || (this.started ? "The stream has ended" : "Nobody publishes this stream");
     this.#disconnect();
     this.timer = setTimeout(() => this.#connect(), this.delay);
-    this.report({ state: "away", text: played ? "The stream has ended; waiting for it" : "Nobody publishes this stream; waiting for it" });
     this.delay = Math.min(RETRY_LAST, this.delay * 2);
+    this.report({ state: "away", text: `${why}; waiting for it` });
   }
 
   #receive(data) {
     this.heard = performance.now();
     if (typeof data === "string") {
-      const mime = JSON.parse(data).mime;
-      if (!MediaSource.isTypeSupported(mime)) {
-        this.stop();
-        this.report({ state: "away", text: `This browser does not play ${mime}` });
-        return;
-      }
-      if (this.buffer === null) this.#open(mime);
-      else this.queue.push(mime);
-      return;
+      this.#expect(JSON.parse(data).mime);
+    } else {
+      this.bytes += data.byteLength;
+      this.queue.push(data);
+      this.#pump();
     }
-    this.bytes += data.byteLength;
-    this.queue.push(data);
-    this.#pump();
+  }
+
+  // What comes next is of that type: a buffer can take another codec, but not another number of tracks.
+  #expect(mime) {
+    const tracks = mime.split(",").length;
+    if (!MediaSource.isTypeSupported(mime)) {
+      this.stop();
+      this.report({ state: "away", text: `This browser does not play ${mime}` });
+    } else if (this.buffer === null || tracks !== this.tracks) {
+      this.tracks = tracks;
+      this.queue = [];
+      this.started = false;
+      this.#open(mime);
+    } else {
+      this.queue.push(mime);
+    }
   }
 
   #open(mime) {
@@ -153,8 +164,11 @@ export class Player {
   #follow(start, end) {
     const { video, wanted } = this;
     const ahead = end - video.currentTime;
-    if (!this.started || video.currentTime < start || ahead < 0 || ahead > wanted + JUMP) {
-      this.calmSince = this.jumped = performance.now();
+    const now = performance.now();
+    const far = ahead > wanted + JUMP && now - this.jumped > JUMP_REST;
+    const hole = video.currentTime < start - EDGE; // pictures are missing in between
+    if (!this.started || hole || far) {
+      this.calmSince = this.jumped = now;
       video.currentTime = Math.max(start, end - EDGE);
       video.playbackRate = 1;
     } else if (ahead > wanted + TOLERANCE) {

@@ -113,6 +113,7 @@ class Fmp4Flow(Flow):
         self.mime = ""  # what the bytes of the last call are: 'video/mp4; codecs="avc1.64001f, mp4a.40.2"'
         self._tracks: fmp4.Tracks = ()
         self._mimes = deque[str]()
+        self._present = ""  # the mime of the tracks
         self._init = b""
         self._fragmenter: fmp4.Fragmenter | None = None
         self._stop = Fraction(0)
@@ -127,7 +128,7 @@ class Fmp4Flow(Flow):
         if self._opening.tracks is not self._tracks:
             self._flush()
             self._tracks = self._opening.tracks
-            self._init = fmp4.init_segment(self._tracks)
+            self._init, self._present = fmp4.init_segment(self._tracks), fmp4.mime(self._tracks)
             self._fragmenter = fmp4.Fragmenter(self._tracks, start=self._stop)
         assert self._fragmenter is not None
         self._fragmenter.push(packet)
@@ -137,5 +138,5 @@ class Fmp4Flow(Flow):
         if fragment is not None:
             self._stop = max(self._stop, fragment.stop)
             self._ready.append(self._init + fragment.data)
-            self._mimes.append(fmp4.mime(self._tracks))
+            self._mimes.append(self._present)
             self._init = b""

@@ -35,7 +35,7 @@ from engine.errors import InvalidSpec, NotFound, RemoteProtocolError, SinkError,
 from engine.feed import Feed, Said
 from engine.link import Link, abandon_after, race
 from engine.packet import Packet
-from engine.rtmp import Accepted, Closed, Connect, Opened, Publish, Rejected, State, StreamEnded, auth, flv
+from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
 from engine.rtmp.session import Session, Shared
 from engine.stream import END, Hub, Reader, check_name
 
@@ -387,7 +387,9 @@ class Push:
 
 
 def _at(said: Said, dts: int) -> Said:
-    """The same at another time."""
+    """The same at another time; metadata have none."""
+    if isinstance(said, Metadata):
+        return said
     return msgspec.structs.replace(said.media if isinstance(said, Shared) else said, dts=dts)
 
 
@@ -421,5 +423,5 @@ def _reason(err: BaseException) -> str:
     while err.__cause__ is not None or isinstance(err, BaseExceptionGroup):
         err = err.exceptions[0] if isinstance(err, BaseExceptionGroup) else err.__cause__ or err
     if isinstance(err, OSError) and not isinstance(err, ssl.SSLError) and err.errno in errno.errorcode:
-        return os.strerror(err.errno)
+        return os.strerror(err.errno or 0)
     return getattr(err, "strerror", None) or str(err) or type(err).__name__

@@ -30,6 +30,7 @@ from engine.stream import END, Hub, Reader
 
 FRAGMENT: Final = Fraction(1)
 STOPPING: Final = 2.0  # s that a disk gets for the last fragment; then its thread is left behind
+CLOSING: Final = 0.5  # s to close the file; then that is left to the thread
 
 
 class _Piece(NamedTuple):
@@ -64,19 +65,17 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 class _Disk:
-    """The files of a recording. Blocking: worker threads only, but for `name`."""
+    """The files of a recording. Blocking: worker threads only."""
 
     def __init__(self, path: Path) -> None:
         self.parts = self.bytes = 0
         self.stop = Fraction(0)  # s
-        self.is_busy = False
         self.is_abandoned = False  # nobody waits any more: a write that goes on closes the file
         self._path = path
         self._file: FileIO | None = None
 
     def write(self, pieces: list[_Piece]) -> None:
         """Appends to the last file, or to a new one. Raises SinkUnavailable, when the file ends with a whole piece."""
-        self.is_busy = True
         try:
             for piece in pieces:
                 if piece.begins_file:
@@ -88,7 +87,6 @@ class _Disk:
             name = self._name(max(1, self.parts))
             raise SinkUnavailable(f'recording "{name}": {why} after {self.bytes} bytes', where=name) from err
         finally:
-            self.is_busy = False
             if self.is_abandoned:
                 self.close()
 
@@ -129,7 +127,7 @@ class Recording:
 
     path     of the first file; missing folders are made
     id       for the status; without one, the file's name without its ending
-    limiter  of its thread; a wedged disk keeps it, so recordings that share one wait for each other
+    limiter  how many recordings write at a time; a wedged disk keeps its token until the recording is stopped
     """
 
     def __init__(
@@ -147,6 +145,7 @@ class Recording:
         self._name = name
         self._path = path
         self._limiter = limiter or trio.CapacityLimiter(1)
+        self._thread = trio.CapacityLimiter(1)  # kept by a write that nobody waits for: the next one comes after it
         # owned by run()
         self._opening = fmp4.Opening()
         self._tracks: fmp4.Tracks = ()
@@ -206,10 +205,11 @@ class Recording:
             reader.stream.request_keyframe()
         ended = False
         while not ended:
-            items = await reader.receive()
-            ended = END in items
-            for item in items[: items.index(END)] if ended else items:
-                for packet in self._opening.take(item) if item is not END else ():
+            for item in await reader.receive():
+                if item is END:
+                    ended = True
+                    break
+                for packet in self._opening.take(item):
                     self._take(packet)
             await self._write()
         self._cut(hold=False)
@@ -241,18 +241,17 @@ class Recording:
     async def _write(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            await trio.to_thread.run_sync(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._limiter)
+            async with self._limiter:
+                await trio.to_thread.run_sync(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._thread)
 
     async def _save(self) -> None:
-        """Writes what has come, if the disk is free: the engine is being shut down."""
+        """Writes what has come: the engine is being shut down."""
         with trio.move_on_after(STOPPING, shield=True), suppress(SinkUnavailable):
-            if not self._disk.is_busy:
-                self._cut(hold=False)
-                await self._write()
+            self._cut(hold=False)
+            await self._write()
         self._state = "done"
 
     async def _close(self) -> None:
         self._disk.is_abandoned = True
-        if not self._disk.is_busy:
-            with trio.move_on_after(STOPPING, shield=True):
-                await trio.to_thread.run_sync(self._disk.close, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+        with trio.move_on_after(CLOSING, shield=True):
+            await trio.to_thread.run_sync(self._disk.close, abandon_on_cancel=True, limiter=self._thread)

@@ -47,8 +47,9 @@ LINGER: Final = 0.04  # seconds; 25 hops a second are 0.5 % of a core
 LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
 STEP_PICTURES: Final = 32  # bounds what a cancellation waits for
+PICTURES_BESIDE_SOUND: Final = 4  # which does not wait for the decoding of a GOP
 AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
-UNKNOWN: Final = PictureSize(16, 16, opaque=False)  # of a picture that may come
+UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ class Decoders:
             if self._nursery is not None:
                 self._nursery.start_soon(self._run, decoder)
         source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
-        decoder.welcome(source)
+        decoder.sources[source] = None
         return source
 
     async def _run(self, decoder: _Decoder) -> None:
@@ -159,27 +160,26 @@ class _Decoder:
         """Whether its last source has left."""
         return self._scope.cancel_called
 
-    def welcome(self, source: LiveSource) -> None:
-        """One source more; it gets what the others have not done with yet."""
-        self.sources[source] = None
-        for picture in self._pictures:
-            source.push_picture(*picture)
-        for first, block in self._sounds.get(source.format, ()):
-            source.push_sound(first, block)
-
     def leave(self, source: LiveSource) -> None:
         """One source less; the last one ends the decoder."""
         self.sources.pop(source, None)
         if not self.sources:
             self._scope.cancel()
 
-    def call(self, source: LiveSource, *, begins: bool) -> None:
-        """A source says what it wants; `begins`: it wants what it did not want before."""
-        if begins or (source.looking and self._ahead and _time(self._ahead[0]) <= source.wanted + AHEAD // 2):
+    def call(self, source: LiveSource, *, looks: bool, listens: bool) -> None:
+        """A source has said what it wants; one that begins gets what is there and not over yet."""
+        if looks:
+            for picture in self._pictures:
+                source.push_picture(*picture)
+        if listens:
+            for first, block in self._sounds.get(source.format, ()):
+                source.push_sound(first, block)
+        is_due = source.looking and bool(self._ahead) and _time(self._ahead[0]) <= source.wanted + AHEAD // 2
+        if looks or listens or is_due:
             self._hurry()
 
     async def idle(self) -> None:
-        """Waits until every packet that was sent so far has been taken in, and what is due decoded and given; at once."""
+        """Waits until every packet that was sent so far has been taken in, and what is due has been given."""
         self._hurry()
         while not self.is_over and (self._busy or self._call.is_set() or self._reader is None or self._reader.waiting):
             await self._rested.park()
@@ -229,18 +229,20 @@ class _Decoder:
             self._place(item, sounds)
         if not self._seeing:
             self._ahead.clear()
+            self._pictures.clear()
         self._keep_unheard(sounds)
         if begins_to_see:
             self._picture.expected = self._wanted()
         formats = list({source.format for source in self.sources if source.listening})
         while True:
             wanted = self._wanted()
-            pictures = self._due(wanted)
             hear = sounds if self._hearing else []
+            pictures = self._due(wanted, most=PICTURES_BESIDE_SOUND if hear else STEP_PICTURES)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
             if not pictures and not hear and not may_rest:
                 return
-            self._give(await self._in_thread(partial(self._decode, pictures, hear, formats, wanted)))
+            more = self._is_due(wanted)
+            self._give(await self._in_thread(partial(self._decode, pictures, hear, formats, wanted, more)))
             sounds = []
 
     def _pay_attention(self) -> tuple[bool, bool]:
@@ -286,11 +288,12 @@ class _Decoder:
         return out
 
     def _wanted(self) -> int:
-        """The earliest server time that anybody looks at."""
-        return min((source.wanted for source in self.sources if source.looking), default=self._hub.now())
+        """The earliest server time that anybody looks at, or did."""
+        attending = [source for source in self.sources if source.attends] or self.sources
+        return min((source.wanted for source in attending), default=self._hub.now())
 
-    def _due(self, wanted: int) -> list[Item]:
-        """The next pictures to decode, not more than a step. A decoder that lags behind goes on at a keyframe."""
+    def _due(self, wanted: int, *, most: int) -> list[Item]:
+        """The next pictures to decode. A decoder that lags behind goes on at a keyframe."""
         skip = 0
         for place, item in enumerate(self._ahead):
             if item is not END and item.packet.keyframe and item.time <= wanted:
@@ -301,11 +304,16 @@ class _Decoder:
             first = self._ahead[0]
             assert first is not END
             self._ahead[0] = first._replace(began=True)
-        until = max((source.wanted for source in self.sources if source.looking), default=wanted) + AHEAD
         due: list[Item] = []
-        while self._ahead and len(due) < STEP_PICTURES and _time(self._ahead[0]) <= until:
+        while len(due) < most and self._is_due(wanted):
             due.append(self._ahead.popleft())
         return due
+
+    def _is_due(self, wanted: int) -> bool:
+        if not self._ahead:
+            return False
+        newest = max((source.wanted for source in self.sources if source.looking), default=wanted)
+        return _time(self._ahead[0]) <= newest + AHEAD
 
     def _keep_unheard(self, sounds: Sequence[Item]) -> None:
         """Sound that nobody listens to waits for as long as somebody who begins to might want it."""
@@ -322,13 +330,14 @@ class _Decoder:
             self._unheard.popleft()
 
     def _decode(
-        self, pictures: Sequence[Item], sounds: Sequence[Item], formats: Sequence[AudioFormat], wanted: int
+        self, pictures: Sequence[Item], sounds: Sequence[Item], formats: Sequence[AudioFormat], wanted: int, more: bool
     ) -> _Given:
         if not self._seeing:
             self._picture.close()
         if not self._hearing:
             self._sound.close()
-        return _Given(self._picture.decode(pictures, wanted=wanted), self._sound.decode(sounds, formats))
+        shown = self._picture.decode(pictures, wanted=wanted, more=more)
+        return _Given(shown, self._sound.decode(sounds, formats))
 
     def _close(self) -> None:
         self._picture.close()
@@ -338,14 +347,14 @@ class _Decoder:
         if given.pictures:
             self.newest = given.pictures[-1][0]
         for source in self.sources:
-            for picture in given.pictures:
+            for picture in given.pictures if source.looking else ():
                 source.push_picture(*picture)
-            for first, block in given.sounds.get(source.format, ()):
+            for first, block in given.sounds.get(source.format, ()) if source.listening else ():
                 source.push_sound(first, block)
         self._keep(given)
 
     def _keep(self, given: _Given) -> None:
-        """Keeps what is not over for everybody yet, for sources that are opened now."""
+        """Keeps what is not over yet, for sources that begin to look or listen."""
         wanted = self._wanted()
         self._pictures.extend(given.pictures)
         while len(self._pictures) > 1 and self._pictures[1][0] <= wanted:

@@ -26,7 +26,7 @@ class Fader:
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
         self._in, self._out, self._tail = (int(part * rate) for part in (FADE_IN, FADE_OUT, TAIL))
         self._holes: deque[int] = deque()  # where sound stops, in order, but for the last
-        self._heard = 0  # where the sound that was taken last ended, if it was not faded out
+        self._heard = -1  # where the sound that was taken last ended, if it was not faded out
         self._began = 0  # where it began
 
     @property
@@ -40,9 +40,11 @@ class Fader:
             self._holes.append(self._samples.stop)
         self._samples.push(first, len(block), block)
 
-    def forget(self, before: int) -> None:
-        """Nothing before that sample will be taken."""
-        self._samples.take(before, before)
+    def clear(self) -> None:
+        """Forgets all sound: nobody has listened for a while."""
+        self._samples.clear()
+        self._holes.clear()
+        self._heard = -1
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there."""

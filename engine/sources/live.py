@@ -75,8 +75,8 @@ class Decoding(Protocol):
     def late(self) -> int:
         """Pictures that were over before they could be given."""
 
-    def call(self, source: LiveSource, *, begins: bool) -> None:
-        """A source says what it wants; `begins`: it wants what it did not want before."""
+    def call(self, source: LiveSource, *, looks: bool, listens: bool) -> None:
+        """A source has said what it wants; it begins to look, or to listen."""
 
     def leave(self, source: LiveSource) -> None:
         """One source less."""
@@ -138,14 +138,19 @@ class LiveSource:
 
     def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Says at every tick what will be asked for: the picture at a time, the sound from a sample on, or neither."""
-        begins = (picture is not None and not self.looking) or (sound is not None and not self.listening)
+        looks, listens = picture is not None and not self.looking, sound is not None and not self.listening
         self.looking, self.listening = picture is not None, sound is not None
         if picture is not None:
             self.slack = self._hub.now() - int((self._epoch + picture) * SECOND)
         elif sound is not None:
             self.slack = self._hub.now() - (self._base + sound) * SECOND // self.format.rate
+        if looks or picture is None:
+            self._frames.clear()
+            self._newest = None
+        if listens:
+            self._voice.clear()
         if self._decoder is not None:
-            self._decoder.call(self, begins=begins)
+            self._decoder.call(self, looks=looks, listens=listens)
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Returns at once: nobody waits for a live source."""
@@ -207,12 +212,8 @@ class LiveSource:
             self._frames.clear()
         self._newest, self._usual = begin, end - begin
         self._frames.capacity = max(MIN_FRAMES, min(MAX_FRAMES, MAX_BYTES * 2 // (3 * frame.width * frame.height)))
-        if not self.looking:
-            self._frames.skip_to(Fraction(self.wanted, SECOND) - self._epoch)
         self._frames.push(begin, end, frame)
 
     def push_sound(self, first: int, block: AudioFrame) -> None:
         """Sound from a sample on, counted from server time 0."""
-        if not self.listening:
-            self._voice.forget(self.wanted * self.format.rate // SECOND - self._base)
         self._voice.push(first - self._base, block)

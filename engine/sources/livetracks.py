@@ -79,6 +79,7 @@ class LivePicture:
         self._track: Track | None = None
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
         self._aspect: Fraction | None = None
+        self._waiting: _Decoded | None = None  # decoded, not converted
         self._needs_keyframe = True
         self._last_start: int | None = None
         self._usual = USUAL
@@ -88,20 +89,27 @@ class LivePicture:
         """Whether there is a decoder."""
         return self._context is not None
 
-    def decode(self, items: Iterable[Item], *, wanted: int) -> list[Shown]:
-        """The pictures of some packets that may be on at `wanted` ns of server time or later."""
+    def decode(self, items: Iterable[Item], *, wanted: int, more: bool = False) -> list[Shown]:
+        """The pictures of some packets that may be on at `wanted` ns of server time or later.
+
+        more  whether others follow at once: the last picture waits, until it is known when it is over.
+        """
         shown: list[Shown] = []
-        waiting: _Decoded | None = None
         for item in items:
             for decoded in self._frames(item):
-                if waiting is not None and decoded.start > wanted:
-                    shown.append(self._converted(waiting))
-                elif waiting is not None:
-                    self.count_late([waiting.start])
-                waiting = decoded
-        if waiting is not None:
-            shown.append(self._converted(waiting))
+                self._pass(decoded, shown, wanted)
+        if not more:
+            self._pass(None, shown, wanted)
         return shown
+
+    def _pass(self, following: _Decoded | None, shown: list[Shown], wanted: int) -> None:
+        waiting, self._waiting = self._waiting, following
+        if waiting is None:
+            return
+        if following is None or following.start > wanted:
+            shown.append(self._converted(waiting))
+        else:
+            self.count_late([waiting.start])
 
     def count_late(self, times: Iterable[int]) -> None:
         """Counts pictures of those times that were over before they could be given."""
@@ -109,14 +117,14 @@ class LivePicture:
 
     def close(self) -> None:
         """Lets the decoder go; the next picture must be a keyframe."""
-        self._track = self._context = None
+        self._track = self._context = self._waiting = None
 
     def _frames(self, item: Item) -> list[_Decoded]:
         """The undamaged ones among the frames that a packet brings out of the decoder."""
         frames: list[_Decoded] = []
         if item is END:
             frames += self._decode(None)
-            self.close()
+            self._track = self._context = None
             return frames
         packet = item.packet
         if item.began or packet.track is not self._track:
@@ -353,4 +361,4 @@ def stretched(samples: Samples, count: int) -> Samples:
     out += m1
     out *= x
     out += p1
-    return out
+    return np.ascontiguousarray(out)  # indexing columns lays its result out by columns

@@ -143,7 +143,7 @@ class _Connection:
         except RemoteProtocolError as err:
             reason = str(err)
         except trio.TooSlowError:
-            reason = "too slow"
+            reason = "was silent or too slow"
         except (OSError, trio.BrokenResourceError) as err:
             reason = f"lost: {err.__cause__ or err}"
         except Exception:

@@ -89,7 +89,9 @@ async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch
     with trio.fail_after(ENDLESS):
         async with followed(client, f"/{NAME}.flv") as connection:
             await connection.receive()
-            await trio.sleep(0.5)  # what the client's side holds is full by now
+            while connection._client_send.statistics().tasks_waiting_send == 0:
+                await trio.sleep(0.01)
+            await trio.sleep(2 * playback.SEND_WITHIN)
             with pytest.raises(trio.EndOfChannel):
                 while True:
                     await connection.receive()

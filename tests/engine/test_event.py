@@ -314,3 +314,24 @@ async def test_the_end_flushes_what_was_mixed():
         assert sum(item.is_video for item in items[:-1]) == 5
         assert made.event.state == "closed"
         assert made.hub.streams() == []
+
+
+async def test_a_cropped_source_that_comes_later_is_drawn_and_so_is_one_that_returns_larger(tmp_path):
+    small = encode(tmp_path / "a.mp4", Video(size=(64, 36), gop=10), None, seconds=1)
+    large = encode(tmp_path / "b.mp4", Video(size=(256, 144), gop=10), None, seconds=1)
+    crop = VideoSourceNode(stream_guid="live/cam", source_x=80, source_y=40, source_width=100, source_height=60)
+    async with studio() as made:
+        made.event.put([showing(colour(GREEN), crop)])
+        for _ in range(5):
+            (picture,) = await made.slot()
+        assert is_colour(picture, GREEN)
+        made.play(packets(small, arrival=made.time))
+        for _ in range(30):
+            (picture,) = await made.slot()
+        assert is_colour(picture, GREEN)  # the crop is beyond its edge
+        made.publication.close()
+        made.publication = None
+        made.play(packets(large, arrival=made.time))
+        for _ in range(20):
+            (picture,) = await made.slot()
+        assert not is_colour(picture, GREEN)

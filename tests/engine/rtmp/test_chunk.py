@@ -334,3 +334,18 @@ def test_garbage_is_messages_or_the_peers_fault(pieces):
                 assert len(found.payload) <= SMALL.message_bytes
     except RemoteProtocolError:
         pass
+
+
+def test_what_a_peer_makes_us_keep_is_known():
+    bytes_of = chunk.encode(Message(chunk.VIDEO, 1, 0, bytes(1000)), on=6, chunk_size=400)
+    reader = Reader(Limits())
+    reader.chunk_size = 400
+    reader.receive(bytes_of[:5])
+    assert reader.next_message() is None
+    assert reader.held_bytes == 5
+    reader.receive(bytes_of[5:900])
+    assert reader.next_message() is None
+    assert reader.held_bytes == 900 - 12 - 2  # without the headers that were read
+    reader.receive(bytes_of[900:])
+    assert len(reader.next_message().payload) == 1000
+    assert reader.held_bytes == 0

@@ -248,3 +248,10 @@ def test_libav_reads_our_file_as_it_was(encoder, codec, options):
                 media = audio_packet(media.data, dts=media.dts)
         ours.append(tag(media.tag_kind, media.dts, media.body))
     assert packets_of(b"".join(ours)) == packets_of(data)
+
+
+@pytest.mark.parametrize(
+    ("codec", "number"), [("h264", 7), ("aac", 10), ("mp3", 2), ("hevc", 0x68766331), ("opus", 0x4F707573), ("mp2", 0)]
+)
+def test_metadata_number_of_a_codec(codec, number):
+    assert flv.codec_id(codec) == number

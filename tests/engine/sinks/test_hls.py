@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import InvalidSpec, NotFound, SinkRejected, SourceUnavailable
 from engine.packet import Packet, Track
@@ -199,6 +201,40 @@ def test_sound_goes_on_while_the_picture_has_stopped(media):
     segmenter = segmented([each for each in film if not each.is_video or each.arrival < 2 * NS])
     assert sum(segment.duration for segment in segmenter.closed) > 20
     assert segmenter.target <= 7
+
+
+PICTURE = Track(
+    kind="video", codec="h264", extradata=bytes.fromhex("0142000affe100046742000a01000468ce3c80"), time_base=MS
+)
+SOUND = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1190"), time_base=Fraction(1, 48_000))
+STEPS = st.tuples(
+    st.sampled_from(["key", "picture", "sound", "end"]),
+    st.integers(0, 400) | st.integers(0, 20_000) | st.integers(-(2**40), 2**40),  # ms since the last
+    st.integers(0, 400) | st.integers(0, 2**40),  # ms since the last arrival
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_whatever_comes_the_playlist_is_in_order(steps):
+    segmenter, t, arrival = Segmenter(), 0, 0
+    for kind, step, later in steps:
+        t, arrival = t + step, arrival + later
+        if kind == "end":
+            segmenter.end()
+            continue
+        track, units = (SOUND, 48) if kind == "sound" else (PICTURE, 1)
+        keyframe = kind != "picture"
+        segmenter.push(
+            Packet(track, b"x", pts=t * units, dts=t * units, arrival=arrival * 1_000_000, keyframe=keyframe)
+        )
+        if segmenter.listed:
+            text = playlist(segmenter)
+            numbers = [number for (number,) in uris(text, "seg")]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
+            assert all(segment.data for segment in segmenter.closed)
+            assert all(segment.map_number in segmenter.inits for segment in segmenter.listed)
+            assert all(int(each + Fraction(1, 2)) <= segmenter.target for each in durations(text))
+            assert len(segmenter.segments) <= hls.KEPT + 1
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------

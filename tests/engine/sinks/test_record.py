@@ -149,7 +149,7 @@ trio.run(main, *sys.argv[1:])
         with trio.fail_after(20):
             child = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
             try:
-                assert await child.stdout.receive_some() == b"ready\n"
+                assert (await child.stdout.receive_some()).startswith(b"ready")
             finally:
                 child.kill()
             await child.wait()
@@ -299,5 +299,4 @@ def test_a_write_that_nobody_waits_for_closes_its_file(tmp_path):
     disk.is_abandoned = True
     disk.write([record._Piece(b"abc", True, Fraction(1))])
     assert disk._file is None
-    assert not disk.is_busy
     assert (tmp_path / "a.mp4").read_bytes() == b"abc"

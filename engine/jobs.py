@@ -1,0 +1,607 @@
+"""The rules of the render queue: what a job is, which steps it may take, who holds it and for how long.
+
+It decides what a job looks like after each step; it refuses to know where jobs are kept, who asks, and what time it is.
+
+Theory of operation
+-------------------
+A job is an open JSON document. Nobody but its owner knows all of its fields, so every value stays the text that came
+in, key by key (`Document`), and only what the rules need is ever read. The keys that change during a job's life or
+that the rules read are its *head*; the rest (template, assets, actions, whatever the client likes) is its *content*.
+So a worker's sign of life costs a small write, whatever was posted.
+
+States are words of a foreign dialect. ``queued → picked → started → render:… → finished | error`` is the usual way,
+but clients may put any word at any time: only our own steps (`pick`, `expire`) can be illegal. Whatever is ``picked``,
+``started`` or ``render:…`` is *held* by a worker.
+
+Run. Each pick begins a new run of the job, with a number (`run`) and, as soon as the worker has told it, a time
+(`begun`, the worker's ``startedAt``). What a worker reports is taken only for the present run of a job that is not
+over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report is
+known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor`` and,
+unlike a whole job, no ``template``. All other changes are a client's, and taken as they are.
+
+Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
+report that often, else as the `Rules` say. A job whose lease is over is queued again (its run may still come back as
+long as nobody else has picked it), or, after too many attempts, ends in ``error``. A job whose `deadline` is over has
+failed, as if its worker had said so; that run cannot come back.
+
+Attempts count picks since a client last queued the job. Failed jobs are tried again only if they say so
+(``maxAttempts``); between two attempts a job is ``queued``, because clients take ``error`` for the end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from engine.errors import IllegalTransition, InvalidJob
+
+Document = dict[str, Raw]  # key → the JSON text of its value, compact
+
+QUEUED, PICKED, STARTED, FINISHED, ERROR = "queued", "picked", "started", "finished", "error"
+FINAL: Final = frozenset((FINISHED, ERROR))
+CONTENT: Final = ("template", "assets", "actions")  # what is checked of the content
+TERMS: Final = ("maxAttempts", "retryDelay", "timeout", "notBefore", "after", "parentUid", "webhooks")
+HEAD: Final = frozenset(
+    (
+        *("uid", "type", "state", "output", "tags", "priority", "timings", "creator", "createdAt", "updatedAt"),
+        *("executor", "startedAt", "finishedAt", "errorAt", "renderProgress", "error", "jobCreator", "jobExecutor"),
+        *("attempts", "lastError"),
+        *TERMS,
+    )
+)
+DOCUMENT, PROJECT = "document", "project"  # kinds: a JSON document of ours; a project of another program
+OLDEST, NEWEST, PRIORITY, RANDOM = "oldest-first", "newest-first", "priority", "random"
+MAX_UID: Final = 512
+MAX_DEPTH: Final = 512  # objects and arrays in each other
+LONGEST: Final = 366 * 86400.0  # seconds; longer is a mistake of units
+
+_ONE: Final = msgspec.json.Decoder(Document)
+_MANY: Final = msgspec.json.Decoder(list[Document])
+_NULL: Final = Raw(b"null")
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for workers that promise nothing; times in ms."""
+
+    pick_lease: int = 90_000  # from the pick to the first report: nobody renders yet
+    silence: int = 3_600_000  # between reports: workers encode and upload without a word; 0 = for ever
+    lost_attempts: int = 5  # picks of a job that is lost each time
+    unique_workers: bool = False  # who picks holds nothing any more
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the rules see it: its head, and what clients never see. Times are ms since 1970."""
+
+    head: Document
+    run: int = 0
+    attempts: int = 0
+    begun: bytes | None = None  # ``startedAt`` of the run, as JSON
+    lease: int | None = None
+    renew: int | None = None
+    deadline: int | None = None
+    due: int | None = None  # not to be picked before
+
+    @property
+    def state(self) -> str:
+        """Its word."""
+        return word(self.head.get("state", _NULL))
+
+    @property
+    def uid(self) -> str:
+        """Its name."""
+        return uid_of(self.head)
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """Who wants to hear of a job: at `url`, of the states `events` (all if None), signed with `secret`."""
+
+    url: str
+    events: tuple[str, ...] | None = None
+    secret: str = ""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job asks for beyond the dialect; times in ms."""
+
+    max_attempts: int | None = None
+    retry_delay: int = 0
+    timeout: int | None = None
+    not_before: int | None = None
+    after: tuple[str, ...] = ()  # uids of the jobs that it waits for
+    webhooks: tuple[Webhook, ...] = ()
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """A picked job: `job` is the whole document, as JSON; `run` is the number that reports must carry."""
+
+    uid: str
+    run: int
+    job: bytes
+
+
+class Queue(Protocol):
+    """What a worker needs of the queue, the same in the server's process and over HTTP.
+
+    A name belongs to one slot that renders: who picks under a name holds nothing any more under it. After a pick the
+    holder must report (`report`, with or without news) well within the lease, or the job goes to somebody else. Every
+    report answers whether the job is still this run's; once it is not (cancelled, removed, given away), all further
+    reports are ignored and the render should end.
+    """
+
+    async def pick(
+        self, worker: str, kinds: Collection[str], *, tags: str = "", lease: float = 30.0, wait: float = 0.0
+    ) -> Assignment | None:
+        """The next job of one of these kinds (`DOCUMENT`, `PROJECT`), or None when there is none for `wait` seconds.
+
+        tags   comma separated; only jobs with one of them. Empty: any.
+        lease  seconds; every report renews it.
+        """
+
+    async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
+        """Lays keys over the job: state, renderProgress, timings, startedAt …; an empty change is a sign of life.
+
+        Returns whether the job is still this run's.
+        """
+
+    async def finish(self, assignment: Assignment, *, output: str) -> bool:
+        """The film is at `output`, a path below the outputs folder of the server or a URL. Returns as `report`."""
+
+    async def fail(self, assignment: Assignment, error: str) -> bool:
+        """It has failed; tried again if the job says so. Returns as `report`."""
+
+    async def revoked(self, assignment: Assignment) -> None:
+        """Returns as soon as the job is no longer this run's: within 2 s of a cancellation."""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read(text: bytes) -> Document | list[Document]:
+    """A job, or several, from JSON. Raises InvalidJob: no JSON, NaN, half surrogates, too deep, no object."""
+    try:
+        if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+            # How deep it may be depends on who asks; what passes below so many more can be read again by anybody.
+            around = b"[" * 300
+            msgspec.json.decode(around + text + b"]" * 300)
+        kind = type(msgspec.json.decode(text))  # all of it, once: what stays text is sound
+        if kind not in (dict, list):
+            raise InvalidJob(f"expected a JSON object, got {text[:20].decode()}", where="$")
+        decoder: msgspec.json.Decoder[Document | list[Document]] = _ONE if kind is dict else _MANY  # type: ignore[assignment]
+        return decoder.decode(msgspec.json.format(text, indent=-1))
+    except RecursionError:
+        raise InvalidJob("the JSON is nested too deep", where="$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise InvalidJob(f"the body is not JSON: {err}", where="$") from None
+
+
+def value_of(document: Mapping[str, Raw], key: str) -> Any:
+    """The value of a key; None where there is none."""
+    raw = document.get(key)
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def raw(value: object) -> Raw:
+    """A value as its JSON text."""
+    return Raw(msgspec.json.encode(value))
+
+
+def truthy(value: object) -> bool:
+    """Truth as JavaScript has it: ``{}`` and ``[]`` are true."""
+    if isinstance(value, bool | int | float | str):
+        return bool(value)
+    return value is not None
+
+
+def word(text: Raw) -> str:
+    """A string; of anything else its JSON."""
+    value = msgspec.json.decode(text)
+    return value if isinstance(value, str) else bytes(text).decode()
+
+
+def stamp(now: int) -> Raw:
+    """ms since 1970 as ``"2026-11-21T01:44:55.824Z"``."""
+    time = datetime.fromtimestamp(now // 1000, UTC)
+    return Raw(f'"{time:%Y-%m-%dT%H:%M:%S}.{now % 1000:03d}Z"'.encode())
+
+
+def uid_of(document: Mapping[str, Raw]) -> str:
+    """A job's name: a string, or the digits of a number. Raises InvalidJob."""
+    value = value_of(document, "uid")
+    if not truthy(value):
+        raise InvalidJob("uid is missing", where="$.uid")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidJob("uid is not a string", where="$.uid")
+    text = value if isinstance(value, str) else bytes(document["uid"]).decode()
+    if len(text) > MAX_UID:
+        raise InvalidJob(f"uid has {len(text)} characters, more than {MAX_UID}", where="$.uid")
+    return text
+
+
+def split(document: Mapping[str, Raw]) -> tuple[Document, Document]:
+    """(head, content)."""
+    head = {key: value for key, value in document.items() if key in HEAD}
+    return head, {key: value for key, value in document.items() if key not in HEAD}
+
+
+def tags_of(tags: object) -> tuple[str, ...]:
+    """The items of a comma-separated string or of an array, trimmed, without empty and repeated ones."""
+    items = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
+    return tuple(dict.fromkeys(item.strip() for item in items if isinstance(item, str) and item.strip()))
+
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def priority_of(value: object) -> float:
+    """A priority as JavaScript's Number() takes it; what is no number is 0."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    number = float(value) if isinstance(value, int | float) and abs(value) < 1e308 else 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def kind_of(document: Mapping[str, Raw]) -> str:
+    """Whether a job is a document of ours: its type says so, or its template is JSON."""
+    template = value_of(document, "template")
+    src = template.get("src") if isinstance(template, dict) else None
+    if value_of(document, "type") in ("rendertree", "mash"):
+        return DOCUMENT
+    if not isinstance(src, str):
+        return PROJECT
+    if src[:5].lower() == "data:":
+        return DOCUMENT if "json" in src[5:100].partition(",")[0].lower() else PROJECT
+    return DOCUMENT if re.split("[?#]", src, maxsplit=1)[0].lower().endswith(".json") else PROJECT
+
+
+def pools_of(kind: str, tags: Collection[str]) -> list[str]:
+    """Where a job waits: a pool for every way in which it may be asked for."""
+    return [f"{each}:{tag}" for each in ("", kind) for tag in ("", *tags)]
+
+
+def pools_asked(kinds: Collection[str] | None, tags: Collection[str] | None) -> list[str]:
+    """The pools that answer who asks for these kinds and tags; None: any."""
+    return [f"{kind}:{tag}" for kind in ("",) if kinds is None for tag in ("",) if tags is None] or [
+        f"{kind}:{tag}" for kind in ([""] if kinds is None else kinds) for tag in ([""] if tags is None else tags)
+    ]
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+
+def check_content(document: Mapping[str, Raw]) -> None:
+    """Raises InvalidJob, naming the first field that is missing or impossible."""
+    template = value_of(document, "template")
+    _require(template, "template")
+    for field in ("src", "composition"):
+        _require(_field(template, field), f"template.{field}")
+    assets = value_of(document, "assets")
+    if not isinstance(assets, list):
+        raise InvalidJob("assets is not an array", where="$.assets")
+    for n, asset in enumerate(assets):
+        _check_asset(asset, f"assets[{n}]")
+    actions = value_of(document, "actions")
+    _require(actions, "actions")
+    if not isinstance(actions, dict) and actions != []:  # PHP writes {} so
+        raise InvalidJob("actions is not an object", where="$.actions")
+    for phase in ("prerender", "postrender"):
+        found = _field(actions, phase)
+        listed = found if isinstance(found, list) else [found] if truthy(found) else []
+        for n, action in enumerate(listed):
+            _require(_field(action, "module"), f"actions.{phase}[{n}].module")
+
+
+def _field(value: object, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _require(value: object, name: str) -> None:
+    if not truthy(value):
+        raise InvalidJob(f"{name} is missing", where=f"$.{name}")
+
+
+def _check_asset(asset: object, name: str) -> None:
+    kind = _field(asset, "type")
+    _require(kind, f"{name}.type")
+    if kind not in ("image", "audio", "video", "data", "script", "static"):
+        raise InvalidJob(f"{name}.type {str(kind)[:80]!r} is unknown", where=f"$.{name}.type")
+    if kind != "data":
+        _require(_field(asset, "src"), f"{name}.src")
+    if kind in ("image", "audio", "video", "data") and not (
+        truthy(_field(asset, "layerName")) or truthy(_field(asset, "layerIndex"))
+    ):
+        raise InvalidJob(f"{name}.layerName and layerIndex are missing", where=f"$.{name}.layerName")
+    if kind == "data":
+        if not (isinstance(asset, dict) and "value" in asset) and not truthy(_field(asset, "expression")):
+            raise InvalidJob(f"{name}.value and expression are missing", where=f"$.{name}.value")
+        _require(_field(asset, "property"), f"{name}.property")
+
+
+# --- terms -----------------------------------------------------------------------------------------------------------
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 1 <= value <= 1000:
+        raise ValueError("is not a whole number within 1…1000")
+    return int(value)
+
+
+def _span(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
+        raise ValueError(f"is not a number of seconds within 0…{LONGEST:.0f}")
+    return round(value * 1000)
+
+
+def _moment(value: Any) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e14:
+        return int(value)
+    try:
+        time = datetime.fromisoformat(value)
+        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("is neither an ISO 8601 time nor ms since 1970") from None
+
+
+def _uids(value: Any) -> tuple[str, ...]:
+    listed = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in listed):
+        raise ValueError("is not a uid or an array of them")
+    return tuple(dict.fromkeys(str(each) for each in listed if each != ""))
+
+
+def _webhooks(value: Any) -> tuple[Webhook, ...]:
+    try:
+        hooks = msgspec.convert(value if isinstance(value, list) else [value], tuple[Webhook, ...])
+    except msgspec.ValidationError as err:
+        raise ValueError(f"is not an array of {{url, events, secret}}: {err}") from None
+    for hook in hooks:
+        parts = urlsplit(hook.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"has a url {hook.url[:80]!r} that is not http:// or https://")
+    return hooks
+
+
+_PARSERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "maxAttempts": _whole,
+    "retryDelay": _span,
+    "timeout": _span,
+    "notBefore": _moment,
+    "after": _uids,
+    "parentUid": _uids,
+    "webhooks": _webhooks,
+}
+
+
+def check_terms(change: Mapping[str, Raw]) -> None:
+    """Raises InvalidJob where one of `TERMS` has no meaning; null has: none."""
+    for name in TERMS:
+        value = value_of(change, name)
+        if value is not None:
+            try:
+                _PARSERS[name](value)
+            except ValueError as err:
+                raise InvalidJob(f"{name} {err}", where=f"$.{name}") from None
+
+
+def terms_of(head: Mapping[str, Raw]) -> Terms:
+    """What a job asks for; what has no meaning there (jobs of other servers may have anything) is left out."""
+    found: dict[str, Any] = {}
+    for name in TERMS:
+        value = value_of(head, name)
+        try:
+            found[name] = None if value is None else _PARSERS[name](value)
+        except ValueError:
+            found[name] = None
+    after = (*(found["parentUid"] or ()), *(found["after"] or ()))
+    return Terms(
+        max_attempts=found["maxAttempts"],
+        retry_delay=found["retryDelay"] or 0,
+        timeout=found["timeout"] or None,
+        not_before=found["notBefore"],
+        after=tuple(each for each in dict.fromkeys(after) if each != word(head["uid"])),
+        webhooks=found["webhooks"] or (),
+    )
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+_DEFAULTS: Final[Document] = {
+    "uid": _NULL,
+    "type": raw("default"),
+    "state": raw(QUEUED),
+    "output": raw(""),
+    "tags": raw(""),
+    "priority": raw(0),
+    "timings": raw({}),
+    "template": raw({"src": "", "composition": "", "continueOnMissing": False, "imageSequence": False}),
+    "assets": raw([]),
+    "actions": raw({"prerender": [], "postrender": []}),
+}
+
+
+def create(body: Document, *, uid: str, creator: str, now: int) -> tuple[Job, Document]:
+    """(job, content) of what a client posts. `uid` is its name if the body has none. Raises InvalidJob."""
+    tags = value_of(body, "tags")
+    cleaned = {"tags": raw(re.sub(r"[^A-Za-z0-9, ]", "", tags))} if isinstance(tags, str) else {}
+    time = stamp(now)
+    ours = {"state": raw(QUEUED), "creator": raw(creator), "createdAt": time, "updatedAt": time}
+    document = _DEFAULTS | {"uid": raw(uid)} | body | cleaned | ours
+    uid_of(document)
+    check_content(document)
+    check_terms(document)
+    head, content = split(document)
+    return Job(head=head, begun=_begun(head), due=_due(head, now)), content
+
+
+def take_over(document: Document, *, now: int, rules: Rules) -> tuple[Job, Document]:
+    """(job, content) of a job of another server, in whatever state it is; what is held has a lease from now on."""
+    head, content = split(document)
+    return _renewed(Job(head=head, begun=_begun(head), due=_due(head, now)), now=now, rules=rules), content
+
+
+def pick(job: Job, *, worker: str, now: int, rules: Rules, renew: int | None = None) -> Job:
+    """The job in the hands of a worker, who holds it for `renew` ms (as the rules say if None) after each report.
+
+    Raises IllegalTransition when it is not queued.
+    """
+    if job.state != QUEUED:
+        raise IllegalTransition(f'job "{job.uid}" is {job.state}, not queued', where=job.uid)
+    timeout = terms_of(job.head).timeout
+    changes = {"state": raw(PICKED), "executor": raw(worker), "updatedAt": stamp(now)}
+    if "maxAttempts" in job.head:
+        changes["attempts"] = raw(job.attempts + 1)
+    picked = msgspec.structs.replace(
+        job,
+        head=job.head | changes,
+        run=job.run + 1,
+        attempts=job.attempts + 1,
+        begun=None,
+        renew=renew,
+        deadline=None if timeout is None else now + timeout,
+        due=None,
+    )
+    return _renewed(picked, now=now, rules=rules)
+
+
+def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None = None) -> Job:
+    """The job after a change of its head; the same object where the change is not taken (see theory: run).
+
+    run     the run that reports; None: a client, or a worker that knows no numbers.
+    Raises  InvalidJob: another uid, no state, impossible terms.
+    """
+    record = "jobExecutor" in change and "template" not in change
+    by_worker = record or run is not None
+    if by_worker and (job.state in FINAL or not _is_present_run(job, change, run)):
+        return job
+    changed = {key: value for key, value in change.items() if job.head.get(key) != value}
+    if "uid" in changed and uid_of(change) != job.uid:
+        raise InvalidJob(f'uid "{uid_of(change)}" is not that of job "{job.uid}"', where="$.uid")
+    _require(value_of(job.head | change, "state"), "state")
+    check_terms(changed)
+    now_begun = job.begun if record else _begun(change) or job.begun
+    merged = msgspec.structs.replace(job, head=job.head | change | {"updatedAt": stamp(now)}, begun=now_begun)
+    if merged.state == QUEUED:
+        return _queue(job, merged, change, now=now, by_worker=by_worker)
+    if merged.state == ERROR and by_worker:
+        return _fail(merged, now=now, limit=1)
+    if job.state == QUEUED and is_held(merged.state):  # somebody took it without asking for a pick
+        merged = msgspec.structs.replace(merged, attempts=job.attempts + 1, due=None)
+    return _renewed(merged, now=now, rules=rules)
+
+
+def _queue(job: Job, merged: Job, change: Document, *, now: int, by_worker: bool) -> Job:
+    """Queued by a client: from the beginning. By its worker, who gives it back: that was no attempt."""
+    if job.state == QUEUED:
+        return msgspec.structs.replace(merged, due=_due(merged.head, now)) if "notBefore" in change else merged
+    anew = {key: value for key, value in _ANEW.items() if key in merged.head and (key not in change or by_worker)}
+    return msgspec.structs.replace(
+        merged,
+        head=merged.head | anew,
+        run=job.run + 1,
+        attempts=max(0, job.attempts - 1) if by_worker else 0,
+        begun=None,
+        lease=None,
+        renew=None,
+        deadline=None,
+        due=_due(merged.head, now),
+    )
+
+
+def expire(job: Job, *, now: int, rules: Rules) -> Job:
+    """The job after its lease or its deadline. Raises IllegalTransition when neither is over."""
+    if job.lease is None or job.lease > now:
+        raise IllegalTransition(f'the lease of job "{job.uid}" is not over', where=job.uid)
+    worker = word(job.head.get("executor", _NULL))
+    if job.deadline is not None and job.deadline <= now:
+        timeout = terms_of(job.head).timeout or 0
+        return fail(job, f'worker "{worker}" did not finish within {timeout / 1000:g} s', now=now)
+    again = _fail(_with_error(job, f'worker "{worker}" is gone', now), now=now, limit=rules.lost_attempts)
+    if again.state == QUEUED:  # as long as nobody else has picked it, its run may come back
+        again = msgspec.structs.replace(again, run=job.run, begun=job.begun, renew=job.renew, due=None)
+    return again
+
+
+def fail(job: Job, error: str, *, now: int) -> Job:
+    """The job after a failure that its worker did not tell: tried again if it says so."""
+    return _fail(_with_error(job, error, now), now=now, limit=1)
+
+
+_ANEW: Final[Document] = {"renderProgress": raw(0), "error": _NULL, "errorAt": _NULL, "finishedAt": _NULL}
+
+
+def _with_error(job: Job, error: str, now: int) -> Job:
+    told = {"state": raw(ERROR), "error": raw(error), "errorAt": stamp(now), "updatedAt": stamp(now)}
+    return msgspec.structs.replace(job, head=job.head | told)
+
+
+def _fail(job: Job, *, now: int, limit: int) -> Job:
+    """A job whose head says error: over, or queued again when it has attempts left."""
+    terms = terms_of(job.head)
+    job = msgspec.structs.replace(job, lease=None, renew=None, deadline=None)
+    if job.attempts >= (terms.max_attempts or limit):
+        return job
+    head = job.head | {key: value for key, value in _ANEW.items() if key in job.head} | {"state": raw(QUEUED)}
+    if terms.max_attempts is not None:
+        head["lastError"] = job.head["error"] if "error" in job.head else _NULL
+    due = now + terms.retry_delay if terms.retry_delay else None
+    return msgspec.structs.replace(job, head=head, run=job.run + 1, begun=None, due=due)
+
+
+def _renewed(job: Job, *, now: int, rules: Rules) -> Job:
+    if not is_held(job.state):
+        return msgspec.structs.replace(job, lease=None, renew=None, deadline=None)
+    span = job.renew or (rules.pick_lease if job.state == PICKED else rules.silence)
+    ends = [end for end in (now + span if span else None, job.deadline) if end is not None]
+    return msgspec.structs.replace(job, lease=min(ends, default=None))
+
+
+def is_held(state: str) -> bool:
+    """Whether a worker has a job in this state."""
+    return state in (PICKED, STARTED) or state.startswith("render:")
+
+
+def _is_present_run(job: Job, change: Document, run: int | None) -> bool:
+    return run == job.run if run is not None else _begun(change) == job.begun
+
+
+def _begun(document: Mapping[str, Raw]) -> bytes | None:
+    text = bytes(document.get("startedAt", _NULL))
+    return None if text == b"null" else text
+
+
+def _due(head: Mapping[str, Raw], now: int) -> int | None:
+    not_before = terms_of(head).not_before
+    return not_before if not_before is not None and not_before > now else None
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+class _Record(msgspec.Struct, rename={"created_at": "createdAt"}):
+    """The fourteen keys of a status record; values as they are unless said."""
+
+    uid: Raw | UnsetType = UNSET
+    state: Raw | UnsetType = UNSET
+    type: Raw | UnsetType = UNSET
+    tags: Raw = _NULL
+    renderProgress: Raw = Raw(b"0")  # noqa: N815
+    error: Raw = _NULL
+    createdAt: Raw = _NULL  # noqa: N815
+    updatedAt: Raw = _NULL  # noqa: N815
+    startedAt: Raw = _NULL  # noqa: N815
+    finishedAt: Raw = _NULL  # noqa: N815
+    errorAt: Raw = _NULL  # noqa: N815
+    jobCreator: Raw | UnsetType = UNSET  # noqa: N815
+    jobExecutor: Raw = _NULL  # noqa: N815
+    timings: Raw = _NULL
+
+
+def status_of(head: bytes) -> bytes:
+    """The status record of a head, both as JSON."""
+    raise NotImplementedError

@@ -1,0 +1,344 @@
+"""A file or URL that libav opens → packets of a stream: H.264 and HEVC length-prefixed, AAC raw, time stamps upwards.
+
+It decides what a packet of another framing becomes and how its time stamps are put right; it refuses to know when it is
+sent and to whom. Worker threads only, one call at a time.
+
+Theory of operation
+-------------------
+* Time stamps begin at `BEGINNING`, so that sound that begins before its picture is not negative. One shift holds for
+  picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
+  is one step after the last one, one that does not rise is the last one and a little more.
+* At the end of a file that is to be repeated it is opened again, and time goes on where it ended.
+* Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
+  later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
+* A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
+  (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
+  their own time, and so they are given.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from heapq import heappop, heappush
+from typing import Any, Final, Literal, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+
+from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
+from engine.config import Settings
+from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.packet import Packet, Track
+from engine.sources.avfile import open_container
+from engine.sources.tracks import Straightener
+
+log = logging.getLogger(__name__)
+
+BEGINNING: Final = Fraction(1)
+BACK: Final = Fraction(1)  # a dts that goes back by more has jumped, which is left to whoever reads
+PACED_BATCH: Final = 0.25  # seconds of media in one step; a hop to a thread costs 0.1-0.3 ms
+REORDER: Final = 1.0  # seconds; files with sound and picture in turns have chunks of less
+STEP: Final = Fraction(1, 25)  # from one packet without time stamps to the next
+ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
+REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
+# What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
+_PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
+_SEGMENTED: Final = ("hls", "dash")
+_AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+_ADTS_RATES: Final = 13
+_HEVC_VPS, _HEVC_SPS, _HEVC_PPS = 32, 33, 34
+_AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
+
+
+class Demuxer:
+    """One opened URL. Raises SourceUnavailable, SourceMalformed, SourceUnsupported, here and in `read`.
+
+    now   the engine's clock, ns.
+    loop  begin again at the end of what has one.
+    """
+
+    def __init__(self, guid: str, url: str, settings: Settings, *, now: Callable[[], int], loop: bool = False) -> None:
+        self.ended = False
+        self.repaired = 0  # time stamps
+        self._guid, self._url, self._settings, self._now = guid, url, settings, now
+        self._lines: dict[str, _Line] = {}
+        self._end = BEGINNING  # of what was read so far
+        self._held: list[tuple[float, int, Packet]] = []  # a heap, by dts
+        self._newest, self._serial, self._at_end = 0.0, 0, False
+        self._open()
+        scheme = url.partition("://")[0].lower() if "://" in url else "file"
+        self.has_end = (self._container.duration or 0) > 0 and scheme not in ("rtmp", "rtmps", "rtsp", "rtsps")
+        self.is_paced = self.has_end or self._container.format.name.split(",")[0] in _SEGMENTED
+        self._loop = loop and self.has_end
+
+    def _open(self) -> None:
+        self._container = _opened(self._guid, self._url, self._settings)
+        streams = [_best(self._container, "video"), _best(self._container, "audio")]
+        self._used = [stream for stream in streams if stream is not None]
+        if not self._used:
+            self._container.close()
+            raise SourceUnsupported(f'source "{self._guid}": no picture and no sound in it', where=self._guid)
+        for stream in self._used:
+            line = self._lines.setdefault(stream.type, _Line())
+            line.begin(stream)
+        self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
+        self._shift: Fraction | None = None
+        self._packets = self._container.demux(self._used)
+
+    def read(self) -> list[Packet]:
+        """The next packet, or where they are to be paced some; nothing more after those that come with `ended`."""
+        least = REORDER + PACED_BATCH if self.is_paced else 0
+        while not self._at_end and (not self._held or self._newest - self._held[0][0] < least):
+            packet = self._next()
+            if packet is None:
+                self._finish()
+            elif (made := self._made(packet, self._now())) is not None:
+                t = float(made.dts * made.track.time_base)
+                self._newest = max(t, self._newest)
+                self._serial += 1
+                heappush(self._held, (t, self._serial, made))
+        until = self._held[0][0] + PACED_BATCH if self._held else 0
+        out: list[Packet] = []
+        while self._held and self._held[0][0] < until:
+            out.append(heappop(self._held)[2])
+        self.ended = self._at_end and not self._held
+        return out
+
+    def close(self) -> None:
+        """Closes it; not while another thread reads."""
+        self._container.close()
+
+    def _next(self) -> _AvPacket | None:
+        """The next packet with something in it, None at the end. Raises SourceError."""
+        try:
+            for packet in self._packets:
+                if packet.size:
+                    return packet
+        except IndexError:
+            pass  # PyAV at the end of a file in which another stream turned up on the way
+        except _ERRORS as err:
+            sentence = f'source "{self._guid}": {_reason(err)}'
+            if isinstance(err, av.error.ExitError):
+                sentence = f'source "{self._guid}": nothing more came for {self._settings.read_timeout:g} s'
+            raise SourceUnavailable(sentence, where=self._guid) from err
+        return None
+
+    def _finish(self) -> None:
+        if self._shift is None:
+            raise SourceMalformed(f'source "{self._guid}": no packets in it', where=self._guid)
+        if not self._loop:
+            self._at_end = True
+            return
+        self._container.close()
+        self._open()
+
+    def _made(self, packet: _AvPacket, arrival: int) -> Packet | None:
+        if self._straightener is not None:
+            self._straightener.apply(packet)
+        line = self._lines[packet.stream.type]
+        data = line.framing.unwrapped(packet)
+        track = line.framing.track
+        if track is None or not data:
+            return None
+        pts, dts = line.stamps(packet)
+        if self._shift is None:
+            self._shift = self._end - dts * track.time_base
+        ticks = round(self._shift / track.time_base)
+        pts, dts = pts + ticks, dts + ticks
+        if line.last is not None and line.last - BACK / track.time_base < dts <= line.last:
+            self.repaired += 1
+            pts, dts = max(pts, line.last + 1), line.last + 1
+        line.last = dts
+        duration = packet.duration or 0
+        self._end = max(self._end, (dts + (duration or line.step)) * track.time_base)
+        return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=packet.is_keyframe, duration=duration)
+
+
+class _Line:
+    """Packets of one kind: their framing, and where their time stamps are."""
+
+    def __init__(self) -> None:
+        self.last: int | None = None  # dts as it was given on
+        self.step = 1
+        self.framing: _Framing
+        self._came: int | None = None  # dts as it came
+
+    def begin(self, stream: Any) -> None:
+        """Goes on with the stream of a container just opened."""
+        known = self.framing.track if self.last is not None else None
+        self.framing = _framing(stream, known)
+        self.step = max(1, round(STEP / self.framing.time_base))
+        self._came = None
+        if known is not None and known.time_base != self.framing.time_base:
+            self.last = None
+
+    def stamps(self, packet: _AvPacket) -> tuple[int, int]:
+        """pts and dts in the track's time base, where they are missing guessed."""
+        pts, dts = packet.pts, packet.dts
+        if dts is None and pts is not None and (self._came is None or pts > self._came):
+            dts = pts
+        elif dts is None:
+            dts = 0 if self._came is None else self._came + (self.step if pts is None else 1)
+        elif self._came is not None and dts > self._came:
+            self.step = dts - self._came
+        self._came = dts
+        return dts if pts is None else pts, dts
+
+
+class _Framing:
+    """How packets of one stream are framed: as they should be."""
+
+    def __init__(self, stream: Any, known: Track | None) -> None:
+        context = stream.codec_context
+        self.time_base: Fraction = stream.time_base
+        self.track: Track | None = known
+        self._kind: Literal["video", "audio"] = stream.type
+        self._codec: str = context.codec.canonical_name
+        is_video = stream.type == "video"
+        self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
+        self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
+        self._configure(bytes(context.extradata or b""))
+
+    def _configure(self, extradata: bytes) -> None:
+        """The track from here on: the same one while nothing has changed."""
+        (width, height), (rate, channels) = self._size, self._sound
+        if self._codec in ("h264", "hevc"):
+            width, height = (avc_size if self._codec == "h264" else hevc_size)(extradata) or self._size
+        if self._codec == "aac":
+            rate, channels = aac_format(extradata) or self._sound
+        made = Track(
+            kind=self._kind,
+            codec=self._codec,
+            extradata=extradata,
+            time_base=self.time_base,
+            width=width,
+            height=height,
+            rate=rate,
+            channels=channels,
+        )
+        if self.track is None or not _same(made, self.track):
+            self.track = made
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        """What a packet carries, as the track says; b"" when it cannot be used."""
+        if packet.has_sidedata("new_extradata"):
+            self._configure(bytes(packet.get_sidedata("new_extradata")))
+        return bytes(packet)
+
+
+class _AnnexB(_Framing):
+    """H.264 and HEVC with start codes, their parameter sets among the pictures."""
+
+    def _configure(self, extradata: bytes) -> None:
+        self._take(nal_units(extradata))
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        units = nal_units(bytes(packet))
+        self._take(units)
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units if not self._is_parameter(unit))
+
+    def _take(self, units: list[bytes]) -> None:
+        """Takes parameter sets for the track's extradata."""
+        made = (_avcc if self._codec == "h264" else hvcc)(units)
+        if made:
+            super()._configure(made)
+
+    def _is_parameter(self, unit: bytes) -> bool:
+        """Parameter sets and access unit delimiters: not among the packets of a track."""
+        return unit[0] & 31 in (7, 8, 9) if self._codec == "h264" else unit[0] >> 1 & 63 in (32, 33, 34, 35)
+
+
+class _Adts(_Framing):
+    """AAC with a header before each block (ISO 14496-3 1.A.2.2.1)."""
+
+    def _configure(self, extradata: bytes) -> None:
+        pass  # the first header says it
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        data = bytes(packet)
+        if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+            return b""
+        kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
+        channels = (data[2] & 1) << 2 | data[3] >> 6
+        if rate >= _ADTS_RATES or not channels:
+            return b""
+        super()._configure(bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3)))
+        return data[7:] if data[1] & 1 else data[9:]
+
+
+def _framing(stream: Any, known: Track | None) -> _Framing:
+    codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
+    if codec in ("h264", "hevc") and extradata[:1] != b"\1":
+        return _AnnexB(stream, known)
+    if codec == "aac" and not extradata:
+        return _Adts(stream, known)
+    return _Framing(stream, known)
+
+
+def _same(one: Track, other: Track) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("codec", "extradata", "time_base"))
+
+
+def _avcc(units: list[bytes]) -> bytes:
+    return avcc([unit for unit in units if unit[0] & 31 == 7], [unit for unit in units if unit[0] & 31 == 8])
+
+
+def hvcc(units: list[bytes]) -> bytes:
+    """The hvcC (ISO/IEC 14496-15 8.3.3) of NAL units with parameter sets; b"" when one is missing."""
+    arrays = {kind: [unit for unit in units if unit[0] >> 1 & 63 == kind] for kind in (_HEVC_VPS, _HEVC_SPS, _HEVC_PPS)}
+    if not all(arrays.values()):
+        return b""
+    sps = arrays[_HEVC_SPS][0].replace(b"\0\0\3", b"\0\0")
+    if len(sps) < 15:
+        return b""
+    layers, nested = (sps[2] >> 1 & 7) + 1, sps[2] & 1
+    depth = 2 if sps[3] & 31 == 2 else 0  # Main 10; decoders read the SPS itself
+    made = (
+        b"\1"
+        + sps[3:15]
+        + bytes((0xF0, 0, 0xFC, 0xFD, 0xF8 | depth, 0xF8 | depth, 0, 0, layers << 3 | nested << 2 | 3))
+    )
+    made += bytes((len(arrays),))
+    for kind, sets in arrays.items():
+        made += bytes((0x80 | kind,)) + len(sets).to_bytes(2, "big")
+        made += b"".join(len(unit).to_bytes(2, "big") + unit for unit in sets)
+    return made
+
+
+def _best(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
+    """libav's choice, or the first stream that it knows the codec of; never a cover picture."""
+    streams: list[Any] = list(container.streams.video if kind == "video" else container.streams.audio)
+    streams = [each for each in streams if each.codec_context is not None]
+    streams = [each for each in streams if not each.disposition & Disposition.attached_pic]
+    best = container.streams.best(kind)
+    return next((each for each in streams if each is best), next(iter(streams), None))
+
+
+def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
+    scheme, colon, _ = url.partition("://")
+    if not colon or scheme.lower() not in REMOTE:
+        return open_container(guid, url, settings)
+    options = {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
+    if scheme.lower().startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # over UDP a lost packet is a damaged picture
+    began = time.monotonic()
+    try:
+        deadlines = settings.open_timeout, settings.read_timeout
+        return av.open(url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
+    except _ERRORS as err:
+        error: SourceError = SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid)
+        if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
+            error = SourceUnavailable(f'source "{guid}": no answer within {settings.open_timeout:g} s', where=guid)
+        elif isinstance(err, av.error.InvalidDataError | av.error.EOFError):
+            error = SourceMalformed(f'source "{guid}": not media that can be read', where=guid)
+        raise error from err
+
+
+def _reason(err: Exception) -> str:
+    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
+    return text[:1].lower() + text[1:]

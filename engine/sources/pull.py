@@ -1,0 +1,240 @@
+"""Pull: a stream that the engine fetches: a URL that libav opens, its packets published under a name, again and again.
+
+It decides when packets are sent and when to try again; it refuses to know what is in them (`demux` does).
+
+Theory of operation
+-------------------
+* Two tasks: one reads packets, the other sends them. What comes in its own time is read by one thread all the time, and
+  sent at once. What has to be paced is read in batches, a second ahead, and sent when its dts is due, counted from the
+  first packet; it *arrives* just then, not when the task wakes. What is late by more than `SLIP`, because a disk or
+  server paused, makes everything after it later: no backlog is sent in one burst.
+* What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
+  A file that came to its end is over. What can never work is given up.
+* A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
+  holds it any more, never under its feet.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import suppress
+from functools import partial
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from engine.config import Settings
+from engine.errors import AlreadyExists, EngineError, InvalidSpec, SourceMalformed, SourceUnavailable
+from engine.packet import Packet
+from engine.sources.demux import REMOTE, Demuxer
+from engine.spec import PullSpec
+from engine.stream import Hub, Publication, Publisher, check_name
+
+log = logging.getLogger(__name__)
+
+SECOND: Final = 1_000_000_000
+SLIP: Final = SECOND * 3 // 10
+WAKE: Final = 0.01  # seconds; packets due within one are sent together
+BATCHES: Final = 4  # that wait to be sent
+RETRY: Final = 1.0
+RETRY_MOST: Final = 30.0
+SETTLED: Final = 10 * SECOND
+
+_State = Literal["connecting", "publishing", "retrying", "ended", "failed"]
+
+
+class PullStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pulled source at a moment. The url is without password and query; error is the last one."""
+
+    name: str
+    url: str
+    state: _State
+    error: str
+    retries: int
+
+
+class Pull:
+    """Fetches one URL. `run` is its actor: it returns at the end of a file, after `stop`, and when it is given up."""
+
+    def __init__(self, hub: Hub, name: str, spec: PullSpec, settings: Settings) -> None:
+        """Raises InvalidSpec: a bad name, no URL, or a protocol that is not one of ours."""
+        # given
+        check_name(name)
+        self._hub, self._name, self._settings = hub, name, settings
+        self._url = checked_url(spec.url)
+        self._loop = spec.loop
+        self._shown = shown_url(self._url)
+        # owned by run()
+        self._limiter = trio.CapacityLimiter(1)
+        self._scope = trio.CancelScope()
+        self._demuxer: Demuxer | None = None  # also looked at by its thread
+        self._publication: Publication | None = None
+        self._began = 0  # to publish
+        self._origin: int | None = None  # server time of time stamp 0, where packets are paced
+        # read by anyone (snapshot)
+        self._state: _State = "connecting"
+        self._error = ""
+        self._retries = 0
+
+    def status(self) -> PullStatus:
+        """How it is doing."""
+        return PullStatus(name=self._name, url=self._shown, state=self._state, error=self._error, retries=self._retries)
+
+    def stop(self) -> None:
+        """Ends it; any number of times."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Publishes until the end, for ever where there is none."""
+        pause = RETRY
+        with self._scope:
+            while True:
+                self._state = "connecting"
+                try:
+                    await self._publish()
+                    break
+                except EngineError as err:
+                    if not self._may_come_back(err):
+                        self._fail(err)
+                        return
+                    self._note(err)
+                finally:
+                    settled = self._close()
+                pause = RETRY if settled else pause
+                await trio.sleep(pause)
+                pause = min(RETRY_MOST, 2 * pause)
+                self._retries += 1
+        self._state = "ended"
+
+    def _may_come_back(self, err: EngineError) -> bool:
+        is_remote = self._url.partition("://")[0].lower() in REMOTE
+        return err.retry or isinstance(err, AlreadyExists) or (isinstance(err, SourceMalformed) and is_remote)
+
+    def _fail(self, err: EngineError) -> None:
+        self._state, self._error = "failed", str(err)
+        log.warning("%s: given up: %s", self._name, err)
+
+    def _note(self, err: EngineError) -> None:
+        """Says what is wrong; only once while it stays so."""
+        if self._error != str(err) or self._publication is not None:
+            log.warning("%s: %s; trying again", self._name, err)
+        self._state, self._error = "retrying", str(err)
+
+    def _close(self) -> bool:
+        """Ends the publication; returns whether it had lasted."""
+        publication, self._publication = self._publication, None
+        if publication is None:
+            return False
+        publication.close()
+        return self._hub.now() - self._began > SETTLED
+
+    async def _publish(self) -> None:
+        """One attempt. Returns at the end of what has one; raises EngineError."""
+        opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now, loop=self._loop)
+        demuxer = await trio.to_thread.run_sync(opening, limiter=self._limiter, abandon_on_cancel=True)
+        self._demuxer = demuxer
+        try:
+            await self._relay(demuxer)
+        finally:
+            self._demuxer = None
+            if not self._limiter.borrowed_tokens:  # no thread of a cancelled step has it
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(demuxer.close, limiter=self._limiter)
+        if not demuxer.has_end:
+            raise SourceUnavailable(f'source "{self._name}": it ended', where=self._name)
+
+    async def _relay(self, demuxer: Demuxer) -> None:
+        """Sends what the demuxer gives up to its end. Raises EngineError."""
+        self._origin = None
+        failure: list[EngineError] = []
+        send, receive = trio.open_memory_channel[list[Packet]](BATCHES if demuxer.is_paced else math.inf)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, demuxer, send, failure)
+            try:
+                async with receive:
+                    async for batch in receive:
+                        await self._send(batch, paced=demuxer.is_paced)
+            except EngineError as err:
+                failure.append(err)
+                nursery.cancel_scope.cancel()
+        if failure:
+            raise failure[0]
+
+    async def _read(
+        self, demuxer: Demuxer, channel: trio.MemorySendChannel[list[Packet]], failure: list[EngineError]
+    ) -> None:
+        async with channel:
+            try:
+                if not demuxer.is_paced:
+                    follow = partial(self._follow, demuxer, channel, trio.lowlevel.current_trio_token())
+                    await trio.to_thread.run_sync(follow, limiter=self._limiter, abandon_on_cancel=True)
+                while not demuxer.ended:
+                    batch = await trio.to_thread.run_sync(demuxer.read, limiter=self._limiter, abandon_on_cancel=True)
+                    await channel.send(batch)
+            except EngineError as err:
+                failure.append(err)
+
+    def _follow(
+        self, demuxer: Demuxer, channel: trio.MemorySendChannel[list[Packet]], token: trio.lowlevel.TrioToken
+    ) -> None:
+        """Reads to the end, in a thread; until nobody wants it any more."""
+        while not demuxer.ended and self._demuxer is demuxer:
+            token.run_sync_soon(_offer, channel, demuxer.read())
+
+    async def _send(self, batch: list[Packet], *, paced: bool) -> None:
+        if batch and self._publication is None:
+            publisher = Publisher(kind="pull", peer=self._shown, stop=self.stop)
+            self._publication = self._hub.publish(self._name, publisher)
+            self._began = self._hub.now()
+            self._state, self._error = "publishing", ""
+            log.info("%s: publishing %s", self._name, self._shown)
+        for packet in batch:
+            if paced:
+                packet.arrival = await self._due(packet)
+            if self._publication is not None:
+                self._publication.send(packet)
+
+    async def _due(self, packet: Packet) -> int:
+        """Waits until a packet is due; returns when that was."""
+        time_base = packet.track.time_base
+        stamp = packet.dts * time_base.numerator * SECOND // time_base.denominator
+        now = self._hub.now()
+        if self._origin is None or now - stamp - self._origin > SLIP:
+            self._origin = now - stamp
+        due = self._origin + stamp
+        while due > now:
+            await trio.sleep(max(WAKE, (due - now) / SECOND))
+            now = self._hub.now()
+        return due
+
+
+def _offer(channel: trio.MemorySendChannel[list[Packet]], batch: list[Packet]) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # cancelled meanwhile
+        channel.send_nowait(batch)
+
+
+def checked_url(url: str | None) -> str:
+    """A path, or a URL of a protocol that may be fetched. Raises InvalidSpec."""
+    if url is None:
+        raise InvalidSpec("there is no url to pull", where="url")
+    scheme, colon, _ = url.partition(":")
+    named = colon and scheme.isalnum() and len(scheme) > 1
+    if named and scheme.lower() != "file" and not ("://" in url and scheme.lower() in REMOTE):
+        raise InvalidSpec(f'protocol "{scheme[:20]}" is not one of file, {", ".join(REMOTE)}', where="url")
+    return url
+
+
+def shown_url(url: str) -> str:
+    """A URL without password and query."""
+    if "://" not in url:
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("://")[0] + "://***"
+    user, at, host = parts.netloc.rpartition("@")
+    secret = ":***" if ":" in user else ""
+    return f"{parts.scheme}://{user.partition(':')[0]}{secret}{at}{host}{parts.path}" + ("?***" if parts.query else "")

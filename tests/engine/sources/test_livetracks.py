@@ -1,0 +1,197 @@
+"""Live tracks: damaged, odd and drifting packets → the right frames at the right times."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from engine.packet import Packet, Track
+from engine.sources.livetracks import LivePicture, LiveSound, Stamped, stretched
+from engine.spec import AudioFormat
+from engine.stream import END
+from tests.engine.clips import packets
+from tests.media import Video, encode, read_number
+
+NS = 10**9
+MS = 10**6
+RATE = 48_000
+PCM = Track(kind="audio", codec="pcm_f32le", rate=RATE, channels=1)
+MONO = AudioFormat(RATE, 1)
+
+
+def tone(n, *, count=960, track=PCM, hz=440):
+    """Block n of a tone without an end."""
+    i = np.arange(n * count, (n + 1) * count)
+    wave = (0.5 * np.sin(2 * np.pi * hz * i / track.rate)).astype("<f4")
+    return Packet(track, wave.tobytes(), pts=0, dts=0, arrival=0)
+
+
+def heard(sounds):
+    """First sample of all blocks together, and their samples with silence in holes."""
+    first = sounds[0][0]
+    out = np.zeros(sounds[-1][0] + len(sounds[-1][1]) - first, np.float32)
+    for start, block in sounds:
+        out[start - first : start - first + len(block)] = block.samples[0]
+    return first, out
+
+
+def holes(sounds):
+    """(index, samples) of every hole between blocks."""
+    pairs = pairwise(sounds)
+    return [(a + len(x), b - a - len(x)) for (a, x), (b, _) in pairs if b != a + len(x)]
+
+
+@pytest.mark.parametrize("ppm", [-3000, -200, 0, 200, 3000])
+def test_sound_follows_its_stamps_without_a_hole_or_a_click(ppm):
+    sound, blocks = LiveSound("cam"), []
+    for n in range(1500):  # 30 s
+        time = NS + n * 20 * MS * (1_000_000 + ppm) // 1_000_000
+        new = sound.decode([Stamped(tone(n), time, False)], [MONO])[MONO]
+        assert abs(new[0][0] - time * RATE // NS) <= 4 * RATE // 1000
+        blocks += new
+    assert holes(blocks) == []
+    _, samples = heard(blocks)
+    assert np.abs(np.diff(samples)).max() < 1.05 * 0.5 * 2 * np.pi * 440 / RATE
+    assert np.abs(samples).max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_jitter_of_stamps_does_not_touch_the_sound():
+    sound = LiveSound("cam")
+    blocks = []
+    for n in range(500):
+        blocks += sound.decode([Stamped(tone(n), NS + (n * 20 + (n * 7 + 5) % 11 - 5) * MS, False)], [MONO])[MONO]
+    _, samples = heard(blocks)
+    expected = np.concatenate([np.frombuffer(tone(n).data, "<f4") for n in range(500)])
+    assert np.array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("late", [60, 500])
+def test_sound_far_from_its_count_is_placed_anew(late):
+    sound, blocks = LiveSound("cam"), []
+    for n in range(100):
+        time = NS + (n * 20 + (late if n >= 50 else 0)) * MS
+        blocks += sound.decode([Stamped(tone(n), time, False)], [MONO])[MONO]
+    assert holes(blocks) == [(2 * RATE, late * RATE // 1000)]
+
+
+def test_sound_that_is_placed_before_what_there_was_loses_what_lies_on_it_and_leaves_a_hole():
+    sound, blocks = LiveSound("cam"), []
+    for n in range(100):
+        time = NS + (n * 20 - (300 if n >= 50 else 0)) * MS
+        blocks += sound.decode([Stamped(tone(n), time, False)], [MONO])[MONO]
+    assert holes(blocks) == [(2 * RATE, 1)]
+    assert blocks[-1][0] + len(blocks[-1][1]) == RATE + (100 * 20 - 300) * RATE // 1000
+
+
+def test_a_new_track_leaves_a_hole():
+    sound, blocks = LiveSound("cam"), []
+    track = Track(kind="audio", codec="pcm_f32le", rate=RATE, channels=1)
+    for n in range(20):
+        packet = tone(n, track=PCM if n < 10 else track)
+        blocks += sound.decode([Stamped(packet, NS + n * 20 * MS, False)], [MONO])[MONO]
+    assert holes(blocks) == [(RATE + 9600, 1)]
+
+
+def test_each_format_gets_its_own():
+    sound = LiveSound("cam")
+    formats = [MONO, AudioFormat(44_100), AudioFormat(8_000)]
+    lengths = dict.fromkeys(formats, 0)
+    for n in range(100):
+        given = sound.decode([Stamped(tone(n), NS + n * 20 * MS, False)], formats)
+        for wanted, blocks in given.items():
+            lengths[wanted] += sum(len(block) for _, block in blocks)
+    for wanted, blocks in sound.decode([END], formats).items():
+        lengths[wanted] += sum(len(block) for _, block in blocks)
+    for wanted, length in lengths.items():
+        assert length == pytest.approx(2 * wanted.rate, abs=1)
+
+
+def test_sound_without_a_usable_rate_is_refused():
+    sound = LiveSound("cam")
+    track = Track(kind="audio", codec="pcm_f32le", rate=10, channels=1)
+    assert sound.decode([Stamped(tone(0, track=track), NS, False)], [MONO]) == {MONO: []}
+    assert sound.corrupt == 1
+
+
+@pytest.mark.parametrize("more", [-5, -1, 1, 5])
+def test_stretched_keeps_both_ends_and_the_shape(more):
+    n = np.arange(1024)
+    wave = np.stack([np.sin(2 * np.pi * 440 * n / RATE), np.cos(2 * np.pi * 1000 * n / RATE)]).astype(np.float32)
+    out = stretched(wave, 1024 + more)
+    at = np.arange(1024 + more) * 1023 / (1023 + more)
+    assert out.dtype == np.float32
+    assert out[:, 0] == pytest.approx(wave[:, 0])
+    assert out[:, -1] == pytest.approx(wave[:, -1], abs=1e-6)
+    assert np.abs(out[0] - np.sin(2 * np.pi * 440 * at / RATE)).max() < 1e-3
+    assert np.abs(out[1] - np.cos(2 * np.pi * 1000 * at / RATE)).max() < 5e-3
+
+
+def film(tmp_path, **options):
+    return packets(encode(tmp_path / "film.mp4", Video(**options), None))
+
+
+def stamped(made, *, began=False):
+    return [Stamped(packet, int(packet.pts * packet.track.time_base * NS), began) for packet in made]
+
+
+def test_only_what_may_be_seen_is_converted(tmp_path):
+    picture = LivePicture("cam")
+    shown = picture.decode(stamped(film(tmp_path)), wanted=NS // 2)
+    assert [read_number(frame.y) for _, _, frame in shown] == list(range(15, 30))
+    assert picture.late == 15
+    assert picture.decode([END], wanted=0) == []
+    assert not picture.is_open
+
+
+def test_nothing_is_shown_before_a_keyframe(tmp_path):
+    picture = LivePicture("cam")
+    shown = picture.decode(stamped(film(tmp_path))[5:], wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown] == list(range(15, 30))
+
+
+def test_frames_come_in_the_order_of_presentation_with_their_own_times(tmp_path):
+    picture = LivePicture("cam")
+    shown = picture.decode([*stamped(film(tmp_path, bframes=2)), END], wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown] == list(range(30))
+    assert [start for start, _, _ in shown] == pytest.approx([n * NS / 30 for n in range(30)], abs=2)
+    assert all(start < stop <= start + NS // 30 + 2 for start, stop, _ in shown[1:])
+
+
+def test_pixels_that_are_not_square_are_displayed_square(tmp_path):
+    picture = LivePicture("cam")
+    made = film(tmp_path, options={"x264-params": "sar=2\\:1"})
+    picture.decode(stamped(made)[:3], wanted=0)
+    assert picture.size is not None
+    assert (picture.size.width, picture.size.height) == (128, 36)
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "libsvtav1", "libvpx"])
+def test_other_codecs_are_decoded(tmp_path, codec):
+    suffix = "mp4" if codec == "libx265" else "mkv"
+    made = packets(encode(tmp_path / f"film.{suffix}", Video(codec), None))
+    shown = LivePicture("cam").decode([*stamped(made), END], wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown] == list(range(30))
+
+
+def test_random_bytes_are_counted_and_nothing_more(tmp_path):
+    made = film(tmp_path)
+    chance = np.random.default_rng(3)
+    picture = LivePicture("cam")
+    for packet in made * 4:
+        data = bytearray(packet.data)
+        for at in chance.integers(0, len(data), 3):
+            data[at] = chance.integers(0, 256)
+        hurt = Packet(packet.track, bytes(data), pts=packet.pts, dts=packet.dts, arrival=0, keyframe=packet.keyframe)
+        picture.decode(stamped([hurt]), wanted=0)
+    assert picture.corrupt > 0
+    before = picture.corrupt
+    shown = picture.decode(stamped(made), wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown][-15:] == list(range(15, 30))
+    assert picture.corrupt <= before + 1
+
+
+def test_time_base_does_not_matter(tmp_path):
+    made = packets(encode(tmp_path / "film.mp4", Video(), None), units=Fraction(1, 90_000))
+    shown = LivePicture("cam").decode(stamped(made), wanted=0)
+    assert len(shown) == 30

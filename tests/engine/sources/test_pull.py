@@ -1,0 +1,412 @@
+"""Pull: files and URLs become streams, in real time, again and again. Real files and a real HTTP server on loopback."""
+
+import threading
+import time
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+import trio
+
+from engine.bitstream import avc_size, hevc_size
+from engine.config import Settings
+from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.sources.decode import Decoders
+from engine.sources.demux import Demuxer
+from engine.sources.livetracks import LivePicture, LiveSound, Stamped
+from engine.sources.pull import Pull, checked_url, shown_url
+from engine.spec import AudioFormat, PullSpec
+from engine.stream import END, Hub, Publisher
+from tests.media import PLAIN, TONE, Audio, Video, encode, plane, read_number
+
+NAME = "live/film"
+NS = 10**9
+MONO = AudioFormat(48_000, 1)
+
+
+def clock():
+    return time.monotonic_ns()
+
+
+def demuxed(path, *, loop=False, most=400):
+    """Packets of a path, read at once."""
+    demuxer = Demuxer("film", str(path), Settings(), now=clock, loop=loop)
+    out = []
+    while not demuxer.ended and len(out) < most:
+        out += demuxer.read()
+    demuxer.close()
+    return out
+
+
+def numbers(packets):
+    """What the pictures of some packets read as."""
+    picture = LivePicture("film")
+    stamped = [Stamped(p, int(p.pts * p.track.time_base * NS), False) for p in packets if p.is_video]
+    return [read_number(frame.y) for _, _, frame in picture.decode([*stamped, END], wanted=0)]
+
+
+def sound(packets):
+    """The samples of some packets."""
+    stamped = [Stamped(p, int(p.pts * p.track.time_base * NS), False) for p in packets if not p.is_video]
+    return np.concatenate([block.samples[0] for _, block in LiveSound("film").decode(stamped, [MONO])[MONO]])
+
+
+def seconds(packet):
+    return packet.dts * packet.track.time_base
+
+
+# --- packets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "transport", "flash_beep", "vfr"])
+def test_packets_of_a_file_are_what_a_stream_wants(media, name):
+    made = demuxed(media.path(name))
+    for kind in ("video", "audio"):
+        own = [packet for packet in made if packet.track.kind == kind]
+        assert len({packet.track for packet in own}) == 1
+        assert all(a.dts < b.dts for a, b in pairwise(own))
+    assert min(seconds(packet) for packet in made) == pytest.approx(1, abs=0.1)
+    assert made[0].starts_gop or not made[0].is_video
+    video = next(packet.track for packet in made if packet.is_video)
+    assert (video.codec, video.width, video.height) == ("h264", 64, 36)
+    assert avc_size(video.extradata) == (64, 36)
+    audio = next(packet.track for packet in made if not packet.is_video)
+    assert (audio.rate, audio.channels) == (48_000, 2) or name == "flash_beep"
+
+
+def test_annex_b_and_adts_become_what_mp4_carries(media):
+    ts, mp4 = demuxed(media.path("transport")), demuxed(media.path("plain"))
+    assert numbers(ts) == numbers(mp4) == list(range(60))
+    assert np.abs(sound(ts)).max() == pytest.approx(0.5, abs=0.03)
+    track = next(packet.track for packet in ts if packet.track.codec == "aac")
+    assert track.extradata == bytes((2 << 3 | 3 >> 1, (3 & 1) << 7 | 2 << 3))  # AAC LC, 48 kHz, stereo
+    assert all(packet.data[0] != 0xFF for packet in ts if not packet.is_video)
+    pictures = [packet for packet in ts if packet.is_video]
+    assert all(int.from_bytes(packet.data[:4], "big") <= len(packet.data) - 4 for packet in pictures)
+
+
+def test_hevc_in_a_transport_stream(tmp_path):
+    made = demuxed(encode(tmp_path / "film.ts", Video("libx265"), None))
+    track = made[0].track
+    assert (track.codec, hevc_size(track.extradata)) == ("hevc", (64, 36))
+    assert numbers(made) == list(range(30))
+    context = av.CodecContext.create("hevc", "r")  # libav reads our hvcC by itself
+    context.extradata = track.extradata
+    coded = av.Packet(made[0].data)
+    frames = context.decode(coded) + context.decode(None)
+    assert read_number(plane(frames[0])) == 0
+
+
+def test_other_codecs_are_as_they_are(tmp_path):
+    made = demuxed(encode(tmp_path / "film.mkv", Video("libvpx"), Audio("libopus")))
+    assert {packet.track.codec for packet in made} == {"vp8", "opus"}
+    assert numbers(made) == list(range(30))
+    assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_file_that_is_repeated_goes_on_in_time(media):
+    made = demuxed(media.path("plain"), loop=True)
+    assert len({packet.track for packet in made}) == 2
+    for kind in ("video", "audio"):
+        own = [packet for packet in made if packet.track.kind == kind]
+        steps = [float(seconds(b) - seconds(a)) for a, b in pairwise(own)]
+        assert min(steps) > 0
+        assert max(steps) < 0.12
+    assert numbers(made)[:120] == [*range(60), *range(60)]
+
+
+def test_packets_of_a_file_come_in_the_order_of_time(tmp_path):
+    film = encode(tmp_path / "film.mp4", Video(), TONE, seconds=3)
+    demuxer = Demuxer("film", str(film), Settings(), now=clock)
+    packets = [packet for packet in demuxer._packets if packet.size]
+    chunks = [[p for p in packets if int(p.dts * p.time_base / Fraction(1, 2)) == n] for n in range(6)]
+    demuxer._packets = iter([p for chunk in chunks for p in sorted(chunk, key=lambda p: p.stream_index)])
+    made = []
+    while not demuxer.ended:
+        made += demuxer.read()
+    demuxer.close()
+    assert len(made) == len(packets)
+    assert [seconds(packet) for packet in made] == sorted(seconds(packet) for packet in made)
+
+
+def test_a_change_of_parameter_sets_is_a_new_track(tmp_path):
+    parts = [encode(tmp_path / f"{n}.ts", Video(size=size), None) for n, size in enumerate(((64, 36), (128, 72)))]
+    both = tmp_path / "both.ts"
+    both.write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
+    made = demuxed(both)
+    assert [(track.width, track.height) for track in dict.fromkeys(p.track for p in made)] == [(64, 36), (128, 72)]
+    assert all(a.dts < b.dts for a, b in pairwise(made))
+
+
+@pytest.mark.parametrize("name", ["corrupt", "truncated", "truncated_ts"])
+def test_damaged_files_give_what_can_be_read(media, name):
+    made = []
+    try:
+        made = demuxed(media.path(name))
+    except (SourceUnavailable, SourceMalformed) as err:
+        assert str(err).startswith('source "film": ')
+    assert made or name == "truncated"
+
+
+def test_wrap_of_a_transport_streams_clock_goes_on(tmp_path):
+    path = encode(tmp_path / "film.ts", PLAIN, TONE, seconds=3, output_ts_offset=str(2**33 / 90_000 - 1.5))
+    made = [packet for packet in demuxed(path) if packet.is_video]
+    assert float(seconds(made[-1]) - seconds(made[0])) == pytest.approx(89 / 30, abs=0.01)
+
+
+def test_stamps_that_do_not_rise_are_repaired(tmp_path):
+    demuxer = Demuxer("film", str(encode(tmp_path / "film.mp4", Video(), None)), Settings(), now=clock)
+    packets = list(demuxer._packets)
+    for packet, dts in zip(packets[3:8], (5, 5, None, -7, None), strict=True):
+        packet.dts = dts
+    packets[7].pts = None
+    demuxer._packets = iter(packets)
+    made = []
+    while not demuxer.ended:
+        made += demuxer.read()
+    assert [packet.dts for packet in made] == sorted({packet.dts for packet in made})
+    assert demuxer.repaired >= 2
+
+
+# --- the actor --------------------------------------------------------------------------------------------------------
+
+
+class Station:
+    """A hub in real time, and what a reader of the pulled stream gets."""
+
+    def __init__(self, nursery, settings=None):
+        self.hub = Hub(clock)
+        self.nursery = nursery
+        self.settings = settings or Settings(open_timeout=2, read_timeout=2)
+        self.packets = []
+
+    def pull(self, url, **options):
+        self.one = Pull(self.hub, NAME, PullSpec(url=str(url), **options), self.settings)
+        self.nursery.start_soon(self.one.run)
+        return self.one
+
+    async def receive(self, *, until):
+        """Reads until `until(packets)`; END is None among them."""
+        with trio.fail_after(8), self.hub.read(NAME) as reader:
+            while not until(self.packets):
+                self.packets += [None if item is END else item for item in await reader.receive()]
+        return self.packets
+
+    async def state(self, *states):
+        with trio.fail_after(8):
+            while self.one.status().state not in states:
+                await trio.sleep(0.01)
+        return self.one.status()
+
+
+@pytest.fixture
+def station(nursery):
+    return Station(nursery)
+
+
+async def test_a_file_is_published_in_real_time_and_ends(station, media):
+    station.pull(media.path("video_only"))
+    began = clock()
+    got = await station.receive(until=lambda got: None in got)
+    assert len(got) == 31
+    assert [round((packet.arrival - got[0].arrival) / NS * 30) for packet in got[:-1]] == list(range(30))
+    assert clock() - began > 0.9 * NS
+    assert (await station.state("ended")).error == ""
+
+
+async def test_the_status_of_a_stream_says_who_pulls_it(station, media):
+    station.pull(media.path("plain"))
+    await station.receive(until=lambda got: len(got) > 3)
+    status = station.hub.published(NAME).status()
+    assert (status.publisher, status.peer) == ("pull", str(media.path("plain")))
+    assert (status.video.codec, status.video.width, status.audio.sample_rate) == ("h264", 64, 48_000)
+    assert station.one.status().state == "publishing"
+    station.hub.published(NAME).publication.publisher.stop()
+    await station.state("ended")
+    assert station.hub.streams() == []
+
+
+async def test_a_repeated_file_never_ends(station, tmp_path):
+    path = encode(tmp_path / "film.mp4", Video(pts_ms=(0, 100, 200, 300)), None)
+    station.pull(path, loop=True)
+    got = await station.receive(until=lambda got: len(got) >= 12)
+    assert None not in got
+    assert len({packet.track for packet in got}) == 1
+    station.one.stop()
+    await station.state("ended")
+
+
+async def test_a_pulled_file_is_a_source_for_mixers(station, media):
+    decoders = Decoders(station.hub, station.settings)
+    await station.nursery.start(decoders.run)
+    source = decoders.open(NAME, AudioFormat(), epoch=Fraction(0))
+    station.pull(media.path("plain"))
+    seen = []
+    with trio.fail_after(8):
+        while len(seen) < 10:
+            t = Fraction(clock() - 200_000_000, NS)
+            source.attend(picture=t, sound=int(t * 48_000))
+            frame = source.pick(t, Fraction(0)).frame
+            number = None if frame is None else read_number(frame.y)
+            if number is not None and number not in seen:
+                seen.append(number)
+            await trio.sleep(0.01)
+    assert seen == sorted(seen)
+    assert source.statistics().resyncs == 0
+    source.close()
+
+
+async def test_a_file_that_is_not_there_is_tried_again_until_it_is(station, tmp_path, media):
+    path = tmp_path / "late.mp4"
+    station.pull(path)
+    status = await station.state("retrying")
+    assert status.error == f'source "{NAME}": no such file or directory'
+    path.write_bytes(media.path("video_only").read_bytes())
+    await station.receive(until=lambda got: len(got) > 3)
+    assert station.one.status().retries == 1
+    assert station.one.status().error == ""
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("text", "not media that can be read"), ("empty", "the file is empty")])
+async def test_a_file_that_is_no_media_is_given_up(station, media, name, sentence):
+    station.pull(media.path(name))
+    status = await station.state("failed")
+    assert status.error == f'source "{NAME}": {sentence}'
+
+
+async def test_a_name_that_is_taken_is_waited_for(station, media):
+    publication = station.hub.publish(NAME, Publisher(kind="rtmp"))
+    station.pull(media.path("plain"))
+    assert "already published" in (await station.state("retrying")).error
+    publication.close()
+    await station.receive(until=lambda got: len(got) > 3)
+    assert station.one.status().state == "publishing"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtmp://u:secret@host:1936/app/name?key=secret", "rtmp://u:***@host:1936/app/name?***"),
+        ("rtsp://host/cam", "rtsp://host/cam"),
+        ("http://token@host/x.ts", "http://token@host/x.ts"),
+        ("/films/a.mp4", "/films/a.mp4"),
+        ("http://[::1", "http://***"),
+    ],
+)
+def test_passwords_are_not_shown(url, shown):
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize("url", ["concat:a|b", "data://x", "udp://1.2.3.4:5", "pipe:0", "http:x"])
+def test_protocols_that_are_not_ours_are_refused(url):
+    with pytest.raises(InvalidSpec):
+        Pull(Hub(clock), NAME, PullSpec(url=url), Settings())
+
+
+@pytest.mark.parametrize("url", ["/a/b.mp4", "b.mp4", "file:/a", "HTTP://host/a", "rtsps://host", "c:/a"])
+def test_paths_and_protocols_that_are_ours_are_taken(url):
+    assert checked_url(url) == url
+
+
+# --- over the network -------------------------------------------------------------------------------------------------
+
+
+class Peer(BaseHTTPRequestHandler):
+    """Serves what its server's `films` say: bytes, and the seconds they take; None = says nothing more."""
+
+    def do_GET(self):
+        film = self.server.films.get(self.path.partition("?")[0])
+        if film is None:
+            self.send_error(404)
+            return
+        data, lasts = film
+        self.send_response(200)
+        if lasts == 0:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if lasts is None:
+            self.wfile.write(data)
+            self.wfile.flush()
+            self.server.over.wait(8)
+            return
+        size = 188 * 7
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        for chunk in chunks:
+            self.wfile.write(chunk)
+            self.wfile.flush()
+            time.sleep(lasts / len(chunks))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Peer) as server:
+        server.daemon_threads = True
+        server.films, server.over = {}, threading.Event()
+        server.handle_error = lambda *_: None  # clients go when they like
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_live_url_comes_in_its_own_time_and_is_opened_again_when_it_ends(station, server, media):
+    server.films["/live.ts"] = media.path("transport").read_bytes(), 0.5
+    station.pull(f"{server.url}/live.ts?key=secret")
+    got = await station.receive(until=lambda got: got.count(None) == 1)
+    assert len([packet for packet in got if packet and packet.is_video]) >= 58
+    assert got[-2].arrival - got[0].arrival < 1.2 * NS
+    status = await station.state("retrying")
+    assert status.error in (f'source "{NAME}": it ended', f'source "{NAME}": input/output error')
+    assert status.url == f"{server.url}/live.ts?***"
+    await station.receive(until=lambda got: got[-1] is not None)
+    assert station.one.status().state == "publishing"
+
+
+async def test_a_peer_that_says_nothing_more_is_given_up_in_time(nursery, server, media):
+    station = Station(nursery, Settings(open_timeout=0.5, read_timeout=0.3))
+    server.films["/stalls.ts"] = media.path("transport").read_bytes()[: 188 * 60], None
+    station.pull(f"{server.url}/stalls.ts")
+    assert "nothing more came for 0.3 s" in (await station.state("retrying")).error
+
+
+async def test_what_is_not_there_is_said_in_one_sentence(station, server):
+    station.pull(f"{server.url}/none.ts")
+    assert (await station.state("retrying")).error == f'source "{NAME}": server returned 404 Not Found'
+
+
+async def test_cancelling_does_not_wait_for_a_silent_peer(nursery, server, media):
+    station = Station(nursery, Settings(open_timeout=0.5, read_timeout=3))
+    server.films["/stalls.ts"] = media.path("transport").read_bytes()[: 188 * 200], None
+    station.pull(f"{server.url}/stalls.ts")
+    await station.receive(until=lambda got: len(got) > 3)
+    with trio.fail_after(0.5):
+        station.one.stop()
+        await station.state("ended")
+    assert station.hub.streams() == []
+
+
+def test_a_playlist_from_the_network_reads_no_files(server, media):
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{media.path('transport')}\n#EXT-X-ENDLIST\n"
+    server.films["/list.m3u8"] = playlist.encode(), 0
+    with pytest.raises((SourceMalformed, SourceUnavailable, SourceUnsupported)):
+        Demuxer("film", f"{server.url}/list.m3u8", Settings(), now=clock).read()
+
+
+async def test_segments_are_sent_in_real_time(station, server, tmp_path):
+    film = encode(tmp_path / "film.ts", Video(gop=30), TONE, seconds=2)
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfilm.ts\n#EXT-X-ENDLIST\n"
+    server.films |= {"/list.m3u8": (playlist.encode(), 0), "/film.ts": (film.read_bytes(), 0)}
+    station.pull(f"{server.url}/list.m3u8")
+    got = await station.receive(until=lambda got: None in got)
+    spread = got[-2].arrival - got[0].arrival
+    assert spread == pytest.approx(2 * NS, abs=0.3 * NS)
+    assert (await station.state("ended")).retries == 0

@@ -1,0 +1,128 @@
+"""A session on a stream: what several tasks say stays whole, dead peers are noticed, the first outcome counts."""
+
+import pytest
+import trio
+from trio.testing import memory_stream_one_way_pair, memory_stream_pair
+
+from engine.errors import RemoteProtocolError
+from engine.link import Link, race
+from engine.rtmp import Accepted, Connect, Metadata, Opened, Ping, Publish, State, StreamEnded, chunk, flv
+from engine.rtmp.chunk import Message
+from engine.rtmp.session import Session
+
+
+async def joined(ours, theirs):
+    """A client that publishes to a server over two streams."""
+    client, server = Link(ours, Session("client"), stall=1), Link(theirs, Session("server"), stall=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, server)
+        assert await client.hear() == Opened()
+        for request in (Connect("live"), Publish("x")):
+            await client.say(request)
+            assert await client.hear() == Accepted()
+    return client, server
+
+
+async def answer(server):
+    for _ in (Opened, Connect, Publish):
+        if not isinstance(await server.hear(), Opened):
+            await server.say(Accepted())
+
+
+async def test_what_several_tasks_say_stays_whole_and_in_order():
+    with trio.fail_after(5):
+        client, server = await joined(*memory_stream_pair())
+        heard = []
+
+        async def say(kind, count):
+            make = flv.video_packet if kind == "video" else flv.audio_packet
+            extra = {"pts": 0, "keyframe": True} if kind == "video" else {}
+            for n in range(count):
+                await client.say(make(bytes((n,)) * 100_000, dts=n, **extra), Metadata({"n": float(n)}))
+
+        async def hear():
+            while len(heard) < 40:
+                heard.append(await server.hear())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            nursery.start_soon(say, "video", 10)
+            nursery.start_soon(say, "audio", 10)
+    for kind in (flv.Video, flv.Audio):
+        assert [event.data[:1] * 100_000 == event.data for event in heard if isinstance(event, kind)] == [True] * 10
+        assert [event.dts for event in heard if isinstance(event, kind)] == list(range(10))
+    assert client.sent_bytes == server.session.received_bytes
+
+
+async def test_nothing_is_said_in_another_state():
+    client, server = await joined(*memory_stream_pair())
+    assert await client.say(StreamEnded(), state=State.PUBLISHING)
+    sent = client.sent_bytes
+    assert not await client.say(flv.audio_packet(b"late", dts=0), state=State.PUBLISHING)
+    assert client.sent_bytes == sent
+    assert await server.hear() == StreamEnded()
+
+
+class Full(trio.abc.SendStream):
+    """Takes so many bytes, then no more."""
+
+    def __init__(self, room):
+        self.room = room
+
+    async def send_all(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            await trio.sleep_forever()
+
+    async def wait_send_all_might_not_block(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_peer_that_takes_no_more_is_noticed():
+    session = Session("client")
+    _, receive = memory_stream_one_way_pair()
+    link = Link(trio.StapledStream(Full(100_000), receive), session, stall=0.05)
+    session.receive_data(b"\3" + bytes(2 * 1536))
+    assert await link.hear() == Opened()
+    padding = {"padding": "x" * 50_000}
+    await link.say(Connect("live", properties=padding))
+    sent = link.sent_bytes
+    with trio.fail_after(2), pytest.raises(trio.TooSlowError):
+        await link.say(*[Ping(n) for n in range(10_000)])
+    assert link.sent_bytes == sent > 50_000
+
+
+async def test_silence_and_unfinished_messages_have_limits():
+    ours, theirs = memory_stream_pair()
+    _, server = await joined(ours, theirs)
+    with pytest.raises(trio.TooSlowError):
+        await server.hear(timeout=0.01)
+    begun = chunk.encode(Message(chunk.VIDEO, 1, 0, bytes(5000)), on=6, chunk_size=65536)[:4000]
+    await ours.send_all(begun)
+    with pytest.raises(trio.TooSlowError):
+        await server.hear(timeout=0.01, at_most=4000)
+    await ours.send_all(bytes(500))
+    with pytest.raises(RemoteProtocolError, match="an unfinished message of more than 4000 bytes"):
+        await server.hear(at_most=4000)
+
+
+async def test_the_first_to_end_ends_a_race():
+    async def lose():
+        await trio.sleep_forever()
+
+    async def win():
+        pass
+
+    async def fail():
+        raise KeyError("why")
+
+    with trio.fail_after(1):
+        await race(lose, win, lose)
+        with pytest.raises(KeyError, match="why"):
+            await race(lose, fail)
+        with trio.move_on_after(0.01) as scope:
+            await race(lose, lose)
+    assert scope.cancelled_caught

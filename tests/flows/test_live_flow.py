@@ -1,0 +1,514 @@
+"""`mashtun serve` as a whole process: real publishers, players, clients and pushes, and what none may do to others."""
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from engine.sources.pattern import read_cells
+from tests.flows.live import (
+    Film,
+    Player,
+    Server,
+    deaf_client,
+    heard,
+    player_process,
+    publisher,
+    publishing,
+    region,
+    shoot,
+    spectrum,
+    stop,
+    tone,
+    until,
+)
+from tests.media import Audio, Video, encode, plane, read_number
+
+pytestmark = pytest.mark.flow
+
+NTSC = Fraction(30_000, 1001)
+
+
+def shown(guid, **fields):
+    return {"node": "VideoSourceNode", "streamGuid": guid, **fields}
+
+
+def place(x, y, width, height):
+    return {"destX": x, "destY": y, "destWidth": width, "destHeight": height}
+
+
+def tree(*video, sound=()):
+    """A RenderTree; sound: (guid, gain, pan)."""
+    voices = [{"node": "AudioSourceNode", "streamGuid": guid, "gain": gain, "pan": pan} for guid, gain, pan in sound]
+    return {
+        "rootVideoNode": {"node": "CompositorNode", "nodes": list(video)},
+        "rootAudioNode": {"node": "SumNode", "nodes": voices},
+    }
+
+
+def create(server, event, width, height, **fields):
+    """An event that publishes live/EVENT."""
+    body = {"path": "live", "streamName": event, "width": width, "height": height, "bitRate": 2_000_000, **fields}
+    server.done("POST", f"/brewmixer/1.0/{event}", body)
+
+
+def put(server, event, *trees):
+    return server.done("PUT", f"/brewmixer/1.0/{event}", list(trees))["slot"]
+
+
+def sources(server, event):
+    return server.event(event)["subMixes"][0]["sources"]
+
+
+def seen(server, event, count):
+    """Whether so many sources of an event have been seen."""
+    return sum(each["shown"] > 0 for each in sources(server, event).values()) >= count
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("stage")) as server:
+        yield server
+
+
+# --- four publishers, one program, four ways out ----------------------------------------------------------------------
+
+SECONDS = 14
+FILMS = {
+    "a": Film(1 << 12, (640, 360), Fraction(30), (100, 150), bframes=2, audio=Audio(hz=(400, 500))),
+    "b": Film(2 << 12, (320, 180), Fraction(25), (150, 100), audio=Audio(rate=44_100, layout="mono", hz=(700,))),
+    "c": Film(3 << 12, (426, 240), NTSC, (100, 100), (106, 60, 214, 120), audio=Audio(layout="mono", hz=(1100,))),
+    "d": Film(4 << 12, (854, 480), Fraction(24), (160, 140), audio=Audio(rate=22_050, hz=(1700, 1900))),
+}
+QUARTERS = {"a": (0, 0, 320, 180), "b": (320, 0, 320, 180), "c": (0, 180, 320, 180), "d": (320, 180, 320, 180)}
+MIRRORED, CROPPED = "b", "c"
+GAINS = {"a": (-6, 0), "b": (-10, -100), "c": (-8, 50), "d": (-20, 0)}
+OUTPUTS = ("rtmp", "flv", "hls", "recording")
+OBSERVED = 3  # seconds
+
+
+def quarters(frame):
+    """The numbers in the four quarters, and the colours around the middle of each."""
+    numbers, colours = [], []
+    for name, rect in QUARTERS.items():
+        luma = region(frame, *rect)
+        numbers.append(read_number(luma[:, ::-1] if name == MIRRORED else luma))
+        x, y, width, height = (side // 2 for side in rect)
+        inside = np.s_[y + height // 4 : y + height * 3 // 4, x + width // 4 : x + width * 3 // 4]
+        colours.append(tuple(float(plane(frame, n)[inside].mean()) for n in (1, 2)))
+    return tuple(numbers), colours
+
+
+def program():
+    nodes = []
+    for name, (x, y, width, height) in QUARTERS.items():
+        fields = place(x, y, -width if name == MIRRORED else width, height)
+        if name == CROPPED:
+            fields |= dict(zip(("sourceX", "sourceY", "sourceWidth", "sourceHeight"), FILMS[name].window, strict=True))
+        nodes.append(shown(f"live/{name}", **fields))
+    return tree(*nodes, sound=[(f"live/{name}", *gain) for name, gain in GAINS.items()])
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    with ThreadPoolExecutor(2) as pool:
+        made = {name: pool.submit(shoot, folder / f"{name}.flv", film, SECONDS) for name, film in FILMS.items()}
+        beep = Audio(layout="mono", hz=(1000,), beep=Fraction(1, 30))
+        flash = pool.submit(encode, folder / "flash.flv", Video(flash=True), beep, seconds=SECONDS)
+        return {name: each.result() for name, each in made.items()} | {"flash": flash.result()}
+
+
+class Aired:
+    """What players saw of a program, and what the server counted meanwhile."""
+
+    def __init__(self, server, films):
+        publishers = [publishing(f"{server.rtmp}live/{name}", path) for name, path in films.items()]
+        create(server, "show", 640, 360, latency=500)
+        put(server, "show", program())
+        create(server, "sync", 64, 36, latency=500)
+        put(server, "sync", tree(shown("live/flash"), sound=[("live/flash", 0, 0)]))
+        with ThreadPoolExecutor(len(publishers)) as pool:
+            on_air = list(pool.map(lambda each: each.__enter__(), publishers))
+        try:
+            self._watch(server)
+        finally:
+            for each in publishers:
+                each.__exit__(None, None, None)
+            for event in ("show", "sync"):
+                server.done("DELETE", f"/brewmixer/1.0/{event}")
+        assert len(on_air) == 5
+
+    def _watch(self, server):
+        until(lambda: seen(server, "show", 4) and seen(server, "sync", 1))
+        time.sleep(2)  # sources settle: until then they may jump a little
+        self.before = server.event("show")
+        live = {
+            "rtmp": Player(server.rtmp + "live/show", quarters, seconds=OBSERVED + 1),
+            "flv": Player(server.http + "live/show.flv", quarters, seconds=OBSERVED + 1),
+            "hls": Player(server.http + "live/show/index.m3u8", quarters, seconds=OBSERVED + 1),
+        }
+        self.sync = {"rtmp": Player(server.rtmp + "live/sync", lambda frame: plane(frame).mean())}
+        recordings = {event: server.done("POST", f"/streams/1.0/live/{event}/recordings") for event in ("show", "sync")}
+        with live["rtmp"], live["flv"], live["hls"], self.sync["rtmp"]:
+            for player in live.values():
+                player.wait()
+        self.after = server.event("show")
+        for event, each in recordings.items():
+            done = server.done("DELETE", f"/streams/1.0/live/{event}/recordings/{each['id']}")
+            assert (done["state"], done["error"], done["dropped"]) == ("done", "", 0)
+        files = {event: server.folder / "data" / "recordings" / each["file"] for event, each in recordings.items()}
+        self.players = live | {"recording": Player(files["show"], quarters).play()}
+        self.sync["recording"] = Player(files["sync"], lambda frame: plane(frame).mean()).play()
+
+    def slots(self, output):
+        """Slot → numbers of the four quarters, as an output showed them; those without a clock of their own are laid
+        beside RTMP's, whose time stamps are the event's."""
+        found = {round(at * 30): numbers for at, (numbers, _) in self.players[output].pictures}
+        if output in ("rtmp", "flv"):
+            return found
+        places = {numbers: slot for slot, numbers in self.slots("rtmp").items()}
+        first = next(slot for slot, numbers in found.items() if numbers in places)
+        shift = places[found[first]] - first
+        return {slot + shift: numbers for slot, numbers in found.items()}
+
+
+@pytest.fixture(scope="module")
+def aired(stage, films):
+    return Aired(stage, films)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output_shows_every_quarter_in_its_place(aired, output):
+    pictures = aired.players[output].pictures[-30 * OBSERVED :]
+    assert len(pictures) == 30 * OBSERVED
+    for _, (numbers, colours) in pictures:
+        assert [number >> 12 for number in numbers] == [1, 2, 3, 4]
+        for colour, film in zip(colours, FILMS.values(), strict=True):
+            assert colour == pytest.approx(film.colour, abs=4)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output_shows_the_same_at_the_same_slot(aired, output):
+    expected, found = aired.slots("rtmp"), aired.slots(output)
+    both = expected.keys() & found.keys()
+    assert len(both) >= 30
+    assert [found[slot] for slot in sorted(both)] == [expected[slot] for slot in sorted(both)]
+
+
+def counted(aired, *path):
+    """By how much a counter of the event has grown from before to after."""
+    numbers = []
+    for status in (aired.before, aired.after):
+        value = status["subMixes"][0]
+        for name in path:
+            value = value[name]
+        numbers.append(value)
+    return numbers[1] - numbers[0]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_slots_follow_each_other(aired, output):
+    slots = [round(at * 30) for at, _ in aired.players[output].pictures]
+    missing = slots[-1] - slots[0] + 1 - len(slots)
+    assert slots == sorted(set(slots))
+    assert missing <= counted(aired, "mixer", "lagged") + counted(aired, "encoder", "skipped")
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_every_picture_of_a_source_is_shown_in_its_turn(aired, name):
+    """One more a slot, or as the rates have it; but for repeats and losses, which are counted."""
+    place = list(FILMS).index(name)
+    shown = [(slot, each[place]) for slot, each in sorted(aired.slots("recording").items())]
+    shown = [(slot, number) for slot, number in shown if slot >= aired.before["slots"]]
+    steps = [b - a for (_, a), (_, b) in pairwise(shown)]
+    span = shown[-1][0] - shown[0][0]
+    expected = span * FILMS[name].rate / 30
+    held, dropped = (counted(aired, "sources", f"live/{name}", each) for each in ("held", "dropped"))
+    assert min(steps) >= 0
+    assert abs(sum(steps) - expected) <= 2
+    assert steps.count(0) <= span - expected + 1 + held
+    assert sum(step - 1 for step in steps if step > 1) <= dropped + held + span - len(steps)
+
+
+def flaws(second):
+    """The tones of the program that are not at their level in a second of sound, and whatever else is in it."""
+    rest = spectrum(second)
+    wrong = []
+    for name, (gain, pan) in GAINS.items():
+        hz = FILMS[name].audio.hz
+        angle = np.pi / 4 * (1 + pan / 100)
+        for channel, weight in enumerate((np.cos(angle), np.sin(angle))):
+            amplitude = 0.5 * 10 ** (gain / 20) * weight * np.sqrt(2)
+            pitch = hz[min(channel, len(hz) - 1)]
+            if amplitude > 1e-6:
+                off = 20 * np.log10(tone(second, 48_000, pitch)[channel] / amplitude)
+                wrong += [(name, channel, off)] if abs(off) > 0.5 else []
+                rest[channel][pitch - 40 : pitch + 41] = 0
+    loudest = 20 * np.log10(rest[:, 100:].max())
+    return wrong + ([("rest", loudest)] if loudest > -45 else [])
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output_has_every_tone_at_its_level_and_nothing_else(aired, output):
+    """In every second, unless samples came too late, which is counted; then in one at least."""
+    player = aired.players[output]
+    assert player.rate == 48_000
+    stop = player.sounds[-1][0]
+    wrong = [flaws(heard(player, stop - n, stop - n + 1)) for n in range(1, OBSERVED + 1)]
+    missing = sum(counted(aired, "sources", f"live/{name}", "missing") for name in FILMS)
+    assert not all(wrong), wrong
+    assert missing or not any(wrong), wrong
+
+
+@pytest.mark.parametrize("output", ["rtmp", "recording"])
+def test_picture_and_sound_are_together(aired, output):
+    player = aired.sync[output]
+    flashes = [at for at, mean in player.pictures if mean > 200]
+    flashes = [at for n, at in enumerate(flashes) if n == 0 or at - flashes[n - 1] > Fraction(1, 2)]
+    first, stop = player.sounds[0][0], player.sounds[-1][0]
+    loud = np.abs(heard(player, first, stop)[0])
+    loud = loud[: len(loud) // 48 * 48].reshape(-1, 48).max(axis=1) > 0.25
+    beeps = [first + Fraction(int(n), 1000) for n in np.flatnonzero(np.diff(loud.astype(int)) == 1)]
+    beeps = [at for n, at in enumerate(beeps) if n == 0 or at - beeps[n - 1] > Fraction(1, 2)]
+    both = [(flash, beep) for flash in flashes for beep in beeps if abs(flash - beep) < Fraction(1, 2)]
+    assert len(both) >= OBSERVED - 1
+    for flash, beep in both:
+        assert abs(flash - beep) <= Fraction(1, 30)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fat(tmp_path_factory):
+    """Two seconds of pictures in a stream that fills every buffer soon."""
+    film = Film(size=(320, 180), window=(0, 0, 320, 36), audio=None, noise=True)
+    return shoot(tmp_path_factory.mktemp("fat") / "fat.flv", film, 2)
+
+
+def cells(frame):
+    return read_cells(plane(frame))
+
+
+@contextmanager
+def recording(folder):
+    """A server that records a mix of a counting pattern, the player of it, and the file; 2 s into the recording."""
+    with Server(folder) as server:
+        server.done("PUT", "/streams/1.0/live/count", {"pattern": "count?size=320x180&rate=30"})
+        create(server, "mix", 320, 180)
+        put(server, "mix", tree(shown("live/count"), sound=[("live/count", 0, 0)]))
+        until(lambda: seen(server, "mix", 1))
+        started = server.done("POST", "/streams/1.0/live/mix/recordings")
+        with Player(server.rtmp + "live/mix", cells) as player:
+            until(lambda: player.pictures and recorded_ms(server, "live/mix") >= 2000)
+            yield server, player, server.folder / "data" / "recordings" / started["file"]
+
+
+def recorded_ms(server, stream):
+    return server.streams()[stream]["recordings"][0]["durationMs"]
+
+
+def whole(path, look):
+    """The pictures of a recording, of which none is missing, nor its sound."""
+    film = Player(path, look).play()
+    slots = [round(at * 30) for at, _ in film.pictures]
+    assert slots == list(range(slots[0], slots[-1] + 1))
+    heard(film, film.sounds[0][0], film.sounds[-1][0])
+    assert abs(film.pictures[-1][0] - film.sounds[-1][0]) <= Fraction(1, 10)
+    return [number for _, number in film.pictures]
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["", "while a client takes nothing"])
+def test_sigterm_ends_it_within_five_seconds_with_the_recording_whole(tmp_path, fat, deaf):
+    with (
+        recording(tmp_path / "server") as (server, player, path),
+        publishing(server.rtmp + "live/fat", fat, again=True),
+    ):
+        with deaf_client(server.port, "live/fat.flv" if deaf else "status"):
+            time.sleep(1)  # its buffers are full
+            server.signal(signal.SIGTERM)
+            assert server.wait(5) == 0
+        player.wait()
+        assert whole(path, cells)[-1] >= player.pictures[-1][1]
+
+
+def test_what_was_recorded_until_a_kill_plays(tmp_path):
+    with recording(tmp_path / "server") as (server, player, path):
+        player.cut_off()
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        player.wait()
+        assert whole(path, cells)[-1] >= player.pictures[-1][1] - 33  # within its last second, and what was on its way
+
+
+# --- trouble ----------------------------------------------------------------------------------------------------------
+
+HELD = 1  # seconds: MASHTUN_PATIENCE
+TILES = {"finished": (0, 0), "reset": (160, 0), "silent": (0, 90), "steady": (160, 90)}
+GONE = ("finished", "reset", "silent")
+TILE_HZ = dict(zip(TILES, (400, 700, 1100, 1700), strict=True))
+
+
+def tiles(frame):
+    return {name: read_number(region(frame, x, y, 160, 90)) for name, (x, y) in TILES.items()}
+
+
+def fat_number(frame):
+    return read_number(region(frame, 0, 0, 320, 36))
+
+
+class Trouble:
+    """Everything goes wrong at once for a dozen seconds, while two streams are recorded and one is played."""
+
+    def __init__(self, folder, fat):
+        self.fat_film = fat
+        self._films = {}
+        for n, name in enumerate(TILES):
+            audio = Audio(layout="mono", hz=(TILE_HZ[name],))
+            seconds = 40 if name == "steady" else 8
+            self._films[name] = shoot(folder / f"{name}.flv", Film(n + 1 << 12, audio=audio), seconds)
+            self._films[name, "again"] = shoot(folder / f"{name}2.flv", Film(n + 9 << 12, audio=audio), 8)
+        with Server(folder / "server", MASHTUN_PATIENCE=str(HELD)) as self.server, ExitStack() as self._stack:
+            t = [time.monotonic()]
+            for each in (self._begin, self._break, self._return, self._end):
+                each()
+                t.append(time.monotonic())
+            print([b - a for a, b in pairwise(t)])
+
+    def _publish(self, name, *again):
+        url = f"{self.server.rtmp}live/{name}"
+        return self._stack.enter_context(publishing(url, self._films[(name, *again) if again else name], again=True))
+
+    def _begin(self):
+        server = self.server
+        create(server, "show", 320, 180, latency=300)
+        nodes = [shown(f"live/{name}", **place(x, y, 160, 90)) for name, (x, y) in TILES.items()]
+        put(server, "show", tree(*nodes, sound=[(f"live/{name}", -6, 0) for name in TILES]))
+        self._publishers = {name: self._publish(name) for name in TILES}
+        self._stack.enter_context(publishing(server.rtmp + "live/fat", self.fat_film, again=True))
+        until(lambda: seen(server, "show", 4))
+        self.player = self._stack.enter_context(Player(server.rtmp + "live/fat", fat_number))
+        self.recordings = {
+            name: server.done("POST", f"/streams/1.0/live/{name}/recordings") for name in ("show", "fat")
+        }
+        until(lambda: self.player.pictures)
+
+    def _break(self):
+        server, stack = self.server, self._stack
+        hung = stack.enter_context(player_process(server.rtmp + "live/fat"))
+        assert hung.line() == "on"
+        stop(hung)
+        stack.enter_context(deaf_client(server.port, "live/fat.flv"))
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        late = stack.enter_context(socket.socket())
+        late.bind(("127.0.0.1", 0))
+        self.late_url = f"rtmp://127.0.0.1:{late.getsockname()[1]}/live/late"
+        deaf_url = f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/live/deaf"
+        self.pushes = {
+            "deaf": server.done("POST", "/streams/1.0/live/fat/pushes", {"url": deaf_url})["id"],
+            "late": server.done("POST", "/streams/1.0/live/show/pushes", {"url": self.late_url})["id"],
+        }
+        self.refused_push = until(lambda: (push := self.push("late"))["state"] == "retrying" and push)
+        self._publishers["finished"].tell("finish")
+        self._publishers["reset"].tell("reset")
+        stop(self._publishers["silent"])
+        second = stack.enter_context(publisher(f"{server.rtmp}live/steady", self._films["steady", "again"]))
+        self.second = second.line()
+        late.close()
+        self.listener = stack.enter_context(player_process(self.late_url, "listen"))
+
+    def _return(self):
+        time.sleep(HELD + 1)
+        for name in ("finished", "reset"):
+            self._publish(name, "again")
+        until(lambda: self.server.streams()["live/silent"]["publisher"] is None)
+        self._publish("silent", "again")
+        time.sleep(1.5)
+
+    def _end(self):
+        server = self.server
+        self.final = until(lambda: (fat := server.streams()["live/fat"])["readers"] <= 2 and fat)
+        self.final_pushes = {name: self.push(name) for name in self.pushes}
+        for name, each in self.recordings.items():
+            self.recordings[name] = server.done("DELETE", f"/streams/1.0/live/{name}/recordings/{each['id']}")
+        server.done("DELETE", "/brewmixer/1.0/show")
+        self.listener_said = self.listener.line(), self.listener.line()
+        files = {name: server.folder / "data" / "recordings" / each["file"] for name, each in self.recordings.items()}
+        self.show, self.fat = Player(files["show"], tiles).play(), Player(files["fat"], fat_number).play()
+
+    def push(self, name):
+        stream = "live/fat" if name == "deaf" else "live/show"
+        return next(each for each in self.server.streams()[stream]["pushes"] if each["id"] == self.pushes[name])
+
+    def tile(self, name):
+        """(slot, number) of a tile in the recording; 0: black."""
+        return [(round(at * 30), numbers[name]) for at, numbers in self.show.pictures]
+
+
+@pytest.fixture(scope="module")
+def trouble(tmp_path_factory, fat):
+    return Trouble(tmp_path_factory.mktemp("trouble"), fat)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_publisher_that_is_gone_is_held_for_the_patience_and_then_not_drawn(trouble, name):
+    slots = trouble.tile(name)
+    last = max(number for _, number in slots if number and number < 9 << 12)
+    began = next(slot for slot, number in slots if number == last)
+    black = next(slot for slot, number in slots if slot > began and number != last)
+    assert dict(slots)[black] == 0
+    assert black - began == pytest.approx(30 * HELD + 1, abs=2)
+    sounding = heard(trouble.show, Fraction(began + 6, 30), Fraction(black - 1, 30))
+    assert tone(sounding, 48_000, TILE_HZ[name])[0] < 0.002
+    assert tone(sounding, 48_000, TILE_HZ["steady"])[0] == pytest.approx(0.25, rel=0.06)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_publisher_that_returns_is_shown_within_a_group_of_pictures(trouble, name):
+    base = list(TILES).index(name) + 9 << 12
+    again = [number for _, number in trouble.tile(name) if number and number >= base]
+    assert again[0] - base < 30
+    assert again == sorted(again)
+    assert len(set(again)) >= 0.9 * len(again) >= 27
+
+
+def test_a_second_publisher_of_a_name_is_refused_and_the_first_unharmed(trouble):
+    assert trouble.second.startswith("failed")
+    slots = trouble.tile("steady")
+    slots = slots[next(n for n, (_, number) in enumerate(slots) if number) :]
+    numbers = [number for _, number in slots]
+    assert {number >> 12 for number in numbers} == {4}
+    assert numbers == sorted(numbers)
+    assert abs((numbers[-1] - numbers[0]) - (slots[-1][0] - slots[0][0])) <= 2
+
+
+def test_peers_that_hang_cost_others_nothing(trouble):
+    """A player that stopped, an HTTP client and a push's server that read nothing."""
+    for film in (trouble.fat, trouble.player):
+        numbers = [number for _, number in film.pictures]
+        assert len(numbers) >= 300
+        assert all((b - a) % 60 == 1 for a, b in pairwise(numbers))
+    assert [(each["state"], each["dropped"]) for each in trouble.recordings.values()] == [("done", 0)] * 2
+    assert trouble.recordings["show"]["error"] == trouble.recordings["fat"]["error"] == ""
+
+
+def test_peers_that_hang_are_let_go(trouble):
+    assert trouble.final["readers"] == 2  # the recording, and the player that plays
+
+
+def test_a_push_goes_on_trying(trouble):
+    assert "refused" in trouble.refused_push["error"]
+    late, deaf = trouble.final_pushes["late"], trouble.final_pushes["deaf"]
+    assert (late["state"], late["error"], late["connects"], late["dropped"]) == ("pushing", "", 1, 0)
+    assert trouble.listener_said[0] == "on"
+    assert int(trouble.listener_said[1].removeprefix("over ")) > 100  # packets
+    assert deaf["state"] in ("retrying", "connecting")
+    assert "did not answer within 5 s" in deaf["error"]
+    assert deaf["connects"] == 0
