@@ -266,8 +266,8 @@ class _Lane:
         if not samples:
             return samples
         late = 0 if self._taken is None else samples[0].dts - self._taken
-        if late > 0 and self.track.kind == "video":
-            first = samples[0]
+        first = samples[0]
+        if 0 < late <= min(self._gap, _I32 - first.composition, _I32 - first.duration) and self.track.kind == "video":
             samples[0] = first._replace(
                 dts=first.dts - late, composition=first.composition + late, duration=first.duration + late
             )

@@ -38,7 +38,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from engine.errors import IllegalTransition, InvalidJob
 
@@ -170,15 +170,17 @@ def read(text: bytes) -> Document | list[Document]:
             # How deep it may be depends on who asks; what passes below so many more can be read again by anybody.
             around = b"[" * 300
             msgspec.json.decode(around + text + b"]" * 300)
-        kind = type(msgspec.json.decode(text))  # all of it, once: what stays text is sound
-        if kind not in (dict, list):
-            raise InvalidJob(f"expected a JSON object, got {text[:20].decode()}", where="$")
-        decoder: msgspec.json.Decoder[Document | list[Document]] = _ONE if kind is dict else _MANY  # type: ignore[assignment]
-        return decoder.decode(msgspec.json.format(text, indent=-1))
+        value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
+        compact = msgspec.json.format(text, indent=-1)
+        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+            return _MANY.decode(compact)
+        if isinstance(value, dict):
+            return _ONE.decode(compact)
     except RecursionError:
         raise InvalidJob("the JSON is nested too deep", where="$") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise InvalidJob(f"the body is not JSON: {err}", where="$") from None
+    raise InvalidJob("the body is not a JSON object", where="$")
 
 
 def value_of(document: Mapping[str, Raw], key: str) -> Any:
@@ -267,9 +269,7 @@ def pools_of(kind: str, tags: Collection[str]) -> list[str]:
 
 def pools_asked(kinds: Collection[str] | None, tags: Collection[str] | None) -> list[str]:
     """The pools that answer who asks for these kinds and tags; None: any."""
-    return [f"{kind}:{tag}" for kind in ("",) if kinds is None for tag in ("",) if tags is None] or [
-        f"{kind}:{tag}" for kind in ([""] if kinds is None else kinds) for tag in ([""] if tags is None else tags)
-    ]
+    return [f"{kind}:{tag}" for kind in ([""] if kinds is None else kinds) for tag in ([""] if tags is None else tags)]
 
 
 # --- checking --------------------------------------------------------------------------------------------------------
@@ -489,8 +489,8 @@ def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None =
     if merged.state == QUEUED:
         return _queue(job, merged, change, now=now, by_worker=by_worker)
     if merged.state == ERROR and by_worker:
-        return _fail(merged, now=now, limit=1)
-    if job.state == QUEUED and is_held(merged.state):  # somebody took it without asking for a pick
+        return _fail(merged, now=now)
+    if job.state == QUEUED and is_held(merged.state) and not by_worker:  # somebody took it without asking for a pick
         merged = msgspec.structs.replace(merged, attempts=job.attempts + 1, due=None)
     return _renewed(merged, now=now, rules=rules)
 
@@ -501,14 +501,11 @@ def _queue(job: Job, merged: Job, change: Document, *, now: int, by_worker: bool
         return msgspec.structs.replace(merged, due=_due(merged.head, now)) if "notBefore" in change else merged
     anew = {key: value for key, value in _ANEW.items() if key in merged.head and (key not in change or by_worker)}
     return msgspec.structs.replace(
-        merged,
+        _over(merged),
         head=merged.head | anew,
         run=job.run + 1,
         attempts=max(0, job.attempts - 1) if by_worker else 0,
         begun=None,
-        lease=None,
-        renew=None,
-        deadline=None,
         due=_due(merged.head, now),
     )
 
@@ -520,16 +517,17 @@ def expire(job: Job, *, now: int, rules: Rules) -> Job:
     worker = word(job.head.get("executor", _NULL))
     if job.deadline is not None and job.deadline <= now:
         timeout = terms_of(job.head).timeout or 0
-        return fail(job, f'worker "{worker}" did not finish within {timeout / 1000:g} s', now=now)
+        late = f'worker "{worker}" did not finish within {timeout / 1000:g} s'
+        return _fail(_with_error(job, late, now), now=now)
     again = _fail(_with_error(job, f'worker "{worker}" is gone', now), now=now, limit=rules.lost_attempts)
     if again.state == QUEUED:  # as long as nobody else has picked it, its run may come back
         again = msgspec.structs.replace(again, run=job.run, begun=job.begun, renew=job.renew, due=None)
     return again
 
 
-def fail(job: Job, error: str, *, now: int) -> Job:
-    """The job after a failure that its worker did not tell: tried again if it says so."""
-    return _fail(_with_error(job, error, now), now=now, limit=1)
+def abandon(job: Job, error: str, *, now: int) -> Job:
+    """The job in error for good, whatever it was."""
+    return _over(_with_error(job, error, now))
 
 
 _ANEW: Final[Document] = {"renderProgress": raw(0), "error": _NULL, "errorAt": _NULL, "finishedAt": _NULL}
@@ -540,10 +538,14 @@ def _with_error(job: Job, error: str, now: int) -> Job:
     return msgspec.structs.replace(job, head=job.head | told)
 
 
-def _fail(job: Job, *, now: int, limit: int) -> Job:
-    """A job whose head says error: over, or queued again when it has attempts left."""
+def _over(job: Job) -> Job:
+    return msgspec.structs.replace(job, lease=None, renew=None, deadline=None, due=None)
+
+
+def _fail(job: Job, *, now: int, limit: int = 0) -> Job:
+    """A job whose head says error: over, or queued again when it has attempts left; `limit` where it names none."""
     terms = terms_of(job.head)
-    job = msgspec.structs.replace(job, lease=None, renew=None, deadline=None)
+    job = _over(job)
     if job.attempts >= (terms.max_attempts or limit):
         return job
     head = job.head | {key: value for key, value in _ANEW.items() if key in job.head} | {"state": raw(QUEUED)}
@@ -555,7 +557,7 @@ def _fail(job: Job, *, now: int, limit: int) -> Job:
 
 def _renewed(job: Job, *, now: int, rules: Rules) -> Job:
     if not is_held(job.state):
-        return msgspec.structs.replace(job, lease=None, renew=None, deadline=None)
+        return _over(job)
     span = job.renew or (rules.pick_lease if job.state == PICKED else rules.silence)
     ends = [end for end in (now + span if span else None, job.deadline) if end is not None]
     return msgspec.structs.replace(job, lease=min(ends, default=None))
@@ -583,25 +585,34 @@ def _due(head: Mapping[str, Raw], now: int) -> int | None:
 # --- telling ---------------------------------------------------------------------------------------------------------
 
 
-class _Record(msgspec.Struct, rename={"created_at": "createdAt"}):
-    """The fourteen keys of a status record; values as they are unless said."""
-
-    uid: Raw | UnsetType = UNSET
-    state: Raw | UnsetType = UNSET
-    type: Raw | UnsetType = UNSET
-    tags: Raw = _NULL
-    renderProgress: Raw = Raw(b"0")  # noqa: N815
-    error: Raw = _NULL
-    createdAt: Raw = _NULL  # noqa: N815
-    updatedAt: Raw = _NULL  # noqa: N815
-    startedAt: Raw = _NULL  # noqa: N815
-    finishedAt: Raw = _NULL  # noqa: N815
-    errorAt: Raw = _NULL  # noqa: N815
-    jobCreator: Raw | UnsetType = UNSET  # noqa: N815
-    jobExecutor: Raw = _NULL  # noqa: N815
-    timings: Raw = _NULL
+_FALSY: Final = frozenset((b"null", b"false", b"0", b'""'))
+_TIMES: Final = ("createdAt", "updatedAt", "startedAt", "finishedAt", "errorAt")
 
 
-def status_of(head: bytes) -> bytes:
-    """The status record of a head, both as JSON."""
-    raise NotImplementedError
+def status_of(head: Mapping[str, Raw]) -> Document:
+    """The status record of a job: fourteen keys, thirteen where nobody knows who made it."""
+    record = {key: head[key] for key in ("uid", "state", "type") if key in head}
+    record["tags"] = _or(head, "tags")
+    record["renderProgress"] = _or(head, "renderProgress", raw(0))
+    record["error"] = _joined(head)
+    for key in _TIMES:
+        record[key] = _or(head, key)
+    if "creator" in head:
+        record["jobCreator"] = head["creator"]
+    record["jobExecutor"] = _or(head, "executor")
+    record["timings"] = _or(head, "timings")
+    return record
+
+
+def _or(head: Mapping[str, Raw], key: str, otherwise: Raw = _NULL) -> Raw:
+    text = head.get(key, _NULL)
+    known = bytes(text)
+    return otherwise if known in _FALSY or (known[:1] in b"-0" and not msgspec.json.decode(known)) else text
+
+
+def _joined(head: Mapping[str, Raw]) -> Raw:
+    text = _or(head, "error")
+    if not bytes(text).startswith(b"["):
+        return text
+    parts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in value_of(head, "error")]
+    return raw("\n\n".join(parts) or None)

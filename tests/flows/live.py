@@ -89,7 +89,7 @@ PUBLISH = """
 
 # Reads a stream, or waits for a publisher as a server ("listen"); says so at the first packet and at the end.
 PLAY = """
-    options = {"listen": "1"} if rest == ["listen"] else {}
+    options = {"analyzeduration": "500000"} | dict.fromkeys(rest, "1")
     with av.open(url, format="flv", options=options) as film:
         count = 0
         try:
@@ -385,7 +385,7 @@ def spectrum(samples):
 
 
 def tone(samples, rate, hz):
-    """Amplitudes (C,) of a tone that may waver by a percent: to be kept in step, a source is stretched by half of it."""
+    """Amplitudes (C,) of a tone that may waver by a percent: to stay in step, a source is stretched by half of it."""
     seconds = samples.shape[1] / rate
     near = slice(round((hz * 0.99 - 10) * seconds), round((hz * 1.01 + 10) * seconds) + 1)
     return np.sqrt(np.square(spectrum(samples)[:, near]).sum(axis=1) / 1.7268)  # Blackman's noise bandwidth in bins

@@ -1,0 +1,182 @@
+"""The engine: who owns what, and what ends it. Real streams and sockets, in real time, all short."""
+
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from engine.config import Settings
+from engine.core import Engine
+from engine.errors import AlreadyExists, InUse, InvalidSpec, NotFound, Overloaded
+from engine.spec import EventSpec, MixerSpec, PullSpec, Raster
+from engine.stream import Publisher
+from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
+
+SPEC = EventSpec(
+    name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), latency_ms=20, sub_mixes=2
+)
+PATTERN = PullSpec(pattern="count?size=64x36")
+
+
+@asynccontextmanager
+async def engine(tmp_path, **settings):
+    made = Engine(Settings(data=str(tmp_path), rtmp_port=0, **settings), strict=True)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.run)
+            yield made
+            await made.close()
+            nursery.cancel_scope.cancel()
+
+
+async def until(condition):
+    while not condition():
+        await trio.sleep(0.005)
+
+
+def states(made):
+    return {status.name: status.publisher for status in made.streams()}
+
+
+async def test_an_event_publishes_until_it_is_deleted_and_its_name_is_free_then(tmp_path):
+    async with engine(tmp_path) as made:
+        for _ in range(2):
+            event = await made.create_event(SPEC)
+            assert made.event("show") is event
+            assert made.events() == [event]
+            with pytest.raises(AlreadyExists, match="show"):
+                await made.create_event(SPEC)
+            with made.hub.read("live/mix_1") as reader:
+                assert (await reader.receive())[0].keyframe
+            assert states(made) == {"live/mix": "mix", "live/mix_1": "mix"}
+            await made.delete_event("show")
+            assert states(made) == {}
+            with pytest.raises(NotFound):
+                made.event("show")
+
+
+async def test_who_asks_for_the_end_of_an_event_may_hang_up(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.create_event(SPEC)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await made.delete_event("show")
+        assert made.events() == []
+        assert states(made) == {}
+
+
+async def test_a_pattern_is_a_stream_that_a_mix_shows_and_a_jpeg_can_be_had_of_both(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.put_source("live/p", PATTERN)
+        event = await made.create_event(SPEC)
+        event.put([RenderTree(root_video_node=CompositorNode(nodes=(VideoSourceNode(stream_guid="live/p"),)))])
+        await until(lambda: (made.event("show").status().sub_mixes[0].sources.get("live/p") or None) is not None)
+        await until(lambda: made.event("show").status().sub_mixes[0].sources["live/p"].shown > 5)
+        for name in ("live/p", "live/mix"):
+            assert (await made.picture(name)).startswith(b"\xff\xd8")
+        with pytest.raises(NotFound, match="live/none"):
+            await made.picture("live/none")
+
+
+async def test_a_source_is_replaced_by_the_next_one_of_its_name_and_others_are_protected(tmp_path):
+    async with engine(tmp_path, max_streams=2) as made:
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: states(made).get("live/p") == "pattern")
+        await made.put_source("live/p", PullSpec(pattern="bars?size=32x18"))
+        await until(lambda: states(made).get("live/p") == "pattern")
+        assert [status.url for status in made.pulls()] == ["pattern:bars?size=32x18"]
+        made.hub.publish("live/cam", Publisher(kind="rtmp"))
+        with pytest.raises(AlreadyExists):
+            await made.put_source("live/cam", PATTERN)
+        await made.put_source("live/q", PATTERN)
+        with pytest.raises(Overloaded, match="2 sources"):
+            await made.put_source("live/r", PATTERN)
+        await made.remove_stream("live/p")
+        await until(lambda: "live/p" not in states(made))
+        with pytest.raises(NotFound):
+            await made.remove_stream("live/p")
+
+
+async def test_a_mix_cannot_be_removed_as_a_stream_a_publisher_is_shown_the_door(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.create_event(SPEC)
+        with pytest.raises(InUse, match="show"):
+            await made.remove_stream("live/mix")
+        asked = []
+        made.hub.publish("live/cam", Publisher(kind="rtmp", stop=partial(asked.append, 1)))
+        await made.remove_stream("live/cam")
+        assert asked == [1]
+
+
+async def test_a_recording_ends_with_the_engine_and_its_file_is_whole(tmp_path):
+    async with engine(tmp_path, max_recordings=1) as made:
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: states(made).get("live/p") == "pattern")
+        started = await made.start_recording("live/p")
+        with pytest.raises(Overloaded):
+            await made.start_recording("live/p")
+        with pytest.raises(NotFound):
+            await made.stop_recording("live/q", started.id)
+        await until(lambda: made.recordings("live/p")[0].bytes > 0)
+        await made.close()
+        (status,) = made.recordings()
+        assert status.state == "done"
+        assert (tmp_path / "recordings" / status.file).stat().st_size == status.bytes
+        with pytest.raises(Overloaded):
+            await made.start_recording("live/p")  # it is stopping
+
+
+async def test_a_push_is_listed_until_it_is_removed(tmp_path):
+    async with engine(tmp_path, max_pushes=1) as made:
+        status = await made.add_push("live/p", f"rtmp://127.0.0.1:{made.rtmp_port}/copy/p")
+        assert [push.id for push in made.pushes("live/p")] == [status.id]
+        with pytest.raises(Overloaded):
+            await made.add_push("live/p", "rtmp://127.0.0.1/a/b")
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: states(made).get("copy/p") == "rtmp")
+        await made.remove_push("live/p", status.id)
+        assert made.pushes() == []
+        with pytest.raises(NotFound):
+            await made.remove_push("live/p", status.id)
+        with pytest.raises(InvalidSpec):
+            await made.add_push("live/p", "ftp://nowhere")
+
+
+async def test_a_mix_is_forwarded_under_its_name_and_the_push_ends_with_the_event(tmp_path):
+    async with engine(tmp_path / "origin") as origin, engine(tmp_path, forward_port=origin.rtmp_port) as made:
+        await made.create_event(
+            EventSpec(name="f", path="live", stream_name="mix", mixer=SPEC.mixer, forward="127.0.0.1")
+        )
+        await until(lambda: states(origin).get("live/mix") == "rtmp")
+        await made.delete_event("f")
+        assert made.pushes() == []
+        await until(lambda: "live/mix" not in states(origin))
+
+
+async def test_news_come_in_order_and_of_one_thing_only_the_last(tmp_path):
+    async with engine(tmp_path) as made, aclosing(made.news()) as news:
+        found = []
+
+        async def read():
+            async for each in news:
+                found.append((each.subject, each.id, each.state))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await made.create_event(SPEC)
+            await until(lambda: ("event", "show", "on air") in found)
+            await made.delete_event("show")
+            await until(lambda: ("event", "show", "ended") in found and ("stream", "live/mix", "gone") in found)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_status_tells_all(tmp_path):
+    async with engine(tmp_path) as made:
+        event = await made.create_event(SPEC)
+        event.put([RenderTree(root_video_node=SolidColorNode(red=1, green=0, blue=0, alpha=1))])
+        await until(lambda: made.status().events[0].sub_mixes[0].encoder.encoded > 2)
+        status = made.status().events[0]
+        assert (status.name, status.state, status.width, status.latency_ms) == ("show", "on air", 64, 20)
+        assert status.slots >= status.sub_mixes[0].mixer.mixed
