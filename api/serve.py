@@ -88,6 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
     """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
     engine = Engine(settings)
+    port = listener.getsockname()[1]
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = HTTP_GRACE
@@ -106,19 +107,19 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
             await stop.wait()
             await engine.close()
             await trio.sleep(HTTP_GRACE)
-            cut_connections(listener)
+            cut_connections(port)
         nursery.cancel_scope.cancel()
 
 
-def cut_connections(listener: socket.socket) -> None:
-    """Ends what was accepted there: Hypercorn shields what it sends, and would wait for clients that take nothing."""
-    port = listener.getsockname()[1]
+def cut_connections(port: int) -> None:
+    """Ends what was accepted at that port: Hypercorn shields what it sends, and would wait for who takes nothing."""
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             if not str(entry.readlink()).startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(entry.name))) as connection:
-                if connection.getsockname()[1] == port and connection.getpeername():
+                is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
+                if is_tcp and connection.getsockname()[1] == port and connection.getpeername():
                     connection.shutdown(socket.SHUT_RDWR)
 
 

@@ -46,7 +46,6 @@ Document = dict[str, Raw]  # key → the JSON text of its value, compact
 
 QUEUED, PICKED, STARTED, FINISHED, ERROR = "queued", "picked", "started", "finished", "error"
 FINAL: Final = frozenset((FINISHED, ERROR))
-CONTENT: Final = ("template", "assets", "actions")  # what is checked of the content
 TERMS: Final = ("maxAttempts", "retryDelay", "timeout", "notBefore", "after", "parentUid", "webhooks")
 HEAD: Final = frozenset(
     (
@@ -470,8 +469,9 @@ def pick(job: Job, *, worker: str, now: int, rules: Rules, renew: int | None = N
 
 
 def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None = None) -> Job:
-    """The job after a change of its head; the same object where the change is not taken (see theory: run).
+    """The job after a change; the same object where the change is not taken (see theory: run).
 
+    change  keys laid over the document; those of the content only tell what kind of change it is.
     run     the run that reports; None: a client, or a worker that knows no numbers.
     Raises  InvalidJob: another uid, no state, impossible terms.
     """
@@ -479,13 +479,13 @@ def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None =
     by_worker = record or run is not None
     if by_worker and (job.state in FINAL or not _is_present_run(job, change, run)):
         return job
-    changed = {key: value for key, value in change.items() if job.head.get(key) != value}
-    if "uid" in changed and uid_of(change) != job.uid:
-        raise InvalidJob(f'uid "{uid_of(change)}" is not that of job "{job.uid}"', where="$.uid")
-    _require(value_of(job.head | change, "state"), "state")
-    check_terms(changed)
-    now_begun = job.begun if record else _begun(change) or job.begun
-    merged = msgspec.structs.replace(job, head=job.head | change | {"updatedAt": stamp(now)}, begun=now_begun)
+    head = job.head | split(change)[0] | {"updatedAt": stamp(now)}
+    if uid_of(head) != job.uid:
+        raise InvalidJob(f'uid "{uid_of(head)}" is not that of job "{job.uid}"', where="$.uid")
+    _require(value_of(head, "state"), "state")
+    check_terms({key: value for key, value in change.items() if job.head.get(key) != value})
+    begun = job.begun if record else _begun(change) or job.begun
+    merged = msgspec.structs.replace(job, head=head, begun=begun)
     if merged.state == QUEUED:
         return _queue(job, merged, change, now=now, by_worker=by_worker)
     if merged.state == ERROR and by_worker:
@@ -514,15 +514,23 @@ def expire(job: Job, *, now: int, rules: Rules) -> Job:
     """The job after its lease or its deadline. Raises IllegalTransition when neither is over."""
     if job.lease is None or job.lease > now:
         raise IllegalTransition(f'the lease of job "{job.uid}" is not over', where=job.uid)
-    worker = word(job.head.get("executor", _NULL))
     if job.deadline is not None and job.deadline <= now:
         timeout = terms_of(job.head).timeout or 0
-        late = f'worker "{worker}" did not finish within {timeout / 1000:g} s'
+        late = f'worker "{_worker(job)}" did not finish within {timeout / 1000:g} s'
         return _fail(_with_error(job, late, now), now=now)
-    again = _fail(_with_error(job, f'worker "{worker}" is gone', now), now=now, limit=rules.lost_attempts)
+    return lose(job, now=now, rules=rules)
+
+
+def lose(job: Job, *, now: int, rules: Rules) -> Job:
+    """The job of a worker that is gone: queued again, or in error after too many picks."""
+    again = _fail(_with_error(job, f'worker "{_worker(job)}" is gone', now), now=now, limit=rules.lost_attempts)
     if again.state == QUEUED:  # as long as nobody else has picked it, its run may come back
         again = msgspec.structs.replace(again, run=job.run, begun=job.begun, renew=job.renew, due=None)
     return again
+
+
+def _worker(job: Job) -> str:
+    return word(job.head.get("executor", _NULL))
 
 
 def abandon(job: Job, error: str, *, now: int) -> Job:
@@ -550,7 +558,7 @@ def _fail(job: Job, *, now: int, limit: int = 0) -> Job:
         return job
     head = job.head | {key: value for key, value in _ANEW.items() if key in job.head} | {"state": raw(QUEUED)}
     if terms.max_attempts is not None:
-        head["lastError"] = job.head["error"] if "error" in job.head else _NULL
+        head["lastError"] = job.head.get("error", _NULL)
     due = now + terms.retry_delay if terms.retry_delay else None
     return msgspec.structs.replace(job, head=head, run=job.run + 1, begun=None, due=due)
 

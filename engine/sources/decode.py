@@ -18,6 +18,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -39,10 +40,13 @@ from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import SECOND, Sync
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Decoders", "LiveSource", "SourceStatistics"]
 
 REST: Final = 2 * SECOND  # nobody looks: a cut away and back is shorter
 UNHEARD: Final = SECOND
+PAUSE: Final = 1.0  # seconds until it is tried again after a bug
 LINGER: Final = 0.04  # seconds; 25 hops a second are 0.5 % of a core
 LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
@@ -65,10 +69,14 @@ class Decoders:
     """The decoders of an engine, by stream name. They run while `run` does.
 
     limiter  of the threads that decode; None: as many as there are cores.
+    strict   whether a bug in one decoder ends all (tests), or makes only that one begin anew (live).
     """
 
-    def __init__(self, hub: Hub, settings: Settings, *, limiter: trio.CapacityLimiter | None = None) -> None:
+    def __init__(
+        self, hub: Hub, settings: Settings, *, limiter: trio.CapacityLimiter | None = None, strict: bool = False
+    ) -> None:
         self._hub = hub
+        self._strict = strict
         self._settings = settings
         self._limiter = limiter or trio.CapacityLimiter(max(2, len(os.sched_getaffinity(0))))
         self._decoders: dict[str, _Decoder] = {}
@@ -94,7 +102,7 @@ class Decoders:
             return LiveSource(None, sound, epoch=epoch, settings=self._settings, hub=self._hub)
         decoder = self._decoders.get(name)
         if decoder is None or decoder.is_over:
-            decoder = self._decoders[name] = _Decoder(name, self._hub, limiter=self._limiter)
+            decoder = self._decoders[name] = _Decoder(name, self._hub, limiter=self._limiter, strict=self._strict)
             if self._nursery is not None:
                 self._nursery.start_soon(self._run, decoder)
         source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
@@ -112,9 +120,10 @@ class Decoders:
 class _Decoder:
     """Decodes one stream for all who opened it."""
 
-    def __init__(self, name: str, hub: Hub, *, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, name: str, hub: Hub, *, limiter: trio.CapacityLimiter, strict: bool) -> None:
         # given
         self.name = name
+        self._strict = strict
         self._hub = hub
         self._limiter = limiter
         # owned by run()
@@ -141,8 +150,22 @@ class _Decoder:
         self.newest: int | None = None  # server time of the newest picture
 
     async def run(self) -> None:
-        """Decodes until nobody is left."""
-        with self._scope, self._hub.read(self.name) as reader:
+        """Decodes until nobody is left; begins anew after a bug, unless it is to be strict."""
+        with self._scope:
+            while True:
+                try:
+                    await self._follow()
+                except Exception:
+                    log.exception('source "%s": a bug; decoding begins anew', self.name)
+                    if self._strict:
+                        raise
+                self._picture, self._sound = LivePicture(self.name), LiveSound(self.name)
+                self._seeing = self._hearing = False
+                self.sync.restart()
+                await trio.sleep(PAUSE)
+
+    async def _follow(self) -> None:
+        with self._hub.read(self.name) as reader:
             self._reader = reader
             try:
                 while True:

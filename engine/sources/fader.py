@@ -1,6 +1,7 @@
 """Fader: the sound of one live source for one mixer, by absolute sample index, without clicks at the edges of holes.
 
 It decides where sound fades in and out; it refuses to know why there is a hole, and gains, which the compositor ramps.
+Sound whose end comes near fades out; when it goes on after all it fades in from where it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from engine.framequeue import Piece, SampleQueue
 
 FADE_IN: Final = Fraction(20, 1000)  # TIMING 10
 FADE_OUT: Final = Fraction(5, 1000)
-TAIL: Final = Fraction(1, 1000)  # sound that stops within this is faded before it stops: there is no room later
 
 
 class Fader:
@@ -24,10 +24,9 @@ class Fader:
 
     def __init__(self, rate: int) -> None:
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
-        self._in, self._out, self._tail = (int(part * rate) for part in (FADE_IN, FADE_OUT, TAIL))
+        self._in, self._out = int(FADE_IN * rate), int(FADE_OUT * rate)
         self._holes: deque[int] = deque()  # where sound stops, in order, but for the last
-        self._heard = -1  # where the sound that was taken last ended, if it was not faded out
-        self._began = 0  # where it began
+        self._next, self._gain = 0, 0.0  # after the last sample that was taken, and its gain
 
     @property
     def missing(self) -> int:
@@ -44,7 +43,7 @@ class Fader:
         """Forgets all sound: nobody has listened for a while."""
         self._samples.clear()
         self._holes.clear()
-        self._heard = -1
+        self._gain = 0.0
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there."""
@@ -57,27 +56,25 @@ class Fader:
 
     def _faded(self, run: list[Piece[AudioFrame]], start: int, stop: int) -> list[Piece[AudioFrame]]:
         first, end = start + run[0].offset, start + run[-1].offset + run[-1].count
-        if first != self._heard:
-            self._began = first
-        fades_out = end < stop or self._stops_at(stop)
-        self._heard = -1 if fades_out else end
-        if first >= self._began + self._in and not fades_out:
+        gain = self._gain if first == self._next else 0.0
+        ends = self._end(stop) if end == stop else end
+        self._gain, self._next = 1.0, end
+        if gain == 1 and ends - end >= self._out:
             return run
         n = np.arange(first, end)
-        gain = np.minimum(1.0, (n - self._began + 1) / self._in)
-        if fades_out:
-            gain = np.minimum(gain, (end - n - 1) / self._out)
-        gains = gain.astype(np.float32)
+        gains = np.minimum(1.0, gain + (n - first + 1) / self._in)
+        if ends - end < self._out:
+            gains = np.minimum(gains, (ends - n - 1) / self._out)
+        self._gain = float(gains[-1])
         out = []
         for block, skip, count, offset in run:
-            part = gains[start + offset - first :][:count]
+            part = gains[start + offset - first :][:count].astype(np.float32)
             out.append(Piece(AudioFrame(block.samples[:, skip : skip + count] * part), 0, count, offset))
         return out
 
-    def _stops_at(self, stop: int) -> bool:
-        """Whether sound stops here or so soon that there is no room to fade it then."""
-        ends = [hole for hole in self._holes if hole >= stop][:1] or [self._samples.stop]
-        return ends[0] < stop + self._tail
+    def _end(self, stop: int) -> int:
+        """Where sound that goes on at `stop` ends, as far as is known."""
+        return next((hole for hole in self._holes if hole >= stop), max(stop, self._samples.stop))
 
 
 def _runs(pieces: list[Piece[AudioFrame]]) -> list[list[Piece[AudioFrame]]]:

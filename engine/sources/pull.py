@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 SECOND: Final = 1_000_000_000
 SLIP: Final = SECOND * 3 // 10
-WAKE: Final = 0.01  # seconds; packets due within one are sent together
+WAKE: Final = 0.02  # seconds; packets due within one are sent together
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0

@@ -5,6 +5,7 @@ its addresses. Peers speak through PyAV, in processes of their own: they can be 
 """
 
 import http.client
+import io
 import json
 import os
 import re
@@ -235,6 +236,26 @@ def until(true, seconds=PATIENCE):
     return found
 
 
+class Client:
+    """A keep-alive client over HTTP; it remembers how long the server took, at most."""
+
+    def __init__(self, port):
+        self.slowest = 0.0
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def ask(self, method, path, body=None):
+        """Status and bytes of the answer."""
+        began = time.monotonic()
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer = response.read()
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        return response.status, answer
+
+    def close(self):
+        self._connection.close()
+
+
 # --- films -----------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +324,7 @@ class Player:
     def __init__(self, url, look=None, *, seconds=None, rate=None):
         self.pictures, self.sounds = [], []
         self.rate = rate
-        self._url, self._look, self._seconds = str(url), look, seconds
+        self._url, self._look, self._seconds = url if isinstance(url, io.BytesIO) else str(url), look, seconds
         self._stopping, self._may_break, self._error = False, False, None
         self._thread = threading.Thread(target=self._run, daemon=True)
 

@@ -31,7 +31,7 @@ class Studio:
     def __init__(self):
         self.time = 0
         self.hub = Hub(lambda: self.time)
-        self.decoders = Decoders(self.hub, Settings())
+        self.decoders = Decoders(self.hub, Settings(), strict=True)
         self.begin()
 
     def begin(self):

@@ -240,7 +240,7 @@ async def test_a_repeated_file_never_ends(station, tmp_path):
 
 
 async def test_a_pulled_file_is_a_source_for_mixers(station, media):
-    decoders = Decoders(station.hub, station.settings)
+    decoders = Decoders(station.hub, station.settings, strict=True)
     await station.nursery.start(decoders.run)
     source = decoders.open(NAME, AudioFormat(), epoch=Fraction(0))
     station.pull(media.path("plain"))

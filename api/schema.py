@@ -1,0 +1,210 @@
+"""What the database looks like, and how it is opened, brought to the present version and copied while in use.
+
+It decides tables, indexes and everything that differs between databases; it refuses to know what rows mean.
+
+SQLite is opened so that what was committed survives a power cut (WAL, ``synchronous=FULL``). One connection writes, and
+begins its transactions as a writer (``BEGIN IMMEDIATE``): two processes on one file wait for each other instead of
+failing halfway. Readers see the last commit and never wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from engine.errors import InvalidSpec, SourceMalformed
+
+VERSION: Final = "0001"  # of the tables below: the newest of api/migrations/versions
+READERS: Final = 4
+BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
+
+_Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", _Id, primary_key=True),  # the order of creation
+    Column("uid", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("tags", Text, nullable=False),  # ",a,b,", or "" without any
+    Column("kind", Text, nullable=False),
+    Column("executor", Text),
+    Column("run", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("begun", LargeBinary),
+    Column("lease", BigInteger),  # ms since 1970, as every time here
+    Column("renew", BigInteger),
+    Column("deadline", BigInteger),
+    Column("due", BigInteger),
+    Column("head", LargeBinary, nullable=False),  # JSON
+    sqlite_autoincrement=True,  # the number of a removed job never comes again: cursors stay right
+)
+Index("jobs_uid", jobs.c.uid, unique=True)
+Index("jobs_state", jobs.c.state, jobs.c.seq)
+for _name, _column in (("lease", jobs.c.lease), ("due", jobs.c.due)):
+    Index(f"jobs_{_name}", _column, sqlite_where=_column.is_not(None), postgresql_where=_column.is_not(None))
+Index("jobs_held", jobs.c.executor, sqlite_where=jobs.c.lease.is_not(None), postgresql_where=jobs.c.lease.is_not(None))
+
+contents = Table(  # apart from the head: it may have megabytes, and heads change with every percent
+    "contents",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),  # JSON
+)
+
+queue = Table(  # what may be picked now, in every pool where it may be asked for
+    "queue",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("priority", Float, nullable=False),
+)
+Index("queue_priority", queue.c.pool, queue.c.priority.desc(), queue.c.seq)
+Index("queue_seq", queue.c.seq)
+
+waits = Table(  # which queued job waits for which other one
+    "waits",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("uid", Text, primary_key=True),
+)
+Index("waits_uid", waits.c.uid)
+
+keys = Table(  # what was created under an Idempotency-Key
+    "keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("uids", LargeBinary, nullable=False),  # JSON
+    Column("created", BigInteger, nullable=False),
+)
+Index("keys_created", keys.c.created)
+
+deliveries = Table(  # what webhooks have not taken yet
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("uid", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger),  # none behind another one of the same job and url
+    sqlite_autoincrement=True,
+)
+Index(
+    "deliveries_due",
+    deliveries.c.due,
+    sqlite_where=deliveries.c.due.is_not(None),
+    postgresql_where=deliveries.c.due.is_not(None),
+)
+Index("deliveries_order", deliveries.c.uid, deliveries.c.url, deliveries.c.id)
+
+_version = Table("alembic_version", MetaData(), Column("version_num", Text))
+
+
+def open_database(path: Path) -> tuple[Engine, Engine]:
+    """(for writing, for reading) of a SQLite file, made or brought to `VERSION` when it is not there or older.
+
+    Raises InvalidSpec: the folder cannot be made or written, a newer version. SourceMalformed: no database.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writing = _engine(path, readers=0)
+        try:
+            with writing.begin() as connection:
+                migrate(connection)
+        except BaseException:
+            writing.dispose()
+            raise
+    except OSError as err:
+        raise InvalidSpec(f"{path.parent}: {err.strerror}", where="data") from err
+    except DBAPIError as err:
+        raise SourceMalformed(f"{path}: {err.orig}", where="data") from err
+    return writing, _engine(path, readers=READERS)
+
+
+def _engine(path: Path, *, readers: int) -> Engine:
+    """Connections of one kind to a SQLite file: for one writer, or for so many readers."""
+    made = create_engine(
+        f"sqlite:///{path}", poolclass=QueuePool, pool_size=readers or 1, max_overflow=0, pool_reset_on_return=None
+    )
+    begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
+
+    @event.listens_for(made, "connect")
+    def configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # we say BEGIN; Python's module would say it too late
+        for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(made, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return made
+
+
+def migrate(connection: Connection) -> None:
+    """Brings the tables to `VERSION`, in the connection's transaction. Raises InvalidSpec when they are newer."""
+    known = inspect(connection).has_table("alembic_version")
+    found = connection.scalar(select(_version.c.version_num)) if known else None
+    if found == VERSION:
+        return
+    from alembic import command  # a quarter of a second that nobody needs otherwise
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "api:migrations")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as err:
+        raise InvalidSpec(f"the database has version {found}, newer than {VERSION}", where="data") from err
+
+
+def backup(path: Path, target: Path) -> None:
+    """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
+
+    Raises InvalidSpec: it cannot be written; SourceMalformed: it cannot be read.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        if not path.is_file():
+            raise InvalidSpec(f"{path}: no such database", where="data")
+        part.unlink(missing_ok=True)
+        reading = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
+            source.backup(copy)
+        part.replace(target)
+    except OSError as err:
+        raise InvalidSpec(f"{target}: {err.strerror}", where="backup") from err
+    except sqlite3.Error as err:
+        raise SourceMalformed(f"{path}: {err}", where="data") from err
+    finally:
+        part.unlink(missing_ok=True)

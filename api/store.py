@@ -1,0 +1,581 @@
+"""Jobs on disk: every step of a job as one transaction, which is over when it is answered.
+
+It decides what is read and written, and in which order; it refuses to know the rules of the queue (`engine.jobs`), who
+asks, and in which thread. Blocking: worker threads only. Writing methods must be called one at a time; the reading ones
+may be called beside them and each other, up to `api.schema.READERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from api.schema import contents, deliveries, jobs, keys, open_database, queue, waits
+from engine.errors import AlreadyExists, Conflict, InvalidJob, NotFound, Overloaded
+from engine.jobs import (
+    ERROR,
+    FINISHED,
+    NEWEST,
+    OLDEST,
+    PRIORITY,
+    QUEUED,
+    RANDOM,
+    Document,
+    Job,
+    Rules,
+    abandon,
+    check_content,
+    create,
+    expire,
+    kind_of,
+    lose,
+    pick,
+    pools_asked,
+    pools_of,
+    priority_of,
+    put,
+    raw,
+    read,
+    split,
+    stamp,
+    status_of,
+    tags_of,
+    take_over,
+    terms_of,
+    uid_of,
+    value_of,
+    word,
+)
+
+KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten
+SWEEP: Final = 500  # jobs in one transaction of the sweep: others wait meanwhile
+UID_LENGTH: Final = 21  # as clients know it; 126 random bits
+MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
+
+_document: Final = msgspec.json.Decoder(Document)
+_encode: Final = msgspec.json.Encoder().encode
+_STATE = (jobs.c.run, jobs.c.attempts, jobs.c.begun, jobs.c.lease, jobs.c.renew, jobs.c.deadline, jobs.c.due)
+_ROW = (jobs.c.seq, jobs.c.kind, jobs.c.head, *_STATE)
+_WHOLE = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
+
+
+class Change(NamedTuple):
+    """What everybody may hear of a job once it is committed; `record` is its status, None when it was removed."""
+
+    uid: str
+    state: str
+    run: int
+    record: bytes | None
+
+
+class Picked(NamedTuple):
+    """A job in the hands of who asked."""
+
+    uid: str
+    run: int
+    job: bytes
+
+
+class Filter(NamedTuple):
+    """Which jobs are listed, and how; None: any."""
+
+    states: Collection[str] | None = None
+    type: str | None = None
+    tag: str | None = None
+    newest_first: bool = False
+    records: bool = False  # status records instead of whole jobs
+
+
+class Delivery(NamedTuple):
+    """What a webhook is to be told; `tries` so far."""
+
+    id: int
+    uid: str
+    url: str
+    secret: str
+    event: str
+    body: bytes
+    created: int
+    tries: int
+
+
+class Store:
+    """The jobs of one database.
+
+    chance   a random number below its argument, for the ordering "random".
+    new_uid  a name for a job that has none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rules: Rules,
+        ordering: str = OLDEST,
+        chance: Callable[[int], int] = secrets.randbelow,
+        new_uid: Callable[[], str] = lambda: secrets.token_urlsafe(16)[:UID_LENGTH],
+    ) -> None:
+        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.open_database`."""
+        self._rules = rules
+        self._ordering = ordering
+        self._chance = chance
+        self._new_uid = new_uid
+        self._writing, self._reading = open_database(path)
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._writing.dispose()
+        self._reading.dispose()
+
+    @contextmanager
+    def _write(self, now: int) -> Iterator[_Transaction]:
+        with _translated(), self._writing.begin() as connection:
+            yield _Transaction(connection, self._rules, now)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with _translated(), self._reading.begin() as connection:
+            yield connection
+
+    # Steps
+
+    def create(
+        self,
+        bodies: Sequence[Document],
+        *,
+        creator: str,
+        now: int,
+        key: tuple[str, bytes] | None = None,
+    ) -> tuple[list[bytes], list[Change]]:
+        """The jobs as they are queued, all of them or none.
+
+        key     (Idempotency-Key, digest of the request): the second time, the jobs that it made then, as they are.
+        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest), Conflict (it waits for a failed job).
+        """
+        made = [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]
+        with self._write(now) as write:
+            known = None if key is None else write.created_under(*key)
+            if known is not None:
+                return [write.whole(uid) for uid in known], []
+            for job, content in made:
+                write.add(job, content)
+            if key is not None:
+                write.keep_key(*key, [job.uid for job, _ in made])
+            return [_join(_encode(job.head), _encode(content)) for job, content in made], write.changes
+
+    def take(self, document: bytes, *, now: int) -> tuple[int, int]:
+        """(jobs taken, jobs left out) of the database file of another server: an array of jobs in their states.
+
+        Of several jobs with one uid the last counts; what is here already stays as it is. Raises InvalidJob.
+        """
+        found = read(document)
+        if not isinstance(found, list):
+            raise InvalidJob("expected an array of jobs", where="$")
+        named: dict[str, Document] = {}
+        for each in found:
+            body = each if value_of(each, "uid") else each | {"uid": raw(self._new_uid())}
+            named.pop(uid_of(body), None)
+            named[uid_of(body)] = body
+        taken = 0
+        with self._write(now) as write:
+            for uid, body in named.items():
+                if not write.has(uid):
+                    whole = {"state": raw(QUEUED), "type": raw("default"), **body}
+                    write.add(*take_over(whole, now=now, rules=self._rules), told=False)
+                    taken += 1
+        return taken, len(found) - taken
+
+    def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:
+        """The job after a change, or as it was where the change is not taken. Raises NotFound, InvalidJob."""
+        with self._write(now) as write:
+            seq, kind, job = write.load(uid)
+            content = write.content(seq)
+            head, new = split(change)
+            changed = put(job, change, now=now, rules=self._rules, run=run)
+            if changed is not job:
+                merged = _document.decode(content) | new if new else {}
+                if new and (text := _encode(merged)) != content:
+                    check_content(merged)
+                    write.save_content(seq, text)
+                    content = text
+                if new or "type" in head:
+                    kind = kind_of(changed.head | (merged or _document.decode(content)))
+                write.save(seq, job, changed, kind=kind)
+            return Picked(uid, changed.run, _join(_encode(changed.head), content)), write.changes
+
+    def remove(self, uid: str, *, now: int) -> list[Change]:
+        """Forgets a job, whatever its state; what waits for it waits no more. Raises NotFound."""
+        with self._write(now) as write:
+            write.remove(uid)
+            return write.changes
+
+    def pick(
+        self,
+        worker: str,
+        *,
+        kinds: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        renew: int | None = None,
+        now: int,
+    ) -> tuple[Picked | None, list[Change]]:
+        """The next job, in the hands of a worker.
+
+        kinds, tags  only these; None: any.
+        renew        ms that each report renews its lease by; a worker that promises so holds nothing else.
+        """
+        if tags is not None and len(tags) > MAX_TAGS:
+            raise InvalidJob(f"{len(tags)} tags, more than {MAX_TAGS}", where="tags")
+        with self._write(now) as write:
+            if renew is not None or self._rules.unique_workers:
+                write.lose_all_of(worker)
+            write.promote()
+            seq = self._first(write.connection, pools_asked(kinds, tags))
+            if seq is None:
+                return None, write.changes
+            kind, job = write.at(seq)
+            picked = pick(job, worker=worker, now=now, rules=self._rules, renew=renew)
+            write.save(seq, job, picked, kind=kind)
+            return Picked(picked.uid, picked.run, write.whole(picked.uid)), write.changes
+
+    def _first(self, connection: Connection, pools: Sequence[str]) -> int | None:
+        if self._ordering == RANDOM:
+            choice = select(queue.c.seq).where(queue.c.pool.in_(pools)).distinct()
+            count = connection.scalar(select(func.count()).select_from(choice.subquery())) or 0
+            chosen = choice.order_by(queue.c.seq).offset(self._chance(count)).limit(1) if count else None
+            return None if chosen is None else connection.scalar(chosen)
+        order = {PRIORITY: (queue.c.priority.desc(), queue.c.seq), NEWEST: (queue.c.seq.desc(),)}
+        first = (
+            select(queue.c.priority, queue.c.seq)
+            .order_by(*order.get(self._ordering, (queue.c.seq,)))
+            .limit(1)
+            .with_for_update(skip_locked=True)  # SQLite has one writer anyway, and no such words
+        )
+        found = [row for pool in pools for row in connection.execute(first.where(queue.c.pool == pool))]
+        if self._ordering == PRIORITY:
+            return min(((-priority, seq) for priority, seq in found), default=(0, None))[1]
+        return (max if self._ordering == NEWEST else min)((seq for _, seq in found), default=None)
+
+    def sweep(self, *, now: int) -> tuple[bool, list[Change]]:
+        """Takes jobs away from workers that are gone and queues those whose time has come.
+
+        Returns whether any job can be picked that could not before, and what has changed.
+        """
+        with self._write(now) as write:
+            for seq in write.sequence(jobs.c.lease <= now):
+                kind, job = write.at(seq)
+                write.save(seq, job, expire(job, now=now, rules=self._rules), kind=kind)
+            due = write.promote()
+            write.connection.execute(delete(keys).where(keys.c.created < now - KEY_LIFE))
+            return due or any(change.state == QUEUED for change in write.changes), write.changes
+
+    def is_due(self, *, now: int) -> bool:
+        """Whether a sweep has anything to do: it costs others nothing to ask."""
+        with self._read() as connection:
+            columns = (jobs.c.lease <= now, jobs.c.due <= now, keys.c.created < now - KEY_LIFE)
+            return any(connection.scalar(select(exists().where(each))) for each in columns)
+
+    # Telling
+
+    def whole(self, uid: str) -> bytes:
+        """A job as JSON. Raises NotFound."""
+        with self._read() as connection:
+            return _whole(connection, uid)
+
+    def record(self, uid: str) -> Change:
+        """A job's state. Raises NotFound."""
+        with self._read() as connection:
+            row = connection.execute(select(jobs.c.run, jobs.c.head).where(jobs.c.uid == uid)).one_or_none()
+        if row is None:
+            raise NotFound("job", uid)
+        head = _document.decode(row.head)
+        return Change(uid, word(head["state"]), row.run, _encode(status_of(head)))
+
+    def page(self, which: Filter, *, after: int | None, limit: int) -> tuple[list[bytes], int | None]:
+        """(jobs as JSON, where the next page begins or None) behind a place, in the order of creation."""
+        wanted = select(jobs.c.seq, jobs.c.head) if which.records else _WHOLE
+        with self._read() as connection:
+            rows = connection.execute(_filtered(wanted, which, after).limit(limit + 1)).all()
+        more = rows[limit - 1].seq if len(rows) > limit else None
+        if which.records:
+            return [_encode(status_of(_document.decode(row.head))) for row in rows[:limit]], more
+        return [_join(row.head, row.content) for row in rows[:limit]], more
+
+    def held(self) -> list[tuple[str, str]]:
+        """(worker, uid) of every job that somebody holds."""
+        with self._read() as connection:
+            rows = connection.execute(select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None)))
+            return [(row.executor or "", row.uid) for row in rows]
+
+    # Webhooks
+
+    def undelivered(self, *, now: int, besides: Collection[int], limit: int) -> list[Delivery]:
+        """What is due, the longest due first; without those of these ids, which are under way."""
+        columns = [deliveries.c[name] for name in Delivery._fields]
+        due = select(*columns).where(deliveries.c.due <= now).order_by(deliveries.c.due, deliveries.c.id)
+        with self._read() as connection:
+            rows = connection.execute(due.limit(limit + len(besides)))
+            return [Delivery(*row) for row in rows if row.id not in besides][:limit]
+
+    def deliver_again(self, delivery: Delivery, *, due: int, now: int) -> None:
+        """It was not taken: once more then."""
+        with self._write(now) as write:
+            one = update(deliveries).where(deliveries.c.id == delivery.id)
+            write.connection.execute(one.values(tries=delivery.tries + 1, due=due))
+
+    def delivered(self, delivery: Delivery, *, now: int) -> None:
+        """It was taken, or is given up: the next one of this job and url is due."""
+        with self._write(now) as write:
+            write.connection.execute(delete(deliveries).where(deliveries.c.id == delivery.id))
+            line = and_(deliveries.c.uid == delivery.uid, deliveries.c.url == delivery.url)
+            after = write.connection.scalar(select(func.min(deliveries.c.id)).where(line))
+            write.connection.execute(update(deliveries).where(deliveries.c.id == after).values(due=now))
+
+
+class _Transaction:
+    """Steps within one transaction, and what is to be told when it is committed."""
+
+    def __init__(self, connection: Connection, rules: Rules, now: int) -> None:
+        self.connection = connection
+        self.changes: list[Change] = []
+        self._rules = rules
+        self._now = now
+
+    # Reading
+
+    def load(self, uid: str) -> tuple[int, str, Job]:
+        """(seq, kind, job). Raises NotFound."""
+        row = self.connection.execute(select(*_ROW).where(jobs.c.uid == uid).with_for_update()).one_or_none()
+        if row is None:
+            raise NotFound("job", uid)
+        return row.seq, row.kind, _job(row)
+
+    def at(self, seq: int) -> tuple[str, Job]:
+        """(kind, job)."""
+        row = self.connection.execute(select(*_ROW).where(jobs.c.seq == seq).with_for_update()).one()
+        return row.kind, _job(row)
+
+    def has(self, uid: str) -> bool:
+        """Whether there is a job of that name."""
+        return bool(self.connection.scalar(select(exists().where(jobs.c.uid == uid))))
+
+    def content(self, seq: int) -> bytes:
+        """Its content, as JSON."""
+        return self.connection.scalar(select(contents.c.content).where(contents.c.seq == seq)) or b"{}"
+
+    def whole(self, uid: str) -> bytes:
+        """A job as JSON. Raises NotFound."""
+        return _whole(self.connection, uid)
+
+    def sequence(self, condition: Any) -> Sequence[int]:
+        """Some of the jobs for which it holds."""
+        return self.connection.scalars(select(jobs.c.seq).where(condition).limit(SWEEP)).all()
+
+    # Jobs
+
+    def add(self, job: Job, content: Document, *, told: bool = True) -> None:
+        """A new job. Raises AlreadyExists; Conflict when it waits for one that has failed."""
+        kind = kind_of(job.head | content)
+        if self.has(job.uid):
+            raise AlreadyExists(f'job "{job.uid}" exists', where=job.uid)
+        try:
+            done = self.connection.execute(insert(jobs).values(_columns(job, kind)))
+        except IntegrityError as err:
+            raise AlreadyExists(f'job "{job.uid}" exists', where=job.uid) from err
+        assert done.inserted_primary_key is not None
+        seq: int = done.inserted_primary_key[0]
+        self.connection.execute(insert(contents).values(seq=seq, content=_encode(content)))
+        if job.state == QUEUED:
+            self._wait(seq, job, strict=told)
+            self._line_up(seq, job, kind)
+        if told:
+            self._tell(None, job)
+
+    def save(self, seq: int, old: Job, new: Job, *, kind: str) -> None:
+        """A job after a step."""
+        self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(_columns(new, kind)))
+        if QUEUED in (old.state, new.state):
+            if new.state != QUEUED:
+                self.connection.execute(delete(waits).where(waits.c.seq == seq))
+            elif old.state != QUEUED or terms_of(old.head).after != terms_of(new.head).after:
+                self._wait(seq, new, strict=False)
+            self._line_up(seq, new, kind)
+        self._tell(old, new)
+        if old.state != new.state:
+            self._settle(new.uid, new.state)
+
+    def save_content(self, seq: int, content: bytes) -> None:
+        """Its content after a change, as JSON."""
+        self.connection.execute(update(contents).where(contents.c.seq == seq).values(content=content))
+
+    def remove(self, uid: str) -> None:
+        """A job and all that hangs on it. Raises NotFound."""
+        seq, _, job = self.load(uid)
+        for table in (jobs, contents, queue, waits):
+            self.connection.execute(delete(table).where(table.c.seq == seq))
+        self.changes.append(Change(uid, "removed", job.run, None))
+        self._release(uid)
+
+    def lose_all_of(self, worker: str) -> None:
+        """Who asks for a job holds none."""
+        for seq in self.sequence(and_(jobs.c.executor == worker, jobs.c.lease.is_not(None))):
+            kind, job = self.at(seq)
+            self.save(seq, job, lose(job, now=self._now, rules=self._rules), kind=kind)
+
+    # Queue
+
+    def promote(self) -> bool:
+        """Queues jobs whose time has come; whether there were any."""
+        found = self.sequence(jobs.c.due <= self._now)
+        for seq in found:
+            self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(due=None))
+            kind, job = self.at(seq)
+            self._line_up(seq, job, kind)
+        return bool(found)
+
+    def _line_up(self, seq: int, job: Job, kind: str) -> None:
+        """Puts a job where it may be picked from, or takes it away from there."""
+        self.connection.execute(delete(queue).where(queue.c.seq == seq))
+        if job.state != QUEUED or job.due is not None or self._waits(seq):
+            return
+        priority = priority_of(value_of(job.head, "priority"))
+        pools = pools_of(kind, tags_of(value_of(job.head, "tags")))
+        self.connection.execute(insert(queue), [{"pool": pool, "seq": seq, "priority": priority} for pool in pools])
+
+    def _waits(self, seq: int) -> bool:
+        return bool(self.connection.scalar(select(exists().where(waits.c.seq == seq))))
+
+    def _wait(self, seq: int, job: Job, *, strict: bool) -> None:
+        """Notes which jobs have to finish first; one that is not there counts as finished."""
+        self.connection.execute(delete(waits).where(waits.c.seq == seq))
+        for uid in terms_of(job.head).after:
+            state = self.connection.scalar(select(jobs.c.state).where(jobs.c.uid == uid))
+            if state == ERROR and strict:
+                raise Conflict(f'job "{job.uid}" would wait for job "{uid}", which has failed', where=uid)
+            if state is not None and state != FINISHED:
+                self.connection.execute(insert(waits).values(seq=seq, uid=uid))
+
+    def _settle(self, uid: str, state: str) -> None:
+        """A job is over: those that wait for it go on, or fail with it."""
+        if state == FINISHED:
+            self._release(uid)
+        failed = [uid] if state == ERROR else []
+        for parent in failed:  # grows: a child that fails has children
+            for seq in self.connection.scalars(select(waits.c.seq).where(waits.c.uid == parent)).all():
+                kind, job = self.at(seq)
+                lost = abandon(job, f'job "{parent}", which it waits for, has failed', now=self._now)
+                self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(_columns(lost, kind)))
+                self.connection.execute(delete(waits).where(waits.c.seq == seq))
+                self._tell(job, lost)
+                failed.append(lost.uid)
+
+    def _release(self, uid: str) -> None:
+        released = self.connection.scalars(select(waits.c.seq).where(waits.c.uid == uid)).all()
+        self.connection.execute(delete(waits).where(waits.c.uid == uid))
+        for seq in released:
+            kind, job = self.at(seq)
+            self._line_up(seq, job, kind)
+            if not self._waits(seq):
+                self.changes.append(_change(job))
+
+    # Telling
+
+    def _tell(self, old: Job | None, new: Job) -> None:
+        change = _change(new)
+        self.changes.append(change)
+        if old is not None and old.state == new.state:
+            return
+        for hook in terms_of(new.head).webhooks:
+            if hook.events is None or new.state in hook.events:
+                self._enlist(change, hook.url, hook.secret)
+
+    def _enlist(self, change: Change, url: str, secret: str) -> None:
+        told = {"event": change.state, "time": stamp(self._now), "job": msgspec.Raw(change.record or b"null")}
+        line = and_(deliveries.c.uid == change.uid, deliveries.c.url == url)
+        behind = self.connection.scalar(select(exists().where(line)))
+        made = {"uid": change.uid, "url": url, "secret": secret, "event": change.state, "body": _encode(told)}
+        due = None if behind else self._now
+        self.connection.execute(insert(deliveries).values(made, created=self._now, tries=0, due=due))
+
+    # Idempotency-Key
+
+    def created_under(self, key: str, digest: bytes) -> list[str] | None:
+        """The uids made under a key. Raises AlreadyExists when it was for something else."""
+        row = self.connection.execute(select(keys).where(keys.c.key == key)).one_or_none()
+        if row is None:
+            return None
+        if row.digest != digest:
+            raise AlreadyExists(f'Idempotency-Key "{key[:80]}" was used for another body', where="Idempotency-Key")
+        return msgspec.json.decode(row.uids, type=list[str])
+
+    def keep_key(self, key: str, digest: bytes, uids: list[str]) -> None:
+        """Notes what was made under a key."""
+        self.connection.execute(insert(keys).values(key=key, digest=digest, uids=_encode(uids), created=self._now))
+
+
+def digest_of(body: bytes) -> bytes:
+    """What tells two requests under one Idempotency-Key apart."""
+    return hashlib.sha256(body).digest()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as err:
+        raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
+
+
+def _columns(job: Job, kind: str) -> dict[str, object]:
+    tags = tags_of(value_of(job.head, "tags"))
+    executor = value_of(job.head, "executor")
+    return {
+        "uid": job.uid,
+        "state": job.state,
+        "type": word(job.head.get("type", raw(""))),
+        "tags": "".join(f",{tag}" for tag in tags) + "," if tags else "",
+        "kind": kind,
+        "executor": executor if isinstance(executor, str) else None,
+        "head": _encode(job.head),
+        **{column.name: getattr(job, column.name) for column in _STATE},
+    }
+
+
+def _job(row: Any) -> Job:
+    """row: of `_ROW`."""
+    return Job(head=_document.decode(row.head), **{column.name: row._mapping[column] for column in _STATE})
+
+
+def _change(job: Job) -> Change:
+    return Change(job.uid, job.state, job.run, _encode(status_of(job.head)))
+
+
+def _whole(connection: Connection, uid: str) -> bytes:
+    row = connection.execute(_WHOLE.where(jobs.c.uid == uid)).one_or_none()
+    if row is None:
+        raise NotFound("job", uid)
+    return _join(row.head, row.content)
+
+
+def _join(head: bytes, content: bytes) -> bytes:
+    """One JSON object of two; a head is never empty."""
+    return head if content == b"{}" else head[:-1] + b"," + content[1:]
+
+
+def _filtered(wanted: Select[Any], which: Filter, after: int | None) -> Select[Any]:
+    if which.states is not None:
+        wanted = wanted.where(jobs.c.state.in_(which.states))
+    if which.type is not None:
+        wanted = wanted.where(jobs.c.type == which.type)
+    if which.tag is not None:  # a search that knows upper and lower case in every database
+        wanted = wanted.where(func.replace(jobs.c.tags, f",{which.tag},", "") != jobs.c.tags)
+    if after is not None:
+        wanted = wanted.where(jobs.c.seq < after if which.newest_first else jobs.c.seq > after)
+    return wanted.order_by(jobs.c.seq.desc() if which.newest_first else jobs.c.seq)
