@@ -3,7 +3,8 @@
 It decides whether a request may go on; it refuses to know what it asks for. Without a configured user name everybody
 may ask; that is why a server without one listens on loopback only, unless told otherwise.
 
-Open even then: preflights, ``/healthz``, and GET of everything in the playback door (players send no credentials).
+Open even then: preflights, ``/healthz``, and GET of everything in the playback door (players send no credentials). The
+door of jobs, ``/api/v1``, checks by itself: its clients know a secret of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quart import Request, Websocket
-from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.datastructures import Authorization, WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from engine.config import Settings
@@ -52,8 +53,7 @@ def check_request(settings: Settings, request: Request | Websocket) -> None:
         return
     if request.blueprint == PLAYBACK and method in READING:
         return
-    if settings.username:
-        _check_basic(settings, request)
+    check_basic(settings, request.authorization)
     if method not in READING and request.headers.get("Sec-Fetch-Site") == "cross-site" and not allows_origins(request):
         # A browser would send the credentials that it knows along with a form of any page.
         raise Forbidden("pages of other sites may only use /brewmixer and playback")
@@ -64,8 +64,10 @@ def allows_origins(request: Request | Websocket) -> bool:
     return request.path.startswith("/brewmixer") or request.blueprint == PLAYBACK
 
 
-def _check_basic(settings: Settings, request: Request | Websocket) -> None:
-    given = request.authorization
+def check_basic(settings: Settings, given: Authorization | None) -> None:
+    """Lets a request with these credentials go on, or raises Unauthorized (401); without a user name everybody."""
+    if not settings.username:
+        return
     name = password = ""
     if given is not None and given.type == "basic":
         name, password = given.username or "", given.password or ""

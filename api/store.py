@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from api.schema import contents, deliveries, jobs, keys, open_database, queue, waits
@@ -62,9 +62,6 @@ MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
 
 _document: Final = msgspec.json.Decoder(Document)
 _encode: Final = msgspec.json.Encoder().encode
-_STATE = (jobs.c.run, jobs.c.attempts, jobs.c.begun, jobs.c.lease, jobs.c.renew, jobs.c.deadline, jobs.c.due)
-_ROW = (jobs.c.seq, jobs.c.kind, jobs.c.head, *_STATE)
-_WHOLE = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
 
 
 class Change(NamedTuple):
@@ -105,6 +102,53 @@ class Delivery(NamedTuple):
     body: bytes
     created: int
     tries: int
+
+
+# Made once: to build a statement costs more than to run it.
+_SEQ: Final[BindParameter[int]] = bindparam("the_seq")
+_UID: Final[BindParameter[str]] = bindparam("the_uid")
+_NOW: Final[BindParameter[int]] = bindparam("now")
+_STATE = (jobs.c.run, jobs.c.attempts, jobs.c.begun, jobs.c.lease, jobs.c.renew, jobs.c.deadline, jobs.c.due)
+_ROW = select(jobs.c.seq, jobs.c.kind, jobs.c.head, *_STATE).with_for_update()
+_JOB_AT = _ROW.where(jobs.c.seq == _SEQ)
+_JOB = _ROW.where(jobs.c.uid == _UID)
+_STATE_OF = select(jobs.c.state).where(jobs.c.uid == _UID)
+_SAVE = update(jobs).where(jobs.c.seq == _SEQ)
+_EVERY = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
+_WHOLE = _EVERY.where(jobs.c.uid == _UID)
+_RECORD = select(jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID)
+_HELD = select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None))
+_EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW)
+_DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW)
+_HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None))
+_CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
+_SAVE_CONTENT = update(contents).where(contents.c.seq == _SEQ)
+_FORGET = [delete(table).where(table.c.seq == _SEQ) for table in (jobs, contents, queue, waits)]
+_LEAVE = delete(queue).where(queue.c.seq == _SEQ)
+_ORDERS = {PRIORITY: (queue.c.priority.desc(), queue.c.seq), NEWEST: (queue.c.seq.desc(),)}
+_FIRST = {  # SQLite has one writer anyway, and no words for what is locked
+    order: select(queue.c.priority, queue.c.seq)
+    .where(queue.c.pool == bindparam("the_pool"))
+    .order_by(*_ORDERS.get(order, (queue.c.seq,)))
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    for order in (OLDEST, NEWEST, PRIORITY)
+}
+_WAITS = select(exists().where(waits.c.seq == _SEQ))
+_WAIT_NO_MORE = delete(waits).where(waits.c.seq == _SEQ)
+_WAITING_FOR = select(waits.c.seq).where(waits.c.uid == _UID)
+_RELEASE = delete(waits).where(waits.c.uid == _UID)
+_MADE_UNDER = select(keys.c.digest, keys.c.uids).where(keys.c.key == bindparam("the_key"))
+_OLD_KEYS = keys.c.created < _NOW
+_LINE = (deliveries.c.uid == _UID, deliveries.c.url == bindparam("the_url"))
+_IN_LINE = select(func.min(deliveries.c.id)).where(*_LINE)
+_UNDELIVERED = (
+    select(*(deliveries.c[name] for name in Delivery._fields))
+    .where(deliveries.c.due <= _NOW)
+    .order_by(deliveries.c.due, deliveries.c.id)
+)
+_DELIVER = update(deliveries).where(deliveries.c.id == bindparam("the_id"))
+_DELIVERED = delete(deliveries).where(deliveries.c.id == bindparam("the_id"))
 
 
 class Store:
@@ -187,7 +231,7 @@ class Store:
         taken = 0
         with self._write(now) as write:
             for uid, body in named.items():
-                if not write.has(uid):
+                if write.state(uid) is None:
                     whole = {"state": raw(QUEUED), "type": raw("default"), **body}
                     write.add(*take_over(whole, now=now, rules=self._rules), told=False)
                     taken += 1
@@ -243,7 +287,7 @@ class Store:
             kind, job = write.at(seq)
             picked = pick(job, worker=worker, now=now, rules=self._rules, renew=renew)
             write.save(seq, job, picked, kind=kind)
-            return Picked(picked.uid, picked.run, write.whole(picked.uid)), write.changes
+            return Picked(picked.uid, picked.run, _join(_encode(picked.head), write.content(seq))), write.changes
 
     def _first(self, connection: Connection, pools: Sequence[str]) -> int | None:
         if self._ordering == RANDOM:
@@ -251,14 +295,8 @@ class Store:
             count = connection.scalar(select(func.count()).select_from(choice.subquery())) or 0
             chosen = choice.order_by(queue.c.seq).offset(self._chance(count)).limit(1) if count else None
             return None if chosen is None else connection.scalar(chosen)
-        order = {PRIORITY: (queue.c.priority.desc(), queue.c.seq), NEWEST: (queue.c.seq.desc(),)}
-        first = (
-            select(queue.c.priority, queue.c.seq)
-            .order_by(*order.get(self._ordering, (queue.c.seq,)))
-            .limit(1)
-            .with_for_update(skip_locked=True)  # SQLite has one writer anyway, and no such words
-        )
-        found = [row for pool in pools for row in connection.execute(first.where(queue.c.pool == pool))]
+        first = _FIRST.get(self._ordering, _FIRST[OLDEST])
+        found = [row for pool in pools for row in connection.execute(first, {"the_pool": pool})]
         if self._ordering == PRIORITY:
             return min(((-priority, seq) for priority, seq in found), default=(0, None))[1]
         return (max if self._ordering == NEWEST else min)((seq for _, seq in found), default=None)
@@ -269,18 +307,18 @@ class Store:
         Returns whether any job can be picked that could not before, and what has changed.
         """
         with self._write(now) as write:
-            for seq in write.sequence(jobs.c.lease <= now):
+            for seq in write.some(_EXPIRED, now=now):
                 kind, job = write.at(seq)
                 write.save(seq, job, expire(job, now=now, rules=self._rules), kind=kind)
             due = write.promote()
-            write.connection.execute(delete(keys).where(keys.c.created < now - KEY_LIFE))
+            write.connection.execute(delete(keys).where(_OLD_KEYS), {"now": now - KEY_LIFE})
             return due or any(change.state == QUEUED for change in write.changes), write.changes
 
     def is_due(self, *, now: int) -> bool:
         """Whether a sweep has anything to do: it costs others nothing to ask."""
         with self._read() as connection:
-            columns = (jobs.c.lease <= now, jobs.c.due <= now, keys.c.created < now - KEY_LIFE)
-            return any(connection.scalar(select(exists().where(each))) for each in columns)
+            questions = ((_EXPIRED, now), (_DUE, now), (select(keys.c.created).where(_OLD_KEYS), now - KEY_LIFE))
+            return any(connection.scalar(each.limit(1), {"now": then}) is not None for each, then in questions)
 
     # Telling
 
@@ -292,51 +330,58 @@ class Store:
     def record(self, uid: str) -> Change:
         """A job's state. Raises NotFound."""
         with self._read() as connection:
-            row = connection.execute(select(jobs.c.run, jobs.c.head).where(jobs.c.uid == uid)).one_or_none()
+            row = connection.execute(_RECORD, {"the_uid": uid}).one_or_none()
         if row is None:
             raise NotFound("job", uid)
         head = _document.decode(row.head)
         return Change(uid, word(head["state"]), row.run, _encode(status_of(head)))
 
-    def page(self, which: Filter, *, after: int | None, limit: int) -> tuple[list[bytes], int | None]:
-        """(jobs as JSON, where the next page begins or None) behind a place, in the order of creation."""
-        wanted = select(jobs.c.seq, jobs.c.head) if which.records else _WHOLE
+    def page(self, which: Filter, *, after: int | None, limit: int, limit_bytes: int) -> tuple[list[bytes], int | None]:
+        """(jobs as JSON, behind which place the next page begins or None), in the order of creation.
+
+        after  behind this place; None: from the beginning.
+        limit  so many at most, and no more than one that begins behind `limit_bytes`.
+        """
+        wanted = select(jobs.c.seq, jobs.c.head) if which.records else _EVERY
+        found: list[bytes] = []
+        size = 0
         with self._read() as connection:
-            rows = connection.execute(_filtered(wanted, which, after).limit(limit + 1)).all()
-        more = rows[limit - 1].seq if len(rows) > limit else None
-        if which.records:
-            return [_encode(status_of(_document.decode(row.head))) for row in rows[:limit]], more
-        return [_join(row.head, row.content) for row in rows[:limit]], more
+            for row in connection.execute(_filtered(wanted, which, after).limit(limit + 1)):
+                if len(found) == limit or size > limit_bytes:
+                    return found, after
+                record = which.records
+                text = _encode(status_of(_document.decode(row.head))) if record else _join(row.head, row.content)
+                found.append(text)
+                size += len(text)
+                after = row.seq
+        return found, None
 
     def held(self) -> list[tuple[str, str]]:
         """(worker, uid) of every job that somebody holds."""
         with self._read() as connection:
-            rows = connection.execute(select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None)))
-            return [(row.executor or "", row.uid) for row in rows]
+            return [(executor or "", uid) for executor, uid in connection.execute(_HELD)]
 
     # Webhooks
 
     def undelivered(self, *, now: int, besides: Collection[int], limit: int) -> list[Delivery]:
         """What is due, the longest due first; without those of these ids, which are under way."""
-        columns = [deliveries.c[name] for name in Delivery._fields]
-        due = select(*columns).where(deliveries.c.due <= now).order_by(deliveries.c.due, deliveries.c.id)
         with self._read() as connection:
-            rows = connection.execute(due.limit(limit + len(besides)))
+            rows = connection.execute(_UNDELIVERED.limit(limit + len(besides)), {"now": now})
             return [Delivery(*row) for row in rows if row.id not in besides][:limit]
 
     def deliver_again(self, delivery: Delivery, *, due: int, now: int) -> None:
         """It was not taken: once more then."""
         with self._write(now) as write:
-            one = update(deliveries).where(deliveries.c.id == delivery.id)
-            write.connection.execute(one.values(tries=delivery.tries + 1, due=due))
+            again = {"the_id": delivery.id, "tries": delivery.tries + 1, "due": due}
+            write.connection.execute(_DELIVER, again)
 
     def delivered(self, delivery: Delivery, *, now: int) -> None:
         """It was taken, or is given up: the next one of this job and url is due."""
         with self._write(now) as write:
-            write.connection.execute(delete(deliveries).where(deliveries.c.id == delivery.id))
-            line = and_(deliveries.c.uid == delivery.uid, deliveries.c.url == delivery.url)
-            after = write.connection.scalar(select(func.min(deliveries.c.id)).where(line))
-            write.connection.execute(update(deliveries).where(deliveries.c.id == after).values(due=now))
+            write.connection.execute(_DELIVERED, {"the_id": delivery.id})
+            after = write.connection.scalar(_IN_LINE, {"the_uid": delivery.uid, "the_url": delivery.url})
+            if after is not None:
+                write.connection.execute(_DELIVER, {"the_id": after, "due": now})
 
 
 class _Transaction:
@@ -352,80 +397,79 @@ class _Transaction:
 
     def load(self, uid: str) -> tuple[int, str, Job]:
         """(seq, kind, job). Raises NotFound."""
-        row = self.connection.execute(select(*_ROW).where(jobs.c.uid == uid).with_for_update()).one_or_none()
+        row = self.connection.execute(_JOB, {"the_uid": uid}).one_or_none()
         if row is None:
             raise NotFound("job", uid)
         return row.seq, row.kind, _job(row)
 
     def at(self, seq: int) -> tuple[str, Job]:
         """(kind, job)."""
-        row = self.connection.execute(select(*_ROW).where(jobs.c.seq == seq).with_for_update()).one()
+        row = self.connection.execute(_JOB_AT, {"the_seq": seq}).one()
         return row.kind, _job(row)
 
-    def has(self, uid: str) -> bool:
-        """Whether there is a job of that name."""
-        return bool(self.connection.scalar(select(exists().where(jobs.c.uid == uid))))
+    def state(self, uid: str) -> str | None:
+        """Of a job; None when there is none of that name."""
+        return self.connection.scalar(_STATE_OF, {"the_uid": uid})
 
     def content(self, seq: int) -> bytes:
         """Its content, as JSON."""
-        return self.connection.scalar(select(contents.c.content).where(contents.c.seq == seq)) or b"{}"
+        return self.connection.scalar(_CONTENT, {"the_seq": seq}) or b"{}"
 
     def whole(self, uid: str) -> bytes:
         """A job as JSON. Raises NotFound."""
         return _whole(self.connection, uid)
 
-    def sequence(self, condition: Any) -> Sequence[int]:
-        """Some of the jobs for which it holds."""
-        return self.connection.scalars(select(jobs.c.seq).where(condition).limit(SWEEP)).all()
+    def some(self, which: Select[int], **parameters: object) -> Sequence[int]:
+        """So many of them that nobody waits long."""
+        return self.connection.scalars(which.limit(SWEEP), parameters).all()
 
     # Jobs
 
     def add(self, job: Job, content: Document, *, told: bool = True) -> None:
         """A new job. Raises AlreadyExists; Conflict when it waits for one that has failed."""
         kind = kind_of(job.head | content)
-        if self.has(job.uid):
-            raise AlreadyExists(f'job "{job.uid}" exists', where=job.uid)
         try:
-            done = self.connection.execute(insert(jobs).values(_columns(job, kind)))
+            done = self.connection.execute(insert(jobs), _columns(job, kind))
         except IntegrityError as err:
             raise AlreadyExists(f'job "{job.uid}" exists', where=job.uid) from err
         assert done.inserted_primary_key is not None
         seq: int = done.inserted_primary_key[0]
-        self.connection.execute(insert(contents).values(seq=seq, content=_encode(content)))
+        self.connection.execute(insert(contents), {"seq": seq, "content": _encode(content)})
         if job.state == QUEUED:
-            self._wait(seq, job, strict=told)
-            self._line_up(seq, job, kind)
+            waiting = self._wait(seq, job, strict=told)
+            self._line_up(seq, job, kind, waiting=waiting)
         if told:
             self._tell(None, job)
 
     def save(self, seq: int, old: Job, new: Job, *, kind: str) -> None:
         """A job after a step."""
-        self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(_columns(new, kind)))
-        if QUEUED in (old.state, new.state):
-            if new.state != QUEUED:
-                self.connection.execute(delete(waits).where(waits.c.seq == seq))
-            elif old.state != QUEUED or terms_of(old.head).after != terms_of(new.head).after:
-                self._wait(seq, new, strict=False)
-            self._line_up(seq, new, kind)
+        self.connection.execute(_SAVE, {"the_seq": seq, **_columns(new, kind)})
+        if old.state == QUEUED:
+            self.connection.execute(_LEAVE, {"the_seq": seq})
+            if terms_of(old.head).after:
+                self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
+        if new.state == QUEUED:
+            waiting = self._wait(seq, new, strict=False)
+            self._line_up(seq, new, kind, waiting=waiting)
         self._tell(old, new)
         if old.state != new.state:
             self._settle(new.uid, new.state)
 
     def save_content(self, seq: int, content: bytes) -> None:
         """Its content after a change, as JSON."""
-        self.connection.execute(update(contents).where(contents.c.seq == seq).values(content=content))
+        self.connection.execute(_SAVE_CONTENT, {"the_seq": seq, "content": content})
 
     def remove(self, uid: str) -> None:
         """A job and all that hangs on it. Raises NotFound."""
         seq, _, job = self.load(uid)
-        for table in (jobs, contents, queue, waits):
-            self.connection.execute(delete(table).where(table.c.seq == seq))
+        for statement in _FORGET:
+            self.connection.execute(statement, {"the_seq": seq})
         self.changes.append(Change(uid, "removed", job.run, None))
         self._release(uid)
 
     def lose_all_of(self, worker: str) -> None:
         """Who asks for a job holds none."""
-        for seq in self.sequence(and_(jobs.c.executor == worker, jobs.c.lease.is_not(None))):
+        for seq in self.some(_HELD_BY, worker=worker):
             kind, job = self.at(seq)
             self.save(seq, job, lose(job, now=self._now, rules=self._rules), kind=kind)
 
@@ -433,56 +477,56 @@ class _Transaction:
 
     def promote(self) -> bool:
         """Queues jobs whose time has come; whether there were any."""
-        found = self.sequence(jobs.c.due <= self._now)
+        found = self.some(_DUE, now=self._now)
         for seq in found:
-            self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(due=None))
+            self.connection.execute(_SAVE, {"the_seq": seq, "due": None})
             kind, job = self.at(seq)
-            self._line_up(seq, job, kind)
+            self._line_up(seq, job, kind, waiting=self._waits(seq))
         return bool(found)
 
-    def _line_up(self, seq: int, job: Job, kind: str) -> None:
-        """Puts a job where it may be picked from, or takes it away from there."""
-        self.connection.execute(delete(queue).where(queue.c.seq == seq))
-        if job.state != QUEUED or job.due is not None or self._waits(seq):
-            return
-        priority = priority_of(value_of(job.head, "priority"))
-        pools = pools_of(kind, tags_of(value_of(job.head, "tags")))
-        self.connection.execute(insert(queue), [{"pool": pool, "seq": seq, "priority": priority} for pool in pools])
+    def _line_up(self, seq: int, job: Job, kind: str, *, waiting: bool) -> None:
+        """Puts a queued job where it may be picked from, if it may."""
+        if job.due is None and not waiting:
+            priority = priority_of(value_of(job.head, "priority"))
+            pools = pools_of(kind, tags_of(value_of(job.head, "tags")))
+            rows = [{"pool": pool, "seq": seq, "priority": priority} for pool in pools]
+            self.connection.execute(insert(queue), rows)
 
     def _waits(self, seq: int) -> bool:
-        return bool(self.connection.scalar(select(exists().where(waits.c.seq == seq))))
+        return bool(self.connection.scalar(_WAITS, {"the_seq": seq}))
 
-    def _wait(self, seq: int, job: Job, *, strict: bool) -> None:
-        """Notes which jobs have to finish first; one that is not there counts as finished."""
-        self.connection.execute(delete(waits).where(waits.c.seq == seq))
-        for uid in terms_of(job.head).after:
-            state = self.connection.scalar(select(jobs.c.state).where(jobs.c.uid == uid))
+    def _wait(self, seq: int, job: Job, *, strict: bool) -> bool:
+        """Notes which jobs have to finish first, if any; one that is not there counts as finished."""
+        found = [(uid, self.state(uid)) for uid in terms_of(job.head).after]
+        for uid, state in found:
             if state == ERROR and strict:
                 raise Conflict(f'job "{job.uid}" would wait for job "{uid}", which has failed', where=uid)
-            if state is not None and state != FINISHED:
-                self.connection.execute(insert(waits).values(seq=seq, uid=uid))
+        rows = [{"seq": seq, "uid": uid} for uid, state in found if state not in (None, FINISHED)]
+        if rows:
+            self.connection.execute(insert(waits), rows)
+        return bool(rows)
 
     def _settle(self, uid: str, state: str) -> None:
-        """A job is over: those that wait for it go on, or fail with it."""
+        """Where a job is over, those that wait for it go on, or fail with it."""
         if state == FINISHED:
             self._release(uid)
         failed = [uid] if state == ERROR else []
         for parent in failed:  # grows: a child that fails has children
-            for seq in self.connection.scalars(select(waits.c.seq).where(waits.c.uid == parent)).all():
+            for seq in self.connection.scalars(_WAITING_FOR, {"the_uid": parent}).all():
                 kind, job = self.at(seq)
                 lost = abandon(job, f'job "{parent}", which it waits for, has failed', now=self._now)
-                self.connection.execute(update(jobs).where(jobs.c.seq == seq).values(_columns(lost, kind)))
-                self.connection.execute(delete(waits).where(waits.c.seq == seq))
+                self.connection.execute(_SAVE, {"the_seq": seq, **_columns(lost, kind)})
+                self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
                 self._tell(job, lost)
                 failed.append(lost.uid)
 
     def _release(self, uid: str) -> None:
-        released = self.connection.scalars(select(waits.c.seq).where(waits.c.uid == uid)).all()
-        self.connection.execute(delete(waits).where(waits.c.uid == uid))
+        released = self.connection.scalars(_WAITING_FOR, {"the_uid": uid}).all()
+        self.connection.execute(_RELEASE, {"the_uid": uid})
         for seq in released:
             kind, job = self.at(seq)
-            self._line_up(seq, job, kind)
             if not self._waits(seq):
+                self._line_up(seq, job, kind, waiting=False)
                 self.changes.append(_change(job))
 
     # Telling
@@ -498,17 +542,16 @@ class _Transaction:
 
     def _enlist(self, change: Change, url: str, secret: str) -> None:
         told = {"event": change.state, "time": stamp(self._now), "job": msgspec.Raw(change.record or b"null")}
-        line = and_(deliveries.c.uid == change.uid, deliveries.c.url == url)
-        behind = self.connection.scalar(select(exists().where(line)))
+        behind = self.connection.scalar(_IN_LINE, {"the_uid": change.uid, "the_url": url}) is not None
         made = {"uid": change.uid, "url": url, "secret": secret, "event": change.state, "body": _encode(told)}
         due = None if behind else self._now
-        self.connection.execute(insert(deliveries).values(made, created=self._now, tries=0, due=due))
+        self.connection.execute(insert(deliveries), {**made, "created": self._now, "tries": 0, "due": due})
 
     # Idempotency-Key
 
     def created_under(self, key: str, digest: bytes) -> list[str] | None:
         """The uids made under a key. Raises AlreadyExists when it was for something else."""
-        row = self.connection.execute(select(keys).where(keys.c.key == key)).one_or_none()
+        row = self.connection.execute(_MADE_UNDER, {"the_key": key}).one_or_none()
         if row is None:
             return None
         if row.digest != digest:
@@ -517,7 +560,8 @@ class _Transaction:
 
     def keep_key(self, key: str, digest: bytes, uids: list[str]) -> None:
         """Notes what was made under a key."""
-        self.connection.execute(insert(keys).values(key=key, digest=digest, uids=_encode(uids), created=self._now))
+        row = {"key": key, "digest": digest, "uids": _encode(uids), "created": self._now}
+        self.connection.execute(insert(keys), row)
 
 
 def digest_of(body: bytes) -> bytes:
@@ -558,7 +602,7 @@ def _change(job: Job) -> Change:
 
 
 def _whole(connection: Connection, uid: str) -> bytes:
-    row = connection.execute(_WHOLE.where(jobs.c.uid == uid)).one_or_none()
+    row = connection.execute(_WHOLE, {"the_uid": uid}).one_or_none()
     if row is None:
         raise NotFound("job", uid)
     return _join(row.head, row.content)

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,13 +19,22 @@ import trio
 
 from engine.clock import SECOND
 from engine.config import Settings
-from engine.errors import AlreadyExists, EngineError, InUse, NotFound, Overloaded, SourceUnavailable
+from engine.errors import (
+    AlreadyExists,
+    EngineError,
+    InUse,
+    InvalidSpec,
+    NotFound,
+    Overloaded,
+    SourceUnavailable,
+    SourceUnsupported,
+)
 from engine.event import Event, EventStatus
 from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
 from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
-from engine.sinks.publish import publish_steps
+from engine.sinks.publish import PATTERN_ENCODER, publish_steps
 from engine.sinks.push import Push, PushStatus
 from engine.sinks.record import Recording, RecordingStatus
 from engine.sinks.still import encode_still
@@ -32,7 +42,7 @@ from engine.sources.decode import Decoders
 from engine.sources.pattern import PatternSource
 from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
-from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, PullSpec
+from engine.spec import AudioFormat, EventSpec, MixerSpec, PullSpec
 from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
 
 log = logging.getLogger(__name__)
@@ -239,24 +249,28 @@ class Engine:
         Raises InvalidSpec, AlreadyExists (somebody else publishes it), Overloaded.
         """
         check_name(name)
+        actor = self._source(name, spec)
         if name in self._pulls:
             await self._end_pull(name)
         if any(stream.name == name and stream.publication is not None for stream in self.hub.streams()):
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
-        if spec.pattern is not None:
-            steps = PatternSource(name, f"pattern:{spec.pattern}", sound=AudioFormat())
-            self._pulls[name] = None, spec, self._start("stream", name, lambda: self._run_pattern(name, steps))
-        else:
-            pull = Pull(self.hub, name, spec, self.settings)
-            self._pulls[name] = pull, spec, self._start("stream", name, pull.run)
+        run = actor.run if isinstance(actor, Pull) else partial(self._run_pattern, name, actor)
+        self._pulls[name] = actor if isinstance(actor, Pull) else None, spec, self._start("stream", name, run)
+
+    def _source(self, name: str, spec: PullSpec) -> Pull | PatternSource:
+        if spec.pattern is None:
+            return Pull(self.hub, name, spec, self.settings)
+        try:
+            return PatternSource(name, f"pattern:{spec.pattern}", sound=AudioFormat())
+        except SourceUnsupported as err:
+            raise InvalidSpec(str(err), where="pattern") from err
 
     async def _run_pattern(self, name: str, steps: PatternSource) -> None:
         publication = self.hub.publish(name, Publisher(kind="pattern", peer=self._pulls[name][1].pattern or ""))
         mixer = MixerSpec(raster=steps.raster, fps=steps.rate, audio=AudioFormat(channels=1))
-        encoder = EncoderSpec(preset="ultrafast", bit_rate=2_000_000, audio_bit_rate=64_000)
-        await publish_steps(publication, steps, mixer=mixer, spec=encoder, now=self.now, limiter=self._encoding)
+        await publish_steps(publication, steps, mixer=mixer, spec=PATTERN_ENCODER, now=self.now, limiter=self._encoding)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""

@@ -20,9 +20,8 @@ known by its run's number, or, from workers that know no numbers, by being a sta
 unlike a whole job, no ``template``. All other changes are a client's, and taken as they are.
 
 Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
-report that often, else as the `Rules` say. A job whose lease is over is queued again (its run may still come back as
-long as nobody else has picked it), or, after too many attempts, ends in ``error``. A job whose `deadline` is over has
-failed, as if its worker had said so; that run cannot come back.
+report that often, else as the `Rules` say. A job whose lease is over is queued again, or, after too many attempts, ends
+in ``error``. A job whose `deadline` is over has failed, as if its worker had said so.
 
 Attempts count picks since a client last queued the job. Failed jobs are tried again only if they say so
 (``maxAttempts``); between two attempts a job is ``queued``, because clients take ``error`` for the end.
@@ -130,8 +129,8 @@ class Queue(Protocol):
 
     A name belongs to one slot that renders: who picks under a name holds nothing any more under it. After a pick the
     holder must report (`report`, with or without news) well within the lease, or the job goes to somebody else. Every
-    report answers whether the job is still this run's; once it is not (cancelled, removed, given away), all further
-    reports are ignored and the render should end.
+    report answers whether it was taken: once the job is no longer this run's (cancelled, removed, given away), none is,
+    and the render should end.
     """
 
     async def pick(
@@ -146,11 +145,11 @@ class Queue(Protocol):
     async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
         """Lays keys over the job: state, renderProgress, timings, startedAt …; an empty change is a sign of life.
 
-        Returns whether the job is still this run's.
+        Returns whether it was taken.
         """
 
     async def finish(self, assignment: Assignment, *, output: str) -> bool:
-        """The film is at `output`, a path below the outputs folder of the server or a URL. Returns as `report`."""
+        """The film is at `output`: a path below the outputs folder of the server, or a URL. Returns as `report`."""
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """It has failed; tried again if the job says so. Returns as `report`."""
@@ -522,11 +521,14 @@ def expire(job: Job, *, now: int, rules: Rules) -> Job:
 
 
 def lose(job: Job, *, now: int, rules: Rules) -> Job:
-    """The job of a worker that is gone: queued again, or in error after too many picks."""
+    """The job of a worker that is gone: queued again, or in error after too many picks.
+
+    A worker that promised nothing may only have been silent: its run may come back until somebody else picks the job.
+    """
     again = _fail(_with_error(job, f'worker "{_worker(job)}" is gone', now), now=now, limit=rules.lost_attempts)
-    if again.state == QUEUED:  # as long as nobody else has picked it, its run may come back
-        again = msgspec.structs.replace(again, run=job.run, begun=job.begun, renew=job.renew, due=None)
-    return again
+    if again.state == QUEUED and job.renew is None:
+        again = msgspec.structs.replace(again, run=job.run, begun=job.begun)
+    return again if again.state == ERROR else msgspec.structs.replace(again, due=None)
 
 
 def _worker(job: Job) -> str:

@@ -32,10 +32,14 @@ class Link:
 
     stream  is not closed here.
     stall   seconds within which the peer must take what is sent.
+    rest    seconds between two looks for bytes: a peer that sends all the time in small pieces is heard a few of them
+            at a time, as each look costs 0.2 ms. 0: every byte at once.
     """
 
     def __init__(self, stream: trio.abc.Stream, session: Session, *, stall: float) -> None:
         self.session = session
+        self.rest = 0.0
+        self._more = False  # whether more bytes wait already
         self.sent_bytes = 0
         self._stream = stream
         self._stall = stall
@@ -53,8 +57,13 @@ class Link:
             await self._send(self.session.data_to_send())
             if self.session.held_bytes > at_most:
                 raise RemoteProtocolError(f"an unfinished message of more than {at_most} bytes")
+            if self.rest and not self._more:
+                # At the same moments for all links: what wakes together costs less.
+                await trio.sleep_until((trio.current_time() // self.rest + 1) * self.rest)
             with trio.fail_after(timeout):
-                self.session.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            self._more = len(data) == RECEIVE_BYTES
+            self.session.receive_data(data)
         return event
 
     async def say(self, *events: Event | Shared, state: State | None = None) -> bool:

@@ -48,8 +48,8 @@ class Reader(Protocol):
     def picture_size(self) -> PictureSize | None:
         """Size as far as known, None when there is no picture and will be none."""
 
-    def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
-        """Says what is looked at and listened to from now on."""
+    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
+        """Says what is looked at and listened to from now on; `small`: at half its size or less."""
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Waits until that is known. Raises SourceError."""
@@ -141,6 +141,9 @@ class Mixer:
         self._named: tuple[Picture, ...] = ()  # by that tree
         self._plan: Plan | None = None  # of that tree, for the sizes below
         self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
+        self._small: frozenset[tuple[str, float | None]] = (
+            frozenset()
+        )  # sources that the plan shows at half size or less
         self._broken: set[Reader] = set()
         self._late: deque[int] = deque(maxlen=REMEMBERED)
         self._lagged = self._held = 0
@@ -250,6 +253,7 @@ class Mixer:
                     self._sizes[picture] = self._stated_size(picture)
             sizes = {picture: size for picture in self._named if (size := self._sizes[picture]) is not None}
             self._plan = planner.compile(tree, self._spec.raster, sizes)
+            self._small = _shown_small(self._plan)
         return self._plan
 
     def _stated_size(self, picture: Picture) -> PictureSize | None:
@@ -269,7 +273,8 @@ class Mixer:
         listened = {(voice.name, None) for voice in voices}
         active = self._readers.active()
         for key, reader in active.items():
-            reader.attend(picture=looked.get(key), sound=first if key in listened else None)
+            sound = first if key in listened else None
+            reader.attend(picture=looked.get(key), sound=sound, small=key in self._small)
         for key, reader in active.items() if self._pace.missing is Missing.WAIT else ():
             if reader in self._broken or (key not in looked and key not in listened):
                 continue
@@ -313,3 +318,14 @@ def _media_time(picture: Picture, t: Fraction) -> Fraction:
 
 def _size(frame: VideoFrame | None) -> PictureSize | None:
     return None if frame is None else PictureSize(frame.width, frame.height, frame.a is None)
+
+
+def _shown_small(plan: Plan) -> frozenset[tuple[str, float | None]]:
+    """The sources whose layers all are at most half as wide and high as what they show of them."""
+    shown: dict[tuple[str, float | None], bool] = {}
+    for layer in (layer for each in plan.passes for layer in each.layers):
+        if layer.picture is not None:
+            key = layer.picture.name, layer.picture.at
+            halved = layer.crop.width >= 2 * layer.dest.width and layer.crop.height >= 2 * layer.dest.height
+            shown[key] = shown.get(key, True) and halved
+    return frozenset(key for key, small in shown.items() if small)

@@ -34,7 +34,7 @@ from engine.frame import AudioFrame
 from engine.packet import Packet
 from engine.plan import PictureSize
 from engine.sources.live import LiveSource, SourceStatistics
-from engine.sources.livetracks import Item, LivePicture, LiveSound, Shown, Sounds, Stamped
+from engine.sources.livetracks import Care, Item, LivePicture, LiveSound, Shown, Sounds, Stamped
 from engine.spec import AudioFormat
 from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
@@ -52,6 +52,7 @@ LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
 STEP_PICTURES: Final = 32  # bounds what a cancellation waits for
 PICTURES_BESIDE_SOUND: Final = 4  # which does not wait for the decoding of a GOP
+LAG: Final = SECOND // 8  # behind what is asked for; a decoder that is later cannot catch up with every picture
 AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
 UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
 
@@ -264,9 +265,24 @@ class _Decoder:
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
             if not pictures and not hear and not may_rest:
                 return
-            more = self._is_due(wanted)
-            self._give(await self._in_thread(partial(self._decode, pictures, hear, formats, wanted, more)))
+            decode = partial(
+                self._decode,
+                pictures,
+                hear,
+                formats=formats,
+                wanted=wanted,
+                more=self._is_due(wanted),
+                care=self._care(pictures, wanted),
+            )
+            self._give(await self._in_thread(decode))
             sounds = []
+
+    def _care(self, pictures: Sequence[Item], wanted: int) -> Care:
+        """How well pictures must be decoded: all of them while there is time, each exactly where it is large."""
+        if pictures and wanted - _time(pictures[0]) > LAG:
+            return Care.HURRY
+        looking = [source for source in self.sources if source.looking]
+        return Care.SMALL if looking and all(source.small for source in looking) else Care.FULL
 
     def _pay_attention(self) -> tuple[bool, bool]:
         """Notes who looks and listens; returns whether the first one has begun to."""
@@ -353,13 +369,20 @@ class _Decoder:
             self._unheard.popleft()
 
     def _decode(
-        self, pictures: Sequence[Item], sounds: Sequence[Item], formats: Sequence[AudioFormat], wanted: int, more: bool
+        self,
+        pictures: Sequence[Item],
+        sounds: Sequence[Item],
+        *,
+        formats: Sequence[AudioFormat],
+        wanted: int,
+        more: bool,
+        care: Care,
     ) -> _Given:
         if not self._seeing:
             self._picture.close()
         if not self._hearing:
             self._sound.close()
-        shown = self._picture.decode(pictures, wanted=wanted, more=more)
+        shown = self._picture.decode(pictures, wanted=wanted, more=more, care=care)
         return _Given(shown, self._sound.decode(sounds, formats))
 
     def _close(self) -> None:
@@ -396,7 +419,8 @@ class _Decoder:
         slack = min((source.slack for source in self.sources if source.attends), default=None)
         pause = LINGER_ALONE if slack is None else min(LINGER, slack / SECOND / LINGER_PART)
         if pause > 0:
-            with trio.move_on_after(pause):
+            beat = (trio.current_time() // pause + 1) * pause  # the same for all: what wakes together costs less
+            with trio.CancelScope(deadline=beat):
                 await self._call.wait()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

@@ -96,6 +96,7 @@ class LiveSource:
     ) -> None:
         self.format = sound
         self.looking = self.listening = False
+        self.small = False  # whether every look makes it half its size or less
         self.slack = 0  # ns from the time that is asked for to now
         self._decoder = decoder
         self._hub = hub
@@ -136,8 +137,12 @@ class LiveSource:
         """The server time that will be asked for next, in ns."""
         return self._hub.now() - self.slack
 
-    def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
-        """Says at every tick what will be asked for: the picture at a time, the sound from a sample on, or neither."""
+    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
+        """Says at every tick what will be asked for: the picture at a time, the sound from a sample on, or neither.
+
+        small  whether the picture is shown at half its size or less, wherever it is.
+        """
+        self.small = small
         looks, listens = picture is not None and not self.looking, sound is not None and not self.listening
         self.looking, self.listening = picture is not None, sound is not None
         if picture is not None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from fractions import Fraction
 from typing import Final, NamedTuple, TypeAlias
 
@@ -67,6 +68,14 @@ class _Decoded(NamedTuple):
     aspect: Fraction
 
 
+class Care(Enum):
+    """How well pictures are decoded."""
+
+    FULL = "exactly"
+    SMALL = "shown at half its size or less: pictures that no other refers to are not smoothed, which saves a tenth"
+    HURRY = "late: those that no other refers to are left out, until it has caught up"
+
+
 class LivePicture:
     """Decodes the pictures of one stream."""
 
@@ -81,6 +90,7 @@ class LivePicture:
         self._aspect: Fraction | None = None
         self._waiting: _Decoded | None = None  # decoded, not converted
         self._needs_keyframe = True
+        self._small = False  # whether the decoder is one for small pictures
         self._last_start: int | None = None
         self._usual = USUAL
 
@@ -89,15 +99,20 @@ class LivePicture:
         """Whether there is a decoder."""
         return self._context is not None
 
-    def decode(self, items: Iterable[Item], *, wanted: int, more: bool = False) -> list[Shown]:
+    def decode(self, items: Sequence[Item], *, wanted: int, more: bool = False, care: Care = Care.FULL) -> list[Shown]:
         """The pictures of some packets that may be on at `wanted` ns of server time or later.
 
         more  whether others follow at once: the last picture waits, until it is known when it is over.
         """
         shown: list[Shown] = []
+        came = 0
         for item in items:
-            for decoded in self._frames(item):
+            frames = self._frames(item, care)
+            came += len(frames)
+            for decoded in frames:
                 self._pass(decoded, shown, wanted)
+        if care is Care.HURRY:
+            self.late += len(items) - came  # evens out where pictures are reordered
         if not more:
             self._pass(None, shown, wanted)
         return shown
@@ -119,7 +134,7 @@ class LivePicture:
         """Lets the decoder go; the next picture must be a keyframe."""
         self._track = self._context = self._waiting = None
 
-    def _frames(self, item: Item) -> list[_Decoded]:
+    def _frames(self, item: Item, care: Care) -> list[_Decoded]:
         """The undamaged ones among the frames that a packet brings out of the decoder."""
         frames: list[_Decoded] = []
         if item is END:
@@ -127,9 +142,12 @@ class LivePicture:
             self._track = self._context = None
             return frames
         packet = item.packet
-        if item.began or packet.track is not self._track:
+        resized = packet.keyframe and care is not Care.HURRY and self._small is not (care is Care.SMALL)
+        if item.began or packet.track is not self._track or resized:
             frames += self._decode(None)
-            self._open(packet.track)
+            self._open(packet.track, small=care is Care.SMALL)
+        if self._context is not None:
+            self._context.skip_frame = "NONREF" if care is Care.HURRY else "DEFAULT"
         if self._needs_keyframe and not packet.keyframe:
             return frames
         self._needs_keyframe = False
@@ -158,8 +176,8 @@ class LivePicture:
         if self._context is not None and self._context.is_open:
             self._context.flush_buffers()  # what waits in it may be damaged too
 
-    def _open(self, track: Track) -> None:
-        self._track, self._context = track, None
+    def _open(self, track: Track, *, small: bool) -> None:
+        self._track, self._context, self._small = track, None, small
         self._needs_keyframe, self._last_start, self._usual = True, None, USUAL
         try:
             context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
@@ -169,7 +187,7 @@ class LivePicture:
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
             return
         context.thread_type, context.thread_count = "NONE", 1
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(MAX_PIXELS), **({"skip_loop_filter": "noref"} if small else {})}
         if track.extradata:
             context.extradata = track.extradata
         if track.width and track.height:

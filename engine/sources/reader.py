@@ -166,8 +166,10 @@ class Reader:
         if self._seek_to == t:
             self._seek_to = None
 
-    def attend(self, *, picture: Fraction | None, sound: int | None) -> None:
+    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
         """Says what will be asked for next: the picture at a media time, the sound from a sample on, or neither.
+
+        small  is for live sources: offline every picture is decoded exactly.
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """

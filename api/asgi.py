@@ -1,0 +1,221 @@
+"""Requests and answers without a framework: paths as they came, bodies with real limits, files by ranges, streams.
+
+It decides how bytes of HTTP are taken and given; it refuses to know what they mean. It is for doors whose dialect a
+framework would bend: nothing is decoded, redirected or answered by itself, and a large body waits in the client, not
+here, until it is read.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from urllib.parse import parse_qs
+
+import msgspec
+import trio
+from werkzeug.http import parse_range_header
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Sequence[tuple[str, str]]
+
+JSON: Final = "application/json; charset=utf-8"
+TEXT: Final = "text/plain; charset=utf-8"
+PIECE: Final = 256 << 10
+# A client that still sends does not hear our answer: so much more is read and thrown away while it is given.
+DRAIN_BYTES: Final = 256 << 20
+DRAIN_SECONDS: Final = 5.0
+
+
+class Refusal(Exception):  # noqa: N818 - it is called after what happened
+    """The answer is this status and this sentence."""
+
+    def __init__(self, status: int, sentence: str, headers: Headers = ()) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = headers
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is answered; a body that is not bytes is sent as it comes, until the client goes away."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    kind: str = TEXT
+    headers: Headers = ()
+
+
+class Request:
+    """One request; `path` and `query` are as they came, header names in lower case."""
+
+    def __init__(self, scope: Message, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        self.peer: str = (scope.get("client") or ("", 0))[0]
+        self.is_read = False  # its body, to the end
+        self._receive = receive
+
+    def argument(self, name: str) -> str | None:
+        """The last value of a name in the query string."""
+        return parse_qs(self.query, keep_blank_values=True).get(name, [None])[-1]
+
+    async def pieces(self, *, limit_bytes: int) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises Refusal: more than `limit_bytes` (413), the client is gone (400)."""
+        size = 0
+        too_large = Refusal(413, f"the body has more than {limit_bytes} bytes")
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit_bytes:
+            raise too_large
+        while not self.is_read:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.is_read = True
+                raise Refusal(400, "the body did not come to its end")
+            self.is_read = not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > limit_bytes:
+                raise too_large
+            yield message.get("body", b"")
+
+    async def body(self, *, limit_bytes: int, seconds: float) -> bytes:
+        """The whole body. Raises Refusal as `pieces`; when it takes too long (408)."""
+        found = bytearray()
+        with trio.move_on_after(seconds):
+            async for piece in self.pieces(limit_bytes=limit_bytes):
+                found += piece
+            return bytes(found)
+        raise Refusal(408, f"the body did not come within {seconds:g} s")
+
+    async def drain(self) -> None:
+        """Reads the rest of the body, within limits."""
+        rest = 0
+        with trio.move_on_after(DRAIN_SECONDS):
+            while not self.is_read and rest < DRAIN_BYTES:
+                message = await self._receive()
+                rest += len(message.get("body", b""))
+                self.is_read = message["type"] != "http.request" or not message.get("more_body", False)
+
+    async def gone(self) -> None:
+        """Returns when the client has hung up; the body must have been read."""
+        await self.drain()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass  # a client may say that its empty body is over
+
+
+async def respond(request: Request, answer: Answer, send: Send) -> None:
+    """Sends an answer."""
+    headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
+    headers.append((b"content-type", answer.kind.encode()))
+    if isinstance(answer.body, bytes):
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if not isinstance(answer.body, bytes):
+        await _stream(request, answer.body, send)
+    else:
+        body = b"" if request.method == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body, "more_body": not request.is_read})
+        if not request.is_read:
+            await request.drain()
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _stream(request: Request, body: AsyncIterator[bytes], send: Send) -> None:
+    async def give() -> None:
+        async for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    await until_gone(request, give)
+
+
+async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> bool:
+    """Does it, or as much of it as it can until the client hangs up; whether it was done."""
+    done = False
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await request.gone()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        await work()
+        done = True
+        nursery.cancel_scope.cancel()
+    return done
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLimiter) -> Answer:
+    """A file, or the range of it that is asked for (RFC 9110 14). Raises Refusal: 404, 416."""
+    file, status = await trio.to_thread.run_sync(_open, path, limiter=limiter)
+    tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+    changed = formatdate(status.st_mtime, usegmt=True)
+    size = status.st_size
+    headers = [
+        ("Accept-Ranges", "bytes"),
+        ("ETag", tag),
+        ("Last-Modified", changed),
+        ("Cache-Control", "no-cache"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    code, begin, end = 200, 0, size
+    asked = parse_range_header(request.headers.get("range"))
+    if asked is not None and len(asked.ranges) == 1 and request.headers.get("if-range", tag) in (tag, changed):
+        found = asked.range_for_length(size)
+        if found is None:
+            file.close()
+            raise Refusal(416, f"the file has {size} bytes", [("Content-Range", f"bytes */{size}")])
+        code, (begin, end) = 206, found
+        headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
+    headers.append(("Content-Length", str(end - begin)))
+    if request.method == "HEAD":
+        file.close()
+        begin = end
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return Answer(status=code, body=_bytes_of(file, begin, end, limiter), kind=kind, headers=headers)
+
+
+def _open(path: Path) -> tuple[BinaryIO, os.stat_result]:
+    try:
+        file = path.open("rb")
+    except OSError as err:
+        raise Refusal(404, f'no file "{path.name}"') from err
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise Refusal(404, f'no file "{path.name}"')
+    return file, status
+
+
+async def _bytes_of(file: BinaryIO, begin: int, end: int, limiter: trio.CapacityLimiter) -> AsyncIterator[bytes]:
+    with file:
+        file.seek(begin)
+        while begin < end:
+            piece = await trio.to_thread.run_sync(file.read, min(PIECE, end - begin), limiter=limiter)
+            if not piece:  # it has become shorter: the answer stays short, which the client sees
+                return
+            begin += len(piece)
+            yield piece
+
+
+# --- JSON and text ---------------------------------------------------------------------------------------------------
+
+
+def json_answer(body: bytes, *, headers: Headers = (), status: int = 200) -> Answer:
+    """JSON that is encoded already."""
+    return Answer(status=status, body=body, kind=JSON, headers=headers)
+
+
+def text_answer(text: str, status: int = 200, headers: Headers = ()) -> Answer:
+    """One sentence."""
+    return Answer(status=status, body=text.encode(errors="replace"), headers=headers)

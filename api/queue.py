@@ -1,0 +1,268 @@
+"""The queue of jobs as everybody in the process sees it: steps in threads, who waits is woken, what is over is swept.
+
+It decides in which thread what is done and who hears of it; it refuses to know the rules (`engine.jobs`), the database
+(`api.store`) and HTTP. It is an `engine.jobs.Queue` for workers in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import trio
+
+from api.schema import READERS
+from api.store import Change, Delivery, Filter, Picked, Store
+from api.webhooks import Courier
+from engine.config import Settings
+from engine.errors import EngineError, NotFound, Overloaded
+from engine.jobs import ERROR, FINISHED, QUEUED, Assignment, Document, Rules, is_held, raw, stamp, tags_of
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY: Final = 1.0  # seconds
+FILE: Final = "mashtun.db"
+T = TypeVar("T")
+
+
+class Feed:
+    """What changes, for one reader who may be slow: of each job the last change counts."""
+
+    def __init__(self, uid: str | None) -> None:
+        self.uid = uid  # None: every job
+        self._pending: dict[str, Change] = {}
+        self._parked = trio.lowlevel.ParkingLot()
+
+    def put(self, change: Change) -> None:
+        """A change has happened."""
+        if self.uid in (None, change.uid):
+            self._pending.pop(change.uid, None)
+            self._pending[change.uid] = change
+            self._parked.unpark_all()
+
+    async def take(self) -> list[Change]:
+        """What has changed since the last call; waits until something has."""
+        while not self._pending:
+            await self._parked.park()
+        taken = list(self._pending.values())
+        self._pending.clear()
+        return taken
+
+
+class JobQueue:
+    """The jobs of one data folder. All is called in the Trio thread, while `run` runs.
+
+    wall  seconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, *, wall: Callable[[], float] = time.time) -> None:
+        # given
+        self.outputs = Path(settings.data) / "outputs"
+        self._path = Path(settings.data) / FILE
+        self._ordering = settings.ordering
+        self._rules = Rules(
+            pick_lease=round(settings.pick_lease * 1000),
+            silence=round(settings.silence * 1000),
+            unique_workers=settings.unique_workers,
+        )
+        self._wall = wall
+        # owned by run()
+        self._store: Store | None = None
+        self._writer = trio.CapacityLimiter(1)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._courier = Courier(self)
+        self._feeds: set[Feed] = set()
+        self._queued = trio.Event()  # another one each time
+
+    def now(self) -> int:
+        """ms since 1970."""
+        return round(self._wall() * 1000)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Opens the database, and keeps the queue going until cancelled. Raises InvalidSpec, SourceMalformed."""
+        opened = partial(Store, self._path, rules=self._rules, ordering=self._ordering)
+        self._store = await trio.to_thread.run_sync(opened, limiter=self._writer)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sweep)
+                nursery.start_soon(self._courier.run)
+                task_status.started()
+        finally:
+            store, self._store = self._store, None
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(store.close, limiter=self._writer)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                if await self._read(lambda store: store.is_due(now=self.now())):
+                    ready, changes = await self._write(lambda store: store.sweep(now=self.now()))
+                    for change in changes:
+                        log.info("job %s: %s: its worker is gone", change.uid, change.state)
+                    self._tell(changes)
+                    if ready:
+                        self._wake()
+            except EngineError as err:
+                log.warning("jobs: %s", err)
+            await trio.sleep(SWEEP_EVERY)
+
+    async def _write(self, step: Callable[[Store], T]) -> T:
+        if self._store is None:
+            raise Overloaded("the queue is not running")
+        return await trio.to_thread.run_sync(step, self._store, limiter=self._writer)
+
+    async def _read(self, step: Callable[[Store], T]) -> T:
+        if self._store is None:
+            raise Overloaded("the queue is not running")
+        return await trio.to_thread.run_sync(step, self._store, limiter=self._readers)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for feed in self._feeds:
+            for change in changes:
+                feed.put(change)
+        if any(change.state == QUEUED for change in changes):
+            self._wake()
+        if changes:
+            self._courier.wake()
+
+    def _wake(self) -> None:
+        self._queued.set()
+        self._queued = trio.Event()
+
+    @contextmanager
+    def follow(self, uid: str | None = None) -> Iterator[Feed]:
+        """What changes from now on, of one job or of all."""
+        feed = Feed(uid)
+        self._feeds.add(feed)
+        try:
+            yield feed
+        finally:
+            self._feeds.discard(feed)
+
+    # Clients
+
+    async def create(
+        self, bodies: Sequence[Document], *, creator: str, key: tuple[str, bytes] | None = None
+    ) -> list[bytes]:
+        """As `Store.create`."""
+        now = self.now()
+        made, changes = await self._write(lambda store: store.create(bodies, creator=creator, now=now, key=key))
+        self._tell(changes)
+        return made
+
+    async def put(self, uid: str, change: Document, *, run: int | None = None) -> Picked:
+        """As `Store.put`."""
+        put, changes = await self._write(lambda store: store.put(uid, change, now=self.now(), run=run))
+        self._tell(changes)
+        return put
+
+    async def remove(self, uid: str) -> None:
+        """As `Store.remove`."""
+        self._tell(await self._write(lambda store: store.remove(uid, now=self.now())))
+
+    async def whole(self, uid: str) -> bytes:
+        """As `Store.whole`."""
+        return await self._read(lambda store: store.whole(uid))
+
+    async def record(self, uid: str) -> Change:
+        """As `Store.record`."""
+        return await self._read(lambda store: store.record(uid))
+
+    async def page(
+        self, which: Filter, *, after: int | None, limit: int, limit_bytes: int
+    ) -> tuple[list[bytes], int | None]:
+        """As `Store.page`."""
+        return await self._read(lambda store: store.page(which, after=after, limit=limit, limit_bytes=limit_bytes))
+
+    async def held(self) -> list[tuple[str, str]]:
+        """As `Store.held`."""
+        return await self._read(lambda store: store.held())
+
+    # Workers: engine.jobs.Queue
+
+    async def pick(
+        self,
+        worker: str,
+        kinds: Collection[str] | None,
+        *,
+        tags: str = "",
+        lease: float | None = 30.0,
+        wait: float = 0.0,
+    ) -> Assignment | None:
+        """As `engine.jobs.Queue.pick`.
+
+        kinds  None: any.
+        lease  None: who picks promises nothing; see `engine.jobs.Rules`.
+        """
+        asked: dict[str, Any] = {
+            "kinds": kinds,
+            "tags": tags_of(tags) if tags else None,
+            "renew": None if lease is None else round(lease * 1000),
+        }
+        until = trio.current_time() + wait
+        while True:
+            queued = self._queued
+            picked, changes = await self._write(lambda store: store.pick(worker, now=self.now(), **asked))
+            self._tell(changes)
+            if picked is not None:
+                return Assignment(picked.uid, picked.run, picked.job)
+            with trio.move_on_at(until):
+                await queued.wait()
+            if trio.current_time() >= until:
+                return None
+
+    async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
+        """As `engine.jobs.Queue.report`."""
+        try:
+            document = {key: raw(value) for key, value in change.items()}
+            _, changes = await self._write(
+                lambda store: store.put(assignment.uid, document, now=self.now(), run=assignment.run)
+            )
+        except NotFound:
+            return False
+        self._tell(changes)
+        return bool(changes)
+
+    async def finish(self, assignment: Assignment, *, output: str) -> bool:
+        """As `engine.jobs.Queue.finish`."""
+        time = stamp(self.now())
+        return await self.report(
+            assignment, {"state": FINISHED, "finishedAt": time, "renderProgress": 100, "output": output}
+        )
+
+    async def fail(self, assignment: Assignment, error: str) -> bool:
+        """As `engine.jobs.Queue.fail`."""
+        return await self.report(assignment, {"state": ERROR, "errorAt": stamp(self.now()), "error": error})
+
+    async def give_back(self, assignment: Assignment) -> bool:
+        """Queues a job again that nobody has begun; that was no attempt."""
+        return await self.report(assignment, {"state": QUEUED})
+
+    async def revoked(self, assignment: Assignment) -> None:
+        """As `engine.jobs.Queue.revoked`."""
+        with self.follow(assignment.uid) as feed:
+            try:
+                changes = [await self.record(assignment.uid)]
+            except NotFound:
+                return
+            while changes[-1].run == assignment.run and is_held(changes[-1].state):
+                changes = await feed.take()
+
+    # Webhooks: api.webhooks.Ledger
+
+    async def undelivered(self, besides: Collection[int], limit: int) -> list[Delivery]:
+        """As `Store.undelivered`."""
+        return await self._read(lambda store: store.undelivered(now=self.now(), besides=besides, limit=limit))
+
+    async def delivered(self, delivery: Delivery) -> None:
+        """As `Store.delivered`."""
+        await self._write(lambda store: store.delivered(delivery, now=self.now()))
+
+    async def deliver_again(self, delivery: Delivery, due: int) -> None:
+        """As `Store.deliver_again`."""
+        await self._write(lambda store: store.deliver_again(delivery, due=due, now=self.now()))
