@@ -21,21 +21,23 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from api import brewmixer, events, openapi, playback, streams
+from api import brewmixer, events, nexrender, openapi, playback, streams
 from api.auth import Signatures, allows_origins, check_exposure, check_request
 from api.errors import status_of
 from api.wire import MAX_UPLOAD, json_response
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from api.queue import JobQueue
     from engine import Engine
 
 log = logging.getLogger(__name__)
 
 
-def create_app(engine: Engine, *, wall: Callable[[], float] = time.time) -> QuartTrio:
+def create_app(engine: Engine, *, queue: JobQueue | None = None, wall: Callable[[], float] = time.time) -> QuartTrio:
     """The application over a running engine.
 
+    queue   the jobs, running as well; None: there is no door to them.
     wall    seconds since 1970, for signed requests.
     Raises  InvalidSpec when it would be open to other machines without credentials.
     """
@@ -52,6 +54,9 @@ def create_app(engine: Engine, *, wall: Callable[[], float] = time.time) -> Quar
     app.register_blueprint(brewmixer.blueprint(engine, Signatures(engine.settings.cluster_secret, wall)))
     for door in (streams, playback, events, openapi):
         app.register_blueprint(door.blueprint(engine))
+    if queue is not None:
+        jobs = nexrender.Door(queue, engine.settings)
+        app.asgi_app = nexrender.in_front_of(app.asgi_app, jobs)  # type: ignore[assignment, method-assign]
     return app
 
 

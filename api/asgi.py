@@ -10,7 +10,8 @@ from __future__ import annotations
 import mimetypes
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,6 +20,8 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 from werkzeug.http import parse_range_header
+
+from engine.errors import EngineError
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,7 +49,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What is answered; a body that is not bytes is sent as it comes, until the client goes away."""
 
     status: int = 200
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes] = b""
     kind: str = TEXT
     headers: Headers = ()
 
@@ -67,7 +70,7 @@ class Request:
         """The last value of a name in the query string."""
         return parse_qs(self.query, keep_blank_values=True).get(name, [None])[-1]
 
-    async def pieces(self, *, limit_bytes: int) -> AsyncIterator[bytes]:
+    async def pieces(self, *, limit_bytes: int) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises Refusal: more than `limit_bytes` (413), the client is gone (400)."""
         size = 0
         too_large = Refusal(413, f"the body has more than {limit_bytes} bytes")
@@ -127,18 +130,19 @@ async def respond(request: Request, answer: Answer, send: Send) -> None:
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _stream(request: Request, body: AsyncIterator[bytes], send: Send) -> None:
+async def _stream(request: Request, body: AsyncGenerator[bytes], send: Send) -> None:
     async def give() -> None:
-        async for piece in body:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with aclosing(body):
+            async for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     await until_gone(request, give)
 
 
-async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> bool:
-    """Does it, or as much of it as it can until the client hangs up; whether it was done."""
-    done = False
+async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> None:
+    """Does it, or as much of it as it can until the client hangs up. Raises what it raises."""
+    failure: EngineError | Refusal | None = None
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -146,10 +150,13 @@ async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> b
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
-        await work()
-        done = True
+        try:
+            await work()
+        except (EngineError, Refusal) as err:  # a nursery would wrap it
+            failure = err
         nursery.cancel_scope.cancel()
-    return done
+    if failure is not None:
+        raise failure
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ def _open(path: Path) -> tuple[BinaryIO, os.stat_result]:
     return file, status
 
 
-async def _bytes_of(file: BinaryIO, begin: int, end: int, limiter: trio.CapacityLimiter) -> AsyncIterator[bytes]:
+async def _bytes_of(file: BinaryIO, begin: int, end: int, limiter: trio.CapacityLimiter) -> AsyncGenerator[bytes]:
     with file:
         file.seek(begin)
         while begin < end:

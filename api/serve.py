@@ -32,6 +32,7 @@ from engine.errors import EngineError, InvalidSpec
 
 log = logging.getLogger(__name__)
 
+SWITCH_INTERVAL: Final = 0.001  # seconds; decoders wait that long for the interpreter, hundreds of times a second
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
@@ -41,6 +42,7 @@ _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     _log_to_stderr(arguments.log)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         settings = read_settings(arguments)
         check_exposure(settings)

@@ -29,6 +29,7 @@ Attempts count picks since a client last queued the job. Failed jobs are tried a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -258,6 +259,12 @@ def kind_of(document: Mapping[str, Raw]) -> str:
     if src[:5].lower() == "data:":
         return DOCUMENT if "json" in src[5:100].partition(",")[0].lower() else PROJECT
     return DOCUMENT if re.split("[?#]", src, maxsplit=1)[0].lower().endswith(".json") else PROJECT
+
+
+def output_folder(uid: str) -> str:
+    """Where the output files of a job are, below the outputs folder: its name, or a digest where that is none."""
+    safe = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", uid)
+    return uid if safe else hashlib.sha256(uid.encode()).hexdigest()
 
 
 def pools_of(kind: str, tags: Collection[str]) -> list[str]:

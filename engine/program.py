@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Protocol, TypeVar
 
@@ -153,6 +153,43 @@ class Switch:
             if (begin is None or begin < stop) and (end is None or end > start):
                 names |= program.sources_in(start, stop)
         return frozenset(names)
+
+
+class Stack:
+    """Programs over one another, the first lowest; their sound is summed.
+
+    background  a colour under them all; None = black.
+    start       the time at which theirs is 0.
+    """
+
+    def __init__(
+        self, programs: Sequence[Program], *, background: SolidColorNode | None = None, start: Fraction = Fraction(0)
+    ) -> None:
+        self._programs = tuple(programs)
+        self._background = background
+        self._start = start
+        self._last: tuple[tuple[RenderTree, ...], RenderTree] | None = None
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The trees of that moment as one; the same object while theirs are the same objects."""
+        trees = tuple(program.tree_at(t - self._start) for program in self._programs)
+        if self._last is None or any(a is not b for a, b in zip(trees, self._last[0], strict=True)):
+            self._last = trees, self._stacked(trees)
+        return self._last[1]
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """Those of all of them."""
+        begin, end = start - self._start, stop - self._start
+        return frozenset[str]().union(*(program.sources_in(begin, end) for program in self._programs))
+
+    def _stacked(self, trees: tuple[RenderTree, ...]) -> RenderTree:
+        pictures: list[VideoNode] = [] if self._background is None else [self._background]
+        pictures += [tree.root_video_node for tree in trees if tree.root_video_node is not None]
+        sounds = [tree.root_audio_node for tree in trees if tree.root_audio_node is not None]
+        return RenderTree(
+            root_video_node=CompositorNode(nodes=tuple(pictures)) if pictures else None,
+            root_audio_node=SumNode(nodes=tuple(sounds)) if sounds else None,
+        )
 
 
 Leaf = SolidColorNode | VideoSourceNode | ImageSourceNode

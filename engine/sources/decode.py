@@ -50,9 +50,8 @@ PAUSE: Final = 1.0  # seconds until it is tried again after a bug
 LINGER: Final = 0.04  # seconds; 25 hops a second are 0.5 % of a core
 LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
-STEP_PICTURES: Final = 32  # bounds what a cancellation waits for
-PICTURES_BESIDE_SOUND: Final = 4  # which does not wait for the decoding of a GOP
-LAG: Final = SECOND // 8  # behind what is asked for; a decoder that is later cannot catch up with every picture
+STEP_PICTURES: Final = 8  # bounds what sound, and a cancellation, waits for
+LAG: Final = SECOND // 30  # behind what is asked for; a decoder that is later catches up by leaving pictures out
 AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
 UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
 
@@ -79,7 +78,7 @@ class Decoders:
         self._hub = hub
         self._strict = strict
         self._settings = settings
-        self._limiter = limiter or trio.CapacityLimiter(max(2, len(os.sched_getaffinity(0))))
+        self._limiter = limiter or trio.CapacityLimiter(len(os.sched_getaffinity(0)) + 2)
         self._decoders: dict[str, _Decoder] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -171,7 +170,7 @@ class _Decoder:
             try:
                 while True:
                     items = await self._receive(reader)
-                    await self._take_in(items)
+                    await self._take_in(reader, items)
                     self._busy = False
                     self._rested.unpark_all()
                     await self._linger()
@@ -243,7 +242,7 @@ class _Decoder:
         self._busy, self._call = True, trio.Event()
         return items
 
-    async def _take_in(self, items: Sequence[Received]) -> None:
+    async def _take_in(self, reader: Reader, items: Sequence[Received]) -> None:
         """Puts packets in their places in time, decodes what is due and gives it to all."""
         begins_to_see, begins_to_hear = self._pay_attention()
         sounds: list[Item] = list(self._unheard) if begins_to_hear else []
@@ -261,7 +260,7 @@ class _Decoder:
         while True:
             wanted = self._wanted()
             hear = sounds if self._hearing else []
-            pictures = self._due(wanted, most=PICTURES_BESIDE_SOUND if hear else STEP_PICTURES)
+            pictures = [] if hear and self._is_behind(wanted) else self._due(wanted)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
             if not pictures and not hear and not may_rest:
                 return
@@ -275,7 +274,17 @@ class _Decoder:
                 care=self._care(pictures, wanted),
             )
             self._give(await self._in_thread(decode))
-            sounds = []
+            sounds = await self._come(reader)
+
+    async def _come(self, reader: Reader) -> list[Item]:
+        """Takes in what has come meanwhile; returns the sound of it, which must not wait for all pictures."""
+        sounds: list[Item] = []
+        for item in await reader.receive() if reader.waiting else ():
+            self._place(item, sounds)
+        return sounds
+
+    def _is_behind(self, wanted: int) -> bool:
+        return bool(self._ahead) and wanted - _time(self._ahead[0]) > LAG
 
     def _care(self, pictures: Sequence[Item], wanted: int) -> Care:
         """How well pictures must be decoded: all of them while there is time, each exactly where it is large."""
@@ -331,7 +340,7 @@ class _Decoder:
         attending = [source for source in self.sources if source.attends] or self.sources
         return min((source.wanted for source in attending), default=self._hub.now())
 
-    def _due(self, wanted: int, *, most: int) -> list[Item]:
+    def _due(self, wanted: int) -> list[Item]:
         """The next pictures to decode. A decoder that lags behind goes on at a keyframe."""
         skip = 0
         for place, item in enumerate(self._ahead):
@@ -344,7 +353,7 @@ class _Decoder:
             assert first is not END
             self._ahead[0] = first._replace(began=True)
         due: list[Item] = []
-        while len(due) < most and self._is_due(wanted):
+        while len(due) < STEP_PICTURES and self._is_due(wanted):
             due.append(self._ahead.popleft())
         return due
 

@@ -154,6 +154,7 @@ class Aired:
 
     def _watch(self, server):
         until(lambda: seen(server, "show", 4) and seen(server, "sync", 1))
+        server.ask("GET", "/live/show/init_0.mp4")  # begins to make HLS
         time.sleep(2)  # sources settle: until then they may jump a little
         self.before = server.event("show")
         live = {
@@ -307,7 +308,7 @@ def cells(frame):
 
 @contextmanager
 def recording(folder):
-    """A server that records a mix of a counting pattern, the player of it, and the file; 1.5 s into the recording."""
+    """A server that records a mix of a counting pattern, the player of it, and the file."""
     with Server(folder) as server:
         server.done("PUT", "/streams/1.0/live/count", {"pattern": "count?size=320x180&rate=30"})
         create(server, "mix", 320, 180)
@@ -315,12 +316,11 @@ def recording(folder):
         until(lambda: seen(server, "mix", 1))
         started = server.done("POST", "/streams/1.0/live/mix/recordings")
         with Player(server.rtmp + "live/mix", cells) as player:
-            until(lambda: player.pictures and recorded_ms(server, "live/mix") >= 1500)
             yield server, player, server.folder / "data" / "recordings" / started["file"]
 
 
-def recorded_ms(server, stream):
-    return server.streams()[stream]["recordings"][0]["durationMs"]
+def recorded_ms(server):
+    return server.streams()["live/mix"]["recordings"][0]["durationMs"]
 
 
 def whole(path, look):
@@ -340,7 +340,7 @@ def test_sigterm_ends_it_within_five_seconds_with_the_recording_whole(tmp_path, 
         publishing(server.rtmp + "live/fat", fat, again=True),
     ):
         with deaf_client(server.port, "live/fat.flv"):
-            time.sleep(1)  # its buffers are full
+            until(lambda: recorded_ms(server) >= 2000)  # its buffers are full by then
             server.signal(signal.SIGTERM)
             assert server.wait(5) == 0
         player.wait()
@@ -349,6 +349,7 @@ def test_sigterm_ends_it_within_five_seconds_with_the_recording_whole(tmp_path, 
 
 def test_what_was_recorded_until_a_kill_plays(tmp_path):
     with recording(tmp_path / "server") as (server, player, path):
+        until(lambda: recorded_ms(server) >= 1500)
         player.cut_off()
         server.signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
@@ -364,7 +365,7 @@ GONE = ("finished", "reset", "silent")
 TILE_HZ = dict(zip(TILES, (400, 700, 1100, 1700), strict=True))
 AGAIN = 9  # what those who return show, <<12
 TILE_FILMS = {
-    name: (Film(n + 1 << 12, audio=Audio(layout="mono", hz=(hz,))), 8 if name in GONE else 40)
+    name: (Film(n + 1 << 12, audio=Audio(layout="mono", hz=(hz,))), 8 if name in GONE else 30)
     for n, (name, hz) in enumerate(TILE_HZ.items())
 } | {"again": (Film(AGAIN << 12, audio=Audio(layout="mono")), 8)}
 
@@ -409,10 +410,11 @@ class Trouble:
 
     def _break(self):
         server, stack = self.server, self._stack
+        stop(self._publishers["silent"])
+        stack.enter_context(deaf_client(server.port, "live/fat.flv"))
         hung = stack.enter_context(player_process(server.rtmp + "live/fat"))
         assert hung.line() == "on"
         stop(hung)
-        stack.enter_context(deaf_client(server.port, "live/fat.flv"))
         deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         late = stack.enter_context(socket.socket())
         late.bind(("127.0.0.1", 0))
@@ -425,7 +427,6 @@ class Trouble:
         self.refused_push = until(lambda: (push := self.push("late"))["state"] == "retrying" and push)
         self._publishers["finished"].tell("finish")
         self._publishers["reset"].tell("reset")
-        stop(self._publishers["silent"])
         second = stack.enter_context(publisher(f"{server.rtmp}live/steady", self._films["again"]))
         self.second = second.line()
         late.close()
@@ -436,7 +437,7 @@ class Trouble:
         enter_all(self._stack, [self._publishing(name, "again") for name in ("finished", "reset")])
         until(lambda: self.server.streams()["live/silent"]["publisher"] is None)
         self._stack.enter_context(self._publishing("silent", "again"))
-        time.sleep(1.5)
+        time.sleep(1.3)
 
     def _end(self):
         server = self.server

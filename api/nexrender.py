@@ -1,0 +1,482 @@
+"""Door 3, jobs: what ``@nexrender/api`` and ``@nexrender/worker`` send, and what they may expect, under ``/api/v1``.
+
+It decides routes, who may ask, and how answers look; it refuses to know what becomes of jobs (`engine.jobs`,
+`api.queue`). It stands in front of the framework: paths are not decoded before they are matched, nothing redirects, and
+what is not known is 404 or 405 with a sentence, because clients cannot read nexrender's own empty 204.
+
+Beyond the dialect, unseen by its clients: filters and pages of the lists (``state``, ``type``, ``tag``, ``order``,
+``limit``, ``cursor``), ``Idempotency-Key``, an array of jobs at once, pickups that wait, that are for a kind of jobs,
+that give a lease of some seconds (``wait``, ``kind``, ``lease``; answered with the run's number in ``Mashtun-Run``,
+which reports carry as ``run``), server-sent events, workers, output files.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hmac
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from email.message import Message as Head
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlencode, urlsplit
+
+import msgspec
+import trio
+from werkzeug.datastructures import Authorization
+from werkzeug.exceptions import HTTPException
+
+from api.asgi import (
+    Answer,
+    Headers,
+    Message,
+    Receive,
+    Refusal,
+    Request,
+    Send,
+    file_answer,
+    json_answer,
+    respond,
+    text_answer,
+    until_gone,
+)
+from api.auth import check_basic
+from api.errors import status_of
+from api.queue import JobQueue
+from api.store import Change, Filter, digest_of
+from engine.config import Settings
+from engine.errors import EngineError, InvalidJob, NotFound
+from engine.jobs import (
+    DOCUMENT,
+    PROJECT,
+    Assignment,
+    Document,
+    is_held,
+    output_folder,
+    read,
+    stamp,
+    tags_of,
+    value_of,
+)
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "/api/v1"
+SECRET: Final = "nexrender-secret"
+NAME: Final = "nexrender-name"
+MAX_BODY: Final = 100 << 20
+MAX_OUTPUT: Final = 64 << 30
+BODY_SECONDS: Final = 600.0
+LARGE: Final = 256 << 10  # bytes; JSON of this size takes longer to read than a way to a thread
+LIST_BYTES: Final = 16 << 20  # a longer list is sent as it is read
+PAGE: Final = 1000
+PAGE_BYTES: Final = 4 << 20
+LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute, and loses what comes later
+LEASES: Final = (1.0, 3600.0)
+MAX_KEY: Final = 255
+COMMENT_EVERY: Final = 15.0  # seconds; proxies close a connection on which nothing comes for a minute or so
+WORKERS: Final = 1000  # that are remembered
+ALLOWED_HEADERS: Final = (
+    "X-Requested-With,Access-Control-Allow-Origin,X-HTTP-Method-Override,Content-Type,Authorization,Accept,"
+    f"{SECRET},{NAME}"
+)
+CORS: Final = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Expose-Headers", "Link,Mashtun-Run"),
+)
+# Text in any of these is text; Python knows codecs that are none, or slow.
+CHARSETS: Final = re.compile(r"utf-|iso8859|ascii|cp\d+|koi8|gb|big5|euc_|shift_jis|latin")
+
+Handler = Callable[[Request, str], Awaitable[Answer]]
+
+
+class Worker(msgspec.Struct, rename="camel"):
+    """Somebody who asked for jobs; `jobs` are the uids that it holds."""
+
+    name: str
+    address: str = ""
+    user_agent: str = ""
+    seen_at: msgspec.Raw = msgspec.Raw(b"null")
+    jobs: list[str] = []
+
+
+class Uploaded(msgspec.Struct):
+    """Where an output was put: what the job's `output` should be."""
+
+    output: str
+    bytes: int
+
+
+def in_front_of(
+    app: Callable[..., Awaitable[None]], door: Callable[..., Awaitable[None]]
+) -> Callable[..., Awaitable[None]]:
+    """An application whose requests below `PREFIX` go to the door."""
+
+    async def both(scope: Any, receive: Any, send: Any) -> None:
+        asked = scope.get("path", "") if scope["type"] == "http" else ""
+        await (door if asked == PREFIX or asked.startswith(f"{PREFIX}/") else app)(scope, receive, send)
+
+    return both
+
+
+class Door:
+    """The routes, as an ASGI application."""
+
+    def __init__(self, queue: JobQueue, settings: Settings) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._disk = trio.CapacityLimiter(4)
+        self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
+        self._workers: dict[str, Worker] = {}  # the last seen last
+        uid = "/jobs/(.+)"
+        self._routes: Sequence[tuple[str, re.Pattern[str], Handler]] = [
+            (method, re.compile(path), handler)
+            for method, path, handler in (
+                ("GET", "/health", self._health),
+                ("HEAD", "/health", self._health),
+                ("POST", "/jobs", self._create),
+                ("GET", "/jobs", self._list),
+                ("GET", "/jobs/status", self._list),
+                ("GET", "/jobs/pickup", self._pickup),
+                ("GET", "/jobs/pickup/(.+)", self._pickup),
+                ("GET", "/events", self._events),
+                ("GET", "/workers", self._list_workers),
+                ("GET", f"{uid}/status", self._status),
+                ("GET", f"{uid}/events", self._events),
+                ("GET", f"{uid}/output", self._output),
+                ("HEAD", f"{uid}/output", self._output),
+                ("PUT", f"{uid}/output", self._upload),
+                ("GET", uid, self._fetch),
+                ("PUT", uid, self._put),
+                ("DELETE", uid, self._remove),
+            )
+        ]
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        request = Request(scope, receive)
+        answer = await self._answer(request)
+        await respond(request, msgspec.structs.replace(answer, headers=[*CORS, *answer.headers]), send)
+
+    async def _answer(self, request: Request) -> Answer:
+        try:
+            if request.method == "OPTIONS":
+                return _preflight(request)
+            if request.method != "GET" or request.path != f"{PREFIX}/health" or request.query:
+                self._check(request)
+            return await self._route(request)
+        except Refusal as err:
+            return text_answer(str(err), err.status, err.headers)
+        except HTTPException as err:
+            headers = [(name, value) for name, value in err.get_headers() if name != "Content-Type"]
+            return text_answer(err.description or err.name, err.code or 500, headers)
+        except EngineError as err:
+            status = status_of(err, "nexrender")
+            if status >= 500:
+                log.warning("%s %s: %s", request.method, request.path[:200], err)
+            return text_answer(str(err), status)
+        except Exception:
+            log.exception("%s %s: a bug", request.method, request.path[:200])
+            return text_answer("Internal Server Error", 500)
+
+    def _check(self, request: Request) -> None:
+        """The secret, or where there is none, what all doors ask for."""
+        secret = self._settings.secret
+        if not secret:
+            check_basic(self._settings, Authorization.from_header(request.headers.get("authorization")))
+            if self._settings.username and request.headers.get("sec-fetch-site") == "cross-site":
+                raise Refusal(403, "pages of other sites may only ask with a secret")  # a browser adds what it knows
+        elif not hmac.compare_digest(request.headers.get(SECRET, "").encode("latin-1"), secret.encode()):
+            raise Refusal(403, f"the header {SECRET} is missing or wrong")
+
+    async def _route(self, request: Request) -> Answer:
+        path = request.path.removeprefix(PREFIX)
+        found = [(method, match, handle) for method, to, handle in self._routes if (match := to.fullmatch(path))]
+        for method, match, handle in found:
+            if method == request.method:
+                return await handle(request, unquote(match[1]) if match.re.groups else "")
+        missing = f"no route {request.method} {request.path[:200]}"
+        if not found:
+            raise Refusal(404, missing)
+        raise Refusal(405, missing, [("Allow", ", ".join(dict.fromkeys(["OPTIONS", *(each[0] for each in found)])))])
+
+    async def _health(self, request: Request, _: str) -> Answer:
+        return text_answer("ok")
+
+    # Clients
+
+    async def _create(self, request: Request, _: str) -> Answer:
+        body = await _body(request)
+        read_body = await self._read(body)
+        bodies = read_body if isinstance(read_body, list) else [read_body]
+        if not bodies:
+            raise InvalidJob("template is missing", where="$")
+        key = request.headers.get("idempotency-key", "")
+        if len(key) > MAX_KEY:
+            raise InvalidJob(f"Idempotency-Key has {len(key)} characters, more than {MAX_KEY}", where="Idempotency-Key")
+        named = (key, digest_of(body)) if key else None
+        made = await self._queue.create(bodies, creator=_creator(request), key=named)
+        return json_answer(b"[" + b",".join(made) + b"]" if isinstance(read_body, list) else made[0])
+
+    async def _list(self, request: Request, _: str) -> Answer:
+        which, after, limit = _asked(request)
+        if limit is not None:
+            rows, more = await self._queue.page(which, after=after, limit=limit, limit_bytes=LIST_BYTES)
+            return json_answer(b"[" + b",".join(rows) + b"]", headers=_link(request, more))
+        begin: list[bytes] = []
+        size = 0
+        while size < LIST_BYTES:
+            rows, more = await self._queue.page(which, after=after, limit=PAGE, limit_bytes=PAGE_BYTES)
+            begin += rows
+            size += sum(map(len, rows))
+            if more is None:
+                return json_answer(b"[" + b",".join(begin) + b"]")
+            after = more
+        return Answer(body=self._rest(begin, which, after), kind="application/json; charset=utf-8")
+
+    async def _rest(self, begin: list[bytes], which: Filter, after: int | None) -> AsyncGenerator[bytes]:
+        """A list that is too long for memory: each job as it is when its turn comes."""
+        yield b"[" + b",".join(begin)
+        while after is not None:
+            rows, after = await self._queue.page(which, after=after, limit=PAGE, limit_bytes=PAGE_BYTES)
+            yield b"".join(b"," + row for row in rows)
+        yield b"]"
+
+    async def _fetch(self, request: Request, uid: str) -> Answer:
+        return json_answer(await self._queue.whole(uid))
+
+    async def _status(self, request: Request, uid: str) -> Answer:
+        return json_answer((await self._queue.record(uid)).record or b"null")
+
+    async def _put(self, request: Request, uid: str) -> Answer:
+        change = await self._read(await _body(request))
+        if isinstance(change, list):
+            raise InvalidJob("the body is not a JSON object", where="$")
+        if "jobExecutor" in change:
+            self._see(request, str(value_of(change, "jobExecutor")))
+        put = await self._queue.put(uid, change, run=_number(request, "run"))
+        return json_answer(put.job, headers=[("Mashtun-Run", str(put.run))])
+
+    async def _remove(self, request: Request, uid: str) -> Answer:
+        await self._queue.remove(uid)
+        return json_answer(msgspec.json.encode({"id": uid, "removed": True}))
+
+    async def _read(self, body: bytes) -> Document | list[Document]:
+        if len(body) < LARGE:
+            return read(body)
+        return await trio.to_thread.run_sync(read, body, limiter=self._parsing)
+
+    # Workers
+
+    async def _pickup(self, request: Request, tags: str) -> Answer:
+        worker = request.headers.get(NAME) or _creator(request)
+        self._see(request, worker)
+        wait, lease = _seconds(request, "wait", 0, LONGEST_WAIT), _seconds(request, "lease", *LEASES)
+        kinds = _kinds(request)
+        if tags and not tags_of(tags):
+            return json_answer(b"{}")
+        found: Assignment | None = None
+        is_told = False
+
+        async def pick() -> None:
+            nonlocal found, is_told
+            found = await self._queue.pick(worker, kinds, tags=tags, lease=lease, wait=wait or 0)
+            await trio.lowlevel.checkpoint()  # here a client that has hung up is noticed
+            is_told = True
+
+        await until_gone(request, pick)
+        if found is None:
+            return json_answer(b"{}")
+        if not is_told:
+            await self._queue.give_back(found)
+        return json_answer(found.job, headers=[("Mashtun-Run", str(found.run))])
+
+    def _see(self, request: Request, name: str) -> None:
+        self._workers.pop(name, None)
+        if len(self._workers) >= WORKERS:
+            del self._workers[next(iter(self._workers))]
+        agent = request.headers.get("user-agent", "")
+        self._workers[name] = Worker(name, request.peer, agent, stamp(self._queue.now()))
+
+    async def _list_workers(self, request: Request, _: str) -> Answer:
+        """Who asked for jobs since the server began, and who holds some."""
+        listed = {name: msgspec.structs.replace(worker, jobs=[]) for name, worker in self._workers.items()}
+        for name, uid in await self._queue.held():
+            listed.setdefault(name, Worker(name, jobs=[])).jobs.append(uid)
+        return json_answer(msgspec.json.encode(sorted(listed.values(), key=lambda worker: worker.name)))
+
+    # Events
+
+    async def _events(self, request: Request, uid: str) -> Answer:
+        if uid:
+            await self._queue.record(uid)
+        headers = [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")]
+        return Answer(body=self._news(uid or None), kind="text/event-stream", headers=headers)
+
+    async def _news(self, uid: str | None) -> AsyncGenerator[bytes]:
+        """The job's state and then what changes, or only what changes of all jobs; ends when the job is removed."""
+        with self._queue.follow(uid) as feed:
+            yield b"retry: 1000\n\n"
+            if uid is not None:
+                try:
+                    yield _message(await self._queue.record(uid))
+                except NotFound:
+                    return
+            while True:
+                changes: list[Change] = []
+                with trio.move_on_after(COMMENT_EVERY):
+                    changes = await feed.take()
+                yield b"".join(map(_message, changes)) or b": still here\n\n"
+                if uid is not None and any(change.record is None for change in changes):
+                    return
+
+    # Outputs
+
+    async def _output(self, request: Request, uid: str) -> Answer:
+        output = msgspec.json.decode(await self._queue.whole(uid)).get("output")
+        path = await trio.to_thread.run_sync(_path_of, output, self._queue.outputs, limiter=self._disk)
+        if path is None:
+            raise NotFound("output of job", uid)
+        return await file_answer(request, path, limiter=self._disk)
+
+    async def _upload(self, request: Request, uid: str) -> Answer:
+        """The film of a worker on another machine."""
+        name = Path(request.argument("name") or "output").name
+        run = _number(request, "run")
+        if not re.fullmatch(r"[\w-][\w .-]{0,199}", name):
+            raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
+        change = await self._queue.record(uid)
+        if run is None or run != change.run or not is_held(change.state):
+            raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
+        path = self._queue.outputs / output_folder(uid) / name
+        size = await self._save(request, path, path.with_name(f".{name}.{run}.part"))
+        return json_answer(msgspec.json.encode(Uploaded(str(path), size)))
+
+    async def _save(self, request: Request, path: Path, part: Path) -> int:
+        """The body as a file that appears when it is whole. Raises Refusal: 413, 507."""
+        size = 0
+        try:
+            await trio.to_thread.run_sync(lambda: part.parent.mkdir(parents=True, exist_ok=True), limiter=self._disk)
+            with await trio.to_thread.run_sync(part.open, "wb", limiter=self._disk) as file:
+                async with aclosing(request.pieces(limit_bytes=MAX_OUTPUT)) as pieces:
+                    async for piece in pieces:
+                        size += await trio.to_thread.run_sync(file.write, piece, limiter=self._disk)
+            part.replace(path)
+        except OSError as err:
+            raise Refusal(507, f"the output cannot be kept: {err.strerror}") from err
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+
+def _preflight(request: Request) -> Answer:
+    asked = request.headers.get("access-control-request-headers", "")
+    listed = {name.strip().lower(): name.strip() for name in f"{ALLOWED_HEADERS},{asked}".split(",") if name.strip()}
+    headers = [
+        ("Access-Control-Allow-Methods", "POST,GET,PUT,PATCH,DELETE,OPTIONS"),
+        ("Access-Control-Allow-Headers", ",".join(listed.values())),
+        ("Access-Control-Max-Age", "86400"),
+    ]
+    return text_answer("ok", headers=headers)
+
+
+async def _body(request: Request) -> bytes:
+    """The body in UTF-8, whatever its content type. Raises Refusal: 400, 408, 413."""
+    body = await request.body(limit_bytes=MAX_BODY, seconds=BODY_SECONDS)
+    head = Head()
+    head["Content-Type"] = request.headers.get("content-type", "")
+    charset = head.get_content_charset("utf-8")
+    if charset in ("utf-8", "utf8"):
+        return body
+    try:
+        codec = codecs.lookup(charset).name
+        if CHARSETS.match(codec):
+            return body.decode(codec).encode()
+    except (LookupError, UnicodeError):
+        pass  # the same answer as for any other
+    raise Refusal(400, f"the body is no text in charset {charset[:80]}")
+
+
+def _creator(request: Request) -> str:
+    return request.headers.get("x-forwarded-for") or request.peer
+
+
+def _message(change: Change) -> bytes:
+    """Not named after the state: EventSource takes an event called error for one of its own."""
+    if change.record is None:
+        return b"event: removed\ndata: %s\n\n" % msgspec.json.encode({"uid": change.uid})
+    return b"event: status\ndata: %s\n\n" % change.record
+
+
+# --- query strings ---------------------------------------------------------------------------------------------------
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.argument(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidJob(f"{name} {text[:80]!r} is not a whole number", where=name)
+    return int(text)
+
+
+def _seconds(request: Request, name: str, least: float, most: float) -> float | None:
+    """Within its limits."""
+    text = request.argument(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        raise InvalidJob(f"{name} {text[:80]!r} is not a number of seconds", where=name)
+    return min(max(float(text), least), most)
+
+
+def _kinds(request: Request) -> list[str] | None:
+    text = request.argument("kind")
+    if text is None:
+        return None
+    if text not in (DOCUMENT, PROJECT):
+        raise InvalidJob(f'kind {text[:80]!r} is neither "{DOCUMENT}" nor "{PROJECT}"', where="kind")
+    return [text]
+
+
+def _asked(request: Request) -> tuple[Filter, int | None, int | None]:
+    """(which jobs, behind which place, how many) of a list."""
+    order = request.argument("order") or "oldest"
+    if order not in ("oldest", "newest"):
+        raise InvalidJob(f'order {order[:80]!r} is neither "oldest" nor "newest"', where="order")
+    limit = _number(request, "limit")
+    if limit is not None and not 1 <= limit <= 10 * PAGE:
+        raise InvalidJob(f"limit {limit} is not within 1…{10 * PAGE}", where="limit")
+    states = request.argument("state")
+    which = Filter(
+        states=None if states is None else states.split(","),
+        type=request.argument("type"),
+        tag=request.argument("tag"),
+        newest_first=order == "newest",
+        records=request.path.endswith("/status"),
+    )
+    return which, _number(request, "cursor"), limit
+
+
+def _link(request: Request, more: int | None) -> Headers:
+    """Where the next page is (RFC 8288)."""
+    if more is None:
+        return []
+    names = ("state", "type", "tag", "order", "limit")
+    query = {name: value for name in names if (value := request.argument(name)) is not None}
+    return [("Link", f'<{request.path}?{urlencode(query | {"cursor": more})}>; rel="next"')]
+
+
+def _path_of(output: object, folder: Path) -> Path | None:
+    """The file that a job's `output` names, if it is in the folder; links are followed first. Worker thread."""
+    if not isinstance(output, str) or not output or "\0" in output:
+        return None
+    path = Path(unquote(urlsplit(output).path) if output.startswith("file:") else output)
+    try:
+        found = (path if path.is_absolute() else folder / path).resolve()
+        return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
+    except OSError:  # a name that is too long
+        return None

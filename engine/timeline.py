@@ -1,0 +1,552 @@
+"""A mash: clips on tracks, as a function of time; it decides what is where at t, and which moment of its medium.
+
+It refuses to know the documents that mashes come from, files, pixels and samples.
+
+Theory of operation
+-------------------
+* Time. A clip is on the air for frames [frame, frame + frames) of the mash, at `quantize` frames a second. Every output
+  frame asks anew, so motion is as smooth as the output. k counts frames since the clip began, fractions included.
+* Tween. A value goes from `start` to `end` as start + (end - start) · k / frames: it would reach `end` one frame past
+  the last. Progress is a float, so that a value which falls on a whole pixel is cut to the same one as FFmpeg cuts it.
+* Media time. k frames on, a medium shows (k · speed mod length + trim) / quantize seconds, length being what the trims
+  leave of it: a clip longer than its medium begins again. What is live has no media time.
+* Places. The rectangles of a clip's first frame and of its end are computed in whole pixels and what is between is
+  their interpolation: its size is cut to whole pixels, its position to even ones. 4:2:0 pictures are placed there by
+  the pipeline that mashes were made for, and a box one pixel further is a row of wrong colours in its films.
+* The container decides where, how large and in which shape; the content fills it. A colour in the form of a shape or
+  a text is that shape or text in its colour; everything else is the content with the form as a mask.
+* Identity. A clip's film and its sound carry the clip's `id`: with the name it says which reader goes on reading. Two
+  clips of one film at once are two readers. `at` jumps back where a clip begins its medium again.
+* A tree is made once as long as nothing in it moves, and handed out again as the same object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from engine.spec import Raster
+from engine.tree import (
+    MUTE_DB,
+    AudioNode,
+    AudioSourceNode,
+    CompositorNode,
+    Effect,
+    Fit,
+    ImageSourceNode,
+    RenderTree,
+    ShapeNode,
+    SolidColorNode,
+    SumNode,
+    TextNode,
+    VideoNode,
+    VideoSourceNode,
+)
+
+Colour = tuple[float, float, float, float]  # non-linear R'G'B' and alpha, 0…1
+Lock = Literal["H", "V", ""]
+Kind = Literal["image", "film", "sound"]
+
+WHITE: Final[Colour] = (1.0, 1.0, 1.0, 1.0)
+_EM: Final = 1000  # pixels: the font size that an ink box was measured at
+_LONGEST: Final = Fraction(10_000_000)  # seconds of media time; more a tree does not allow
+_LARGEST: Final = (7680, 4320)  # pixels; a wider rectangle a tree does not allow
+_SLOWEST_SOUND: Final = Fraction(1, 2)  # slower the pitch cannot be kept, and the clip is silent
+_NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
+
+
+class Tween(msgspec.Struct, frozen=True):
+    """A number that goes evenly from `start` towards `end` while its clip lasts."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def still(cls, value: float) -> Tween:
+        """A number that does not change."""
+        return cls(value, value)
+
+    def at(self, progress: float) -> float:
+        """The number at 0…1 of the clip."""
+        return self.start + (self.end - self.start) * progress
+
+
+class ColourTween(msgspec.Struct, frozen=True):
+    """A colour that goes evenly, per channel, from `start` towards `end`."""
+
+    start: Colour
+    end: Colour
+
+    def at(self, progress: float) -> Colour:
+        """The colour at 0…1 of the clip."""
+        red, green, blue, alpha = _between(self.start, self.end, progress)
+        return red, green, blue, alpha
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How large a thing is and where, as fractions; `lock` says which of its two sizes follows from the other."""
+
+    x: Tween = Tween(0.5, 0.5)
+    y: Tween = Tween(0.5, 0.5)
+    width: Tween = Tween(1, 1)
+    height: Tween = Tween(1, 1)
+    lock: Lock = "H"
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """An effect on a medium's own picture, its parameters as they change while the clip lasts."""
+
+    effect: str
+    parameters: dict[str, Tween | ColourTween | str]
+
+
+class Medium(msgspec.Struct, frozen=True, kw_only=True):
+    """An image, a film (with or without sound) or a sound, as one clip plays it.
+
+    name    what the tree names: a streamGuid, or an image.
+    live    it has no media time: whatever is current.
+    size    natural width and height in pixels; None = not known.
+    length  frames of the mash after which it begins again; None = never.
+    trim    frames of the mash cut from its beginning.
+    gain    (position, factor) in order of position, 0…1 of the clip, linear between; none = it is not heard.
+    """
+
+    kind: Kind
+    name: str
+    live: bool = False
+    size: tuple[float, float] | None = None
+    length: int | None = None
+    trim: int = 0
+    speed: Fraction = Fraction(1)
+    gain: tuple[tuple[float, float], ...] = ()
+    filters: tuple[Filter, ...] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether every moment of it is another one."""
+        return self.kind != "image" and not self.live
+
+    def media_time(self, k: Fraction, quantize: int) -> float | None:
+        """Which second of it is on k frames into its clip; None = whatever is current."""
+        if not self.timed:
+            return None
+        played = k * self.speed
+        if self.length is not None:
+            played %= self.length
+        return float(min((played + self.trim) / quantize, _LONGEST))
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """An SVG path in a box of width × height units."""
+
+    path: str
+    width: float
+    height: float
+
+
+class Ink(msgspec.Struct, frozen=True):
+    """Where a text's ink is at a font size of 1000 px: how far left of the pen and above the line, and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A line of text in a font."""
+
+    string: str
+    font: str
+    ink: Ink
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a clip is seen and in which form: a whole rectangle, a shape, a text, or what is bright in a picture.
+
+    off      which edges it may go beyond, of N E S W; as documents have it, E opens the left edge and W the right one.
+    natural  width and height that give the rectangle its proportions; None = the output's.
+    """
+
+    form: Shape | Text | Medium | None = None
+    scale: Scale = Scale()
+    off: str = ""
+    opacity: Tween = Tween(1, 1)
+    natural: tuple[float, float] | None = None
+
+
+class Clip(msgspec.Struct, frozen=True, kw_only=True):
+    """Content in a container for frames [frame, frame + frames) of the mash; without a container it is not seen."""
+
+    id: str
+    frame: int
+    frames: int
+    content: ColourTween | Medium
+    scale: Scale = Scale()  # of the content within its container
+    container: Container | None = None
+
+    @property
+    def stop(self) -> int:
+        """The first frame after it."""
+        return self.frame + self.frames
+
+    @property
+    def media(self) -> list[Medium]:
+        """What it needs from elsewhere."""
+        form = None if self.container is None else self.container.form
+        return [each for each in (self.content, form) if isinstance(each, Medium)]
+
+
+class Mash:
+    """A program (see engine.program): tracks of clips, the first track lowest, each track's clips in order of frame.
+
+    quantize    frames per second of every frame number.
+    background  drawn under everything; None = nothing is.
+    loop        whether it begins again at its end; otherwise only the background is left.
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[Sequence[Clip]],
+        *,
+        raster: Raster,
+        quantize: int = 10,
+        background: Colour | None = None,
+        loop: bool = False,
+    ) -> None:
+        self.tracks = tuple(tuple(clips) for clips in tracks)
+        self.raster = raster
+        self.quantize = quantize
+        self.background = background
+        self.loop = loop
+        clips = [clip for clips in self.tracks for clip in clips]
+        self._players = [_Player(clip, raster, quantize) for clip in clips]
+        self._frames = max((clip.stop for clip in clips), default=0)
+        self._on_air = _OnAir(0, 0, (), None)
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds to the end of the last clip."""
+        return Fraction(self._frames, self.quantize)
+
+    @property
+    def seen(self) -> bool:
+        """Whether any clip has a picture."""
+        return any(player.seen for player in self._players)
+
+    @property
+    def heard(self) -> bool:
+        """Whether any clip has sound."""
+        return any(player.voices for player in self._players)
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """What is on at t: from the first clip to the last, gaps included; before and after, the background."""
+        frame = self._wrapped(t) * self.quantize
+        on_air = self._on_air
+        if not on_air.start <= frame < on_air.stop:
+            on_air = self._on_air = self._look(frame)
+        if on_air.tree is not None:
+            return on_air.tree
+        return self._tree(on_air.players, frame)
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """The names that some tree within [start, stop) has."""
+        begin = self._wrapped(start)
+        end = begin + (stop - start)
+        ranges = [(begin, end)]
+        if self.loop and end > self.duration:
+            ranges = [(begin, self.duration), (Fraction(0), end - self.duration)]
+        spans = [(each[0] * self.quantize, each[1] * self.quantize) for each in ranges]
+        return frozenset(
+            medium.name
+            for player in self._players
+            if any(player.clip.frame < span[1] and span[0] < player.clip.stop for span in spans)
+            for medium in player.used
+        )
+
+    def _wrapped(self, t: Fraction) -> Fraction:
+        return t % self.duration if self.loop and t >= 0 and self._frames else t
+
+    def _look(self, frame: Fraction) -> _OnAir:
+        """Who is on at a frame, and from when to when nobody comes or goes."""
+        start, stop = -math.inf, math.inf
+        players = []
+        for player in self._players:
+            clip = player.clip
+            if clip.frame <= frame < clip.stop:
+                players.append(player)
+            for edge in (clip.frame, clip.stop):
+                start, stop = (max(start, edge), stop) if edge <= frame else (start, min(stop, edge))
+        tree = self._tree(players, frame) if all(player.still for player in players) else None
+        return _OnAir(start, stop, tuple(players), tree)
+
+    def _tree(self, players: Sequence[_Player], frame: Fraction) -> RenderTree:
+        pictures: list[VideoNode] = []
+        sounds: list[AudioNode] = []
+        if self.background is not None:
+            pictures.append(_solid(self.background))
+        for player in players:
+            k = frame - player.clip.frame
+            if player.seen:
+                pictures.append(player.picture(k))
+            sounds += player.sounds(k)
+        return RenderTree(
+            root_video_node=CompositorNode(nodes=tuple(pictures)) if pictures else None,
+            root_audio_node=SumNode(nodes=tuple(sounds)) if sounds else None,
+        )
+
+
+class _OnAir(NamedTuple):
+    """Who is on from `start` to `stop`, in frames of the mash; the tree, where it is the same all that time."""
+
+    start: float
+    stop: float
+    players: tuple[_Player, ...]
+    tree: RenderTree | None
+
+
+class _Box(NamedTuple):
+    """A container's rectangle in pixels of the output."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class _Window(NamedTuple):
+    """A content scaled to width × height, and where in it the container's rectangle begins."""
+
+    width: float
+    height: float
+    x: float
+    y: float
+
+
+class _Moment(NamedTuple):
+    """A clip k frames after it began: its rectangle in whole pixels, the content's window, fractions allowed."""
+
+    k: Fraction
+    progress: float
+    box: _Box
+    window: _Window
+
+    @property
+    def dest(self) -> dict[str, Any]:
+        x, y, width, height = self.box
+        return {"dest_x": x, "dest_y": y, "dest_width": width, "dest_height": height}
+
+
+class _Player:
+    """One clip on one raster: its rectangles computed, and its picture made once where it does not change."""
+
+    def __init__(self, clip: Clip, raster: Raster, quantize: int) -> None:
+        self.clip = clip
+        self.quantize = quantize
+        self.seen = clip.container is not None and not (
+            isinstance(clip.content, Medium) and clip.content.kind == "sound"
+        )
+        self.voices = [each for each in clip.media if each.gain and each.speed >= _SLOWEST_SOUND]
+        self.used = clip.media if self.seen else self.voices
+        self.boxes = [_box(clip.container, end, raster) for end in (0, 1)]
+        self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]
+        self.still = self._is_still()
+        self._picture: VideoNode | None = None
+
+    def _is_still(self) -> bool:
+        clip = self.clip
+        if any(medium.timed or len(medium.gain) > 1 for medium in self.used):
+            return False
+        values: list[Tween | ColourTween | str] = [clip.content] if isinstance(clip.content, ColourTween) else []
+        values += [clip.container.opacity] if clip.container is not None else []
+        values += [value for each in clip.media for one in each.filters for value in one.parameters.values()]
+        moved = self.boxes[0] != self.boxes[1] or self.windows[0] != self.windows[1]
+        return not moved and all(isinstance(value, str) or value.start == value.end for value in values)
+
+    def picture(self, k: Fraction) -> VideoNode:
+        """What is seen of it k frames after it began."""
+        if self._picture is not None:
+            return self._picture
+        progress = float(k / self.clip.frames)
+        x, y, width, height = (int(value) for value in _between(self.boxes[0], self.boxes[1], progress))
+        box = _Box(x & ~1, y & ~1, max(2, width), max(2, height))
+        node = self._paint(_Moment(k, progress, box, _Window(*_between(self.windows[0], self.windows[1], progress))))
+        if self.still:
+            self._picture = node
+        return node
+
+    def sounds(self, k: Fraction) -> Iterator[AudioSourceNode]:
+        """What is heard of it; a voice at media time `at` sounds from there on, at its speed, until the next tree."""
+        for medium in self.voices:
+            yield AudioSourceNode(
+                id=self._identity(medium),
+                stream_guid=medium.name,
+                gain=_decibels(_on_curve(medium.gain, float(k / self.clip.frames))),
+                at=medium.media_time(k, self.quantize),
+                speed=float(medium.speed) if medium.timed else 1,
+            )
+
+    def _identity(self, medium: Medium) -> str | None:
+        if not medium.timed:
+            return None
+        return self.clip.id if medium is self.clip.content else self.clip.id + ".container"
+
+    def _paint(self, moment: _Moment) -> VideoNode:
+        content, container = self.clip.content, self.clip.container
+        assert container is not None
+        form = container.form
+        opacity = min(1.0, max(0.0, container.opacity.at(moment.progress)))
+        if isinstance(content, ColourTween) and isinstance(form, Shape | Text):
+            colour = content.at(moment.progress)
+            return msgspec.structs.replace(self._form(form, moment, colour), opacity=opacity * colour[3])
+        mask = None if form is None else self._form(form, moment, WHITE)
+        if isinstance(content, ColourTween):
+            node: VideoNode = msgspec.structs.replace(_solid(content.at(moment.progress)), **moment.dest)
+        else:
+            node = self._shown(content, moment, fit="cover" if content.size is None else "fill")
+        return msgspec.structs.replace(node, opacity=opacity, mask=mask)
+
+    def _form(self, form: Shape | Text | Medium, moment: _Moment, colour: Colour) -> VideoNode:
+        if isinstance(form, Text):
+            return self._text(form, moment, colour)
+        if isinstance(form, Shape):
+            size: dict[str, Any] = {"path_width": form.width, "path_height": form.height}
+            return ShapeNode(path=form.path, color=_hex(colour), **size, **moment.dest)
+        window = _Window(moment.box.width, moment.box.height, 0, 0)  # the whole of it, stretched
+        return self._shown(form, moment._replace(window=window), fit="fill")
+
+    def _text(self, text: Text, moment: _Moment, colour: Colour) -> TextNode:
+        """The pen begins at the node's left, the ink at its top; what is beyond its rectangle is not seen."""
+        ink, dest, width = text.ink, moment.dest, moment.box.width
+        first, last = (_round(box.height * _EM / ink.height) if ink.height > 0 else box.height for box in self.boxes)
+        size = Tween(first, last).at(moment.progress)
+        if ink.width > 0 and ink.height > 0:
+            shift = _round(ink.x * width / ink.width)
+            if self.clip.container is not None and self.clip.container.scale.lock:  # as wide as its letters
+                width = max(width, _round(ink.width / ink.height * size))
+            dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
+        return TextNode(string=text.string, font=text.font, size=max(1.0, size), color=_hex(colour), **dest)
+
+    def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
+        effects = tuple(_effect(each, moment.progress) for each in medium.filters)
+        crop = {} if medium.size is None else _crop(moment, medium.size)
+        if medium.kind == "image":
+            return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
+        return VideoSourceNode(
+            id=self._identity(medium),
+            stream_guid=medium.name,
+            at=medium.media_time(moment.k, self.quantize),
+            fit=fit,
+            effects=effects,
+            **moment.dest,
+            **crop,
+        )
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+def _box(container: Container | None, end: int, raster: Raster) -> _Box:
+    """The container's rectangle at the clip's first frame (0) or at its end (1)."""
+    if container is None:
+        return _Box(0, 0, 2, 2)
+    natural, scale, off = container.natural, container.scale, container.off
+    ratio = natural[0] / natural[1] if natural and natural[0] > 0 and natural[1] > 0 else raster.width / raster.height
+    wide, high = raster.width * scale.width.at(end), raster.height * scale.height.at(end)
+    if scale.lock == "H":
+        wide = high * ratio
+    elif scale.lock == "V":
+        high = wide / ratio
+    width, height = min(_ceil2(wide), _LARGEST[0]), min(_ceil2(high), _LARGEST[1])
+    x = _along(scale.x.at(end), raster.width, width, before="E" in off, after="W" in off)
+    y = _along(scale.y.at(end), raster.height, height, before="N" in off, after="S" in off)
+    return _Box(x, y, width, height)
+
+
+def _along(fraction: float, room: int, size: int, *, before: bool, after: bool) -> int:
+    """Where a thing of that size begins: at 0 it touches the near edge or lies just beyond it, at 1 the far one."""
+    return _round((room - size + size * (before + after)) * fraction - size * before)
+
+
+def _window(clip: Clip, end: int, box: _Box) -> _Window:
+    """The content at the clip's first frame or at its end: scaled to cover its container, and enlarged."""
+    size = clip.content.size if isinstance(clip.content, Medium) else None
+    if size is None:
+        return _Window(box.width, box.height, 0, 0)
+    scale = clip.scale
+    wider, higher = scale.width.at(end), scale.height.at(end)
+    if scale.lock == "H":
+        wider = higher
+    elif scale.lock == "V":
+        higher = wider
+    cover = max(box.width / size[0], box.height / size[1])
+    width, height = _ceil2(_ceil2(size[0] * cover) * wider), _ceil2(_ceil2(size[1] * cover) * higher)
+    return _Window(width, height, scale.x.at(end) * (width - box.width), scale.y.at(end) * (height - box.height))
+
+
+def _crop(moment: _Moment, size: tuple[float, float]) -> dict[str, Any]:
+    """The part of a picture of that size which shows in the box; an axis that shows whole is not in it."""
+    box, window = moment.box, moment.window
+    across, down = size[0] / window.width, size[1] / window.height  # pixels of the picture per pixel of the output
+    crop: dict[str, Any] = {}
+    if window.width - box.width > _NOISE:
+        crop |= {"source_x": window.x * across, "source_width": box.width * across}
+    if window.height - box.height > _NOISE:
+        crop |= {"source_y": window.y * down, "source_height": box.height * down}
+    return crop
+
+
+def _between(start: Sequence[float], end: Sequence[float], progress: float) -> list[float]:
+    return [a + (b - a) * progress for a, b in zip(start, end, strict=True)]
+
+
+def _ceil2(value: float) -> int:
+    return max(2, math.ceil(value - _NOISE))
+
+
+def _round(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _solid(colour: Colour) -> SolidColorNode:
+    red, green, blue, alpha = colour
+    return SolidColorNode(red=red, green=green, blue=blue, alpha=alpha)
+
+
+def _hex(colour: Colour) -> str:
+    """``#rrggbb``; alpha goes its own way."""
+    red, green, blue = (_round(255 * channel) for channel in colour[:3])
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _effect(each: Filter, progress: float) -> Effect:
+    parameters: dict[str, float | str] = {}
+    for name, value in each.parameters.items():
+        if isinstance(value, Tween):
+            parameters[name] = value.at(progress)
+        else:
+            parameters[name] = _hex(value.at(progress)) if isinstance(value, ColourTween) else value
+    return Effect(effect=each.effect, parameters=parameters)
+
+
+def _on_curve(curve: Sequence[tuple[float, float]], position: float) -> float:
+    """The factor at a position: linear between the points, level before the first and after the last."""
+    before = curve[0]
+    for point in curve:
+        if point[0] > position:
+            if point is curve[0]:
+                return point[1]
+            return before[1] + (point[1] - before[1]) * (position - before[0]) / (point[0] - before[0])
+        before = point
+    return before[1]
+
+
+def _decibels(factor: float) -> float:
+    return MUTE_DB if factor <= 1e-5 else 20 * math.log10(factor)
