@@ -72,7 +72,7 @@ class Care(Enum):
     """How well pictures are decoded."""
 
     FULL = "exactly"
-    SMALL = "shown at half its size or less: pictures that no other refers to are not smoothed, which saves a tenth"
+    SMALL = "shown at half its size or less: pictures between others stay unsmoothed, an eighth is saved, nothing is seen"
     HURRY = "late: those that no other refers to are left out, until it has caught up"
 
 
@@ -187,7 +187,7 @@ class LivePicture:
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
             return
         context.thread_type, context.thread_count = "NONE", 1
-        context.options = {"max_pixels": str(MAX_PIXELS), **({"skip_loop_filter": "noref"} if small else {})}
+        context.options = {"max_pixels": str(MAX_PIXELS), **({"skip_loop_filter": "bidir"} if small else {})}
         if track.extradata:
             context.extradata = track.extradata
         if track.width and track.height:

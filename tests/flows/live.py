@@ -5,7 +5,6 @@ its addresses. Peers speak through PyAV, in processes of their own: they can be 
 """
 
 import http.client
-import io
 import json
 import os
 import re
@@ -105,9 +104,9 @@ PLAY = """
 
 
 def environment(**variables):
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    """Ours, without settings of a server, and with these."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MASHTUN_")}
-    return clean | {"PYTHONPATH": path} | variables
+    return clean | {"PYTHONPATH": str(ROOT)} | variables
 
 
 class Process:
@@ -170,29 +169,25 @@ def player_process(url, *how):
 
 
 class Server(Process):
-    """``mashtun serve`` on free ports. `before` is code that its process runs first."""
+    """``mashtun serve`` on free ports, its data in a folder. `before` is code that its process runs first.
 
-    def __init__(self, folder, *, before="", arguments=(), **variables):
+    Ended well, the context is left with a look into the server's log: nothing in it may be a bug.
+    """
+
+    def __init__(self, folder, *, before="", **variables):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, folder / "server.log"
-        self.credentials = None
-        serve = ["serve", "--port", 0, "--rtmp-port", 0, "--data", folder / "data", *arguments]
-        command = ["-m", "api", *serve]
-        if before:
-            command = [
-                "-c",
-                f"{before}\nimport os, sys\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
-                *command,
-            ]
+        self.headers = {"Content-Type": "application/json"}
+        command = ["-m", "api", "serve", "--port", 0, "--rtmp-port", 0, "--data", folder / "data"]
+        then = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
         with self.log.open("wb") as log:
-            super().__init__(*command, log=log, **variables)
+            super().__init__("-c", f"{before}\n{then}", *command, log=log, **variables)
         announced = self.line()
-        found = re.fullmatch(r"mashtun: http://127\.0\.0\.1:(\d+)/, (rtmp://127\.0\.0\.1:(\d+)/)", announced)
+        found = re.fullmatch(r"mashtun: (http://127\.0\.0\.1:(\d+)/), (rtmp://127\.0\.0\.1:\d+/)", announced)
         if not found:
-            self.__exit__()
+            super().__exit__()
             raise AssertionError(f"the server said {announced!r}\n{self.log.read_text()}")
-        self.port, self.rtmp = int(found[1]), found[2]
-        self.http = f"http://127.0.0.1:{self.port}/"
+        self.http, self.port, self.rtmp = found[1], int(found[2]), found[3]
 
     def __exit__(self, kind=None, *_):
         super().__exit__()
@@ -204,9 +199,7 @@ class Server(Process):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-            connection.request(
-                method, path, data, {"Content-Type": "application/json"} | (headers or self.credentials or {})
-            )
+            connection.request(method, path, data, self.headers if headers is None else headers)
             response = connection.getresponse()
             answer = response.read()
             is_json = response.headers.get_content_type() == "application/json"
@@ -221,9 +214,11 @@ class Server(Process):
         return answer
 
     def event(self, name):
+        """Its part of the status."""
         return next(each for each in self.done("GET", "/status")["events"] if each["name"] == name)
 
     def streams(self):
+        """All of them, by name."""
         return {each["name"]: each for each in self.done("GET", "/streams/1.0/")}
 
 
@@ -234,26 +229,6 @@ def until(true, seconds=PATIENCE):
         assert time.monotonic() < end, f"nothing within {seconds} s"
         time.sleep(0.05)
     return found
-
-
-class Client:
-    """A keep-alive client over HTTP; it remembers how long the server took, at most."""
-
-    def __init__(self, port):
-        self.slowest = 0.0
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-
-    def ask(self, method, path, body=None):
-        """Status and bytes of the answer."""
-        began = time.monotonic()
-        self._connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
-        answer = response.read()
-        self.slowest = max(self.slowest, time.monotonic() - began)
-        return response.status, answer
-
-    def close(self):
-        self._connection.close()
 
 
 # --- films -----------------------------------------------------------------------------------------------------------
@@ -277,16 +252,9 @@ class Film:
 def shoot(path, film, seconds):
     """Makes a film as an FLV file."""
     rng = np.random.default_rng(7)
+    audio = film.audio
     with av.open(str(path), "w", format="flv") as container:
-        options = {"preset": "ultrafast", "crf": "18", "sc_threshold": "0"}
-        pictures = container.add_stream("libx264", rate=film.rate, options=options)
-        context = pictures.codec_context
-        context.width, context.height = film.size
-        context.pix_fmt, context.time_base = "yuv420p", 1 / film.rate
-        context.gop_size, context.max_b_frames, context.thread_count = round(film.rate), film.bframes, 1
-        context.colorspace = context.color_primaries = context.color_trc = 1
-        context.color_range = 1
-        audio = film.audio
+        pictures = picture_stream(container, film)
         # As exact as it can: its tricks with two channels are heard as a tone that wavers.
         exact = {"b": "192k", "aac_ms": "0", "aac_is": "0", "aac_pns": "0"}
         sounds = container.add_stream("aac", rate=audio.rate, layout=audio.layout, options=exact) if audio else None
@@ -298,9 +266,8 @@ def shoot(path, film, seconds):
                 luma = plane(frame)
                 if film.noise:
                     luma[...] = rng.integers(16, 236, luma.shape)
-                x, y, width, height = film.window or (0, 0, *film.size)
-                paint_number(luma[y : y + height, x : x + width], film.base + n)
-                frame.pts, frame.time_base = n, context.time_base
+                paint_number(luma if film.window is None else region(frame, *film.window), film.base + n)
+                frame.pts, frame.time_base = n, 1 / film.rate
                 container.mux(pictures.encode(frame))
             if sounds:
                 samples = sound(audio, second * audio.rate, (second + 1) * audio.rate)
@@ -312,19 +279,29 @@ def shoot(path, film, seconds):
     return path
 
 
+def picture_stream(container, film):
+    options = {"preset": "ultrafast", "crf": "18", "sc_threshold": "0"}
+    stream = container.add_stream("libx264", rate=film.rate, options=options)
+    context = stream.codec_context
+    context.width, context.height = film.size
+    context.pix_fmt, context.time_base = "yuv420p", 1 / film.rate
+    context.gop_size, context.max_b_frames, context.thread_count = round(film.rate), film.bframes, 1
+    context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited
+    return stream
+
+
 # --- players ---------------------------------------------------------------------------------------------------------
 
 
 class Player:
-    """Plays a URL or a file: `pictures` are (s, look(frame)), `sounds` (s, samples (C, n)).
+    """Plays a URL or a file: `pictures` are (s, look(frame)), `sounds` (s, samples (C, n)) at `rate` Hz.
 
-    seconds  of media after which it stops by itself.
+    seconds  of pictures after which it stops by itself.
     """
 
-    def __init__(self, url, look=None, *, seconds=None, rate=None):
-        self.pictures, self.sounds = [], []
-        self.rate = rate
-        self._url, self._look, self._seconds = url if isinstance(url, io.BytesIO) else str(url), look, seconds
+    def __init__(self, url, look, *, seconds=None):
+        self.pictures, self.sounds, self.rate = [], [], 0
+        self._url, self._look, self._seconds = url, look, seconds
         self._stopping, self._may_break, self._error = False, False, None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -362,16 +339,15 @@ class Player:
     def _run(self):
         try:
             # A stream without sound would be waited for until a second of it was read, and for five by default.
-            with av.open(self._url, timeout=PATIENCE, options={"analyzeduration": "1000000"}) as container:
+            url = str(self._url) if isinstance(self._url, Path) else self._url
+            with av.open(url, timeout=PATIENCE, options={"analyzeduration": "1000000"}) as container:
                 self._play(container)
         except Exception as err:  # noqa: BLE001 – raised again by check
             if not (self._stopping or self._may_break):
                 self._error = err
 
     def _play(self, container):
-        kinds = {"video": self._look} if self._look else {}
-        streams = [each for each in container.streams if each.type == "audio" or each.type in kinds]
-        for packet in container.demux(streams):
+        for packet in container.demux():
             for frame in packet.decode():
                 at = frame.pts * frame.time_base
                 if isinstance(frame, av.VideoFrame):
@@ -379,9 +355,8 @@ class Player:
                 else:
                     self.rate = frame.sample_rate
                     self.sounds.append((at, frame.to_ndarray()))
-            began = (self.pictures or self.sounds or [(0, None)])[0][0]
-            latest = (self.pictures or self.sounds or [(0, None)])[-1][0]
-            if self._stopping or (self._seconds and latest - began >= self._seconds):
+            played = self.pictures[-1][0] - self.pictures[0][0] if self.pictures else 0
+            if self._stopping or (self._seconds and played >= self._seconds):
                 return
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from engine.sources.pattern import read_cells
 from tests.flows.live import (
-    Client,
     Film,
     Player,
     Process,
@@ -484,7 +483,8 @@ def test_a_publisher_that_returns_is_shown_within_a_group_of_pictures(trouble, n
     again = [number - (AGAIN << 12) for _, number in trouble.tile(name) if number >= AGAIN << 12][:60]
     assert again[0] < 30
     assert again == sorted(again)
-    assert len(set(again)) >= 0.9 * len(again) >= 27
+    assert len(again) >= 20
+    assert len(set(again)) >= 0.9 * len(again)
 
 
 def test_a_second_publisher_of_a_name_is_refused_and_the_first_unharmed(trouble):
@@ -594,10 +594,10 @@ def test_a_flood_of_puts_does_not_hurt_the_mix(stage, count):
     time.sleep(1.5)
     quiet.end()
 
-    client = Client(stage.port)
+    times = []
     drags = Load(stage, "drag")
     for n in range(20):  # ten a second
-        assert client.ask("PUT", path, dragged(count, n))[0] == 200
+        times.append(asked(stage, "PUT", path, dragged(count, n)))
         time.sleep(0.1)
     drags.end()
 
@@ -606,7 +606,7 @@ def test_a_flood_of_puts_does_not_hurt_the_mix(stage, count):
     with ThreadPoolExecutor(5) as pool:
         floods = [pool.submit(send_puts, stage.port, path, count, stop_at) for _ in range(4)]
         while time.monotonic() < stop_at:
-            assert client.ask("GET", "/status")[0] == 200
+            times.append(asked(stage, "GET", "/status"))
             time.sleep(0.2)
         sent, slowest = zip(*(each.result() for each in floods), strict=True)
     flood.end()
@@ -614,15 +614,21 @@ def test_a_flood_of_puts_does_not_hurt_the_mix(stage, count):
     lagged = f"lagged {quiet.lagged} in quiet, {drags.lagged} in the drag, {flood.lagged} in the flood"
     print(f"{sum(sent) / 3:.0f} PUTs a second; {lagged}")
     assert min(sent) > 20
-    assert max(client.slowest, *slowest) < 1
+    assert max(*times, *slowest) < 1
     # Of a hundred slots five more than without: others use this machine too.
     assert drags.lagged <= quiet.lagged + 0.05 * drags.slots
     assert flood.lagged <= quiet.lagged + 0.05 * flood.slots
-    client.close()
     put(stage, "drag", tree(shown(count)))
     with Player(stage.rtmp + "live/drag", cells) as player:
         until(lambda: rises([number for _, number in player.pictures[-15:]]))
     stage.done("DELETE", path)
+
+
+def asked(server, *request):
+    """Seconds that an answer took."""
+    began = time.monotonic()
+    assert server.ask(*request)[0] == 200
+    return time.monotonic() - began
 
 
 def rises(numbers):
@@ -673,7 +679,7 @@ def guarded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     before = SMALL_DISK.format(data=str(folder / "data"), size=FULL)
     with Server(folder, before=before, **USER) as server:
-        server.credentials = basic("master", "brüh")
+        server.headers |= basic("master", "brüh")
         yield server
 
 
@@ -707,17 +713,15 @@ def test_nobody_comes_in_without_the_password(guarded, wrong):
         ("PUT", "/streams/1.0/live/x"),
         ("GET", "/"),
     ):
-        headers = wrong or {"Accept": "*/*"}
-        status, answer = guarded.ask(method, path, {}, headers=headers)
+        status, answer = guarded.ask(method, path, {}, headers=wrong)
         assert status == 401
         assert "password" in answer["error"]
     assert guarded.ask("GET", "/status")[0] == 200
 
 
 def test_health_and_playback_are_open(guarded):
-    nobody = {"Accept": "*/*"}
-    assert guarded.ask("GET", "/healthz", headers=nobody)[0] == 200
-    assert guarded.ask("GET", "/live/nothing.flv", headers=nobody)[0] == 404
+    assert guarded.ask("GET", "/healthz", headers={})[0] == 200
+    assert guarded.ask("GET", "/live/nothing.flv", headers={})[0] == 404
 
 
 def test_a_publisher_needs_the_key(guarded, fat):

@@ -1,0 +1,1 @@
+"""Movie Masher's dialect: its documents, and the servers that its browser client talks to."""

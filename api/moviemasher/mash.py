@@ -1,0 +1,624 @@
+"""Movie Masher's mash and cast documents → the engine's timelines, as the 5.1 core reads them.
+
+It decides what a document means: defaults, lengths, what an id stands for. It refuses to know where documents, media
+and fonts are kept; what a name in a tree stands for it only tells (`Film.sources`).
+
+A property with an invalid value has its default, one outside its range the nearest that is allowed. What has no such
+answer is an error with the JSON path within ``{"mash": …, "definitions": […]}`` (or ``"cast"``): something else where an
+object or an array must be, an id that stands for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Container, Iterator
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+
+from engine import timeline
+from engine.errors import InvalidMash
+from engine.program import Stack
+from engine.spec import Raster
+from engine.timeline import WHITE, Clip, Colour, ColourTween, Filter, Ink, Mash, Medium, Scale, Shape, Text, Tween
+from engine.tree import SolidColorNode
+
+COLOUR_ID: Final = "com.moviemasher.content.default"
+RECTANGLE_ID: Final = "com.moviemasher.container.default"
+TEXT_ID: Final = "com.moviemasher.container.text"
+FONT_ID: Final = "com.moviemasher.font.default"
+EFFECT_PREFIX: Final = "com.moviemasher.effect."
+FILTER_PREFIX: Final = "com.moviemasher.filter."
+
+MAX_CLIPS: Final = 10_000
+MAX_SECONDS: Final = 7 * 86400  # as long as a render may be
+MAX_FRAME: Final = 1_000_000_000
+MAX_FOLDERS: Final = 32  # within one another
+DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
+EFFECTS: Final = ("blur", "sharpen", "emboss", "grayscale", "sepia", "chromakey")
+FILTERS: Final = ("colorchannelmixer", "convolution", "chromakey", "opacity", "crop")
+_NO_FILTERS: Final = ("fps", "setpts", "setsar", "trim")  # about time and pixel shape: nothing to do on a tree's picture
+
+# What a client sends with every request that uses it, and a hand-written document need not: the plain ones.
+SHAPES: Final = {
+    "com.moviemasher.container.rounded-rect": Shape(
+        "M358 980A258 258 0 0 1 100 722V358A258 258 0 0 1 358 100H1562A258 258 0 0 1 1820 358V722A258 258 0 0 1 1562 980Z",
+        1920,
+        1080,
+    ),
+    "com.moviemasher.container.oval": Shape("M0 12A12 12 0 1 1 24 12A12 12 0 1 1 0 12Z", 24, 24),
+    # Remix Icon's heart-3-fill, Apache License 2.0.
+    "com.remixicon.container.heart": Shape(
+        "M16.5 3C19.538 3 22 5.5 22 9c0 7-7.5 11-10 12.5C9.5 20 2 16 2 9c0-3.5 2.5-6 5.5-6C9.36 3 11 4 12 5c1-1 2.64-2 "
+        "4.5-2z",
+        24,
+        24,
+    ),
+}
+
+Measure = Callable[[str, str], Ink]  # (string, font id) → where its ink is at 1000 px
+
+
+class Film(NamedTuple):
+    """A document as something to show.
+
+    start    seconds: where its playhead stands, and a render of it begins.
+    sources  what the names in its trees stand for: the `source` of the definition, as it was given.
+    fonts    the same for the fonts of its texts; built-in ones are not in it.
+    seen     whether there is any picture, heard: any sound; colours are seen too.
+    """
+
+    program: Mash | Stack
+    duration: Fraction
+    start: Fraction
+    sources: dict[str, str]
+    fonts: dict[str, str]
+    seen: bool
+    heard: bool
+
+
+def read_mash(
+    mash: object,
+    definitions: object = (),
+    *,
+    raster: Raster,
+    streams: Container[str] = (),
+    measure: Measure | None = None,
+) -> Film:
+    """The film of a mash.
+
+    definitions  those it uses, beside the built-in ones; of two with one id the first counts.
+    raster       the output's size: every rectangle follows from it.
+    streams      names of live streams: a video with one of these as its source has no media time.
+    measure      measures texts whose `intrinsic` is missing; without it they fill their box's height.
+    Raises InvalidMash.
+    """
+    reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
+    document = _Fields.of(mash, "$.mash")
+    program = reader.mash(document)
+    start = Fraction(document.whole("frame", 0, 0, MAX_FRAME), program.quantize)
+    return reader.film(program, [program], start if start < program.duration else Fraction(0))
+
+
+def read_cast(
+    cast: object,
+    definitions: object = (),
+    *,
+    raster: Raster,
+    streams: Container[str] = (),
+    measure: Measure | None = None,
+) -> Film:
+    """The film of a cast: its mashes over one another, the first layer on top, each beginning again at its end.
+
+    The mashes must be whole, not just their ids. Arguments and errors as for `read_mash`.
+    """
+    reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
+    document = _Fields.of(cast, "$.cast")
+    layers = list(_layers(document, 0))
+    mashes = [reader.mash(layer, prefix=f"{n}/", cast=True) for n, layer in enumerate(layers)]
+    background = _background(document)
+    colour = None if background is None else SolidColorNode(red=background[0], green=background[1], blue=background[2])
+    return reader.film(Stack(mashes[::-1], background=colour), mashes, Fraction(0))
+
+
+def _layers(folder: _Fields, depth: int) -> Iterator[_Fields]:
+    """The mashes of a folder, topmost first."""
+    if depth > MAX_FOLDERS:
+        raise InvalidMash(f"{folder.path}: folders within one another more than {MAX_FOLDERS} times", where=folder.path)
+    for layer in folder.objects("layers"):
+        kind = layer.choice("type", ("mash", "folder"), "")
+        if not kind:
+            layer.refuse("type", "neither mash nor folder")
+        yield from _layers(layer, depth + 1) if kind == "folder" else (layer.inner("mash"),)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+class _Fields:
+    """A JSON object and its path."""
+
+    def __init__(self, value: dict[str, Any], path: str) -> None:
+        self.value = value
+        self.path = path
+
+    @classmethod
+    def of(cls, value: object, path: str) -> _Fields:
+        """Raises InvalidMash when it is no object."""
+        if not isinstance(value, dict):
+            raise InvalidMash(f"{path}: expected an object, got {_kind_of(value)}", where=path)
+        return cls(value, path)
+
+    def refuse(self, name: str, problem: str) -> None:
+        """Raises InvalidMash about a field."""
+        where = f"{self.path}.{name}"
+        raise InvalidMash(f"{where}: {problem}", where=where)
+
+    def inner(self, name: str) -> _Fields:
+        """An object within; an absent one is empty."""
+        value = self.value.get(name)
+        return _Fields.of({} if value is None else value, f"{self.path}.{name}")
+
+    def objects(self, name: str) -> list[_Fields]:
+        """An array of objects within; an absent one is empty."""
+        value = self.value.get(name)
+        if value is not None and not isinstance(value, list):
+            self.refuse(name, f"expected an array, got {_kind_of(value)}")
+        return [_Fields.of(each, f"{self.path}.{name}[{n}]") for n, each in enumerate(value or ())]
+
+    def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
+        """A number within its range; None when there is none."""
+        number = _number(self.value.get(name))
+        return None if number is None else min(max(number, low), high)
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        """A number without its fraction."""
+        number = self.number(name, low, high)
+        return default if number is None else int(number)
+
+    def positive(self, name: str) -> Fraction | None:
+        """A number above 0, in its decimals."""
+        number = self.number(name, high=10_000_000)
+        return Fraction(repr(number)) if number is not None and number > 0 else None
+
+    def size(self, name: str) -> tuple[float, float] | None:
+        """Width and height of a size object, both above 0."""
+        value = self.value.get(name)
+        fields = _Fields(value, "") if isinstance(value, dict) else None
+        width, height = (fields.number(side, high=1e6) if fields else None for side in ("width", "height"))
+        return (width, height) if width and height and min(width, height) > 0 else None
+
+    def tween(self, name: str, default: float, low: float, high: float) -> Tween:
+        """A number and what it becomes."""
+        start = self.number(name, low, high)
+        start = default if start is None else start
+        end = self.number(name + "End", low, high)
+        return Tween(start, start if end is None else end)
+
+    def colours(self, name: str, default: Colour) -> ColourTween:
+        """A colour and what it becomes."""
+        start = _colour(self.value.get(name)) or default
+        return ColourTween(start, _colour(self.value.get(name + "End")) or start)
+
+    def flag(self, name: str) -> bool:
+        """A boolean, false unless it says true."""
+        return self.value.get(name) in (True, 1, "true", "1")
+
+    def text(self, name: str, default: str, most: int) -> str:
+        """A string; a number is its digits. Raises InvalidMash when it is longer than `most`."""
+        value = self.value.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and _number(value) is not None:
+            value = str(value)
+        text = value if isinstance(value, str) else default
+        if len(text) > most:
+            self.refuse(name, f"{len(text)} characters, more than {most}")
+        return text.encode(errors="replace").decode()  # half a surrogate pair is no character
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        """One of some words."""
+        value = self.value.get(name)
+        return value if isinstance(value, str) and value in choices else default
+
+
+def _kind_of(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", tuple: "an array"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
+
+
+def _number(value: object) -> float | None:
+    """A finite number, also from a string of digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+_HEX = re.compile(r"#(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
+
+
+def _colour(value: object) -> Colour | None:
+    """``#RGB``, ``#RGBA``, ``#RRGGBB``, ``#RRGGBBAA``."""
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        return None
+    digits = value[1:] if len(value) > 5 else "".join(digit * 2 for digit in value[1:])
+    red, green, blue, alpha = (int((digits + "ff")[n : n + 2], 16) / 255 for n in (0, 2, 4, 6))
+    return red, green, blue, alpha
+
+
+def _background(document: _Fields) -> Colour | None:
+    """The colour under everything; black is what is there anyway."""
+    red, green, blue, _ = _colour(document.value.get("color")) or (0, 0, 0, 1)
+    return (red, green, blue, 1.0) if red or green or blue else None
+
+
+def _gain(fields: _Fields) -> tuple[tuple[float, float], ...]:
+    """Points of a gain curve; none when nothing can be heard."""
+    value = fields.value.get("gain")
+    curve: list[tuple[float, float]] = []
+    if isinstance(value, str) and "," in value:
+        numbers = [_number(each) for each in value.split(",")]
+        known = [each for each in numbers if each is not None]
+        if len(known) == len(numbers):
+            curve = [(min(max(a, 0), 1), min(max(b, 0), 2)) for a, b in zip(known[::2], known[1::2], strict=False)]
+    if not curve:
+        number = fields.number("gain", 0, 2)
+        curve = [(0, 1.0 if number is None else number)]
+    curve.sort(key=lambda point: point[0])
+    level = all(factor == curve[0][1] for _, factor in curve)
+    return () if level and not curve[0][1] else tuple(curve[:1] if level else curve)
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    """A clip's content or container: what it is, and the size and length (frames of the mash) that are natural to it."""
+
+    is_default: bool
+    what: ColourTween | Medium | Shape | Text | None
+    size: tuple[float, float] | None = None
+    frames: int | None = None
+    timed: bool = False
+
+
+class _Reader:
+    """Reads documents against one set of definitions; notes which sources and fonts they use."""
+
+    def __init__(
+        self, definitions: object, *, raster: Raster, streams: Container[str], measure: Measure | None
+    ) -> None:
+        if not isinstance(definitions, list | tuple):
+            raise InvalidMash(f"$.definitions: expected an array, got {_kind_of(definitions)}", where="$.definitions")
+        self._raster = raster
+        self._streams = streams
+        self._measure = measure
+        self._sources: dict[str, str] = {}
+        self._fonts: dict[str, str] = {}
+        self._definitions: dict[str, _Fields] = {}
+        for n, value in enumerate(definitions):
+            fields = _Fields.of(value, f"$.definitions[{n}]")
+            name = fields.value.get("id")
+            if isinstance(name, str):
+                self._definitions.setdefault(name, fields)
+
+    def film(self, program: Mash | Stack, mashes: list[Mash], start: Fraction) -> Film:
+        """All that is known of it."""
+        duration = max((mash.duration for mash in mashes), default=Fraction(0))
+        seen, heard = any(mash.seen for mash in mashes), any(mash.heard for mash in mashes)
+        return Film(program, duration, start, self._sources, self._fonts, seen, heard)
+
+    def mash(self, mash: _Fields, *, prefix: str = "", cast: bool = False) -> Mash:
+        """The timeline of a mash; in a cast it has no colour of its own, and begins again at its end."""
+        quantize = mash.number("quantize", high=1000)
+        quantize = int(quantize) if quantize is not None and quantize >= 1 else 10
+        fields = mash.objects("tracks")
+        if sum(len(each.objects("clips")) for each in fields) > MAX_CLIPS:
+            mash.refuse("tracks", f"more than {MAX_CLIPS} clips")
+        tracks: list[tuple[int, list[Clip]]] = []
+        for n, track in enumerate(fields):
+            index = track.whole("index", n, 0, MAX_FRAME)
+            dense = track.flag("dense") if track.value.get("dense") is not None else index == 0
+            clips = [
+                self._clip(clip, f"{prefix}{n}.{m}", quantize) for m, clip in enumerate(track.objects("clips"))
+            ]
+            tracks.append((index, _arranged(clips, dense=dense)))
+        tracks.sort(key=lambda each: each[0])
+        program = Mash(
+            [clips for _, clips in tracks],
+            raster=self._raster,
+            quantize=quantize,
+            background=None if cast else _background(mash),
+            loop=cast,
+        )
+        if program.duration > MAX_SECONDS:
+            mash.refuse("tracks", f"{float(program.duration):g} s long, more than {MAX_SECONDS}")
+        return program
+
+    def _clip(self, clip: _Fields, name: str, quantize: int) -> Clip:
+        content = self._content(clip, quantize)
+        form = None if clip.value.get("containerId") == "" else self._form(clip, quantize)
+        frames = clip.whole("frames", -1, -1, MAX_FRAME)
+        if frames < 1:
+            frames = _length(clip, content, form or _Part(True, None), quantize)
+        assert isinstance(content.what, ColourTween | Medium)
+        container = None
+        if form is not None:
+            assert not isinstance(form.what, ColourTween)
+            container = self._container(clip, form, _natural(clip, content, form))
+        return Clip(
+            id=name,
+            frame=clip.whole("frame", 0, 0, MAX_FRAME),
+            frames=frames,
+            content=content.what,
+            scale=_scale(clip.inner("content"), low=1, size=(1, 1), lock="H"),
+            container=container,
+        )
+
+    def _container(self, clip: _Fields, form: _Part, natural: tuple[float, float] | None) -> timeline.Container:
+        fields = clip.inner("container")
+        assert not isinstance(form.what, ColourTween)
+        text = isinstance(form.what, Text)
+        film = isinstance(form.what, Medium) and form.what.kind == "film"
+        lock = "V" if text else "" if film else "H"
+        return timeline.Container(
+            form=form.what,
+            scale=_scale(fields, low=0, size=(0.8, 0.3) if text else (1, 1), lock=lock),
+            off="".join(letter for letter in "NESW" if fields.flag("off" + letter)),
+            opacity=fields.tween("opacity", 1, 0, 1),
+            natural=natural,
+        )
+
+    # --- what ids stand for ------------------------------------------------------------------------------------------
+
+    def _content(self, clip: _Fields, quantize: int) -> _Part:
+        name, fields = _id(clip, "contentId", COLOUR_ID), clip.inner("content")
+        if name == COLOUR_ID:
+            return _Part(True, fields.colours("color", WHITE))
+        definition = self._definition(clip, "contentId", name)
+        part = self._medium(definition, fields, name, quantize)
+        if part is None:
+            clip.refuse("contentId", f'"{name[:100]}" is no image, video or audio')
+        assert part is not None
+        return part
+
+    def _form(self, clip: _Fields, quantize: int) -> _Part:
+        name, fields = _id(clip, "containerId", RECTANGLE_ID), clip.inner("container")
+        if name == RECTANGLE_ID:
+            return _Part(True, None)
+        if name == TEXT_ID:
+            text = self._text(fields)
+            return _Part(False, text, (text.ink.width, text.ink.height))
+        if name in SHAPES and name not in self._definitions:
+            shape = SHAPES[name]
+            return _Part(False, shape, (shape.width, shape.height))
+        definition = self._definition(clip, "containerId", name)
+        part = self._medium(definition, fields, name, quantize)
+        if isinstance(part, _Part) and isinstance(part.what, Medium) and part.what.kind != "sound":
+            return part
+        if definition.value.get("type") != "container":
+            clip.refuse("containerId", f'"{name[:100]}" is no shape and no picture')
+        shape = _shape(definition)
+        return _Part(False, shape, (shape.width, shape.height))
+
+    def _definition(self, clip: _Fields, field: str, name: str) -> _Fields:
+        if name not in self._definitions:
+            clip.refuse(field, f'no definition "{name[:100]}"')
+        return self._definitions[name]
+
+    def _text(self, fields: _Fields) -> Text:
+        string, font = fields.text("string", "Text", 10_000), fields.text("fontId", FONT_ID, 256) or FONT_ID
+        definition = self._definitions.get(font)
+        if definition is not None and (source := _source(definition)) is not None:
+            self._fonts[font] = source
+        ink = self._ink(fields)
+        if ink is None:
+            ink = Ink(0, 0, 0, 0) if self._measure is None else self._measure(string, font)
+        return Text(string, font, ink)
+
+    def _ink(self, fields: _Fields) -> Ink | None:
+        """The ink box that the client measured; None when it did not, or to nothing."""
+        box = fields.value.get("intrinsic")
+        size = fields.size("intrinsic")
+        if size is None or not isinstance(box, dict):
+            return None
+        x, y = (_number(box.get(name)) or 0 for name in ("x", "y"))
+        return Ink(min(max(x, -1e6), 1e6), min(max(y, -1e6), 1e6), *size)
+
+    def _medium(self, definition: _Fields, fields: _Fields, name: str, quantize: int) -> _Part | None:
+        """An image, film or sound with what the clip does to it; None when the definition is of no medium."""
+        kinds = {"image": "image", "audio": "sound", "video": "film", "videosequence": "film"}
+        kind = kinds.get(definition.choice("type", tuple(kinds), ""))
+        if kind is None:
+            return None
+        source = _source(definition)
+        if source is None:
+            definition.refuse("source", "missing")
+        assert source is not None
+        live = kind == "film" and source in self._streams
+        shown_as = source if live else name
+        if not 1 <= len(shown_as) <= 1024:
+            definition.refuse("id", f"{len(shown_as)} characters, not 1…1024")
+        self._sources[shown_as] = source
+        size = definition.size("sourceSize") if kind != "sound" else None
+        effects = tuple(self._effects(fields)) if kind != "sound" else ()
+        duration = None if live or kind == "image" else definition.positive("duration")
+        timing = _Timing(definition, fields, duration, quantize)
+        medium = Medium(
+            kind="image" if kind == "image" else "film" if kind == "film" else "sound",
+            name=shown_as,
+            live=live,
+            size=size,
+            length=timing.length,
+            trim=timing.trim,
+            speed=timing.speed,
+            gain=_gain(fields) if _audible(definition, fields, kind=kind, unknown=duration is None) else (),
+            filters=effects,
+        )
+        natural = size or (definition.size("previewSize") if kind != "sound" else None)
+        return _Part(False, medium, natural, timing.frames, kind != "image")
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def _effects(self, fields: _Fields) -> Iterator[Filter]:
+        for effect in fields.objects("effects"):
+            name = _id(effect, "definitionId", "")
+            short = name.removeprefix(EFFECT_PREFIX)
+            if name.startswith(EFFECT_PREFIX) and short in EFFECTS:
+                yield Filter(short, _chromakey(effect) if short == "chromakey" else {})
+            elif name in self._definitions:
+                yield from _custom(self._definitions[name], effect)
+
+
+def _chromakey(effect: _Fields) -> dict[str, Tween | ColourTween | str]:
+    return {
+        "color": effect.colours("color", (0.0, 1.0, 0.0, 1.0)),
+        "similarity": effect.tween("similarity", 0.9, 0, 1),
+        "blend": effect.tween("blend", 0, 0, 1),
+    }
+
+
+def _custom(definition: _Fields, effect: _Fields) -> Iterator[Filter]:
+    """The filters of an effect's definition, with the values of the effect's own properties."""
+    values: dict[str, object] = {}
+    for each in definition.objects("properties"):
+        name = each.text("name", "", 256)
+        values[name] = effect.value.get(name, each.value.get("defaultValue"))
+        if effect.value.get(name + "End") is not None:
+            values[name + "End"] = effect.value[name + "End"]
+    for each in definition.objects("filters"):
+        name = each.text("id", "", 256)
+        short = name.removeprefix(FILTER_PREFIX)
+        if short in FILTERS:
+            yield Filter(short, _parameters(each, values))
+        elif short not in _NO_FILTERS:
+            each.refuse("id", f'no filter "{name[:100]}" for effects')
+
+
+def _parameters(each: _Fields, values: dict[str, object]) -> dict[str, Tween | ColourTween | str]:
+    given: dict[str, object] = {}
+    for parameter in each.objects("parameters"):
+        name, value = parameter.text("name", "", 256), parameter.value.get("value")
+        if not name or not isinstance(value, int | float | str) or isinstance(value, bool):
+            parameter.refuse("value", f"expected a name with a number or a string, got {_kind_of(value)}")
+        given[name] = values.get(value, value) if isinstance(value, str) else value
+        if isinstance(value, str) and value + "End" in values:
+            given[name + "End"] = values[value + "End"]
+    return {
+        name: _changing(value, given.get(name + "End"))
+        for name, value in given.items()
+        if not (name.endswith("End") and name.removesuffix("End") in given)
+    }
+
+
+def _changing(start: object, end: object) -> Tween | ColourTween | str:
+    first, last = _number(start), _number(end)
+    if first is not None:
+        return Tween(first, first if last is None else last)
+    colour = _colour(start)
+    if colour is not None:
+        return ColourTween(colour, _colour(end) or colour)
+    return str(start)[:10_000]
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+class _Timing:
+    """How a medium runs in its clip: frames of the mash, and the length that is natural to the clip."""
+
+    def __init__(self, definition: _Fields, fields: _Fields, duration: Fraction | None, quantize: int) -> None:
+        speed = fields.number("speed", 0.1, 2)
+        self.speed = Fraction(1) if speed is None else Fraction(repr(speed))
+        self.trim = fields.whole("startTrim", 0, 0, MAX_FRAME)
+        self.length: int | None = None
+        self.frames: int | None = None
+        if duration is not None:
+            trims = self.trim + fields.whole("endTrim", 0, 0, MAX_FRAME)
+            self.length = max(1, math.floor(duration * quantize + Fraction(1, 2)) - trims)
+            loops = fields.whole("loops", 1, 1, MAX_FRAME) if definition.flag("loop") else 1
+            played = (math.floor(duration * quantize) - trims) * loops / self.speed
+            self.frames = min(MAX_FRAME, max(1, math.floor(played)))
+
+
+def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
+    """Dense: one after the other. Otherwise what begins within an earlier one goes to the end of the one before it."""
+    arranged: list[Clip] = []
+    spans = _Spans()
+    stop = 0
+    for clip in clips:
+        moved = clip.frame != stop if dense else spans.has(clip.frame)
+        frame = stop if moved else clip.frame
+        stop = frame + clip.frames
+        spans.add(frame, stop)
+        arranged.append(clip if frame == clip.frame else _moved(clip, frame))
+    return sorted(arranged, key=lambda each: each.frame)
+
+
+def _id(fields: _Fields, name: str, default: str) -> str:
+    value = fields.value.get(name)
+    return value if isinstance(value, str) and value else default
+
+
+def _source(definition: _Fields) -> str | None:
+    """Where the server finds it: `source`, else what the client plays."""
+    for name in ("source", "url", "audioUrl"):
+        value = definition.value.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _audible(definition: _Fields, fields: _Fields, *, kind: str, unknown: bool) -> bool:
+    """Whether it can be heard; a film of unknown length is thought to have sound."""
+    if kind == "image" or fields.flag("muted"):
+        return False
+    has_sound = kind == "sound" or unknown or definition.flag("audio") or bool(definition.value.get("audioUrl"))
+    return has_sound and bool(_gain(fields))
+
+
+def _shape(definition: _Fields) -> Shape:
+    path = definition.text("path", "", 100_000)
+    if not path:
+        definition.refuse("path", "missing")
+    sides = [definition.number(name, high=100_000) for name in ("pathWidth", "pathHeight")]
+    if not all(side is not None and side > 0 for side in sides):
+        definition.refuse("pathWidth", "width and height of the path's box must be more than 0")
+    return Shape(path, sides[0] or 1, sides[1] or 1)
+
+
+def _scale(fields: _Fields, *, low: float, size: tuple[float, float], lock: str) -> Scale:
+    value = fields.choice("lock", ("H", "V", ""), lock)
+    return Scale(
+        x=fields.tween("x", 0.5, 0, 1),
+        y=fields.tween("y", 0.5, 0, 1),
+        width=fields.tween("width", size[0], low, 2),
+        height=fields.tween("height", size[1], low, 2),
+        lock="H" if value == "H" else "V" if value == "V" else "",
+    )
+
+
+def _length(clip: _Fields, content: _Part, form: _Part, quantize: int) -> int:
+    """Frames of a clip that does not say: as long as its content or container, or three seconds."""
+    timing = clip.choice("timing", ("content", "container", "custom"), "content")
+    if content.is_default and timing == "content":
+        timing = "container"
+    if form.is_default and timing == "container":
+        timing = "custom"
+    order = {"content": (content, form), "container": (form, content)}.get(timing, ())
+    chosen = next((part for part in order if part.timed), None)
+    frames = None if chosen is None else chosen.frames
+    return DEFAULT_SECONDS * quantize if frames is None else frames
+
+
+def _natural(clip: _Fields, content: _Part, form: _Part) -> tuple[float, float] | None:
+    """The size that gives the container its proportions; None = the output's."""
+    sizing = clip.choice("sizing", ("content", "container", "preview"), "content")
+    if content.is_default and sizing == "content":
+        sizing = "container"
+    if form.is_default and sizing == "container":
+        sizing = "preview"
+    order = {"content": (content, form), "container": (form, content)}.get(sizing, ())
+    return next((part.size for part in order if part.size is not None), None)
