@@ -20,7 +20,7 @@ setup(
                 extra_compile_args=[*CFLAGS, "-ffp-contract=off", "-pthread"],
                 extra_link_args=["-pthread"],
             )
-            for name in ("composite", "mix")
+            for name in ("composite", "effect", "mix")
         ],
         language_level=3,
         force=True,  # a debug build and a release build differ in directives only, which cythonize does not notice

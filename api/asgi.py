@@ -117,7 +117,7 @@ async def respond(request: Request, answer: Answer, send: Send) -> None:
     """Sends an answer."""
     headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
     headers.append((b"content-type", answer.kind.encode()))
-    if isinstance(answer.body, bytes):
+    if isinstance(answer.body, bytes) and all(name != b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if not isinstance(answer.body, bytes):
@@ -177,7 +177,8 @@ async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLim
     ]
     code, begin, end = 200, 0, size
     asked = parse_range_header(request.headers.get("range"))
-    if asked is not None and len(asked.ranges) == 1 and request.headers.get("if-range", tag) in (tag, changed):
+    one = asked is not None and asked.units == "bytes" and len(asked.ranges) == 1
+    if asked is not None and one and request.headers.get("if-range", tag) in (tag, changed):
         found = asked.range_for_length(size)
         if found is None:
             file.close()
@@ -185,10 +186,10 @@ async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLim
         code, (begin, end) = 206, found
         headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
     headers.append(("Content-Length", str(end - begin)))
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     if request.method == "HEAD":
         file.close()
-        begin = end
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        return Answer(status=code, kind=kind, headers=headers)
     return Answer(status=code, body=_bytes_of(file, begin, end, limiter), kind=kind, headers=headers)
 
 

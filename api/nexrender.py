@@ -474,9 +474,9 @@ def _path_of(output: object, folder: Path) -> Path | None:
     """The file that a job's `output` names, if it is in the folder; links are followed first. Worker thread."""
     if not isinstance(output, str) or not output or "\0" in output:
         return None
-    path = Path(unquote(urlsplit(output).path) if output.startswith("file:") else output)
     try:
+        path = Path(unquote(urlsplit(output).path) if output.startswith("file:") else output)
         found = (path if path.is_absolute() else folder / path).resolve()
         return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
-    except OSError:  # a name that is too long
+    except (OSError, ValueError):  # a name that is too long, a broken URL
         return None

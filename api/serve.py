@@ -32,7 +32,7 @@ from engine.errors import EngineError, InvalidSpec
 
 log = logging.getLogger(__name__)
 
-SWITCH_INTERVAL: Final = 0.001  # seconds; decoders wait that long for the interpreter, hundreds of times a second
+SWITCH_INTERVAL: Final = 0.0005  # seconds; decoders wait that long for the interpreter, hundreds of times a second
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
@@ -105,12 +105,19 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
             nursery.start_soon(run_demo, engine)
         _announce(settings, listener, engine)
         async with trio.open_nursery() as serving:
-            serving.start_soon(partial(serve_http, create_app(engine), config, shutdown_trigger=stop.wait))
+            served = trio.Event()
+            serving.start_soon(_serve_http, engine, config, stop, served)
             await stop.wait()
             await engine.close()
-            await trio.sleep(HTTP_GRACE)
+            with trio.move_on_after(HTTP_GRACE):
+                await served.wait()
             cut_connections(port)
         nursery.cancel_scope.cancel()
+
+
+async def _serve_http(engine: Engine, config: Config, stop: trio.Event, served: trio.Event) -> None:
+    await serve_http(create_app(engine), config, shutdown_trigger=stop.wait)
+    served.set()
 
 
 def cut_connections(port: int) -> None:

@@ -386,11 +386,12 @@ def _attempt(contender: Callable[[Setting, int], Trial], who: str, setting: Sett
         measure.progress("")
 
 
-def half(setting: Setting, carried: int) -> Row:
-    """How late ticks begin at half of what can be carried."""
+def half(setting: Setting, carried: int, known: Sequence[Trial]) -> Row:
+    """How late ticks begin at half of what can be carried; a trial of that many films that is known serves."""
     count = max(1, carried // 2)
     row = Row("half", f"{count} films, half of {carried}: how late a tick begins")
-    row.trials.append(_attempt(ours, OURS, setting, count))
+    found = [trial for trial in known if (trial.who, trial.sources, trial.fault) == (OURS, count, "")]
+    row.trials.append(found[-1] if found else _attempt(ours, OURS, setting, count))
     row.add("late p50, ms", row.trials[0].late_p50_ms)
     row.add("late p99, ms", row.trials[0].late_p99_ms, "≤", 5.0)
     return row
@@ -522,16 +523,16 @@ def arguments() -> Namespace:
 
 def measured(setting: Setting, options: Namespace) -> Iterator[Row]:
     """The rows that are asked for, each shown when it is done."""
-    carried: list[float | None] = []
+    done: dict[str, Row] = {}
 
-    def sources_first() -> Row:
-        row = sources(setting, options)
-        carried.append(row.values["ours carries"])
-        return row
+    def half_of_that() -> Row:
+        first = done.get("sources", Row("sources", ""))
+        carried = 4 if options.smoke else int(first.values.get("ours carries") or GOAL)
+        return half(setting, carried, first.trials)
 
     makers: dict[str, Callable[[], Row]] = {
-        "sources": sources_first,
-        "half": lambda: half(setting, 2 if options.smoke else int((carried and carried[0]) or GOAL)),
+        "sources": lambda: sources(setting, options),
+        "half": half_of_that,
         "latency": lambda: latency(setting, options),
         "idle": lambda: idle(setting, options),
         **({"memory": lambda: memory(setting, options)} if options.memory else {}),
@@ -542,7 +543,7 @@ def measured(setting: Setting, options: Namespace) -> Iterator[Row]:
     for name, make in makers.items():
         if not options.only or name in options.only:
             try:
-                row = make()
+                row = done[name] = make()
             except (RunError, OSError) as error:
                 row = Row(name, "", fault=f"failed: {error}")
             if options.smoke:

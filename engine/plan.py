@@ -10,6 +10,10 @@ Theory of operation
   picture. A group below 1 is dissolved too while its drafts do not overlap (its opacity is multiplied onto them); where
   they do, they are painted off screen first, as a *pass* of its own, and become one draft: so a crossfade of two scenes
   fades scenes, not their parts.
+* A mask is a pass over black of its own, and what it masks a pass beside it at the same place: where both show, no
+  larger. The compositor weighs the one with the luma of the other. So masked things never hide what is below them.
+* Effects work on a picture that is cropped and scaled to its rectangle already, as an `Altered` picture: the part of
+  it that shows, and as much around it as its effects look at.
 * A picture that is not there (`sizes` does not name it) draws nothing. So a plan holds for one set of present pictures
   and their sizes; the mixer compiles anew when that changes.
 * Rectangles: destination numbers are rounded half up to whole pixels, each for itself. A source rectangle that reaches
@@ -28,6 +32,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.color import round_half_up, yuv_of
+from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step, step_of
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
@@ -35,22 +41,56 @@ from engine.tree import (
     CompositorNode,
     ImageSourceNode,
     RenderTree,
+    ShapeNode,
     SolidColorNode,
     SumNode,
+    TextNode,
     VideoNode,
     VideoSourceNode,
+    walk,
 )
+
+__all__ = [
+    "Altered",
+    "Crop",
+    "Drawn",
+    "Layer",
+    "Pass",
+    "Picture",
+    "PictureSize",
+    "Plan",
+    "Rect",
+    "Voice",
+    "compile",
+    "pan_gains",
+    "pictures_named",
+    "round_half_up",
+    "yuv_of",
+]
 
 MAX_PIECES: Final = 64  # a layer covered in more pieces than this counts as visible: looking on would cost more
 FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
+REACH: Final = 2  # pixels that an effect looks at around each: one of chroma
+
+Drawn = TextNode | ShapeNode
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """Which picture a layer shows: a stream's (at a media time, or the current one) or an image's."""
+    """Which picture a layer shows: a stream's (at a media time, or the current one), an image's, or a drawn one.
+
+    drawn  a text or shape with nothing in it but what its picture depends on; its size is its dest_width and
+           dest_height, in whole pixels, absent = the whole frame's.
+    """
 
     name: str
     at: float | None = None
     image: bool = False
+    drawn: Drawn | None = None
+
+    @property
+    def still(self) -> bool:
+        """Whether it is the same at all times."""
+        return self.image or self.drawn is not None
 
 
 class PictureSize(msgspec.Struct, frozen=True):
@@ -104,8 +144,25 @@ class Crop(msgspec.Struct, frozen=True):
     height: float
 
 
+class Altered(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that effects change before it is painted.
+
+    It is cropped, scaled to `width` × `height` and mirrored first; then `part` of that, from an even column and row on,
+    goes through the steps.
+    """
+
+    picture: Picture
+    crop: Crop
+    width: int
+    height: int
+    mirror_x: bool
+    mirror_y: bool
+    part: Rect
+    steps: tuple[Step, ...]
+
+
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One blit: a picture, a colour (Y, Cb, Cr), or the result of an earlier pass, into a rectangle.
+    """One blit: a picture, an altered one, a colour (Y, Cb, Cr), or the result of an earlier pass, into a rectangle.
 
     dest     not clipped: sampling positions follow from the whole rectangle; the kernel clips.
     alpha    1…255, constant opacity.
@@ -114,6 +171,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
     dest: Rect
     picture: Picture | None = None
+    altered: Altered | None = None
     colour: tuple[int, int, int] | None = None
     group: int | None = None
     crop: Crop = Crop(0, 0, 0, 0)
@@ -122,12 +180,23 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     alpha: int = 255
     opaque: bool = False
 
+    @property
+    def source(self) -> Picture | None:
+        """The picture that it shows, altered or not."""
+        return self.altered.picture if self.altered is not None else self.picture
+
 
 class Pass(msgspec.Struct, frozen=True):
-    """One target and what is painted onto it, first to last. `bounds`: its place on the canvas, on even pixels."""
+    """One target and what is painted onto it, first to last. `bounds`: its place on the canvas, on even pixels.
+
+    veils  it is painted over black, and its luma is the mask of a later pass.
+    mask   the earlier pass, of the same bounds, whose luma says how much of this one shows.
+    """
 
     bounds: Rect
     layers: tuple[Layer, ...]
+    veils: bool = False
+    mask: int | None = None
 
 
 class Voice(msgspec.Struct, frozen=True):
@@ -164,33 +233,24 @@ def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A0
 
     sizes    the pictures that are there now; a picture that is not listed draws nothing.
     Returns  layers clipped away, see-through to nothing or wholly covered are not in it.
-    Raises   nothing: a RenderTree is valid by construction.
+    Raises   InvalidTree: an effect that there is not; nothing for a tree that `tree.check` let pass.
     """
     canvas = Rect(0, 0, raster.width, raster.height)
     compiler = _Compiler(canvas, sizes)
     drafts = compiler.drafts(tree.root_video_node) if tree.root_video_node is not None else []
     compiler.passes.append(Pass(canvas, _uncovered(_finished(drafts), canvas)))
     passes = _used(compiler.passes)
-    pictures = frozenset(layer.picture for each in passes for layer in each.layers if layer.picture is not None)
+    pictures = frozenset(layer.source for each in passes for layer in each.layers if layer.source is not None)
     voices = tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
     full = _hidden(canvas, [layer.dest.clipped(canvas) for layer in passes[-1].layers if layer.opaque])
     return Plan(passes, voices, pictures, full)
 
 
 def pictures_named(tree: RenderTree) -> list[Picture]:
-    """Every picture that a tree names, in painting order, whether it can be seen or not."""
-    found: list[Picture] = []
-
-    def visit(node: VideoNode) -> None:
-        if isinstance(node, CompositorNode):
-            for child in node.nodes:
-                visit(child)
-        elif isinstance(node, VideoSourceNode | ImageSourceNode):
-            found.append(_picture(node))
-
-    if tree.root_video_node is not None:
-        visit(tree.root_video_node)
-    return found
+    """Every picture that a tree names, in painting order, masks after what they mask, whether it can be seen or not."""
+    return [
+        _picture(node) for _, _, node in walk(tree) if not isinstance(node, CompositorNode | SolidColorNode | AudioNode)
+    ]
 
 
 def pan_gains(gain: float, pan: float) -> tuple[float, float]:
@@ -206,18 +266,6 @@ def pan_gains(gain: float, pan: float) -> tuple[float, float]:
     left = 0.0 if pan >= 100 else math.sqrt(2) * math.cos(theta)
     right = 0.0 if pan <= -100 else math.sqrt(2) * math.sin(theta)
     return gain * left, gain * right
-
-
-def yuv_of(red: float, green: float, blue: float) -> tuple[int, int, int]:
-    """Non-linear R'G'B' 0…1 → 8-bit limited-range Y'CbCr, rounded half up. ITU-R BT.709-6 §3."""
-    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    cb, cr = (blue - luma) / 1.8556, (red - luma) / 1.5748
-    return round_half_up(16 + 219 * luma), round_half_up(128 + 224 * cb), round_half_up(128 + 224 * cr)
-
-
-def round_half_up(value: float) -> int:
-    """The nearest integer; halves go up, so that neighbours at x.5 stay neighbours."""
-    return math.floor(value + 0.5)
 
 
 class _Draft(NamedTuple):
@@ -241,13 +289,15 @@ class _Compiler:
         opacity = float(node.opacity)
         if opacity <= 0:
             return []
+        drafts = self._unmasked(node, opacity)
+        return drafts if node.mask is None else self._masked(drafts, node.mask)
+
+    def _unmasked(self, node: VideoNode, opacity: float) -> list[_Draft]:
         if isinstance(node, CompositorNode):
             return self._composite(node, opacity)
         if isinstance(node, SolidColorNode):
             return self._draft(_colour(node, self.canvas), float(node.alpha) * opacity)
-        if isinstance(node, VideoSourceNode | ImageSourceNode):
-            return self._draft(_shown(node, self.canvas, self.sizes), opacity)
-        return []
+        return self._draft(_shown(node, self.canvas, self.sizes), opacity)
 
     def _draft(self, layer: Layer | None, opacity: float) -> list[_Draft]:
         if layer is None or opacity <= 0:
@@ -268,12 +318,29 @@ class _Compiler:
         layers = _finished(drafts)
         if not layers:
             return []
-        bounds = _even_bounds([layer.dest.clipped(self.canvas) for layer in layers])
-        layers = [_moved(layer, -bounds.x, -bounds.y) for layer in layers]
+        bounds = _even(_around([layer.dest.clipped(self.canvas) for layer in layers]))
+        return [self._pass(bounds, layers)]
+
+    def _masked(self, drafts: list[_Draft], mask: VideoNode) -> list[_Draft]:
+        """Drafts as a pass of their own that the luma of another weighs, and that as one draft."""
+        layers = _finished(drafts)
+        veils = _finished(self.drafts(mask)) if layers else []
+        if not veils:
+            return []
+        seen, shown = (_around([layer.dest.clipped(self.canvas) for layer in each]) for each in (veils, layers))
+        if not seen.overlaps(shown):
+            return []
+        bounds = _even(seen.clipped(shown))
+        self._pass(bounds, veils, veils=True)
+        return [self._pass(bounds, layers, mask=len(self.passes) - 1)]
+
+    def _pass(self, bounds: Rect, layers: list[Layer], *, veils: bool = False, mask: int | None = None) -> _Draft:
+        """Another pass, the last one by now, and a layer that shows it where it belongs."""
         target = Rect(0, 0, bounds.width, bounds.height)
-        self.passes.append(Pass(bounds, _uncovered(layers, target)))
+        layers = [_moved(layer, -bounds.x, -bounds.y) for layer in layers if layer.dest.overlaps(bounds)]
+        self.passes.append(Pass(bounds, _uncovered(layers, target), veils, mask))
         crop = Crop(0, 0, bounds.width, bounds.height)
-        return [_Draft(Layer(dest=bounds, group=len(self.passes) - 1, crop=crop), bounds, 1.0)]
+        return _Draft(Layer(dest=bounds, group=len(self.passes) - 1, crop=crop), bounds, 1.0)
 
 
 def _finished(drafts: list[_Draft]) -> list[Layer]:
@@ -293,26 +360,73 @@ def _colour(node: SolidColorNode, canvas: Rect) -> Layer:
     return Layer(dest=dest, colour=yuv_of(float(node.red), float(node.green), float(node.blue)), opaque=True)
 
 
-def _shown(node: VideoSourceNode | ImageSourceNode, canvas: Rect, sizes: Sizes) -> Layer | None:
+def _shown(node: VideoSourceNode | ImageSourceNode | Drawn, canvas: Rect, sizes: Sizes) -> Layer | None:
     picture = _picture(node)
     size = sizes.get(picture)
     if size is None:
         return None
     dest, mirror_x, mirror_y = _destination(node, canvas)
-    placed = _fitted(node, dest, mirror=(mirror_x, mirror_y), size=size)
-    if placed is None:
+    if isinstance(node, Drawn):
+        crop = Crop(0, 0, size.width, size.height)
+    else:
+        placed = _fitted(node, dest, mirror=(mirror_x, mirror_y), size=size)
+        if placed is None:
+            return None
+        dest, crop = placed
+    layer = Layer(dest=dest, picture=picture, crop=crop, mirror_x=mirror_x, mirror_y=mirror_y, opaque=size.opaque)
+    return layer if isinstance(node, Drawn) or not node.effects else _altered(layer, node, canvas)
+
+
+def _altered(layer: Layer, node: VideoSourceNode | ImageSourceNode, canvas: Rect) -> Layer | None:
+    """The layer with its node's effects; None when they leave nothing to see."""
+    steps = tuple(step_of(each.effect, each.parameters) for each in node.effects)
+    dest, seen = layer.dest, layer.dest.clipped(canvas)
+    if seen.empty or layer.picture is None:
         return None
-    dest, crop = placed
-    return Layer(dest=dest, picture=picture, crop=crop, mirror_x=mirror_x, mirror_y=mirror_y, opaque=size.opaque)
+    margin = REACH * sum(isinstance(step, Convolve | Key) for step in steps)
+    left, top = (max(0, first - margin) & ~1 for first in (seen.x - dest.x, seen.y - dest.y))
+    right, bottom = min(dest.width, seen.right - dest.x + margin), min(dest.height, seen.bottom - dest.y + margin)
+    part = Rect(left, top, right - left, bottom - top)
+    altered = Altered(
+        picture=layer.picture,
+        crop=layer.crop,
+        width=dest.width,
+        height=dest.height,
+        mirror_x=layer.mirror_x,
+        mirror_y=layer.mirror_y,
+        part=part,
+        steps=steps,
+    )
+    return Layer(
+        dest=Rect(dest.x + left, dest.y + top, part.width, part.height),
+        altered=altered,
+        crop=Crop(0, 0, part.width, part.height),
+        opaque=layer.opaque and not any(_sees_through(step) for step in steps),
+    )
 
 
-def _picture(node: VideoSourceNode | ImageSourceNode) -> Picture:
+def _sees_through(step: Step) -> bool:
+    """Whether it may change alpha."""
+    return isinstance(step, Key | Fade | Cut) or (isinstance(step, Recolour) and step.alpha != (0, 0, 0, 1))
+
+
+def _picture(node: VideoSourceNode | ImageSourceNode | Drawn) -> Picture:
+    if isinstance(node, Drawn):
+        width, height = (
+            None if each is None else round_half_up(abs(each)) for each in (node.dest_width, node.dest_height)
+        )
+        bare = msgspec.structs.replace(
+            node, id=None, opacity=1, mask=None, dest_x=None, dest_y=None, dest_width=width, dest_height=height
+        )
+        return Picture("", drawn=bare)
     if isinstance(node, ImageSourceNode):
         return Picture(node.filename, image=True)
     return Picture(node.stream_guid, None if node.at is None else float(node.at))
 
 
-def _destination(node: SolidColorNode | VideoSourceNode | ImageSourceNode, canvas: Rect) -> tuple[Rect, bool, bool]:
+def _destination(
+    node: SolidColorNode | VideoSourceNode | ImageSourceNode | Drawn, canvas: Rect
+) -> tuple[Rect, bool, bool]:
     """The rectangle in whole pixels, and whether it is mirrored; a negative size spans its absolute from destX."""
     x = round_half_up(node.dest_x) if node.dest_x is not None else 0
     y = round_half_up(node.dest_y) if node.dest_y is not None else 0
@@ -403,10 +517,17 @@ def _overlapping(drafts: list[_Draft]) -> bool:
     return False
 
 
-def _even_bounds(visible: list[Rect]) -> Rect:
-    x, y = min(rect.x for rect in visible) & ~1, min(rect.y for rect in visible) & ~1
-    right, bottom = max(rect.right for rect in visible), max(rect.bottom for rect in visible)
-    return Rect(x, y, (right - x + 1) & ~1, (bottom - y + 1) & ~1)
+def _around(rects: list[Rect]) -> Rect:
+    """The smallest rectangle with all of them in it."""
+    x, y = min(rect.x for rect in rects), min(rect.y for rect in rects)
+    right, bottom = max(rect.right for rect in rects), max(rect.bottom for rect in rects)
+    return Rect(x, y, right - x, bottom - y)
+
+
+def _even(rect: Rect) -> Rect:
+    """The rectangle with its edges moved out to even pixels."""
+    x, y = rect.x & ~1, rect.y & ~1
+    return Rect(x, y, (rect.right - x + 1) & ~1, (rect.bottom - y + 1) & ~1)
 
 
 def _moved(layer: Layer, dx: int, dy: int) -> Layer:
@@ -458,16 +579,20 @@ def _used(passes: list[Pass]) -> tuple[Pass, ...]:
     for n in reversed(range(len(passes))):
         if n in needed:
             needed.update(layer.group for layer in passes[n].layers if layer.group is not None)
+            if (mask := passes[n].mask) is not None:
+                needed.add(mask)
     if len(needed) == len(passes):
         return tuple(passes)
     number = {old: new for new, old in enumerate(sorted(needed))}
-    return tuple(
-        Pass(passes[n].bounds, tuple(_renumbered(layer, number) for layer in passes[n].layers)) for n in number
+    return tuple(_renumbered(passes[n], number) for n in number)
+
+
+def _renumbered(each: Pass, number: Mapping[int, int]) -> Pass:
+    layers = tuple(
+        layer if layer.group is None else msgspec.structs.replace(layer, group=number[layer.group])
+        for layer in each.layers
     )
-
-
-def _renumbered(layer: Layer, number: Mapping[int, int]) -> Layer:
-    return layer if layer.group is None else msgspec.structs.replace(layer, group=number[layer.group])
+    return Pass(each.bounds, layers, each.veils, None if each.mask is None else number[each.mask])
 
 
 def _voices(node: AudioNode, gain_db: float) -> list[Voice]:

@@ -12,7 +12,7 @@ Theory of operation
   leave of it: a clip longer than its medium begins again. What is live has no media time.
 * Places. The rectangles of a clip's first frame and of its end are computed in whole pixels and what is between is
   their interpolation: its size is cut to whole pixels, its position to even ones. 4:2:0 pictures are placed there by
-  the pipeline that mashes were made for, and a box one pixel further is a row of wrong colours in its films.
+  the pipeline that mashes were made for. A plain colour ends on even pixels too: its chroma reaches so far there.
 * The container decides where, how large and in which shape; the content fills it. A colour in the form of a shape or
   a text is that shape or text in its colour; everything else is the content with the form as a mask.
 * Identity. A clip's film and its sound carry the clip's `id`: with the name it says which reader goes on reading. Two
@@ -29,6 +29,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from engine.effects import step_of
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
@@ -53,8 +54,9 @@ Kind = Literal["image", "film", "sound"]
 
 WHITE: Final[Colour] = (1.0, 1.0, 1.0, 1.0)
 _EM: Final = 1000  # pixels: the font size that an ink box was measured at
-_LONGEST: Final = Fraction(10_000_000)  # seconds of media time; more a tree does not allow
-_LARGEST: Final = (7680, 4320)  # pixels; a wider rectangle a tree does not allow
+_LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
+_LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
+_LARGEST_FONT: Final = 100_000.0  # pixels; the same
 _SLOWEST_SOUND: Final = Fraction(1, 2)  # slower the pitch cannot be kept, and the clip is silent
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
 
@@ -103,6 +105,27 @@ class Filter(msgspec.Struct, frozen=True):
     effect: str
     parameters: dict[str, Tween | ColourTween | str]
 
+    @property
+    def still(self) -> bool:
+        """Whether it is the same all the time."""
+        return all(isinstance(value, str) or value.start == value.end for value in self.parameters.values())
+
+    def at(self, progress: float) -> Effect:
+        """The effect at 0…1 of the clip."""
+        parameters: dict[str, float | str] = {}
+        for name, value in self.parameters.items():
+            if isinstance(value, Tween):
+                parameters[name] = value.at(progress)
+            else:
+                parameters[name] = _hex(value.at(progress)) if isinstance(value, ColourTween) else value
+        return Effect(effect=self.effect, parameters=parameters)
+
+    def check(self) -> None:
+        """Raises InvalidTree, `where` counted from the effect, when there is no such effect or parameter."""
+        for progress in (0, 1):
+            effect = self.at(progress)
+            step_of(effect.effect, effect.parameters)
+
 
 class Medium(msgspec.Struct, frozen=True, kw_only=True):
     """An image, a film (with or without sound) or a sound, as one clip plays it.
@@ -134,10 +157,11 @@ class Medium(msgspec.Struct, frozen=True, kw_only=True):
         """Which second of it is on k frames into its clip; None = whatever is current."""
         if not self.timed:
             return None
-        played = k * self.speed
+        # In whole numbers over one denominator: a tenth of what Fractions cost, and as exact.
+        played, unit = k.numerator * self.speed.numerator, k.denominator * self.speed.denominator
         if self.length is not None:
-            played %= self.length
-        return float(min((played + self.trim) / quantize, _LONGEST))
+            played %= self.length * unit
+        return min((played + self.trim * unit) / (unit * quantize), _LONGEST)
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -247,7 +271,7 @@ class Mash:
         """What is on at t: from the first clip to the last, gaps included; before and after, the background."""
         frame = self._wrapped(t) * self.quantize
         on_air = self._on_air
-        if not on_air.start <= frame < on_air.stop:
+        if not on_air.start <= math.floor(frame) < on_air.stop:
             on_air = self._on_air = self._look(frame)
         if on_air.tree is not None:
             return on_air.tree
@@ -273,14 +297,14 @@ class Mash:
 
     def _look(self, frame: Fraction) -> _OnAir:
         """Who is on at a frame, and from when to when nobody comes or goes."""
+        now, players = math.floor(frame), []  # clips come and go at whole frames
         start, stop = -math.inf, math.inf
-        players = []
         for player in self._players:
-            clip = player.clip
-            if clip.frame <= frame < clip.stop:
+            begin, end = player.clip.frame, player.clip.stop
+            if begin <= now < end:
                 players.append(player)
-            for edge in (clip.frame, clip.stop):
-                start, stop = (max(start, edge), stop) if edge <= frame else (start, min(stop, edge))
+            for edge in (begin, end):
+                start, stop = (max(start, edge), stop) if edge <= now else (start, min(stop, edge))
         tree = self._tree(players, frame) if all(player.still for player in players) else None
         return _OnAir(start, stop, tuple(players), tree)
 
@@ -336,6 +360,12 @@ class _Moment(NamedTuple):
     window: _Window
 
     @property
+    def even(self) -> _Moment:
+        """The same with width and height rounded up to even pixels."""
+        x, y, width, height = self.box
+        return self._replace(box=_Box(x, y, (int(width) + 1) & ~1, (int(height) + 1) & ~1))
+
+    @property
     def dest(self) -> dict[str, Any]:
         x, y, width, height = self.box
         return {"dest_x": x, "dest_y": y, "dest_width": width, "dest_height": height}
@@ -355,23 +385,31 @@ class _Player:
         self.boxes = [_box(clip.container, end, raster) for end in (0, 1)]
         self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]
         self.still = self._is_still()
+        self._effects = {  # of media whose effects do not change
+            id(medium): tuple(each.at(0) for each in medium.filters)
+            for medium in clip.media
+            if all(each.still for each in medium.filters)
+        }
         self._picture: VideoNode | None = None
 
     def _is_still(self) -> bool:
         clip = self.clip
         if any(medium.timed or len(medium.gain) > 1 for medium in self.used):
             return False
-        values: list[Tween | ColourTween | str] = [clip.content] if isinstance(clip.content, ColourTween) else []
+        values: list[Tween | ColourTween] = [clip.content] if isinstance(clip.content, ColourTween) else []
         values += [clip.container.opacity] if clip.container is not None else []
-        values += [value for each in clip.media for one in each.filters for value in one.parameters.values()]
         moved = self.boxes[0] != self.boxes[1] or self.windows[0] != self.windows[1]
-        return not moved and all(isinstance(value, str) or value.start == value.end for value in values)
+        return (
+            not moved
+            and all(each.still for medium in clip.media for each in medium.filters)
+            and all(value.start == value.end for value in values)
+        )
 
     def picture(self, k: Fraction) -> VideoNode:
         """What is seen of it k frames after it began."""
         if self._picture is not None:
             return self._picture
-        progress = float(k / self.clip.frames)
+        progress = self._progress(k)
         x, y, width, height = (int(value) for value in _between(self.boxes[0], self.boxes[1], progress))
         box = _Box(x & ~1, y & ~1, max(2, width), max(2, height))
         node = self._paint(_Moment(k, progress, box, _Window(*_between(self.windows[0], self.windows[1], progress))))
@@ -385,10 +423,13 @@ class _Player:
             yield AudioSourceNode(
                 id=self._identity(medium),
                 stream_guid=medium.name,
-                gain=_decibels(_on_curve(medium.gain, float(k / self.clip.frames))),
+                gain=_decibels(_on_curve(medium.gain, self._progress(k))),
                 at=medium.media_time(k, self.quantize),
                 speed=float(medium.speed) if medium.timed else 1,
             )
+
+    def _progress(self, k: Fraction) -> float:
+        return k.numerator / (k.denominator * self.clip.frames)
 
     def _identity(self, medium: Medium) -> str | None:
         if not medium.timed:
@@ -405,7 +446,8 @@ class _Player:
             return msgspec.structs.replace(self._form(form, moment, colour), opacity=opacity * colour[3])
         mask = None if form is None else self._form(form, moment, WHITE)
         if isinstance(content, ColourTween):
-            node: VideoNode = msgspec.structs.replace(_solid(content.at(moment.progress)), **moment.dest)
+            dest = moment.dest if mask is not None else moment.even.dest
+            node: VideoNode = msgspec.structs.replace(_solid(content.at(moment.progress)), **dest)
         else:
             node = self._shown(content, moment, fit="cover" if content.size is None else "fill")
         return msgspec.structs.replace(node, opacity=opacity, mask=mask)
@@ -420,19 +462,21 @@ class _Player:
         return self._shown(form, moment._replace(window=window), fit="fill")
 
     def _text(self, text: Text, moment: _Moment, colour: Colour) -> TextNode:
-        """The pen begins at the node's left, the ink at its top; what is beyond its rectangle is not seen."""
+        """Its ink at the box's top, at the left as far as it was measured; or stretched to the box."""
         ink, dest, width = text.ink, moment.dest, moment.box.width
+        stretched = self.clip.container is not None and not self.clip.container.scale.lock
         first, last = (_round(box.height * _EM / ink.height) if ink.height > 0 else box.height for box in self.boxes)
         size = Tween(first, last).at(moment.progress)
-        if ink.width > 0 and ink.height > 0:
+        if not stretched and ink.width > 0 and ink.height > 0:
             shift = _round(ink.x * width / ink.width)
-            if self.clip.container is not None and self.clip.container.scale.lock:  # as wide as its letters
-                width = max(width, _round(ink.width / ink.height * size))
+            width = max(width, _round(ink.width / ink.height * size))  # as wide as its letters
             dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
-        return TextNode(string=text.string, font=text.font, size=max(1.0, size), color=_hex(colour), **dest)
+        fit: Literal["none", "fill"] = "fill" if stretched else "none"
+        size = min(max(1.0, size), _LARGEST_FONT)
+        return TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit=fit, **dest)
 
     def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
-        effects = tuple(_effect(each, moment.progress) for each in medium.filters)
+        effects = self._effects.get(id(medium)) or tuple(each.at(moment.progress) for each in medium.filters)
         crop = {} if medium.size is None else _crop(moment, medium.size)
         if medium.kind == "image":
             return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
@@ -500,7 +544,9 @@ def _crop(moment: _Moment, size: tuple[float, float]) -> dict[str, Any]:
     return crop
 
 
-def _between(start: Sequence[float], end: Sequence[float], progress: float) -> list[float]:
+def _between(start: Sequence[float], end: Sequence[float], progress: float) -> Sequence[float]:
+    if start == end:
+        return start
     return [a + (b - a) * progress for a, b in zip(start, end, strict=True)]
 
 
@@ -524,16 +570,6 @@ def _hex(colour: Colour) -> str:
     """``#rrggbb``; alpha goes its own way."""
     red, green, blue = (_round(255 * channel) for channel in colour[:3])
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _effect(each: Filter, progress: float) -> Effect:
-    parameters: dict[str, float | str] = {}
-    for name, value in each.parameters.items():
-        if isinstance(value, Tween):
-            parameters[name] = value.at(progress)
-        else:
-            parameters[name] = _hex(value.at(progress)) if isinstance(value, ColourTween) else value
-    return Effect(effect=each.effect, parameters=parameters)
 
 
 def _on_curve(curve: Sequence[tuple[float, float]], position: float) -> float:

@@ -19,11 +19,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from engine.color import rgba
+from engine.effects import step_of
 from engine.errors import InvalidTree
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
+MAX_EFFECTS: Final = 16  # of one node
 MAX_BYTES: Final = 1 << 20
 
 # A bound is set on both: a number may come as an integer or with a fraction.
@@ -69,7 +72,8 @@ class _Painted(_Node, frozen=True, kw_only=True):
     """A node that covers a part of the frame.
 
     opacity  0…1, of the node as a whole.
-    mask     the luma of another node decides how much shows.
+    mask     the luma of another node, painted over black at its own place in the frame, decides how much shows: white
+             all, black and where it paints nothing none. Luma as stills have it (BT.601), whatever the node is.
     """
 
     opacity: Unit = 1
@@ -86,7 +90,7 @@ class _Placed(_Painted, frozen=True, kw_only=True):
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """A filter on a source's own picture: its name and its parameters."""
+    """A filter on a source's picture, cropped and scaled to its rectangle: its name and parameters, see effects.py."""
 
     effect: Name
     parameters: dict[str, Number | str] = {}
@@ -132,16 +136,34 @@ class ImageSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
 
 
 class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
-    """A line of text in a font; designed in, not drawn yet."""
+    """Text in its rectangle; what does not fit in there is cut off.
+
+    font      an uploaded or installed font by its name; absent, or where there is none of that name: the default one.
+    size      of the font, in pixels per em.
+    color     #rgb, #rgba, #rrggbb or #rrggbbaa.
+    align     every line begins at the rectangle's left, has its middle in its middle, or ends at its right.
+    vertical  what is painted (the ink, not the line) touches the rectangle's top, is in its middle, touches its
+              bottom; or "line": the first line touches the top, wherever its letters reach.
+    wrap      whether lines are broken where they get wider than the rectangle; line breaks in `string` always count.
+    fit       "fill" stretches the ink to the whole rectangle, whatever `align` and `vertical` say.
+    """
 
     string: Annotated[str, Meta(max_length=10_000)]
     font: Name | None = None
     size: Size = 48
     color: Name = "#ffffff"
+    align: Literal["left", "center", "right"] = "left"
+    vertical: Literal["top", "middle", "bottom", "line"] = "top"
+    wrap: bool = False
+    fit: Literal["none", "fill"] = "none"
 
 
 class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
-    """A filled SVG path, stretched to its rectangle; designed in, not drawn yet."""
+    """A filled SVG path, its box (0, 0, path_width, path_height) stretched to the rectangle; nothing shows outside.
+
+    path   the `d` of an SVG path (SVG 1.1 §8.3), filled by the nonzero rule; from an error on nothing more is drawn.
+    color  #rgb, #rgba, #rrggbb or #rrggbbaa.
+    """
 
     path: Annotated[str, Meta(max_length=100_000)]
     path_width: Size = 100
@@ -191,7 +213,7 @@ class RenderTree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 def walk(tree: RenderTree) -> Iterator[tuple[str, int, Node]]:
-    """Every node with its JSON path and depth (a root has 1), parents first, in painting order."""
+    """Every node with its JSON path and depth (a root has 1), masks too: parents first, in painting order."""
     if tree.root_video_node is not None:
         yield from _walk("$.rootVideoNode", 1, tree.root_video_node)
     if tree.root_audio_node is not None:
@@ -199,7 +221,7 @@ def walk(tree: RenderTree) -> Iterator[tuple[str, int, Node]]:
 
 
 def check(tree: RenderTree) -> None:
-    """Raises InvalidTree when a caller's tree has too many nodes, is too deep, or asks for what is not built yet.
+    """Raises InvalidTree when a caller's tree has too many nodes, is too deep, or asks for what there is not.
 
     Trees that the engine makes itself, a transition between two full ones for example, may be larger.
     """
@@ -208,7 +230,12 @@ def check(tree: RenderTree) -> None:
             raise InvalidTree(f"{path}: deeper than {MAX_DEPTH} nodes", where=path)
         if count > MAX_NODES:
             raise InvalidTree(f"{path}: more than {MAX_NODES} nodes", where=path)
-        _refuse_unbuilt(path, node)
+        if isinstance(node, TextNode | ShapeNode):
+            _check_color(path, node.color)
+        elif isinstance(node, _Cropped):
+            _check_effects(path, node.effects)
+        elif isinstance(node, AudioSourceNode):
+            _refuse_unbuilt(path, node)
 
 
 def _walk(path: str, depth: int, node: Node) -> Iterator[tuple[str, int, Node]]:
@@ -216,19 +243,33 @@ def _walk(path: str, depth: int, node: Node) -> Iterator[tuple[str, int, Node]]:
     if isinstance(node, CompositorNode | SumNode):
         for n, child in enumerate(node.nodes):
             yield from _walk(f"{path}.nodes[{n}]", depth + 1, child)
+    if isinstance(node, _Painted) and node.mask is not None:
+        yield from _walk(f"{path}.mask", depth + 1, node.mask)
 
 
-def _refuse_unbuilt(path: str, node: Node) -> None:
+def _check_color(path: str, color: str) -> None:
+    try:
+        rgba(color)
+    except ValueError as err:
+        raise InvalidTree(f"{path}.color: {err}", where=f"{path}.color") from None
+
+
+def _check_effects(path: str, effects: tuple[Effect, ...]) -> None:
+    if len(effects) > MAX_EFFECTS:
+        raise InvalidTree(f"{path}.effects: more than {MAX_EFFECTS} effects", where=f"{path}.effects")
+    for n, each in enumerate(effects):
+        try:
+            step_of(each.effect, each.parameters)
+        except InvalidTree as err:
+            where = f"{path}.effects[{n}]"
+            raise InvalidTree(f"{where}{err}", where=where + err.where) from None
+
+
+def _refuse_unbuilt(path: str, node: AudioSourceNode) -> None:
     unbuilt = ""
-    if isinstance(node, TextNode | ShapeNode):
-        unbuilt = ".node"
-    elif isinstance(node, _Painted) and node.mask is not None:
-        unbuilt = ".mask"
-    elif isinstance(node, _Cropped) and node.effects:
-        unbuilt = ".effects"
-    elif isinstance(node, AudioSourceNode) and node.speed != 1:
+    if node.speed != 1:
         unbuilt = ".speed"
-    elif isinstance(node, AudioSourceNode) and node.at is not None:
+    elif node.at is not None:
         unbuilt = ".at"  # a tree that is held would repeat one block for ever; sound needs a timeline to move it
     if unbuilt:
         raise InvalidTree(f"{path}{unbuilt}: not supported yet", where=path + unbuilt)

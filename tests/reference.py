@@ -119,6 +119,86 @@ def _div255(t):
     return (t + 128 + ((t + 128) >> 8)) >> 8
 
 
+# --- effect: picture --------------------------------------------------------------------------------------------------
+
+F = np.float32
+
+
+def effect(name, *arguments):
+    """What engine_ext.effect's function of that name makes of planes; new arrays, nothing in place."""
+    made = {"convolve": _convolved, "recolour": _recoloured, "key": _keyed, "luma": _luma, "veil": _veiled}
+    return made[name](*arguments)
+
+
+def _convolved(plane, matrix, zero, bias):
+    height, width = plane.shape
+    around = np.pad(plane, 1, mode="edge").astype(F) - F(zero)
+    total = np.zeros(plane.shape, F)
+    for k in range(9):
+        total += F(matrix[k]) * around[k // 3 : k // 3 + height, k % 3 : k % 3 + width]
+    return _byte(total + (F(zero) + F(bias) + F(0.5)))
+
+
+def _recoloured(planes, matrix):
+    """(y, u, v, a)."""
+    y, u, v, a = planes
+    height, width = y.shape
+    a = np.full_like(y, 255) if a is None else a
+    down, across = np.minimum(np.arange(height) // 2, len(u)), np.arange(width) // 2
+    _, _, _, luma, alpha = _mixed(y.astype(F), u[down][:, across], v[down][:, across], a.astype(F), matrix)
+    upper, lower = np.arange(0, height, 2), np.minimum(np.arange(0, height, 2) + 1, height - 1)
+    means = [F(0.5) * (each[upper, ::2].astype(F) + each[lower, ::2].astype(F)) for each in (y, a)]
+    red, _, blue, grey, _ = _mixed(means[0], u, v, means[1], matrix)
+    cb = _byte((blue - grey) * F(120.715674) + F(128.5))
+    cr = _byte((red - grey) * F(142.24028) + F(128.5))
+    return _byte(luma * F(219) + F(16.5)), cb, cr, _byte(alpha * F(255) + F(0.5))
+
+
+def _mixed(y, u, v, a, matrix):
+    """R'G'B', luma and alpha, 0…1, of samples that stand at one place."""
+    grey, a = (y - F(16)) * F(1 / 219), a * F(1 / 255)
+    cb, cr = (u.astype(F) - F(128)) * F(1 / 224), (v.astype(F) - F(128)) * F(1 / 224)
+    red = _unit(grey + F(1.5748) * cr)
+    green = _unit(grey - F(0.46812427) * cr - F(0.18732427) * cb)
+    blue = _unit(grey + F(1.8556) * cb)
+    rows = [_unit(F(m[0]) * red + F(m[1]) * green + F(m[2]) * blue + F(m[3]) * a) for m in matrix]
+    return *rows[:3], F(0.2126) * rows[0] + F(0.7152) * rows[1] + F(0.0722) * rows[2], rows[3]
+
+
+def _keyed(a, u, v, cb, cr, similarity, blend):
+    height, width = a.shape
+    p, q = u.astype(F) - F(128), v.astype(F) - F(128)
+    x = F(0.98986) * p - F(0.11065) * q + F(128 - cb)
+    y = F(0.98338) * q - F(0.07245) * p + F(128 - cr)
+    distance = np.sqrt(x * x + y * y)
+    along, down = ([np.clip(np.arange(n) + k, 0, n - 1) // 2 for k in (-1, 0, 1)] for n in (width, height))
+    sums = distance[:, along[0]] + distance[:, along[1]] + distance[:, along[2]]
+    sums = sums[down[0]] + sums[down[1]] + sums[down[2]]
+    beyond = sums * F(1 / 3245.6201) - F(similarity)
+    shown = _unit(beyond * (F(1) / F(blend))) if F(blend) > F(0.0001) else (beyond > 0).astype(F)
+    return _div255(a.astype(np.int64) * (shown * F(255)).astype(np.int64)).astype(np.uint8)
+
+
+def _luma(y, u, v):
+    """(at luma positions, at chroma positions)."""
+    y, u, v = y.astype(np.int64), u.astype(np.int64), v.astype(np.int64)
+    u, v = (each.repeat(2, axis=0).repeat(2, axis=1) for each in (u, v))
+    m = np.clip((76309 * (y - 16) + 14628 * (v - 128) + 7578 * (u - 128) + 32768) >> 16, 0, 255)
+    return m.astype(np.uint8), ((m[::2, ::2] + m[1::2, ::2] + 1) >> 1).astype(np.uint8)
+
+
+def _veiled(plane, mask):
+    return _div255(plane.astype(np.int64) * mask).astype(np.uint8)
+
+
+def _unit(values):
+    return np.clip(values, F(0), F(1))
+
+
+def _byte(values):
+    return np.clip(values, F(0), F(255)).astype(np.uint8)
+
+
 # --- mix: sound -------------------------------------------------------------------------------------------------------
 
 

@@ -4,24 +4,27 @@ It decides what a document means: defaults, lengths, what an id stands for. It r
 and fonts are kept; what a name in a tree stands for it only tells (`Film.sources`).
 
 A property with an invalid value has its default, one outside its range the nearest that is allowed. What has no such
-answer is an error with the JSON path within ``{"mash": …, "definitions": […]}`` (or ``"cast"``): something else where an
-object or an array must be, an id that stands for nothing.
+answer is an error with the JSON path within ``{"mash": …, "definitions": […]}`` (or ``"cast": …``): something else
+where an object or an array must be, an id that stands for nothing.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterator
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
+
+import msgspec
 
 from engine import timeline
-from engine.errors import InvalidMash
+from engine.errors import InvalidMash, InvalidTree
 from engine.program import Stack
 from engine.spec import Raster
 from engine.timeline import WHITE, Clip, Colour, ColourTween, Filter, Ink, Mash, Medium, Scale, Shape, Text, Tween
-from engine.tree import SolidColorNode
+from engine.tree import MAX_EFFECTS, SolidColorNode
 
 COLOUR_ID: Final = "com.moviemasher.content.default"
 RECTANGLE_ID: Final = "com.moviemasher.container.default"
@@ -36,13 +39,18 @@ MAX_FRAME: Final = 1_000_000_000
 MAX_FOLDERS: Final = 32  # within one another
 DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
 EFFECTS: Final = ("blur", "sharpen", "emboss", "grayscale", "sepia", "chromakey")
-FILTERS: Final = ("colorchannelmixer", "convolution", "chromakey", "opacity", "crop")
-_NO_FILTERS: Final = ("fps", "setpts", "setsar", "trim")  # about time and pixel shape: nothing to do on a tree's picture
+_NO_FILTERS: Final = (
+    "fps",
+    "setpts",
+    "setsar",
+    "trim",
+)  # about time and pixel shape: nothing to do on a tree's picture
 
 # What a client sends with every request that uses it, and a hand-written document need not: the plain ones.
 SHAPES: Final = {
     "com.moviemasher.container.rounded-rect": Shape(
-        "M358 980A258 258 0 0 1 100 722V358A258 258 0 0 1 358 100H1562A258 258 0 0 1 1820 358V722A258 258 0 0 1 1562 980Z",
+        "M358 980A258 258 0 0 1 100 722V358A258 258 0 0 1 358 100H1562A258 258 0 0 1 1820 358V722A258 258 0 0 1 1562 "
+        "980Z",
         1920,
         1080,
     ),
@@ -54,6 +62,13 @@ SHAPES: Final = {
         24,
         24,
     ),
+}
+
+_KINDS: Final[dict[str, timeline.Kind]] = {
+    "image": "image",
+    "audio": "sound",
+    "video": "film",
+    "videosequence": "film",
 }
 
 Measure = Callable[[str, str], Ink]  # (string, font id) → where its ink is at 1000 px
@@ -149,7 +164,7 @@ class _Fields:
             raise InvalidMash(f"{path}: expected an object, got {_kind_of(value)}", where=path)
         return cls(value, path)
 
-    def refuse(self, name: str, problem: str) -> None:
+    def refuse(self, name: str, problem: str) -> NoReturn:
         """Raises InvalidMash about a field."""
         where = f"{self.path}.{name}"
         raise InvalidMash(f"{where}: {problem}", where=where)
@@ -212,7 +227,7 @@ class _Fields:
         text = value if isinstance(value, str) else default
         if len(text) > most:
             self.refuse(name, f"{len(text)} characters, more than {most}")
-        return text.encode(errors="replace").decode()  # half a surrogate pair is no character
+        return _whole(text)
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         """One of some words."""
@@ -223,6 +238,15 @@ class _Fields:
 def _kind_of(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", tuple: "an array"}
     return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
+
+
+def _whole(text: str) -> str:
+    """A text without halves of surrogate pairs, which are no characters."""
+    return text.encode(errors="replace").decode()
+
+
+def _quoted(name: str) -> str:
+    return f'"{_whole(name[:100])}"'
 
 
 def _number(value: object) -> float | None:
@@ -274,14 +298,17 @@ def _gain(fields: _Fields) -> tuple[tuple[float, float], ...]:
 # --- documents -------------------------------------------------------------------------------------------------------
 
 
-class _Part(NamedTuple):
-    """A clip's content or container: what it is, and the size and length (frames of the mash) that are natural to it."""
+class _Nature(NamedTuple):
+    """What is natural to a clip's content or container: its size, and how many frames of the mash it lasts."""
 
-    is_default: bool
-    what: ColourTween | Medium | Shape | Text | None
+    is_default: bool = False
     size: tuple[float, float] | None = None
-    frames: int | None = None
     timed: bool = False
+    frames: int | None = None
+
+
+_PLAIN: Final = _Nature(is_default=True)
+_Form = Shape | Text | Medium | None
 
 
 class _Reader:
@@ -321,9 +348,7 @@ class _Reader:
         for n, track in enumerate(fields):
             index = track.whole("index", n, 0, MAX_FRAME)
             dense = track.flag("dense") if track.value.get("dense") is not None else index == 0
-            clips = [
-                self._clip(clip, f"{prefix}{n}.{m}", quantize) for m, clip in enumerate(track.objects("clips"))
-            ]
+            clips = [self._clip(clip, f"{prefix}{n}.{m}", quantize) for m, clip in enumerate(track.objects("clips"))]
             tracks.append((index, _arranged(clips, dense=dense)))
         tracks.sort(key=lambda each: each[0])
         program = Mash(
@@ -338,74 +363,53 @@ class _Reader:
         return program
 
     def _clip(self, clip: _Fields, name: str, quantize: int) -> Clip:
-        content = self._content(clip, quantize)
-        form = None if clip.value.get("containerId") == "" else self._form(clip, quantize)
+        what, nature = self._content(clip, quantize)
+        container, form = None, _PLAIN
+        if clip.value.get("containerId") != "":
+            shown, form = self._form(clip, quantize)
+            container = _container(clip.inner("container"), shown, _natural(clip, nature, form))
         frames = clip.whole("frames", -1, -1, MAX_FRAME)
-        if frames < 1:
-            frames = _length(clip, content, form or _Part(True, None), quantize)
-        assert isinstance(content.what, ColourTween | Medium)
-        container = None
-        if form is not None:
-            assert not isinstance(form.what, ColourTween)
-            container = self._container(clip, form, _natural(clip, content, form))
         return Clip(
             id=name,
             frame=clip.whole("frame", 0, 0, MAX_FRAME),
-            frames=frames,
-            content=content.what,
+            frames=frames if frames >= 1 else _length(clip, nature, form, quantize),
+            content=what,
             scale=_scale(clip.inner("content"), low=1, size=(1, 1), lock="H"),
             container=container,
         )
 
-    def _container(self, clip: _Fields, form: _Part, natural: tuple[float, float] | None) -> timeline.Container:
-        fields = clip.inner("container")
-        assert not isinstance(form.what, ColourTween)
-        text = isinstance(form.what, Text)
-        film = isinstance(form.what, Medium) and form.what.kind == "film"
-        lock = "V" if text else "" if film else "H"
-        return timeline.Container(
-            form=form.what,
-            scale=_scale(fields, low=0, size=(0.8, 0.3) if text else (1, 1), lock=lock),
-            off="".join(letter for letter in "NESW" if fields.flag("off" + letter)),
-            opacity=fields.tween("opacity", 1, 0, 1),
-            natural=natural,
-        )
-
     # --- what ids stand for ------------------------------------------------------------------------------------------
 
-    def _content(self, clip: _Fields, quantize: int) -> _Part:
+    def _content(self, clip: _Fields, quantize: int) -> tuple[ColourTween | Medium, _Nature]:
         name, fields = _id(clip, "contentId", COLOUR_ID), clip.inner("content")
         if name == COLOUR_ID:
-            return _Part(True, fields.colours("color", WHITE))
-        definition = self._definition(clip, "contentId", name)
-        part = self._medium(definition, fields, name, quantize)
-        if part is None:
-            clip.refuse("contentId", f'"{name[:100]}" is no image, video or audio')
-        assert part is not None
-        return part
+            return fields.colours("color", WHITE), _PLAIN
+        found = self._medium(self._definition(clip, "contentId", name), fields, name, quantize)
+        if found is None:
+            clip.refuse("contentId", f"{_quoted(name)} is no image, video or audio")
+        return found
 
-    def _form(self, clip: _Fields, quantize: int) -> _Part:
+    def _form(self, clip: _Fields, quantize: int) -> tuple[_Form, _Nature]:
         name, fields = _id(clip, "containerId", RECTANGLE_ID), clip.inner("container")
         if name == RECTANGLE_ID:
-            return _Part(True, None)
+            return None, _PLAIN
         if name == TEXT_ID:
             text = self._text(fields)
-            return _Part(False, text, (text.ink.width, text.ink.height))
-        if name in SHAPES and name not in self._definitions:
-            shape = SHAPES[name]
-            return _Part(False, shape, (shape.width, shape.height))
-        definition = self._definition(clip, "containerId", name)
-        part = self._medium(definition, fields, name, quantize)
-        if isinstance(part, _Part) and isinstance(part.what, Medium) and part.what.kind != "sound":
-            return part
-        if definition.value.get("type") != "container":
-            clip.refuse("containerId", f'"{name[:100]}" is no shape and no picture')
-        shape = _shape(definition)
-        return _Part(False, shape, (shape.width, shape.height))
+            return text, _Nature(size=(text.ink.width, text.ink.height))
+        shape = SHAPES.get(name)
+        if shape is None or name in self._definitions:
+            definition = self._definition(clip, "containerId", name)
+            found = self._medium(definition, fields, name, quantize)
+            if found is not None and found[0].kind != "sound":
+                return found
+            if definition.value.get("type") != "container":
+                clip.refuse("containerId", f"{_quoted(name)} is no shape and no picture")
+            shape = _shape(definition)
+        return shape, _Nature(size=(shape.width, shape.height))
 
     def _definition(self, clip: _Fields, field: str, name: str) -> _Fields:
         if name not in self._definitions:
-            clip.refuse(field, f'no definition "{name[:100]}"')
+            clip.refuse(field, f"no definition {_quoted(name)}")
         return self._definitions[name]
 
     def _text(self, fields: _Fields) -> Text:
@@ -427,27 +431,24 @@ class _Reader:
         x, y = (_number(box.get(name)) or 0 for name in ("x", "y"))
         return Ink(min(max(x, -1e6), 1e6), min(max(y, -1e6), 1e6), *size)
 
-    def _medium(self, definition: _Fields, fields: _Fields, name: str, quantize: int) -> _Part | None:
+    def _medium(self, definition: _Fields, fields: _Fields, name: str, quantize: int) -> tuple[Medium, _Nature] | None:
         """An image, film or sound with what the clip does to it; None when the definition is of no medium."""
-        kinds = {"image": "image", "audio": "sound", "video": "film", "videosequence": "film"}
-        kind = kinds.get(definition.choice("type", tuple(kinds), ""))
+        kind = _KINDS.get(definition.choice("type", tuple(_KINDS), ""))
         if kind is None:
             return None
         source = _source(definition)
         if source is None:
             definition.refuse("source", "missing")
-        assert source is not None
         live = kind == "film" and source in self._streams
         shown_as = source if live else name
-        if not 1 <= len(shown_as) <= 1024:
-            definition.refuse("id", f"{len(shown_as)} characters, not 1…1024")
+        if not 1 <= len(shown_as) <= 1024 or _whole(shown_as) != shown_as:
+            definition.refuse("id", f"{_quoted(shown_as)} is no name of 1…1024 characters")
         self._sources[shown_as] = source
-        size = definition.size("sourceSize") if kind != "sound" else None
-        effects = tuple(self._effects(fields)) if kind != "sound" else ()
         duration = None if live or kind == "image" else definition.positive("duration")
-        timing = _Timing(definition, fields, duration, quantize)
+        timing = _timing(definition, fields, duration, quantize)
+        size = definition.size("sourceSize")
         medium = Medium(
-            kind="image" if kind == "image" else "film" if kind == "film" else "sound",
+            kind=kind,
             name=shown_as,
             live=live,
             size=size,
@@ -455,21 +456,25 @@ class _Reader:
             trim=timing.trim,
             speed=timing.speed,
             gain=_gain(fields) if _audible(definition, fields, kind=kind, unknown=duration is None) else (),
-            filters=effects,
+            filters=self._filters(fields) if kind != "sound" else (),
         )
-        natural = size or (definition.size("previewSize") if kind != "sound" else None)
-        return _Part(False, medium, natural, timing.frames, kind != "image")
+        natural = None if kind == "sound" else size or definition.size("previewSize")
+        return medium, _Nature(size=natural, timed=kind != "image", frames=timing.frames)
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
-    def _effects(self, fields: _Fields) -> Iterator[Filter]:
+    def _filters(self, fields: _Fields) -> tuple[Filter, ...]:
+        filters: list[Filter] = []
         for effect in fields.objects("effects"):
             name = _id(effect, "definitionId", "")
             short = name.removeprefix(EFFECT_PREFIX)
             if name.startswith(EFFECT_PREFIX) and short in EFFECTS:
-                yield Filter(short, _chromakey(effect) if short == "chromakey" else {})
+                filters.append(Filter(short, _chromakey(effect) if short == "chromakey" else {}))
             elif name in self._definitions:
-                yield from _custom(self._definitions[name], effect)
+                filters += _custom(self._definitions[name], effect)
+        if len(filters) > MAX_EFFECTS:
+            fields.refuse("effects", f"more than {MAX_EFFECTS} filters")
+        return tuple(filters)
 
 
 def _chromakey(effect: _Fields) -> dict[str, Tween | ColourTween | str]:
@@ -491,10 +496,14 @@ def _custom(definition: _Fields, effect: _Fields) -> Iterator[Filter]:
     for each in definition.objects("filters"):
         name = each.text("id", "", 256)
         short = name.removeprefix(FILTER_PREFIX)
-        if short in FILTERS:
-            yield Filter(short, _parameters(each, values))
-        elif short not in _NO_FILTERS:
-            each.refuse("id", f'no filter "{name[:100]}" for effects')
+        if short not in _NO_FILTERS:
+            filter_ = Filter(short, _parameters(each, values))
+            try:
+                filter_.check()
+            except InvalidTree as err:
+                problem = str(err).removeprefix(err.where + ": ")
+                each.refuse("id" if err.where == ".effect" else err.where[1:], problem)
+            yield filter_
 
 
 def _parameters(each: _Fields, values: dict[str, object]) -> dict[str, Tween | ColourTween | str]:
@@ -503,44 +512,71 @@ def _parameters(each: _Fields, values: dict[str, object]) -> dict[str, Tween | C
         name, value = parameter.text("name", "", 256), parameter.value.get("value")
         if not name or not isinstance(value, int | float | str) or isinstance(value, bool):
             parameter.refuse("value", f"expected a name with a number or a string, got {_kind_of(value)}")
-        given[name] = values.get(value, value) if isinstance(value, str) else value
+        given[name] = values.get(value) if isinstance(value, str) and value in values else value
         if isinstance(value, str) and value + "End" in values:
             given[name + "End"] = values[value + "End"]
     return {
         name: _changing(value, given.get(name + "End"))
         for name, value in given.items()
-        if not (name.endswith("End") and name.removesuffix("End") in given)
+        if isinstance(value, int | float | str) and not (name.endswith("End") and name.removesuffix("End") in given)
     }
 
 
-def _changing(start: object, end: object) -> Tween | ColourTween | str:
+def _changing(start: float | str, end: object) -> Tween | ColourTween | str:
     first, last = _number(start), _number(end)
     if first is not None:
         return Tween(first, first if last is None else last)
     colour = _colour(start)
     if colour is not None:
         return ColourTween(colour, _colour(end) or colour)
-    return str(start)[:10_000]
+    return _whole(str(start)[:10_000])
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-class _Timing:
-    """How a medium runs in its clip: frames of the mash, and the length that is natural to the clip."""
+class _Timing(NamedTuple):
+    """How a medium runs in its clip, in frames of the mash; `frames` is the clip's length by it."""
 
-    def __init__(self, definition: _Fields, fields: _Fields, duration: Fraction | None, quantize: int) -> None:
-        speed = fields.number("speed", 0.1, 2)
-        self.speed = Fraction(1) if speed is None else Fraction(repr(speed))
-        self.trim = fields.whole("startTrim", 0, 0, MAX_FRAME)
-        self.length: int | None = None
-        self.frames: int | None = None
-        if duration is not None:
-            trims = self.trim + fields.whole("endTrim", 0, 0, MAX_FRAME)
-            self.length = max(1, math.floor(duration * quantize + Fraction(1, 2)) - trims)
-            loops = fields.whole("loops", 1, 1, MAX_FRAME) if definition.flag("loop") else 1
-            played = (math.floor(duration * quantize) - trims) * loops / self.speed
-            self.frames = min(MAX_FRAME, max(1, math.floor(played)))
+    speed: Fraction
+    trim: int
+    length: int | None
+    frames: int | None
+
+
+def _timing(definition: _Fields, fields: _Fields, duration: Fraction | None, quantize: int) -> _Timing:
+    """`frames` counts whole frames as the client does, `length` to the nearest; a fast clip is a short one."""
+    number = fields.number("speed", 0.1, 2)
+    speed = Fraction(1) if number is None else Fraction(repr(number))
+    trim = fields.whole("startTrim", 0, 0, MAX_FRAME)
+    if duration is None:
+        return _Timing(speed, trim, None, None)
+    trims = trim + fields.whole("endTrim", 0, 0, MAX_FRAME)
+    length = max(1, math.floor(duration * quantize + Fraction(1, 2)) - trims)
+    loops = fields.whole("loops", 1, 1, MAX_FRAME) if definition.flag("loop") else 1
+    frames = math.floor((math.floor(duration * quantize) - trims) * loops / speed)
+    return _Timing(speed, trim, length, min(MAX_FRAME, max(1, frames)))
+
+
+class _Spans:
+    """Frames that are taken, as spans [start, stop) in order, apart from one another."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def has(self, frame: int) -> bool:
+        """Whether it is taken."""
+        n = bisect_right(self._starts, frame) - 1
+        return n >= 0 and frame < self._stops[n]
+
+    def add(self, start: int, stop: int) -> None:
+        """Takes a span, which may lie over others."""
+        first, last = bisect_left(self._stops, start), bisect_right(self._starts, stop)
+        if first < last:
+            start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
 
 
 def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
@@ -553,7 +589,7 @@ def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
         frame = stop if moved else clip.frame
         stop = frame + clip.frames
         spans.add(frame, stop)
-        arranged.append(clip if frame == clip.frame else _moved(clip, frame))
+        arranged.append(msgspec.structs.replace(clip, frame=frame))
     return sorted(arranged, key=lambda each: each.frame)
 
 
@@ -571,12 +607,11 @@ def _source(definition: _Fields) -> str | None:
     return None
 
 
-def _audible(definition: _Fields, fields: _Fields, *, kind: str, unknown: bool) -> bool:
+def _audible(definition: _Fields, fields: _Fields, *, kind: timeline.Kind, unknown: bool) -> bool:
     """Whether it can be heard; a film of unknown length is thought to have sound."""
     if kind == "image" or fields.flag("muted"):
         return False
-    has_sound = kind == "sound" or unknown or definition.flag("audio") or bool(definition.value.get("audioUrl"))
-    return has_sound and bool(_gain(fields))
+    return kind == "sound" or unknown or definition.flag("audio") or bool(definition.value.get("audioUrl"))
 
 
 def _shape(definition: _Fields) -> Shape:
@@ -600,7 +635,20 @@ def _scale(fields: _Fields, *, low: float, size: tuple[float, float], lock: str)
     )
 
 
-def _length(clip: _Fields, content: _Part, form: _Part, quantize: int) -> int:
+def _container(fields: _Fields, form: _Form, natural: tuple[float, float] | None) -> timeline.Container:
+    """The container, with the defaults of its form."""
+    text = isinstance(form, Text)
+    film = isinstance(form, Medium) and form.kind == "film"
+    return timeline.Container(
+        form=form,
+        scale=_scale(fields, low=0, size=(0.8, 0.3) if text else (1, 1), lock="V" if text else "" if film else "H"),
+        off="".join(letter for letter in "NESW" if fields.flag("off" + letter)),
+        opacity=fields.tween("opacity", 1, 0, 1),
+        natural=natural,
+    )
+
+
+def _length(clip: _Fields, content: _Nature, form: _Nature, quantize: int) -> int:
     """Frames of a clip that does not say: as long as its content or container, or three seconds."""
     timing = clip.choice("timing", ("content", "container", "custom"), "content")
     if content.is_default and timing == "content":
@@ -613,7 +661,7 @@ def _length(clip: _Fields, content: _Part, form: _Part, quantize: int) -> int:
     return DEFAULT_SECONDS * quantize if frames is None else frames
 
 
-def _natural(clip: _Fields, content: _Part, form: _Part) -> tuple[float, float] | None:
+def _natural(clip: _Fields, content: _Nature, form: _Nature) -> tuple[float, float] | None:
     """The size that gives the container its proportions; None = the output's."""
     sizing = clip.choice("sizing", ("content", "container", "preview"), "content")
     if content.is_default and sizing == "content":

@@ -1,4 +1,7 @@
-"""Things that eat frames: a media file, an image of one picture, nothing. `open_sink` knows which name means which."""
+"""Things that eat frames or packets: files, streams, players, playlists, recordings, servers elsewhere.
+
+`open_sink` knows which name of a file means which.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
 from engine.timebase import first_sample, tick_time
 
-QUEUE: Final = 4  # pictures between the mixer and the encoder: 0.13 s at 30 fps
+QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps; decoders in a hurry keep it waiting
 PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)
 STEP: Final = Fraction(1, 8)  # seconds of a pattern for one hop to a thread
 MAX_LAG: Final = Fraction(2)  # seconds; a pattern that stood still for longer goes on from now

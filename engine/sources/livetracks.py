@@ -72,7 +72,7 @@ class Care(Enum):
     """How well pictures are decoded."""
 
     FULL = "exactly"
-    SMALL = "shown at half its size or less: pictures between others stay unsmoothed, an eighth is saved, nothing is seen"
+    SMALL = "shown at half its size or less: pictures between others stay unsmoothed, which saves an eighth"
     HURRY = "late: those that no other refers to are left out, until it has caught up"
 
 

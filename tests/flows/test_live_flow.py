@@ -82,6 +82,13 @@ def enter_all(stack, contexts):
         return list(pool.map(stack.enter_context, contexts))
 
 
+def free_port():
+    """One that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     with Server(tmp_path_factory.mktemp("stage")) as server:
@@ -105,11 +112,11 @@ OBSERVED = 3  # seconds
 
 
 def quarters(frame):
-    """The numbers in the four quarters, and the colours around the middle of each."""
+    """The numbers in the four quarters, 0 where there is none, and the colours around the middle of each."""
     numbers, colours = [], []
     for name, rect in QUARTERS.items():
         luma = region(frame, *rect)
-        numbers.append(read_number(luma[:, ::-1] if name == MIRRORED else luma))
+        numbers.append(read_number(luma[:, ::-1] if name == MIRRORED else luma) or 0)
         x, y, width, height = (side // 2 for side in rect)
         inside = np.s_[y + height // 4 : y + height * 3 // 4, x + width // 4 : x + width * 3 // 4]
         colours.append(tuple(float(plane(frame, n)[inside].mean()) for n in (1, 2)))
@@ -157,15 +164,16 @@ class Aired:
         time.sleep(2)  # sources settle: until then they may jump a little
         self.before = server.event("show")
         live = {
-            "rtmp": Player(server.rtmp + "live/show", quarters, seconds=OBSERVED + 1),
-            "flv": Player(server.http + "live/show.flv", quarters, seconds=OBSERVED + 1),
-            "hls": Player(server.http + "live/show/index.m3u8", quarters, seconds=OBSERVED + 1),
+            "rtmp": Player(server.rtmp + "live/show", quarters),
+            "flv": Player(server.http + "live/show.flv", quarters),
+            "hls": Player(server.http + "live/show/index.m3u8", quarters),
         }
         self.sync = {"rtmp": Player(server.rtmp + "live/sync", lambda frame: plane(frame).mean())}
         recordings = {event: server.done("POST", f"/streams/1.0/live/{event}/recordings") for event in ("show", "sync")}
         with live["rtmp"], live["flv"], live["hls"], self.sync["rtmp"]:
-            for player in live.values():
-                player.wait()
+            begun = until(lambda: [each for at, each in live["rtmp"].pictures if at * 30 >= self.before["slots"]])
+            goal = begun[0][0][0] + 30 * OBSERVED
+            until(lambda: all(player.pictures and player.pictures[-1][1][0][0] >= goal for player in live.values()))
         self.after = server.event("show")
         for event, each in recordings.items():
             done = server.done("DELETE", f"/streams/1.0/live/{event}/recordings/{each['id']}")
@@ -395,6 +403,8 @@ class Trouble:
 
     def _begin(self):
         server = self.server
+        self.urls = {name: f"rtmp://127.0.0.1:{free_port()}/live/{name}" for name in ("late", "hung")}
+        self.hung_server = self._stack.enter_context(player_process(self.urls["hung"], "listen"))
         create(server, "show", 320, 180, latency=300)
         nodes = [shown(f"live/{name}", **place(x, y, 160, 90)) for name, (x, y) in TILES.items()]
         put(server, "show", tree(*nodes, sound=[(f"live/{name}", -6, 0) for name in TILES]))
@@ -405,31 +415,30 @@ class Trouble:
         self.recordings = {
             name: server.done("POST", f"/streams/1.0/live/{name}/recordings") for name in ("show", "fat")
         }
+        self.pushes = {"hung": self._push("fat", self.urls["hung"])}
         until(lambda: self.player.pictures)
+
+    def _push(self, stream, url):
+        return self.server.done("POST", f"/streams/1.0/live/{stream}/pushes", {"url": url})["id"]
 
     def _break(self):
         server, stack = self.server, self._stack
         stop(self._publishers["silent"])
+        assert self.hung_server.line() == "on"
+        stop(self.hung_server)
         stack.enter_context(deaf_client(server.port, "live/fat.flv"))
         hung = stack.enter_context(player_process(server.rtmp + "live/fat"))
         assert hung.line() == "on"
         stop(hung)
         deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        late = stack.enter_context(socket.socket())
-        late.bind(("127.0.0.1", 0))
-        self.late_url = f"rtmp://127.0.0.1:{late.getsockname()[1]}/live/late"
         deaf_url = f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/live/deaf"
-        self.pushes = {
-            "deaf": server.done("POST", "/streams/1.0/live/fat/pushes", {"url": deaf_url})["id"],
-            "late": server.done("POST", "/streams/1.0/live/show/pushes", {"url": self.late_url})["id"],
-        }
+        self.pushes |= {"deaf": self._push("fat", deaf_url), "late": self._push("show", self.urls["late"])}
         self.refused_push = until(lambda: (push := self.push("late"))["state"] == "retrying" and push)
         self._publishers["finished"].tell("finish")
         self._publishers["reset"].tell("reset")
         second = stack.enter_context(publisher(f"{server.rtmp}live/steady", self._films["again"]))
         self.second = second.line()
-        late.close()
-        self.listener = stack.enter_context(player_process(self.late_url, "listen"))
+        self.listener = stack.enter_context(player_process(self.urls["late"], "listen"))
 
     def _return(self):
         time.sleep(HELD + 1)
@@ -452,8 +461,8 @@ class Trouble:
             self.fat.wait()
 
     def push(self, name):
-        stream = "live/fat" if name == "deaf" else "live/show"
-        return next(each for each in self.server.streams()[stream]["pushes"] if each["id"] == self.pushes[name])
+        pushes = [push for stream in self.server.streams().values() for push in stream["pushes"]]
+        return next(push for push in pushes if push["id"] == self.pushes[name])
 
     def tile(self, name):
         """(slot, number) of a tile in the recording; 0: black."""
@@ -498,7 +507,7 @@ def test_a_second_publisher_of_a_name_is_refused_and_the_first_unharmed(trouble)
 
 
 def test_peers_that_hang_cost_others_nothing(trouble):
-    """A player that stopped, an HTTP client and a push's server that read nothing."""
+    """A player that stopped, an HTTP client that reads nothing, servers of pushes that read nothing or stopped."""
     for film in (trouble.fat, trouble.player):
         numbers = [number for _, number in film.pictures]
         assert len(numbers) >= 300
@@ -512,14 +521,18 @@ def test_peers_that_hang_are_let_go(trouble):
 
 
 def test_a_push_goes_on_trying(trouble):
+    """Where nobody listens yet; where somebody listens and does not answer; where the server hangs later."""
     assert "refused" in trouble.refused_push["error"]
-    late, deaf = trouble.final_pushes["late"], trouble.final_pushes["deaf"]
+    late, deaf, hung = (trouble.final_pushes[name] for name in ("late", "deaf", "hung"))
     assert (late["state"], late["error"], late["connects"], late["dropped"]) == ("pushing", "", 1, 0)
     assert trouble.listener_said[0] == "on"
     assert int(trouble.listener_said[1].removeprefix("over ")) > 100  # packets
     assert deaf["state"] in ("retrying", "connecting")
     assert "did not answer within 5 s" in deaf["error"]
     assert deaf["connects"] == 0
+    assert hung["state"] in ("retrying", "connecting")
+    assert hung["connects"] == 1
+    assert hung["bytes"] > 0
 
 
 # --- habits of the vendor's pages -------------------------------------------------------------------------------------

@@ -1,0 +1,213 @@
+"""Renders in a process of their own: started, listened to, stopped and continued, ended.
+
+It decides how a render is kept apart from who asked for it, so that no crash of one reaches the other; it refuses to
+know what is rendered and why.
+
+Theory of operation
+-------------------
+`python -m engine.child` loads what renders once and then forks a process for each render, which costs 20 ms instead of
+half a second. It has one thread, or forking would not be safe. Who uses it talks JSON lines: ``{"arguments": […],
+"log": path}`` begins a render as `engine.command.main` would, ``{"signal": n}`` is for the one that runs. Back come its
+reports of progress and, when it is over, ``{"exit": status}``, negative for a signal. Only this process sends signals
+to its renders and only it waits for them, so none can reach a stranger of the same number. When who uses it is gone,
+the render is killed. All of it yields to everybody else: niced, and the first to go when memory is short.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from engine import command
+from engine.errors import Overloaded
+
+NICENESS: Final = 10
+OOM_SCORE: Final = b"800"  # of 1000
+GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL
+MAX_LINE: Final = 1 << 24
+LOADED: Final = ("engine.render", "engine.sinks", "engine.sources")
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Child:
+    """One render after the other, in processes of their own. `run` may be called again when it has returned."""
+
+    def __init__(self) -> None:
+        self._process: trio.Process | None = None
+        self._pending = bytearray()  # of a line that is not whole
+
+    async def run(self, arguments: Sequence[str], *, log: Path, report: Report) -> int:
+        """Renders; returns the exit code, negative when a signal ended it.
+
+        log     where its standard error goes.
+        report  is called with each report of progress.
+        Cancelled, it ends the render: SIGTERM, and after `GRACE` SIGKILL. Raises Overloaded: no process to be had.
+        """
+        await self._start()
+        try:
+            await self._send({"arguments": list(arguments), "log": str(log)})
+            return await self._until_exit(report)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._end()
+            raise
+
+    async def signal(self, number: signal.Signals) -> None:
+        """For the render that runs; none: nothing happens."""
+        await self._send({"signal": int(number)})
+
+    async def close(self) -> None:
+        """Ends the process that waits for the next render; `run` starts another one."""
+        process, self._process = self._process, None
+        self._pending.clear()
+        if process is not None:
+            with trio.CancelScope(shield=True):
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                assert process.stdin is not None
+                assert process.stdout is not None
+                await trio.aclose_forcefully(process.stdin)
+                await trio.aclose_forcefully(process.stdout)
+
+    async def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        await self.close()
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        starting = partial(
+            trio.lowlevel.open_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=environment
+        )
+        try:
+            self._process = await starting([sys.executable, "-m", "engine.child"])
+        except OSError as err:
+            raise Overloaded(f"no process for a render: {err.strerror}") from err
+
+    async def _send(self, order: dict[str, Any]) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # seen where it is read from
+                await self._process.stdin.send_all(msgspec.json.encode(order) + b"\n")
+
+    async def _until_exit(self, report: Report) -> int:
+        while (line := await self._line()) is not None:
+            if "exit" in line:
+                return int(line["exit"])
+            report(line)
+        process = self._process
+        assert process is not None
+        await self.close()
+        return process.returncode or -int(signal.SIGKILL)
+
+    async def _line(self) -> dict[str, Any] | None:
+        """The next object; None when the process is gone. What is no object is skipped."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while True:
+            text, newline, rest = self._pending.partition(b"\n")
+            if newline:
+                self._pending = rest
+                with suppress(msgspec.DecodeError):
+                    return msgspec.json.decode(text, type=dict[str, Any])
+                continue
+            piece = await self._process.stdout.receive_some()
+            if not piece or len(self._pending) > MAX_LINE:
+                return None
+            self._pending += piece
+
+    async def _end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process hears nothing else
+            await self.signal(number)
+        with trio.move_on_after(GRACE):
+            await self._until_exit(lambda _: None)
+            return
+        await self.signal(signal.SIGKILL)
+        with trio.move_on_after(GRACE):
+            await self._until_exit(lambda _: None)
+            return
+        await self.close()
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+class _Orders:
+    """What comes on standard input."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def take(self) -> list[dict[str, Any]] | None:
+        """Some more, waited for; None when there will be none."""
+        piece = os.read(0, 1 << 16)
+        if not piece:
+            return None
+        *lines, self._pending = (self._pending + piece).split(b"\n")
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
+
+
+def main() -> int:
+    """Renders what is asked for on standard input, one after the other, until that is closed."""
+    os.nice(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(OOM_SCORE)
+    for name in LOADED:
+        import_module(name)
+    orders = _Orders()
+    while (asked := orders.take()) is not None:
+        for order in asked:
+            if "arguments" in order and not _render(order, orders):
+                return 1
+    return 0
+
+
+def _render(order: dict[str, Any], orders: _Orders) -> bool:
+    """Whether anybody still wants more when the render is over."""
+    pid = os.fork()
+    if pid == 0:
+        _become(order)
+    over = os.pidfd_open(pid)
+    wanted = True
+    while wanted and over not in (ready := select.select([0, over], [], [])[0]):
+        if 0 in ready:
+            asked = orders.take()
+            wanted = asked is not None
+            for each in asked or [{"signal": signal.SIGKILL}]:
+                os.kill(pid, each.get("signal", 0))
+    os.close(over)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if wanted:
+        os.write(1, b'{"exit":%d}\n' % status)
+    return wanted
+
+
+def _become(order: dict[str, Any]) -> None:
+    """The render. Never returns."""
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+        code = command.main(order["arguments"])
+    except SystemExit as err:
+        code = err.code if isinstance(err.code, int) else 1
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

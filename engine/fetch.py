@@ -1,0 +1,468 @@
+"""What a job names is brought here: files, ``http(s):`` and ``data:`` URLs; and what it made is sent where it says.
+
+It decides which addresses may be talked to, how much may come and how long it may take; it refuses to know what the
+bytes are.
+
+Theory of operation
+-------------------
+A job is written by somebody who may not see what this machine sees. So a name is resolved once, each of its addresses
+is judged, and the connection goes to an address that was judged; a redirect is a new name. Only addresses that are
+reachable from everywhere pass, unless private ones are allowed; one that has an IPv4 address inside is judged by that.
+
+What came by HTTP is kept in a cache: with a checksum it is taken from there without a question, without one the server
+is asked whether it has changed. Files of the cache appear whole and are never written to again; who uses one has a link
+of its own, so the oldest can go at any time.
+
+A transfer blocks in a thread. It is ended from outside by shutting its socket down, so no peer's pace outlasts the
+deadline.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import ipaddress
+import logging
+import mimetypes
+import os
+import re
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
+
+import msgspec
+import trio
+
+from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
+
+log = logging.getLogger(__name__)
+
+REDIRECTS: Final = 5
+SILENCE: Final = 15.0  # seconds without a byte
+PIECE: Final = 1 << 18
+AT_ONCE: Final = 4
+UNKNOWN_LIFE: Final = 1800.0  # seconds; longer than any transfer
+HASHES: Final = ("md5", "sha1", "sha256", "sha512")
+_PUBLIC_SCHEMES: Final = ("http", "https")
+_MOVED: Final = (301, 302, 303, 307, 308)
+_ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+T = TypeVar("T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much and how long."""
+
+    max_bytes: int = 8 << 30
+    seconds: float = 900.0  # for one transfer
+    cache_bytes: int = 10 << 30
+
+
+class Fetcher:
+    """Fetches and sends. `base` is the folder that a path begins in; `cache` is where copies are kept."""
+
+    def __init__(self, *, base: Path, cache: Path, allow_private: bool = False, limits: Limits | None = None) -> None:
+        self._base = base
+        self._cache = _Cache(cache)
+        self._allow_private = allow_private
+        self._limits = limits or Limits()
+        self._limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def fetch(
+        self,
+        src: str,
+        folder: Path,
+        name: str,
+        *,
+        extension: str = "",
+        checksum: str = "",
+        max_bytes: int | None = None,
+    ) -> Path:
+        """The file that `src` names: itself if it is one here, else a copy `folder`/`name` with an extension.
+
+        extension  its; "" = as the URL or the server says.
+        checksum   "sha256:…", also md5, sha1, sha512; "" = any.
+        Raises InvalidJob (no such scheme, a refused address), SourceUnavailable, SourceMalformed (too large, checksum).
+        """
+        if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
+            raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
+        limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
+        scheme = src.partition(":")[0].lower()
+        if scheme in _PUBLIC_SCHEMES:
+            download = _Download(src, checksum, limit, cache=self._cache, allow_private=self._allow_private)
+            found, suffix = await self._in_thread(download, src, download.run)
+            path = folder / f"{name}{_dotted(extension) or suffix}"
+            await trio.to_thread.run_sync(_link, found, path)
+            return path
+        if scheme == "data":
+            return await trio.to_thread.run_sync(_unpack, src, folder, name, extension, checksum, limit)
+        path = self.path_of(src)
+        await trio.to_thread.run_sync(_check_file, path, src, checksum, limit)
+        return path
+
+    def path_of(self, src: str) -> Path:
+        """Where a ``file:`` URL or a path is. Raises InvalidJob: another scheme."""
+        scheme, colon, rest = src.partition(":")
+        if colon and scheme.lower() == "file":
+            parts = urlsplit(src)
+            if parts.netloc not in ("", "localhost"):
+                raise InvalidJob(f'source "{shown(src)}": a file of another machine')
+            return self._base / unquote(parts.path if parts.path else rest)
+        if colon and re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]+", scheme):
+            raise InvalidJob(f'source "{shown(src)}": {scheme[:20]}: is not one of file:, http:, https:, data:')
+        return self._base / src
+
+    async def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Path) -> None:
+        """Sends bytes or a file. Raises InvalidJob, SinkUnavailable, SinkRejected (4xx)."""
+        sending = _Sending(method, url, headers, body, allow_private=self._allow_private)
+        status = await self._in_thread(sending, url, sending.run)
+        if not 200 <= status < 300:
+            error = SinkRejected if 400 <= status < 500 else SinkUnavailable
+            raise error(f'"{shown(url)}" answers {status}', where=shown(url))
+
+    async def tidy(self) -> None:
+        """Takes the oldest away where the cache is too large."""
+        await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes)
+
+    async def _in_thread(self, transfer: _Transfer, url: str, run: Callable[[], T]) -> T:
+        try:
+            with trio.fail_after(self._limits.seconds):
+                return await trio.to_thread.run_sync(run, limiter=self._limiter, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            sentence = f'"{shown(url)}" took longer than {self._limits.seconds:g} s'
+            raise SourceUnavailable(sentence, where=shown(url)) from None
+        finally:
+            transfer.close()
+
+
+def shown(url: str) -> str:
+    """A URL for people: without password and query, not all of a long one."""
+    if url[:5].lower() == "data:":
+        return f"{url[:30]}…" if len(url) > 30 else url
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        text = parts._replace(netloc=host, query="", fragment="").geturl() if parts.netloc else url
+    except ValueError:
+        text = url
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is reachable from everywhere, and one machine's."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+class _Transfer:
+    """One talk with a server. Worker thread, but `close`."""
+
+    def __init__(self, url: str, *, allow_private: bool) -> None:
+        self.url = url
+        self._allow_private = allow_private
+        self._socket: socket.socket | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends it, from any thread."""
+        self._closed = True
+        if self._socket is not None:
+            with suppress(OSError):  # an SSLSocket's own shutdown would pull the rug from under its reader
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _connect(self, url: str) -> tuple[http.client.HTTPConnection, str]:
+        """(connection, what to ask there for). Raises InvalidJob, OSError, ValueError."""
+        parts = urlsplit(url)
+        secure = parts.scheme.lower() == "https"
+        if parts.scheme.lower() not in _PUBLIC_SCHEMES or not parts.hostname:
+            raise InvalidJob(f'"{shown(url)}" is not an http: or https: URL')
+        host, port = parts.hostname, parts.port or (443 if secure else 80)
+        self._socket = self._dial(host, port, url)
+        if self._closed:
+            raise OSError("given up")
+        if secure:
+            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(host, port, timeout=SILENCE)
+        connection.sock = self._socket
+        path = parts.path or "/"
+        return connection, path + (f"?{parts.query}" if parts.query else "")
+
+    def _dial(self, host: str, port: int, url: str) -> socket.socket:
+        found = [each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        addresses = [str(each) for each in dict.fromkeys(found)]
+        allowed = [each for each in addresses if self._allow_private or is_public(each)]
+        if not allowed:
+            raise InvalidJob(f'"{shown(url)}": {addresses[0]} is a private address', where=shown(url))
+        for last, address in enumerate(allowed, 1 - len(allowed)):
+            try:
+                return socket.create_connection((address, port), timeout=SILENCE)
+            except OSError:
+                if last == 0:
+                    raise
+        raise AssertionError
+
+
+class _Download(_Transfer):
+    """From a URL into the cache."""
+
+    def __init__(self, url: str, checksum: str, limit: int, *, cache: _Cache, allow_private: bool) -> None:
+        super().__init__(url, allow_private=allow_private)
+        self._checksum = checksum
+        self._limit = limit
+        self._cache = cache
+
+    def run(self) -> tuple[Path, str]:
+        """(file in the cache, extension). Raises as `Fetcher.fetch`."""
+        kept = self._cache.find(self.url)
+        if kept is not None and self._checksum and _matches(kept.path, self._checksum):
+            return kept.path, kept.extension
+        if kept is not None and kept.size > self._limit:
+            kept = None
+        try:
+            return self._follow(kept)
+        except _ERRORS as err:
+            raise SourceUnavailable(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
+
+    def _follow(self, kept: _Kept | None) -> tuple[Path, str]:
+        url = self.url
+        for _ in range(REDIRECTS + 1):
+            connection, path = self._connect(url)
+            try:
+                headers = {"User-Agent": "mashtun", "Accept-Encoding": "identity", "Connection": "close"}
+                connection.request("GET", path, headers=headers | _conditions(kept))
+                answer = connection.getresponse()
+                if answer.status == 304 and kept is not None and (not self._checksum):
+                    return kept.path, kept.extension
+                if answer.status == 200:
+                    return self._take(answer, url)
+                url = self._next(answer, url)
+            finally:
+                connection.close()
+        raise SourceUnavailable(f'source "{shown(self.url)}": more than {REDIRECTS} redirects', where=shown(self.url))
+
+    def _next(self, answer: http.client.HTTPResponse, url: str) -> str:
+        target = answer.getheader("Location")
+        if answer.status in _MOVED and target:
+            return urljoin(url, target)
+        raise SourceUnavailable(f'source "{shown(url)}": the server answers {answer.status}', where=shown(url))
+
+    def _take(self, answer: http.client.HTTPResponse, url: str) -> tuple[Path, str]:
+        part = self._cache.part()
+        try:
+            with part.open("wb") as file:
+                size = self._copy(answer, file)
+            declared = answer.getheader("Content-Length", "")
+            if declared.isdigit() and int(declared) != size:
+                raise OSError(f"{size} of {declared} bytes came")
+            if self._checksum and not _matches(part, self._checksum):
+                raise SourceMalformed(f'source "{shown(url)}": its checksum is not {self._checksum}', where=shown(url))
+            kept = _Kept(
+                path=part,
+                size=size,
+                extension=_extension(url, answer.getheader("Content-Type", "")),
+                etag=answer.getheader("ETag", ""),
+                changed=answer.getheader("Last-Modified", ""),
+            )
+            return self._cache.keep(self.url, kept), kept.extension
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO) -> int:
+        size = 0
+        while piece := answer.read(PIECE):
+            size += len(piece)
+            if size > self._limit:
+                raise _too_large(self.url, self._limit)
+            if self._closed:
+                raise OSError("given up")
+            file.write(piece)
+        return size
+
+
+class _Sending(_Transfer):
+    """A request with a body; redirects are not followed."""
+
+    def __init__(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Path, *, allow_private: bool
+    ) -> None:
+        super().__init__(url, allow_private=allow_private)
+        self._method = method
+        self._headers = headers
+        self._body = body
+
+    def run(self) -> int:
+        """The status. Raises InvalidJob, SinkUnavailable."""
+        try:
+            connection, path = self._connect(self.url)
+            headers = {"User-Agent": "mashtun", "Connection": "close"} | dict(self._headers)
+            try:
+                if isinstance(self._body, bytes):
+                    connection.request(self._method, path, self._body, headers)
+                else:
+                    with self._body.open("rb") as file:
+                        size = str(self._body.stat().st_size)
+                        connection.request(self._method, path, file, headers | {"Content-Length": size})
+                return connection.getresponse().status
+            finally:
+                connection.close()
+        except _ERRORS as err:
+            raise SinkUnavailable(f'"{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
+
+
+class _Kept(msgspec.Struct, kw_only=True):
+    path: Path
+    size: int = 0
+    extension: str = ""
+    etag: str = ""
+    changed: str = ""
+
+
+class _Cache:
+    """Copies of what URLs name: each a file and, beside it, what is known of it. Worker threads, several at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def part(self) -> Path:
+        """A new file to write to."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f"{os.urandom(12).hex()}.part"
+
+    def find(self, url: str) -> _Kept | None:
+        """What is kept of it."""
+        known = self._known(url)
+        try:
+            kept = msgspec.json.decode(known.read_bytes(), type=_Kept, dec_hook=lambda _, text: self._folder / text)
+            if kept.path.stat().st_size != kept.size:
+                return None
+            os.utime(known)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return kept
+
+    def keep(self, url: str, kept: _Kept) -> Path:
+        """Takes the file in; returns where it is from now on."""
+        known = self._known(url)
+        path = kept.path.with_suffix(".bin")
+        kept.path.replace(path)
+        part = self.part()
+        kept = msgspec.structs.replace(kept, path=path)
+        part.write_bytes(msgspec.json.encode(kept, enc_hook=lambda path: path.name))
+        part.replace(known)  # somebody may still be about to use the old one: `tidy` removes it
+        return path
+
+    def tidy(self, limit_bytes: int) -> None:
+        """Removes what was used the longest time ago, and what no one knows any more."""
+        known: list[tuple[float, Path, Path, int]] = []
+        for path in self._folder.glob("*.json"):
+            with suppress(OSError, msgspec.DecodeError):
+                kept = msgspec.json.decode(path.read_bytes(), type=_Kept, dec_hook=lambda _, text: self._folder / text)
+                known.append((path.stat().st_mtime, path, kept.path, kept.size))
+        size = 0
+        needed: set[Path] = set()
+        for _, path, content, its in sorted(known, reverse=True):
+            size += its
+            if size > limit_bytes:
+                path.unlink(missing_ok=True)
+            else:
+                needed.add(content)
+        old = time.time() - UNKNOWN_LIFE
+        for path in (*self._folder.glob("*.bin"), *self._folder.glob("*.part")):
+            with suppress(OSError):
+                if path not in needed and path.stat().st_mtime < old:
+                    path.unlink()
+
+    def _known(self, url: str) -> Path:
+        return self._folder / f"{hashlib.sha256(url.encode(errors='replace')).hexdigest()}.json"
+
+
+def _conditions(kept: _Kept | None) -> dict[str, str]:
+    if kept is None:
+        return {}
+    asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.changed}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _extension(url: str, content_type: str) -> str:
+    """With its dot; "" when nobody knows."""
+    suffix = Path(unquote(urlsplit(url).path)).suffix
+    guessed = mimetypes.guess_extension(content_type.partition(";")[0].strip()) or ""
+    return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else guessed
+
+
+def _dotted(extension: str) -> str:
+    return f".{extension.lstrip('.')}" if re.fullmatch(r"\.?[A-Za-z0-9]{1,8}", extension) else ""
+
+
+def _link(found: Path, path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+        try:
+            os.link(found, path)
+        except OSError:  # another file system
+            shutil.copyfile(found, path)
+    except OSError as err:
+        raise SinkUnavailable(f'"{path.name}" cannot be kept: {_reason(err)}') from err
+
+
+def _unpack(src: str, folder: Path, name: str, extension: str, checksum: str, limit: int) -> Path:
+    """A ``data:`` URL as a file (RFC 2397)."""
+    head, comma, text = src[5:].partition(",")
+    if not comma:
+        raise SourceMalformed(f'source "{shown(src)}": a data: URL without a comma')
+    try:
+        content = unquote_to_bytes(text)
+        if head.lower().replace(" ", "").endswith(";base64"):
+            content = base64.b64decode(re.sub(rb"\s", b"", content), validate=True)
+    except ValueError as err:
+        raise SourceMalformed(f'source "{shown(src)}": {err}') from None
+    if len(content) > limit:
+        raise _too_large(src, limit)
+    path = folder / f"{name}{_dotted(extension) or _extension('', head)}"
+    try:
+        path.write_bytes(content)
+    except OSError as err:
+        raise SinkUnavailable(f'"{path.name}" cannot be kept: {_reason(err)}') from err
+    _check_file(path, src, checksum, limit)
+    return path
+
+
+def _check_file(path: Path, src: str, checksum: str, limit: int) -> None:
+    try:
+        if not path.is_file():
+            raise SourceUnavailable(f'source "{shown(src)}": no such file', where=shown(src))
+        if path.stat().st_size > limit:
+            raise _too_large(src, limit)
+        if checksum and not _matches(path, checksum):
+            raise SourceMalformed(f'source "{shown(src)}": its checksum is not {checksum}', where=shown(src))
+    except (OSError, ValueError) as err:
+        raise SourceUnavailable(f'source "{shown(src)}": {_reason(err)}', where=shown(src)) from err
+
+
+def _matches(path: Path, checksum: str) -> bool:
+    algorithm, _, wanted = checksum.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == wanted.lower()
+
+
+def _too_large(src: str, limit: int) -> SourceMalformed:
+    return SourceMalformed(f'source "{shown(src)}": more than {limit} bytes', where=shown(src))
+
+
+def _reason(err: Exception) -> str:
+    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,365 @@
+"""What a job asks to be rendered, read from its document: a RenderTree with its sources and properties replaced.
+
+It decides which fields of a job mean what, and refuses what would be rendered wrongly; it refuses to know files,
+addresses, and how anything is rendered.
+
+Names. `assets` find their place in the tree by ``layerName``: a node's `id`, `streamGuid` or `filename`; or by
+``layerIndex``, from 1, in the order of painting, the sound's after the picture's: media count sources of their kind,
+``data`` everything that is no group. A video found as a picture takes its sound along: every sound of that streamGuid.
+
+What nexrender reads from the composition is in ``template``, or in its ``outputSettings``: `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any, Final, get_args
+
+import msgspec
+
+from engine.errors import InvalidJob
+from engine.spec import PRESETS
+from engine.timebase import frame_rate
+from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, parse_json
+
+# A setting of a job → the option of the render command.
+SETTINGS: Final[Mapping[str, str]] = {
+    "frameRate": "--fps",
+    "duration": "--duration",
+    "audioSampleRate": "--audio-rate",
+    "audioChannels": "--channels",
+    "preset": "--preset",
+    "bitRate": "--bit-rate",
+    "maxBitRate": "--max-bit-rate",
+    "quality": "--quality",
+    "qpMin": "--qp-min",
+    "qpMax": "--qp-max",
+    "gop": "--gop",
+    "profile": "--profile",
+    "audioBitRate": "--audio-bit-rate",
+    "onError": "--on-error",
+}
+SIZE: Final = ("width", "height")
+MEDIA: Final = ("image", "video", "audio")
+EXTENSION: Final = "mp4"
+_PICTURES: Final = ("VideoSourceNode", "ImageSourceNode")
+_SOUND: Final = "AudioSourceNode"
+_GROUPS: Final = ("CompositorNode", "SumNode")
+_MEGABITS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*[Mm]bps")
+_ALIASES: Final = {  # what templates of After Effects call it
+    "source text": "string",
+    "source text.text": "string",
+    "source text.font": "font",
+    "source text.fontsize": "size",
+}
+_FIELDS: Final = {
+    kind.__name__: frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+    for kind in (*get_args(VideoNode), *get_args(AudioNode))
+}
+_BAD_PATH: Final = re.compile(r"[\x00-\x1f/\\]")
+
+Node = dict[str, Any]
+
+
+class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is put into the template; `value` and `property` of ``data``, `src` of everything else."""
+
+    type: str
+    src: str = ""
+    layer_name: Any = None
+    layer_index: Any = None
+    composition: Any = None
+    name: str = ""
+    extension: str = ""
+    checksum: str = ""
+    property: str = ""
+    value: Any = None
+    continue_on_missing: bool = False
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job asks for: which document, with what in it, rendered with which options."""
+
+    src: str
+    composition: str
+    checksum: str
+    assets: tuple[Asset, ...]
+    options: dict[str, str]
+    extension: str
+    skips_missing: bool
+
+
+class Scene(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that can be rendered: its tree as JSON, and of every source the name there and where it is."""
+
+    tree: bytes
+    sources: dict[str, str]
+
+
+def read_order(job: Mapping[str, Any]) -> Order:
+    """The order of a job's document. Raises InvalidJob: what has no meaning, or only After Effects can do."""
+    template = job.get("template")
+    if not isinstance(template, dict) or not isinstance(template.get("src"), str):
+        raise InvalidJob("template.src is missing", where="$.template.src")
+    for name in ("imageSequence", "incrementFrame", "frameIncrement"):
+        if template.get(name) not in (None, False, 0, 1, "", "1"):
+            raise InvalidJob(f"template.{name} is not supported", where=f"$.template.{name}")
+    extension = str(template.get("outputExt") or EXTENSION).lstrip(".").lower()
+    if not re.fullmatch(r"[a-z0-9]{1,8}", extension):
+        raise InvalidJob(f"template.outputExt {extension[:80]!r} is no extension", where="$.template.outputExt")
+    assets = job.get("assets") or []
+    return Order(
+        src=template["src"],
+        composition=str(template.get("composition") or ""),
+        checksum=str(template.get("checksum") or ""),
+        assets=tuple(_asset(each, f"assets[{n}]") for n, each in enumerate(assets)),
+        options=_options(template),
+        extension=extension,
+        skips_missing=template.get("continueOnMissing") is True,
+    )
+
+
+def _asset(value: object, where: str) -> Asset:
+    if not isinstance(value, dict):
+        raise InvalidJob(f"{where} is not an object", where=f"$.{where}")
+    try:
+        asset = msgspec.convert({key: each for key, each in value.items() if each is not None}, Asset)
+    except msgspec.ValidationError as err:
+        raise InvalidJob(f"{where}: {str(err)[:200]}", where=f"$.{where}") from None
+    if asset.type not in (*MEDIA, "data", "static"):
+        reason = "only runs in After Effects" if asset.type == "script" else "is unknown"
+        raise InvalidJob(f"{where}.type {asset.type[:80]!r} {reason}", where=f"$.{where}.type")
+    if asset.type == "data" and value.get("expression"):
+        raise InvalidJob(f"{where}.expression only runs in After Effects", where=f"$.{where}.expression")
+    field = "property" if asset.type == "data" else "src"
+    if not getattr(asset, field):
+        raise InvalidJob(f"{where}.{field} is missing", where=f"$.{where}.{field}")
+    return asset
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _options(template: Mapping[str, Any]) -> dict[str, str]:
+    """Option of the render command → its value."""
+    given = {name: template[name] for name in (*SIZE, *SETTINGS) if template.get(name) is not None}
+    for name in ("outputModule", "outputSettings"):
+        value = template.get(name)
+        if isinstance(value, dict):
+            unknown = sorted(value.keys() - {*SIZE, *SETTINGS})
+            if unknown:
+                raise InvalidJob(f"template.{name}.{unknown[0]} is unknown", where=f"$.template.{name}.{unknown[0]}")
+            given |= {key: each for key, each in value.items() if each is not None}
+        elif value:
+            given = _preset(value, f"template.{name}") | given
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            raise InvalidJob(f"template.{name} is not a number or a word", where=f"$.template.{name}")
+    options = {SETTINGS[name]: _text(value) for name, value in given.items() if name in SETTINGS}
+    if "width" in given or "height" in given:
+        if not ("width" in given and "height" in given):
+            raise InvalidJob("template.width and height go together", where="$.template.width")
+        options["--size"] = f"{_text(given['width'])}x{_text(given['height'])}"
+    return options | _frames(template, options)
+
+
+def _preset(name: object, where: str) -> dict[str, Any]:
+    """The settings that a word stands for: a speed of the encoder, or an output module of After Effects by its rate."""
+    text = str(name)
+    if text.lower() in PRESETS:
+        return {"preset": text.lower()}
+    if text.lower() == "lossless":
+        return {"quality": 0}
+    if text.lower() == "high quality":
+        return {"quality": 12}
+    if found := _MEGABITS.search(text):
+        rate = round(float(found[1]) * 1e6)
+        return {"bitRate": rate, "maxBitRate": rate * 2}
+    known = f'{", ".join(PRESETS)}, "Lossless", "High Quality", "… 15 Mbps"'
+    raise InvalidJob(f"{where} {text[:80]!r} is not one of {known}", where=f"$.{where}")
+
+
+def _frames(template: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, str]:
+    """The part of the film between frameStart and frameEnd, which is rendered too."""
+    first, last = (_frame(template, name) for name in ("frameStart", "frameEnd"))
+    if first is None and last is None:
+        return {}
+    try:
+        fps = frame_rate(options.get("--fps", "30"))
+        whole = Fraction(options["--duration"]) if "--duration" in options else None
+    except (ValueError, ZeroDivisionError) as err:
+        raise InvalidJob(f"template: {err}", where="$.template") from None
+    first = first or 0
+    found = {"--start": _seconds(first / fps)}
+    if last is not None and last < first:
+        raise InvalidJob(f"template.frameEnd {last} is before frameStart {first}", where="$.template.frameEnd")
+    if last is not None:
+        found["--duration"] = _seconds((last - first + 1) / fps)
+    elif whole is not None:
+        found["--duration"] = _seconds(whole - first / fps)
+    return found
+
+
+def _frame(template: Mapping[str, Any], name: str) -> int | None:
+    value = template.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}(\.0)?", str(value)):
+        raise InvalidJob(f"template.{name} {str(value)[:80]!r} is not a number of a frame", where=f"$.template.{name}")
+    return int(float(value))
+
+
+def _seconds(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _text(value: str | int | float) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+# --- the tree --------------------------------------------------------------------------------------------------------
+
+
+def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
+    """The document with the assets in their places, and only them located.
+
+    files   of each asset where it is now; None for ``data``.
+    Raises  InvalidTree; InvalidJob: an asset without a place, a property that cannot be.
+    """
+    value = parse_json(document, limit_bytes=MAX_BYTES)
+    sources: dict[str, str] = {}
+    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
+        if asset.type == "static":
+            continue
+        found = list(_found(value, asset, order))
+        if not found and not (asset.continue_on_missing or order.skips_missing):
+            layer = asset.layer_name or asset.layer_index
+            raise InvalidJob(f"assets[{n}]: no layer {str(layer)[:80]!r} in the template", where=f"$.assets[{n}]")
+        for node in found:
+            if file is None:
+                _set(node, asset, f"assets[{n}]")
+            else:
+                _replace(node, asset, f"assets[{n}]")
+                sources[f"assets[{n}]"] = file
+    return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)
+
+
+def unlocated(scene: Scene) -> list[str]:
+    """The sources that no asset replaced, each once."""
+    names = (node.get(_key(node)) for node in _nodes(msgspec.json.decode(scene.tree)))
+    return list(dict.fromkeys(name for name in names if name and name not in scene.sources))
+
+
+def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
+    """The scene with these sources located too; one that is not among them is what its name says, a pattern."""
+    value = msgspec.json.decode(scene.tree)
+    sources = dict(scene.sources)
+    short = {
+        name: name if "=" not in name else f"source {n}" for n, name in enumerate(places)
+    }  # options are NAME=PLACE
+    for node in _nodes(value):
+        name = node.get(_key(node))
+        if name in places:
+            node[_key(node)] = short[name]
+            sources[short[name]] = places[name]
+    return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)
+
+
+def _key(node: Node) -> str:
+    return "filename" if node.get("node") == "ImageSourceNode" else "streamGuid"
+
+
+def _nodes(value: Any) -> Iterator[Node]:
+    """Nodes in the order of painting, a group before what is in it, masks behind what they mask."""
+    if isinstance(value, dict):
+        if "node" in value:
+            yield value
+        for key in ("rootVideoNode", "rootAudioNode", "nodes", "mask"):
+            yield from _nodes(value.get(key))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _nodes(each)
+
+
+def _found(document: Any, asset: Asset, order: Order) -> Iterator[Node]:
+    nodes = list(_nodes(_composition(document, asset, order)))
+    kinds = {"audio": (_SOUND,), "image": _PICTURES, "video": (*_PICTURES, _SOUND)}.get(asset.type)
+    fitting = [node for node in nodes if (node.get("node") in kinds if kinds else True)]
+    if asset.layer_name not in (None, ""):
+        yield from [node for node in fitting if asset.layer_name in _names(node)]
+        return
+    counted = [
+        node
+        for node in fitting
+        if node.get("node") not in _GROUPS and not (asset.type == "video" and node.get("node") == _SOUND)
+    ]
+    index = asset.layer_index
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        index = int(index)
+    if isinstance(index, int) and 1 <= index <= len(counted):
+        chosen = counted[index - 1]
+        yield chosen
+        if asset.type == "video":
+            guid = chosen.get("streamGuid")
+            yield from [n for n in fitting if n.get("node") == _SOUND and guid and n.get("streamGuid") == guid]
+
+
+def _names(node: Node) -> tuple[object, ...]:
+    return node.get("id"), node.get("streamGuid"), node.get("filename")
+
+
+def _composition(document: Any, asset: Asset, order: Order) -> Any:
+    """The part of the document that an asset is for: below the node that the last word of its path is the `id` of."""
+    name = str(asset.composition or "*").rpartition("->")[2].strip()
+    if name in ("*", order.composition):
+        return document
+    return [node for node in _nodes(document) if node.get("id") == name]
+
+
+def _replace(node: Node, asset: Asset, name: str) -> None:
+    if node["node"] == _SOUND:
+        node["streamGuid"] = name
+        return
+    is_image = asset.type == "image"
+    node["node"] = "ImageSourceNode" if is_image else "VideoSourceNode"
+    for key in ("filename", "streamGuid", *(("at",) if is_image else ())):
+        node.pop(key, None)
+    node["filename" if is_image else "streamGuid"] = name
+
+
+def _set(node: Node, asset: Asset, where: str) -> None:
+    """Sets a property, ``opacity`` or ``effects[0].parameters.radius``; null takes an optional one away."""
+    path = _ALIASES.get(asset.property.lower(), asset.property)
+    *above, last = [key for key in re.split(r"[.\[\]]+", path) if key] or [""]
+    at: Any = node
+    for key in above:
+        at = at.setdefault(key, {}) if isinstance(at, dict) and _has(at, key) else _item(at, key)
+    if isinstance(at, dict) and _has(at, last):
+        at[last] = asset.value
+        if asset.value is None:
+            del at[last]
+    elif _item(at, last) is not None:
+        at[int(last)] = asset.value
+    else:
+        problem = f"{where}.property {asset.property[:80]!r} is none of {str(node.get('node'))[:80]}"
+        raise InvalidJob(problem, where=f"$.{where}.property")
+
+
+def _has(value: Node, key: str) -> bool:
+    fields = _FIELDS.get(str(value.get("node")))
+    return bool(key) if fields is None else key in fields
+
+
+def _item(value: object, key: str) -> Any:
+    return (
+        value[int(key)] if isinstance(value, list) and re.fullmatch(r"\d{1,4}", key) and int(key) < len(value) else None
+    )
+
+
+def file_name(text: str, otherwise: str) -> str:
+    """A name for a file: the last part of a path or URL, without what no name may have."""
+    name = _BAD_PATH.sub("_", PurePath(re.split("[?#]", text)[0]).name)[-120:]
+    return name if name not in ("", ".", "..") else otherwise

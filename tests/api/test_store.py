@@ -1,0 +1,738 @@
+"""Jobs on disk: what is answered is kept, the queue gives the right job, and several things at once do not disturb."""
+
+import itertools
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from api import schema
+from api.schema import backup, jobs, open_database
+from api.store import Filter, Store, digest_of
+from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
+from engine.jobs import DOCUMENT, PROJECT, Rules, read
+from tests.api.auditing import audit, new_database
+
+NOW = 1_700_000_000_000
+TEMPLATE = {"src": "file:///a.aepx", "composition": "main"}
+ROOT = Path(__file__).parents[2]
+
+
+def body(**fields):
+    return read(json.dumps({"template": TEMPLATE, **fields}).encode())
+
+
+class Bench:
+    """A store, with fewer words."""
+
+    def __init__(self, path, **options):
+        numbers = itertools.count(1)
+        options = {"rules": Rules(), "new_uid": lambda: f"j{next(numbers)}", **options}
+        self.path, self.now, self.changes = path, NOW, []
+        new_database(path)
+        self.store = Store(path, **options)
+
+    def note(self, answer):
+        self.changes += answer[1]
+        return answer[0]
+
+    def add(self, **fields):
+        """The uid of a new job."""
+        return json.loads(self.note(self.store.create([body(**fields)], creator="c", now=self.now))[0])["uid"]
+
+    def pick(self, worker="w", **asked):
+        """The uid of the next job."""
+        picked = self.note(self.store.pick(worker, now=self.now, **asked))
+        return picked and picked.uid
+
+    def put(self, uid, /, run=None, **fields):
+        return json.loads(self.note(self.store.put(uid, read(json.dumps(fields).encode()), now=self.now, run=run)).job)
+
+    def job(self, uid):
+        return json.loads(self.store.whole(uid))
+
+    def state(self, uid):
+        return self.store.record(uid).state
+
+    def sweep(self):
+        return self.note(self.store.sweep(now=self.now))
+
+    def listed(self, after=None, limit=1000, **which):
+        rows, self.more = self.store.page(Filter(**which), after=after, limit=limit, limit_bytes=1 << 20)
+        return [json.loads(row) for row in rows]
+
+    def uids(self, **which):
+        return [each["uid"] for each in self.listed(**which)]
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Makes benches on one database, and looks at it in the end."""
+    made = []
+
+    def bench(**options):
+        made.append(Bench(tmp_path / "jobs.db", **options))
+        return made[-1]
+
+    yield bench
+    for each in made:
+        audit(each.store)
+        each.store.close()
+
+
+@pytest.fixture
+def bench(opened):
+    return opened()
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_reads_back_as_it_was_made(bench):
+    fields = {"mine": {"deep": [1, None, "é"]}, "priority": "high", "tags": "a, b", "error": {}}
+    uid = bench.add(**fields)
+    job = bench.job(uid)
+    assert {key: job[key] for key in fields} == fields
+    assert job["template"] == TEMPLATE
+
+
+def test_numbers_keep_their_digits(bench):
+    made = read(b'{"template":{"src":"a","composition":"b"},"x":1.50,"y":123456789012345678901234567890,"uid":5}')
+    assert (
+        b'"x":1.50,"y":123456789012345678901234567890'
+        in bench.note(bench.store.create([made], creator="c", now=NOW))[0]
+    )
+    assert bench.job("5")["uid"] == 5
+
+
+def test_what_was_made_is_there_after_opening_again(opened):
+    first = opened()
+    uid = first.add(mine=1)
+    first.pick()
+    first.store.close()
+    again = opened()
+    assert (again.state(uid), again.job(uid)["mine"]) == ("picked", 1)
+
+
+def test_content_changes_by_whole_keys(bench):
+    uid = bench.add(mine={"a": 1}, other=2)
+    bench.put(uid, mine={"b": 2}, template={"src": "x.json", "composition": "c", "new": True})
+    job = bench.job(uid)
+    assert (job["mine"], job["other"], job["template"]["new"]) == ({"b": 2}, 2, True)
+
+
+def test_a_change_that_makes_no_sense_changes_nothing(bench):
+    uid = bench.add()
+    before = bench.store.whole(uid)
+    for fields in ({"template": {"composition": "x"}}, {"assets": [{"type": "film"}]}, {"state": ""}, {"uid": "b"}):
+        with pytest.raises(InvalidJob):
+            bench.put(uid, **fields)
+    assert bench.store.whole(uid) == before
+
+
+def test_what_is_not_there_is_not_found(bench):
+    for ask in (bench.job, bench.state, bench.put, lambda uid: bench.store.remove(uid, now=NOW)):
+        with pytest.raises(NotFound):
+            ask("nosuch")
+
+
+def test_a_name_is_given_once(bench):
+    bench.add(uid="a")
+    with pytest.raises(AlreadyExists):
+        bench.add(uid="a")
+    bench.add(uid="A")
+    bench.store.remove("a", now=NOW)
+    bench.add(uid="a")
+    assert bench.uids() == ["A", "a"]
+
+
+def test_several_are_made_or_none(bench):
+    with pytest.raises(AlreadyExists):
+        bench.store.create([body(uid="a"), body(uid="b"), body(uid="a")], creator="c", now=NOW)
+    with pytest.raises(InvalidJob):
+        bench.store.create([body(uid="a"), body(uid="")], creator="c", now=NOW)
+    assert bench.uids() == []
+    made = bench.note(bench.store.create([body(uid="a"), body(uid="b", after="a")], creator="c", now=NOW))
+    assert [json.loads(each)["uid"] for each in made] == ["a", "b"]
+
+
+def test_names_that_are_given_have_21_characters(tmp_path):
+    new_database(tmp_path / "jobs.db")
+    store = Store(tmp_path / "jobs.db", rules=Rules())
+    made, _ = store.create([body(), body()], creator="c", now=NOW)
+    names = {json.loads(each)["uid"] for each in made}
+    assert len(names) == 2
+    assert {len(name) for name in names} == {21}
+    store.close()
+
+
+# --- the next job ----------------------------------------------------------------------------------------------------
+
+
+def number(value):
+    """JavaScript's Number(), of what the test uses."""
+    return {None: 0, "high": 0, "7": 7, True: 1}.get(value, value)
+
+
+JOB = st.fixed_dictionaries(
+    {
+        "tags": st.sampled_from(["", "a", "a,b", " b ,c", "A", ["a", "c"]]),
+        "priority": st.sampled_from([0, 1, -1, 2.5, "7", "high", None, True]),
+        "src": st.sampled_from(["x.json", "x.aepx"]),
+    }
+)
+ASK = st.fixed_dictionaries(
+    {
+        "tags": st.none() | st.sets(st.sampled_from("abcA"), max_size=3),
+        "kinds": st.none() | st.sampled_from([[DOCUMENT], [PROJECT], [DOCUMENT, PROJECT], []]),
+    }
+)
+
+
+@pytest.mark.parametrize("ordering", ["oldest-first", "newest-first", "priority", "random", "Priority", ""])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(added=st.lists(JOB, max_size=8), asked=st.lists(ASK, max_size=10), seed=st.randoms(use_true_random=False))
+def test_a_pick_gives_the_first_job_that_fits(tmp_path_factory, ordering, added, asked, seed):
+    bench = Bench(tmp_path_factory.mktemp("pick") / "jobs.db", ordering=ordering, chance=seed.randrange)
+    left = {}
+    for each in added:
+        uid = bench.add(tags=each["tags"], priority=each["priority"], template={**TEMPLATE, "src": each["src"]})
+        tags = each["tags"] if isinstance(each["tags"], list) else [item.strip() for item in each["tags"].split(",")]
+        left[uid] = (set(tags) - {""}, number(each["priority"]), DOCUMENT if "json" in each["src"] else PROJECT)
+    for ask in asked:
+        fitting = [
+            uid
+            for uid, (tags, _, kind) in left.items()
+            if (ask["tags"] is None or tags & ask["tags"]) and (ask["kinds"] is None or kind in ask["kinds"])
+        ]
+        picked = bench.pick(**ask)
+        if ordering == "random" and fitting:
+            assert picked in fitting
+        elif ordering == "priority":
+            assert picked == max(fitting, key=lambda uid: left[uid][1], default=None)
+        else:
+            assert picked == (fitting[-1 if ordering == "newest-first" else 0] if fitting else None)
+        left.pop(picked, None)
+    audit(bench.store)
+    bench.store.close()
+
+
+def test_random_picks_reach_every_job(opened):
+    chances = iter([2, 0, 1, 0])
+    asked = []
+    bench = opened(ordering="random", chance=lambda below: asked.append(below) or next(chances))
+    names = [bench.add(tags="a,b") for _ in range(4)]
+    picked = [bench.pick(tags=["a", "b"]) for _ in range(4)]
+    assert asked == [4, 3, 2, 1]
+    assert picked == [names[2], names[0], names[3], names[1]]
+
+
+def test_queueing_again_does_not_move_a_job(bench):
+    first, second = bench.add(), bench.add()
+    assert bench.pick() == first
+    bench.put(first, state="queued")
+    assert [bench.pick(), bench.pick(), bench.pick()] == [first, second, None]
+
+
+def test_what_is_changed_is_picked_as_what_it_is_now(opened):
+    bench = opened(ordering="priority")
+    first, second = bench.add(), bench.add()
+    bench.put(second, priority=5, tags="x", template={**TEMPLATE, "src": "y.json"})
+    assert bench.pick(tags=["x"], kinds=[DOCUMENT]) == second
+    bench.put(second, state="queued", type="mash")
+    bench.put(first, type="mash")
+    assert [bench.pick(kinds=[DOCUMENT]) for _ in range(2)] == [second, first]
+
+
+def test_a_pick_has_few_tags(bench):
+    with pytest.raises(InvalidJob):
+        bench.pick(tags=[str(n) for n in range(65)])
+
+
+def test_many_at_once_get_different_jobs(bench):
+    names = {bench.add() for _ in range(20)}
+    lock = threading.Lock()
+
+    def pick(_):
+        with lock:  # as the limiter of one writer
+            return bench.pick()
+
+    with ThreadPoolExecutor(8) as pool:
+        picked = list(pool.map(pick, range(30)))
+    assert picked.count(None) == 10
+    assert {each for each in picked if each} == names
+
+
+def test_two_processes_share_one_database(opened):
+    """Two stores on one file; each has a writer of its own."""
+    first, second = opened(), opened(new_uid=lambda: "unused")
+    names = {first.add() for _ in range(40)}
+    with ThreadPoolExecutor(2) as pool:
+        halves = pool.map(lambda bench: [bench.pick() for _ in range(20)], (first, second))
+    picked = [uid for half in halves for uid in half]
+    assert set(picked) == names
+
+
+# --- later, after ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_for_later_is_not_picked_before(bench):
+    uid = bench.add(notBefore=NOW + 5000)
+    assert bench.pick() is None
+    bench.now += 4999
+    assert not bench.store.is_due(now=bench.now)
+    bench.now += 1
+    assert bench.store.is_due(now=bench.now)
+    assert bench.sweep() is True
+    assert not bench.store.is_due(now=bench.now)
+    assert bench.pick() == uid
+
+
+def test_a_pick_sees_by_itself_that_the_time_has_come(bench):
+    uid = bench.add(notBefore=NOW + 5000)
+    bench.now += 5000
+    assert bench.pick() == uid
+
+
+def test_a_failed_job_waits_before_it_is_tried_again(bench):
+    uid = bench.add(maxAttempts=2, retryDelay=3)
+    bench.pick()
+    assert bench.put(uid, run=1, state="error", error="x")["state"] == "queued"
+    assert bench.pick() is None
+    bench.now += 3000
+    assert bench.pick() == uid
+
+
+def test_a_job_waits_for_others(bench):
+    first, second = bench.add(), bench.add()
+    child = bench.add(after=[first, second], parentUid="nosuch")
+    assert [bench.pick(), bench.pick(), bench.pick()] == [first, second, None]
+    bench.put(first, state="finished")
+    assert bench.pick() is None
+    bench.put(second, state="finished")
+    assert bench.changes[-1].uid == child
+    assert bench.pick() == child
+
+
+def test_a_job_that_waits_fails_with_what_it_waits_for(bench):
+    names = [bench.add()]
+    for _ in range(3):
+        names.append(bench.add(after=names[-1]))
+    bench.put(names[0], state="error")
+    assert [bench.state(uid) for uid in names] == ["error"] * 4
+    assert bench.job(names[3])["error"] == f'job "{names[2]}", which it waits for, has failed'
+    with pytest.raises(Conflict):
+        bench.add(parentUid=names[0])
+
+
+def test_a_long_line_of_jobs_fails(bench):
+    made = [body(uid=f"n{n}", after=f"n{n - 1}") for n in range(1200)]
+    bench.store.create(made, creator="c", now=NOW)
+    bench.put("n0", state="error")
+    assert bench.state("n1199") == "error"
+
+
+def test_a_retry_is_no_failure_for_those_who_wait(bench):
+    parent = bench.add(maxAttempts=2)
+    child = bench.add(after=parent)
+    bench.pick()
+    bench.put(parent, run=1, state="error")
+    assert bench.state(child) == "queued"
+    assert bench.pick() == parent
+    bench.put(parent, state="finished")
+    assert bench.pick() == child
+
+
+def test_a_removed_job_is_not_waited_for(bench):
+    parent = bench.add()
+    child = bench.add(after=parent)
+    bench.store.remove(parent, now=NOW)
+    assert bench.pick() == child
+
+
+def test_what_a_job_waits_for_can_be_changed(bench):
+    parent, child = bench.add(), bench.add()
+    bench.put(child, after=[parent])
+    assert [bench.pick(), bench.pick()] == [parent, None]
+    bench.put(child, after=[])
+    assert bench.pick() == child
+
+
+def test_a_job_that_is_queued_again_waits_again(bench):
+    parent = bench.add()
+    child = bench.add(after=parent)
+    bench.put(child, state="finished")
+    bench.put(child, state="queued")
+    assert [bench.pick(), bench.pick()] == [parent, None]
+
+
+# --- workers that are gone -------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_a_worker_that_is_gone_comes_back(bench):
+    uid = bench.add()
+    bench.pick()
+    bench.now += 89_999
+    assert bench.sweep() is False
+    assert bench.pick() is None
+    bench.now += 1
+    assert bench.sweep() is True
+    assert [change.state for change in bench.changes[-1:]] == ["queued"]
+    assert bench.pick("w2") == uid
+
+
+def test_who_promised_to_report_and_picks_again_has_nothing(bench):
+    first, second = bench.add(), bench.add()
+    assert bench.pick("slot", renew=30_000) == first
+    assert bench.pick("slot", renew=30_000) == first  # the queue's order: it is the oldest again
+    assert bench.pick("other", renew=30_000) == second
+    assert bench.store.held() == [("slot", first), ("other", second)]
+
+
+def test_workers_with_unique_names_have_nothing_when_they_pick(opened):
+    bench = opened(rules=Rules(unique_workers=True))
+    bench.add(uid="a", maxAttempts=1)
+    other = bench.add()
+    assert bench.pick("x") == "a"
+    assert bench.pick("x") == other
+    assert bench.state("a") == "error"
+
+
+def test_without_that_a_worker_may_have_several(bench):
+    first, second = bench.add(), bench.add()
+    assert [bench.pick("x"), bench.pick("x")] == [first, second]
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_in_the_order_of_creation_whatever_happens_to_jobs(bench):
+    names = [bench.add() for _ in range(5)]
+    bench.pick()
+    bench.put(names[3], state="finished")
+    assert bench.uids() == names
+    assert bench.uids(newest_first=True) == names[::-1]
+    assert [each["state"] for each in bench.listed(records=True)] == [
+        "picked", "queued", "queued", "finished", "queued"
+    ]  # fmt: skip
+
+
+def test_lists_by_state_type_and_tag(bench):
+    a = bench.add(type="x", tags="gpu, slow")
+    b = bench.add(tags="gpu")
+    c = bench.add(type="x", tags="GPU,slowest")
+    bench.put(b, state="error")
+    assert bench.uids(states=["queued"]) == [a, c]
+    assert bench.uids(states=["error", "nosuch"]) == [b]
+    assert bench.uids(states=[]) == []
+    assert bench.uids(type="x", states=["queued"]) == [a, c]
+    assert bench.uids(tag="gpu") == [a, b]
+    assert bench.uids(tag="slow") == [a]
+    assert bench.uids(tag="%") == bench.uids(tag="") == []
+    assert bench.uids(tag="GPU", type="x") == [c]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
+def test_pages_hold_every_job_once_while_others_come_and_go(bench, limit, newest_first):
+    names = [bench.add() for _ in range(7)]
+    seen, after = [], None
+    for _ in range(10):
+        seen += bench.uids(newest_first=newest_first, after=after, limit=limit)
+        if bench.more is None:
+            break
+        after = bench.more
+        if len(seen) == 1:
+            bench.store.remove(names[1] if newest_first else names[5], now=NOW)
+    expected = [uid for uid in names if limit != 1 or uid != names[1 if newest_first else 5]]
+    assert seen == (expected[::-1] if newest_first else expected)
+
+
+def test_pages_end_behind_so_many_bytes(bench):
+    for _ in range(4):
+        bench.add(mine="x" * 1000)
+    rows, more = bench.store.page(Filter(), after=None, limit=10, limit_bytes=1500)
+    assert len(rows) == 2
+    assert len(bench.store.page(Filter(), after=more, limit=10, limit_bytes=1 << 20)[0]) == 2
+
+
+def test_readers_are_not_held_up_by_a_writer(bench):
+    uid = bench.add()
+    with bench.store._writing.begin() as connection:
+        connection.execute(jobs.delete())
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(bench.state, [uid] * 8)) == ["queued"] * 8
+        connection.rollback()
+
+
+# --- Idempotency-Key -------------------------------------------------------------------------------------------------
+
+
+def test_a_key_makes_jobs_once(opened):
+    bench = opened()
+    key = ("k", digest_of(b"1"))
+    first = bench.note(bench.store.create([body(), body()], creator="c", now=NOW, key=key))
+    bench.pick()
+    bench.store.close()
+    bench = opened()
+    again = bench.note(bench.store.create([body(), body()], creator="c", now=NOW, key=key))
+    assert [json.loads(each)["uid"] for each in again] == [json.loads(each)["uid"] for each in first]
+    assert json.loads(again[0])["state"] == "picked"
+    assert len(bench.uids()) == 2
+
+
+def test_a_key_is_for_one_thing(bench):
+    bench.store.create([body()], creator="c", now=NOW, key=("k", digest_of(b"1")))
+    with pytest.raises(AlreadyExists, match="Idempotency-Key"):
+        bench.store.create([body()], creator="c", now=NOW, key=("k", digest_of(b"2")))
+    assert len(bench.uids()) == 1
+
+
+def test_a_key_is_forgotten_after_a_day(bench):
+    bench.store.create([body()], creator="c", now=NOW, key=("k", b"1"))
+    bench.now += 86_400_001
+    assert bench.store.is_due(now=bench.now)
+    bench.sweep()
+    bench.store.create([body()], creator="c", now=bench.now, key=("k", b"2"))
+
+
+def test_what_fails_leaves_no_key(bench):
+    with pytest.raises(InvalidJob):
+        bench.store.create([body(uid="")], creator="c", now=NOW, key=("k", b"1"))
+    assert len(bench.store.create([body()], creator="c", now=NOW, key=("k", b"2"))[0]) == 1
+
+
+def test_a_key_of_a_removed_job_does_not_make_it_again(bench):
+    bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
+    bench.store.remove("a", now=NOW)
+    with pytest.raises(NotFound):
+        bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------------
+
+HOOKS = [{"url": "http://a/x", "secret": "s"}, {"url": "http://b", "events": ["finished", "error"]}]
+
+
+def due(bench, besides=()):
+    return bench.store.undelivered(now=bench.now, besides=besides, limit=10)
+
+
+def test_webhooks_hear_of_each_state_that_they_want_in_order(bench):
+    uid = bench.add(webhooks=HOOKS)
+    bench.pick()
+    bench.put(uid, run=1, state="render:dorender", renderProgress=1)
+    bench.put(uid, run=1, state="render:dorender", renderProgress=2)
+    bench.put(uid, run=1, state="finished")
+    heard = []
+    while found := due(bench):
+        assert len({each.url for each in found}) == len(found)  # one of each line
+        for each in found:
+            told = json.loads(each.body)
+            assert told["event"] == each.event == told["job"]["state"]
+            assert (told["job"]["uid"], told["time"], each.created) == (uid, "2023-11-14T22:13:20.000Z", NOW)
+            heard.append((each.url, each.event, each.secret))
+            bench.store.delivered(each, now=bench.now)
+    assert [event for url, event, _ in heard if url == "http://a/x"] == [
+        "queued", "picked", "render:dorender", "finished"
+    ]  # fmt: skip
+    assert [each for each in heard if each[0] == "http://b"] == [("http://b", "finished", "")]
+
+
+def test_what_was_not_taken_is_due_later_and_holds_up_its_line_only(bench):
+    uid = bench.add(webhooks=HOOKS)
+    bench.put(uid, state="error")
+    first, other = due(bench)
+    assert due(bench, besides=[first.id]) == [other]
+    bench.store.deliver_again(first, due=NOW + 1000, now=NOW)
+    assert due(bench) == [other]
+    bench.now += 1000
+    again = due(bench)[-1]
+    assert (again.id, again.tries) == (first.id, 1)
+    bench.store.delivered(again, now=bench.now)
+    assert [each.event for each in due(bench) if each.url == first.url] == ["error"]
+
+
+def test_what_is_undelivered_outlives_job_and_process(opened):
+    bench = opened()
+    uid = bench.add(webhooks=HOOKS[0])
+    bench.store.remove(uid, now=NOW)
+    bench.store.close()
+    assert [each.event for each in due(opened())] == ["queued"]
+
+
+def test_those_who_fail_with_another_job_tell_it(bench):
+    parent = bench.add()
+    bench.add(after=parent, webhooks=HOOKS[1])
+    bench.put(parent, state="error")
+    assert [each.event for each in due(bench)] == ["error"]
+
+
+# --- the database ----------------------------------------------------------------------------------------------------
+
+
+def test_the_versions_make_the_tables_that_are_used(tmp_path):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    writing, reading = open_database(tmp_path / "jobs.db")
+    with reading.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        made = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all())
+    writing.dispose()
+    reading.dispose()
+    plain = tmp_path / "plain.db"
+    other = schema._engine(plain, readers=0)
+    with other.begin() as connection:
+        schema.metadata.create_all(connection)
+        expected = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all())
+    other.dispose()
+    words = {name: " ".join(sql.split()) for name, sql in expected.items()}  # partial and descending ones too
+    assert words == {name: " ".join(sql.split()) for name, sql in made.items() if name != "alembic_version"}
+
+
+def test_commits_survive_a_power_cut(bench):
+    with bench.store._writing.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_a_newer_database_is_refused(tmp_path, bench):
+    bench.store.close()
+    with sqlite3.connect(bench.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(InvalidSpec, match="9999"):
+        open_database(bench.path)
+    with sqlite3.connect(bench.path) as connection:
+        connection.execute(f"UPDATE alembic_version SET version_num = '{schema.VERSION}'")
+    connection.close()
+
+
+def test_what_is_no_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "jobs.db"
+    path.write_bytes(b"something else\n" * 1000)
+    with pytest.raises(SourceMalformed, match="not a database"):
+        open_database(path)
+    assert path.read_bytes() == b"something else\n" * 1000
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidSpec):
+        open_database(tmp_path / "file" / "jobs.db")
+
+
+def test_nothing_is_lost_when_the_disk_is_full(bench):
+    names = [bench.add(mine="x" * 5000) for _ in range(5)]
+    with bench.store._writing.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(Overloaded, match="full"):
+        for _ in range(50):
+            names.append(bench.add(mine="x" * 5000))
+    with pytest.raises(Overloaded):
+        bench.store.create([body(mine="x" * 100_000)], creator="c", now=NOW)
+    assert len(bench.uids()) == len(names)
+    assert bench.pick() == names[0]  # what needs no more room goes on
+    with bench.store._writing.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    bench.add(mine="x" * 100_000)
+
+
+def test_a_backup_is_the_database_as_it_is_now(bench, tmp_path):
+    bench.add(uid="a")
+    target = tmp_path / "copy.db"
+    target.write_bytes(b"an older one")
+    stop = threading.Event()
+    count = itertools.count()
+
+    def write():
+        while not stop.is_set():
+            bench.add(uid=f"n{next(count)}")
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        for _ in range(3):
+            backup(bench.path, target)
+        stop.set()
+        writing.result()
+    copy = Bench(target)
+    found = audit(copy.store)
+    assert found["a"] == "queued"
+    assert set(found) <= set(bench.uids())
+    copy.store.close()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_backup_of_nothing_or_to_nowhere_is_refused(bench, tmp_path):
+    with pytest.raises(InvalidSpec):
+        backup(tmp_path / "nosuch.db", tmp_path / "copy.db")
+    with pytest.raises((InvalidSpec, SourceMalformed)):
+        backup(bench.path, tmp_path / "nosuch" / "copy.db")
+    (tmp_path / "text.db").write_text("no database " * 100)
+    with pytest.raises(SourceMalformed):
+        backup(tmp_path / "text.db", tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_the_file_of_a_nexrender_server_is_taken(bench):
+    bench.add(uid="here")
+    whole = {"template": TEMPLATE, "assets": [], "actions": {}, "createdAt": "2020-01-01T00:00:00.000Z", "mine": [1]}
+    theirs = [
+        {**whole, "uid": "a", "state": "queued", "tags": "x"},
+        {**whole, "uid": "b", "state": "render:dorender", "startedAt": "t", "executor": "w"},
+        {**whole, "uid": "twice", "state": "queued"},
+        {**whole, "uid": "c", "state": "finished", "output": "o"},
+        {**whole, "uid": "twice", "state": "error", "error": ["x", "y"]},
+        {**whole, "uid": "here", "state": "error"},
+        {"uid": "odd", "state": "whatever", "timeout": "5m"},
+        {**whole, "state": "created"},
+    ]
+    assert bench.store.take(json.dumps(theirs).encode(), now=NOW) == (6, 2)
+    assert bench.uids() == ["here", "a", "b", "c", "twice", "odd", "j2"]
+    assert bench.job("a") == {"type": "default", **theirs[0]}
+    assert [bench.state(uid) for uid in ("here", "b", "twice", "odd")] == [
+        "queued", "render:dorender", "error", "whatever"
+    ]  # fmt: skip
+    assert bench.pick(tags=["x"]) == "a"
+    assert ("w", "b") in bench.store.held()
+    assert bench.store.take(json.dumps(theirs[:3]).encode(), now=NOW) == (0, 3)
+    with pytest.raises(InvalidJob):
+        bench.store.take(b'{"uid":"a"}', now=NOW)
+    assert bench.store.take(b"[]", now=NOW) == (0, 0)
+
+
+def test_what_was_answered_survives_a_kill(tmp_path):
+    command = [sys.executable, "-W", "error", "tests/api/killing.py", str(tmp_path), "25", "7"]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("25 trials, ")
+
+
+def test_every_look_up_of_the_queue_uses_an_index(bench):
+    """Cost must not grow with what is there."""
+    from api import store
+
+    constant = [store._JOB, store._JOB_AT, store._WHOLE, store._RECORD, store._EXPIRED, store._DUE, store._HELD_BY]
+    constant += [store._CONTENT, store._WAITS, store._WAITING_FOR, store._IN_LINE, store._UNDELIVERED, store._HELD]
+    constant += [
+        store._MADE_UNDER,
+        *store._FIRST.values(),
+        store._LEAVE,
+        select(store.keys.c.key).where(store._OLD_KEYS),
+    ]
+    with bench.store._reading.connect() as connection:
+        for each in constant:
+            text = str(each.compile(connection.engine))
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0,) * text.count("?")).all()
+            scanned = [row.detail for row in plan if row.detail.startswith("SCAN")]
+            assert all("CONSTANT" in each or "INDEX jobs_held" in each for each in scanned), (text, plan)
