@@ -261,7 +261,7 @@ def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
         name: name if "=" not in name else f"source {n}" for n, name in enumerate(places)
     }  # options are NAME=PLACE
     for node in _nodes(value):
-        name = node.get(_key(node))
+        name: str = node.get(_key(node), "")
         if name in places:
             node[_key(node)] = short[name]
             sources[short[name]] = places[name]

@@ -33,9 +33,34 @@ luma rows at the left column, rounded half up.
 *veil.* div255(t) = (t + 128 + ((t + 128) >> 8)) >> 8; plane = div255(plane · mask).
 """
 
-from libc.math cimport sqrtf
-from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport free, malloc
+
+cdef extern from "effect_rows.h" nogil:
+    ctypedef struct Channels:
+        float *r
+        float *g
+        float *b
+        float *a
+    ctypedef struct EffectRows:
+        void (*scale)(float *out, const uint8_t *row, Py_ssize_t n, float shift, float factor) noexcept nogil
+        void (*mean)(float *out, const uint8_t *upper, const uint8_t *lower, Py_ssize_t n, float shift,
+                     float factor) noexcept nogil
+        void (*convolve)(uint8_t *out, const float *a, const float *b, const float *c, Py_ssize_t n, const float *m,
+                         float offset) noexcept nogil
+        void (*split)(Channels *out, const float *l, const float *cb, const float *cr, Py_ssize_t n) noexcept nogil
+        void (*luma)(uint8_t *out, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
+        void (*alpha)(uint8_t *out, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
+        void (*chroma)(uint8_t *u, uint8_t *v, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
+        void (*distance)(float *out, const uint8_t *u, const uint8_t *v, Py_ssize_t n, float cb,
+                         float cr) noexcept nogil
+        void (*key)(uint8_t *a, const float *above, const float *here, const float *below, Py_ssize_t n,
+                    float similarity, float blend) noexcept nogil
+        void (*tint)(int32_t *out, const uint8_t *u, const uint8_t *v, Py_ssize_t n) noexcept nogil
+        void (*level)(uint8_t *out, const uint8_t *y, const int32_t *tint, Py_ssize_t n) noexcept nogil
+        void (*veil)(uint8_t *plane, const uint8_t *mask, Py_ssize_t n) noexcept nogil
+    const EffectRows effect_rows_plain
+    const EffectRows *effect_rows_wide()
 
 cdef enum:
     SIDE = 8192   # of a plane
@@ -47,14 +72,22 @@ cdef struct Plane:
     Py_ssize_t height
     Py_ssize_t width
 
-cdef struct Channels:     # one row, 0…1 but for cb and cr
-    float *l
-    float *cb
-    float *cr
-    float *a
-    float *r
-    float *g
-    float *b
+cdef const EffectRows *rows = NULL
+
+
+def use_simd(bint on):
+    """use_simd(on) -> bool
+        Take the AVX2 rows, or the plain ones, for every later call; the bits are the same. For tests and benches.
+
+        Returns  whether the AVX2 rows are in use now: never where the processor has none. At import they are if it has.
+    """
+    global rows
+    cdef const EffectRows *wide = effect_rows_wide() if on else NULL
+    rows = &effect_rows_plain if wide is NULL else wide
+    return wide is not NULL
+
+
+use_simd(True)
 
 
 # --- doors ------------------------------------------------------------------------------------------------------------
@@ -147,7 +180,7 @@ def key(uint8_t[:, ::1] a not None, const uint8_t[:, ::1] u not None, const uint
     if memory == NULL:
         raise MemoryError
     with nogil:
-        key_rows(&alpha, blue.data, red.data, <float>(128 - cb), <float>(128 - cr), similarity, blend, memory)
+        key_rows(&alpha, &blue, &red, <float>(128 - cb), <float>(128 - cr), similarity, blend, memory)
     free(memory)
 
 
@@ -195,7 +228,7 @@ def veil(uint8_t[:, ::1] plane not None, const uint8_t[:, ::1] mask not None):
     cdef Plane weights = taken("mask", mask, target.height, target.width)
     apart(&target, &weights)
     with nogil:
-        veil_samples(target.data, weights.data, target.height * target.width)
+        rows.veil(target.data, weights.data, target.height * target.width)
 
 
 cdef Plane taken(str name, const uint8_t[:, ::1] view, Py_ssize_t height, Py_ssize_t width):
@@ -232,264 +265,114 @@ cdef apart(const Plane *one, const Plane *other):
 # --- rooms ------------------------------------------------------------------------------------------------------------
 
 
-cdef void convolve_rows(const Plane *out, const Plane *plane, const float *m, float zero, float offset,
-                        float *memory) noexcept nogil:
-    """Three rows at a time, as floats about zero."""
-    cdef float *rows[3]
-    cdef float *row
-    cdef Py_ssize_t width = plane.width, height = plane.height, y, i
-    for i in range(3):
-        rows[i] = memory + i * (width + 2)
-    centred(rows[0], plane.data, width, zero)
-    centred(rows[1], plane.data, width, zero)
-    for y in range(height):
-        centred(rows[2], plane.data + (y + 1 if y + 1 < height else y) * width, width, zero)
-        convolve_row(out.data + y * width, rows[0], rows[1], rows[2], width, m, offset)
-        row = rows[0]
-        rows[0], rows[1], rows[2] = rows[1], rows[2], row
-
-
-cdef inline void centred(float *out, const uint8_t *row, Py_ssize_t width, float zero) noexcept nogil:
-    """A row as floats about zero, with a sample more at both ends."""
-    cdef Py_ssize_t x
-    for x in range(width):
-        out[x + 1] = <float><int32_t>row[x] - zero
-    out[0], out[width + 1] = out[1], out[width]
-
-
-cdef inline void convolve_row(uint8_t *out, const float *a, const float *b, const float *c, Py_ssize_t width,
-                              const float *m, float offset) noexcept nogil:
-    cdef Py_ssize_t x
-    cdef float s
-    cdef float m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5], m6 = m[6], m7 = m[7], m8 = m[8]
-    for x in range(width):
-        s = m0 * a[x]
-        s = s + m1 * a[x + 1]
-        s = s + m2 * a[x + 2]
-        s = s + m3 * b[x]
-        s = s + m4 * b[x + 1]
-        s = s + m5 * b[x + 2]
-        s = s + m6 * c[x]
-        s = s + m7 * c[x + 1]
-        s = s + m8 * c[x + 2]
-        out[x] = byte(s + offset)
-
-
-cdef inline uint8_t byte(float value) noexcept nogil:
-    value = value if value > 0 else 0
-    return <uint8_t><int32_t>(value if value < 255 else 255)
-
-
-cdef inline float unit(float value) noexcept nogil:
-    value = value if value > 0 else 0
-    return value if value < 1 else 1
-
-
-cdef void recolour_rows(const Plane *out, const Plane *planes, const float *m, float *memory) noexcept nogil:
-    cdef Py_ssize_t width = planes[0].width, height = planes[0].height, half = planes[1].width, row, upper, lower, y
-    cdef Channels c
-    c.l, c.cb, c.cr, c.a = memory, memory + width, memory + 2 * width, memory + 3 * width
-    c.r, c.g, c.b = memory + 4 * width, memory + 5 * width, memory + 6 * width
-    for row in range(planes[1].height):
-        upper = 2 * row
-        lower = upper + 1 if upper + 1 < height else upper
-        chroma(c.cb, line(&planes[1], row), half)
-        chroma(c.cr, line(&planes[2], row), half)
-        means(c.l, line(&planes[0], upper), line(&planes[0], lower), half, -16, <float>(1.0 / 219))
-        means(c.a, line(&planes[3], upper), line(&planes[3], lower), half, 0, <float>(1.0 / 255))
-        split(&c, half)
-        mixed_chroma(line(&out[1], row), line(&out[2], row), &c, half, m)
-        doubled(c.cb, width)
-        doubled(c.cr, width)
-        for y in range(upper, lower + 1):
-            levels(c.l, line(&planes[0], y), width, -16, <float>(1.0 / 219))
-            levels(c.a, line(&planes[3], y), width, 0, <float>(1.0 / 255))
-            split(&c, width)
-            mixed_luma(line(&out[0], y), &c, width, m)
-            if out[3].data != NULL:
-                mixed_alpha(line(&out[3], y), &c, width, m + 12)
-
-
 cdef inline uint8_t *line(const Plane *plane, Py_ssize_t row) noexcept nogil:
     """Where a row of a plane begins; NULL when there is none."""
     return NULL if plane.data == NULL else plane.data + row * plane.width
 
 
-cdef inline void chroma(float *out, const uint8_t *row, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t x
-    for x in range(n):
-        out[x] = (<float><int32_t>row[x] - 128) * <float>(1.0 / 224)
+cdef void convolve_rows(const Plane *out, const Plane *plane, const float *m, float zero, float offset,
+                        float *memory) noexcept nogil:
+    """Three rows at a time, as floats about zero, with a sample more at both ends."""
+    cdef float *kept[3]
+    cdef float *spare
+    cdef Py_ssize_t width = plane.width, last = plane.height - 1, y, i
+    for i in range(3):
+        kept[i] = memory + i * (width + 2)
+    centred(kept[0], plane.data, width, zero)
+    centred(kept[1], plane.data, width, zero)
+    for y in range(plane.height):
+        centred(kept[2], line(plane, min(y + 1, last)), width, zero)
+        rows.convolve(line(out, y), kept[0], kept[1], kept[2], width, m, offset)
+        spare = kept[0]
+        kept[0], kept[1], kept[2] = kept[1], kept[2], spare
 
 
-cdef inline void doubled(float *row, Py_ssize_t n) noexcept nogil:
+cdef inline void centred(float *out, const uint8_t *row, Py_ssize_t width, float zero) noexcept nogil:
+    rows.scale(out + 1, row, width, -zero, 1)
+    out[0], out[width + 1] = out[1], out[width]
+
+
+cdef void recolour_rows(const Plane *out, const Plane *planes, const float *m, float *memory) noexcept nogil:
+    """A row of chroma and its two rows of luma at a time."""
+    cdef Py_ssize_t width = planes[0].width, height = planes[0].height, half = planes[1].width, row, upper, lower, y
+    cdef float *grey = memory
+    cdef float *cb = memory + width
+    cdef float *cr = memory + 2 * width
+    cdef Channels channels
+    channels.r, channels.g = memory + 3 * width, memory + 4 * width
+    channels.b, channels.a = memory + 5 * width, memory + 6 * width
+    for y in range(width):
+        channels.a[y] = 1  # where there is no alpha
+    for row in range(planes[1].height):
+        upper, lower = 2 * row, min(2 * row + 1, height - 1)
+        rows.scale(cb, line(&planes[1], row), half, -128, <float>(1.0 / 224))
+        rows.scale(cr, line(&planes[2], row), half, -128, <float>(1.0 / 224))
+        rows.mean(grey, line(&planes[0], upper), line(&planes[0], lower), half, -16, <float>(1.0 / 219))
+        if planes[3].data != NULL:
+            rows.mean(channels.a, line(&planes[3], upper), line(&planes[3], lower), half, 0, <float>(1.0 / 255))
+        rows.split(&channels, grey, cb, cr, half)
+        rows.chroma(line(&out[1], row), line(&out[2], row), &channels, half, m)
+        double_floats(cb, width)
+        double_floats(cr, width)
+        for y in range(upper, lower + 1):
+            rows.scale(grey, line(&planes[0], y), width, -16, <float>(1.0 / 219))
+            if planes[3].data != NULL:
+                rows.scale(channels.a, line(&planes[3], y), width, 0, <float>(1.0 / 255))
+            rows.split(&channels, grey, cb, cr, width)
+            rows.luma(line(&out[0], y), &channels, width, m)
+            if out[3].data != NULL:
+                rows.alpha(line(&out[3], y), &channels, width, m)
+
+
+cdef inline void double_floats(float *row, Py_ssize_t n) noexcept nogil:
     """Every sample twice, in place, from the end."""
     cdef Py_ssize_t x
     for x in range(n - 1, -1, -1):
         row[x] = row[x >> 1]
 
 
-cdef inline void levels(float *out, const uint8_t *row, Py_ssize_t n, float shift, float scale) noexcept nogil:
-    cdef Py_ssize_t x
-    for x in range(n):
-        out[x] = 1 if row == NULL else (<float><int32_t>row[x] + shift) * scale
-
-
-cdef inline void means(float *out, const uint8_t *upper, const uint8_t *lower, Py_ssize_t half, float shift,
-                       float scale) noexcept nogil:
-    cdef Py_ssize_t x
-    for x in range(half):
-        if upper == NULL:
-            out[x] = 1
-        else:
-            out[x] = (<float>0.5 * <float>(<int32_t>upper[2 * x] + <int32_t>lower[2 * x]) + shift) * scale
-
-
-cdef inline void split(const Channels *c, Py_ssize_t n) noexcept nogil:
-    """R'G'B' of n samples."""
-    cdef float *r = c.r
-    cdef float *g = c.g
-    cdef float *b = c.b
-    cdef const float *l = c.l
-    cdef const float *cb = c.cb
-    cdef const float *cr = c.cr
-    cdef Py_ssize_t x
-    for x in range(n):
-        r[x] = unit(l[x] + <float>1.5748 * cr[x])
-        g[x] = unit(l[x] - <float>0.46812427 * cr[x] - <float>0.18732427 * cb[x])
-        b[x] = unit(l[x] + <float>1.8556 * cb[x])
-
-
-cdef inline void mixed_luma(uint8_t *out, const Channels *c, Py_ssize_t n, const float *m) noexcept nogil:
-    cdef const float *r = c.r
-    cdef const float *g = c.g
-    cdef const float *b = c.b
-    cdef const float *a = c.a
-    cdef float m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5], m6 = m[6], m7 = m[7]
-    cdef float m8 = m[8], m9 = m[9], m10 = m[10], m11 = m[11], red, green, blue
-    cdef Py_ssize_t x
-    for x in range(n):
-        red = unit(m0 * r[x] + m1 * g[x] + m2 * b[x] + m3 * a[x])
-        green = unit(m4 * r[x] + m5 * g[x] + m6 * b[x] + m7 * a[x])
-        blue = unit(m8 * r[x] + m9 * g[x] + m10 * b[x] + m11 * a[x])
-        out[x] = byte((<float>0.2126 * red + <float>0.7152 * green + <float>0.0722 * blue) * 219 + <float>16.5)
-
-
-cdef inline void mixed_alpha(uint8_t *out, const Channels *c, Py_ssize_t n, const float *m) noexcept nogil:
-    cdef const float *r = c.r
-    cdef const float *g = c.g
-    cdef const float *b = c.b
-    cdef const float *a = c.a
-    cdef float m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3]
-    cdef Py_ssize_t x
-    for x in range(n):
-        out[x] = byte(unit(m0 * r[x] + m1 * g[x] + m2 * b[x] + m3 * a[x]) * 255 + <float>0.5)
-
-
-cdef inline void mixed_chroma(uint8_t *u, uint8_t *v, const Channels *c, Py_ssize_t n, const float *m) noexcept nogil:
-    cdef const float *r = c.r
-    cdef const float *g = c.g
-    cdef const float *b = c.b
-    cdef const float *a = c.a
-    cdef float m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5], m6 = m[6], m7 = m[7]
-    cdef float m8 = m[8], m9 = m[9], m10 = m[10], m11 = m[11], red, green, blue, luminance
-    cdef Py_ssize_t x
-    for x in range(n):
-        red = unit(m0 * r[x] + m1 * g[x] + m2 * b[x] + m3 * a[x])
-        green = unit(m4 * r[x] + m5 * g[x] + m6 * b[x] + m7 * a[x])
-        blue = unit(m8 * r[x] + m9 * g[x] + m10 * b[x] + m11 * a[x])
-        luminance = <float>0.2126 * red + <float>0.7152 * green + <float>0.0722 * blue
-        u[x] = byte((blue - luminance) * <float>120.715674 + <float>128.5)
-        v[x] = byte((red - luminance) * <float>142.24028 + <float>128.5)
-
-
-cdef void key_rows(const Plane *a, const uint8_t *u, const uint8_t *v, float cb, float cr, float similarity,
-                   float blend, float *memory) noexcept nogil:
+cdef void key_rows(const Plane *a, const Plane *u, const Plane *v, float cb, float cr, float similarity, float blend,
+                   float *memory) noexcept nogil:
     """Chroma rows are measured once each; three of them are kept, as sums along, at luma positions."""
-    cdef Py_ssize_t width = a.width, half = (width + 1) // 2, last = (a.height + 1) // 2 - 1, row, below, i
-    cdef float *rows[3]
+    cdef Py_ssize_t width = a.width, last = u.height - 1, row, i
+    cdef float *kept[3]
     cdef float *spare
     for i in range(3):
-        rows[i] = memory + half + i * width
-    distances(rows[0], u, v, width, cb, cr, memory)
-    distances(rows[1], u, v, width, cb, cr, memory)
+        kept[i] = memory + u.width + i * width
+    measured(kept[0], u, v, 0, width, cb, cr, memory)
+    measured(kept[1], u, v, 0, width, cb, cr, memory)
     for row in range(last + 1):
-        below = row + 1 if row < last else row
-        distances(rows[2], u + below * half, v + below * half, width, cb, cr, memory)
-        keyed(a.data + 2 * row * width, rows[0], rows[1], rows[1], width, similarity, blend)
+        measured(kept[2], u, v, min(row + 1, last), width, cb, cr, memory)
+        rows.key(line(a, 2 * row), kept[0], kept[1], kept[1], width, similarity, blend)
         if 2 * row + 1 < a.height:
-            keyed(a.data + (2 * row + 1) * width, rows[1], rows[1], rows[2], width, similarity, blend)
-        spare = rows[0]
-        rows[0], rows[1], rows[2] = rows[1], rows[2], spare
+            rows.key(line(a, 2 * row + 1), kept[1], kept[1], kept[2], width, similarity, blend)
+        spare = kept[0]
+        kept[0], kept[1], kept[2] = kept[1], kept[2], spare
 
 
-cdef inline void distances(float *out, const uint8_t *u, const uint8_t *v, Py_ssize_t width, float cb, float cr,
-                           float *single) noexcept nogil:
+cdef inline void measured(float *out, const Plane *u, const Plane *v, Py_ssize_t row, Py_ssize_t width, float cb,
+                          float cr, float *single) noexcept nogil:
     """Of one chroma row: the sums of the distances of three neighbours, at luma positions."""
-    cdef Py_ssize_t half = (width + 1) // 2, x
-    cdef float p, q, s, t
-    for x in range(half):
-        p = <float><int32_t>u[x] - 128
-        q = <float><int32_t>v[x] - 128
-        s = <float>0.98986 * p - <float>0.11065 * q + cb
-        t = <float>0.98338 * q - <float>0.07245 * p + cr
-        single[x] = sqrtf(s * s + t * t)
+    cdef Py_ssize_t half = u.width, x
+    rows.distance(single, line(u, row), line(v, row), half, cb, cr)
     for x in range(half):
         out[2 * x] = single[x - 1 if x else 0] + single[x] + single[x]
-    for x in range(width // 2):
-        out[2 * x + 1] = single[x] + single[x] + single[x + 1 if x + 1 < half else x]
-
-
-cdef inline void keyed(uint8_t *a, const float *above, const float *here, const float *below, Py_ssize_t width,
-                       float similarity, float blend) noexcept nogil:
-    cdef Py_ssize_t x
-    cdef float slope
-    if blend > <float>0.0001:
-        slope = <float>1.0 / blend
-        for x in range(width):
-            a[x] = shown(a[x], unit(((above[x] + here[x] + below[x]) * <float>(1.0 / 3245.6201) - similarity) * slope))
-    else:
-        for x in range(width):
-            a[x] = a[x] if (above[x] + here[x] + below[x]) * <float>(1.0 / 3245.6201) - similarity > 0 else 0
-
-
-cdef inline uint8_t shown(uint8_t alpha, float share) noexcept nogil:
-    cdef int32_t t = alpha * <int32_t>(share * 255) + 128
-    return <uint8_t>((t + (t >> 8)) >> 8)
+        if 2 * x + 1 < width:
+            out[2 * x + 1] = single[x] + single[x] + single[x + 1 if x + 1 < half else x]
 
 
 cdef void luma_rows(const Plane *planes, int32_t *tint) noexcept nogil:
-    """planes: out, half, y, u, v. tint: what chroma adds, twice as many as a row of it."""
+    """planes: out, half, y, u, v. tint: what chroma adds, at luma positions."""
     cdef Py_ssize_t width = planes[2].width, n = width // 2, row, x
-    cdef const uint8_t *u
-    cdef const uint8_t *v
     cdef const uint8_t *upper
     cdef const uint8_t *lower
     cdef uint8_t *half
     for row in range(planes[3].height):
-        u, v = line(&planes[3], row), line(&planes[4], row)
-        for x in range(n):
-            tint[x] = 14628 * (v[x] - 128) + 7578 * (u[x] - 128) + 32768
+        rows.tint(tint, line(&planes[3], row), line(&planes[4], row), n)
         for x in range(width - 1, -1, -1):
             tint[x] = tint[x >> 1]
-        luma_row(line(&planes[0], 2 * row), line(&planes[2], 2 * row), tint, width)
-        luma_row(line(&planes[0], 2 * row + 1), line(&planes[2], 2 * row + 1), tint, width)
         upper, lower, half = line(&planes[0], 2 * row), line(&planes[0], 2 * row + 1), line(&planes[1], row)
+        rows.level(line(&planes[0], 2 * row), line(&planes[2], 2 * row), tint, width)
+        rows.level(line(&planes[0], 2 * row + 1), line(&planes[2], 2 * row + 1), tint, width)
         for x in range(n):
             half[x] = <uint8_t>((upper[2 * x] + lower[2 * x] + 1) >> 1)
-
-
-cdef inline void luma_row(uint8_t *out, const uint8_t *y, const int32_t *tint, Py_ssize_t width) noexcept nogil:
-    cdef Py_ssize_t x
-    cdef int32_t m
-    for x in range(width):
-        m = (76309 * (y[x] - 16) + tint[x]) >> 16
-        m = m if m > 0 else 0
-        out[x] = <uint8_t>(m if m < 255 else 255)
-
-
-cdef void veil_samples(uint8_t *plane, const uint8_t *mask, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef uint16_t t
-    for i in range(n):
-        t = <uint16_t>plane[i] * <uint16_t>mask[i] + 128
-        plane[i] = <uint8_t>(<uint16_t>(t + (t >> 8)) >> 8)

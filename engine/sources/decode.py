@@ -39,11 +39,13 @@ from engine.spec import AudioFormat
 from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import SECOND, Sync
+from engine.threads import Threads
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Decoders", "LiveSource", "SourceStatistics"]
 
+NICE: Final = 5  # a third of the processor that a mixer's encoder gets, where there is not enough for both
 REST: Final = 2 * SECOND  # nobody looks: a cut away and back is shorter
 UNHEARD: Final = SECOND
 PAUSE: Final = 1.0  # seconds until it is tried again after a bug
@@ -72,24 +74,26 @@ class Decoders:
     strict   whether a bug in one decoder ends all (tests), or makes only that one begin anew (live).
     """
 
-    def __init__(
-        self, hub: Hub, settings: Settings, *, limiter: trio.CapacityLimiter | None = None, strict: bool = False
-    ) -> None:
+    def __init__(self, hub: Hub, settings: Settings, *, strict: bool = False) -> None:
         self._hub = hub
         self._strict = strict
         self._settings = settings
-        self._limiter = limiter or trio.CapacityLimiter(len(os.sched_getaffinity(0)) + 2)
+        # One more than processors: each waits for the interpreter now and then.
+        self._threads = Threads(len(os.sched_getaffinity(0)) + 1, nice=NICE)
         self._decoders: dict[str, _Decoder] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the decoders until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for decoder in self._decoders.values():
-                nursery.start_soon(self._run, decoder)
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for decoder in self._decoders.values():
+                    nursery.start_soon(self._run, decoder)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._threads.close()
 
     def open(self, name: str, sound: AudioFormat, *, epoch: Fraction) -> LiveSource:
         """One mixer's view of a stream, published or not yet; `epoch` is the server time of its t = 0, in seconds.
@@ -102,7 +106,7 @@ class Decoders:
             return LiveSource(None, sound, epoch=epoch, settings=self._settings, hub=self._hub)
         decoder = self._decoders.get(name)
         if decoder is None or decoder.is_over:
-            decoder = self._decoders[name] = _Decoder(name, self._hub, limiter=self._limiter, strict=self._strict)
+            decoder = self._decoders[name] = _Decoder(name, self._hub, threads=self._threads, strict=self._strict)
             if self._nursery is not None:
                 self._nursery.start_soon(self._run, decoder)
         source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
@@ -120,12 +124,12 @@ class Decoders:
 class _Decoder:
     """Decodes one stream for all who opened it."""
 
-    def __init__(self, name: str, hub: Hub, *, limiter: trio.CapacityLimiter, strict: bool) -> None:
+    def __init__(self, name: str, hub: Hub, *, threads: Threads, strict: bool) -> None:
         # given
         self.name = name
         self._strict = strict
         self._hub = hub
-        self._limiter = limiter
+        self._threads = threads
         # owned by run()
         self._scope = trio.CancelScope()
         self._reader: Reader | None = None
@@ -433,7 +437,7 @@ class _Decoder:
                 await self._call.wait()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        return await self._threads.run(call)
 
 
 def _time(item: Item) -> int:

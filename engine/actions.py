@@ -1,0 +1,280 @@
+"""A job's ``actions``: the modules of nexrender that everybody uses, done here.
+
+It decides what each module does and which of its parameters have a meaning, before anything is rendered; it refuses to
+know when the phases of a job come. A module that is not here is an error, not a package to be loaded.
+
+``@nexrender/action-encode`` renders once more instead of encoding what is encoded already: its preset and parameters
+become options of the render. ``action-copy`` and ``action-upload`` read what was rendered and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from engine.errors import EngineError, InvalidJob, SinkUnavailable
+from engine.fetch import Fetcher, shown
+from engine.template import Order, file_name
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "@nexrender/action-"
+PHASES: Final = ("predownload", "postdownload", "prerender", "postrender")
+MAX_ACTIONS: Final = 32
+_ANY_PHASE: Final = ("webhook", "cache")  # our own cache is always there
+_MODULES: Final = ("copy", "encode", "upload", *_ANY_PHASE)
+_PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
+    "mp4": {"--fps": "25", "--audio-rate": "44100", "--audio-bit-rate": "128000"},
+    "webm": {"--bit-rate": "614400"},
+    "mp3": {"--audio-rate": "44100", "--audio-bit-rate": "128000"},
+    "m4a": {"--audio-rate": "44100", "--audio-bit-rate": "128000"},
+}
+_PARAMETERS: Final = {  # of ffmpeg → option of the render command
+    "-r": "--fps",
+    "-s": "--size",
+    "-t": "--duration",
+    "-ar": "--audio-rate",
+    "-ac": "--channels",
+    "-preset": "--preset",
+    "-crf": "--quality",
+    "-g": "--gop",
+    "-qmin": "--qp-min",
+    "-qmax": "--qp-max",
+    "-profile:v": "--profile",
+    **dict.fromkeys(("-b", "-b:v", "-vb"), "--bit-rate"),
+    **dict.fromkeys(("-ab", "-b:a"), "--audio-bit-rate"),
+    "-maxrate": "--max-bit-rate",
+}
+_IMPLIED: Final = {  # what is so anyway
+    "-y": None,
+    "-movflags": None,
+    "-aspect": None,
+    "-pix_fmt": ("yuv420p",),
+    "-f": ("mp4", "mov", "webm", "matroska", "mp3", "ipod"),
+    **dict.fromkeys(("-vcodec", "-c:v", "-codec:v"), ("libx264", "h264", "libvpx", "libvpx-vp9", "vp9")),
+    **dict.fromkeys(("-acodec", "-c:a", "-codec:a"), ("aac", "libmp3lame", "mp3", "libopus", "opus", "libvorbis")),
+}
+_RATES: Final = {"--bit-rate", "--audio-bit-rate", "--max-bit-rate"}
+
+
+class Film(msgspec.Struct, frozen=True):
+    """Something to render: the name of the file, and options of the render command."""
+
+    name: str
+    options: dict[str, str]
+
+
+class Action(msgspec.Struct, frozen=True):
+    """What is to be done: the module without what all begin with, and its parameters. `film` is what it renders."""
+
+    module: str
+    given: dict[str, Any]
+    film: Film | None = None
+
+
+class Actions:
+    """The actions of one job.
+
+    job       the document; its `output` and `state` are for webhooks, and kept up by whoever runs the job.
+    folder    where the films are.
+    writable  folders that copies may be put in besides; None: anywhere.
+    Raises    InvalidJob: an unknown module, parameters that have no meaning, a place that may not be written to.
+    """
+
+    def __init__(
+        self,
+        job: dict[str, Any],
+        order: Order,
+        *,
+        folder: Path,
+        fetcher: Fetcher,
+        writable: Sequence[Path] | None = None,
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._fetcher = fetcher
+        self._writable = writable
+        self._phases = {phase: self._read(phase, order) for phase in PHASES}
+
+    def films(self, order: Order) -> list[Film]:
+        """What to render, in this order; the first is the job's output until an encode action has another."""
+        encodes = [each for each in self._phases["postrender"] if each.film is not None]
+        films = [each.film for each in encodes if each.film is not None]
+        first = self._phases["postrender"][:1]
+        if not first or first[0].film is None:
+            films.insert(0, Film(f"result.{order.extension}", order.options))
+        if len({film.name for film in films}) < len(films):
+            raise InvalidJob("two outputs of the job have the same name", where="$.actions.postrender")
+        return films
+
+    async def run(self, phase: str, output: Path | None = None) -> Path | None:
+        """Does what there is to do in this phase; returns what the job's output is then. Raises SinkError."""
+        for action in self._phases[phase]:
+            if action.film is not None:
+                output = self._folder / action.film.name
+                if PurePath(str(action.given.get("output") or "")).is_absolute():
+                    await self._copy(output, self._target(action.given["output"], output.name))
+            elif action.module == "webhook":
+                await self._tell(action.given)
+            elif output is not None and action.module != "cache":
+                found = self._input(action.given, output)
+                if action.module == "copy":
+                    await self._copy(found, self._target(action.given["output"], found.name))
+                else:
+                    await self._upload(found, action.given)
+        return output
+
+    # Reading
+
+    def _read(self, phase: str, order: Order) -> list[Action]:
+        actions = self._job.get("actions")
+        listed = actions.get(phase) if isinstance(actions, dict) else None
+        listed = listed if isinstance(listed, list) else [listed] if listed else []
+        if len(listed) > MAX_ACTIONS:
+            raise InvalidJob(f"actions.{phase} has {len(listed)} items, more than {MAX_ACTIONS}", where="$.actions")
+        return [self._action(each, phase, f"actions.{phase}[{n}]", order) for n, each in enumerate(listed)]
+
+    def _action(self, given: object, phase: str, where: str, order: Order) -> Action:
+        module = str(given.get("module")) if isinstance(given, dict) else ""
+        name = module.removeprefix(PREFIX)
+        if not isinstance(given, dict) or not module.startswith(PREFIX) or name not in _MODULES:
+            known = ", ".join(f"{PREFIX}{each}" for each in _MODULES)
+            raise InvalidJob(f"{where}.module {module[:80]!r} is not one of {known}", where=f"$.{where}.module")
+        if name not in _ANY_PHASE and phase != "postrender":
+            raise InvalidJob(f"{where}: {module} is only for postrender", where=f"$.{where}")
+        if name == "encode":
+            return Action(name, given, _film(given, where, order))
+        if name == "copy":
+            self._check_place(given.get("output"), f"{where}.output")
+        elif name == "upload":
+            self._check_upload(given, where)
+        elif name == "webhook" and not isinstance(given.get("url"), str):
+            raise InvalidJob(f"{where}.url is missing", where=f"$.{where}.url")
+        return Action(name, given)
+
+    def _check_upload(self, given: Mapping[str, Any], where: str) -> None:
+        provider, params = given.get("provider"), given.get("params") or {}
+        if provider not in ("file", "http", "https") or not isinstance(params, dict):
+            sentence = f"{where}.provider {str(provider)[:80]!r} is not one of file, http"
+            raise InvalidJob(sentence, where=f"$.{where}.provider")
+        if provider == "file":
+            self._check_place(params.get("path"), f"{where}.params.path")
+        elif urlsplit(str(params.get("url"))).scheme not in ("http", "https"):
+            raise InvalidJob(f"{where}.params.url is not an http: or https: URL", where=f"$.{where}.params.url")
+
+    def _check_place(self, place: object, where: str) -> None:
+        if not isinstance(place, str) or not place:
+            raise InvalidJob(f"{where} is missing", where=f"$.{where}")
+        self._target(place, "x", where)
+
+    # Doing
+
+    def _target(self, place: str, name: str, where: str = "output") -> Path:
+        """Where a copy goes; links are followed before it is judged."""
+        path = self._fetcher.path_of(place) if place.lower().startswith("file:") else self._folder / place
+        path = (path / name if place.endswith("/") or path.is_dir() else path).resolve()
+        allowed = None if self._writable is None else (self._folder, *self._writable)
+        if allowed is not None and not any(path.is_relative_to(each.resolve()) for each in allowed):
+            raise InvalidJob(f'{where}: "{place[:200]}" may not be written to', where=f"$.{where}")
+        return path
+
+    def _input(self, given: Mapping[str, Any], output: Path) -> Path:
+        name = given.get("input")
+        found = self._folder / file_name(str(name), "") if name else output
+        if not found.is_file():
+            raise InvalidJob(f'input "{str(name)[:200]}" is not an output of this job')
+        return found
+
+    async def _copy(self, found: Path, target: Path) -> None:
+        if target != found.resolve():
+            await trio.to_thread.run_sync(_copy_file, found, target)
+
+    async def _upload(self, found: Path, given: Mapping[str, Any]) -> None:
+        params = given.get("params") or {}
+        if given["provider"] == "file":
+            await self._copy(found, self._target(params["path"], found.name))
+            return
+        url, headers = (_filled(params.get(key), self._job) for key in ("url", "headers"))
+        method = str(params.get("method") or "PUT").upper()
+        await self._fetcher.send(method, str(url), headers=_headers(headers), body=found)
+
+    async def _tell(self, given: Mapping[str, Any]) -> None:
+        """As nexrender: who does not listen does not stop the job."""
+        url, headers, told, body = (_filled(given.get(key), self._job) for key in ("url", "headers", "json", "body"))
+        sent = {"Content-Type": "application/json"} if told else {}
+        text = msgspec.json.encode(told) if told else str(body or "").encode()
+        method = str(given.get("method") or "POST").upper()
+        try:
+            await self._fetcher.send(method, str(url), headers=sent | _headers(headers), body=text)
+        except EngineError as err:
+            log.warning("job %s: webhook %s: %s", self._job.get("uid"), shown(str(url)), err)
+
+
+def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
+    if given.get("input"):
+        raise InvalidJob(f"{where}.input: only what is rendered can be encoded", where=f"$.{where}.input")
+    preset, params = given.get("preset"), given.get("params") or {}
+    if preset not in (None, "", *_PRESETS):
+        sentence = f"{where}.preset {str(preset)[:80]!r} is not one of {', '.join(_PRESETS)}"
+        raise InvalidJob(sentence, where=f"$.{where}.preset")
+    if not isinstance(params, dict):
+        raise InvalidJob(f"{where}.params is not an object", where=f"$.{where}.params")
+    extension = str(preset or order.extension)
+    name = file_name(str(given.get("output") or ""), f"encoded.{extension}")
+    name = name if PurePath(name).suffix else f"{name}.{extension}"
+    options = dict(_PRESETS.get(str(preset), {})) | order.options
+    for key, value in params.items():
+        option = _PARAMETERS.get(key)
+        if option is not None:
+            options[option] = _number(value) if option in _RATES else str(value)
+        elif key not in _IMPLIED or str(value) not in (_IMPLIED[key] or (str(value),)):
+            raise InvalidJob(f"{where}.params {key[:40]} {value!s:.40} is not supported", where=f"$.{where}.params")
+    return Film(name, options)
+
+
+def _number(value: object) -> str:
+    """A rate as ffmpeg takes it: 128k, 2.5M."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([kKM]?)", str(value))
+    return str(round(float(found[1]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6}[found[2]])) if found else str(value)
+
+
+def _filled(value: Any, job: Mapping[str, Any]) -> Any:
+    """With what stands in the job for each ``{job.name}``."""
+    if isinstance(value, str):
+        return re.sub(r"\{job\.([^}]+)\}", lambda found: _field(job, found[1]), value)
+    if isinstance(value, list):
+        return [_filled(each, job) for each in value]
+    if isinstance(value, dict):
+        return {key: _filled(each, job) for key, each in value.items()}
+    return value
+
+
+def _field(job: Any, path: str) -> str:
+    for key in path.split("."):
+        job = job.get(key) if isinstance(job, dict) else None
+    return job if isinstance(job, str) else "" if job is None else msgspec.json.encode(job).decode()
+
+
+def _headers(headers: Any) -> dict[str, str]:
+    given = headers if isinstance(headers, dict) else {}
+    return {str(key): str(value) for key, value in given.items()}
+
+
+def _copy_file(found: Path, target: Path) -> None:
+    """A copy that appears when it is whole."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found, part)
+        part.replace(target)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise SinkUnavailable(f'"{target}" cannot be written: {err.strerror}', where=str(target)) from err

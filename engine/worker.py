@@ -1,0 +1,375 @@
+"""A worker: takes jobs whose template is a RenderTree, renders each in a child process, and says how it goes.
+
+It decides in which order a job's steps come and what a failure of each means; it refuses to know where the queue is
+(`engine.jobs.Queue`), what a job's fields mean (`engine.template`, `engine.actions`), and how a render works.
+
+Theory of operation
+-------------------
+A slot has a name of its own and one job at a time. From the pick on it reports every `LEASE`/3 seconds, news or not.
+As soon as a report is not taken, or the queue says that the job is revoked, everything that runs for it is cancelled,
+and nobody is told. A job that cannot be done is failed with one sentence; what a queue does not hear because it is
+away is said again until it is back. When the worker itself is stopped, it gives its job back to the queue.
+
+While `busy` says so, renders are stopped, for `LEAST_PAUSE` at least: their state is ``render:paused`` then.
+
+What a job needs on the way is in ``work/RUN`` folders, and gone afterwards; its films are in ``outputs/UID``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from engine.actions import Actions, Film
+from engine.child import Child
+from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
+from engine.fetch import Fetcher
+from engine.jobs import DOCUMENT, ERROR, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
+from engine.template import Order, Scene, file_name, locate, place, read_order, unlocated
+from engine.tree import MAX_BYTES
+
+log = logging.getLogger(__name__)
+
+LEASE: Final = 30.0  # seconds
+WAIT: Final = 20.0  # seconds that a pick waits
+AGAIN: Final = 1.0, 30.0  # seconds between two tries to reach a queue that is away, first and longest
+GIVE_UP: Final = 3600.0  # seconds that the end of a job is told to a queue that is away
+LAST_WORDS: Final = 1.0  # seconds to give a job back when the worker is stopped
+LOOK_EVERY: Final = 0.2  # seconds between two looks whether live mixers lag
+LEAST_PAUSE: Final = 1.0
+LOG_TAIL: Final = 2000  # characters of a child's last words
+LOG_LINES: Final = 5
+RENDERING: Final = "render:dorender"
+PAUSED: Final = "render:paused"
+
+
+class Worker:
+    """One slot. `run` goes on until it is cancelled.
+
+    name      its name in the queue, nobody else's.
+    data      its folder: outputs/, work/, cache/, images/.
+    busy      whether renders should wait: live mixers lag.
+    writable  folders outside of `data` that actions may write to; None: anywhere.
+    wall      seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        name: str,
+        *,
+        data: Path,
+        fetcher: Fetcher | None = None,
+        busy: Callable[[], bool] = lambda: False,
+        tags: str = "",
+        writable: Sequence[Path] | None = (),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        # given
+        self.name = name
+        self._queue = queue
+        self._data = data
+        self._fetcher = fetcher or Fetcher(base=data, cache=data / "cache")
+        self._busy = busy
+        self._tags = tags
+        self._writable = None if writable is None else (data / "outputs", *writable)
+        self._wall = wall
+        # owned by run()
+        self._child = Child()
+
+    async def run(self) -> None:
+        """Takes jobs until cancelled."""
+        pause = AGAIN[0]
+        try:
+            while True:
+                try:
+                    found = await self._queue.pick(self.name, (DOCUMENT,), tags=self._tags, lease=LEASE, wait=WAIT)
+                except EngineError as err:
+                    log.warning("worker %s: %s", self.name, err)
+                    await trio.sleep(pause)
+                    pause = min(pause * 2, AGAIN[1])
+                    continue
+                pause = AGAIN[0]
+                if found is None:
+                    await self._child.close()  # what it has loaded is not worth its memory
+                    await self._fetcher.tidy()
+                else:
+                    await self._hold(found)
+        finally:
+            await self._child.close()
+
+    async def _hold(self, assignment: Assignment) -> None:
+        """One job, from the pick to the last word."""
+        task = _Task(self, assignment)
+        with trio.CancelScope() as holding:
+            async with trio.open_nursery() as nursery:
+
+                async def until_revoked() -> None:
+                    await self._insist(lambda: self._queue.revoked(assignment))
+                    holding.cancel()
+
+                async def live() -> None:
+                    while await self._reported(assignment, {}):
+                        await trio.sleep(LEASE / 3)
+                    holding.cancel()
+
+                nursery.start_soon(until_revoked)
+                nursery.start_soon(live)
+                try:
+                    await task.run()
+                except trio.Cancelled:
+                    if not holding.cancel_called:
+                        await self._give_back(assignment)
+                    raise
+                nursery.cancel_scope.cancel()
+        if holding.cancelled_caught:
+            log.info("job %s: no longer ours", assignment.uid)
+
+    async def _give_back(self, assignment: Assignment) -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS):
+            with suppress(EngineError):  # its lease will end
+                await self._queue.report(assignment, {"state": QUEUED})
+
+    async def _reported(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
+        """Whether the job is still ours, as far as is known."""
+        try:
+            return await self._queue.report(assignment, change)
+        except EngineError as err:
+            log.warning("job %s: not reported: %s", assignment.uid, err)
+            return True
+
+    async def _insist(self, say: Callable[[], Awaitable[Any]]) -> None:
+        """Says it until the queue is there to hear it."""
+        pause, until = AGAIN[0], trio.current_time() + GIVE_UP
+        while True:
+            try:
+                await say()
+                return
+            except EngineError as err:
+                if not err.retry or trio.current_time() > until:
+                    log.warning("worker %s: given up: %s", self.name, err)
+                    return
+                await trio.sleep(pause)
+                pause = min(pause * 2, AGAIN[1])
+
+
+class _Task:
+    """One run of one job."""
+
+    def __init__(self, worker: Worker, assignment: Assignment) -> None:
+        self._worker = worker
+        self._assignment = assignment
+        self._job: dict[str, Any] = {}
+        self._timings: dict[str, int] = {}
+        self._outputs = worker._data / "outputs" / output_folder(assignment.uid)
+        self._work = worker._data / "work" / f"{output_folder(assignment.uid)}.{assignment.run}"
+
+    async def run(self) -> None:
+        """Does it and tells how it ended. Raises nothing but Cancelled."""
+        queue, assignment = self._worker._queue, self._assignment
+        try:
+            output = str(await self._do())
+        except EngineError as err:
+            problem = str(err) or err.code
+            log.info("job %s: %s", assignment.uid, problem)
+            await self._worker._insist(lambda: self._fail(problem))
+        except OSError as err:
+            problem = f"the worker's disk: {err.strerror or err}"
+            log.warning("job %s: %s", assignment.uid, problem)
+            await self._worker._insist(lambda: self._fail(problem))
+        except Exception as err:  # noqa: BLE001 - a bug must not end the worker
+            log.exception("job %s: a bug", assignment.uid)
+            problem = f"a bug of the worker: {type(err).__name__}"
+            await self._worker._insist(lambda: self._fail(problem))
+        else:
+            await self._worker._insist(lambda: queue.finish(assignment, output=output))
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(lambda: shutil.rmtree(self._work, ignore_errors=True))
+
+    async def _fail(self, problem: str) -> bool:
+        return await self._worker._queue.fail(self._assignment, problem)
+
+    async def _do(self) -> Path:
+        self._job = msgspec.json.decode(self._assignment.job, type=dict[str, Any])
+        now = stamp(round(self._worker._wall() * 1000))
+        await self._tell({"state": STARTED, "startedAt": now, "renderProgress": 0})
+        await self._enter("render:setup")
+        order = read_order(self._job)
+        fetcher = self._worker._fetcher
+        actions = Actions(self._job, order, folder=self._outputs, fetcher=fetcher, writable=self._worker._writable)
+        films = actions.films(order)
+        for folder in (self._work, self._outputs):
+            await trio.to_thread.run_sync(lambda path=folder: path.mkdir(parents=True, exist_ok=True))
+        await self._enter("render:predownload")
+        await actions.run("predownload")
+        await self._enter("render:download")
+        scene = await self._download(order)
+        await self._enter("render:postdownload")
+        await actions.run("postdownload")
+        await self._enter("render:prerender")
+        await actions.run("prerender")
+        await self._enter(RENDERING)
+        await self._render(films, scene)
+        await self._enter("render:postrender")
+        self._job["output"] = str(self._outputs / films[0].name)
+        output = await actions.run("postrender", self._outputs / films[0].name)
+        await self._enter("render:cleanup")
+        assert output is not None
+        return output
+
+    async def _tell(self, change: dict[str, object]) -> None:
+        self._job |= change
+        await self._worker._reported(self._assignment, change)
+
+    async def _enter(self, phase: str) -> None:
+        """Notes when a phase began. Only that of rendering is told at once: of the others nobody is waiting to hear."""
+        self._timings[phase] = round(self._worker._wall() * 1000)
+        if phase == RENDERING:
+            await self._tell({"state": phase, "renderProgress": 0, "timings": dict(self._timings)})
+        elif phase == "render:cleanup":
+            await self._tell({"timings": dict(self._timings)})
+
+    # Sources
+
+    async def _download(self, order: Order) -> Scene:
+        """The document and everything that it shows, here."""
+        fetcher = self._worker._fetcher
+        document = await fetcher.fetch(
+            order.src, self._work, "template", extension="json", checksum=order.checksum, max_bytes=MAX_BYTES
+        )
+        files: list[str | None] = [None] * len(order.assets)
+        async with trio.open_nursery() as nursery:
+
+            async def fetch(n: int) -> None:
+                asset = order.assets[n]
+                name = file_name(asset.name or asset.src, "file") if asset.type == "static" else f"asset-{n}"
+                path = await fetcher.fetch(
+                    asset.src, self._work, name, extension=asset.extension, checksum=asset.checksum
+                )
+                files[n] = str(path)
+
+            for n, asset in enumerate(order.assets):
+                if asset.src and asset.type != "data":
+                    nursery.start_soon(fetch, n)
+        content = await trio.to_thread.run_sync(document.read_bytes)
+        scene = place(content, order, files)
+        beside = document.parent if document.parent != self._work else None
+        static = {
+            name: path
+            for asset, path in zip(order.assets, files, strict=True)
+            if asset.type == "static" and path is not None
+            for name in (asset.name, file_name(asset.src, "file"), asset.src)
+        }
+        places: dict[str, str] = {}
+        for n, name in enumerate(unlocated(scene)):
+            found = static.get(name) or await self._find(name, n, beside)
+            if found is not None:
+                places[name] = found
+        return locate(scene, places)
+
+    async def _find(self, name: str, n: int, beside: Path | None) -> str | None:
+        """Where a source is that the document names itself. None: a pattern."""
+        if name.startswith("pattern:"):
+            return None
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", name):
+            return str(await self._worker._fetcher.fetch(name, self._work, f"source-{n}"))
+        data = self._worker._data
+        for folder in (*((beside,) if beside else ()), data / "images", data):
+            path = folder / name
+            if await trio.to_thread.run_sync(path.is_file):
+                return str(path)
+        raise SourceUnavailable(f'source "{name[:200]}" is neither an asset of the job nor a file', where=name)
+
+    # Rendering
+
+    async def _render(self, films: Sequence[Film], scene: Scene) -> None:
+        document = self._work / "scene.json"
+        await trio.to_thread.run_sync(document.write_bytes, scene.tree)
+        sources = [part for name, path in scene.sources.items() for part in ("--source", f"{name}={path}")]
+        for n, film in enumerate(films):
+            options = [f"{key}={value}" for key, value in film.options.items()]
+            arguments = [str(document), str(self._outputs / film.name), "--progress", "json", *options, *sources]
+            await self._render_one(arguments, done=n, of=len(films))
+
+    async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
+        child = self._worker._child
+        words = self._work / "log"
+        progress = _Progress()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, progress, done, of)
+            nursery.start_soon(self._pause, child)
+            status = await child.run(arguments, log=words, report=progress.put)
+            nursery.cancel_scope.cancel()
+        if status == 0:
+            return
+        last = await trio.to_thread.run_sync(_tail, words)
+        if status < 0:
+            how = f"the render was ended by {signal.Signals(-status).name}"
+            raise Overloaded(f"{how}: {last}" if last else how)
+        raise InvalidJob(last or f"the render ended with {status}")
+
+    async def _follow(self, progress: _Progress, done: int, of: int) -> None:
+        """Tells every new whole percent; the slower the queue, the fewer."""
+        while True:
+            share = await progress.take()
+            await self._tell({"state": RENDERING, "renderProgress": math.floor(100 * (done + share) / of)})
+
+    async def _pause(self, child: Child) -> None:
+        """Stops the render while live mixers lag."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            if not self._worker._busy():
+                continue
+            await child.signal(signal.SIGSTOP)
+            log.info("job %s: paused: live mixers lag", self._assignment.uid)
+            before = self._job.get("state")
+            await self._tell({"state": PAUSED})
+            await trio.sleep(LEAST_PAUSE)
+            while self._worker._busy():
+                await trio.sleep(LOOK_EVERY)
+            await child.signal(signal.SIGCONT)
+            await self._tell({"state": before})
+
+
+class _Progress:
+    """How far a render is, for one reader who may be slow: the last word counts."""
+
+    def __init__(self) -> None:
+        self._percent = self._taken = 0
+        self._news = trio.Event()
+
+    def put(self, line: dict[str, Any]) -> None:
+        """A report of the child."""
+        done, total = line.get("done"), line.get("total")
+        if isinstance(done, int) and isinstance(total, int) and total > 0:
+            self._percent = min(100, 100 * done // total)
+            if self._percent > self._taken:
+                self._news.set()
+
+    async def take(self) -> float:
+        """The next share of 1 that is a percent more than the last one."""
+        await self._news.wait()
+        self._news = trio.Event()
+        self._taken = self._percent
+        return self._taken / 100
+
+
+def _tail(path: Path) -> str:
+    """The last words of a render, as one sentence."""
+    try:
+        lines = path.read_text(errors="replace")[-LOG_TAIL:].splitlines()
+    except OSError:
+        return ""
+    return "; ".join(line.removeprefix("mashtun: ") for line in lines[-LOG_LINES:] if line.strip())
