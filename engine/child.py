@@ -58,9 +58,10 @@ class Child:
         """
         await self._start()
         try:
-            await self._send({"arguments": list(arguments), "log": str(log)})
+            with trio.CancelScope(shield=True):  # an order of which half was sent cannot be taken back
+                await self._send({"arguments": list(arguments), "log": str(log)})
             return await self._until_exit(report)
-        except trio.Cancelled:
+        except BaseException:
             with trio.CancelScope(shield=True):
                 await self._end()
             raise

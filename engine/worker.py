@@ -25,6 +25,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from engine.actions import Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
 from engine.fetch import Fetcher
-from engine.jobs import DOCUMENT, ERROR, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
+from engine.jobs import DOCUMENT, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
 from engine.template import Order, Scene, file_name, locate, place, read_order, unlocated
 from engine.tree import MAX_BYTES
 
@@ -50,6 +51,7 @@ LOOK_EVERY: Final = 0.2  # seconds between two looks whether live mixers lag
 LEAST_PAUSE: Final = 1.0
 LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
+OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
 
@@ -79,7 +81,7 @@ class Worker:
         # given
         self.name = name
         self._queue = queue
-        self._data = data
+        self._data = data = data.resolve()  # what is said of it must be true elsewhere
         self._fetcher = fetcher or Fetcher(base=data, cache=data / "cache")
         self._busy = busy
         self._tags = tags
@@ -104,6 +106,7 @@ class Worker:
                 if found is None:
                     await self._child.close()  # what it has loaded is not worth its memory
                     await self._fetcher.tidy()
+                    await trio.to_thread.run_sync(_tidy, self._data / "work")
                 else:
                     await self._hold(found)
         finally:
@@ -120,6 +123,7 @@ class Worker:
                     holding.cancel()
 
                 async def live() -> None:
+                    await trio.sleep(LEASE / 3)
                     while await self._reported(assignment, {}):
                         await trio.sleep(LEASE / 3)
                     holding.cancel()
@@ -128,18 +132,16 @@ class Worker:
                 nursery.start_soon(live)
                 try:
                     await task.run()
-                except trio.Cancelled:
-                    if not holding.cancel_called:
+                finally:
+                    if not task.is_over and not holding.cancel_called:
                         await self._give_back(assignment)
-                    raise
                 nursery.cancel_scope.cancel()
-        if holding.cancelled_caught:
+        if not task.is_over:
             log.info("job %s: no longer ours", assignment.uid)
 
     async def _give_back(self, assignment: Assignment) -> None:
-        with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS):
-            with suppress(EngineError):  # its lease will end
-                await self._queue.report(assignment, {"state": QUEUED})
+        with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS), suppress(EngineError):
+            await self._queue.report(assignment, {"state": QUEUED})  # or its lease will end
 
     async def _reported(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
         """Whether the job is still ours, as far as is known."""
@@ -168,6 +170,7 @@ class _Task:
     """One run of one job."""
 
     def __init__(self, worker: Worker, assignment: Assignment) -> None:
+        self.is_over = False
         self._worker = worker
         self._assignment = assignment
         self._job: dict[str, Any] = {}
@@ -179,27 +182,31 @@ class _Task:
         """Does it and tells how it ended. Raises nothing but Cancelled."""
         queue, assignment = self._worker._queue, self._assignment
         try:
-            output = str(await self._do())
-        except EngineError as err:
-            problem = str(err) or err.code
-            log.info("job %s: %s", assignment.uid, problem)
-            await self._worker._insist(lambda: self._fail(problem))
-        except OSError as err:
-            problem = f"the worker's disk: {err.strerror or err}"
-            log.warning("job %s: %s", assignment.uid, problem)
-            await self._worker._insist(lambda: self._fail(problem))
-        except Exception as err:  # noqa: BLE001 - a bug must not end the worker
-            log.exception("job %s: a bug", assignment.uid)
-            problem = f"a bug of the worker: {type(err).__name__}"
-            await self._worker._insist(lambda: self._fail(problem))
-        else:
-            await self._worker._insist(lambda: queue.finish(assignment, output=output))
+            output, problem = await self._attempt()
+            if output is not None:
+                await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
+            else:
+                log.info("job %s: %s", assignment.uid, problem)
+                await self._worker._insist(lambda: queue.fail(assignment, problem))
+            self.is_over = True
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(lambda: shutil.rmtree(self._work, ignore_errors=True))
+                await trio.to_thread.run_sync(partial(shutil.rmtree, self._work, ignore_errors=True))
 
-    async def _fail(self, problem: str) -> bool:
-        return await self._worker._queue.fail(self._assignment, problem)
+    async def _attempt(self) -> tuple[Path | None, str]:
+        """(the film, "") or (None, why there is none)."""
+        try:
+            return await self._do(), ""
+        except BaseException as err:
+            known = _first(err)
+            if isinstance(known, EngineError):
+                return None, str(known) or known.code
+            if isinstance(known, OSError):
+                return None, f"the worker's disk: {known.strerror or known}"
+            if not isinstance(known, Exception):
+                raise
+            log.exception("job %s: a bug", self._assignment.uid)  # which must not end the worker
+            return None, f"a bug of the worker: {type(known).__name__}"
 
     async def _do(self) -> Path:
         self._job = msgspec.json.decode(self._assignment.job, type=dict[str, Any])
@@ -211,7 +218,7 @@ class _Task:
         actions = Actions(self._job, order, folder=self._outputs, fetcher=fetcher, writable=self._worker._writable)
         films = actions.films(order)
         for folder in (self._work, self._outputs):
-            await trio.to_thread.run_sync(lambda path=folder: path.mkdir(parents=True, exist_ok=True))
+            await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
         await self._enter("render:predownload")
         await actions.run("predownload")
         await self._enter("render:download")
@@ -297,11 +304,13 @@ class _Task:
     async def _render(self, films: Sequence[Film], scene: Scene) -> None:
         document = self._work / "scene.json"
         await trio.to_thread.run_sync(document.write_bytes, scene.tree)
-        sources = [part for name, path in scene.sources.items() for part in ("--source", f"{name}={path}")]
+        sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         for n, film in enumerate(films):
             options = [f"{key}={value}" for key, value in film.options.items()]
-            arguments = [str(document), str(self._outputs / film.name), "--progress", "json", *options, *sources]
+            made = self._work / film.name  # what is killed leaves its half here
+            arguments = [str(document), str(made), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
+            await trio.to_thread.run_sync(made.replace, self._outputs / film.name)
 
     async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
         child = self._worker._child
@@ -366,10 +375,27 @@ class _Progress:
         return self._taken / 100
 
 
+def _tidy(folder: Path) -> None:
+    """Removes what workers left that were killed."""
+    old = time.time() - OLDEST_WORK
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < old:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What counts of what went wrong: the first that is no cancellation, if there is one."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [_first(each) for each in error.exceptions]
+    return next((each for each in found if isinstance(each, Exception)), found[0])
+
+
 def _tail(path: Path) -> str:
     """The last words of a render, as one sentence."""
     try:
         lines = path.read_text(errors="replace")[-LOG_TAIL:].splitlines()
     except OSError:
         return ""
-    return "; ".join(line.removeprefix("mashtun: ") for line in lines[-LOG_LINES:] if line.strip())
+    return "; ".join(re.sub("^mashtun( render)?: ", "", line) for line in lines[-LOG_LINES:] if line.strip())

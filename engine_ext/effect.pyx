@@ -23,8 +23,8 @@ samples take l and a as the mean of both luma rows at their left column, 0.5·(u
 *key.* The distance of a chroma sample: with u = Cb - 128, v = Cr - 128, turned to BT.601 as
 x = (0.98986 · u - 0.11065 · v) + (128 - cb), y = (0.98338 · v - 0.07245 · u) + (128 - cr):
 d = sqrt(x·x + y·y). Of a luma sample: the sum over its 3×3 neighbours, first along then down, of d at each one's chroma
-sample. What shows is t = limit((sum · (1/3245.6201) - similarity) · (1/blend), 0, 1), 3245.6201 = 9 · sqrt(2) · 255; with
-blend at most 0.0001, 1 where it is above similarity, else 0. alpha = div255(alpha · trunc(t · 255)).
+sample. What shows is t = limit(trunc((sum · (1/3245.6201) - similarity) · (1/blend) · 255), 0, 255), with 3245.6201 = 9 · sqrt(2)
+· 255; with blend at most 0.0001, 255 where it is above similarity, else 0. alpha = div255(alpha · t).
 
 *luma.* BT.601 luma in full range. At luma positions, 16 fraction bits:
 m = limit((76309·(Y-16) + 14628·(Cr-128) + 7578·(Cb-128) + 32768) >> 16, 0, 255), at chroma positions the mean of both
@@ -49,9 +49,10 @@ cdef extern from "effect_rows.h" nogil:
         void (*convolve)(uint8_t *out, const float *a, const float *b, const float *c, Py_ssize_t n, const float *m,
                          float offset) noexcept nogil
         void (*split)(Channels *out, const float *l, const float *cb, const float *cr, Py_ssize_t n) noexcept nogil
-        void (*luma)(uint8_t *out, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
-        void (*alpha)(uint8_t *out, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
-        void (*chroma)(uint8_t *u, uint8_t *v, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
+        void (*mix)(Channels *out, const Channels *row, Py_ssize_t n, const float *m) noexcept nogil
+        void (*luma)(uint8_t *out, const Channels *row, Py_ssize_t n) noexcept nogil
+        void (*alpha)(uint8_t *out, const Channels *row, Py_ssize_t n) noexcept nogil
+        void (*chroma)(uint8_t *u, uint8_t *v, const Channels *row, Py_ssize_t n) noexcept nogil
         void (*distance)(float *out, const uint8_t *u, const uint8_t *v, Py_ssize_t n, float cb,
                          float cr) noexcept nogil
         void (*key)(uint8_t *a, const float *above, const float *here, const float *below, Py_ssize_t n,
@@ -149,7 +150,7 @@ def recolour(out not None, planes not None, matrix not None):
             apart(&target[i], &source[j])
             if j < i:
                 apart(&target[i], &target[j])
-    cdef float *memory = <float *>malloc(7 * width * sizeof(float))
+    cdef float *memory = <float *>malloc(11 * width * sizeof(float))
     if memory == NULL:
         raise MemoryError
     with nogil:
@@ -298,30 +299,33 @@ cdef void recolour_rows(const Plane *out, const Plane *planes, const float *m, f
     cdef float *grey = memory
     cdef float *cb = memory + width
     cdef float *cr = memory + 2 * width
-    cdef Channels channels
-    channels.r, channels.g = memory + 3 * width, memory + 4 * width
-    channels.b, channels.a = memory + 5 * width, memory + 6 * width
+    cdef Channels given, mixed
+    given.r, given.g, given.b = memory + 3 * width, memory + 4 * width, memory + 5 * width
+    mixed.r, mixed.g, mixed.b = memory + 6 * width, memory + 7 * width, memory + 8 * width
+    given.a, mixed.a = memory + 9 * width, memory + 10 * width
     for y in range(width):
-        channels.a[y] = 1  # where there is no alpha
+        given.a[y] = 1  # where there is no alpha
     for row in range(planes[1].height):
         upper, lower = 2 * row, min(2 * row + 1, height - 1)
         rows.scale(cb, line(&planes[1], row), half, -128, <float>(1.0 / 224))
         rows.scale(cr, line(&planes[2], row), half, -128, <float>(1.0 / 224))
         rows.mean(grey, line(&planes[0], upper), line(&planes[0], lower), half, -16, <float>(1.0 / 219))
         if planes[3].data != NULL:
-            rows.mean(channels.a, line(&planes[3], upper), line(&planes[3], lower), half, 0, <float>(1.0 / 255))
-        rows.split(&channels, grey, cb, cr, half)
-        rows.chroma(line(&out[1], row), line(&out[2], row), &channels, half, m)
+            rows.mean(given.a, line(&planes[3], upper), line(&planes[3], lower), half, 0, <float>(1.0 / 255))
+        rows.split(&given, grey, cb, cr, half)
+        rows.mix(&mixed, &given, half, m)
+        rows.chroma(line(&out[1], row), line(&out[2], row), &mixed, half)
         double_floats(cb, width)
         double_floats(cr, width)
         for y in range(upper, lower + 1):
             rows.scale(grey, line(&planes[0], y), width, -16, <float>(1.0 / 219))
             if planes[3].data != NULL:
-                rows.scale(channels.a, line(&planes[3], y), width, 0, <float>(1.0 / 255))
-            rows.split(&channels, grey, cb, cr, width)
-            rows.luma(line(&out[0], y), &channels, width, m)
+                rows.scale(given.a, line(&planes[3], y), width, 0, <float>(1.0 / 255))
+            rows.split(&given, grey, cb, cr, width)
+            rows.mix(&mixed, &given, width, m)
+            rows.luma(line(&out[0], y), &mixed, width)
             if out[3].data != NULL:
-                rows.alpha(line(&out[3], y), &channels, width, m)
+                rows.alpha(line(&out[3], y), &mixed, width)
 
 
 cdef inline void double_floats(float *row, Py_ssize_t n) noexcept nogil:

@@ -22,9 +22,10 @@ typedef struct {
     void (*convolve)(uint8_t *out, const float *a, const float *b, const float *c, ptrdiff_t n, const float *m,
                      float offset);
     void (*split)(Channels *out, const float *l, const float *cb, const float *cr, ptrdiff_t n);
-    void (*luma)(uint8_t *out, const Channels *in, ptrdiff_t n, const float *m);
-    void (*alpha)(uint8_t *out, const Channels *in, ptrdiff_t n, const float *m);
-    void (*chroma)(uint8_t *u, uint8_t *v, const Channels *in, ptrdiff_t n, const float *m);
+    void (*mix)(Channels *out, const Channels *in, ptrdiff_t n, const float *m);
+    void (*luma)(uint8_t *out, const Channels *in, ptrdiff_t n);
+    void (*alpha)(uint8_t *out, const Channels *in, ptrdiff_t n);
+    void (*chroma)(uint8_t *u, uint8_t *v, const Channels *in, ptrdiff_t n);
     void (*distance)(float *out, const uint8_t *u, const uint8_t *v, ptrdiff_t n, float cb, float cr);
     void (*key)(uint8_t *a, const float *above, const float *here, const float *below, ptrdiff_t n, float similarity,
                 float blend);
@@ -80,41 +81,40 @@ EFFECT_BODY void effect_split(Channels *out, const float *restrict l, const floa
     }
 }
 
-/* One row of the matrix. */
-EFFECT_BODY float effect_mixed(const float *m, float r, float g, float b, float a) {
-    return effect_unit(m[0] * r + m[1] * g + m[2] * b + m[3] * a);
-}
-
-EFFECT_BODY void effect_luma(uint8_t *restrict out, const Channels *in, ptrdiff_t n, const float *m) {
+/* One row of the matrix. A loop for each: gcc makes branches of limits that something is computed from. */
+EFFECT_BODY void effect_weigh(float *restrict out, const Channels *in, ptrdiff_t n, const float *m) {
     const float *restrict r = in->r, *restrict g = in->g, *restrict b = in->b, *restrict a = in->a;
-    const float red[4] = {m[0], m[1], m[2], m[3]}, green[4] = {m[4], m[5], m[6], m[7]};
-    const float blue[4] = {m[8], m[9], m[10], m[11]};
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const float luma = 0.2126f * effect_mixed(red, r[i], g[i], b[i], a[i])
-                         + 0.7152f * effect_mixed(green, r[i], g[i], b[i], a[i])
-                         + 0.0722f * effect_mixed(blue, r[i], g[i], b[i], a[i]);
-        out[i] = effect_byte(luma * 219.0f + 16.5f);
-    }
-}
-
-EFFECT_BODY void effect_alpha(uint8_t *restrict out, const Channels *in, ptrdiff_t n, const float *m) {
-    const float *restrict r = in->r, *restrict g = in->g, *restrict b = in->b, *restrict a = in->a;
-    const float alpha[4] = {m[12], m[13], m[14], m[15]};
+    const float m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3];
     for (ptrdiff_t i = 0; i < n; i++)
-        out[i] = effect_byte(effect_mixed(alpha, r[i], g[i], b[i], a[i]) * 255.0f + 0.5f);
+        out[i] = effect_unit(m0 * r[i] + m1 * g[i] + m2 * b[i] + m3 * a[i]);
 }
 
-EFFECT_BODY void effect_chroma(uint8_t *restrict u, uint8_t *restrict v, const Channels *in, ptrdiff_t n,
-                               const float *m) {
-    const float *restrict r = in->r, *restrict g = in->g, *restrict b = in->b, *restrict a = in->a;
-    const float red[4] = {m[0], m[1], m[2], m[3]}, green[4] = {m[4], m[5], m[6], m[7]};
-    const float blue[4] = {m[8], m[9], m[10], m[11]};
+EFFECT_BODY void effect_mix(Channels *out, const Channels *in, ptrdiff_t n, const float *m) {
+    effect_weigh(out->r, in, n, m);
+    effect_weigh(out->g, in, n, m + 4);
+    effect_weigh(out->b, in, n, m + 8);
+    effect_weigh(out->a, in, n, m + 12);
+}
+
+/* What is within 0...1 needs no other limit. */
+EFFECT_BODY void effect_luma(uint8_t *restrict out, const Channels *in, ptrdiff_t n) {
+    const float *restrict r = in->r, *restrict g = in->g, *restrict b = in->b;
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = (uint8_t)(int32_t)((0.2126f * r[i] + 0.7152f * g[i] + 0.0722f * b[i]) * 219.0f + 16.5f);
+}
+
+EFFECT_BODY void effect_alpha(uint8_t *restrict out, const Channels *in, ptrdiff_t n) {
+    const float *restrict a = in->a;
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = (uint8_t)(int32_t)(a[i] * 255.0f + 0.5f);
+}
+
+EFFECT_BODY void effect_chroma(uint8_t *restrict u, uint8_t *restrict v, const Channels *in, ptrdiff_t n) {
+    const float *restrict r = in->r, *restrict g = in->g, *restrict b = in->b;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const float r2 = effect_mixed(red, r[i], g[i], b[i], a[i]);
-        const float b2 = effect_mixed(blue, r[i], g[i], b[i], a[i]);
-        const float luma = 0.2126f * r2 + 0.7152f * effect_mixed(green, r[i], g[i], b[i], a[i]) + 0.0722f * b2;
-        u[i] = effect_byte((b2 - luma) * 120.715674f + 128.5f);
-        v[i] = effect_byte((r2 - luma) * 142.24028f + 128.5f);
+        const float luma = 0.2126f * r[i] + 0.7152f * g[i] + 0.0722f * b[i];
+        u[i] = (uint8_t)(int32_t)((b[i] - luma) * 120.715674f + 128.5f);
+        v[i] = (uint8_t)(int32_t)((r[i] - luma) * 142.24028f + 128.5f);
     }
 }
 
@@ -132,9 +132,11 @@ EFFECT_BODY void effect_key(uint8_t *restrict a, const float *restrict above, co
     const float whole = (float)(1.0 / 3245.6201), slope = blend > 0.0001f ? 1.0f / blend : 0.0f;
     if (slope > 0.0f) {
         for (ptrdiff_t i = 0; i < n; i++) {
-            const float beyond = (above[i] + here[i] + below[i]) * whole - similarity;
-            const int32_t t = a[i] * (int32_t)(effect_unit(beyond * slope) * 255.0f) + 128;
-            a[i] = (uint8_t)((t + (t >> 8)) >> 8);
+            int32_t share = (int32_t)(((above[i] + here[i] + below[i]) * whole - similarity) * slope * 255.0f);
+            share = share > 0 ? share : 0;
+            share = share < 255 ? share : 255;
+            const uint16_t t = (uint16_t)(a[i] * share + 128);
+            a[i] = (uint8_t)((uint16_t)(t + (t >> 8)) >> 8);
         }
     } else {
         for (ptrdiff_t i = 0; i < n; i++)
@@ -177,11 +179,10 @@ EFFECT_BODY void effect_veil(uint8_t *restrict plane, const uint8_t *restrict ma
                const float *m, float offset), (out, a, b, c, n, m, offset))                                            \
     EFFECT_ROW(SUFFIX, TARGET, split, (Channels *out, const float *l, const float *cb, const float *cr, ptrdiff_t n),  \
                (out, l, cb, cr, n))                                                                                    \
-    EFFECT_ROW(SUFFIX, TARGET, luma, (uint8_t *out, const Channels *in, ptrdiff_t n, const float *m), (out, in, n, m)) \
-    EFFECT_ROW(SUFFIX, TARGET, alpha, (uint8_t *out, const Channels *in, ptrdiff_t n, const float *m),                 \
-               (out, in, n, m))                                                                                        \
-    EFFECT_ROW(SUFFIX, TARGET, chroma, (uint8_t *u, uint8_t *v, const Channels *in, ptrdiff_t n, const float *m),      \
-               (u, v, in, n, m))                                                                                       \
+    EFFECT_ROW(SUFFIX, TARGET, mix, (Channels *out, const Channels *in, ptrdiff_t n, const float *m), (out, in, n, m)) \
+    EFFECT_ROW(SUFFIX, TARGET, luma, (uint8_t *out, const Channels *in, ptrdiff_t n), (out, in, n))                    \
+    EFFECT_ROW(SUFFIX, TARGET, alpha, (uint8_t *out, const Channels *in, ptrdiff_t n), (out, in, n))                   \
+    EFFECT_ROW(SUFFIX, TARGET, chroma, (uint8_t *u, uint8_t *v, const Channels *in, ptrdiff_t n), (u, v, in, n))       \
     EFFECT_ROW(SUFFIX, TARGET, distance, (float *out, const uint8_t *u, const uint8_t *v, ptrdiff_t n, float cb,       \
                float cr), (out, u, v, n, cb, cr))                                                                      \
     EFFECT_ROW(SUFFIX, TARGET, key, (uint8_t *a, const float *above, const float *here, const float *below,            \
@@ -192,8 +193,9 @@ EFFECT_BODY void effect_veil(uint8_t *restrict plane, const uint8_t *restrict ma
     EFFECT_ROW(SUFFIX, TARGET, veil, (uint8_t *plane, const uint8_t *mask, ptrdiff_t n), (plane, mask, n))             \
     static const EffectRows effect_rows_##SUFFIX = {                                                                   \
         effect_scale_##SUFFIX, effect_mean_##SUFFIX, effect_convolve_##SUFFIX, effect_split_##SUFFIX,                  \
-        effect_luma_##SUFFIX, effect_alpha_##SUFFIX, effect_chroma_##SUFFIX, effect_distance_##SUFFIX,                 \
-        effect_key_##SUFFIX, effect_tint_##SUFFIX, effect_level_##SUFFIX, effect_veil_##SUFFIX,                        \
+        effect_mix_##SUFFIX, effect_luma_##SUFFIX, effect_alpha_##SUFFIX, effect_chroma_##SUFFIX,                      \
+        effect_distance_##SUFFIX, effect_key_##SUFFIX, effect_tint_##SUFFIX, effect_level_##SUFFIX,                    \
+        effect_veil_##SUFFIX,                                                                                          \
     };
 
 EFFECT_ROWS(plain, )

@@ -175,8 +175,11 @@ def _keyed(a, u, v, cb, cr, similarity, blend):
     sums = distance[:, along[0]] + distance[:, along[1]] + distance[:, along[2]]
     sums = sums[down[0]] + sums[down[1]] + sums[down[2]]
     beyond = sums * F(1 / 3245.6201) - F(similarity)
-    shown = _unit(beyond * (F(1) / F(blend))) if F(blend) > F(0.0001) else (beyond > 0).astype(F)
-    return _div255(a.astype(np.int64) * (shown * F(255)).astype(np.int64)).astype(np.uint8)
+    if F(blend) > F(0.0001):
+        shown = np.clip((beyond * (F(1) / F(blend)) * F(255)).astype(np.int64), 0, 255)
+    else:
+        shown = np.where(beyond > 0, 255, 0)
+    return _div255(a.astype(np.int64) * shown).astype(np.uint8)
 
 
 def _luma(y, u, v):

@@ -261,10 +261,13 @@ class _Decoder:
         if begins_to_see:
             self._picture.expected = self._wanted()
         formats = list({source.format for source in self.sources if source.listening})
+        heard = False
         while True:
             wanted = self._wanted()
             hear = sounds if self._hearing else []
-            pictures = [] if hear and self._is_behind(wanted) else self._due(wanted)
+            alone = bool(hear) and not heard and self._is_behind(wanted)  # sound goes first, but not always
+            heard = alone
+            pictures = [] if alone else self._due(wanted)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
             if not pictures and not hear and not may_rest:
                 return
