@@ -15,12 +15,14 @@ from __future__ import annotations
 import codecs
 import hmac
 import logging
+import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from email.message import Message as Head
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlencode, urlsplit
 
 import msgspec
@@ -46,6 +48,7 @@ from api.auth import check_basic
 from api.errors import status_of
 from api.queue import JobQueue
 from api.store import Change, Filter, digest_of
+from api.wire import Route
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound
 from engine.jobs import (
@@ -59,6 +62,7 @@ from engine.jobs import (
     stamp,
     tags_of,
     value_of,
+    word,
 )
 
 log = logging.getLogger(__name__)
@@ -90,8 +94,6 @@ CORS: Final = (
 # Text in any of these is text; Python knows codecs that are none, or slow.
 CHARSETS: Final = re.compile(r"utf-|iso8859|ascii|cp\d+|koi8|gb|big5|euc_|shift_jis|latin")
 
-Handler = Callable[[Request, str], Awaitable[Answer]]
-
 
 class Worker(msgspec.Struct, rename="camel"):
     """Somebody who asked for jobs; `jobs` are the uids that it holds."""
@@ -99,7 +101,7 @@ class Worker(msgspec.Struct, rename="camel"):
     name: str
     address: str = ""
     user_agent: str = ""
-    seen_at: msgspec.Raw = msgspec.Raw(b"null")
+    seen_at: str | None = None
     jobs: list[str] = []
 
 
@@ -108,6 +110,29 @@ class Uploaded(msgspec.Struct):
 
     output: str
     bytes: int
+
+
+Handler = Callable[[Request, str], Awaitable[Answer]]
+AnyJob = dict[str, Any]
+_JOBS: Final = f"{PREFIX}/jobs"
+_JOB: Final = f"{_JOBS}/{{uid}}"
+ROUTES: Final = [
+    Route("GET", f"{PREFIX}/health", "ok", None, "text/plain"),
+    Route("POST", _JOBS, "Queue a job, or an array of them", AnyJob, AnyJob),
+    Route("GET", _JOBS, "Every job; ?state= type= tag= order= limit= cursor=", None, list[AnyJob]),
+    Route("GET", f"{_JOBS}/status", "Every job's state; as above", None, list[AnyJob]),
+    Route("GET", f"{_JOBS}/pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),
+    Route("GET", f"{_JOBS}/pickup/{{tags}}", "Take the next job with one of these tags", None, AnyJob),
+    Route("GET", _JOB, "One job", None, AnyJob),
+    Route("PUT", _JOB, 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it', AnyJob, AnyJob),
+    Route("DELETE", _JOB, "Forget it", None, AnyJob),
+    Route("GET", f"{_JOB}/status", "Its state", None, AnyJob),
+    Route("GET", f"{_JOB}/events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
+    Route("GET", f"{_JOB}/output", "Its film, or a range of it", None, "video/mp4"),
+    Route("PUT", f"{_JOB}/output", "The film of a worker elsewhere; ?run= name=", "video/mp4", Uploaded),
+    Route("GET", f"{PREFIX}/events", "Server-sent events: what changes", None, "text/event-stream"),
+    Route("GET", f"{PREFIX}/workers", "Who asked for jobs, and who holds some", None, list[Worker]),
+]
 
 
 def in_front_of(
@@ -299,7 +324,7 @@ class Door:
         if len(self._workers) >= WORKERS:
             del self._workers[next(iter(self._workers))]
         agent = request.headers.get("user-agent", "")
-        self._workers[name] = Worker(name, request.peer, agent, stamp(self._queue.now()))
+        self._workers[name] = Worker(name, request.peer, agent, word(stamp(self._queue.now())))
 
     async def _list_workers(self, request: Request, _: str) -> Answer:
         """Who asked for jobs since the server began, and who holds some."""
@@ -358,17 +383,19 @@ class Door:
     async def _save(self, request: Request, path: Path, part: Path) -> int:
         """The body as a file that appears when it is whole. Raises Refusal: 413, 507."""
         size = 0
+        in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
         try:
-            await trio.to_thread.run_sync(lambda: part.parent.mkdir(parents=True, exist_ok=True), limiter=self._disk)
-            with await trio.to_thread.run_sync(part.open, "wb", limiter=self._disk) as file:
+            file = await in_thread(_create, part)
+            try:
                 async with aclosing(request.pieces(limit_bytes=MAX_OUTPUT)) as pieces:
                     async for piece in pieces:
-                        size += await trio.to_thread.run_sync(file.write, piece, limiter=self._disk)
-            part.replace(path)
+                        size += await in_thread(file.write, piece)
+                await in_thread(_keep, file, part, path)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await in_thread(_drop, file, part)
         except OSError as err:
             raise Refusal(507, f"the output cannot be kept: {err.strerror}") from err
-        finally:
-            part.unlink(missing_ok=True)
         return size
 
 
@@ -468,6 +495,22 @@ def _link(request: Request, more: int | None) -> Headers:
     names = ("state", "type", "tag", "order", "limit")
     query = {name: value for name in names if (value := request.argument(name)) is not None}
     return [("Link", f'<{request.path}?{urlencode(query | {"cursor": more})}>; rel="next"')]
+
+
+def _create(part: Path) -> BinaryIO:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    return part.open("wb")
+
+
+def _keep(file: BinaryIO, part: Path, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())  # the job is about to be finished
+    part.replace(path)
+
+
+def _drop(file: BinaryIO, part: Path) -> None:
+    file.close()
+    part.unlink(missing_ok=True)
 
 
 def _path_of(output: object, folder: Path) -> Path | None:

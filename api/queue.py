@@ -54,6 +54,15 @@ class Feed:
         return taken
 
 
+def rules_of(settings: Settings) -> Rules:
+    """The rules that settings ask for."""
+    return Rules(
+        pick_lease=round(settings.pick_lease * 1000),
+        silence=round(settings.silence * 1000),
+        unique_workers=settings.unique_workers,
+    )
+
+
 class JobQueue:
     """The jobs of one data folder. All is called in the Trio thread, while `run` runs.
 
@@ -65,11 +74,7 @@ class JobQueue:
         self.outputs = Path(settings.data) / "outputs"
         self._path = Path(settings.data) / FILE
         self._ordering = settings.ordering
-        self._rules = Rules(
-            pick_lease=round(settings.pick_lease * 1000),
-            silence=round(settings.silence * 1000),
-            unique_workers=settings.unique_workers,
-        )
+        self._rules = rules_of(settings)
         self._wall = wall
         # owned by run()
         self._store: Store | None = None

@@ -220,7 +220,7 @@ class Store:
 
         Of several jobs with one uid the last counts; what is here already stays as it is. Raises InvalidJob.
         """
-        found = read(document)
+        found = read(document.strip() or b"[]")  # its file is empty before the first job
         if not isinstance(found, list):
             raise InvalidJob("expected an array of jobs", where="$")
         named: dict[str, Document] = {}

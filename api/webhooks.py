@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import http.client
 import logging
+import re
 import ssl
 from collections.abc import Collection
 from typing import Final, Protocol
@@ -115,7 +116,7 @@ def send(delivery: Delivery) -> str:
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "mashtun",
-        "X-Mashtun-Event": delivery.event.encode("ascii", "replace").decode(),
+        "X-Mashtun-Event": re.sub("[^ -~]", "?", delivery.event)[:100],
         "X-Mashtun-Delivery": str(delivery.id),
         "Connection": "close",
     }

@@ -20,6 +20,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -145,18 +146,19 @@ class Child:
 
 
 class _Orders:
-    """What comes on standard input."""
+    """What comes on standard input. `waiting` are those that have come; `is_over` when no more will."""
 
     def __init__(self) -> None:
+        self.waiting: deque[dict[str, Any]] = deque()
+        self.is_over = False
         self._pending = b""
 
-    def take(self) -> list[dict[str, Any]] | None:
-        """Some more, waited for; None when there will be none."""
+    def read(self) -> None:
+        """Waits for some more."""
         piece = os.read(0, 1 << 16)
-        if not piece:
-            return None
+        self.is_over = not piece
         *lines, self._pending = (self._pending + piece).split(b"\n")
-        return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
+        self.waiting += [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
 def main() -> int:
@@ -167,31 +169,34 @@ def main() -> int:
     for name in LOADED:
         import_module(name)
     orders = _Orders()
-    while (asked := orders.take()) is not None:
-        for order in asked:
-            if "arguments" in order and not _render(order, orders):
-                return 1
+    while not orders.is_over:
+        while orders.waiting:
+            order = orders.waiting.popleft()
+            if "arguments" in order:
+                _render(order, orders)
+        orders.read()
     return 0
 
 
-def _render(order: dict[str, Any], orders: _Orders) -> bool:
-    """Whether anybody still wants more when the render is over."""
+def _render(order: dict[str, Any], orders: _Orders) -> None:
+    """From the beginning to the end; ended as well when nobody is there any more."""
     pid = os.fork()
     if pid == 0:
         _become(order)
     over = os.pidfd_open(pid)
-    wanted = True
-    while wanted and over not in (ready := select.select([0, over], [], [])[0]):
-        if 0 in ready:
-            asked = orders.take()
-            wanted = asked is not None
-            for each in asked or [{"signal": signal.SIGKILL}]:
-                os.kill(pid, each.get("signal", 0))
+    while not orders.is_over:
+        while orders.waiting:
+            os.kill(pid, orders.waiting.popleft().get("signal", 0))
+        ready = select.select([0, over], [], [])[0]
+        if over in ready:
+            break
+        orders.read()
+    else:
+        os.kill(pid, signal.SIGKILL)
     os.close(over)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if wanted:
+    if not orders.is_over:
         os.write(1, b'{"exit":%d}\n' % status)
-    return wanted
 
 
 def _become(order: dict[str, Any]) -> None:

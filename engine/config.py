@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -43,11 +44,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unique_workers: bool = False  # who asks for a job under a name holds none any more
 
 
+OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose place is taken; ours come first
+
+
 def from_env(environment: Mapping[str, str], *, prefix: str = "MASHTUN_") -> dict[str, object]:
     """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec."""
     given: dict[str, object] = {}
     for field in msgspec.structs.fields(Settings):
         variable = prefix + field.name.upper()
+        if variable not in environment:
+            variable = OTHER_NAMES.get(field.name, variable)
         if variable in environment:
             text = environment[variable]
             try:

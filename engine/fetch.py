@@ -193,7 +193,7 @@ class _Transfer:
         self._socket = self._dial(host, port, url)
         if self._closed:
             raise OSError("given up")
-        if secure:
+        if secure:  # which closes it when it cannot
             self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(host, port, timeout=SILENCE)
@@ -243,13 +243,14 @@ class _Download(_Transfer):
             connection, path = self._connect(url)
             try:
                 headers = {"User-Agent": "mashtun", "Accept-Encoding": "identity", "Connection": "close"}
-                connection.request("GET", path, headers=headers | _conditions(kept))
-                answer = connection.getresponse()
-                if answer.status == 304 and kept is not None and (not self._checksum):
-                    return kept.path, kept.extension
-                if answer.status == 200:
-                    return self._take(answer, url)
-                url = self._next(answer, url)
+                conditions = {} if self._checksum else _conditions(kept)
+                connection.request("GET", path, headers=headers | conditions)
+                with connection.getresponse() as answer:
+                    if answer.status == 304 and kept is not None:
+                        return kept.path, kept.extension
+                    if answer.status == 200:
+                        return self._take(answer, url)
+                    url = self._next(answer, url)
             finally:
                 connection.close()
         raise SourceUnavailable(f'source "{shown(self.url)}": more than {REDIRECTS} redirects', where=shown(self.url))
@@ -316,7 +317,8 @@ class _Sending(_Transfer):
                     with self._body.open("rb") as file:
                         size = str(self._body.stat().st_size)
                         connection.request(self._method, path, file, headers | {"Content-Length": size})
-                return connection.getresponse().status
+                with connection.getresponse() as answer:
+                    return answer.status
             finally:
                 connection.close()
         except _ERRORS as err:

@@ -17,7 +17,8 @@ Run. Each pick begins a new run of the job, with a number (`run`) and, as soon a
 (`begun`, the worker's ``startedAt``). What a worker reports is taken only for the present run of a job that is not
 over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report is
 known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor`` and,
-unlike a whole job, no ``template``. All other changes are a client's, and taken as they are.
+unlike a whole job, no ``template``; its ``startedAt`` says of which run. All other changes are a client's, and taken as
+they are.
 
 Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
 report that often, else as the `Rules` say. A job whose lease is over is queued again, or, after too many attempts, ends
@@ -58,6 +59,8 @@ HEAD: Final = frozenset(
 DOCUMENT, PROJECT = "document", "project"  # kinds: a JSON document of ours; a project of another program
 OLDEST, NEWEST, PRIORITY, RANDOM = "oldest-first", "newest-first", "priority", "random"
 MAX_UID: Final = 512
+MAX_AFTER: Final = 1000
+MAX_WEBHOOKS: Final = 32
 MAX_DEPTH: Final = 512  # objects and arrays in each other
 LONGEST: Final = 366 * 86400.0  # seconds; longer is a mistake of units
 
@@ -355,8 +358,8 @@ def _moment(value: Any) -> int:
 
 def _uids(value: Any) -> tuple[str, ...]:
     listed = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in listed):
-        raise ValueError("is not a uid or an array of them")
+    if len(listed) > MAX_AFTER or any(isinstance(each, bool) or not isinstance(each, str | int) for each in listed):
+        raise ValueError(f"is not a uid or an array of at most {MAX_AFTER} of them")
     return tuple(dict.fromkeys(str(each) for each in listed if each != ""))
 
 
@@ -365,10 +368,12 @@ def _webhooks(value: Any) -> tuple[Webhook, ...]:
         hooks = msgspec.convert(value if isinstance(value, list) else [value], tuple[Webhook, ...])
     except msgspec.ValidationError as err:
         raise ValueError(f"is not an array of {{url, events, secret}}: {err}") from None
+    if len(hooks) > MAX_WEBHOOKS:
+        raise ValueError(f"has {len(hooks)} items, more than {MAX_WEBHOOKS}")
     for hook in hooks:
         parts = urlsplit(hook.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"has a url {hook.url[:80]!r} that is not http:// or https://")
+        if not re.fullmatch("https?://[!-~]+", hook.url) or not parts.hostname or parts.port == 0:
+            raise ValueError(f"has a url {hook.url[:80]!r} that is not http:// or https:// and a place there")
     return hooks
 
 
@@ -483,15 +488,14 @@ def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None =
     """
     record = "jobExecutor" in change and "template" not in change
     by_worker = record or run is not None
-    if by_worker and (job.state in FINAL or not _is_present_run(job, change, run)):
+    if by_worker and (job.state in FINAL or not _is_of_present_run(job, change, run)):
         return job
     head = job.head | split(change)[0] | {"updatedAt": stamp(now)}
     if uid_of(head) != job.uid:
         raise InvalidJob(f'uid "{uid_of(head)}" is not that of job "{job.uid}"', where="$.uid")
     _require(value_of(head, "state"), "state")
     check_terms({key: value for key, value in change.items() if job.head.get(key) != value})
-    begun = job.begun if record else _begun(change) or job.begun
-    merged = msgspec.structs.replace(job, head=head, begun=begun)
+    merged = msgspec.structs.replace(job, head=head, begun=_begun(change) or job.begun)
     if merged.state == QUEUED:
         return _queue(job, merged, change, now=now, by_worker=by_worker)
     if merged.state == ERROR and by_worker:
@@ -585,8 +589,13 @@ def is_held(state: str) -> bool:
     return state in (PICKED, STARTED) or state.startswith("render:")
 
 
-def _is_present_run(job: Job, change: Document, run: int | None) -> bool:
-    return run == job.run if run is not None else _begun(change) == job.begun
+def _is_of_present_run(job: Job, change: Document, run: int | None) -> bool:
+    """Whether a report is. One that begins a run may tell any time but the last run's, which is still there."""
+    if run is not None or "startedAt" not in change:
+        return run in (None, job.run)
+    told = _begun(change)
+    begins = job.begun is None and job.renew is None and (job.state == PICKED or job.run == 0)
+    return told == job.begun or (begins and told != _begun(job.head))
 
 
 def _begun(document: Mapping[str, Raw]) -> bytes | None:

@@ -105,7 +105,8 @@ def read_order(job: Mapping[str, Any]) -> Order:
     if not isinstance(template, dict) or not isinstance(template.get("src"), str):
         raise InvalidJob("template.src is missing", where="$.template.src")
     for name in ("imageSequence", "incrementFrame", "frameIncrement"):
-        if template.get(name) not in (None, False, 0, 1, "", "1"):
+        value = template.get(name)
+        if value is True or value not in (None, False, 0, 1, "", "1"):
             raise InvalidJob(f"template.{name} is not supported", where=f"$.template.{name}")
     extension = str(template.get("outputExt") or EXTENSION).lstrip(".").lower()
     if not re.fullmatch(r"[a-z0-9]{1,8}", extension):

@@ -217,7 +217,7 @@ class _Task:
         fetcher = self._worker._fetcher
         actions = Actions(self._job, order, folder=self._outputs, fetcher=fetcher, writable=self._worker._writable)
         films = actions.films(order)
-        for folder in (self._work, self._outputs):
+        for folder in (self._work / "films", self._outputs):
             await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
         await self._enter("render:predownload")
         await actions.run("predownload")
@@ -307,7 +307,7 @@ class _Task:
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         for n, film in enumerate(films):
             options = [f"{key}={value}" for key, value in film.options.items()]
-            made = self._work / film.name  # what is killed leaves its half here
+            made = self._work / "films" / film.name  # what is killed leaves its half here
             arguments = [str(document), str(made), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
             await trio.to_thread.run_sync(made.replace, self._outputs / film.name)

@@ -241,10 +241,14 @@ DATA = {"type": "data", "layerName": "x", "property": "p"}
         ("maxAttempts", {"maxAttempts": 1.5}),
         ("retryDelay", {"retryDelay": -1}), ("retryDelay", {"retryDelay": "1 s"}), ("timeout", {"timeout": 1e12}),
         ("notBefore", {"notBefore": "tomorrow"}), ("notBefore", {"notBefore": -1}), ("notBefore", {"notBefore": []}),
-        ("after", {"after": [{}]}), ("after", {"after": 5.5}), ("parentUid", {"parentUid": True}),
+        ("after", {"after": [{}]}), ("after", {"after": 5.5}), ("after", {"after": ["x"] * 1001}),
+        ("after", {"after": [1, True]}),
+        ("parentUid", {"parentUid": True}),
         ("webhooks", {"webhooks": ["http://a"]}), ("webhooks", {"webhooks": [{"url": "ftp://a"}]}),
         ("webhooks", {"webhooks": [{"url": "http://"}]}), ("webhooks", {"webhooks": {"url": "http://[a"}}),
         ("webhooks", {"webhooks": [{"url": "http://a", "events": "all"}]}),
+        ("webhooks", {"webhooks": [{"url": "http://a"}] * 33}), ("webhooks", {"webhooks": {"url": "http://a/b c"}}),
+        ("webhooks", {"webhooks": {"url": "http://a\r\nX: y"}}), ("webhooks", {"webhooks": {"url": "http://a:99999"}}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(field, fields):
@@ -488,6 +492,24 @@ def test_an_old_run_does_not_disturb_a_new_pick():
     again = pick(changed(old, state="queued"), worker="w2", now=NOW, rules=RULES)
     assert put(again, record(old, state="render:dorender"), now=NOW, rules=RULES) is again
     assert put(again, document(state="finished"), now=NOW, rules=RULES, run=1) is again
+
+
+def test_a_run_may_begin_with_a_status_record():
+    for job in (made(), pick(made(), worker="w", now=NOW, rules=RULES)):
+        begun = put(job, record(job, started="s1", state="started"), now=NOW, rules=RULES)
+        assert (begun.state, begun.begun) == ("started", b'"s1"')
+        again = pick(changed(begun, state="queued"), worker="w2", now=NOW, rules=RULES)
+        assert put(again, record(again, started="s1", state="finished"), now=NOW, rules=RULES) is again
+        assert put(again, record(again, started="s2", state="started"), now=NOW, rules=RULES).begun == b'"s2"'
+
+
+def test_a_report_that_does_not_say_of_which_run_is_of_the_present_one():
+    job = started(made())
+    told = document(jobExecutor="w", state="render:dorender", renderProgress=3)
+    job = put(job, told, now=NOW, rules=RULES)
+    assert (job.state, job.begun) == ("render:dorender", b'"2026-01-01T00:00:00.000Z"')
+    over = changed(job, state="finished")
+    assert put(over, told, now=NOW, rules=RULES) is over
 
 
 def test_whole_jobs_are_not_status_records():

@@ -1,4 +1,4 @@
-"""Jobs go through a real queue, a real child and a real render; what goes wrong is one sentence, and never the worker."""
+"""Jobs go through a real queue, a real child and a real render; what goes wrong is a sentence, never the worker."""
 
 import json
 import os
@@ -140,11 +140,15 @@ def renders():
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = path.read_text()
-            pid, parent, state = int(text.split()[0]), int(text.rpartition(")")[2].split()[1]), text.rpartition(")")[2][1]
+            pid, parent, state = (
+                int(text.split()[0]),
+                int(text.rpartition(")")[2].split()[1]),
+                text.rpartition(")")[2][1],
+            )
             above = Path(f"/proc/{parent}/cmdline").read_bytes()
-            if b"engine.child" in above and Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1] == str(
-                os.getpid()
-            ):
+            if b"engine.child" in above and Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[
+                1
+            ] == str(os.getpid()):
                 found.append((pid, state))
         except (OSError, IndexError):
             continue
@@ -220,7 +224,12 @@ async def test_a_render_waits_while_live_mixers_lag(bench):
 
 async def test_actions_encode_copy_and_tell(bench):
     post = [
-        {"module": "@nexrender/action-encode", "preset": "mp4", "output": "small.mp4", "params": {"-r": 5, "-b:v": "200k"}},
+        {
+            "module": "@nexrender/action-encode",
+            "preset": "mp4",
+            "output": "small.mp4",
+            "params": {"-r": 5, "-b:v": "200k"},
+        },
         {"module": "@nexrender/action-copy", "input": "small.mp4", "output": "copies/film.mp4"},
         {"module": "@nexrender/action-upload", "provider": "file", "params": {"path": "copies/again.mp4"}},
         {"module": "@nexrender/action-encode", "preset": "m4a", "output": "sound.m4a"},

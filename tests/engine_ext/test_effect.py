@@ -16,6 +16,14 @@ FACTORS = st.sampled_from((0.0, 1.0, -1.0, 0.11, 5.0)) | st.floats(-1000, 1000, 
 UNITS = st.sampled_from((0.0, 1.0, 0.5, 0.0001, 0.1)) | st.floats(0, 1, width=32)
 
 
+@pytest.fixture(autouse=True, scope="module", params=["wide", "plain"])
+def rows(request):
+    """Every test with the rows made for this processor, and with those for any."""
+    effect.use_simd(request.param == "wide")
+    yield
+    effect.use_simd(True)
+
+
 def plane(seed, width, height):
     """Noise; in some planes only the extremes."""
     random = np.random.default_rng(seed)

@@ -1,0 +1,201 @@
+"""Outlines of letters and shapes → how much of each pixel they cover, and that in a colour as a picture.
+
+It decides how curves become pixels; it refuses to know what is drawn. Worker threads only.
+
+Theory of operation
+-------------------
+Curves become short straight edges. Every edge is cut at rows and then at columns into pieces that lie in one pixel
+each. A piece that goes down by dy adds dy to all that is right of it, and to its own pixel what lies right of it there;
+one that goes up takes as much away. Sums along the rows are then the exact area covered, times how often the outline
+goes round it: whatever is gone round at all is inside (the nonzero rule), so its absolute value is cut at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.color import rgba, yuv_of
+from engine.frame import Plane, VideoFrame
+
+Floats = NDArray[np.float64]
+Point = tuple[float, float]
+
+TOLERANCE: Final = 0.03  # pixels between a curve and its edges; 1/32 of a pixel is 8 of 255 at most, seen by nobody
+MAX_EDGES: Final = 1024  # of one curve
+FARTHEST: Final = 1e6  # pixels; beyond, numbers are cut: nobody sees it
+_BAND: Final = 1 << 22  # pixels that are summed at a time: 32 MB
+
+
+class Outline(NamedTuple):
+    """Closed contours: straight lines (N, 4), x and y of both ends, and cubic curves (M, 8) with two control points."""
+
+    lines: Floats
+    curves: Floats
+
+    def placed(self, scale: Point, shift: Point) -> Outline:
+        """Scaled about the origin, then shifted."""
+        return Outline(*(part * np.tile(scale, n) + np.tile(shift, n) for part, n in zip(self, (2, 4), strict=True)))
+
+    def box(self) -> tuple[float, float, float, float] | None:
+        """Left, top, right, bottom of what it encloses (top is the least y); None when it is empty."""
+        edges = _edges(self)
+        if not len(edges):
+            return None
+        x, y = edges[:, ::2], edges[:, 1::2]
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+EMPTY: Final = Outline(np.empty((0, 4)), np.empty((0, 8)))
+
+
+def joined(outlines: Iterable[Outline]) -> Outline:
+    """All of them as one."""
+    parts = list(outlines)
+    if not parts:
+        return EMPTY
+    return Outline(np.concatenate([part.lines for part in parts]), np.concatenate([part.curves for part in parts]))
+
+
+class Pen:
+    """Draws contours one after another; what is not closed is closed by a straight line."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[float, ...]] = []
+        self._curves: list[tuple[float, ...]] = []
+        self._start = self.at = (0.0, 0.0)
+
+    def move(self, to: Point) -> None:
+        """Begins a contour."""
+        self.close()
+        self._start = self.at = to
+
+    def line(self, to: Point) -> None:
+        """A straight line."""
+        self._lines.append((*self.at, *to))
+        self.at = to
+
+    def quadratic(self, control: Point, to: Point) -> None:
+        """A quadratic curve."""
+        (x0, y0), (x1, y1), (x2, y2) = self.at, control, to
+        first = (x0 + 2 * x1) / 3, (y0 + 2 * y1) / 3
+        self.cubic(first, ((x2 + 2 * x1) / 3, (y2 + 2 * y1) / 3), to)
+
+    def cubic(self, first: Point, second: Point, to: Point) -> None:
+        """A cubic curve."""
+        self._curves.append((*self.at, *first, *second, *to))
+        self.at = to
+
+    def close(self) -> None:
+        """Back to where the contour began."""
+        if self.at != self._start:
+            self.line(self._start)
+
+    def outline(self) -> Outline:
+        """What was drawn; the pen is done."""
+        self.close()
+        return Outline(np.array(self._lines).reshape(-1, 4), np.array(self._curves).reshape(-1, 8))
+
+
+def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame:
+    """The inside of an outline (in pixels, y down) in a colour, on a see-through picture of that size.
+
+    Raises ValueError: a colour that is none.
+    """
+    red, green, blue, alpha = rgba(color)
+    a = coverage(outline, width, height)
+    if alpha < 1:
+        a = (a * alpha + 0.5).astype(np.uint8)
+    half = ((height + 1) // 2, (width + 1) // 2)
+    # One row of each colour, seen as all of them: a text of a whole frame takes the memory of its alpha.
+    planes = (
+        np.broadcast_to(np.full(shape[1], value, np.uint8), shape)
+        for shape, value in zip(((height, width), half, half), yuv_of(red, green, blue), strict=True)
+    )
+    return VideoFrame(*planes, None if a.min() == 255 else a)
+
+
+def coverage(outline: Outline, width: int, height: int) -> Plane:
+    """(height, width) uint8: 255 where a pixel lies wholly inside, rounded half up."""
+    row, x0, x1, dy = _in_rows(_edges(outline), width, height)
+    out = np.empty((height, width), np.uint8)
+    rows = max(1, _BAND // (width + 2))
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        here = (row >= top) & (row < top + count)
+        index, weight = _in_pixels(row[here] - top, x0[here], x1[here], dy[here], width)
+        sums = np.bincount(index, weight, minlength=count * (width + 2)).reshape(count, width + 2)[:, :width]
+        np.cumsum(sums, axis=1, out=sums)
+        out[top : top + count] = np.minimum(np.abs(sums), 1) * 255 + 0.5
+    return out
+
+
+def _edges(outline: Outline) -> Floats:
+    """(N, 4): straight edges, curves cut into as many as they need."""
+    lines, curves = (np.clip(np.nan_to_num(part), -FARTHEST, FARTHEST) for part in outline)
+    if not len(curves):
+        return lines
+    points = curves.reshape(-1, 4, 2)
+    # A curve is off its chord by at most 3/4 of the larger second difference of its points.
+    bend = np.abs(np.diff(points, 2, axis=1)).sum(axis=2).max(axis=1)
+    count = np.clip(np.ceil(np.sqrt(0.75 / TOLERANCE * bend)), 1, MAX_EDGES).astype(np.int64)
+    which, step = _repeated(count)
+    begin, end = (_on_curves(points[which], (step + k) / count[which]) for k in (0, 1))
+    return np.concatenate((lines, np.concatenate((begin, end), axis=1)))
+
+
+def _repeated(count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every index as often as `count` says, and which time it is."""
+    which = np.repeat(np.arange(len(count)), count)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+
+
+def _on_curves(points: Floats, t: Floats) -> Floats:
+    """(N, 2): where N cubic curves (N, 4, 2) are at t."""
+    t = t[:, np.newaxis]
+    s = 1 - t
+    where: Floats = s * s * s * points[:, 0] + 3 * s * s * t * points[:, 1] + 3 * s * t * t * points[:, 2]
+    return where + t * t * t * points[:, 3]
+
+
+def _in_rows(edges: Floats, width: int, height: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
+    """Edges cut at pixel rows: row, x at the upper and at the lower end, how far down it goes (negative: up)."""
+    upper = edges[:, 1] <= edges[:, 3]
+    x0, y0, x1, y1 = np.where(upper[:, np.newaxis], edges, edges[:, [2, 3, 0, 1]]).T
+    sign = np.where(upper, 1.0, -1.0)
+    seen = (y1 > y0) & (y1 > 0) & (y0 < height) & (np.minimum(x0, x1) < width)
+    x0, y0, x1, y1, sign = (each[seen] for each in (x0, y0, x1, y1, sign))
+    slope = (x1 - x0) / (y1 - y0)
+    first = np.maximum(np.floor(y0), 0).astype(np.int64)
+    which, step = _repeated(np.minimum(np.ceil(y1), height).astype(np.int64) - first)
+    row = first[which] + step
+    top, bottom = np.maximum(y0[which], row), np.minimum(y1[which], row + 1)
+    begin, end = (x0[which] + (y - y0[which]) * slope[which] for y in (top, bottom))
+    return row, begin, end, (bottom - top) * sign[which]
+
+
+def _in_pixels(
+    row: NDArray[np.int64], x0: Floats, x1: Floats, dy: Floats, width: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Pieces of rows cut at pixel columns: places in rows of width + 2 sums, and what is added there."""
+    left, right = np.minimum(x0, x1), np.maximum(x0, x1)
+    seen = left < width
+    row, left, right, dy = (each[seen] for each in (row, left, right, dy))
+    first = np.maximum(np.floor(left), -1).astype(np.int64)  # column -1: all that lies left of the picture
+    which, step = _repeated(np.maximum(np.minimum(np.ceil(right), width).astype(np.int64) - first, 1))
+    column = first[which] + step
+    begin = np.where(column < 0, left[which], np.maximum(left[which], column))
+    end = np.minimum(right[which], column + 1)
+    length = (right - left)[which]
+    share = np.divide(end - begin, length, out=np.ones_like(length), where=length > 0)
+    down = dy[which] * share
+    inside = np.where(column < 0, 1.0, (begin + end) / 2 - column)  # the part of it that belongs to the next column
+    place = row[which] * (width + 2) + column
+    own = column >= 0
+    return (
+        np.concatenate((place[own], place + 1)),
+        np.concatenate(((down * (1 - inside))[own], down * inside)),
+    )

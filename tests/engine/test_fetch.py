@@ -1,0 +1,231 @@
+"""What a job names is fetched within its limits, and never from where the one who wrote the job could not reach."""
+
+import base64
+import hashlib
+import http.server
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine.errors import InvalidJob, SinkRejected, SourceMalformed, SourceUnavailable
+from engine.fetch import Fetcher, Limits, is_public, shown
+
+FILM = bytes(range(256)) * 500
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """Answers by path, and notes what was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.asked.append((self.path, dict(self.headers)))
+        name = self.path.partition("?")[0]
+        if name == "/film.mp4" and self.headers.get("If-None-Match") == '"1"':
+            self._answer(304)
+        elif name in ("/film.mp4", "/plain"):
+            self._answer(200, FILM, ("ETag", '"1"'), ("Content-Type", "video/mp4"))
+        elif name == "/moved":
+            self._answer(302, b"", ("Location", "/film.mp4"))
+        elif name == "/round":
+            self._answer(302, b"", ("Location", "/round"))
+        elif name == "/away":
+            self._answer(302, b"", ("Location", "file:///etc/passwd"))
+        elif name == "/short":
+            self._answer(200, FILM[:100], ("Content-Length", "5000"))
+            self.close_connection = True
+        elif name == "/slow":
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.over.wait(0.05):
+                self.wfile.write(b"x")
+        elif name == "/silent":
+            self.server.over.wait(10)
+        else:
+            self._answer(404, b"no")
+
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, body))
+        self._answer(403 if self.path == "/no" else 201, b"")
+
+    def _answer(self, status, body=b"", *headers):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if not any(name == "Content-Length" for name, _ in headers):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle(self):
+        with suppress(OSError):  # whoever asked has gone
+            super().handle()
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.fixture
+def web():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    server.daemon_threads = False
+    server.asked, server.over = [], threading.Event()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def fetcher(tmp_path):
+    return Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=Limits(max_bytes=1 << 20))
+
+
+async def fetch(fetcher, src, folder, **options):
+    with trio.fail_after(10):
+        return await fetcher.fetch(src, folder, "it", **options)
+
+
+async def test_a_file_is_used_where_it_is(fetcher, tmp_path):
+    (tmp_path / "a b.mp4").write_bytes(FILM)
+    for src in ((tmp_path / "a b.mp4").as_uri(), str(tmp_path / "a b.mp4"), "a b.mp4", "file:a%20b.mp4"):
+        assert await fetch(fetcher, src, tmp_path) == tmp_path / "a b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("src", "content", "name"),
+    [
+        ("data:,a%20b", b"a b", "it"),
+        ("data:application/json,{}", b"{}", "it.json"),
+        ("data:image/png;base64," + base64.b64encode(FILM[:9]).decode(), FILM[:9], "it.png"),
+    ],
+)
+async def test_a_data_url_becomes_a_file(fetcher, tmp_path, src, content, name):
+    path = await fetch(fetcher, src, tmp_path)
+    assert (path.name, path.read_bytes()) == (name, content)
+
+
+async def test_http_is_fetched_once_and_asked_again(fetcher, tmp_path, web):
+    for _ in range(2):
+        path = await fetch(fetcher, f"{web.url}/film.mp4?x=1", tmp_path)
+        assert (path.name, path.read_bytes()) == ("it.mp4", FILM)
+    assert [asked.get("If-None-Match") for _, asked in web.asked] == [None, '"1"']
+
+
+async def test_with_a_checksum_the_cache_is_not_asked_about(fetcher, tmp_path, web):
+    checksum = f"sha256:{hashlib.sha256(FILM).hexdigest()}"
+    for _ in range(2):
+        assert (await fetch(fetcher, f"{web.url}/plain", tmp_path, checksum=checksum)).suffix == ".mp4"
+    assert len(web.asked) == 1
+    with pytest.raises(SourceMalformed, match="checksum"):
+        await fetch(fetcher, f"{web.url}/plain", tmp_path, checksum="md5:00")
+    with pytest.raises(InvalidJob, match="is not ALGORITHM:HEX"):
+        await fetch(fetcher, f"{web.url}/plain", tmp_path, checksum="crc:00")
+
+
+async def test_redirects_are_followed_and_judged(fetcher, tmp_path, web):
+    assert (await fetch(fetcher, f"{web.url}/moved", tmp_path)).read_bytes() == FILM
+    with pytest.raises(SourceUnavailable, match="more than 5 redirects"):
+        await fetch(fetcher, f"{web.url}/round", tmp_path)
+    with pytest.raises(InvalidJob, match="is not an http: or https: URL"):
+        await fetch(fetcher, f"{web.url}/away", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "sentence"),
+    [
+        ("/nosuch", SourceUnavailable, "answers 404"),
+        ("/short", SourceUnavailable, "100"),
+    ],
+)
+async def test_what_a_server_does_wrong(fetcher, tmp_path, web, path, error, sentence):
+    with pytest.raises(error, match=sentence):
+        await fetch(fetcher, web.url + path, tmp_path)
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+async def test_limits_of_size_and_time(tmp_path, web):
+    fetcher = Fetcher(
+        base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=Limits(max_bytes=1000, seconds=0.3)
+    )
+    with pytest.raises(SourceMalformed, match="more than 1000 bytes"):
+        await fetch(fetcher, f"{web.url}/film.mp4", tmp_path)
+    with pytest.raises(SourceMalformed, match="more than 1000 bytes"):
+        await fetch(fetcher, "data:," + "x" * 1001, tmp_path)
+    for path in ("/slow", "/silent"):
+        with pytest.raises(SourceUnavailable, match=r"took longer than 0\.3 s"):
+            await fetch(fetcher, web.url + path, tmp_path)
+
+
+async def test_private_addresses_are_refused(tmp_path, web):
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
+    for host in ("127.0.0.1", "localhost", "[::1]", "0x7f.1", "2130706433", "169.254.169.254", "10.0.0.1"):
+        with pytest.raises((InvalidJob, SourceUnavailable), match=r"is a private address|not known|unsupported"):
+            await fetch(fetcher, f"http://{host}:{web.server_port}/film.mp4", tmp_path)
+    assert web.asked == []
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "64:ff9b::808:808"])
+def test_public_addresses(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ),
+        *("::1", "::", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "ff02::1"),
+    ],
+)
+def test_private_addresses(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("src", ["ftp://x/y", "s3://bucket/x", "gs:x", "javascript:x", "file://host/x"])
+async def test_other_schemes_are_refused(fetcher, tmp_path, src):
+    with pytest.raises(InvalidJob, match="source"):
+        await fetch(fetcher, src, tmp_path)
+
+
+async def test_a_file_is_sent(fetcher, tmp_path, web):
+    (tmp_path / "film").write_bytes(FILM)
+    await fetcher.send("PUT", f"{web.url}/here", headers={}, body=tmp_path / "film")
+    assert web.asked == [("/here", FILM)]
+    with pytest.raises(SinkRejected, match="answers 403"):
+        await fetcher.send("PUT", f"{web.url}/no", headers={}, body=b"x")
+
+
+async def test_the_cache_keeps_within_its_size(tmp_path, web):
+    limits = Limits(cache_bytes=len(FILM))
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=limits)
+    for query in "abc":
+        await fetch(fetcher, f"{web.url}/film.mp4?{query}", tmp_path)
+    for path in Path(tmp_path / "cache").glob("*.bin"):
+        os.utime(path, (time.time() - 9999,) * 2)
+    await fetcher.tidy()
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 1
+    assert len(list((tmp_path / "cache").glob("*.bin"))) == 1
+
+
+def test_urls_are_shown_without_secrets():
+    assert shown("https://me:secret@host/x?key=secret") == "https://host/x"
+    assert shown("data:" + "x" * 99).endswith("…")
