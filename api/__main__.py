@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # Nothing here solves equations: numpy's threads for that would only cost time at the start, and memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from engine import command
+from engine.errors import EngineError
 from engine.program import Held
 
 
@@ -28,6 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="mix live: the server with its APIs, RTMP and a page")
     _add_serve_arguments(serve)
     serve.set_defaults(run=_serve)
+    worker = commands.add_parser("worker", help="render the jobs of a server on another machine")
+    _add_worker_arguments(worker)
+    worker.set_defaults(run=_worker)
+    backup = commands.add_parser("backup", help="copy the database of jobs, also while the server runs")
+    _add_data_argument(backup)
+    backup.add_argument("file", metavar="FILE", help="where to")
+    backup.set_defaults(run=_backup)
+    taking = commands.add_parser("import-nexrender", help="take in the jobs of a nexrender server")
+    _add_data_argument(taking)
+    taking.add_argument("file", metavar="FILE", help="its database.js")
+    taking.set_defaults(run=_import_nexrender)
     try:
         arguments = parser.parse_args(argv)
         code: int = arguments.run(arguments)
@@ -50,6 +64,10 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rtmp-port", type=int, help="of RTMP (1935); 0 = a free one, -1 = none")
     parser.add_argument("--data", metavar="DIR", help="folder of images, recordings, documents (./data)")
     parser.add_argument("--username", help="of HTTP Basic authentication, together with MASHTUN_PASSWORD")
+    parser.add_argument("--secret", help="of the jobs API, in the header nexrender-secret (MASHTUN_SECRET)")
+    parser.add_argument("--ordering", help="of jobs: oldest-first, newest-first, priority or random")
+    parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
+    parser.add_argument("--allow-private", action="store_true", default=None, help="let jobs fetch from private addresses")
     parser.add_argument("--insecure", action="store_true", default=None, help="listen openly without credentials")
     parser.add_argument("--demo", action="store_true", help="four moving patterns and an event that mixes them")
     parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log is written")
@@ -59,6 +77,61 @@ def _serve(arguments: argparse.Namespace) -> int:
     from api.serve import run_serve
 
     return run_serve(arguments)
+
+
+def _add_data_argument(parser: argparse.ArgumentParser) -> None:
+    data = os.environ.get("MASHTUN_DATA", "data")
+    parser.add_argument("--data", default=data, metavar="DIR", help="the server's folder (./data)")
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from api.queue import FILE
+    from api.schema import backup
+
+    try:
+        backup(Path(arguments.data) / FILE, Path(arguments.file))
+    except EngineError as err:
+        print(f"mashtun: {err}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _import_nexrender(arguments: argparse.Namespace) -> int:
+    from api.queue import FILE, rules_of
+    from api.store import Store
+    from engine.config import Settings
+
+    try:
+        document = Path(arguments.file).read_bytes()
+        Path(arguments.data).mkdir(parents=True, exist_ok=True)
+        store = Store(Path(arguments.data) / FILE, rules=rules_of(Settings()))
+        try:
+            taken, left = store.take(document, now=time.time_ns() // 1_000_000)
+        finally:
+            store.close()
+    except (EngineError, OSError) as err:
+        print(f"mashtun: {err}", file=sys.stderr)
+        return 1
+    print(f"{taken} jobs taken, {left} left out")
+    return 0
+
+
+def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `mashtun worker` takes."""
+    secret = os.environ.get("MASHTUN_SECRET", os.environ.get("NEXRENDER_SECRET", ""))
+    parser.add_argument("--server", required=True, metavar="URL", help="whose jobs: http://host:port")
+    parser.add_argument("--secret", default=secret, help="of the server (MASHTUN_SECRET)")
+    parser.add_argument("--name", default="", help="of this worker and nobody else (host and process)")
+    parser.add_argument("--slots", type=int, default=1, metavar="N", help="renders at a time (1)")
+    parser.add_argument("--tags", default="", metavar="A,B", help="only jobs with one of these (any)")
+    parser.add_argument("--data", default="./worker", metavar="DIR", help="folder of films and copies (./worker)")
+    parser.add_argument("--allow-private", action="store_true", help="fetch sources from private addresses too")
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from api.worker import run_worker
+
+    return run_worker(arguments)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from quart import Blueprint, Response, request
 
-from api import brewmixer, events, playback, streams
+from api import brewmixer, events, nexrender, playback, streams
 from api.wire import Route, json_response
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ ROUTES: Final = [
 DOORS: Final = (
     ("Events (BrewMixer)", brewmixer.ROUTES),
     ("Streams", streams.ROUTES),
+    ("Jobs (nexrender)", nexrender.ROUTES),
     ("Playback", playback.ROUTES),
     ("Health", events.ROUTES),
     ("Pages", ROUTES),

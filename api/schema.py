@@ -9,6 +9,7 @@ failing halfway. Readers see the last commit and never wait.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +36,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from engine.errors import InvalidSpec, SourceMalformed
+
+log = logging.getLogger(__name__)
 
 VERSION: Final = "0001"  # of the tables below: the newest of api/migrations/versions
 READERS: Final = 4
@@ -176,6 +179,8 @@ def migrate(connection: Connection) -> None:
     found = connection.scalar(select(_version.c.version_num)) if known else None
     if found == VERSION:
         return
+    log.info("database: from version %s to %s", found or "none", VERSION)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command  # a quarter of a second that nobody needs otherwise
     from alembic.config import Config
     from alembic.util import CommandError

@@ -22,10 +22,12 @@ import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
+from quart_trio import QuartTrio
 
 from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
+from api.queue import JobQueue
 from engine import Engine
 from engine.config import Settings, from_env
 from engine.errors import EngineError, InvalidSpec
@@ -89,7 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
     """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
-    engine = Engine(settings)
+    engine, queue = Engine(settings), JobQueue(settings)
     port = listener.getsockname()[1]
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -101,12 +103,13 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_wait_for_signal, stop)
         await nursery.start(engine.run)
+        await nursery.start(queue.run)
         if demo:
             nursery.start_soon(run_demo, engine)
         _announce(settings, listener, engine)
         async with trio.open_nursery() as serving:
             served = trio.Event()
-            serving.start_soon(_serve_http, engine, config, stop, served)
+            serving.start_soon(_serve_http, create_app(engine, queue=queue), config, stop, served)
             await stop.wait()
             await engine.close()
             with trio.move_on_after(HTTP_GRACE):
@@ -115,8 +118,8 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         nursery.cancel_scope.cancel()
 
 
-async def _serve_http(engine: Engine, config: Config, stop: trio.Event, served: trio.Event) -> None:
-    await serve_http(create_app(engine), config, shutdown_trigger=stop.wait)
+async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:
+    await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
 
 

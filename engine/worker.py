@@ -49,6 +49,7 @@ GIVE_UP: Final = 3600.0  # seconds that the end of a job is told to a queue that
 LAST_WORDS: Final = 1.0  # seconds to give a job back when the worker is stopped
 LOOK_EVERY: Final = 0.2  # seconds between two looks whether live mixers lag
 LEAST_PAUSE: Final = 1.0
+SETTLED: Final = 2.0  # seconds without a missed tick until live mixers count as well again
 LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
@@ -59,11 +60,13 @@ PAUSED: Final = "render:paused"
 class Worker:
     """One slot. `run` goes on until it is cancelled.
 
-    name      its name in the queue, nobody else's.
-    data      its folder: outputs/, work/, cache/, images/.
-    busy      whether renders should wait: live mixers lag.
-    writable  folders outside of `data` that actions may write to; None: anywhere.
-    wall      seconds since 1970.
+    name           its name in the queue, nobody else's.
+    data           its folder: outputs/, work/, cache/, images/.
+    busy           whether renders should wait: live mixers lag.
+    tags           only jobs with one of these; "" = any.
+    allow_private  fetch from private addresses too, and send there.
+    writable       folders beside outputs/ that actions may write to; None: anywhere.
+    wall           seconds since 1970.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Worker:
         name: str,
         *,
         data: Path,
-        fetcher: Fetcher | None = None,
+        allow_private: bool = False,
         busy: Callable[[], bool] = lambda: False,
         tags: str = "",
         writable: Sequence[Path] | None = (),
@@ -82,7 +85,7 @@ class Worker:
         self.name = name
         self._queue = queue
         self._data = data = data.resolve()  # what is said of it must be true elsewhere
-        self._fetcher = fetcher or Fetcher(base=data, cache=data / "cache")
+        self._fetcher = Fetcher(base=data, cache=data / "cache", allow_private=allow_private)
         self._busy = busy
         self._tags = tags
         self._writable = None if writable is None else (data / "outputs", *writable)
@@ -119,7 +122,11 @@ class Worker:
             async with trio.open_nursery() as nursery:
 
                 async def until_revoked() -> None:
-                    await self._insist(lambda: self._queue.revoked(assignment))
+                    while True:
+                        with suppress(EngineError):  # the queue is away: what it wants is heard later
+                            await self._queue.revoked(assignment)
+                            break
+                        await trio.sleep(AGAIN[0])
                     holding.cancel()
 
                 async def live() -> None:
@@ -164,6 +171,27 @@ class Worker:
                     return
                 await trio.sleep(pause)
                 pause = min(pause * 2, AGAIN[1])
+
+
+class Lag:
+    """Whether live mixers lag: what a `Worker` asks by `busy`.
+
+    lagged  how many ticks they have missed so far, all together.
+    """
+
+    def __init__(self, lagged: Callable[[], int]) -> None:
+        self._lagged = lagged
+        self._last = lagged()
+        self._until = -math.inf
+
+    def __call__(self) -> bool:
+        """True for `SETTLED` after a tick was missed; it must be asked more often than that to know."""
+        now = trio.current_time()
+        lagged = self._lagged()
+        if lagged > self._last:
+            self._until = now + SETTLED
+        self._last = lagged  # less when a mixer has gone
+        return now < self._until
 
 
 class _Task:
@@ -261,9 +289,9 @@ class _Task:
 
             async def fetch(n: int) -> None:
                 asset = order.assets[n]
-                name = file_name(asset.name or asset.src, "file") if asset.type == "static" else f"asset-{n}"
+                extension = asset.extension or Path(asset.name).suffix
                 path = await fetcher.fetch(
-                    asset.src, self._work, name, extension=asset.extension, checksum=asset.checksum
+                    asset.src, self._work, f"asset-{n}", extension=extension, checksum=asset.checksum
                 )
                 files[n] = str(path)
 

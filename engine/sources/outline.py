@@ -40,9 +40,9 @@ class Outline(NamedTuple):
         """Scaled about the origin, then shifted."""
         return Outline(*(part * np.tile(scale, n) + np.tile(shift, n) for part, n in zip(self, (2, 4), strict=True)))
 
-    def box(self) -> tuple[float, float, float, float] | None:
-        """Left, top, right, bottom of what it encloses (top is the least y); None when it is empty."""
-        edges = _edges(self)
+    def box(self, *, finest: float = 1.0) -> tuple[float, float, float, float] | None:
+        """Least x and y, greatest x and y of it, to TOLERANCE times `finest`; None when it is empty."""
+        edges = _edges(self, finest)
         if not len(edges):
             return None
         x, y = edges[:, ::2], edges[:, 1::2]
@@ -109,13 +109,17 @@ def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame
     a = coverage(outline, width, height)
     if alpha < 1:
         a = (a * alpha + 0.5).astype(np.uint8)
-    half = ((height + 1) // 2, (width + 1) // 2)
     # One row of each colour, seen as all of them: a text of a whole frame takes the memory of its alpha.
-    planes = (
-        np.broadcast_to(np.full(shape[1], value, np.uint8), shape)
-        for shape, value in zip(((height, width), half, half), yuv_of(red, green, blue), strict=True)
+    y, u, v = (
+        np.broadcast_to(np.full(across, value, np.uint8), (down, across))
+        for value, down, across in zip(
+            yuv_of(red, green, blue),
+            (height, (height + 1) // 2, (height + 1) // 2),
+            (width, (width + 1) // 2, (width + 1) // 2),
+            strict=True,
+        )
     )
-    return VideoFrame(*planes, None if a.min() == 255 else a)
+    return VideoFrame(y, u, v, None if a.min() == 255 else a)
 
 
 def coverage(outline: Outline, width: int, height: int) -> Plane:
@@ -133,15 +137,15 @@ def coverage(outline: Outline, width: int, height: int) -> Plane:
     return out
 
 
-def _edges(outline: Outline) -> Floats:
-    """(N, 4): straight edges, curves cut into as many as they need."""
+def _edges(outline: Outline, finest: float = 1.0) -> Floats:
+    """(N, 4): straight edges, curves cut into as many as they need to be off by TOLERANCE times `finest`."""
     lines, curves = (np.clip(np.nan_to_num(part), -FARTHEST, FARTHEST) for part in outline)
     if not len(curves):
         return lines
     points = curves.reshape(-1, 4, 2)
     # A curve is off its chord by at most 3/4 of the larger second difference of its points.
     bend = np.abs(np.diff(points, 2, axis=1)).sum(axis=2).max(axis=1)
-    count = np.clip(np.ceil(np.sqrt(0.75 / TOLERANCE * bend)), 1, MAX_EDGES).astype(np.int64)
+    count = np.clip(np.ceil(np.sqrt(0.75 / (TOLERANCE * finest) * bend)), 1, MAX_EDGES).astype(np.int64)
     which, step = _repeated(count)
     begin, end = (_on_curves(points[which], (step + k) / count[which]) for k in (0, 1))
     return np.concatenate((lines, np.concatenate((begin, end), axis=1)))
@@ -183,7 +187,7 @@ def _in_pixels(
     """Pieces of rows cut at pixel columns: places in rows of width + 2 sums, and what is added there."""
     left, right = np.minimum(x0, x1), np.maximum(x0, x1)
     seen = left < width
-    row, left, right, dy = (each[seen] for each in (row, left, right, dy))
+    row, left, right, dy = row[seen], left[seen], right[seen], dy[seen]
     first = np.maximum(np.floor(left), -1).astype(np.int64)  # column -1: all that lies left of the picture
     which, step = _repeated(np.maximum(np.minimum(np.ceil(right), width).astype(np.int64) - first, 1))
     column = first[which] + step

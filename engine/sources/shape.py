@@ -90,7 +90,6 @@ class _Drawing:
 
     def __init__(self) -> None:
         self.pen = Pen()
-        self._start = (0.0, 0.0)
         self._control: tuple[str, Point] | None = None  # of the last curve, "C" or "Q"
 
     def draw(self, letter: str, numbers: list[float]) -> None:
@@ -103,22 +102,23 @@ class _Drawing:
             "Q": self._quadratic,
             "T": self._quadratic,
         }
-        x, y = self.pen.at
-        if letter.islower() and command in "CSQTML":
+        x, y = self.pen.at if letter.islower() else (0.0, 0.0)
+        if command in "CSQTML":
             numbers = [number + (y if n % 2 else x) for n, number in enumerate(numbers)]
         if command in draw:
             draw[command](numbers, control)
         elif command == "M":
-            self._start = (numbers[0], numbers[1])
-            self.pen.move(self._start)
-        elif command == "Z":
-            self.pen.close()
+            self.pen.move((numbers[0], numbers[1]))
+        elif command == "L":
+            self.pen.line((numbers[0], numbers[1]))
+        elif command == "H":
+            self.pen.line((numbers[0] + x, self.pen.at[1]))
+        elif command == "V":
+            self.pen.line((self.pen.at[0], numbers[0] + y))
         elif command == "A":
-            to = (numbers[5] + x, numbers[6] + y) if letter == "a" else (numbers[5], numbers[6])
-            self._arc(numbers, to)
+            self._arc(numbers, (numbers[5] + x, numbers[6] + y))
         else:
-            along = numbers[0] + (x if letter == "h" else y if letter == "v" else 0) if command in "HV" else 0
-            self.pen.line((along, y) if command == "H" else (x, along) if command == "V" else (numbers[0], numbers[1]))
+            self.pen.close()
 
     def _cubic(self, numbers: list[float], control: tuple[str, Point] | None) -> None:
         if len(numbers) == 4:

@@ -22,7 +22,7 @@ from api.app import create_app
 from api.nexrender import Door
 from api.queue import JobQueue
 from engine import Engine
-from engine.config import Settings
+from engine.config import Settings, from_env
 from engine.jobs import DOCUMENT, Queue
 from tests.api.auditing import audit, new_database
 
@@ -684,6 +684,11 @@ async def test_tags(client, tags, asked, fits):
     await client.add(tags=tags)
     assert bool(await client.pickup(asked)) == fits
     assert bool(await client.pickup()) != fits  # and without tags any job
+
+
+def test_the_ordering_may_be_set_as_for_nexrender():
+    assert from_env({"NEXRENDER_ORDERING": "priority"}) == {"ordering": "priority"}
+    assert from_env({"NEXRENDER_ORDERING": "x", "MASHTUN_ORDERING": "random"}) == {"ordering": "random"}
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from api import brewmixer, events, openapi, playback, streams
+from api import brewmixer, events, nexrender, openapi, playback, streams
 from api.app import create_app
 from engine import Engine, Settings
 
-DOORS = (brewmixer, events, openapi, playback, streams)
+DOORS = (brewmixer, events, openapi, playback, streams, nexrender)
 
 
 @pytest.fixture

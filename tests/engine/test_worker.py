@@ -1,11 +1,12 @@
 """Jobs go through a real queue, a real child and a real render; what goes wrong is a sentence, never the worker."""
 
+import http.server
 import json
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
@@ -14,9 +15,9 @@ import trio
 
 from api.queue import JobQueue
 from engine.config import Settings
-from engine.fetch import Fetcher
 from engine.jobs import FINAL, read
-from engine.worker import PAUSED, RENDERING, Worker
+from engine.worker import PAUSED, RENDERING, Lag, Worker
+from tests.engine.processes import renders
 from tests.media import numbers
 
 RED = {"rootVideoNode": {"node": "SolidColorNode", "id": "back", "red": 1}}
@@ -43,8 +44,7 @@ class Bench:
         self.nursery = nursery
 
     def work(self, name="w1", **options):
-        fetcher = Fetcher(base=self.folder, cache=self.folder / "cache", allow_private=True)
-        worker = Worker(self.queue, name, data=self.folder, **{"fetcher": fetcher} | options)
+        worker = Worker(self.queue, name, data=self.folder, **options)
         self.nursery.start_soon(worker.run)
         return worker
 
@@ -134,27 +134,6 @@ async def test_what_cannot_be_done_is_one_sentence(bench, body, sentence):
     assert "\n" not in found["error"]
 
 
-def renders():
-    """Processes of renders that this process's workers run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text()
-            pid, parent, state = (
-                int(text.split()[0]),
-                int(text.rpartition(")")[2].split()[1]),
-                text.rpartition(")")[2][1],
-            )
-            above = Path(f"/proc/{parent}/cmdline").read_bytes()
-            if b"engine.child" in above and Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[
-                1
-            ] == str(os.getpid()):
-                found.append((pid, state))
-        except (OSError, IndexError):
-            continue
-    return found
-
-
 LONG = partial(job, duration=100_000)
 
 
@@ -217,7 +196,7 @@ async def test_a_render_waits_while_live_mixers_lag(bench):
     await bench.until(uid, RENDERING)
     lagging = True
     await bench.until(uid, PAUSED)
-    assert [state for _, state in renders()] in (["T"], [])
+    assert [state for _, state, _ in renders()] in (["T"], [])
     lagging = False
     await bench.until(uid, RENDERING)
 
@@ -254,3 +233,103 @@ async def test_two_slots_share_many_jobs(bench):
     found = [await bench.until(uid, FINAL) for uid in uids]
     assert {each["state"] for each in found} == {"finished"}
     assert {each["executor"] for each in found} == {"w1", "w2"}
+
+
+class _Files(http.server.BaseHTTPRequestHandler):
+    """Gives one film, and keeps what it is given."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.end_headers()
+        self.wfile.write(self.server.film)
+
+    def do_PUT(self):
+        self.server.taken[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    do_POST = do_PUT
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.fixture
+def web(media):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+        server.film, server.taken = media.path("plain").read_bytes(), {}
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_sources_come_and_films_go_by_http(bench, web):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": f"{web.url}/in?size=1"}}
+    actions = {
+        "predownload": [
+            {"module": "@nexrender/action-webhook", "url": f"{web.url}/begin", "json": {"uid": "{job.uid}"}}
+        ],
+        "postrender": [
+            {"module": "@nexrender/action-upload", "provider": "http", "params": {"url": f"{web.url}/out/{{job.uid}}"}},
+            {"module": "@nexrender/action-webhook", "url": "http://127.0.0.1:1/nobody"},
+        ],
+    }
+    bench.work(allow_private=True)
+    found = await bench.done(job(tree, actions=actions, frameRate=30))
+    assert found["state"] == "finished", found.get("error")
+    assert numbers(found["output"]) == list(range(15))
+    assert json.loads(web.taken["/begin"]) == {"uid": found["uid"]}
+    assert web.taken[f"/out/{found['uid']}"] == (bench.folder / "outputs" / found["uid"] / "result.mp4").read_bytes()
+
+
+async def test_private_addresses_are_not_asked(bench, web):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": f"{web.url}/in"}}
+    bench.work()
+    assert "is a private address" in (await bench.done(job(tree)))["error"]
+
+
+async def test_static_files_stand_beside_the_document(bench, media):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "clip.mp4"}}
+    bench.work()
+    asset = {"type": "static", "name": "clip.mp4", "src": media.path("plain").as_uri()}
+    found = await bench.done(job(tree, assets=[asset], frameRate=30))
+    assert found["state"] == "finished", found.get("error")
+    (bench.folder / "project").mkdir()
+    (bench.folder / "project" / "scene.json").write_text(json.dumps(tree))
+    (bench.folder / "project" / "clip.mp4").write_bytes(media.path("plain").read_bytes())
+    found = await bench.done(job(src="project/scene.json", frameRate=30, outputExt="png", frameStart=3))
+    assert found["state"] == "finished", found.get("error")
+    assert numbers(found["output"]) == [3]
+
+
+async def test_other_jobs_are_never_touched(bench):
+    bench.work()
+    uid = await bench.add(job(src="file:///project.aepx"))
+    assert (await bench.done(job()))["state"] == "finished"
+    assert (await bench.get(uid))["state"] == "queued"
+
+
+async def test_a_failed_job_is_tried_again_if_it_says_so(bench):
+    bench.work()
+    body = job(src="scene.json")
+    body["maxAttempts"] = msgspec.Raw(b"2")
+    found = await bench.done(body)
+    assert (found["state"], found["attempts"]) == ("error", 2)
+
+
+async def test_lag_is_over_some_time_after_the_last_missed_tick(autojump_clock):
+    missed = 5
+    lag = Lag(lambda: missed)
+    assert not lag()
+    missed = 6
+    assert lag()
+    await trio.sleep(1.9)
+    assert lag()
+    await trio.sleep(0.2)
+    assert not lag()
+    missed = 0
+    assert not lag()

@@ -1,0 +1,178 @@
+"""The queue of another server, over HTTP: what a worker on another machine talks to.
+
+It decides how each step of a worker is asked for, and that a server that is away is an error that may go; it refuses to
+know what a worker does between the steps. Films are sent before their job is finished.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+import trio
+
+from engine.errors import InvalidJob, InvalidSpec, NotFound, SinkUnavailable
+from engine.jobs import ERROR, FINISHED, Assignment, is_held, stamp
+
+PATIENCE: Final = 30.0  # seconds without an answer
+UPLOAD_PATIENCE: Final = 600.0
+LONGEST_WAIT: Final = 25.0  # seconds that the server keeps a pickup
+LOOK_EVERY: Final = 1.0  # seconds between two looks whether a job is still ours
+
+_decode = msgspec.json.decode
+
+
+class RemoteQueue:
+    """An `engine.jobs.Queue`. Every method raises SinkUnavailable while the server is away.
+
+    url   of the server, ``http://host:port``; InvalidSpec if it is none.
+    wall  seconds since 1970.
+    """
+
+    def __init__(self, url: str, *, secret: str = "", wall: Callable[[], float] = time.time) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidSpec(f'server "{url[:200]}" is not an http: or https: URL', where="server")
+        self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
+        self._prefix = f"{parts.path.rstrip('/')}/api/v1"
+        self._secret = secret
+        self._wall = wall
+        self._names: dict[tuple[str, int], str] = {}  # who picked a run of a job
+        self._limiter = trio.CapacityLimiter(64)  # a pickup is one of them for as long as it waits
+
+    async def pick(
+        self, worker: str, kinds: Collection[str], *, tags: str = "", lease: float = 30.0, wait: float = 0.0
+    ) -> Assignment | None:
+        """As `engine.jobs.Queue.pick`."""
+        (kind,) = kinds
+        query = urlencode({"kind": kind, "lease": f"{lease:g}", "wait": f"{min(wait, LONGEST_WAIT):g}"})
+        path = f"/jobs/pickup/{quote(tags)}" if tags else "/jobs/pickup"
+        answer = await self._ask("GET", f"{path}?{query}", name=worker, patience=wait + PATIENCE)
+        job = _decode(answer.body, type=dict[str, Any])
+        if "uid" not in job:
+            return None
+        assignment = Assignment(str(job["uid"]), int(answer.headers["mashtun-run"]), answer.body)
+        self._names = {assignment_of: name for assignment_of, name in self._names.items() if name != worker}
+        self._names[assignment.uid, assignment.run] = worker
+        return assignment
+
+    async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
+        """As `engine.jobs.Queue.report`."""
+        path = f"/jobs/{quote(assignment.uid, safe='')}?run={assignment.run}"
+        try:
+            answer = await self._ask("PUT", path, body=msgspec.json.encode(change))
+        except NotFound:
+            return False
+        state = str(_decode(answer.body, type=dict[str, Any]).get("state"))
+        is_ours = answer.headers.get("mashtun-run") == str(assignment.run)
+        return is_ours and (is_held(state) or state == change.get("state"))
+
+    async def finish(self, assignment: Assignment, *, output: str) -> bool:
+        """As `engine.jobs.Queue.finish`; a file of this machine is sent there."""
+        if Path(output).is_absolute():
+            query = urlencode({"run": assignment.run, "name": Path(output).name})
+            path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
+            try:
+                answer = await self._ask("PUT", path, body=Path(output), patience=UPLOAD_PATIENCE)
+            except NotFound:
+                return False
+            if answer.status == 409:
+                return False
+            output = str(_decode(answer.body, type=dict[str, Any])["output"])
+        done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
+        return await self.report(assignment, done)
+
+    async def fail(self, assignment: Assignment, error: str) -> bool:
+        """As `engine.jobs.Queue.fail`."""
+        return await self.report(assignment, {"state": ERROR, "errorAt": self._now(), "error": error})
+
+    async def revoked(self, assignment: Assignment) -> None:
+        """As `engine.jobs.Queue.revoked`."""
+        name = self._names.get((assignment.uid, assignment.run))
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            try:
+                answer = await self._ask("GET", f"/jobs/{quote(assignment.uid, safe='')}/status")
+            except NotFound:
+                return
+            status = _decode(answer.body, type=dict[str, Any])
+            if status.get("jobExecutor") != name or not is_held(str(status.get("state"))):
+                return
+
+    def _now(self) -> object:
+        return stamp(round(self._wall() * 1000))
+
+    async def _ask(
+        self, method: str, path: str, *, body: bytes | Path | None = None, name: str = "", patience: float = PATIENCE
+    ) -> _Answer:
+        """Raises NotFound, InvalidJob (the server does not take it), SinkUnavailable."""
+        headers = {"User-Agent": "mashtun", "Connection": "close", "Content-Type": "application/json"}
+        headers |= {"nexrender-secret": self._secret} if self._secret else {}
+        headers |= {"nexrender-name": name} if name else {}
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        call = _Call(kind(self._host, self._port, timeout=patience), method, self._prefix + path, headers)
+        try:
+            answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
+        finally:
+            call.close()
+        if answer.status == 404:
+            raise NotFound("job", path.split("/")[2].partition("?")[0])
+        if answer.status in (400, 401, 403, 405, 413):
+            raise InvalidJob(f"the server answers {answer.status}: {answer.body[:200].decode(errors='replace')}")
+        if not (200 <= answer.status < 300 or answer.status == 409):
+            raise SinkUnavailable(f'server "{self._host}" answers {answer.status}', where=self._host)
+        return answer
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Call:
+    """One request. Worker thread, but `close`."""
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str]
+    ) -> None:
+        self._connection = connection
+        self._method = method
+        self._path = path
+        self._headers = headers
+        self._socket: socket.socket | None = None
+
+    def run(self, body: bytes | Path | None) -> _Answer:
+        """Raises SinkUnavailable."""
+        try:
+            if isinstance(body, Path):
+                with body.open("rb") as file:
+                    return self._request(file, {"Content-Length": str(body.stat().st_size)})
+            return self._request(body, {})
+        except (OSError, http.client.HTTPException) as err:
+            host = self._connection.host
+            reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+            raise SinkUnavailable(f'server "{host}": {reason.lower()}', where=host) from err
+        finally:
+            self._connection.close()
+
+    def _request(self, body: Any, headers: Mapping[str, str]) -> _Answer:
+        self._connection.connect()
+        self._socket = self._connection.sock
+        self._connection.request(self._method, self._path, body, {**self._headers, **headers})
+        with self._connection.getresponse() as answer:
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            return _Answer(answer.status, told, answer.read())
+
+    def close(self) -> None:
+        """Hangs up: the server keeps nothing for who does not listen."""
+        if self._socket is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

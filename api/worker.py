@@ -1,0 +1,60 @@
+"""The worker command: slots that render the jobs of a server on another machine, until a signal.
+
+It decides what the slots are called and when they end; it refuses to know what a slot does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from api.remote import RemoteQueue
+from engine.errors import EngineError
+from engine.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(arguments: argparse.Namespace) -> int:
+    """Works until SIGTERM or SIGINT; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
+    try:
+        queue = RemoteQueue(arguments.server, secret=arguments.secret)
+        Path(arguments.data).mkdir(parents=True, exist_ok=True)
+    except (EngineError, OSError) as err:
+        print(f"mashtun: {err}", file=sys.stderr)
+        return 1
+    slots = [
+        Worker(
+            queue,
+            f"{name}-{n}" if arguments.slots > 1 else name,
+            data=Path(arguments.data),
+            tags=arguments.tags,
+            allow_private=arguments.allow_private,
+            writable=None,  # who may put jobs there is the server's to say
+        )
+        for n in range(1, arguments.slots + 1)
+    ]
+    trio.run(partial(_work, slots))
+    return 0
+
+
+async def _work(slots: list[Worker]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            for slot in slots:
+                nursery.start_soon(slot.run)
+            print(f"mashtun: {len(slots)} slots", flush=True)
+            async for number in signals:
+                log.info("worker: %s: stopping", signal.Signals(number).name)
+                break
+            nursery.cancel_scope.cancel()

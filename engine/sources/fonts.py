@@ -1,0 +1,223 @@
+"""Fonts by name: files that are given, the built-in ones, those installed on the machine; and which has a character.
+
+It decides which file a name means and what stands in for a font that is not there; it refuses to know what is written
+with it. Worker threads only. Nothing is fetched: the built-in fonts are packages, others come from Debian's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import uharfbuzz as hb  # type: ignore[import-untyped]
+
+from engine.errors import SourceUnavailable
+from engine.sources.outline import Outline, Pen
+
+log = logging.getLogger(__name__)
+
+DEFAULT: Final = "com.moviemasher.font.default"
+BUILT_IN: Final = {  # Movie Masher's, and the packages with the font itself or with the nearest there is
+    DEFAULT: "fontpkg_league_spartan",
+    "com.moviemasher.font.butcherman": "fontpkg_bungee",
+    "com.moviemasher.font.croissant-one": "fontpkg_lobster",
+    "com.moviemasher.font.kenia": "fontpkg_black_ops_one",
+    "com.moviemasher.font.germania-one": "fontpkg_russo_one",
+    "com.moviemasher.font.luckiest-guy": "fontpkg_luckiest_guy",
+    "com.moviemasher.font.monoton": "fontpkg_righteous",
+    "com.moviemasher.font.oleo-script": "fontpkg_oleo_script",
+    "com.moviemasher.font.shojumaru": "fontpkg_permanent_marker",
+    "com.moviemasher.font.rubik-dirt": "fontpkg_rubik",
+}
+FOLDERS: Final = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
+PREFERRED: Final = ("dejavusans", "notosans")  # where a character is not in the font that was asked for
+MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
+MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
+MAX_GLYPHS: Final = 4096  # outlines kept of one font
+_SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
+_NAMES: Final = (4, 6, 16, 1)  # OpenType `name`: full name, PostScript name, families
+_REGULAR: Final = 400.0
+_EXACT: Final = 1000  # pixels per em that boxes are measured at
+
+
+class Glyph(NamedTuple):
+    """One outline in ems, y up, and its box: left, bottom, right, top; None when there is nothing to see."""
+
+    outline: Outline
+    box: tuple[float, float, float, float] | None
+
+
+class Font:
+    """One font file, its numbers in ems. Raises ValueError: it has no letters."""
+
+    def __init__(self, path: Path) -> None:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
+        face = hb.Face(hb.Blob.from_file_path(str(path)))
+        if face.glyph_count == 0 or not face.unicodes:
+            raise ValueError("no font that can be read")
+        self._units = float(face.upem)
+        self._font = hb.Font(face)
+        if any(axis.tag == "wght" for axis in face.axis_infos):
+            self._font.set_variations({"wght": _REGULAR})
+        self._glyphs: dict[int, Glyph] = {}
+        extents = self._font.get_font_extents("ltr")
+        self.ascender = extents.ascender / self._units
+        self.line_height = (extents.ascender - extents.descender + extents.line_gap) / self._units
+
+    def has(self, character: str) -> bool:
+        """Whether there is a glyph for it."""
+        return self._font.get_nominal_glyph(ord(character)) is not None
+
+    def shape(self, text: str, start: int, stop: int, *, leftwards: bool) -> list[tuple[int, int, float, float, float]]:
+        """text[start:stop] as glyphs from left to right: glyph, character, advance, x and y offset.
+
+        What is around it counts for how its letters join.
+        """
+        buffer = hb.Buffer()
+        buffer.add_str(text, start, stop - start)
+        buffer.direction = "rtl" if leftwards else "ltr"
+        buffer.language = "und"  # the machine's own would make pictures differ
+        buffer.guess_segment_properties()
+        hb.shape(self._font, buffer)
+        units = self._units
+        return [
+            (info.codepoint, info.cluster, at.x_advance / units, at.x_offset / units, at.y_offset / units)
+            for info, at in zip(buffer.glyph_infos or (), buffer.glyph_positions or (), strict=True)
+        ]
+
+    def glyph(self, number: int) -> Glyph:
+        """The outline of a glyph."""
+        found = self._glyphs.get(number)
+        if found is None:
+            if len(self._glyphs) >= MAX_GLYPHS:
+                self._glyphs.clear()
+            pen = Pen()
+            self._font.draw_glyph(number, _DRAWING, pen)
+            outline = pen.outline().placed((1 / self._units, 1 / self._units), (0.0, 0.0))
+            found = self._glyphs[number] = Glyph(outline, outline.box(finest=1 / _EXACT))
+        return found
+
+
+def _drawing() -> hb.DrawFuncs:
+    """Calls a Pen."""
+    functions = hb.DrawFuncs()
+    functions.set_move_to_func(lambda x, y, pen: pen.move((x, y)))
+    functions.set_line_to_func(lambda x, y, pen: pen.line((x, y)))
+    functions.set_quadratic_to_func(lambda x1, y1, x, y, pen: pen.quadratic((x1, y1), (x, y)))
+    functions.set_cubic_to_func(lambda x1, y1, x2, y2, x, y, pen: pen.cubic((x1, y1), (x2, y2), (x, y)))
+    functions.set_close_path_func(lambda pen: pen.close())
+    return functions
+
+
+_DRAWING: Final = _drawing()
+
+
+class Fonts:
+    """The fonts there are, opened when they are first wanted.
+
+    files    what names mean before anything else: path by name.
+    folders  where fonts are installed.
+    """
+
+    def __init__(self, files: Mapping[str, str] | None = None, *, folders: Iterable[Path] = FOLDERS) -> None:
+        self._files = files or {}
+        self._folders = tuple(folders)
+        self._opened: dict[Path, Font | None] = {}
+        self._named: dict[str | None, Font] = {}
+        self._having: dict[str, Font | None] = {}  # by character
+        self._known: dict[str, Path] | None = None  # by plain name
+
+    def named(self, name: str | None) -> Font:
+        """The font of that name, or else the default one, or else any. Raises SourceUnavailable: there is none."""
+        found = self._named.get(name)
+        if found is None:
+            asked = self._asked(name or DEFAULT)
+            found = asked or next(filter(None, map(self._open, self._others())), None)
+            if found is None:
+                raise SourceUnavailable("text: no font is installed", where=name or DEFAULT)
+            if asked is None:
+                log.warning('font "%s": none of that name, another one stands in', name or DEFAULT)
+            self._named[name] = found
+        return found
+
+    def having(self, character: str, font: Font) -> Font:
+        """`font`, or where that lacks a character another one that has it."""
+        if font.has(character):
+            return font
+        if character not in self._having:
+            others = filter(None, map(self._open, self._others()))
+            self._having[character] = next((each for each in others if each.has(character)), None)
+        return self._having[character] or font
+
+    def _asked(self, name: str) -> Font | None:
+        """The font that a name means, if it is there and can be read."""
+        given, package = self._files.get(name), BUILT_IN.get(name)
+        if given is not None:
+            return self._open(Path(given.removeprefix("file:")))
+        if package is not None:
+            return self._open(_packaged(package))
+        return self._open(self._installed().get(_plain(name)))
+
+    def _open(self, path: Path | None) -> Font | None:
+        if path is None:
+            return None
+        if path not in self._opened:
+            try:
+                self._opened[path] = Font(path)
+            except (OSError, ValueError, hb.HarfBuzzError) as err:
+                log.warning("font %s: %s", path.name, err)
+                self._opened[path] = None
+        return self._opened[path]
+
+    def _others(self) -> Iterator[Path]:
+        """What may stand in, the likeliest first."""
+        installed = self._installed()
+        for path in (_packaged(BUILT_IN[DEFAULT]), *(installed.get(name) for name in PREFERRED)):
+            if path is not None:
+                yield path
+        yield from sorted(set(installed.values()), key=lambda path: (_slanted_or_bold(path), path.name))
+
+    def _installed(self) -> dict[str, Path]:
+        """Every font by its names and its file's name; of two of a name the first counts, an upright one first."""
+        if self._known is None:
+            self._known = {}
+            packaged = (path for path in map(_packaged, sorted(set(BUILT_IN.values()))) if path is not None)
+            found = (path for folder in self._folders for path in islice(folder.rglob("*"), MAX_FILES))
+            fonts = [path for path in (*packaged, *found) if path.suffix.lower() in _SUFFIXES and path.is_file()]
+            for path in sorted(fonts, key=lambda path: (_slanted_or_bold(path), path.name)):
+                for name in (path.stem, *_names(path)):
+                    self._known.setdefault(_plain(name), path)
+        return self._known
+
+
+def _plain(name: str) -> str:
+    """A name without what people write differently: case, spaces, hyphens."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+
+
+def _slanted_or_bold(path: Path) -> bool:
+    name = path.stem.lower()
+    return any(style in name for style in ("bold", "italic", "oblique", "light", "black", "thin", "condensed", "mono"))
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        face = hb.Face(hb.Blob.from_file_path(str(path)))
+        return [name for number in _NAMES if (name := face.get_name(number))]
+    except (OSError, ValueError, hb.HarfBuzzError):
+        return []  # what cannot be read has no name; whoever asks for it by its file's name is told why
+
+
+def _packaged(package: str) -> Path | None:
+    """The upright font of a package, without importing it; None where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    files = sorted(path for folder in folders for path in Path(folder, "files").glob("*.ttf"))
+    upright = [path for path in files if "italic" not in path.stem.lower() and "bold" not in path.stem.lower()]
+    return next(iter(upright or files), None)

@@ -1,0 +1,251 @@
+"""Text as a picture: lines are broken, letters shaped and placed, and their outlines filled.
+
+It decides where every letter stands; it refuses to know where the picture is shown and where fonts come from. Worker
+threads only.
+
+Theory of operation
+-------------------
+* Everything is in ems until the end; without hinting a text is the same at every size.
+* A line is cut into runs of one direction, font and script. HarfBuzz shapes a run (ligatures, kerning, marks, the
+  joined letters of Arabic); runs stand in the order that UAX #9 gives. A letter that the font lacks is taken from
+  another one that has it, or shown as the font's empty box.
+* Where a line is too wide it is broken after its last blank that fits, or between two characters where people write
+  without blanks (Chinese, Japanese); a word that is wider than a line is broken anywhere.
+* Control characters but line breaks and tabs are not there; a tab is four blanks.
+* HarfBuzz because it comes as one small wheel with nothing to install beside it. Pillow takes FriBidi from the system,
+  skia-python libEGL and libGL; without them the one does not reorder and shape and the other does not start.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from engine.frame import VideoFrame
+from engine.sources.bidi import levels, reordered
+from engine.sources.fonts import Font, Fonts, Glyph
+from engine.sources.outline import EMPTY, joined, painted
+from engine.tree import TextNode
+
+MEASURED_AT: Final = 1000.0  # pixels per em
+_LINE_ENDS: Final = re.compile(r"\r\n|[\n\v\f\r\x85\u2028\u2029]")
+_TAB: Final = "    "
+_IDEOGRAPHS: Final = ("W", "F")  # East Asian widths of what may stand at the beginning of a line
+_NO_START: Final = frozenset(
+    "、。，．・：；？！ー」』）］｝〉》〕】’”ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々)]}.,!?:;%"
+)
+_MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
+
+
+class Ink(NamedTuple):
+    """Where what is painted begins, left of the pen and above the first baseline, and how large it is; pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class _Placed(NamedTuple):
+    """A glyph where it stands: ems right of the beginning of the first line, and down from its baseline."""
+
+    glyph: Glyph
+    x: float
+    y: float
+
+
+class _Line(NamedTuple):
+    placed: list[_Placed]
+    width: float
+
+
+def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFrame:
+    """The text of a node in a picture of that size; straight alpha.
+
+    Raises SourceUnavailable: there is no font; ValueError: a colour that is none.
+    """
+    size, font = float(node.size), fonts.named(node.font)
+    lines = _lines(node.string, font, fonts, width / size if node.wrap else None)
+    room = width / size if node.fit == "none" else max((line.width for line in lines), default=0.0)
+    placed = list(_stacked(lines, font, node.align, room))
+    box = _box(placed)
+    if box is None:
+        return painted(EMPTY, node.color, width, height)
+    left, top, right, bottom = box
+    if node.fit == "fill":
+        scale = width / max(right - left, 1e-6), height / max(bottom - top, 1e-6)
+        shift = -left * scale[0], -top * scale[1]
+    else:
+        scale = size, size
+        free = height - (bottom - top) * size
+        down = {"top": 0.0, "middle": free / 2, "bottom": free}.get(node.vertical, 0.0) - top * size
+        shift = 0.0, font.ascender * size if node.vertical == "line" else down
+    outlines = []
+    for glyph, x, y in placed:
+        at = x * scale[0] + shift[0], y * scale[1] + shift[1]
+        if glyph.box is not None and _seen(glyph.box, scale, at, width, height):
+            outlines.append(glyph.outline.placed((scale[0], -scale[1]), at))
+    return painted(joined(outlines), node.color, width, height)
+
+
+def measure(string: str, font: str | None, fonts: Fonts) -> Ink:
+    """The ink of a text at 1000 pixels per em, not wrapped, as a browser's canvas measures it.
+
+    Nothing to see is 0 × 0. Raises SourceUnavailable: there is no font.
+    """
+    found = fonts.named(font)
+    lines = _lines(string, found, fonts, None)
+    box = _box(list(_stacked(lines, found, "left", 0.0)))
+    if box is None:
+        return Ink(0.0, 0.0, 0.0, 0.0)
+    left, top, right, bottom = (number * MEASURED_AT for number in box)
+    return Ink(-left, -top, right - left, bottom - top)
+
+
+def _stacked(lines: list[_Line], font: Font, align: str, room: float) -> Iterator[_Placed]:
+    """The glyphs of all lines, aligned in a room of that width."""
+    share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+    for n, line in enumerate(lines):
+        x, y = (room - line.width) * share, n * font.line_height
+        for glyph, right, down in line.placed:
+            yield _Placed(glyph, x + right, y + down)
+
+
+def _box(placed: list[_Placed]) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of the ink, y down; None where there is none."""
+    boxes = [(g.box[0] + x, y - g.box[3], g.box[2] + x, y - g.box[1]) for g, x, y in placed if g.box is not None]
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def _seen(
+    box: tuple[float, float, float, float],
+    scale: tuple[float, float],
+    at: tuple[float, float],
+    width: int,
+    height: int,
+) -> bool:
+    across = at[0] + box[2] * scale[0] > 0 and at[0] + box[0] * scale[0] < width
+    return across and at[1] - box[1] * scale[1] > 0 and at[1] - box[3] * scale[1] < height
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def _lines(string: str, font: Font, fonts: Fonts, room: float | None) -> list[_Line]:
+    """The lines of a text, broken where they get wider than `room` ems."""
+    found = []
+    for text in _LINE_ENDS.split(string):
+        paragraph = _Paragraph(_cleaned(text), font, fonts)
+        found += [paragraph.line(start, stop) for start, stop in paragraph.broken(room)]
+    return found
+
+
+def _cleaned(text: str) -> str:
+    text = text.replace("\t", _TAB)
+    return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cs"))
+
+
+class _Paragraph:
+    """One line as it was written: shaped whole for its widths, and then again for each line it is broken into."""
+
+    def __init__(self, text: str, font: Font, fonts: Fonts) -> None:
+        self._text = text
+        self._levels = levels(text)
+        self._fonts = _fonts_of(text, font, fonts)
+        self._scripts = _scripts_of(text)
+
+    def broken(self, room: float | None) -> list[tuple[int, int]]:
+        """The lines: [start, stop) of the text, blanks at the ends of broken ones left out."""
+        text = self._text
+        if room is None or not text:
+            return [(0, len(text))]
+        advances = self._advances()
+        found, start = [], 0
+        while start < len(text):
+            width, stop, good = 0.0, start, start
+            while stop < len(text) and (text[stop].isspace() or width + advances[stop] <= room):
+                width += advances[stop]
+                stop += 1
+                if _may_break(text, stop):
+                    good = stop
+            if stop < len(text) and good > start:
+                stop = good
+            stop = max(stop, start + 1)
+            while stop < len(text) and unicodedata.category(text[stop]).startswith(_MARKS):
+                stop += 1
+            found.append((start, start + len(text[start:stop].rstrip())))
+            start = stop
+        return found
+
+    def _advances(self) -> list[float]:
+        """How wide each character is; all of a ligature counts for its first one."""
+        advances = [0.0] * len(self._text)
+        for start, stop in self._runs(0, len(self._text)):
+            for _, cluster, advance, _, _ in self._shaped(start, stop):
+                advances[cluster] += advance
+        return advances
+
+    def line(self, start: int, stop: int) -> _Line:
+        """[start, stop) as glyphs from left to right."""
+        runs = list(self._runs(start, stop))
+        placed: list[_Placed] = []
+        x = 0.0
+        for n in reordered([self._levels[first] for first, _ in runs]):
+            font = self._fonts[runs[n][0]]
+            for glyph, _, advance, right, up in self._shaped(*runs[n]):
+                placed.append(_Placed(font.glyph(glyph), x + right, -up))
+                x += advance
+        return _Line(placed, x)
+
+    def _shaped(self, start: int, stop: int) -> list[tuple[int, int, float, float, float]]:
+        return self._fonts[start].shape(self._text, start, stop, leftwards=self._levels[start] % 2 == 1)
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """[start, stop) cut where direction, font or script change."""
+        first = start
+        for n in range(start + 1, stop + 1):
+            if n == stop or any(each[n] != each[first] for each in (self._levels, self._fonts, self._scripts)):
+                yield first, n
+                first = n
+
+
+def _fonts_of(text: str, font: Font, fonts: Fonts) -> list[Font]:
+    """A font for each character; marks stay with what they are on, and blanks with what is before them."""
+    found: list[Font] = []
+    for character in text:
+        joins = unicodedata.category(character).startswith(_MARKS) or character.isspace()
+        found.append((found[-1] if found else font) if joins else fonts.having(character, font))
+    return found
+
+
+def _scripts_of(text: str) -> list[str]:
+    """A word for the script of each character, what is common to all counting as what is before it.
+
+    Python's tables have no scripts, but every letter's name begins with the name of its script.
+    """
+    found: list[str] = []
+    for character in text:
+        letter = unicodedata.category(character).startswith("L")
+        found.append(unicodedata.name(character, "?").partition(" ")[0] if letter else found[-1] if found else "")
+    first = next((script for script in found if script), "")
+    return [script or first for script in found]
+
+
+def _may_break(text: str, n: int) -> bool:
+    """Whether a line may end before the n-th character."""
+    if n >= len(text):
+        return True
+    before, after = text[n - 1], text[n]
+    if before.isspace():
+        return not after.isspace()
+    if before in "-‐–—/\u200b\u00ad":
+        return after.isalpha()
+    wide = any(unicodedata.east_asian_width(each) in _IDEOGRAPHS for each in (before, after))
+    return (
+        wide and after not in _NO_START and not after.isspace() and not unicodedata.category(after).startswith(_MARKS)
+    )

@@ -1,0 +1,158 @@
+"""A worker on another machine: the same worker, and nothing but the door between it and the queue."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from api.nexrender import Door
+from api.queue import JobQueue
+from api.remote import RemoteQueue
+from engine.config import Settings
+from engine.errors import InvalidJob, InvalidSpec, SinkUnavailable
+from engine.jobs import DOCUMENT, FINAL, Queue, read
+from engine.worker import Worker
+from tests.media import numbers
+
+TREE = {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}
+SMALL = {"width": 64, "height": 36, "frameRate": 10, "duration": 0.5, "composition": "*"}
+
+
+def job(**fields):
+    template = {"src": "data:application/json," + quote(json.dumps(TREE))} | SMALL | fields
+    return read(json.dumps({"template": template}).encode())
+
+
+@asynccontextmanager
+async def server_in(folder):
+    """(queue, url) of a server with the secret "s"."""
+    settings = Settings(data=str(folder), secret="s")
+    queue = JobQueue(settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = config.errorlog = None
+    config.graceful_timeout = 0.2
+    over = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(queue.run)
+        nursery.start_soon(partial(serve, Door(queue, settings), config, mode="asgi", shutdown_trigger=over.wait))
+        yield queue, url
+        over.set()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with server_in(tmp_path / "there") as found:
+        yield found
+
+
+async def add(queue, body):
+    (made,) = await queue.create([body], creator="test")
+    return json.loads(made)["uid"]
+
+
+async def until(queue, uid, states):
+    with trio.fail_after(20), queue.follow(uid) as feed:
+        while (found := json.loads(await queue.whole(uid)))["state"] not in states:
+            await feed.take()
+    return found
+
+
+async def test_a_worker_elsewhere_sends_its_film(server, tmp_path):
+    queue, url = server
+    remote: Queue = RemoteQueue(url, secret="s")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(remote, "far", data=tmp_path / "here").run)
+        found = await until(queue, await add(queue, job()), FINAL)
+        assert (found["state"], found["executor"], found["renderProgress"]) == ("finished", "far", 100)
+        assert Path(found["output"]).is_relative_to(tmp_path / "there" / "outputs")
+        assert len(numbers(found["output"])) == 5
+        found = await until(queue, await add(queue, job(outputExt="avi")), FINAL)
+        assert found["state"] == "error"
+        uid = await add(queue, job(duration=100_000))
+        await until(queue, uid, ("render:dorender",))
+        await queue.put(uid, read(b'{"state": "error", "error": "cancelled"}'))
+        found = await until(queue, await add(queue, job()), FINAL)
+        assert found["state"] == "finished"
+        nursery.cancel_scope.cancel()
+
+
+async def test_reports_of_a_run_that_is_over_are_not_taken(server):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    uid = await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,), wait=1)
+    assert (held.uid, held.run) == (uid, 1)
+    assert await remote.report(held, {"state": "started"})
+    assert await remote.report(held, {})
+    await queue.put(uid, read(b'{"state": "queued"}'))
+    with trio.fail_after(5):
+        await remote.revoked(held)
+    assert not await remote.report(held, {})
+    assert not await remote.finish(held, output=__file__)
+    assert not await remote.fail(held, "x")
+    await queue.remove(uid)
+    assert not await remote.report(held, {})
+    assert not await remote.finish(held, output=__file__)
+
+
+async def test_a_pick_that_is_given_up_takes_no_job(server):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    with trio.move_on_after(0.3):
+        await remote.pick("far", (DOCUMENT,), wait=20)
+    uid = await add(queue, job())
+    assert (await until(queue, uid, ("queued",)))["uid"] == uid
+    assert (await remote.pick("other", (DOCUMENT,), wait=5)).uid == uid
+    assert await remote.pick("other", (DOCUMENT,), tags="a, b") is None
+
+
+async def test_the_worker_command_works_until_it_is_told_to_stop(server, tmp_path):
+    queue, url = server
+    command = [
+        sys.executable,
+        "-m",
+        "api",
+        "worker",
+        "--server",
+        url,
+        "--name",
+        "far",
+        "--data",
+        str(tmp_path / "here"),
+    ]
+    starting = partial(trio.lowlevel.open_process, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = await starting(command, env=os.environ | {"MASHTUN_SECRET": "s"})
+    found = await until(queue, await add(queue, job()), FINAL)
+    assert (found["state"], found["executor"]) == ("finished", "far")
+    uid = await add(queue, job(duration=100_000))
+    await until(queue, uid, ("render:dorender",))
+    process.send_signal(signal.SIGTERM)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+    assert json.loads(await queue.whole(uid))["state"] == "queued"
+
+
+async def test_what_is_wrong_with_the_server(server):
+    with pytest.raises(InvalidSpec, match="is not an http"):
+        RemoteQueue("localhost:80")
+    with pytest.raises(InvalidJob, match="403"):
+        await RemoteQueue(server[1], secret="wrong").pick("far", (DOCUMENT,))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(SinkUnavailable, match="refused"):
+            await RemoteQueue(f"http://127.0.0.1:{free.getsockname()[1]}").pick("far", (DOCUMENT,))

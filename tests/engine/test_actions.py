@@ -1,0 +1,114 @@
+"""The well-known modules are understood before anything is rendered; all others are refused then."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.actions import Actions, Film
+from engine.errors import InvalidJob
+from engine.fetch import Fetcher
+from engine.template import read_order
+
+MODULE = "@nexrender/action-"
+
+
+def actions_of(folder, *listed, phase="postrender", writable=(), **template):
+    """(actions, order) of a job with these actions in one phase."""
+    job = {"uid": "u", "template": {"src": "x.json", "composition": "*"} | template, "actions": {phase: list(listed)}}
+    order = read_order(job)
+    fetcher = Fetcher(base=folder, cache=folder / "cache")
+    return Actions(job, order, folder=folder / "out", fetcher=fetcher, writable=writable), order
+
+
+def action(name, **given):
+    return {"module": MODULE + name, **given}
+
+
+def films_of(folder, *listed, **template):
+    actions, order = actions_of(folder, *listed, **template)
+    return actions.films(order)
+
+
+def test_without_an_encode_action_the_film_is_the_result(tmp_path):
+    assert films_of(tmp_path, frameRate=10) == [Film("result.mp4", {"--fps": "10"})]
+    assert films_of(tmp_path, action("webhook", url="http://x"), outputExt=".MOV") == [Film("result.mov", {})]
+
+
+def test_an_encode_action_is_what_is_rendered(tmp_path):
+    params = {"-vcodec": "libx264", "-r": 50, "-b:v": "2.5M", "-ab": "96k", "-crf": 30}
+    (film,) = films_of(tmp_path, action("encode", preset="mp4", output="a/foo.mp4", params=params), frameRate=10)
+    assert film.name == "foo.mp4"
+    assert film.options == {
+        "--fps": "50",
+        "--audio-rate": "44100",
+        "--audio-bit-rate": "96000",
+        "--bit-rate": "2500000",
+        "--quality": "30",
+    }
+    webhook, encode = action("webhook", url="http://x"), action("encode", output="two")
+    assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["result.mp4", "two.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"module": "left-pad"}, "'left-pad' is not one of"),
+        ({"module": "copy", "output": "x"}, "'copy' is not one of"),
+        ({}, "module"),
+        ("copy", "module"),
+        (action("lottie"), "is not one of"),
+        (action("encode", preset="ogg"), "preset 'ogg' is not one of mp4"),
+        (action("encode", params={"-filter_complex": "x"}), "-filter_complex x is not supported"),
+        (action("encode", params={"-vcodec": "prores"}), "-vcodec prores is not supported"),
+        (action("encode", params="-r 5"), "params is not an object"),
+        (action("encode", input="other.mov"), "only what is rendered"),
+        (action("encode", output="result.mp4"), None),
+        (action("copy"), "output is missing"),
+        (action("copy", output="/etc/cron.d/x"), "may not be written to"),
+        (action("copy", output="../../x"), "may not be written to"),
+        (action("copy", output="file:///etc/x"), "may not be written to"),
+        (action("copy", output="s3://bucket/x"), "s3: is not one of"),
+        (action("upload"), "provider 'None' is not one of"),
+        (action("upload", provider="s3", params={}), "provider 's3' is not one of"),
+        (action("upload", provider="file", params={"path": "/x"}), "may not be written to"),
+        (action("upload", provider="http", params={"url": "ftp://x"}), "params.url is not"),
+        (action("webhook"), "url is missing"),
+    ],
+)
+def test_what_no_module_does(tmp_path, given, sentence):
+    if sentence is None:
+        actions_of(tmp_path, given)
+        return
+    with pytest.raises(InvalidJob, match=sentence.replace(".", r"\.")):
+        actions_of(tmp_path, given)
+
+
+def test_modules_have_their_phases(tmp_path):
+    with pytest.raises(InvalidJob, match="only for postrender"):
+        actions_of(tmp_path, action("copy", output="x"), phase="prerender")
+    actions_of(tmp_path, action("cache", cacheDirectory="~/x"), action("webhook", url="x"), phase="predownload")
+
+
+def test_two_films_of_one_name_are_refused(tmp_path):
+    with pytest.raises(InvalidJob, match="same name"):
+        films_of(tmp_path, action("encode"), action("encode"))
+
+
+async def test_copies_go_where_they_may(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result.mp4").write_bytes(b"film")
+    (tmp_path / "there").mkdir()
+    listed = [
+        action("copy", output="sub/"),
+        action("copy", output=str(tmp_path / "there")),
+        action("upload", provider="file", params={"path": (tmp_path / "there/new/a.mp4").as_uri()}),
+        action("copy", input="result.mp4", output="result.mp4"),
+    ]
+    actions, _ = actions_of(tmp_path, *listed, writable=[tmp_path / "there"])
+    assert await actions.run("postrender", out / "result.mp4") == out / "result.mp4"
+    for path in (out / "sub/result.mp4", tmp_path / "there/result.mp4", tmp_path / "there/new/a.mp4"):
+        assert Path(path).read_bytes() == b"film"
+    actions, _ = actions_of(tmp_path, action("copy", input="other.mp4", output="x.mp4"))
+    with pytest.raises(InvalidJob, match=r'"other\.mp4" is not an output'):
+        await actions.run("postrender", out / "result.mp4")

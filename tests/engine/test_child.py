@@ -1,0 +1,103 @@
+"""A render in a process of its own ends when it should, however that is, and nothing stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from engine.child import Child
+from tests.engine.processes import renders
+
+RED = '{"rootVideoNode": {"node": "SolidColorNode", "red": 1}}'
+
+
+@pytest.fixture
+def render(tmp_path):
+    """A function: (child, seconds) → exit status."""
+    (tmp_path / "scene.json").write_text(RED)
+
+    async def run(child, seconds=0.1, *, out="film.mp4", report=lambda _: None):
+        arguments = [str(tmp_path / "scene.json"), str(tmp_path / out), "--size=64x36", f"--duration={seconds}"]
+        with trio.fail_after(20):
+            return await child.run([*arguments, "--progress=json"], log=tmp_path / "log", report=report)
+
+    return run
+
+
+@pytest.fixture
+async def child():
+    made = Child()
+    yield made
+    await made.close()
+
+
+async def test_one_render_after_the_other(render, child, tmp_path):
+    told = []
+    assert [await render(child, out=f"{n}.mp4", report=told.append) for n in range(3)] == [0, 0, 0]
+    assert told[-1]["done"] == told[-1]["total"] == 3
+    assert await render(child, out="film.avi") == 1
+    assert "film.avi" in (tmp_path / "log").read_text()
+    assert await render(child, seconds="x") == 2
+    await child.close()
+    assert await render(child) == 0
+
+
+@pytest.mark.parametrize("delay", [0, 0.01, 0.03, 0.3])
+async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, child, tmp_path, delay):
+    await render(child)
+    with trio.fail_after(4):  # less than the grace before SIGKILL
+        with trio.move_on_after(delay) as scope:
+            await render(child, 100_000, out="long.mp4")
+        assert scope.cancelled_caught
+    assert not renders()
+    assert not (tmp_path / "long.mp4").exists()
+    assert await render(child) == 0
+
+
+async def test_a_stopped_render_is_ended_too(render, child):
+    await render(child)
+    with trio.fail_after(4), trio.move_on_after(0.5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(render, child, 100_000)
+            await trio.sleep(0.2)
+            await child.signal(signal.SIGSTOP)
+            while [state for _, state, _ in renders()] != ["T"]:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert not renders()
+
+
+@pytest.mark.parametrize("victim", ["render", "parent"])
+async def test_a_kill_is_a_status(render, child, victim):
+    await render(child)
+    async with trio.open_nursery() as nursery:
+
+        async def kill():
+            while not (found := renders()):
+                await trio.sleep(0.01)
+            pid, _, parent = found[0]
+            if victim == "parent":
+                os.kill(parent, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+
+        nursery.start_soon(kill)
+        assert await render(child, 100_000) == -signal.SIGKILL
+    assert await render(child) == 0
+
+
+def test_who_is_gone_has_no_renders(tmp_path):
+    (tmp_path / "scene.json").write_text(RED)
+    order = (
+        f'{{"arguments": ["{tmp_path}/scene.json", "{tmp_path}/x.mp4", "--duration=100000"], "log": "{tmp_path}/log"}}'
+    )
+    command = [sys.executable, "-m", "engine.child"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(order.encode() + b"\n")
+        process.stdin.flush()
+        process.stdin.close()
+        assert process.stdout.read() == b""
+        assert process.wait(10) == 0
+    assert not (tmp_path / "x.mp4").exists()
