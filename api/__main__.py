@@ -67,7 +67,9 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--secret", help="of the jobs API, in the header nexrender-secret (MASHTUN_SECRET)")
     parser.add_argument("--ordering", help="of jobs: oldest-first, newest-first, priority or random")
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
-    parser.add_argument("--allow-private", action="store_true", default=None, help="let jobs fetch from private addresses")
+    parser.add_argument(
+        "--allow-private", action="store_true", default=None, help="let jobs fetch from private addresses"
+    )
     parser.add_argument("--insecure", action="store_true", default=None, help="listen openly without credentials")
     parser.add_argument("--demo", action="store_true", help="four moving patterns and an event that mixes them")
     parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log is written")

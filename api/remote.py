@@ -26,8 +26,6 @@ UPLOAD_PATIENCE: Final = 600.0
 LONGEST_WAIT: Final = 25.0  # seconds that the server keeps a pickup
 LOOK_EVERY: Final = 1.0  # seconds between two looks whether a job is still ours
 
-_decode = msgspec.json.decode
-
 
 class RemoteQueue:
     """An `engine.jobs.Queue`. Every method raises SinkUnavailable while the server is away.
@@ -55,10 +53,10 @@ class RemoteQueue:
         query = urlencode({"kind": kind, "lease": f"{lease:g}", "wait": f"{min(wait, LONGEST_WAIT):g}"})
         path = f"/jobs/pickup/{quote(tags)}" if tags else "/jobs/pickup"
         answer = await self._ask("GET", f"{path}?{query}", name=worker, patience=wait + PATIENCE)
-        job = _decode(answer.body, type=dict[str, Any])
+        job = self._object(answer)
         if "uid" not in job:
             return None
-        assignment = Assignment(str(job["uid"]), int(answer.headers["mashtun-run"]), answer.body)
+        assignment = Assignment(str(job["uid"]), int(answer.headers.get("mashtun-run", 0)), answer.body)
         self._names = {assignment_of: name for assignment_of, name in self._names.items() if name != worker}
         self._names[assignment.uid, assignment.run] = worker
         return assignment
@@ -70,7 +68,7 @@ class RemoteQueue:
             answer = await self._ask("PUT", path, body=msgspec.json.encode(change))
         except NotFound:
             return False
-        state = str(_decode(answer.body, type=dict[str, Any]).get("state"))
+        state = str(self._object(answer).get("state"))
         is_ours = answer.headers.get("mashtun-run") == str(assignment.run)
         return is_ours and (is_held(state) or state == change.get("state"))
 
@@ -85,7 +83,7 @@ class RemoteQueue:
                 return False
             if answer.status == 409:
                 return False
-            output = str(_decode(answer.body, type=dict[str, Any])["output"])
+            output = str(self._object(answer).get("output"))
         done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
         return await self.report(assignment, done)
 
@@ -102,9 +100,15 @@ class RemoteQueue:
                 answer = await self._ask("GET", f"/jobs/{quote(assignment.uid, safe='')}/status")
             except NotFound:
                 return
-            status = _decode(answer.body, type=dict[str, Any])
+            status = self._object(answer)
             if status.get("jobExecutor") != name or not is_held(str(status.get("state"))):
                 return
+
+    def _object(self, answer: _Answer) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(answer.body, type=dict[str, Any])
+        except msgspec.DecodeError as err:
+            raise SinkUnavailable(f'server "{self._host}" answers what is no JSON', where=self._host) from err
 
     def _now(self) -> object:
         return stamp(round(self._wall() * 1000))

@@ -102,6 +102,7 @@ class Actions:
         self._folder = folder
         self._fetcher = fetcher
         self._writable = writable
+        self._disk = trio.CapacityLimiter(1)
         self._phases = {phase: self._read(phase, order) for phase in PHASES}
 
     def films(self, order: Order) -> list[Film]:
@@ -195,7 +196,7 @@ class Actions:
 
     async def _copy(self, found: Path, target: Path) -> None:
         if target != found.resolve():
-            await trio.to_thread.run_sync(_copy_file, found, target)
+            await trio.to_thread.run_sync(_copy_file, found, target, limiter=self._disk)
 
     async def _upload(self, found: Path, given: Mapping[str, Any]) -> None:
         params = given.get("params") or {}

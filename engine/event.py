@@ -24,6 +24,7 @@ from engine.plan import Picture
 from engine.program import EASINGS, Held, Morph, Switch
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import Decoders, LiveSource, SourceStatistics
+from engine.sources.drawing import Drawings
 from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
 from engine.timebase import tick_count
@@ -32,6 +33,7 @@ from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourc
 log = logging.getLogger(__name__)
 
 LINGER: Final = 5 * SECOND  # a source that no tree names stays open for this long: operators go back and forth
+DRAWING: Final = 0.02  # seconds that a tick waits for new texts and shapes; those that take longer come later
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
 
 Key = tuple[str, float | None]
@@ -224,8 +226,10 @@ class _SubMix:
         """Mixes and encodes until `end`. Raises SinkError."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.sink.run)
+            nursery.start_soon(self._readers.drawings.run)
             with self._mixing:
                 await self.mixer.run(FOREVER)
+            self._readers.drawings.close()
             self.sink.end()
 
     def end(self) -> None:
@@ -253,6 +257,7 @@ class _LiveReaders:
     ) -> None:
         self._decoders = decoders
         self._images = images
+        self.drawings = Drawings(spec.mixer.raster)
         self._sound = spec.mixer.audio
         self._epoch = Fraction(epoch, SECOND)
         self._now = now
@@ -260,7 +265,7 @@ class _LiveReaders:
         self._unnamed: dict[Key, int] = {}  # since when
 
     async def prepare(self, tree: RenderTree) -> None:
-        """Opens what the tree names; never waits."""
+        """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
         named: set[Key] = set()
         for _, _, node in walk(tree):
             if isinstance(node, VideoSourceNode | AudioSourceNode):
@@ -269,6 +274,7 @@ class _LiveReaders:
                 self._images.get(node.filename)  # begins to load it
         for key in named - self._sources.keys():
             self._sources[key] = self._decoders.open(key[0], self._sound, epoch=self._epoch)
+        await self.drawings.prepare(tree, patience=DRAWING)
         now = self._now()
         self._unnamed = {key: self._unnamed.get(key, now) for key in self._sources.keys() - named}
 
@@ -277,8 +283,8 @@ class _LiveReaders:
         return self._sources.get((name, at))
 
     def still(self, picture: Picture) -> VideoFrame | None:
-        """The image of that name, once it is loaded."""
-        return self._images.get(picture.name)
+        """The image of that name once it is loaded, or the drawn picture once it is drawn."""
+        return self._images.get(picture.name) if picture.drawn is None else self.drawings.get(picture.drawn)
 
     def active(self) -> Mapping[Key, LiveSource]:
         """All that are open; those that no tree has named for a while no longer are."""

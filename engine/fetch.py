@@ -33,6 +33,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
@@ -74,6 +75,7 @@ class Fetcher:
         self._allow_private = allow_private
         self._limits = limits or Limits()
         self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._disk = trio.CapacityLimiter(2)
 
     async def fetch(
         self,
@@ -94,17 +96,18 @@ class Fetcher:
         if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
             raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
         limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
-        scheme = src.partition(":")[0].lower()
+        scheme = src[:8].partition(":")[0].lower()
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(src, checksum, limit, cache=self._cache, allow_private=self._allow_private)
             found, suffix = await self._in_thread(download, src, download.run)
             path = folder / f"{name}{_dotted(extension) or suffix}"
-            await trio.to_thread.run_sync(_link, found, path)
+            await trio.to_thread.run_sync(_link, found, path, limiter=self._disk)
             return path
         if scheme == "data":
-            return await trio.to_thread.run_sync(_unpack, src, folder, name, extension, checksum, limit)
+            unpacking = partial(_unpack, src, folder, name, extension, checksum, limit)
+            return await trio.to_thread.run_sync(unpacking, limiter=self._disk)
         path = self.path_of(src)
-        await trio.to_thread.run_sync(_check_file, path, src, checksum, limit)
+        await trio.to_thread.run_sync(_check_file, path, src, checksum, limit, limiter=self._disk)
         return path
 
     def path_of(self, src: str) -> Path:
@@ -129,7 +132,7 @@ class Fetcher:
 
     async def tidy(self) -> None:
         """Takes the oldest away where the cache is too large."""
-        await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes)
+        await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes, limiter=self._disk)
 
     async def _in_thread(self, transfer: _Transfer, url: str, run: Callable[[], T]) -> T:
         try:

@@ -74,7 +74,7 @@ class Readers(Protocol):
         """The reader, or None where there is no such source."""
 
     def still(self, picture: Picture) -> VideoFrame | None:
-        """The image of that name, or None where there is none."""
+        """The image of that name, or the drawn picture; None where there is none, or not yet."""
 
     def active(self) -> Mapping[tuple[str, float | None], Reader]:
         """All readers that have been asked for."""
@@ -257,7 +257,7 @@ class Mixer:
         return self._plan
 
     def _stated_size(self, picture: Picture) -> PictureSize | None:
-        if picture.image:
+        if picture.still:
             return _size(self._readers.still(picture))
         reader = self._readers.reader(picture.name, picture.at)
         return None if reader is None else reader.picture_size
@@ -269,7 +269,7 @@ class Mixer:
     async def _settle(self, watched: frozenset[Picture], voices: tuple[Voice, ...], block: _Block) -> None:
         """Tells every reader what is watched and heard, and the others that they may rest; offline, waits for that."""
         first, stop = self._first_sample(block.first), self._first_sample(block.stop)
-        looked = {(p.name, p.at): _media_time(p, block.t) for p in watched if not p.image}
+        looked = {(p.name, p.at): _media_time(p, block.t) for p in watched if not p.still}
         listened = {(voice.name, None) for voice in voices}
         active = self._readers.active()
         for key, reader in active.items():
@@ -290,7 +290,7 @@ class Mixer:
     def _pick(self, watched: frozenset[Picture], t: Fraction) -> dict[Picture, VideoFrame]:
         frames = {}
         for picture in watched:
-            if picture.image:
+            if picture.still:
                 frame = self._readers.still(picture)
             else:
                 reader = self._readers.reader(picture.name, picture.at)

@@ -27,6 +27,7 @@ from engine.program import Program
 from engine.sinks import open_sink
 from engine.sinks.file import STILLS, check_output
 from engine.sources import Reader, Steps, load_still, open_source
+from engine.sources.drawing import Drawings
 from engine.spec import RenderSpec
 from engine.timebase import tick_count
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
@@ -166,6 +167,8 @@ class _Sources:
         self._limiter = trio.CapacityLimiter(max(2, self._cores))
         self._readers: dict[Key, Reader] = {}
         self._stills: dict[str, VideoFrame] = {}
+        self._drawings = Drawings(spec.mixer.raster, spec.sources)
+        nursery.start_soon(self._drawings.run)
         self._warned: set[str] = set()
 
     async def prepare(self, tree: RenderTree) -> None:
@@ -185,6 +188,7 @@ class _Sources:
                 nursery.start_soon(self._open, key)
             for name in sorted(images - self._stills.keys()):
                 nursery.start_soon(self._load, name)
+        await self._drawings.prepare(tree)
         lacking = [f'source "{k[0]}" has no picture: it is not drawn' for k in looked if not self._has_picture(k)]
         lacking += [
             f'source "{k[0]}" has no sound: it is silent' for k in listened if not self._readers[k].steps.has_sound
@@ -224,8 +228,8 @@ class _Sources:
         return self._readers.get((name, at))
 
     def still(self, picture: Picture) -> VideoFrame | None:
-        """The image of that name."""
-        return self._stills.get(picture.name)
+        """The image of that name, or the drawn picture."""
+        return self._stills.get(picture.name) if picture.drawn is None else self._drawings.get(picture.drawn)
 
     def active(self) -> Mapping[Key, Reader]:
         """All readers."""

@@ -255,16 +255,17 @@ def unlocated(scene: Scene) -> list[str]:
 
 
 def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
-    """The scene with these sources located too; one that is not among them is what its name says, a pattern."""
+    """The scene with these sources and fonts located too; a source that is not among them is what its name says."""
     value = msgspec.json.decode(scene.tree)
     sources = dict(scene.sources)
     short = {
         name: name if "=" not in name else f"source {n}" for n, name in enumerate(places)
     }  # options are NAME=PLACE
     for node in _nodes(value):
-        name: str = node.get(_key(node), "")
+        key = "font" if node.get("node") == "TextNode" else _key(node)
+        name: str = node.get(key, "")
         if name in places:
-            node[_key(node)] = short[name]
+            node[key] = short[name]
             sources[short[name]] = places[name]
     return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)
 

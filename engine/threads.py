@@ -50,6 +50,11 @@ class Threads:
             self._busy -= 1
         return result
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call would have to wait."""
+        return self._busy >= self._count
+
     def close(self) -> None:
         """Lets the threads end."""
         for _ in range(self._started):

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -55,6 +55,7 @@ LOG_LINES: Final = 5
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
+T = TypeVar("T")
 
 
 class Worker:
@@ -92,28 +93,38 @@ class Worker:
         self._wall = wall
         # owned by run()
         self._child = Child()
+        self._threads = trio.CapacityLimiter(1)  # disk, and JSON that is large
 
     async def run(self) -> None:
-        """Takes jobs until cancelled."""
+        """Takes jobs until cancelled; whatever goes wrong, it goes on."""
         pause = AGAIN[0]
         try:
             while True:
                 try:
-                    found = await self._queue.pick(self.name, (DOCUMENT,), tags=self._tags, lease=LEASE, wait=WAIT)
+                    await self._take()
+                    pause = AGAIN[0]
+                    continue
                 except EngineError as err:
                     log.warning("worker %s: %s", self.name, err)
-                    await trio.sleep(pause)
-                    pause = min(pause * 2, AGAIN[1])
-                    continue
-                pause = AGAIN[0]
-                if found is None:
-                    await self._child.close()  # what it has loaded is not worth its memory
-                    await self._fetcher.tidy()
-                    await trio.to_thread.run_sync(_tidy, self._data / "work")
-                else:
-                    await self._hold(found)
+                except Exception:
+                    log.exception("worker %s: a bug", self.name)
+                await trio.sleep(pause)
+                pause = min(pause * 2, AGAIN[1])
         finally:
             await self._child.close()
+
+    async def _take(self) -> None:
+        """The next job, if there is one soon."""
+        found = await self._queue.pick(self.name, (DOCUMENT,), tags=self._tags, lease=LEASE, wait=WAIT)
+        if found is not None:
+            await self._hold(found)
+            return
+        await self._child.close()  # what it has loaded is not worth its memory
+        await self._fetcher.tidy()
+        await self._in_thread(_tidy, self._data / "work")
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        return await trio.to_thread.run_sync(partial(call, *arguments, **named), limiter=self._threads)
 
     async def _hold(self, assignment: Assignment) -> None:
         """One job, from the pick to the last word."""
@@ -200,6 +211,7 @@ class _Task:
     def __init__(self, worker: Worker, assignment: Assignment) -> None:
         self.is_over = False
         self._worker = worker
+        self._in_thread = worker._in_thread
         self._assignment = assignment
         self._job: dict[str, Any] = {}
         self._timings: dict[str, int] = {}
@@ -219,7 +231,7 @@ class _Task:
             self.is_over = True
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(partial(shutil.rmtree, self._work, ignore_errors=True))
+                await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
 
     async def _attempt(self) -> tuple[Path | None, str]:
         """(the film, "") or (None, why there is none)."""
@@ -237,16 +249,10 @@ class _Task:
             return None, f"a bug of the worker: {type(known).__name__}"
 
     async def _do(self) -> Path:
-        self._job = msgspec.json.decode(self._assignment.job, type=dict[str, Any])
         now = stamp(round(self._worker._wall() * 1000))
         await self._tell({"state": STARTED, "startedAt": now, "renderProgress": 0})
         await self._enter("render:setup")
-        order = read_order(self._job)
-        fetcher = self._worker._fetcher
-        actions = Actions(self._job, order, folder=self._outputs, fetcher=fetcher, writable=self._worker._writable)
-        films = actions.films(order)
-        for folder in (self._work / "films", self._outputs):
-            await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
+        order, actions, films = await self._in_thread(self._read)
         await self._enter("render:predownload")
         await actions.run("predownload")
         await self._enter("render:download")
@@ -258,11 +264,27 @@ class _Task:
         await self._enter(RENDERING)
         await self._render(films, scene)
         await self._enter("render:postrender")
-        self._job["output"] = str(self._outputs / films[0].name)
-        output = await actions.run("postrender", self._outputs / films[0].name)
+        made = self._outputs / films[0].name
+        self._job["output"] = str(made)
+        output = await actions.run("postrender", made)
         await self._enter("render:cleanup")
-        assert output is not None
-        return output
+        return output or made
+
+    def _read(self) -> tuple[Order, Actions, list[Film]]:
+        """What is to be done, and folders to do it in. Worker thread."""
+        self._job = msgspec.json.decode(self._assignment.job, type=dict[str, Any]) | self._job
+        order = read_order(self._job)
+        actions = Actions(
+            self._job,
+            order,
+            folder=self._outputs,
+            fetcher=self._worker._fetcher,
+            writable=self._worker._writable,
+        )
+        films = actions.films(order)
+        for folder in (self._work / "films", self._outputs):
+            folder.mkdir(parents=True, exist_ok=True)
+        return order, actions, films
 
     async def _tell(self, change: dict[str, object]) -> None:
         self._job |= change
@@ -298,8 +320,7 @@ class _Task:
             for n, asset in enumerate(order.assets):
                 if asset.src and asset.type != "data":
                     nursery.start_soon(fetch, n)
-        content = await trio.to_thread.run_sync(document.read_bytes)
-        scene = place(content, order, files)
+        scene = await self._in_thread(lambda: place(document.read_bytes(), order, files))
         beside = document.parent if document.parent != self._work else None
         static = {
             name: path
@@ -307,12 +328,12 @@ class _Task:
             if asset.type == "static" and path is not None
             for name in (asset.name, file_name(asset.src, "file"), asset.src)
         }
-        places: dict[str, str] = {}
-        for n, name in enumerate(unlocated(scene)):
-            found = static.get(name) or await self._find(name, n, beside)
+        places = dict(static)
+        for n, name in enumerate(await self._in_thread(unlocated, scene)):
+            found = None if name in static else await self._find(name, n, beside)
             if found is not None:
                 places[name] = found
-        return locate(scene, places)
+        return await self._in_thread(locate, scene, places)
 
     async def _find(self, name: str, n: int, beside: Path | None) -> str | None:
         """Where a source is that the document names itself. None: a pattern."""
@@ -323,7 +344,7 @@ class _Task:
         data = self._worker._data
         for folder in (*((beside,) if beside else ()), data / "images", data):
             path = folder / name
-            if await trio.to_thread.run_sync(path.is_file):
+            if await self._in_thread(path.is_file):
                 return str(path)
         raise SourceUnavailable(f'source "{name[:200]}" is neither an asset of the job nor a file', where=name)
 
@@ -331,14 +352,14 @@ class _Task:
 
     async def _render(self, films: Sequence[Film], scene: Scene) -> None:
         document = self._work / "scene.json"
-        await trio.to_thread.run_sync(document.write_bytes, scene.tree)
+        await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         for n, film in enumerate(films):
             options = [f"{key}={value}" for key, value in film.options.items()]
             made = self._work / "films" / film.name  # what is killed leaves its half here
             arguments = [str(document), str(made), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
-            await trio.to_thread.run_sync(made.replace, self._outputs / film.name)
+            await self._in_thread(made.replace, self._outputs / film.name)
 
     async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
         child = self._worker._child
@@ -351,7 +372,7 @@ class _Task:
             nursery.cancel_scope.cancel()
         if status == 0:
             return
-        last = await trio.to_thread.run_sync(_tail, words)
+        last = await self._in_thread(_tail, words)
         if status < 0:
             how = f"the render was ended by {signal.Signals(-status).name}"
             raise Overloaded(f"{how}: {last}" if last else how)

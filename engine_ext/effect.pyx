@@ -7,10 +7,9 @@ gives planes and finished numbers.
 Theory of operation
 -------------------
 Everything is BT.709, limited range. Arithmetic is float32, each operation rounded once, in the order written here,
-except for `luma` and `veil`, which are integer. trunc() cuts off the fraction, limit() cuts to the range given. A
-sample beyond an edge is the one at the edge.
+except for `luma` and `veil`, which are integer. trunc() cuts off the fraction, limit() cuts to the range given.
 
-*convolve.* With p[k] the 3×3 neighbours row by row: s = Σ m[k] · (p[k] - zero), from 0 on, k rising;
+*convolve.* With p[k] the 3×3 neighbours row by row, those beyond an edge being those at it: s = Σ m[k] · (p[k] - zero), from 0 on, k rising;
 out = trunc(limit(s + (zero + bias + 0.5), 0, 255)).
 
 *recolour.* l = (Y - 16) · (1/219), cb = (Cb - 128) · (1/224), cr = (Cr - 128) · (1/224), a = A · (1/255);
@@ -23,8 +22,9 @@ samples take l and a as the mean of both luma rows at their left column, 0.5·(u
 *key.* The distance of a chroma sample: with u = Cb - 128, v = Cr - 128, turned to BT.601 as
 x = (0.98986 · u - 0.11065 · v) + (128 - cb), y = (0.98338 · v - 0.07245 · u) + (128 - cr):
 d = sqrt(x·x + y·y). Of a luma sample: the sum over its 3×3 neighbours, first along then down, of d at each one's chroma
-sample. What shows is t = limit(trunc((sum · (1/3245.6201) - similarity) · (1/blend) · 255), 0, 255), with 3245.6201 = 9 · sqrt(2)
-· 255; with blend at most 0.0001, 255 where it is above similarity, else 0. alpha = div255(alpha · t).
+sample, 0 beyond the edges: what is not there is the colour. What shows is
+t = limit(trunc((sum · (1/3245.6201) - similarity) · (1/blend) · 255), 0, 255), with 3245.6201 = 9 · sqrt(2) · 255; with
+blend at most 0.0001, 255 where it is above similarity, else 0. alpha = div255(alpha · t).
 
 *luma.* BT.601 luma in full range. At luma positions, 16 fraction bits:
 m = limit((76309·(Y-16) + 14628·(Cr-128) + 7578·(Cb-128) + 32768) >> 16, 0, 255), at chroma positions the mean of both
@@ -338,18 +338,26 @@ cdef inline void double_floats(float *row, Py_ssize_t n) noexcept nogil:
 cdef void key_rows(const Plane *a, const Plane *u, const Plane *v, float cb, float cr, float similarity, float blend,
                    float *memory) noexcept nogil:
     """Chroma rows are measured once each; three of them are kept, as sums along, at luma positions."""
+    cdef Py_ssize_t x
     cdef Py_ssize_t width = a.width, last = u.height - 1, row, i
     cdef float *kept[3]
     cdef float *spare
     for i in range(3):
         kept[i] = memory + u.width + i * width
-    measured(kept[0], u, v, 0, width, cb, cr, memory)
+    for x in range(width):
+        kept[0][x] = 0
     measured(kept[1], u, v, 0, width, cb, cr, memory)
     for row in range(last + 1):
-        measured(kept[2], u, v, min(row + 1, last), width, cb, cr, memory)
-        rows.key(line(a, 2 * row), kept[0], kept[1], kept[1], width, similarity, blend)
+        if row < last:
+            measured(kept[2], u, v, row + 1, width, cb, cr, memory)
+        else:
+            for x in range(width):
+                kept[2][x] = 0
         if 2 * row + 1 < a.height:
+            rows.key(line(a, 2 * row), kept[0], kept[1], kept[1], width, similarity, blend)
             rows.key(line(a, 2 * row + 1), kept[1], kept[1], kept[2], width, similarity, blend)
+        else:
+            rows.key(line(a, 2 * row), kept[0], kept[1], kept[2], width, similarity, blend)
         spare = kept[0]
         kept[0], kept[1], kept[2] = kept[1], kept[2], spare
 
@@ -360,9 +368,9 @@ cdef inline void measured(float *out, const Plane *u, const Plane *v, Py_ssize_t
     cdef Py_ssize_t half = u.width, x
     rows.distance(single, line(u, row), line(v, row), half, cb, cr)
     for x in range(half):
-        out[2 * x] = single[x - 1 if x else 0] + single[x] + single[x]
+        out[2 * x] = (single[x - 1] if x else 0) + single[x] + (single[x] if 2 * x + 1 < width else 0)
         if 2 * x + 1 < width:
-            out[2 * x + 1] = single[x] + single[x] + single[x + 1 if x + 1 < half else x]
+            out[2 * x + 1] = single[x] + single[x] + (single[x + 1] if x + 1 < half else 0)
 
 
 cdef void luma_rows(const Plane *planes, int32_t *tint) noexcept nogil:

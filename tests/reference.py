@@ -171,9 +171,9 @@ def _keyed(a, u, v, cb, cr, similarity, blend):
     x = F(0.98986) * p - F(0.11065) * q + F(128 - cb)
     y = F(0.98338) * q - F(0.07245) * p + F(128 - cr)
     distance = np.sqrt(x * x + y * y)
-    along, down = ([np.clip(np.arange(n) + k, 0, n - 1) // 2 for k in (-1, 0, 1)] for n in (width, height))
-    sums = distance[:, along[0]] + distance[:, along[1]] + distance[:, along[2]]
-    sums = sums[down[0]] + sums[down[1]] + sums[down[2]]
+    wide = np.pad(distance.repeat(2, axis=0).repeat(2, axis=1)[:height, :width], 1)
+    sums = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    sums = sums[:-2] + sums[1:-1] + sums[2:]
     beyond = sums * F(1 / 3245.6201) - F(similarity)
     if F(blend) > F(0.0001):
         shown = np.clip((beyond * (F(1) / F(blend)) * F(255)).astype(np.int64), 0, 255)

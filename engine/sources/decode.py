@@ -54,6 +54,7 @@ LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
 STEP_PICTURES: Final = 8  # bounds what sound, and a cancellation, waits for
 LAG: Final = SECOND // 30  # behind what is asked for; a decoder that is later catches up by leaving pictures out
+CALM: Final = 2 * SECOND  # for which a decoder that was late goes on to leave pictures out; it would be late again
 AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
 UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
 
@@ -80,6 +81,7 @@ class Decoders:
         self._settings = settings
         # One more than processors: each waits for the interpreter now and then.
         self._threads = Threads(len(os.sched_getaffinity(0)) + 1, nice=NICE)
+        self._sounding = Threads(1, nice=0)  # for the sound of those whose pictures are late
         self._decoders: dict[str, _Decoder] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -94,6 +96,7 @@ class Decoders:
                 await trio.sleep_forever()
         finally:
             self._threads.close()
+            self._sounding.close()
 
     def open(self, name: str, sound: AudioFormat, *, epoch: Fraction) -> LiveSource:
         """One mixer's view of a stream, published or not yet; `epoch` is the server time of its t = 0, in seconds.
@@ -106,7 +109,9 @@ class Decoders:
             return LiveSource(None, sound, epoch=epoch, settings=self._settings, hub=self._hub)
         decoder = self._decoders.get(name)
         if decoder is None or decoder.is_over:
-            decoder = self._decoders[name] = _Decoder(name, self._hub, threads=self._threads, strict=self._strict)
+            decoder = self._decoders[name] = _Decoder(
+                name, self._hub, threads=self._threads, sounding=self._sounding, strict=self._strict
+            )
             if self._nursery is not None:
                 self._nursery.start_soon(self._run, decoder)
         source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
@@ -124,12 +129,12 @@ class Decoders:
 class _Decoder:
     """Decodes one stream for all who opened it."""
 
-    def __init__(self, name: str, hub: Hub, *, threads: Threads, strict: bool) -> None:
+    def __init__(self, name: str, hub: Hub, *, threads: Threads, sounding: Threads, strict: bool) -> None:
         # given
         self.name = name
         self._strict = strict
         self._hub = hub
-        self._threads = threads
+        self._threads, self._sounding = threads, sounding
         # owned by run()
         self._scope = trio.CancelScope()
         self._reader: Reader | None = None
@@ -141,6 +146,7 @@ class _Decoder:
         self._sounds: dict[AudioFormat, deque[tuple[int, AudioFrame]]] = {}
         self._seeing = self._hearing = False
         self._looked = 0  # when somebody last did
+        self._hurries = 0  # until when
         self._last_picture: Packet | None = None
         self._whole = False  # whether time has not jumped since the last keyframe
         self._busy = False
@@ -265,7 +271,8 @@ class _Decoder:
         while True:
             wanted = self._wanted()
             hear = sounds if self._hearing else []
-            alone = bool(hear) and not heard and self._is_behind(wanted)  # sound goes first, but not always
+            late = self._is_behind(wanted) or self._threads.is_busy
+            alone = bool(hear) and not heard and late  # sound does not wait for pictures, nor they for all sound
             heard = alone
             pictures = [] if alone else self._due(wanted)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
@@ -280,7 +287,7 @@ class _Decoder:
                 more=self._is_due(wanted),
                 care=self._care(pictures, wanted),
             )
-            self._give(await self._in_thread(decode))
+            self._give(await (self._sounding if alone else self._threads).run(decode))
             sounds = await self._come(reader)
 
     async def _come(self, reader: Reader) -> list[Item]:
@@ -295,7 +302,10 @@ class _Decoder:
 
     def _care(self, pictures: Sequence[Item], wanted: int) -> Care:
         """How well pictures must be decoded: all of them while there is time, each exactly where it is large."""
+        now = self._hub.now()
         if pictures and wanted - _time(pictures[0]) > LAG:
+            self._hurries = now + CALM
+        if now < self._hurries:
             return Care.HURRY
         looking = [source for source in self.sources if source.looking]
         return Care.SMALL if looking and all(source.small for source in looking) else Care.FULL

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import uharfbuzz as hb  # type: ignore[import-untyped]
 
 from engine.errors import SourceUnavailable
-from engine.sources.outline import Outline, Pen
+from engine.sources.outline import Outline, Pen, placed
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,14 @@ _REGULAR: Final = 400.0
 _EXACT: Final = 1000  # pixels per em that boxes are measured at
 
 
+Box = tuple[float, float, float, float]
+
+
 class Glyph(NamedTuple):
     """One outline in ems, y up, and its box: left, bottom, right, top; None when there is nothing to see."""
 
     outline: Outline
-    box: tuple[float, float, float, float] | None
+    box: Box | None
 
 
 class Font:
@@ -99,7 +102,7 @@ class Font:
                 self._glyphs.clear()
             pen = Pen()
             self._font.draw_glyph(number, _DRAWING, pen)
-            outline = pen.outline().placed((1 / self._units, 1 / self._units), (0.0, 0.0))
+            outline = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
             found = self._glyphs[number] = Glyph(outline, outline.box(finest=1 / _EXACT))
         return found
 

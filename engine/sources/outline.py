@@ -12,7 +12,7 @@ goes round it: whatever is gone round at all is inside (the nonzero rule), so it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -36,10 +36,6 @@ class Outline(NamedTuple):
     lines: Floats
     curves: Floats
 
-    def placed(self, scale: Point, shift: Point) -> Outline:
-        """Scaled about the origin, then shifted."""
-        return Outline(*(part * np.tile(scale, n) + np.tile(shift, n) for part, n in zip(self, (2, 4), strict=True)))
-
     def box(self, *, finest: float = 1.0) -> tuple[float, float, float, float] | None:
         """Least x and y, greatest x and y of it, to TOLERANCE times `finest`; None when it is empty."""
         edges = _edges(self, finest)
@@ -49,15 +45,17 @@ class Outline(NamedTuple):
         return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-EMPTY: Final = Outline(np.empty((0, 4)), np.empty((0, 8)))
-
-
-def joined(outlines: Iterable[Outline]) -> Outline:
-    """All of them as one."""
-    parts = list(outlines)
-    if not parts:
-        return EMPTY
-    return Outline(np.concatenate([part.lines for part in parts]), np.concatenate([part.curves for part in parts]))
+def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Outline:
+    """All of them as one: each scaled about its origin, which then lies where `at` says."""
+    if not outlines:
+        return Outline(np.empty((0, 4)), np.empty((0, 8)))
+    places, factors = np.array(at, np.float64), np.array(scale, np.float64)
+    parts = []
+    for kind, points in ((0, 2), (1, 4)):
+        given = [outline[kind] for outline in outlines]
+        shifts = np.repeat(places, [len(each) for each in given], axis=0)
+        parts.append(np.concatenate(given) * np.tile(factors, points) + np.tile(shifts, (1, points)))
+    return Outline(*parts)
 
 
 class Pen:

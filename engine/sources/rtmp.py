@@ -50,7 +50,7 @@ from engine.stream import END, Hub, Publication, Publisher, Reader
 
 EARLY_BYTES: Final = 1 << 18  # handshake and commands are 5 kB, and bytes come in pieces of up to 64 kB
 # Seconds between two looks at what a publisher sent; without it four of them cost a quarter of a core.
-REST: Final = 0.02
+REST: Final = 0.03
 LINGER: Final = 2.0  # OBS learns of a refusal only by the end of the connection, and should not retry at once
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.frame import VideoFrame
-from engine.sources.outline import Outline, Pen, Point, painted
+from engine.sources.outline import Outline, Pen, Point, painted, placed
 from engine.tree import ShapeNode
 
 _SPACE: Final = re.compile(r"[\s,]*")
@@ -28,7 +28,7 @@ def draw_shape(node: ShapeNode, width: int, height: int) -> VideoFrame:
     Raises ValueError: a colour that is none.
     """
     scale = (width / float(node.path_width), height / float(node.path_height))
-    return painted(path_outline(node.path).placed(scale, (0.0, 0.0)), node.color, width, height)
+    return painted(placed([path_outline(node.path)], scale, [(0.0, 0.0)]), node.color, width, height)
 
 
 def path_outline(path: str) -> Outline:

@@ -25,8 +25,8 @@ from typing import Final, NamedTuple
 
 from engine.frame import VideoFrame
 from engine.sources.bidi import levels, reordered
-from engine.sources.fonts import Font, Fonts, Glyph
-from engine.sources.outline import EMPTY, joined, painted
+from engine.sources.fonts import Box, Font, Fonts, Glyph
+from engine.sources.outline import Outline, Point, painted, placed
 from engine.tree import TextNode
 
 MEASURED_AT: Final = 1000.0  # pixels per em
@@ -36,6 +36,7 @@ _IDEOGRAPHS: Final = ("W", "F")  # East Asian widths of what may stand at the be
 _NO_START: Final = frozenset(
     "、。，．・：；？！ー」』）］｝〉》〕】’”ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々)]}.,!?:;%"
 )
+_LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
 
 
@@ -57,7 +58,7 @@ class _Placed(NamedTuple):
 
 
 class _Line(NamedTuple):
-    placed: list[_Placed]
+    glyphs: list[_Placed]
     width: float
 
 
@@ -69,25 +70,31 @@ def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFra
     size, font = float(node.size), fonts.named(node.font)
     lines = _lines(node.string, font, fonts, width / size if node.wrap else None)
     room = width / size if node.fit == "none" else max((line.width for line in lines), default=0.0)
-    placed = list(_stacked(lines, font, node.align, room))
-    box = _box(placed)
+    glyphs = list(_stacked(lines, font, node.align, room))
+    scale, shift = _placing(node, font, _box(glyphs), width, height)
+    outlines: list[Outline] = []
+    at: list[Point] = []
+    for glyph, x, y in glyphs:
+        origin = x * scale[0] + shift[0], y * scale[1] + shift[1]
+        if glyph.box is not None and _seen(glyph.box, scale, origin, width, height):
+            outlines.append(glyph.outline)
+            at.append(origin)
+    return painted(placed(outlines, (scale[0], -scale[1]), at), node.color, width, height)
+
+
+def _placing(node: TextNode, font: Font, box: Box | None, width: int, height: int) -> tuple[Point, Point]:
+    """Pixels per em, and where the beginning of the first line is."""
+    size = float(node.size)
     if box is None:
-        return painted(EMPTY, node.color, width, height)
+        return (size, size), (0.0, 0.0)
     left, top, right, bottom = box
     if node.fit == "fill":
-        scale = width / max(right - left, 1e-6), height / max(bottom - top, 1e-6)
-        shift = -left * scale[0], -top * scale[1]
-    else:
-        scale = size, size
-        free = height - (bottom - top) * size
-        down = {"top": 0.0, "middle": free / 2, "bottom": free}.get(node.vertical, 0.0) - top * size
-        shift = 0.0, font.ascender * size if node.vertical == "line" else down
-    outlines = []
-    for glyph, x, y in placed:
-        at = x * scale[0] + shift[0], y * scale[1] + shift[1]
-        if glyph.box is not None and _seen(glyph.box, scale, at, width, height):
-            outlines.append(glyph.outline.placed((scale[0], -scale[1]), at))
-    return painted(joined(outlines), node.color, width, height)
+        scale = width / max(right - left, _LEAST), height / max(bottom - top, _LEAST)
+        return scale, (-left * scale[0], -top * scale[1])
+    free = height - (bottom - top) * size
+    down = {"top": 0.0, "middle": free / 2, "bottom": free}
+    first = font.ascender * size if node.vertical == "line" else down[node.vertical] - top * size
+    return (size, size), (0.0, first)
 
 
 def measure(string: str, font: str | None, fonts: Fonts) -> Ink:
@@ -109,26 +116,21 @@ def _stacked(lines: list[_Line], font: Font, align: str, room: float) -> Iterato
     share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
     for n, line in enumerate(lines):
         x, y = (room - line.width) * share, n * font.line_height
-        for glyph, right, down in line.placed:
+        for glyph, right, down in line.glyphs:
             yield _Placed(glyph, x + right, y + down)
 
 
-def _box(placed: list[_Placed]) -> tuple[float, float, float, float] | None:
+def _box(glyphs: list[_Placed]) -> Box | None:
     """Left, top, right, bottom of the ink, y down; None where there is none."""
-    boxes = [(g.box[0] + x, y - g.box[3], g.box[2] + x, y - g.box[1]) for g, x, y in placed if g.box is not None]
+    boxes = [(g.box[0] + x, y - g.box[3], g.box[2] + x, y - g.box[1]) for g, x, y in glyphs if g.box is not None]
     if not boxes:
         return None
     left, top, right, bottom = zip(*boxes, strict=True)
     return min(left), min(top), max(right), max(bottom)
 
 
-def _seen(
-    box: tuple[float, float, float, float],
-    scale: tuple[float, float],
-    at: tuple[float, float],
-    width: int,
-    height: int,
-) -> bool:
+def _seen(box: Box, scale: Point, at: Point, width: int, height: int) -> bool:
+    """Whether a glyph's box (y up) is within the picture, its origin being there."""
     across = at[0] + box[2] * scale[0] > 0 and at[0] + box[0] * scale[0] < width
     return across and at[1] - box[1] * scale[1] > 0 and at[1] - box[3] * scale[1] < height
 
@@ -193,14 +195,14 @@ class _Paragraph:
     def line(self, start: int, stop: int) -> _Line:
         """[start, stop) as glyphs from left to right."""
         runs = list(self._runs(start, stop))
-        placed: list[_Placed] = []
+        glyphs: list[_Placed] = []
         x = 0.0
         for n in reordered([self._levels[first] for first, _ in runs]):
             font = self._fonts[runs[n][0]]
             for glyph, _, advance, right, up in self._shaped(*runs[n]):
-                placed.append(_Placed(font.glyph(glyph), x + right, -up))
+                glyphs.append(_Placed(font.glyph(glyph), x + right, -up))
                 x += advance
-        return _Line(placed, x)
+        return _Line(glyphs, x)
 
     def _shaped(self, start: int, stop: int) -> list[tuple[int, int, float, float, float]]:
         return self._fonts[start].shape(self._text, start, stop, leftwards=self._levels[start] % 2 == 1)

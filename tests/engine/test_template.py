@@ -125,6 +125,12 @@ def test_other_sources_are_located_and_patterns_stay():
     assert unlocated(found) == ["song"]
 
 
+def test_a_font_may_be_a_file_of_the_job():
+    scene = place(json.dumps({"rootVideoNode": TEXT | {"font": "my.ttf"}}).encode(), order_of(), [])
+    assert unlocated(scene) == []
+    assert locate(scene, {"my.ttf": "/tmp/f.ttf", "unused": "/tmp/x"}).sources == {"my.ttf": "/tmp/f.ttf"}
+
+
 @pytest.mark.parametrize(
     ("template", "options"),
     [

@@ -13,8 +13,10 @@ import msgspec
 import pytest
 import trio
 
+import engine.worker
 from api.queue import JobQueue
 from engine.config import Settings
+from engine.errors import Overloaded
 from engine.jobs import FINAL, read
 from engine.worker import PAUSED, RENDERING, Lag, Worker
 from tests.engine.processes import renders
@@ -249,7 +251,8 @@ class _Files(http.server.BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    do_POST = do_PUT
+    def do_POST(self):
+        self.do_PUT()
 
     def log_message(self, *_):
         """Says nothing."""
@@ -333,3 +336,39 @@ async def test_lag_is_over_some_time_after_the_last_missed_tick(autojump_clock):
     assert not lag()
     missed = 0
     assert not lag()
+
+
+class Away:
+    """A queue that is away now and then: of every two calls of a kind the first is not answered."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.asked = set()
+
+    def __getattr__(self, name):
+        async def ask(*given, **named):
+            self.asked ^= {name}
+            if name in self.asked:
+                raise Overloaded(f"{name}: nobody is there")
+            return await getattr(self.queue, name)(*given, **named)
+
+        return ask
+
+
+async def test_a_queue_that_is_away_now_and_then_hears_everything(bench, monkeypatch):
+    monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.02))
+    bench.nursery.start_soon(Worker(Away(bench.queue), "w1", data=bench.folder).run)
+    for body, state in ((job(), "finished"), (job(outputExt="avi"), "error"), (job(), "finished")):
+        assert (await bench.done(body))["state"] == state
+
+
+async def test_a_bug_ends_a_job_and_not_its_worker(bench, monkeypatch, caplog):
+    def broken(_):
+        raise KeyError("x")
+
+    bench.work()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.worker, "read_order", broken)
+        assert (await bench.done(job()))["error"] == "a bug of the worker: KeyError"
+    assert (await bench.done(job()))["state"] == "finished"
+    assert "a bug" in caplog.text
