@@ -31,6 +31,7 @@ from api.queue import JobQueue
 from engine import Engine
 from engine.config import Settings, from_env
 from engine.errors import EngineError, InvalidSpec
+from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +108,39 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         if demo:
             nursery.start_soon(run_demo, engine)
         _announce(settings, listener, engine)
-        async with trio.open_nursery() as serving:
-            served = trio.Event()
-            serving.start_soon(_serve_http, create_app(engine, queue=queue), config, stop, served)
-            await stop.wait()
-            await engine.close()
-            with trio.move_on_after(HTTP_GRACE):
-                await served.wait()
-            cut_connections(port)
+        async with trio.open_nursery() as workers:
+            for worker in _workers(settings, engine, queue):
+                workers.start_soon(worker.run)
+            async with trio.open_nursery() as serving:
+                served = trio.Event()
+                serving.start_soon(_serve_http, create_app(engine, queue=queue), config, stop, served)
+                await stop.wait()
+                await engine.close()
+                with trio.move_on_after(HTTP_GRACE):
+                    await served.wait()
+                cut_connections(port)
+            workers.cancel_scope.cancel()  # before the queue ends: they give their jobs back
         nursery.cancel_scope.cancel()
+
+
+def _workers(settings: Settings, engine: Engine, queue: JobQueue) -> list[Worker]:
+    """Who renders jobs here; renders wait while a live mixer lags.
+
+    Where anybody may ask for jobs, what they write stays below the folder of outputs.
+    """
+    lag = Lag(lambda: sum(sub.mixer.lagged for event in engine.events() for sub in event.status().sub_mixes))
+    elsewhere = None if settings.secret or settings.username else ()
+    return [
+        Worker(
+            queue,
+            f"{socket.gethostname()}-{n + 1}",
+            data=Path(settings.data),
+            busy=lag,
+            allow_private=settings.allow_private,
+            writable=elsewhere,
+        )
+        for n in range(settings.worker)
+    ]
 
 
 async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:

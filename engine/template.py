@@ -264,7 +264,7 @@ def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
     for node in _nodes(value):
         key = "font" if node.get("node") == "TextNode" else _key(node)
         name: str = node.get(key, "")
-        if name in places:
+        if name and name in places:
             node[key] = short[name]
             sources[short[name]] = places[name]
     return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)

@@ -9,8 +9,8 @@ Theory of operation
 Everything is BT.709, limited range. Arithmetic is float32, each operation rounded once, in the order written here,
 except for `luma` and `veil`, which are integer. trunc() cuts off the fraction, limit() cuts to the range given.
 
-*convolve.* With p[k] the 3×3 neighbours row by row, those beyond an edge being those at it: s = Σ m[k] · (p[k] - zero), from 0 on, k rising;
-out = trunc(limit(s + (zero + bias + 0.5), 0, 255)).
+*convolve.* With p[k] the 3×3 neighbours row by row, those beyond an edge being those at it:
+s = Σ m[k] · (p[k] - zero), from 0 on, k rising; out = trunc(limit(s + (zero + bias + 0.5), 0, 255)).
 
 *recolour.* l = (Y - 16) · (1/219), cb = (Cb - 128) · (1/224), cr = (Cr - 128) · (1/224), a = A · (1/255);
 r = l + 1.5748·cr, g = (l - 0.46812427·cr) - 0.18732427·cb, b = l + 1.8556·cb, each limited to 0…1. Each row m of the
@@ -22,7 +22,7 @@ samples take l and a as the mean of both luma rows at their left column, 0.5·(u
 *key.* The distance of a chroma sample: with u = Cb - 128, v = Cr - 128, turned to BT.601 as
 x = (0.98986 · u - 0.11065 · v) + (128 - cb), y = (0.98338 · v - 0.07245 · u) + (128 - cr):
 d = sqrt(x·x + y·y). Of a luma sample: the sum over its 3×3 neighbours, first along then down, of d at each one's chroma
-sample, 0 beyond the edges: what is not there is the colour. What shows is
+sample: columns beyond an edge are those at it, rows beyond are the colour itself, 0, as in FFmpeg. What shows is
 t = limit(trunc((sum · (1/3245.6201) - similarity) · (1/blend) · 255), 0, 255), with 3245.6201 = 9 · sqrt(2) · 255; with
 blend at most 0.0001, 255 where it is above similarity, else 0. alpha = div255(alpha · t).
 
@@ -368,9 +368,9 @@ cdef inline void measured(float *out, const Plane *u, const Plane *v, Py_ssize_t
     cdef Py_ssize_t half = u.width, x
     rows.distance(single, line(u, row), line(v, row), half, cb, cr)
     for x in range(half):
-        out[2 * x] = (single[x - 1] if x else 0) + single[x] + (single[x] if 2 * x + 1 < width else 0)
+        out[2 * x] = single[x - 1 if x else 0] + single[x] + single[x]
         if 2 * x + 1 < width:
-            out[2 * x + 1] = single[x] + single[x] + (single[x + 1] if x + 1 < half else 0)
+            out[2 * x + 1] = single[x] + single[x] + single[x + 1 if x + 1 < half else x]
 
 
 cdef void luma_rows(const Plane *planes, int32_t *tint) noexcept nogil:

@@ -171,7 +171,8 @@ def _keyed(a, u, v, cb, cr, similarity, blend):
     x = F(0.98986) * p - F(0.11065) * q + F(128 - cb)
     y = F(0.98338) * q - F(0.07245) * p + F(128 - cr)
     distance = np.sqrt(x * x + y * y)
-    wide = np.pad(distance.repeat(2, axis=0).repeat(2, axis=1)[:height, :width], 1)
+    wide = distance.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    wide = np.pad(np.pad(wide, ((0, 0), (1, 1)), mode="edge"), ((1, 1), (0, 0)))
     sums = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     sums = sums[:-2] + sums[1:-1] + sums[2:]
     beyond = sums * F(1 / 3245.6201) - F(similarity)

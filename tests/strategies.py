@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from engine.spec import Raster
@@ -9,10 +10,13 @@ from engine.tree import (
     AudioNode,
     AudioSourceNode,
     CompositorNode,
+    Effect,
     ImageSourceNode,
     RenderTree,
+    ShapeNode,
     SolidColorNode,
     SumNode,
+    TextNode,
     VideoNode,
     VideoSourceNode,
 )
@@ -43,18 +47,40 @@ PLACED = {
     "dest_width": absent(numbers(-7680, 7680)),
     "dest_height": absent(numbers(-4320, 4320)),
 }
+COLOURS = st.sampled_from(("#fff", "#1234", "#c0ffee", "#00FF0080"))
+MATRICES = st.lists(st.integers(-9, 9), min_size=9, max_size=9).map(lambda numbers: " ".join(map(str, numbers)))
+EFFECTS: Strategy[Effect] = st.one_of(
+    st.sampled_from(("blur", "sharpen", "emboss", "grayscale", "sepia")).map(lambda name: Effect(effect=name)),
+    st.fixed_dictionaries({"matrix": MATRICES, "bias": numbers(0, 100)}).map(
+        lambda parameters: Effect(effect="convolution", parameters=parameters)
+    ),
+    st.fixed_dictionaries({"rg": numbers(-2, 2), "aa": numbers(0, 1)}).map(
+        lambda parameters: Effect(effect="colorchannelmixer", parameters=parameters)
+    ),
+    st.fixed_dictionaries({"color": COLOURS, "similarity": numbers(0, 1), "blend": numbers(0, 1)}).map(
+        lambda parameters: Effect(effect="chromakey", parameters=parameters)
+    ),
+    st.fixed_dictionaries({"opacity": numbers(0, 1)}).map(lambda found: Effect(effect="opacity", parameters=found)),
+    st.fixed_dictionaries({"x": numbers(0, 50), "width": numbers(0, 500)}).map(
+        lambda parameters: Effect(effect="crop", parameters=parameters)
+    ),
+)
 CROPPED = {
     **PLACED,
+    "effects": st.just(()) | st.lists(EFFECTS, max_size=2).map(tuple),
     "source_x": absent(numbers(0, 7680)),
     "source_y": absent(numbers(0, 4320)),
     "source_width": absent(st.just(-1) | numbers(0, 7680)),
     "source_height": absent(st.just(-1) | numbers(0, 4320)),
     "fit": st.sampled_from(("fill", "contain", "cover")),
 }
+PATHS = st.sampled_from(("M0 0h100v100z", "M50 0A50 50 0 1 1 50 100z", "M 1", ""))
 VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
     st.builds(SolidColorNode, **PLACED, red=UNIT, green=UNIT, blue=UNIT, alpha=UNIT),
     st.builds(VideoSourceNode, **CROPPED, stream_guid=NAMES, at=absent(numbers(0, 10_000_000))),
     st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
+    st.builds(TextNode, **PLACED, string=NAMES, size=numbers(1, 100), color=COLOURS, wrap=st.booleans()),
+    st.builds(ShapeNode, **PLACED, path=PATHS, color=COLOURS),
 )
 VOICES = st.builds(
     AudioSourceNode,
@@ -66,9 +92,11 @@ VOICES = st.builds(
 
 
 def groups(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
-    """A CompositorNode of a few of the children."""
+    """A CompositorNode of a few of the children, or one of them with another as its mask."""
     nodes = st.lists(children, max_size=4).map(tuple)
-    return st.builds(CompositorNode, id=IDS, opacity=UNIT, nodes=nodes)
+    grouped = st.builds(CompositorNode, id=IDS, opacity=UNIT, nodes=nodes)
+    masked = st.builds(lambda node, mask: msgspec.structs.replace(node, mask=mask), children, children)
+    return st.one_of(grouped, grouped, masked)
 
 
 def sums(children: Strategy[AudioNode]) -> Strategy[AudioNode]:

@@ -16,13 +16,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PURE = (
     *(f"engine.{name}" for name in ("errors", "timebase", "config", "spec", "tree", "program", "timeline", "plan")),
-    *(f"engine.{name}" for name in ("framequeue", "jobs", "rtmp", "fmp4", "bitstream", "feed", "packet", "sync")),
+    *(
+        f"engine.{name}"
+        for name in ("framequeue", "jobs", "rtmp", "fmp4", "bitstream", "feed", "packet", "sync", "template")
+    ),
     "api.moviemasher.mash",
 )
 IMPURE = {"av", "logging", "numpy", "os", "quart", "random", "socket", "subprocess", "threading", "time", "trio"}
 SEEN_BY_DOORS = {
     "engine",
-    *(f"engine.{name}" for name in ("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config")),
+    *(
+        f"engine.{name}"
+        for name in ("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker")
+    ),
 }
 EMPTY_JOBS = ("util", "helper", "manager", "handler", "service", "processor", "impl")  # empty with any word before them
 EMPTY_NAMES = {*EMPTY_JOBS, "common", "base", "data", "info"}

@@ -34,7 +34,8 @@ def packets(path, *, times=1, units=None, durations=True, start=0, arrival=0):
         _packet(each, data, tracks[each.stream_index], start + turn * length, durations, arrival)
         for turn in range(times)
         for each, data in film
-        if turn == 0 or tracks[each.stream_index].kind == "video" or each.dts >= 0  # sound begins before 0, where another turn ends
+        # Sound begins before 0, where another turn ends.
+        if turn == 0 or tracks[each.stream_index].kind == "video" or each.dts >= 0
     ]
 
 

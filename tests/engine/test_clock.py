@@ -1,5 +1,4 @@
-"""The virtual clock counts, the wall clock skips what is late, and Pace holds the three differences of live and offline.
-"""
+"""The virtual clock counts, the wall clock skips what is late, Pace holds the differences of live and offline."""
 
 import time
 from fractions import Fraction

@@ -126,9 +126,10 @@ def test_other_sources_are_located_and_patterns_stay():
 
 
 def test_a_font_may_be_a_file_of_the_job():
-    scene = place(json.dumps({"rootVideoNode": TEXT | {"font": "my.ttf"}}).encode(), order_of(), [])
+    tree = {"rootVideoNode": {"node": "CompositorNode", "nodes": [TEXT, TEXT | {"font": "my.ttf"}]}}
+    scene = place(json.dumps(tree).encode(), order_of(), [])
     assert unlocated(scene) == []
-    assert locate(scene, {"my.ttf": "/tmp/f.ttf", "unused": "/tmp/x"}).sources == {"my.ttf": "/tmp/f.ttf"}
+    assert locate(scene, {"my.ttf": "/tmp/f.ttf", "": "/tmp/x"}).sources == {"my.ttf": "/tmp/f.ttf"}
 
 
 @pytest.mark.parametrize(
