@@ -154,10 +154,12 @@ def grid_trees() -> Strategy[RenderTree]:
 
     def grouped(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
         nodes = st.lists(children, min_size=2, max_size=4).map(tuple)
-        return st.builds(CompositorNode, opacity=st.sampled_from((0.5, 0.75, 1, 0)), nodes=nodes)
+        group = st.builds(CompositorNode, opacity=st.sampled_from((0.5, 0.75, 1, 0)), nodes=nodes)
+        masked = st.builds(lambda node, mask: msgspec.structs.replace(node, mask=mask), group | children, children)
+        return st.one_of(group, group, masked)
 
     leaves = grid_leaves(st.sampled_from((1, 1, 1, 0.5, 0)))
-    return st.builds(RenderTree, root_video_node=grouped(st.recursive(leaves, grouped, max_leaves=6)))
+    return st.builds(RenderTree, root_video_node=grouped(st.recursive(leaves, grouped, max_leaves=5)))
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.effects import Convolve, Fade
 from engine.plan import (
+    REACH,
     Crop,
-    Pass,
     Picture,
     PictureSize,
     Plan,
@@ -28,10 +29,13 @@ from engine.spec import Raster
 from engine.tree import (
     AudioSourceNode,
     CompositorNode,
+    Effect,
     ImageSourceNode,
     RenderTree,
+    ShapeNode,
     SolidColorNode,
     SumNode,
+    TextNode,
     VideoSourceNode,
     walk,
 )
@@ -458,6 +462,187 @@ def test_every_node_is_looked_at_once_however_deep_faded_groups_nest():
 # --- sound -----------------------------------------------------------------------------------------------------------
 
 
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+WHITE = {"red": 1.0, "green": 1.0, "blue": 1.0}
+
+
+def masked_passes(node, mask, **arguments):
+    """(mask, what is masked, canvas) of a plan of one masked node."""
+    passes = planned(msgspec.structs.replace(node, mask=mask), **arguments).passes
+    assert [(each.veils, each.mask) for each in passes] == [(True, None), (False, 0), (False, None)]
+    return passes
+
+
+def test_mask_and_masked_are_passes_where_both_show():
+    mask, masked, canvas = masked_passes(source(rect=(10, 10, 100, 50)), colour((41, 0, 200, 45), **WHITE))
+    assert mask.bounds == masked.bounds == Rect(40, 10, 70, 36)
+    assert [layer.dest for layer in mask.layers] == [Rect(1, -10, 200, 45)]
+    assert [layer.dest for layer in masked.layers] == [Rect(-30, 0, 100, 50)]
+    (layer,) = canvas.layers
+    assert (layer.group, layer.dest, layer.crop, layer.alpha) == (1, mask.bounds, Crop(0, 0, 70, 36), 255)
+
+
+def test_masked_layer_hides_nothing_below_it():
+    plan = planned(source("under", (0, 0, 100, 50)), source("a", mask=colour(**WHITE)), sizes=ABC | SIZES | UNDER)
+    assert Picture("under") in plan.pictures
+    assert not plan.full
+
+
+UNDER = {Picture("under"): PictureSize(8, 8)}
+
+
+def test_what_a_mask_hides_needs_no_picture():
+    mask = colour((0, 0, 10, 10), **WHITE)
+    beside = CompositorNode(nodes=(source("a", (0, 0, 20, 20)), source("b", (40, 0, 20, 20))), mask=mask)
+    assert planned(beside, sizes=ABC).pictures == {A}
+
+
+def test_covered_masked_layer_vanishes_with_both_its_passes():
+    plan = planned(source("a", mask=source("b")), source("c", (0, 0, 1280, 720)), sizes=ABC)
+    assert (len(plan.passes), plan.pictures) == (1, {Picture("c")})
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        colour((200, 200, 10, 10), **WHITE),  # beside it
+        colour((2000, 0, 10, 10), **WHITE),  # off the canvas
+        source("away"),
+        colour(opacity=0, **WHITE),
+        CompositorNode(),
+        colour(mask=CompositorNode(), **WHITE),
+    ],
+)
+def test_mask_that_shows_nothing_where_the_node_is_hides_it(mask):
+    plan = planned(source(rect=(0, 0, 100, 50), mask=mask))
+    assert (len(plan.passes), plan.layers) == (1, ())
+
+
+def test_opacity_counts_once_on_a_masked_node():
+    _, masked, canvas = masked_passes(source(opacity=0.5), colour(**WHITE))
+    assert (masked.layers[0].alpha, canvas.layers[0].alpha) == (128, 255)
+
+
+def test_masks_have_masks_and_groups_of_their_own():
+    inner = colour(mask=source("b"), **WHITE)
+    faded = CompositorNode(opacity=0.5, nodes=(source("c"), source("d", (0, 0, 50, 50))))
+    plan = planned(source("a", mask=CompositorNode(nodes=(inner, faded))), sizes=ABC)
+    assert [(each.veils, each.mask) for each in plan.passes] == [
+        (True, None),  # b
+        (False, 0),  # white, as b shows it
+        (False, None),  # the group that fades
+        (True, None),  # both of them
+        (False, 3),  # a
+        (False, None),
+    ]
+    assert [layer.group for layer in plan.passes[3].layers] == [1, 2]
+
+
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+def effects(*found):
+    return tuple(Effect(effect=name, parameters=parameters) for name, parameters in found)
+
+
+def test_effects_work_on_the_placed_picture():
+    layer = one(
+        source(rect=(10, 20, -51, 31), source_x=5, effects=effects(("blur", {}), ("opacity", {"opacity": 0.5})))
+    )
+    altered = layer.altered
+    assert (layer.picture, layer.source, altered.picture) == (None, A, A)
+    assert (altered.crop, altered.mirror_x, altered.mirror_y) == (Crop(5, 0, 95, 50), True, False)
+    assert (altered.width, altered.height, altered.part) == (51, 31, Rect(0, 0, 51, 31))
+    assert altered.steps == (Convolve((0.11,) * 9), Fade(0.5))
+    assert (layer.dest, layer.crop, layer.mirror_x) == (Rect(10, 20, 51, 31), Crop(0, 0, 51, 31), False)
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (("grayscale",), Rect(100, 0, 180, 90)),
+        (("blur",), Rect(98, 0, 182, 92)),
+        (("blur", "grayscale", "blur"), Rect(96, 0, 184, 94)),
+    ],
+)
+def test_effects_cost_only_what_shows_and_what_they_look_at(names, part):
+    layer = one(source(rect=(-101, 2, 400, 200), effects=effects(*((n, {}) for n in names))), raster=Raster(180, 92))
+    assert layer.altered.part == part
+    assert layer.dest == Rect(part.x - 101, part.y + 2, part.width, part.height)
+
+
+@pytest.mark.parametrize(
+    ("found", "hides"),
+    [
+        (("blur", {}), True),
+        (("sepia", {}), True),
+        (("colorchannelmixer", {"rr": 0.5}), True),
+        (("colorchannelmixer", {"aa": 0.5}), False),
+        (("chromakey", {}), False),
+        (("opacity", {"opacity": 1}), False),
+        (("crop", {"x": 1}), False),
+    ],
+)
+def test_picture_hides_what_is_below_just_when_its_effects_keep_it_opaque(found, hides):
+    sizes = UNDER | {A: PictureSize(8, 8)}
+    plan = planned(source("under"), source("a", effects=effects(found)), sizes=sizes)
+    assert (Picture("under") not in plan.pictures) is hides
+    assert plan.full is hides or Picture("under") in plan.pictures
+
+
+def test_see_through_picture_stays_so():
+    sizes = {A: PictureSize(8, 8, opaque=False)}
+    assert not one(source("a", effects=effects(("blur", {}))), sizes=sizes).opaque
+
+
+def test_altered_picture_off_the_canvas_is_gone():
+    assert one(source(rect=(2000, 0, 10, 10), effects=effects(("blur", {})))) is None
+
+
+# --- texts and shapes ------------------------------------------------------------------------------------------------
+
+
+def drawn(node):
+    (picture,) = pictures_named(RenderTree(root_video_node=node))
+    return picture
+
+
+TEXTS = TextNode(string="x", dest_x=3, dest_y=4, dest_width=50, dest_height=20)
+
+
+def test_drawn_picture_is_the_same_wherever_it_is():
+    moved = msgspec.structs.replace(TEXTS, dest_x=9, dest_y=-1, opacity=0.5, id="a", mask=SolidColorNode())
+    assert drawn(moved) == drawn(TEXTS)
+    assert hash(drawn(moved)) == hash(drawn(TEXTS))
+    assert drawn(msgspec.structs.replace(TEXTS, dest_width=-50.4)) == drawn(TEXTS)
+    for change in ({"string": "y"}, {"dest_width": 51}, {"dest_height": None}, {"size": 9}, {"color": "#000"}):
+        assert drawn(msgspec.structs.replace(TEXTS, **change)) != drawn(TEXTS)
+    assert drawn(TEXTS).still
+    assert (drawn(TEXTS).drawn.dest_width, drawn(TEXTS).drawn.dest_height) == (50, 20)
+
+
+@pytest.mark.parametrize("node", [TEXTS, ShapeNode(path="M0 0", dest_x=3, dest_y=4, dest_width=50, dest_height=20)])
+def test_drawn_picture_is_placed_pixel_by_pixel(node):
+    sizes = {drawn(node): PictureSize(50, 20, opaque=False)}
+    layer = one(node, sizes=sizes)
+    assert (layer.dest, layer.crop, layer.opaque) == (Rect(3, 4, 50, 20), Crop(0, 0, 50, 20), False)
+    mirrored = one(msgspec.structs.replace(node, dest_width=-50), sizes=sizes)
+    assert (mirrored.dest, mirrored.mirror_x) == (Rect(3, 4, 50, 20), True)
+
+
+def test_drawn_picture_that_is_not_there_yet_draws_nothing():
+    assert one(TEXTS, sizes={}) is None
+
+
+def test_pictures_of_masks_are_named_after_what_they_mask():
+    tree = video(source("a", mask=ImageSourceNode(filename="i")), source("b"), mask=source("c"))
+    assert [picture.name for picture in pictures_named(tree)] == ["a", "i", "b", "c"]
+
+
+# --- sound -----------------------------------------------------------------------------------------------------------
+
+
 def voices(node):
     return compile(RenderTree(root_audio_node=node), HD, {}).voices
 
@@ -584,7 +769,9 @@ def test_every_layer_of_any_tree_can_be_painted(tree, raster):
         for layer in each.layers:
             assert not layer.dest.clipped(target).empty
             assert 1 <= layer.alpha <= 255
-            assert [layer.picture, layer.colour, layer.group].count(None) == 2
+            assert [layer.picture, layer.altered, layer.colour, layer.group].count(None) == 3
+            if layer.altered is not None:
+                assert_altered(layer, sizes)
             if layer.picture is not None:
                 assert kernel_takes(layer.crop, sizes[layer.picture].width, sizes[layer.picture].height)
             if layer.group is not None:
@@ -592,9 +779,25 @@ def test_every_layer_of_any_tree_can_be_painted(tree, raster):
                 assert layer.group < n
                 assert (layer.dest.width, layer.dest.height) == (group.width, group.height)
                 assert (layer.dest.x, layer.dest.y) == (group.x - each.bounds.x, group.y - each.bounds.y)
-    shown = {layer.group for each in plan.passes for layer in each.layers}
+        if each.mask is not None:
+            assert each.mask < n
+            assert plan.passes[each.mask].bounds == each.bounds
+            assert plan.passes[each.mask].veils
+    shown = {layer.group for each in plan.passes for layer in each.layers} | {each.mask for each in plan.passes}
     assert shown - {None} == set(range(len(plan.passes) - 1))
-    assert plan.pictures == {layer.picture for each in plan.passes for layer in each.layers} - {None}
+    assert plan.pictures == {layer.source for each in plan.passes for layer in each.layers} - {None}
+
+
+def assert_altered(layer, sizes):
+    """An altered picture's part is within it, on even pixels, what its layer shows, and no larger than it must be."""
+    altered, part = layer.altered, layer.altered.part
+    size = sizes[altered.picture]
+    assert kernel_takes(altered.crop, size.width, size.height)
+    assert part.clipped(Rect(0, 0, altered.width, altered.height)) == part
+    assert part.x % 2 == part.y % 2 == 0
+    assert max(part.width, part.height) <= 7680 + 2 * (16 * REACH + 1)
+    assert (layer.dest.width, layer.dest.height) == (part.width, part.height)
+    assert layer.crop == Crop(0, 0, part.width, part.height)
 
 
 @settings(deadline=None, max_examples=60)
@@ -607,8 +810,8 @@ def test_paint_order_is_the_order_of_the_tree(tree):
         for layer in plan.passes[n].layers:
             if layer.group is not None:
                 yield from painted(layer.group)
-            elif layer.picture is not None:
-                yield layer.picture
+            elif layer.source is not None:
+                yield layer.source
 
     order = [pictures_named(numbered).index(picture) for picture in painted(len(plan.passes) - 1)]
     assert order == sorted(order)
@@ -619,10 +822,14 @@ def _named_apart(tree):
     """The tree with a different name for every picture."""
     counter = iter(range(10_000))
 
+    fields = {VideoSourceNode: "stream_guid", ImageSourceNode: "filename", TextNode: "string", ShapeNode: "path"}
+
     def renamed(node):
+        if node.mask is not None:
+            node = msgspec.structs.replace(node, mask=renamed(node.mask))
         if isinstance(node, CompositorNode):
             return msgspec.structs.replace(node, nodes=tuple(renamed(child) for child in node.nodes))
-        name = {VideoSourceNode: "stream_guid", ImageSourceNode: "filename"}.get(type(node))
+        name = fields.get(type(node))
         return msgspec.structs.replace(node, **{name: str(next(counter))}) if name else node
 
     root = tree.root_video_node
@@ -675,20 +882,36 @@ def blended(target, at, value, alpha):
     target[at] = (value * alpha + below * (1 - alpha), alpha + coverage * (1 - alpha))
 
 
+def weighed(target, at, value, coverage, weight):
+    """A premultiplied value counts `weight` over what is there."""
+    below, beneath = target.get(at, NOTHING)
+    rest = 1 - coverage * weight
+    target[at] = (value * weight + below * rest, coverage * weight + beneath * rest)
+
+
+def brightness(target, at):
+    """How much a mask shows at a pixel: its luma over black, of limited range."""
+    value, coverage = target.get(at, NOTHING)
+    luma = value * 255 + 16 * (1 - coverage)
+    return min(max((luma - 16) / 219, 0), 1)
+
+
 def paint_tree(node, target):
     """The naive painter: every node at every pixel, groups on a canvas of their own."""
+    if node.mask is not None:
+        own, mask = {}, {}
+        paint_tree(msgspec.structs.replace(node, mask=None), own)
+        paint_tree(node.mask, mask)
+        for at, (value, coverage) in own.items():
+            weighed(target, at, value, coverage, brightness(mask, at))
+        return
     if isinstance(node, CompositorNode):
         own = target if node.opacity == 1 else {}
         for child in node.nodes:
             paint_tree(child, own)
         if own is not target:
             for at, (value, coverage) in own.items():
-                below, beneath = target.get(at, NOTHING)
-                rest = 1 - coverage * node.opacity
-                target[at] = (
-                    value * node.opacity + below * rest,
-                    coverage * node.opacity + beneath * rest,
-                )
+                weighed(target, at, value, coverage, node.opacity)
         return
     for x in range(GRID.width):
         for y in range(GRID.height):
@@ -732,6 +955,9 @@ def paint_plan(plan):
             for x in range(visible.x, visible.right):
                 for y in range(visible.y, visible.bottom):
                     paint_layer(layer, x, y, target, targets)
+        if each.mask is not None:
+            weights = {at: brightness(targets[each.mask], at) for at in target}
+            target = {at: (value * weights[at], alpha * weights[at]) for at, (value, alpha) in target.items()}
         targets.append(target)
     return targets[-1]
 
@@ -749,10 +975,7 @@ def paint_layer(layer, x, y, target, targets):
         share = (at - dest + 0.5) / span
         place.append(math.floor(begin + length * (1 - share if mirrored else share)))
     if layer.group is not None:
-        value, coverage = targets[layer.group].get(tuple(place), NOTHING)
-        below, beneath = target.get((x, y), NOTHING)
-        rest = 1 - coverage * alpha
-        target[x, y] = (value * alpha + below * rest, coverage * alpha + beneath * rest)
+        weighed(target, (x, y), *targets[layer.group].get(tuple(place), NOTHING), alpha)
     else:
         value, own = pixel(layer.picture.name, *place)
         blended(target, (x, y), value, own * alpha)
@@ -764,7 +987,7 @@ def test_plan_paints_what_its_tree_says(tree):
     wanted, painted = {}, paint_plan(compile(tree, GRID, GRID_SIZES))
     paint_tree(tree.root_video_node, wanted)
     nodes = sum(1 for _ in walk(tree))
-    rounding = nodes / 510 + 1e-9  # each alpha is rounded to 1/255
+    rounding = nodes / 420 + 1e-9  # each alpha is rounded to 1/255, and a mask makes 255 of 219
     for x in range(GRID.width):
         for y in range(GRID.height):
             value, coverage = wanted.get((x, y), NOTHING)
@@ -780,6 +1003,8 @@ def test_tree_twice_as_large_makes_a_plan_twice_as_large(tree):
         return Rect(*(2 * value for value in msgspec.structs.astuple(rect)))
 
     def larger(node):
+        if node.mask is not None:
+            node = msgspec.structs.replace(node, mask=larger(node.mask))
         if isinstance(node, CompositorNode):
             return msgspec.structs.replace(node, nodes=tuple(larger(child) for child in node.nodes))
         dest = {name: getattr(node, name) for name in ("dest_x", "dest_y", "dest_width", "dest_height")}
@@ -790,7 +1015,7 @@ def test_tree_twice_as_large_makes_a_plan_twice_as_large(tree):
         for layer in each.layers:
             crop = layer.crop if layer.group is None else Crop(0, 0, layer.crop.width * 2, layer.crop.height * 2)
             layers.append(msgspec.structs.replace(layer, dest=doubled(layer.dest), crop=crop))
-        return Pass(doubled(each.bounds), tuple(layers))
+        return msgspec.structs.replace(each, bounds=doubled(each.bounds), layers=tuple(layers))
 
     even = larger(tree.root_video_node)  # so that no group's bounds are rounded to even pixels
     small, big = (RenderTree(root_video_node=node) for node in (even, larger(even)))
