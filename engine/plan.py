@@ -147,8 +147,8 @@ class Crop(msgspec.Struct, frozen=True):
 class Altered(msgspec.Struct, frozen=True, kw_only=True):
     """A picture that effects change before it is painted.
 
-    It is cropped, scaled to `width` × `height` and mirrored first; then `part` of that, from an even column and row on,
-    goes through the steps.
+    It is cropped, scaled to `width` × `height` and mirrored first; then `part` of that goes through the steps: it lies
+    on even pixels but for where the picture ends.
     """
 
     picture: Picture
@@ -384,9 +384,8 @@ def _altered(layer: Layer, node: VideoSourceNode | ImageSourceNode, canvas: Rect
     if seen.empty or layer.picture is None:
         return None
     margin = REACH * sum(isinstance(step, Convolve | Key) for step in steps)
-    left, top = (max(0, first - margin) & ~1 for first in (seen.x - dest.x, seen.y - dest.y))
-    right, bottom = min(dest.width, seen.right - dest.x + margin), min(dest.height, seen.bottom - dest.y + margin)
-    part = Rect(left, top, right - left, bottom - top)
+    around = Rect(seen.x - dest.x - margin, seen.y - dest.y - margin, seen.width + 2 * margin, seen.height + 2 * margin)
+    part = _even(around).clipped(Rect(0, 0, dest.width, dest.height))
     altered = Altered(
         picture=layer.picture,
         crop=layer.crop,
@@ -398,7 +397,7 @@ def _altered(layer: Layer, node: VideoSourceNode | ImageSourceNode, canvas: Rect
         steps=steps,
     )
     return Layer(
-        dest=Rect(dest.x + left, dest.y + top, part.width, part.height),
+        dest=Rect(dest.x + part.x, dest.y + part.y, part.width, part.height),
         altered=altered,
         crop=Crop(0, 0, part.width, part.height),
         opaque=layer.opaque and not any(_sees_through(step) for step in steps),

@@ -359,6 +359,7 @@ def _printable(text: str) -> str:
 
 
 _WORDS = (  # msgspec's words → JSON's words
+    (re.compile(r"`int \| float \| str`"), "a number or a string"),
     (re.compile(r"`int \| float(?: \| null)?`"), "a number"),
     (re.compile(r"`(?:int|float)(?: \| null)?`"), "a number"),
     (re.compile(r"`str(?: \| null)?`"), "a string"),

@@ -14,6 +14,7 @@ from engine.effects import Convolve, Fade
 from engine.plan import (
     REACH,
     Crop,
+    Pass,
     Picture,
     PictureSize,
     Plan,
@@ -561,9 +562,9 @@ def test_effects_work_on_the_placed_picture():
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (("grayscale",), Rect(100, 0, 180, 90)),
-        (("blur",), Rect(98, 0, 182, 92)),
-        (("blur", "grayscale", "blur"), Rect(96, 0, 184, 94)),
+        (("grayscale",), Rect(100, 0, 182, 90)),
+        (("blur",), Rect(98, 0, 186, 92)),
+        (("blur", "grayscale", "blur"), Rect(96, 0, 190, 94)),
     ],
 )
 def test_effects_cost_only_what_shows_and_what_they_look_at(names, part):

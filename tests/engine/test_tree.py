@@ -27,6 +27,7 @@ from engine.tree import (
 from tests.strategies import JSON, damaged, numbers, trees
 
 COLOUR = {"node": "SolidColorNode"}
+EFFECTS = "blur, chromakey, colorchannelmixer, convolution, crop, emboss, grayscale, opacity, sepia, sharpen"
 VOICE = {"node": "AudioSourceNode", "streamGuid": "a"}
 
 
@@ -40,6 +41,18 @@ def image(**fields):
 
 def colour(**fields):
     return {"rootVideoNode": {**COLOUR, **fields}}
+
+
+def text(**fields):
+    return {"rootVideoNode": {"node": "TextNode", "string": "Hello", **fields}}
+
+
+def shape(**fields):
+    return {"rootVideoNode": {"node": "ShapeNode", "path": "M0 0h9v9z", **fields}}
+
+
+def effect(name, **parameters):
+    return picture(effects=[{"effect": "blur"}, {"effect": name, "parameters": parameters}])
 
 
 def voice(**fields):
@@ -84,11 +97,11 @@ LIMITS = [
     ],
     *[
         (make, name, -high, high)
-        for make in (picture, image, colour)
+        for make in (picture, image, colour, text, shape)
         for name, high in (("destX", 7680), ("destY", 4320), ("destWidth", 7680), ("destHeight", 4320))
     ],
     *[(colour, name, 0, 1) for name in ("red", "green", "blue", "alpha", "opacity")],
-    *[(make, "opacity", 0, 1) for make in (picture, image, group)],
+    *[(make, "opacity", 0, 1) for make in (picture, image, group, text, shape)],
     (picture, "at", 0, 10_000_000),
     (voice, "pan", -100, 100),
     (voice, "gain", -100, 20),
@@ -240,11 +253,24 @@ def test_unknown_fit_is_refused():
         (group(nodes=None), "expected an array, got null", "$.rootVideoNode.nodes"),
         (group({"node": "VideoSourceNode"}), "object missing required field `streamGuid`", "$.rootVideoNode.nodes[0]"),
         (group({"node": "ImageSourceNode"}), "object missing required field `filename`", "$.rootVideoNode.nodes[0]"),
-        (group({"node": "TextNode", "string": "x"}), "not supported yet", "$.rootVideoNode.nodes[0].node"),
-        (group({"node": "ShapeNode", "path": "M 0 0"}), "not supported yet", "$.rootVideoNode.nodes[0].node"),
-        (group(colour(mask=COLOUR)["rootVideoNode"]), "not supported yet", "$.rootVideoNode.nodes[0].mask"),
-        (group(mask=COLOUR), "not supported yet", "$.rootVideoNode.mask"),
-        (picture(effects=[{"effect": "blur"}]), "not supported yet", "$.rootVideoNode.effects"),
+        (group({"node": "TextNode"}), "object missing required field `string`", "$.rootVideoNode.nodes[0]"),
+        (group({"node": "ShapeNode"}), "object missing required field `path`", "$.rootVideoNode.nodes[0]"),
+        (group(mask=VOICE), "invalid value 'AudioSourceNode'", "$.rootVideoNode.mask.node"),
+        (group(mask={**COLOUR, "red": 2}), "expected a number ≤ 1", "$.rootVideoNode.mask.red"),
+        (colour(effects=[{"effect": "x"}], mask=effect("x")["rootVideoNode"]), f'"x" is not one of {EFFECTS}',
+         "$.rootVideoNode.mask.effects[1].effect"),
+        (text(string="x" * 10_001), "expected a string of length ≤ 10000", "$.rootVideoNode.string"),
+        (shape(path="x" * 100_001), "expected a string of length ≤ 100000", "$.rootVideoNode.path"),
+        (text(size=0.0), "expected a number > 0", "$.rootVideoNode.size"),
+        (text(size=100_001), "expected a number ≤ 100000", "$.rootVideoNode.size"),
+        (shape(pathWidth=-0.5), "expected a number > 0", "$.rootVideoNode.pathWidth"),
+        (text(font=""), "expected a string of length ≥ 1", "$.rootVideoNode.font"),
+        (text(align="justify"), "invalid enum value 'justify'", "$.rootVideoNode.align"),
+        (text(vertical="left"), "invalid enum value 'left'", "$.rootVideoNode.vertical"),
+        (text(fit="cover"), "invalid enum value 'cover'", "$.rootVideoNode.fit"),
+        (text(wrap="perhaps"), "expected a boolean, got a string", "$.rootVideoNode.wrap"),
+        (text(color="red"), '"red" is no colour like "#rrggbb"', "$.rootVideoNode.color"),
+        (shape(color="#12345"), '"#12345" is no colour like "#rrggbb"', "$.rootVideoNode.color"),
         (voice(speed=2), "not supported yet", "$.rootAudioNode.speed"),
         (voice(at=3), "not supported yet", "$.rootAudioNode.at"),
         (voice(speed=0.25), "expected a number ≥ 0.5", "$.rootAudioNode.speed"),
@@ -255,6 +281,39 @@ def test_unknown_fit_is_refused():
 )  # fmt: skip
 def test_wrong_node_is_refused_where_it_stands(document, sentence, path):
     assert refusal(document) == (f"{path}: {sentence}", path)
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence", "path"),
+    [
+        (effect("bluur"), f'"bluur" is not one of {EFFECTS}', ".effect"),
+        (effect("blur", matrix="1"), "blur has no such parameter", ".parameters.matrix"),
+        (effect("chromakey", similarity=1.5), "1.5 is not within 0…1", ".parameters.similarity"),
+        (effect("chromakey", blend="-1"), "-1 is not within 0…1", ".parameters.blend"),
+        (effect("chromakey", blend="much"), '"much" is no number', ".parameters.blend"),
+        (effect("chromakey", blend="1e999"), "1e+300 is not within 0…1", ".parameters.blend"),
+        (effect("chromakey", blend=10**400), "1e+300 is not within 0…1", ".parameters.blend"),
+        (effect("chromakey", color="green"), '"green" is no colour like "#rrggbb"', ".parameters.color"),
+        (effect("chromakey", color=5), '"5" is no colour like "#rrggbb"', ".parameters.color"),
+        (effect("convolution", matrix="1 2 3"), "not nine numbers", ".parameters.matrix"),
+        (effect("convolution", matrix="1 2 3 4 5 6 7 8 x"), "not nine numbers", ".parameters.matrix"),
+        (effect("convolution", matrix="0 0 0 0 99 0 0 0 0", multiplier=99), "a factor is beyond ±1000",
+         ".parameters.matrix"),
+        (effect("colorchannelmixer", rr=3), "3 is not within -2…2", ".parameters.rr"),
+        (effect("colorchannelmixer", rx=1), "colorchannelmixer has no such parameter", ".parameters.rx"),
+        (effect("crop", x=-1), "-1 is not within 0…100000", ".parameters.x"),
+        (effect("opacity", opacity=[]), "expected a number or a string, got an array", ".parameters[...]"),
+    ],
+)  # fmt: skip
+def test_wrong_effect_is_refused_where_it_stands(document, sentence, path):
+    where = "$.rootVideoNode.effects[1]" + path
+    assert refusal(document) == (f"{where}: {sentence}", where)
+
+
+def test_effects_of_a_node_are_16_at_most():
+    assert read(picture(effects=[{"effect": "blur"}] * 16))
+    where = "$.rootVideoNode.effects"
+    assert refusal(image(effects=[{"effect": "blur"}] * 17)) == (f"{where}: more than 16 effects", where)
 
 
 def test_a_long_wrong_name_does_not_make_a_long_sentence():
@@ -288,11 +347,18 @@ def test_bottomless_json_is_refused(text):
 def test_bottomless_masks_are_refused():
     text = '{"node":"SolidColorNode","mask":' * 900 + '{"node":"SolidColorNode"}' + "}" * 900
     sentence, path = refusal('{"rootVideoNode":' + text + "}")
+    deepest = "$.rootVideoNode" + ".mask" * 16
     assert (sentence, path) in (
-        ("$.rootVideoNode.mask: not supported yet", "$.rootVideoNode.mask"),
+        (f"{deepest}: deeper than 16 nodes", deepest),
         ("$: deeper than 16 nodes", "$"),
         ("$: nested deeper than 16 nodes", "$"),
     )
+
+
+def test_masks_count_as_nodes():
+    assert sum(1 for _ in walk(read(group(*[{**COLOUR, "mask": COLOUR}] * 127)))) == 255
+    path = "$.rootVideoNode.nodes[127].mask"
+    assert refusal(group(*[{**COLOUR, "mask": COLOUR}] * 128)) == (f"{path}: more than 256 nodes", path)
 
 
 def test_tree_has_256_nodes_at_most_in_both_branches_together():
@@ -310,13 +376,14 @@ def test_check_holds_for_trees_built_in_python_too():
 
 
 def test_walk_names_every_node_parents_first_in_painting_order():
-    tree = read({**group(COLOUR, nested(2)["rootVideoNode"], COLOUR), **sound_sum(VOICE)})
+    tree = read({**group(COLOUR, nested(2)["rootVideoNode"], COLOUR, mask=COLOUR), **sound_sum(VOICE)})
     assert [(path, depth, type(node).__name__) for path, depth, node in walk(tree)] == [
         ("$.rootVideoNode", 1, "CompositorNode"),
         ("$.rootVideoNode.nodes[0]", 2, "SolidColorNode"),
         ("$.rootVideoNode.nodes[1]", 2, "CompositorNode"),
         ("$.rootVideoNode.nodes[1].nodes[0]", 3, "CompositorNode"),
         ("$.rootVideoNode.nodes[2]", 2, "SolidColorNode"),
+        ("$.rootVideoNode.mask", 2, "SolidColorNode"),
         ("$.rootAudioNode", 1, "SumNode"),
         ("$.rootAudioNode.nodes[0]", 2, "AudioSourceNode"),
     ]
@@ -431,10 +498,19 @@ def test_strings_read_back_as_the_numbers_they_write():
 
 
 def test_extensions_that_were_put_read_back():
-    fields = {"id": "x", "opacity": 0.5, "at": 3.2, "fit": "cover"}
+    found = {"effect": "chromakey", "parameters": {"color": "#00ff00", "blend": 0.1}}
+    fields = {"id": "x", "opacity": 0.5, "at": 3.2, "fit": "cover", "mask": COLOUR, "effects": [found]}
     assert json.loads(read(group(picture(**fields)["rootVideoNode"], id="g", opacity=0)).to_json()) == group(
         picture(**fields)["rootVideoNode"], id="g", opacity=0
     )
+
+
+def test_texts_and_shapes_read_back():
+    words = {"font": "DejaVu Sans", "size": 20.5, "color": "#0f08", "align": "right", "vertical": "line"}
+    for document in (text(), text(**words, wrap=True, fit="fill", destWidth=-50, mask=COLOUR), text(string="")):
+        assert json.loads(read(document).to_json()) == document
+    for document in (shape(), shape(pathWidth=24, pathHeight=0.5, color="#123456", opacity=0.5)):
+        assert json.loads(read(document).to_json()) == document
 
 
 def vendor_nodes():
