@@ -18,7 +18,19 @@ PURE = (
     *(f"engine.{name}" for name in ("errors", "timebase", "config", "spec", "tree", "program", "timeline", "plan")),
     *(
         f"engine.{name}"
-        for name in ("framequeue", "jobs", "rtmp", "fmp4", "bitstream", "feed", "packet", "sync", "template")
+        for name in (
+            "framequeue",
+            "jobs",
+            "rtmp",
+            "fmp4",
+            "bitstream",
+            "feed",
+            "packet",
+            "sync",
+            "template",
+            "color",
+            "effects",
+        )
     ),
     "api.moviemasher.mash",
 )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 256 << 20  # of all pictures together
+MAX_PICTURES: Final = 1024
 MAX_SIDE: Final = 8192  # pixels: what the compositor takes
 
 
@@ -43,6 +44,7 @@ class Drawings:
         self._send, self._receive = trio.open_memory_channel[Drawn](math.inf)
         self._limiter = trio.CapacityLimiter(1)  # fonts are used by one thread at a time
         self._changed = trio.Event()
+        self._said = ""  # of which the last warning was: one that moves is another picture at every tick
         # read by anyone (snapshot)
         self._frames: dict[Drawn, VideoFrame | EngineError] = {}  # in the order of their last use
         self._asked: set[Drawn] = set()
@@ -98,7 +100,9 @@ class Drawings:
                 raise SourceUnsupported(f"{_called(drawn)}: {width}×{height} pixels are too many", where=_called(drawn))
             return await trio.to_thread.run_sync(self._draw, drawn, width, height, limiter=self._limiter)
         except EngineError as err:
-            log.warning("%s; it is not drawn", err)
+            if _called(drawn) != self._said:
+                log.warning("%s; it is not drawn", err)
+            self._said = _called(drawn)
             return err
 
     def _draw(self, drawn: Drawn, width: int, height: int) -> VideoFrame:
@@ -115,7 +119,7 @@ class Drawings:
     def _keep(self, drawn: Drawn, made: VideoFrame | EngineError) -> None:
         self._frames[drawn] = made
         for other in [each for each in self._frames if each not in self._named]:
-            if self._bytes(self._frames) <= MAX_BYTES:
+            if self._bytes(self._frames) <= MAX_BYTES and len(self._frames) <= MAX_PICTURES:
                 break
             del self._frames[other]
 

@@ -24,7 +24,7 @@ from engine.frame import Plane, VideoFrame
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
 
-TOLERANCE: Final = 0.03  # pixels between a curve and its edges; 1/32 of a pixel is 8 of 255 at most, seen by nobody
+TOLERANCE: Final = 0.01  # pixels between a curve and its edges: 3 of 255 at most
 MAX_EDGES: Final = 1024  # of one curve
 FARTHEST: Final = 1e6  # pixels; beyond, numbers are cut: nobody sees it
 _BAND: Final = 1 << 22  # pixels that are summed at a time: 32 MB

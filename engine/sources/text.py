@@ -178,7 +178,7 @@ class _Paragraph:
             if stop < len(text) and good > start:
                 stop = good
             stop = max(stop, start + 1)
-            while stop < len(text) and unicodedata.category(text[stop]).startswith(_MARKS):
+            while stop < len(text) and (text[stop].isspace() or _joins(text[stop])):
                 stop += 1
             found.append((start, start + len(text[start:stop].rstrip())))
             start = stop
@@ -220,9 +220,14 @@ def _fonts_of(text: str, font: Font, fonts: Fonts) -> list[Font]:
     """A font for each character; marks stay with what they are on, and blanks with what is before them."""
     found: list[Font] = []
     for character in text:
-        joins = unicodedata.category(character).startswith(_MARKS) or character.isspace()
+        joins = _joins(character) or character.isspace()
         found.append((found[-1] if found else font) if joins else fonts.having(character, font))
     return found
+
+
+def _joins(character: str) -> bool:
+    """Whether it belongs to the character before it."""
+    return unicodedata.category(character).startswith(_MARKS)
 
 
 def _scripts_of(text: str) -> list[str]:
@@ -248,6 +253,4 @@ def _may_break(text: str, n: int) -> bool:
     if before in "-‐–—/\u200b\u00ad":
         return after.isalpha()
     wide = any(unicodedata.east_asian_width(each) in _IDEOGRAPHS for each in (before, after))
-    return (
-        wide and after not in _NO_START and not after.isspace() and not unicodedata.category(after).startswith(_MARKS)
-    )
+    return wide and after not in _NO_START and not after.isspace() and not _joins(after)

@@ -30,7 +30,7 @@ SAME = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
         ("opacity", {"opacity": 0.25}, Fade(0.25)),
         ("crop", {}, Cut(0, 0, None, None)),
         ("crop", {"x": "5", "y": 2.5, "width": "", "height": 9}, Cut(5, 2.5, None, 9)),
-        ("chromakey", {}, Key(43, 21, 0.9, 0)),  # of #00FF00, as FFmpeg counts it
+        ("chromakey", {}, Key(44, 21, 0.9, 0)),  # of #00FF00, as FFmpeg counts it
         ("chromakey", {"color": "0xFF0000", "similarity": 0.5, "blend": "0.1"}, Key(85, 255, 0.5, 0.1)),
         ("chromakey", {"color": "#808080"}, Key(128, 128, 0.9, 0)),
     ],

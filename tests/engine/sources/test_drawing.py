@@ -1,0 +1,143 @@
+"""A drawn picture is there when a render needs it, a little later when live; drawn once, and not kept for ever."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from engine.errors import SourceError
+from engine.frame import VideoFrame
+from engine.plan import pictures_named
+from engine.sources import drawing as module
+from engine.sources.drawing import Drawings
+from engine.spec import Raster
+from engine.tree import CompositorNode, RenderTree, ShapeNode, SolidColorNode, TextNode
+
+RASTER = Raster(64, 36)
+SQUARE = ShapeNode(path="M0 0h50v50h-50z", dest_width=20, dest_height=10)
+TITLE = TextNode(string="Hello", size=20)
+
+
+def tree(*nodes, **fields):
+    return RenderTree(root_video_node=CompositorNode(nodes=nodes, **fields))
+
+
+def drawn(node):
+    (picture,) = pictures_named(tree(node))
+    return picture.drawn
+
+
+@pytest.fixture
+async def drawings(nursery):
+    made = Drawings(RASTER)
+    nursery.start_soon(made.run)
+    return made
+
+
+def counted(monkeypatch, drawings):
+    calls = []
+    draw = drawings._draw
+    monkeypatch.setattr(drawings, "_draw", lambda *arguments: (calls.append(arguments), draw(*arguments))[1])
+    return calls
+
+
+async def test_what_a_tree_names_is_drawn_before_its_picture_is(drawings):
+    with trio.fail_after(10):
+        await drawings.prepare(tree(SQUARE, SolidColorNode(mask=TITLE)))
+    square, title = drawings.get(drawn(SQUARE)), drawings.get(drawn(TITLE))
+    assert (square.width, square.height) == (20, 10)
+    assert (title.width, title.height) == (64, 36)  # no rectangle: the whole frame
+    assert title.a.max() == 255
+
+
+async def test_each_is_drawn_once_for_every_size(drawings, monkeypatch):
+    calls = counted(monkeypatch, drawings)
+    sizes = [SQUARE, ShapeNode(path=SQUARE.path, dest_width=21, dest_height=10)]
+    with trio.fail_after(10):
+        for x in range(3):
+            moved = ShapeNode(path=SQUARE.path, dest_x=x, dest_width=20, dest_height=10, opacity=0.5, id=str(x))
+            await drawings.prepare(tree(*sizes, moved))
+    assert len(calls) == 2
+    assert drawings.get(drawn(moved)) is drawings.get(drawn(SQUARE))
+
+
+async def test_a_live_tick_does_not_wait_for_what_takes_long(drawings, monkeypatch):
+    free = trio.Event()
+
+    async def slow(*arguments):
+        await free.wait()
+        return VideoFrame(*module_frame(drawings).planes)
+
+    monkeypatch.setattr(drawings, "_made", slow)
+    with trio.fail_after(10):
+        await drawings.prepare(tree(SQUARE), patience=0.001)
+        assert drawings.get(drawn(SQUARE)) is None
+        await drawings.prepare(tree(SQUARE), patience=0.001)
+        free.set()
+        await drawings.prepare(tree(SQUARE))
+        assert drawings.get(drawn(SQUARE)) is not None
+
+
+def module_frame(drawings):
+    return drawings._draw(drawn(SQUARE), 20, 10)
+
+
+async def test_what_is_no_longer_wanted_is_not_drawn_any_more(drawings, monkeypatch):
+    calls = counted(monkeypatch, drawings)
+    many = [TextNode(string=str(n)) for n in range(50)]
+    with trio.fail_after(10):
+        for each in many:
+            await drawings.prepare(tree(each), patience=0)
+        await drawings.prepare(tree(SQUARE))
+    assert drawings.get(drawn(SQUARE)) is not None
+    assert len(calls) < 10
+
+
+async def test_old_pictures_are_dropped_and_those_on_are_kept(drawings, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 5 * 64 * 36)
+    titles = [TextNode(string=f"title {n}") for n in range(8)]
+    with trio.fail_after(10):
+        for title in titles:
+            await drawings.prepare(tree(titles[0], title))
+    kept = [title for title in titles if drawings.get(drawn(title)) is not None]
+    assert kept == [titles[0], *titles[4:]]
+
+
+async def test_too_many_pixels_are_refused_in_a_render_and_left_out_live(drawings, monkeypatch, caplog):
+    monkeypatch.setattr(module, "MAX_BYTES", 3000)
+    with trio.fail_after(10), caplog.at_level(logging.WARNING):
+        await drawings.prepare(tree(TITLE, SQUARE), patience=5)
+        assert drawings.get(drawn(TITLE)) is not None
+        both = tree(TITLE, TextNode(string="more"))
+        await drawings.prepare(both, patience=5)
+        assert drawings.get(drawn(TITLE)) is not None
+        with pytest.raises(SourceError, match='text "more": 64×36 pixels are too many'):
+            await drawings.prepare(both)
+    assert [record.getMessage() for record in caplog.records] == [
+        'text "more": 64×36 pixels are too many; it is not drawn'
+    ]
+
+
+async def test_nothing_wide_or_high_is_never_drawn(drawings):
+    with trio.fail_after(10):
+        await drawings.prepare(tree(ShapeNode(path="M0 0h9v9z", dest_width=0), TextNode(string="x", dest_height=0.2)))
+
+
+async def test_it_ends_when_it_is_closed():
+    made = Drawings(RASTER)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            await made.prepare(tree(SQUARE))
+            made.close()
+
+
+def test_without_text_no_font_and_no_shaper_is_loaded():
+    code = (
+        "import sys, engine.command, engine.render, engine.event;"
+        "names = {'uharfbuzz', *(f'engine.sources.{name}' for name in ('fonts', 'text', 'shape', 'outline'))};"
+        "assert not names & set(sys.modules), names & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

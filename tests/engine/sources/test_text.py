@@ -1,0 +1,333 @@
+"""Text stands where its node says, broken into lines, in any language and any font; no string and no font breaks it."""
+
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import SourceUnavailable
+from engine.sources import fonts as fonts_module
+from engine.sources import text as module
+from engine.sources.fonts import BUILT_IN, DEFAULT, Fonts
+from engine.sources.text import draw_text, measure
+from engine.tree import TextNode
+
+PACKAGES = Path(fonts_module._packaged("fontpkg_heebo")).parents[2]
+HEEBO = str(PACKAGES / "fontpkg_heebo/files/Heebo[wght].ttf")
+FONTS = Fonts({"hebrew": HEEBO}, folders=())
+SIZE = 40
+
+
+def alpha(string, width=400, height=80, fonts=FONTS, **fields):
+    frame = draw_text(TextNode(string=string, size=fields.pop("size", SIZE), **fields), width, height, fonts)
+    assert (frame.width, frame.height) == (width, height)
+    return np.full(frame.y.shape, 255, np.uint8) if frame.a is None else frame.a
+
+
+def ink(made):
+    """(left, top, right, bottom) of what is painted; None when nothing is."""
+    rows, columns = np.nonzero(made.max(axis=1))[0], np.nonzero(made.max(axis=0))[0]
+    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else None
+
+
+def scaled(string, font=None, size=SIZE):
+    return [number * size / 1000 for number in measure(string, font, FONTS)]
+
+
+# --- place -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("string", ["Hello", "gypsum", "1", "ÅÄÖ", "- -", "two\nlines", "\nbelow a line"])
+@pytest.mark.parametrize("font", [None, "hebrew", "com.moviemasher.font.oleo-script"])
+def test_ink_begins_at_the_top_and_is_as_large_as_measured(string, font):
+    left, top, right, bottom = ink(alpha(string, font=font, height=200))
+    x, _, width, height = scaled(string, font)
+    assert abs(left + x) < 1 or (x > 0 and left == 0)  # what reaches left of the pen is cut off
+    assert top == 0
+    assert abs(right - (width - x)) <= 1
+    assert abs(bottom - height) <= 1
+
+
+def test_vertical_says_where_the_ink_is():
+    tops = {each: ink(alpha("Hxg", vertical=each))[1::2] for each in ("top", "middle", "bottom")}
+    height = scaled("Hxg")[3]
+    assert tops["top"][0] == 0
+    assert abs(tops["middle"][0] - (80 - height) / 2) <= 1
+    assert tops["bottom"][1] == 80
+
+
+def test_line_stands_at_the_same_place_whatever_its_letters():
+    made = [ink(alpha(string, vertical="line")) for string in ("x", "xx", "xÅx", "xgx")]
+    assert len({box[3] for box in made[:3]}) == 1  # the baseline
+    assert made[2][1] < made[0][1]
+
+
+def test_align_says_where_lines_begin_end_or_have_their_middle():
+    wide = alpha("mmmm\ni", align="left", height=120)
+    assert ink(wide[:20])[0] <= 6
+    assert ink(wide[40:])[0] <= 6
+    right = alpha("mmmm\ni", align="right", height=120)
+    assert ink(right[:20])[2] >= 390
+    assert ink(right[40:])[2] >= 390
+    centre = ink(alpha("mmmm", align="center"))
+    assert abs(centre[0] + centre[2] - 400) <= 3
+
+
+def test_fill_stretches_the_ink_to_the_rectangle():
+    for string in ("I", "Hello", "two\nlines"):
+        made = alpha(string, width=123, height=45, fit="fill", align="center")
+        assert ink(made) == (0, 0, 123, 45)
+    wide, narrow = alpha("H", 200, 40, fit="fill", size=1), alpha("H", 200, 40, fit="fill", size=1000)
+    assert np.array_equal(wide, narrow)
+
+
+def test_what_does_not_fit_is_cut_off():
+    whole, part = alpha("Hello", 400, 80), alpha("Hello", 30, 12)
+    assert np.array_equal(whole[:12, :30], part)
+
+
+def test_size_is_in_pixels_per_em():
+    small, large = ink(alpha("Hello", size=20)), ink(alpha("Hello", size=40))
+    assert [2 * side for side in small] == pytest.approx(list(large), abs=2)
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def lines(string, room, font=None):
+    """The lines of a wrapped text as strings."""
+    found = FONTS.named(font)
+    broken = []
+    for each in module._LINE_ENDS.split(string):
+        paragraph = module._Paragraph(module._cleaned(each), found, FONTS)
+        broken += [paragraph._text[start:stop] for start, stop in paragraph.broken(room)]
+    return broken
+
+
+def test_lines_are_broken_where_they_get_too_wide():
+    assert lines("one two three four", 5.5) == ["one two", "three four"]
+    assert lines("one two three four", 1e9) == ["one two three four"]
+    assert lines("one two three four", None) == ["one two three four"]
+    assert lines("one  two   three", 2.5) == ["one", "two", "three"]
+    assert lines("  one", 9) == ["  one"]
+
+
+def test_line_ends_always_count():
+    assert lines("one\ntwo\r\nthree\u2028\nfour", 1e9) == ["one", "two", "three", "", "four"]
+    assert lines("", 3) == [""]
+    assert lines("\n", 3) == ["", ""]
+
+
+def test_hyphens_and_ideographs_may_end_a_line():
+    assert lines("well-known", 3.2) == ["well-", "known"]
+    assert lines("10-20", 2) != ["10-", "20"]  # a number is not two
+    assert lines("漢字漢字。漢", 2.9, "hebrew")[0] in ("漢字漢", "漢字", "漢")
+    assert not any(line.startswith("。") for line in lines("漢字漢字。漢", 2.2, "hebrew"))
+
+
+def test_word_that_is_wider_than_a_line_is_broken_anywhere():
+    found = lines("Donaudampfschiff", 2)
+    assert "".join(found) == "Donaudampfschiff"
+    assert len(found) > 3
+    assert lines("abc", 0) == ["a", "b", "c"]
+
+
+def test_marks_stay_with_their_letters():
+    assert lines("e\u0301e\u0301e\u0301", 0) == ["e\u0301"] * 3
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.sampled_from("ab cd-é漢。\u0301 \u05d0"), max_size=30), st.floats(0, 6))
+def test_lines_hold_all_that_is_no_blank_in_its_order(string, room):
+    found = lines(string, room)
+    assert "".join("".join(found).split()) == "".join(string.split())
+    assert all(found) or not string.strip() or string[0].isspace()
+
+
+def test_wrapped_lines_stand_below_each_other():
+    box = ink(alpha("one two three four", 240, 200, wrap=True))
+    assert box[3] > 1.5 * scaled("one")[3]
+    assert box[2] <= 240
+
+
+# --- letters ---------------------------------------------------------------------------------------------------------
+
+
+def test_right_to_left_text_reads_from_the_right():
+    hebrew = alpha("אב", font="hebrew")
+    first, second = alpha("א", font="hebrew"), alpha("ב", font="hebrew")
+    width = ink(hebrew)[2] - ink(hebrew)[0]
+    assert width > ink(first)[2] - ink(first)[0]
+    start = ink(hebrew)[0]
+    left_letter = second[:, ink(second)[0] : ink(second)[2] - 1]
+    assert np.array_equal(hebrew[:, start : start + left_letter.shape[1]], left_letter)
+
+
+def test_runs_of_both_directions_stand_in_their_order():
+    mixed = alpha("ab אב 12", font="hebrew", width=600)
+    parts = [ink(alpha(each, font="hebrew"))[2] for each in ("ab", "אב", "12")]
+    assert ink(mixed)[2] > sum(parts) * 0.8
+    assert np.array_equal(mixed[:, : parts[0] - 2], alpha("ab", font="hebrew", width=600)[:, : parts[0] - 2])
+
+
+def test_kerning_brings_letters_together():
+    shape = FONTS.named(None).shape
+    kerned, plain = (shape(string, 0, 2, leftwards=False)[0] for string in ("AV", "AA"))
+    assert kerned[0] == plain[0]
+    assert kerned[2] < plain[2]
+
+
+def test_tab_is_four_blanks_and_other_controls_are_nothing():
+    assert np.array_equal(alpha("a\tb"), alpha("a    b"))
+    assert np.array_equal(alpha("a\x00\x07\x1b\x7fb"), alpha("ab"))
+    assert np.array_equal(alpha("a\ud800b"), alpha("ab"))
+
+
+def test_letter_that_the_font_lacks_comes_from_another_one():
+    fonts = Fonts(folders=(PACKAGES / "fontpkg_heebo",))
+    assert not fonts.named(None).has("א")
+    assert np.array_equal(alpha("א", fonts=fonts), alpha("א", font="Heebo", fonts=fonts))
+    assert ink(alpha("א", fonts=FONTS)) is not None  # nobody has it: the box of the font
+
+
+# --- fonts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_fonts_are_there(name):
+    assert FONTS.named(name).has("A")
+    assert ink(alpha("Hamburg", font=name)) is not None
+
+
+def test_fonts_of_one_file_are_one():
+    assert FONTS.named(None) is FONTS.named(DEFAULT)
+    assert len({id(FONTS.named(name)) for name in BUILT_IN}) == len(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", ["Heebo", "heebo", "HEEBO", "Heebo[wght]", "hee bo"])
+def test_installed_font_is_found_by_any_of_its_names(name):
+    fonts = Fonts(folders=(PACKAGES / "fontpkg_heebo",))
+    assert fonts.named(name).has("א")
+
+
+def test_variable_font_is_regular():
+    assert scaled("Hamburg", "hebrew")[2] > 0
+    thin = FONTS.named("hebrew")
+    assert 0.05 < thin.glyph(thin.shape("l", 0, 1, leftwards=False)[0][0]).box[2] < 0.25
+
+
+def test_font_that_is_not_there_is_replaced_and_said_once(caplog):
+    fonts = Fonts(folders=())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert np.array_equal(alpha("Hello", font="Comic Sans", fonts=fonts), alpha("Hello"))
+    assert [record.getMessage() for record in caplog.records] == [
+        'font "Comic Sans": none of that name, another one stands in'
+    ]
+
+
+def broken_fonts(folder):
+    good = Path(HEEBO).read_bytes()
+    damaged = np.frombuffer(good, np.uint8).copy()
+    damaged[np.random.default_rng(1).integers(0, len(damaged), 4000)] = 255
+    contents = {
+        "empty": b"",
+        "text": b"this is no font" * 100,
+        "half": good[: len(good) // 2],
+        "header": good[:64],
+        "damaged": damaged.tobytes(),
+        "headless": bytes(2000) + good[2000:],
+        "tail": good[:12] + bytes(len(good) - 12),
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.ttf").write_bytes(content)
+    (folder / "folder.ttf").mkdir()
+    return {name: str(folder / f"{name}.ttf") for name in (*contents, "folder", "missing")}
+
+
+def test_broken_fonts_break_nothing(tmp_path):
+    fonts = Fonts(broken_fonts(tmp_path), folders=(tmp_path,))
+    for name in (*fonts._files, "Heebo"):
+        assert alpha("Hello שלום", font=name, fonts=fonts).shape == (80, 400)
+        measure("Hello", name, fonts)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 255)), max_size=40))
+def test_any_damage_to_a_font_breaks_nothing(changes):
+    damaged = bytearray(Path(HEEBO).read_bytes())
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    path = DAMAGED / "font.ttf"
+    path.write_bytes(bytes(damaged))
+    alpha("Hello שלום fi", fonts=Fonts({"x": str(path)}, folders=()), font="x")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _damaged(tmp_path_factory):
+    global DAMAGED
+    DAMAGED = tmp_path_factory.mktemp("fonts")
+
+
+def test_without_any_font_there_is_no_text(monkeypatch):
+    monkeypatch.setattr(fonts_module, "_packaged", lambda package: None)
+    with pytest.raises(SourceUnavailable, match="no font is installed"):
+        alpha("Hello", fonts=Fonts(folders=()))
+
+
+# --- any string ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("string", ["", " ", "\n\n", "\t", "\u200b", "\u202e", "\x00"])
+def test_nothing_to_see_is_a_see_through_picture(string):
+    assert ink(alpha(string)) is None
+    assert measure(string, None, FONTS) == (0, 0, 0, 0)
+    assert ink(alpha(string, fit="fill", wrap=True)) is None
+
+
+STRINGS = {
+    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 😀☃️ 1️⃣",
+    "arabic": "السلام عليكم 123",
+    "devanagari": "नमस्ते दुनिया",
+    "thai": "สวัสดีชาวโลก",
+    "hangul": "안녕하세요 세계",
+    "zalgo": "Z" + "\u0335\u0321\u034e\u0360" * 300 + "algo",
+    "isolates": "\u2066\u2067\u2068" * 300 + "x" + "\u2069" * 900,
+    "private": "\ue000\uf8ff\U000f0000\U0010fffd",
+    "unassigned": "\u0378\U0003ffff\ufffe",
+    "one word": "x" * 10_000,
+    "blanks": " " * 10_000,
+    "lines": "\n" * 10_000,
+    "words": "word אב " * 1250,
+}
+
+
+@pytest.mark.parametrize("name", STRINGS)
+@pytest.mark.parametrize("wrap", [False, True])
+def test_any_string_is_drawn(name, wrap):
+    assert alpha(STRINGS[name], 320, 200, font="hebrew", wrap=wrap).shape == (200, 320)
+    assert len(measure(STRINGS[name][:500], None, FONTS)) == 4
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.text(max_size=40) | st.text(st.characters(categories=("Cf", "Mn", "Lo", "Zs", "Nd", "Po", "Sk")), max_size=20),
+    st.sampled_from((1, 7.5, 300, 100_000)),
+    st.booleans(),
+    st.sampled_from(("none", "fill")),
+    st.sampled_from(("left", "center", "right")),
+    st.sampled_from(("top", "middle", "bottom", "line")),
+)
+def test_any_text_of_any_size_is_drawn(string, size, wrap, fit, align, vertical):
+    fields = {"size": size, "wrap": wrap, "fit": fit, "align": align, "vertical": vertical}
+    assert alpha(string, 33, 17, **fields).shape == (17, 33)
+
+
+def test_scripts_are_told_by_the_names_of_letters():
+    found = module._scripts_of("a1 б! א")
+    assert found == ["LATIN"] * 3 + ["CYRILLIC"] * 3 + ["HEBREW"]
+    assert unicodedata.name("б").startswith("CYRILLIC")
