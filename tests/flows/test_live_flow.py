@@ -667,7 +667,7 @@ def send_puts(port, path, count, stop_at):
 
 # --- a full disk, and who may come in ---------------------------------------------------------------------------------
 
-FULL = 40_000  # bytes
+FULL = 500_000  # bytes; the database of jobs takes the half of it
 # A small disk in a mount namespace of the server's own, or where that is not allowed, a limit on the size of a file.
 SMALL_DISK = """
 import ctypes, os, resource

@@ -4,16 +4,21 @@ import logging
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import trio
 
 from engine.errors import SourceError
 from engine.frame import VideoFrame
 from engine.plan import pictures_named
+from engine.program import Held
+from engine.render import render
 from engine.sources import drawing as module
+from engine.sources import load_still
 from engine.sources.drawing import Drawings
-from engine.spec import Raster
+from engine.spec import Raster, RenderSpec
 from engine.tree import CompositorNode, RenderTree, ShapeNode, SolidColorNode, TextNode
+from tests.engine.test_event import SPEC, studio
 
 RASTER = Raster(64, 36)
 SQUARE = ShapeNode(path="M0 0h50v50h-50z", dest_width=20, dest_height=10)
@@ -141,3 +146,23 @@ def test_without_text_no_font_and_no_shaper_is_loaded():
         "assert not names & set(sys.modules), names & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_live_and_rendered_pictures_are_the_same(tmp_path):
+    """Texts, shapes, masks and effects; a title that grows is another picture in every slot."""
+    titles = [tree(SolidColorNode(blue=1.0, mask=msgspec.structs.replace(TITLE, size=10 + n))) for n in range(3)]
+    scenes = [tree(SQUARE, TITLE), *titles, tree(SolidColorNode(red=0.7, mask=SQUARE), SQUARE)]
+    async with studio() as made:
+        await made.slot()
+        drawings = made.event._subs[0]._readers.drawings
+        for scene in scenes:
+            made.event.put([scene])
+            for _ in range(200):  # the first one waits for HarfBuzz to be loaded
+                (live,) = await made.slot()
+                if all(drawings.get(picture.drawn) for picture in pictures_named(scene)):
+                    break
+            (live,) = await made.slot()
+            spec = RenderSpec(output=str(tmp_path / "offline.png"), mixer=SPEC.mixer)
+            await render(Held(scene), spec)
+            rendered = load_still("offline", spec.output)
+            assert abs(live.y.astype(int) - rendered.y).max() <= 2  # a PNG is RGB
