@@ -187,7 +187,7 @@ class Camera:
     def __exit__(self, *_: object) -> None:
         self._thread.stop()
 
-    def _push(self) -> None:
+    def _push(self, stopping: threading.Event) -> None:
         picture = np.full((self._size[1] * 3 // 2, self._size[0]), GREY, np.uint8)
         x264 = {"preset": "ultrafast", "tune": "zerolatency", "g": str(2 * FPS), "sc_threshold": "0"}
         # libav would gather pictures in its own buffer
@@ -198,7 +198,7 @@ class Camera:
             stream.bit_rate = 2_000_000
             began = time.monotonic()
             for n in itertools.count():
-                if self._thread.stopping.wait(max(0.0, began + n / FPS - time.monotonic())):
+                if stopping.wait(max(0.0, began + n / FPS - time.monotonic())):
                     return
                 _paint(picture[: self._size[1]], n)
                 for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")):
@@ -233,7 +233,7 @@ class Viewer:
     def __exit__(self, *_: object) -> None:
         self._thread.stop()
 
-    def _watch(self) -> None:
+    def _watch(self, stopping: threading.Event) -> None:
         with av.open(self._url, options={"fflags": "nobuffer"}, timeout=PATIENCE) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_type = "NONE"  # others decode a picture only when the next ones are there
@@ -246,7 +246,7 @@ class Viewer:
                     self.seen.append(
                         Sight(when, slot, _number(y), float(y[: frame.height // 8, -frame.width // 8 :].mean()))
                     )
-                if self._thread.stopping.is_set():
+                if stopping.is_set():
                     return
 
     def check(self) -> None:
@@ -255,17 +255,17 @@ class Viewer:
 
 
 class _Thread:
-    """Runs work in a thread until it is told to stop; keeps why it failed."""
+    """Runs work in a thread, which looks whether it is to stop; keeps why it failed."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[threading.Event], None]) -> None:
         self.stopping = threading.Event()
         self._fault = ""
         self._thread = threading.Thread(target=self._run, args=[work], daemon=True)
         self._thread.start()
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[threading.Event], None]) -> None:
         try:
-            work()
+            work(self.stopping)
         except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
             self._fault = repr(error)
 
