@@ -268,11 +268,14 @@ def _stepped(planes: Planes, step: Step, part: Rect) -> Planes:
         return (*made, *planes[3:])
     if isinstance(step, Recolour):
         return _recoloured(planes, step)
+    if isinstance(step, Fade):
+        alpha = np.full_like(y, round_half_up(step.opacity * 255))
+        if len(planes) > 3:
+            effect_kernel.veil(alpha, planes[3])
+        return y, u, v, alpha
     alpha = planes[3].copy() if len(planes) > 3 else np.full_like(y, 255)
     if isinstance(step, Key):
         effect_kernel.key(alpha, u, v, step.cb, step.cr, step.similarity, step.blend)
-    elif isinstance(step, Fade):
-        effect_kernel.veil(alpha, np.full_like(y, round_half_up(step.opacity * 255)))
     else:
         alpha *= _within(step, part)
     return y, u, v, alpha

@@ -67,7 +67,6 @@ EFFECTS: Strategy[Effect] = st.one_of(
 )
 CROPPED = {
     **PLACED,
-    "effects": st.just(()) | st.lists(EFFECTS, max_size=2).map(tuple),
     "source_x": absent(numbers(0, 7680)),
     "source_y": absent(numbers(0, 4320)),
     "source_width": absent(st.just(-1) | numbers(0, 7680)),
@@ -79,6 +78,11 @@ VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
     st.builds(SolidColorNode, **PLACED, red=UNIT, green=UNIT, blue=UNIT, alpha=UNIT),
     st.builds(VideoSourceNode, **CROPPED, stream_guid=NAMES, at=absent(numbers(0, 10_000_000))),
     st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
+)
+ALL_LEAVES: Strategy[VideoNode] = st.one_of(
+    VIDEO_LEAVES,
+    st.builds(VideoSourceNode, **CROPPED, stream_guid=NAMES, effects=st.lists(EFFECTS, max_size=2).map(tuple)),
+    st.builds(ImageSourceNode, **CROPPED, filename=NAMES, effects=st.lists(EFFECTS, max_size=2).map(tuple)),
     st.builds(TextNode, **PLACED, string=NAMES, size=numbers(1, 100), color=COLOURS, wrap=st.booleans()),
     st.builds(ShapeNode, **PLACED, path=PATHS, color=COLOURS),
 )
@@ -92,11 +96,15 @@ VOICES = st.builds(
 
 
 def groups(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
-    """A CompositorNode of a few of the children, or one of them with another as its mask."""
+    """A CompositorNode of a few of the children."""
     nodes = st.lists(children, max_size=4).map(tuple)
-    grouped = st.builds(CompositorNode, id=IDS, opacity=UNIT, nodes=nodes)
+    return st.builds(CompositorNode, id=IDS, opacity=UNIT, nodes=nodes)
+
+
+def groups_and_masks(children: Strategy[VideoNode]) -> Strategy[VideoNode]:
+    """A group, or one of the children with another as its mask."""
     masked = st.builds(lambda node, mask: msgspec.structs.replace(node, mask=mask), children, children)
-    return st.one_of(grouped, grouped, masked)
+    return st.one_of(groups(children), groups(children), masked)
 
 
 def sums(children: Strategy[AudioNode]) -> Strategy[AudioNode]:
@@ -105,12 +113,18 @@ def sums(children: Strategy[AudioNode]) -> Strategy[AudioNode]:
 
 
 PICTURES: Strategy[VideoNode] = st.recursive(VIDEO_LEAVES, groups, max_leaves=8)
+ALL_PICTURES: Strategy[VideoNode] = st.recursive(ALL_LEAVES, groups_and_masks, max_leaves=8)
 SOUNDS: Strategy[AudioNode] = st.recursive(VOICES, sums, max_leaves=6)
 
 
 def trees() -> Strategy[RenderTree]:
-    """Any legal tree: every field within its limits, groups in groups, empty groups, absent branches."""
+    """Any tree of streams, images, colours and groups: every field within its limits, empty groups, absent branches."""
     return st.builds(RenderTree, root_video_node=absent(PICTURES), root_audio_node=absent(SOUNDS))
+
+
+def all_trees() -> Strategy[RenderTree]:
+    """Any legal tree: texts, shapes, masks and effects too."""
+    return st.builds(RenderTree, root_video_node=absent(ALL_PICTURES), root_audio_node=absent(SOUNDS))
 
 
 # --- trees on a small grid, whose every edge falls on a pixel --------------------------------------------------------

@@ -40,7 +40,7 @@ from engine.tree import (
     VideoSourceNode,
     walk,
 )
-from tests.strategies import GRID, GRID_PICTURE, grid_trees, trees
+from tests.strategies import GRID, GRID_PICTURE, all_trees, grid_trees
 
 HD = Raster(1280, 720)
 CANVAS = Rect(0, 0, 1280, 720)
@@ -756,7 +756,7 @@ def kernel_takes(crop, width, height):
 
 
 @settings(deadline=None, max_examples=80)
-@given(trees(), st.sampled_from((HD, Raster(2, 2), Raster(64, 36), Raster(7680, 4320))))
+@given(all_trees(), st.sampled_from((HD, Raster(2, 2), Raster(64, 36), Raster(7680, 4320))))
 def test_every_layer_of_any_tree_can_be_painted(tree, raster):
     sizes = all_sizes(tree)
     plan = compile(tree, raster, sizes)
@@ -802,7 +802,7 @@ def assert_altered(layer, sizes):
 
 
 @settings(deadline=None, max_examples=60)
-@given(trees())
+@given(all_trees())
 def test_paint_order_is_the_order_of_the_tree(tree):
     numbered = _named_apart(tree)
     plan = compile(numbered, HD, all_sizes(numbered))
@@ -838,7 +838,7 @@ def _named_apart(tree):
 
 
 @settings(deadline=None)
-@given(trees())
+@given(all_trees())
 def test_no_gain_exceeds_the_product_of_its_path(tree):
     wanted = []
 

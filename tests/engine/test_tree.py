@@ -24,7 +24,7 @@ from engine.tree import (
     trees_from_json,
     walk,
 )
-from tests.strategies import JSON, damaged, numbers, trees
+from tests.strategies import JSON, all_trees, damaged, numbers
 
 COLOUR = {"node": "SolidColorNode"}
 EFFECTS = "blur, chromakey, colorchannelmixer, convolution, crop, emboss, grayscale, opacity, sepia, sharpen"
@@ -471,7 +471,7 @@ def test_as_many_keys_as_fit_are_told_apart_at_once():
 
 
 @settings(deadline=None, max_examples=60)
-@given(trees())
+@given(all_trees())
 def test_tree_is_what_its_json_says(tree):
     assert read(tree.to_json()) == tree
     assert trees_from_json(b"[" + tree.to_json() + b"]") == (tree,)
@@ -568,14 +568,14 @@ def test_any_json_is_trees_or_invalid(value):
 
 
 @settings(deadline=None, max_examples=100)
-@given(damaged(st.lists(trees(), min_size=1, max_size=2).map(msgspec.to_builtins)))
+@given(damaged(st.lists(all_trees(), min_size=1, max_size=2).map(msgspec.to_builtins)))
 def test_any_damaged_tree_is_a_tree_or_invalid(value):
     survives(json.dumps(value))
     survives(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.binary() | st.text(), st.binary(max_size=4), trees(), st.integers(0))
+@given(st.binary() | st.text(), st.binary(max_size=4), all_trees(), st.integers(0))
 def test_any_bytes_and_any_text_are_trees_or_invalid(garbage, splice, tree, place):
     survives(garbage)
     good = tree.to_json()
