@@ -9,6 +9,7 @@ COPY api api
 RUN python -m venv /opt/mashtun && /opt/mashtun/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
+RUN apt-get update && apt-get install --yes --no-install-recommends fonts-dejavu-core && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 mashtun && install --directory --owner=mashtun /data
 COPY --from=build /opt/mashtun /opt/mashtun
 ENV PATH=/opt/mashtun/bin:$PATH PYTHONUNBUFFERED=1 MASHTUN_HOST=0.0.0.0 MASHTUN_DATA=/data

@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from engine.color import rgba, round_half_up
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
@@ -21,8 +22,10 @@ from engine.tree import (
     CompositorNode,
     ImageSourceNode,
     RenderTree,
+    ShapeNode,
     SolidColorNode,
     SumNode,
+    TextNode,
     VideoNode,
     VideoSourceNode,
     walk,
@@ -192,7 +195,7 @@ class Stack:
         )
 
 
-Leaf = SolidColorNode | VideoSourceNode | ImageSourceNode
+Leaf = VideoNode  # a CompositorNode only where it has a mask: what that shows is one thing
 Key = tuple[str, str, int]  # kind, name, n-th of these
 _RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
 _CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
@@ -200,7 +203,7 @@ _CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
 
 def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> RenderTree:
     before, after = _flat(old.root_video_node, 1.0, raster), _flat(new.root_video_node, 1.0, raster)
-    video = _between_pictures(before, after, x)
+    video = _between_pictures(before, after, x, raster)
     audio = _between_sounds(_voices(old.root_audio_node, 0.0), _voices(new.root_audio_node, 0.0), x)
     return RenderTree(root_video_node=CompositorNode(nodes=tuple(video)), root_audio_node=SumNode(nodes=tuple(audio)))
 
@@ -212,7 +215,7 @@ def _keyed(nodes: list[T], name: Callable[[T], str]) -> dict[Key, T]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     keyed: dict[Key, T] = {}
     for node in nodes:
-        own_id: str | None = getattr(node, "id", None)
+        own_id: str | None = None if isinstance(node, CompositorNode) else getattr(node, "id", None)
         kind = type(node).__name__ if own_id is None else "#"
         label = name(node) if own_id is None else own_id
         keyed[kind, label, counts[kind, label]] = node
@@ -226,21 +229,30 @@ def _flat(node: VideoNode | None, opacity: float, raster: Raster) -> list[Leaf]:
         return []
     opacity *= float(node.opacity)
     if isinstance(node, CompositorNode):
+        if node.mask is not None:
+            return [msgspec.structs.replace(node, opacity=opacity)]
         return [leaf for child in node.nodes for leaf in _flat(child, opacity, raster)]
-    if isinstance(node, SolidColorNode | VideoSourceNode | ImageSourceNode):
-        whole = {"dest_x": 0, "dest_y": 0, "dest_width": raster.width, "dest_height": raster.height}
-        absent = {name: value for name, value in whole.items() if getattr(node, name) is None}
-        return [msgspec.structs.replace(node, opacity=opacity, **absent)]
-    return []
+    whole = {"dest_x": 0, "dest_y": 0, "dest_width": raster.width, "dest_height": raster.height}
+    absent = {name: value for name, value in whole.items() if getattr(node, name) is None}
+    return [msgspec.structs.replace(node, opacity=opacity, **absent)]
 
 
 def _leaf_name(leaf: Leaf) -> str:
+    """What makes a leaf the same thing as another: what it shows. Of a masked group that is all that is in it."""
     if isinstance(leaf, VideoSourceNode):
         return leaf.stream_guid
-    return leaf.filename if isinstance(leaf, ImageSourceNode) else ""
+    if isinstance(leaf, ImageSourceNode):
+        return leaf.filename
+    if isinstance(leaf, TextNode):
+        return leaf.string
+    if isinstance(leaf, ShapeNode):
+        return leaf.path
+    if isinstance(leaf, CompositorNode):
+        return msgspec.json.encode(msgspec.structs.replace(leaf, id=None, opacity=1)).decode()
+    return ""
 
 
-def _between_pictures(old: list[Leaf], new: list[Leaf], x: float) -> list[Leaf]:
+def _between_pictures(old: list[Leaf], new: list[Leaf], x: float, raster: Raster) -> list[Leaf]:
     before, after = _keyed(old, _leaf_name), _keyed(new, _leaf_name)
     leaving: dict[Key | None, list[Leaf]] = defaultdict(list)  # below which surviving leaf they stand
     anchor: Key | None = None
@@ -253,16 +265,21 @@ def _between_pictures(old: list[Leaf], new: list[Leaf], x: float) -> list[Leaf]:
     for key, leaf in after.items():
         was = before.get(key)
         if was is not None and type(was) is type(leaf):
-            result.append(_moved(was, leaf, x))
+            result.append(_moved(was, leaf, x, raster))
         else:
             result.append(msgspec.structs.replace(leaf, opacity=float(leaf.opacity) * x))
         result.extend(leaving[key])
     return result
 
 
-def _moved(old: Leaf, new: Leaf, x: float) -> Leaf:
+def _moved(old: Leaf, new: Leaf, x: float, raster: Raster) -> Leaf:
     changes: dict[str, object] = {"opacity": _mix(float(old.opacity), float(new.opacity), x)}
-    for name in _RECTANGLES if isinstance(new, SolidColorNode) else _RECTANGLES + _CROPS:
+    changes["mask"] = _between_masks(old.mask, new.mask, x, raster)
+    names: tuple[str, ...] = () if isinstance(new, CompositorNode) else _RECTANGLES
+    if isinstance(new, VideoSourceNode | ImageSourceNode):
+        names += _CROPS
+        changes["effects"] = new.effects if x >= 0.5 or not isinstance(old, type(new)) else old.effects
+    for name in names:
         a, b = getattr(old, name), getattr(new, name)
         if name in ("source_x", "source_y"):
             a, b = a or 0, b or 0
@@ -271,7 +288,32 @@ def _moved(old: Leaf, new: Leaf, x: float) -> Leaf:
     if isinstance(new, SolidColorNode):
         for name in ("red", "green", "blue", "alpha"):
             changes[name] = _mix(float(getattr(old, name)), float(getattr(new, name)), x)
+    if isinstance(old, TextNode | ShapeNode) and isinstance(new, TextNode | ShapeNode):
+        changes["color"] = _mix_color(old.color, new.color, x)
+    if isinstance(old, TextNode) and isinstance(new, TextNode):
+        changes["size"] = _mix(float(old.size), float(new.size), x)
     return msgspec.structs.replace(new, **changes)
+
+
+def _between_masks(old: VideoNode | None, new: VideoNode | None, x: float, raster: Raster) -> VideoNode | None:
+    """A mask that moves as what it masks does, or else the one in front of the other as one picture: evenly."""
+    if old == new:
+        return new
+    before, after = _flat(old, 1.0, raster), _flat(new, 1.0, raster)
+    if [_kind(leaf) for leaf in before] == [_kind(leaf) for leaf in after] and len(before) == 1:
+        return _moved(before[0], after[0], x, raster)
+    white = SolidColorNode(red=1.0, green=1.0, blue=1.0)
+    front = CompositorNode(opacity=x, nodes=(SolidColorNode(), new or white))
+    return CompositorNode(nodes=(old or white, front))
+
+
+def _kind(leaf: Leaf) -> tuple[type, str]:
+    return type(leaf), _leaf_name(leaf)
+
+
+def _mix_color(old: str, new: str, x: float) -> str:
+    parts = zip(rgba(old), rgba(new), strict=True)
+    return "#" + "".join(f"{round_half_up(255 * _mix(a, b, x)):02x}" for a, b in parts)
 
 
 def _comparable(name: str, a: float | None, b: float | None) -> bool:

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from engine.tree import (
     TextNode,
     VideoSourceNode,
 )
-from tests.strategies import trees
+from tests.strategies import all_trees
 
 HD = Raster(1280, 720)
 TIMES = st.fractions(-10, 10)
@@ -63,6 +64,8 @@ def half(old, new):
 
 
 def rect(node):
+    if isinstance(node, CompositorNode):
+        return ()
     return (node.dest_x, node.dest_y, node.dest_width, node.dest_height)
 
 
@@ -79,7 +82,7 @@ def faded(nodes):
 
 
 @settings(deadline=None, max_examples=30)
-@given(trees(), TIMES)
+@given(all_trees(), TIMES)
 def test_held_tree_is_itself_for_ever(tree, t):
     assert Held(tree).tree_at(t) is tree
     assert Held(tree).sources_in(t, t + 1) == names_in(tree)
@@ -256,8 +259,31 @@ def test_groups_are_dissolved_into_their_leaves():
     assert node.opacity == 0.5
 
 
-def test_what_cannot_be_drawn_yet_is_left_out():
-    assert half(video(TextNode(string="x")), video(TextNode(string="x"))) == ((), ())
+def test_texts_and_shapes_move_and_change_their_colour():
+    old = TextNode(string="x", dest_x=0, dest_width=100, size=20, color="#000000")
+    new = TextNode(string="x", dest_x=50, dest_width=200, size=40, color="#ff0000")
+    (node,), _ = half(video(old), video(new))
+    assert (node.dest_x, node.dest_width, node.size, node.color) == (25, 150, 30, "#800000ff")
+    nodes, _ = half(video(old), video(msgspec.structs.replace(old, string="y")))
+    assert [(node.string, node.opacity) for node in nodes] == [("x", 0.5), ("y", 0.5)]
+
+
+def test_masked_group_fades_as_one():
+    group = CompositorNode(nodes=(SolidColorNode(),), mask=SolidColorNode(red=1.0))
+    (node,), _ = half(video(group), video())
+    assert node == msgspec.structs.replace(group, opacity=0.5)
+    assert half(video(group), video(group))[0] == (msgspec.structs.replace(group, opacity=1.0),)
+
+
+def test_mask_moves_with_its_node_or_the_new_one_comes_over_the_old():
+    film = VideoSourceNode(stream_guid="a")
+    left, right = (SolidColorNode(red=1.0, dest_x=x, dest_width=100) for x in (0, 100))
+    (node,), _ = half(video(msgspec.structs.replace(film, mask=left)), video(msgspec.structs.replace(film, mask=right)))
+    assert (node.mask.dest_x, node.mask.dest_width) == (50, 100)
+    (node,), _ = half(video(film), video(msgspec.structs.replace(film, mask=right)))
+    white, front = node.mask.nodes
+    assert (white.red, white.dest_x) == (1.0, None)
+    assert (front.opacity, front.nodes) == (0.5, (SolidColorNode(), right))
 
 
 # --- sound -----------------------------------------------------------------------------------------------------------
@@ -310,7 +336,7 @@ def test_voices_are_matched_by_id_then_stream_and_order():
 
 
 @settings(deadline=None, max_examples=80)
-@given(trees(), trees(), st.fractions(0, 3), st.sampled_from(sorted(EASINGS)), TIMES)
+@given(all_trees(), all_trees(), st.fractions(0, 3), st.sampled_from(sorted(EASINGS)), TIMES)
 def test_morph_of_any_trees_is_a_tree_at_any_time(old, new, duration, easing, t):
     program = morph(old, new, duration=duration, easing=easing)
     tree = program.tree_at(t)
@@ -325,7 +351,7 @@ def test_morph_of_any_trees_is_a_tree_at_any_time(old, new, duration, easing, t)
 
 
 @settings(deadline=None, max_examples=60)
-@given(trees(), trees())
+@given(all_trees(), all_trees())
 def test_morph_goes_nowhere_but_between_its_trees(old, new):
     """Just after the beginning all is where it was, just before the end all is where it will be."""
     program, moment = morph(old, new), Fraction(1, 10**9)
