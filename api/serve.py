@@ -128,7 +128,7 @@ def _workers(settings: Settings, engine: Engine, queue: JobQueue) -> list[Worker
 
     Where anybody may ask for jobs, what they write stays below the folder of outputs.
     """
-    lag = Lag(lambda: sum(sub.mixer.lagged for event in engine.events() for sub in event.status().sub_mixes))
+    lag = Lag(lambda: sum(event.lagged for event in engine.events()))
     elsewhere = None if settings.secret or settings.username else ()
     return [
         Worker(

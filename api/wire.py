@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from werkzeug.http import parse_options_header
 
 from engine.errors import InvalidSpec, InvalidTree
-from engine.tree import parse_json
+from engine.tree import in_json_words, parse_json
 
 MAX_BODY: Final = 1 << 20
 MAX_UPLOAD: Final = 32 << 20
@@ -133,18 +133,6 @@ def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:
         raise InvalidSpec("$: nested too deep", where="$") from None
 
 
-_WORDS: Final = (  # msgspec's words → JSON's words
-    (re.compile(r"`int(?: \| null)?`, got `float`"), "a whole number, got a fraction"),
-    (re.compile(r"`(?:int|float|int \| float)(?: \| null)?`"), "a number"),
-    (re.compile(r"`str(?: \| null)?`"), "a string"),
-    (re.compile(r"`(?:array|tuple|list)(?: \| null)?`"), "an array"),
-    (re.compile(r"`object(?: \| null)?`"), "an object"),
-    (re.compile(r"`bool(?: \| null)?`"), "a boolean"),
-    (re.compile(r"`null`"), "null"),
-    (re.compile(r">="), "≥"),
-    (re.compile(r"<="), "≤"),
-    (re.compile(r"(\d)\.0\b"), r"\1"),
-)
 _MISSING: Final = re.compile(r"Object missing required field `(.*?)`$")
 
 
@@ -159,7 +147,4 @@ def explain(message: str) -> tuple[str, str]:
     missing = _MISSING.match(problem)
     if missing:
         return ".".join(filter(None, (field, missing[1]))), "is required"
-    problem = problem[:1].lower() + problem[1:300]
-    for pattern, word in _WORDS:
-        problem = pattern.sub(word, problem)
-    return field, problem
+    return field, in_json_words(problem)

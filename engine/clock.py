@@ -21,9 +21,8 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import trio
 
-from engine.timebase import tick_time
+from engine.timebase import SECOND, tick_time
 
-SECOND: Final = 1_000_000_000
 CATCH_UP: Final = SECOND // 10  # a scheduler is busy for less; longer, and a backlog would only grow
 STRIDE: Final = 32  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
 

@@ -17,7 +17,6 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from engine.clock import SECOND
 from engine.config import Settings
 from engine.errors import (
     AlreadyExists,
@@ -44,6 +43,7 @@ from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
 from engine.spec import AudioFormat, EventSpec, MixerSpec, PullSpec
 from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from engine.clock import SECOND, Clock, Pace, WallClock
+from engine.clock import Clock, Pace, WallClock
 from engine.compositor import Compositor
 from engine.config import Settings
 from engine.errors import EngineError, InvalidTree
@@ -27,7 +27,7 @@ from engine.sources.decode import Decoders, LiveSource, SourceStatistics
 from engine.sources.drawing import Drawings
 from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
-from engine.timebase import tick_count
+from engine.timebase import SECOND, tick_count
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
 
 log = logging.getLogger(__name__)
@@ -169,6 +169,11 @@ class Event:
             if sub.stream == stream:
                 return sub.sink.last_picture
         return None
+
+    @property
+    def lagged(self) -> int:
+        """Slots that its mixers have missed, all together."""
+        return sum(sub.mixer.lagged for sub in self._subs)
 
     def status(self) -> EventStatus:
         """How it is doing now."""

@@ -146,17 +146,18 @@ class Mixer:
         )  # sources that the plan shows at half size or less
         self._broken: set[Reader] = set()
         self._late: deque[int] = deque(maxlen=REMEMBERED)
-        self._lagged = self._held = 0
+        self._held = 0
         self._mix_ns = 0
         # read by anyone (snapshot)
         self.ticks_done = 0  # those before this one are mixed, or lagged
+        self.lagged = 0
 
     def statistics(self) -> MixerStatistics:
         """Counters since it was made."""
         late = sorted(self._late) or [0]
         return MixerStatistics(
-            mixed=self.ticks_done - self._lagged,
-            lagged=self._lagged,
+            mixed=self.ticks_done - self.lagged,
+            lagged=self.lagged,
             held=self._held,
             late_p50_ms=late[len(late) // 2] / 1e6,
             late_p99_ms=late[len(late) * 99 // 100] / 1e6,
@@ -189,7 +190,7 @@ class Mixer:
     def _count(self, tick: Tick) -> int:
         """The first tick that this one covers: those that were left out since the last one are lagged."""
         first = max(self.ticks_done, tick.n - int(MAX_LAG * self._spec.fps))
-        self._lagged += tick.n - self.ticks_done
+        self.lagged += tick.n - self.ticks_done
         self._late.append(tick.late)
         return first
 

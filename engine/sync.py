@@ -35,8 +35,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from engine.timebase import SECOND
+
 MS: Final = 1_000_000
-SECOND: Final = 1000 * MS
 WINDOW: Final = SECOND
 WINDOWS: Final = 4  # one second of a radio link has no good minimum; in 4 s a clock drifts by 0.8 ms at 200 ppm
 SETTLING: Final = 2 * SECOND

@@ -7,6 +7,9 @@ counter).
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Final
+
+SECOND: Final = 1_000_000_000  # ns, in which the engine's clock counts
 
 NTSC = {
     Fraction(n * 1000, 1001): names

@@ -359,13 +359,13 @@ def _printable(text: str) -> str:
 
 
 _WORDS = (  # msgspec's words → JSON's words
+    (re.compile(r"`int(?: \| null)?`, got `float`"), "a whole number, got a fraction"),
     (re.compile(r"`int \| float \| str`"), "a number or a string"),
-    (re.compile(r"`int \| float(?: \| null)?`"), "a number"),
-    (re.compile(r"`(?:int|float)(?: \| null)?`"), "a number"),
+    (re.compile(r"`(?:int|float|int \| float)(?: \| null)?`"), "a number"),
     (re.compile(r"`str(?: \| null)?`"), "a string"),
     (re.compile(r"`(?:array|tuple|list)(?: \| null)?`"), "an array"),
     (re.compile(r"`object(?: \| null)?`"), "an object"),
-    (re.compile(r"`bool`"), "a boolean"),
+    (re.compile(r"`bool(?: \| null)?`"), "a boolean"),
     (re.compile(r"`null`"), "null"),
     (re.compile(r">="), "≥"),
     (re.compile(r"<="), "≤"),
@@ -373,13 +373,18 @@ _WORDS = (  # msgspec's words → JSON's words
 )
 
 
-def _explain(message: str) -> tuple[str, str]:
-    """msgspec's message → (JSON path, what is wrong there in JSON's words)."""
-    problem, _, path = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
+def in_json_words(problem: str) -> str:
+    """What msgspec says is wrong, in JSON's words: "Expected `int` <= 7680" → "expected a number ≤ 7680"."""
     problem = problem[:1].lower() + problem[1:300]
     for pattern, word in _WORDS:
         problem = pattern.sub(word, problem)
-    return path.removesuffix("`"), problem
+    return problem
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """msgspec's message → (JSON path, what is wrong there in JSON's words)."""
+    problem, _, path = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
+    return path.removesuffix("`"), in_json_words(problem)
 
 
 def _json_type(value: object) -> str:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import trio
 
-from engine.clock import SECOND, Full
+from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, SampleQueue
@@ -25,7 +25,7 @@ from engine.packet import Packet
 from engine.sinks.encode import PacketEncoder
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
-from engine.timebase import first_sample, tick_time
+from engine.timebase import SECOND, first_sample, tick_time
 
 QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps; decoders in a hurry keep it waiting
 PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)

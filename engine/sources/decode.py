@@ -38,8 +38,9 @@ from engine.sources.livetracks import Care, Item, LivePicture, LiveSound, Shown,
 from engine.spec import AudioFormat
 from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
-from engine.sync import SECOND, Sync
+from engine.sync import Sync
 from engine.threads import Threads
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from engine.plan import PictureSize
 from engine.sources.fader import Fader
 from engine.spec import AudioFormat
 from engine.stream import Hub
-from engine.sync import SECOND, Sync
-from engine.timebase import sample_at
+from engine.sync import Sync
+from engine.timebase import SECOND, sample_at
 
 MAX_FRAMES: Final = 64
 MIN_FRAMES: Final = 8

@@ -34,7 +34,7 @@ from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.tracks import MAX_PIXELS, MAX_RATE, MIN_RATE
 from engine.spec import AudioFormat
 from engine.stream import END, End
-from engine.sync import SECOND
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 

@@ -32,10 +32,10 @@ from engine.packet import Packet
 from engine.sources.demux import REMOTE, Demuxer
 from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 
-SECOND: Final = 1_000_000_000
 SLIP: Final = SECOND * 3 // 10
 WAKE: Final = 0.02  # seconds; packets due within one are sent together
 BATCHES: Final = 4  # that wait to be sent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 
-from engine.clock import CATCH_UP, SECOND, Tick
+from engine.clock import CATCH_UP, Tick
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
 from engine.event import LINGER, Event
@@ -16,7 +16,7 @@ from engine.plan import yuv_of
 from engine.sources.decode import Decoders
 from engine.spec import EventSpec, MixerSpec, Raster
 from engine.stream import END, Hub, Publisher
-from engine.timebase import first_sample, tick_time
+from engine.timebase import SECOND, first_sample, tick_time
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
 from tests.engine.clips import packets
 from tests.media import Audio, Video, encode, read_number

@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from engine.sync import MS, SECOND, Sync
+from engine.sync import MS, Sync
+from engine.timebase import SECOND
 
 TB = Fraction(1, 1000)
 HOUR = 3600 * SECOND
