@@ -29,6 +29,7 @@ from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
+from engine.errors import SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Packet, Track
 from engine.spec import H264_MAX_QP, EncoderSpec, MixerSpec
@@ -36,6 +37,7 @@ from engine.timebase import first_sample
 
 GOP_SECONDS: Final = 2
 KEYFRAME_PAUSE: Final = Fraction(1, 2)  # seconds; keyframes that are asked for, closer, would eat the bit rate
+MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice that
 PRIMING: Final = 1024  # samples that libav's AAC encoder puts before the first
 PIXELS_A_THREAD: Final = 30_000_000  # a second; slices cost an eighth more, twice the CPU of small pictures (measured)
 CONSTANT_QUALITY: Final = 20.0
@@ -219,6 +221,14 @@ def _open_aac(mixer: MixerSpec, spec: EncoderSpec) -> AudioCodecContext:
     context.flags |= Flags.global_header
     context.open()
     return context  # type: ignore[no-any-return]
+
+
+def check_picture(codec: str, mixer: MixerSpec, spec: EncoderSpec, *, what: str, where: str) -> None:
+    """Raises SinkRejected: a frame rate or a profile that no codec has; `what` begins the sentence."""
+    if max(mixer.fps.as_integer_ratio()) > MAX_TERM:
+        raise SinkRejected(f"{what}: a frame rate of {mixer.fps} has too many digits", where=where)
+    if codec == "libx264" and spec.quality == 0 and spec.profile is not None:
+        raise SinkRejected(f"{what}: quality 0 is lossless, which profile {spec.profile} is not", where=where)
 
 
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:

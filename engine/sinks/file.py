@@ -22,7 +22,7 @@ from av.container import OutputContainer
 
 from engine.errors import SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame
-from engine.sinks.encode import Encoder, Encoding
+from engine.sinks.encode import Encoder, Encoding, check_picture
 from engine.sinks.still import encode_still
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 
@@ -48,7 +48,6 @@ _RATES: Final = {
 }
 QUEUE: Final = 4  # ticks between the mixer and the encoder
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice that
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
@@ -143,11 +142,8 @@ def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
         listed = ", ".join(map(str, rates))
         sentence = f'output "{path}": {encoding.audio} has no rate of {mixer.audio.rate} Hz, only {listed}'
         raise SinkRejected(sentence, where=path)
-    if encoding.video is not None and max(mixer.fps.as_integer_ratio()) > _MAX_TERM:
-        raise SinkRejected(f'output "{path}": a frame rate of {mixer.fps} has too many digits', where=path)
-    if encoding.video == "libx264" and encoder.quality == 0 and encoder.profile is not None:
-        sentence = f'output "{path}": quality 0 is lossless, which profile {encoder.profile} is not'
-        raise SinkRejected(sentence, where=path)
+    if encoding.video is not None:
+        check_picture(encoding.video, mixer, encoder, what=f'output "{path}"', where=path)
 
 
 class NullSink:

@@ -22,7 +22,7 @@ from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, SampleQueue
 from engine.packet import Packet
-from engine.sinks.encode import PacketEncoder
+from engine.sinks.encode import PacketEncoder, check_picture
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
 from engine.timebase import SECOND, first_sample, tick_time
@@ -31,7 +31,6 @@ QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps
 PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)
 STEP: Final = Fraction(1, 8)  # seconds of a pattern for one hop to a thread
 MAX_LAG: Final = Fraction(2)  # seconds; a pattern that stood still for longer goes on from now
-_MAX_TERM: Final = 10**9  # of a frame rate: H.264 takes no more than twice that
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, OverflowError)
 
 T = TypeVar("T")
@@ -324,11 +323,7 @@ def _open(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
     if mixer.audio.rate not in AAC_RATES:
         listed = ", ".join(map(str, AAC_RATES))
         raise SinkRejected(f'stream "{name}": AAC has no rate of {mixer.audio.rate} Hz, only {listed}', where=name)
-    if max(mixer.fps.as_integer_ratio()) > _MAX_TERM:
-        raise SinkRejected(f'stream "{name}": a frame rate of {mixer.fps} has too many digits', where=name)
-    if spec.quality == 0 and spec.profile is not None:
-        sentence = f'stream "{name}": quality 0 is lossless, which profile {spec.profile} is not'
-        raise SinkRejected(sentence, where=name)
+    check_picture("libx264", mixer, spec, what=f'stream "{name}"', where=name)
     return PacketEncoder(mixer, spec)
 
 

@@ -2,19 +2,15 @@
 
 import json
 import logging
-import socket
-from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 
 from api.app import create_app
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
+from tests.api.clients import serving
 
 BASIC = {"auth": ("ada", "secret")}
 
@@ -255,22 +251,6 @@ async def test_no_app_is_open_to_other_machines_by_mistake():
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def serving(app):
-    """The port where an app is served."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # the server closes it
-    config.errorlog = logging.getLogger(__name__)
-    config.graceful_timeout = 1
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve, app, config, shutdown_trigger=stop.wait))
-        yield port
-        stop.set()
 
 
 async def exchange(port, request, header="X: x", body=b"", *, connection="close"):

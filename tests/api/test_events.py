@@ -1,7 +1,6 @@
 """Health on a real engine: whether it serves, its state, its news as server-sent events, its figures for Prometheus."""
 
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -10,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import events
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
+from tests.api.clients import followed
 
 PATTERN = PullSpec(pattern="count?size=64x36&rate=25")
 EVENT = EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), sub_mixes=2)
@@ -25,16 +25,6 @@ async def engine(tmp_path, nursery):
 @pytest.fixture
 def client(engine):
     return create_app(engine).test_client()
-
-
-@asynccontextmanager
-async def followed(client, path):
-    """A request whose answer has no end: the client goes away at the end of the block."""
-    async with client.request(path) as connection:
-        yield connection
-        await connection.disconnect()
-        sender, connection._client_receive = trio.open_memory_channel(0)  # Quart's own would wait for the answer's end
-        sender.close()
 
 
 async def published(engine, name):

@@ -2,18 +2,14 @@
 
 import base64
 import json
-import logging
 import re
 import socket
 import threading
-from contextlib import asynccontextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 
 import api.nexrender
 import api.queue
@@ -25,6 +21,7 @@ from engine import Engine
 from engine.config import Settings, from_env
 from engine.jobs import DOCUMENT, Queue
 from tests.api.auditing import audit, new_database
+from tests.api.clients import serving
 
 TEMPLATE = {"src": "file:///a.aepx", "composition": "main"}
 BODY = {"template": TEMPLATE}
@@ -1081,22 +1078,6 @@ async def test_an_output_may_be_a_whole_path(film, tmp_path, form):
 
 
 # --- over sockets ----------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def serving(app):
-    """The port where an app is served."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # the server closes it
-    config.errorlog = logging.getLogger(__name__)
-    config.graceful_timeout = 1
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve, app, config, shutdown_trigger=stop.wait))
-        yield port
-        stop.set()
 
 
 async def exchange(port, head, body=b""):

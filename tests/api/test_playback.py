@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from contextlib import asynccontextmanager
 
 import av
 import pytest
@@ -14,6 +13,7 @@ from api import playback
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
 from engine.sources.pattern import read_cells
+from tests.api.clients import followed
 from tests.media import plane
 
 NAME = "live/a/cam"  # names may have any number of segments
@@ -35,16 +35,6 @@ async def engine(tmp_path, nursery):
 @pytest.fixture
 def client(engine):
     return create_app(engine).test_client()
-
-
-@asynccontextmanager
-async def followed(client, path):
-    """A request whose answer has no end: the client goes away at the end of the block."""
-    async with client.request(path) as connection:
-        yield connection
-        await connection.disconnect()
-        sender, connection._client_receive = trio.open_memory_channel(0)  # Quart's own would wait for the answer's end
-        sender.close()
 
 
 def numbers(data, form=None):
