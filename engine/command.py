@@ -74,6 +74,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--threads", type=int, default=1, metavar="N", help="threads that paint a picture (default 1)")
     run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="patience with a silent source (10)")
     run.add_argument("--on-error", default="fail", metavar="fail|hold", help="what a source that breaks does (fail)")
+    run.add_argument("--exact", action="store_true", help="deblock every picture, also where it is shown small")
     run.add_argument("--progress", choices=("auto", "json", "none"), default="auto", help="(default auto)")
 
 
@@ -239,6 +240,7 @@ def _spec(arguments: argparse.Namespace, *, sources: dict[str, str], images: str
         start=arguments.start,
         duration=arguments.duration,
         on_error=arguments.on_error,
+        exact=arguments.exact,
     )
 
 

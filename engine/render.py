@@ -23,12 +23,13 @@ from engine.errors import EngineError, InvalidSpec
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture
-from engine.program import Program
-from engine.sinks import open_sink
-from engine.sinks.file import STILLS, check_output
+from engine.program import Held, Program
+from engine.sinks import open_sink, open_sinks
+from engine.sinks.file import check_output
+from engine.sinks.pictures import STILLS
 from engine.sources import Reader, Steps, load_still, open_source
 from engine.sources.drawing import Drawings
-from engine.spec import RenderSpec
+from engine.spec import OutputSpec, RenderSpec
 from engine.timebase import tick_count
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
 
@@ -69,7 +70,8 @@ async def render(
     Raises  Invalid, SourceError, SinkError; then no output is left. Cancelling leaves none either.
     """
     settings = settings or Settings()
-    check_output(spec.output, spec.mixer, spec.encoder)
+    for output in spec.outputs or (OutputSpec(path=spec.output, encoder=spec.encoder),):
+        check_output(output.path, spec.mixer, output.encoder)
     began = trio.current_time()
 
     def tell(done: int, total: int | None) -> None:
@@ -99,11 +101,17 @@ async def _render(
 ) -> tuple[int, int]:
     """Ticks done and samples clipped. Everything started in `nursery` may be cancelled then."""
     names = program.sources_in(spec.start, spec.start + (spec.duration or Fraction(1)))
-    sources = _Sources(spec, settings, nursery=nursery, expected=len(names))
+    may_ease = isinstance(program, Held) and not spec.exact
+    sources = _Sources(spec, settings, nursery=nursery, expected=len(names), may_ease=may_ease)
     await sources.prepare(program.tree_at(spec.start))
     total = _total(spec, sources)
     limiter = trio.CapacityLimiter(1)
-    sink = await trio.to_thread.run_sync(partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=limiter))
+    opening = (
+        partial(open_sinks, spec.outputs, spec.mixer, limiter=limiter)
+        if spec.outputs
+        else partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=limiter)
+    )
+    sink = await trio.to_thread.run_sync(opening)
     compositor = Compositor(spec.mixer, threads=settings.composite_threads)
     mixer = Mixer(
         spec.mixer,
@@ -118,7 +126,7 @@ async def _render(
     async with trio.open_nursery() as writing:
         writing.start_soon(sink.run)
         nursery.start_soon(_report, mixer, total, tell)
-        exact = spec.duration is not None or _is_still(spec.output)
+        exact = spec.duration is not None or _is_still(spec)
         await mixer.run(total if exact else None)
         if mixer.ticks_done == 0:
             raise InvalidSpec(f"every source is over at {float(spec.start):g} s: nothing to render", where="start")
@@ -133,13 +141,13 @@ async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:
         tell(done, None if total is None else max(done, total))  # a container's word may be a tick short
 
 
-def _is_still(path: str) -> bool:
-    return Path(path).suffix.lower() in STILLS
+def _is_still(spec: RenderSpec) -> bool:
+    return not spec.outputs and Path(spec.output).suffix.lower() in STILLS
 
 
 def _total(spec: RenderSpec, sources: _Sources) -> int | None:
     """How many ticks; None while only the sources know. Raises InvalidSpec when nothing ever ends."""
-    if _is_still(spec.output):
+    if _is_still(spec):
         return 1
     if spec.duration is not None:
         return tick_count(spec.duration, spec.mixer.fps)
@@ -158,11 +166,14 @@ Key = tuple[str, float | None]
 class _Sources:
     """The sources of one render: opened when a tree names them first, closed with the nursery."""
 
-    def __init__(self, spec: RenderSpec, settings: Settings, *, nursery: trio.Nursery, expected: int) -> None:
+    def __init__(
+        self, spec: RenderSpec, settings: Settings, *, nursery: trio.Nursery, expected: int, may_ease: bool
+    ) -> None:
         self._spec = spec
         self._settings = settings
         self._nursery = nursery
         self._expected = max(1, expected)
+        self._may_ease = may_ease
         self._cores = len(os.sched_getaffinity(0))
         self._limiter = trio.CapacityLimiter(max(2, self._cores))
         self._readers: dict[Key, Reader] = {}
@@ -208,7 +219,8 @@ class _Sources:
         opening = partial(open_source, name, url, sound=audio, settings=self._settings, threads=threads)
         # Nobody waits for a silent peer's deadline once the render is given up.
         steps: Steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
-        reader = Reader(steps, rate=audio.rate, ahead=self._ahead(steps), limiter=self._limiter)
+        ahead = self._ahead(steps)
+        reader = Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._limiter, may_ease=self._may_ease)
         self._readers[key] = reader
         self._nursery.start_soon(reader.run)
 

@@ -126,6 +126,34 @@ class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
         _require(ok, f"audio bit rate {self.audio_bit_rate} is not within 8000…512000", "audioBitRate")
 
 
+class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several outputs of one mix.
+
+    path      its extension says what it is; with %03d in its name it is images, numbered from 1 in three digits.
+    picture   False: a film without its picture. sound: likewise.
+    size      of images, in pixels; None = the mix's.
+    at        seconds after the start: which picture an image is; beyond the end the last one.
+    every     of so many pictures the first is a numbered image.
+    waveform  colours of a wave and of what is behind it, ``#rrggbb[aa]``: the image is of the sound.
+    """
+
+    path: str
+    encoder: EncoderSpec = EncoderSpec()
+    picture: bool = True
+    sound: bool = True
+    size: tuple[int, int] | None = None
+    at: Fraction = Fraction(0)
+    every: int = 1
+    waveform: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        width, height = self.size or (1, 1)
+        ok = 1 <= width <= MAX_WIDTH and 1 <= height <= MAX_HEIGHT
+        _require(ok, f"size {width}x{height} is not within 1x1…{MAX_WIDTH}x{MAX_HEIGHT}", "size")
+        _require(self.at >= 0, f"offset {_short(self.at)} s is negative", "at")
+        _require(self.every >= 1, f"every {self.every} is less than 1", "every")
+
+
 class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One offline render: what is made, from which sources, how long, and where it goes.
 
@@ -133,6 +161,8 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     duration  seconds; None = the longest source.
     start     seconds; the first tick shows this time of the program.
     on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
+    outputs   all of them made in one pass, in place of `output` and `encoder`; they need a duration.
+    exact     decode every picture with all care, also one that is shown at half its size or less throughout.
     """
 
     output: str
@@ -143,6 +173,8 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     start: Fraction = Fraction(0)
     duration: Fraction | None = None
     on_error: str = "fail"
+    outputs: tuple[OutputSpec, ...] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
@@ -151,6 +183,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
             ok, f"duration {_short(self.duration or Fraction(0))} s is not more than 0 and at most 604800", "duration"
         )
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")
+        _require(not self.outputs or self.duration is not None, "several outputs need a duration", "duration")
 
 
 class EventSpec(msgspec.Struct, frozen=True, kw_only=True):

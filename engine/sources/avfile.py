@@ -85,6 +85,7 @@ class MediaFile:
         self._wanted = sound
         self._settings = settings
         self._threads = threads
+        self._eased = False
         self._corrupt = 0
         self._looking = self._listening = True
         self._target: Fraction | None = None  # where the next step starts, after a seek
@@ -110,13 +111,16 @@ class MediaFile:
         self._picture: PictureTrack | None = None
         self._sound: SoundTrack | None = None
         if self._video is not None:
-            self._picture = PictureTrack(self.guid, self._video, zero=self._zero, threads=self._threads)
+            self._picture = self._track_picture(self._video)
         if self._audio is not None:
             self._sound = SoundTrack(self._audio, self._wanted, zero=self._zero)
         self._used = [stream for stream in (self._video, self._audio) if stream is not None]
         self._discard()
         self._begin()
         self._has_read = False
+
+    def _track_picture(self, video: av.VideoStream) -> PictureTrack:
+        return PictureTrack(self.guid, video, zero=self._zero, threads=self._threads, eased=self._eased)
 
     def _begin(self) -> None:
         """Nothing has been read from here on."""
@@ -204,6 +208,12 @@ class MediaFile:
         if self._failure is not None and (batch.pictures_end or batch.sounds_end):
             batch.error = _broken(self.guid, self._position(), self._failure)
         return batch
+
+    def ease(self) -> None:
+        """Decodes pictures with less care, as is enough at half their size or less; before the first step."""
+        self._eased = True
+        if self._video is not None:
+            self._picture = self._track_picture(self._video)
 
     def seek(self, t: Fraction) -> None:
         """The next step goes on from media time t."""

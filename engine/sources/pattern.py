@@ -101,6 +101,9 @@ class PatternSource:
             batch.sounds.append(self._block(n))
         return batch
 
+    def ease(self) -> None:
+        """There is nothing to save."""
+
     def seek(self, t: Fraction) -> None:
         """Goes on from the frame at t."""
         self._frame_n = self._block_n = int(t * self.rate)

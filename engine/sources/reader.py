@@ -50,6 +50,9 @@ class Steps(Protocol):
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
         """Decodes on; see MediaFile.step."""
 
+    def ease(self) -> None:
+        """Decodes pictures with less care, as is enough at half their size or less; before the first step."""
+
     def seek(self, t: Fraction) -> None:
         """Goes on from media time t."""
 
@@ -65,8 +68,11 @@ class Reader:
     is not attended to is not decoded.
     """
 
-    def __init__(self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter) -> None:
+    def __init__(
+        self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter, may_ease: bool = False
+    ) -> None:
         # given
+        self._may_ease = may_ease  # nothing will be shown bigger than it is at first
         self.steps = steps
         self._rate = rate
         self._sound_ahead = int(SOUND_AHEAD * rate)
@@ -169,7 +175,7 @@ class Reader:
     def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
         """Says what will be asked for next: the picture at a media time, the sound from a sample on, or neither.
 
-        small  is for live sources: offline every picture is decoded exactly.
+        small  at half its size or less, from the beginning: where it stays so, it may be decoded with less care.
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
@@ -184,6 +190,8 @@ class Reader:
         if jump:
             times = (picture, None if sound is None else Fraction(sound, self._rate))
             self._seek_to = min(t for t in times if t is not None)
+        if small and self._may_ease and not self._begun:
+            self.steps.ease()
         self._begun = self._begun or self._looking or self._listening
         self._wake()
 

@@ -203,6 +203,9 @@ class StillSource:
         shown = [(Fraction(0), _FOR_EVER, self._frame)] if pictures and not given else []
         return Batch(shown, [], pictures_end=self._given, sounds_end=True)
 
+    def ease(self) -> None:
+        """There is nothing to save."""
+
     def seek(self, t: Fraction) -> None:
         """Every time is the same."""
         self._given = False

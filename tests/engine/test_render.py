@@ -15,7 +15,7 @@ from engine.program import Held
 from engine.render import Progress, render
 from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
-from tests.media import numbers
+from tests.media import Video, encode, numbers
 
 SMALL = MixerSpec(raster=Raster(64, 36))
 
@@ -199,3 +199,19 @@ async def test_quality_zero_is_what_was_mixed(tmp_path, media):
     with av.open(str(tmp_path / "out.mkv")) as ours, av.open(str(media.path("bt709"))) as theirs:
         for a, b in zip(ours.decode(video=0), theirs.decode(video=0), strict=True):
             assert np.array_equal(a.to_ndarray(), b.to_ndarray())
+
+
+async def test_what_stays_small_is_decoded_with_less_care_and_nobody_sees_it(tmp_path):
+    source = encode(tmp_path / "in.mp4", Video(size=(256, 144), bframes=2, options={"crf": "36"}), audio=None)
+    lossless = EncoderSpec(quality=0)
+    made = {}
+    for name, width, exact in (("eased", 64, False), ("exact", 64, True), ("big", 192, False), ("all", 192, True)):
+        mixer = MixerSpec(raster=Raster(width, width * 9 // 16))
+        output = tmp_path / f"{name}.mkv"
+        spec = spec_of(output, mixer=mixer, encoder=lossless, exact=exact)
+        await render(film(str(source), sound=False), spec)
+        with av.open(output) as container:
+            made[name] = np.array([frame.to_ndarray(format="gray") for frame in container.decode(video=0)], float)
+    error = np.mean((made["eased"] - made["exact"]) ** 2)
+    assert 0 < error < 255**2 / 10**4.5  # better than 45 dB
+    assert np.array_equal(made["big"], made["all"])
