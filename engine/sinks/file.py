@@ -6,9 +6,7 @@ short queue before it: whoever mixes waits when it is full.
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,15 +14,17 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 import av
+import msgspec
 import trio
-from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
-from engine.errors import SinkError, SinkRejected, SinkUnavailable
+from engine.errors import SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, check_picture
-from engine.sinks.still import encode_still
-from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
+from engine.sinks.partial import ERRORS, Partial
+from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
+from engine.sinks.waveform import Waveform
+from engine.spec import AAC_RATES, EncoderSpec, MixerSpec, OutputSpec
 
 _FASTSTART: Final = {"movflags": "+faststart"}
 FORMATS: Final = MappingProxyType(
@@ -39,7 +39,6 @@ FORMATS: Final = MappingProxyType(
         ".wav": Encoding("wav", None, "pcm_s16le"),
     }
 )
-STILLS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
 NULL: Final = "null:"  # mixed, not encoded: for measuring
 _RATES: Final = {
     "aac": AAC_RATES,
@@ -47,8 +46,6 @@ _RATES: Final = {
     "libmp3lame": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
 QUEUE: Final = 4  # ticks between the mixer and the encoder
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
 
@@ -169,60 +166,72 @@ def open_sink(
     path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter
 ) -> FileSink | NullSink:
     """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
-    check_output(path, mixer, encoder)
     if path == NULL:
         return NullSink()
-    suffix = Path(path).suffix.lower()
+    return open_sinks([OutputSpec(path=path, encoder=encoder)], mixer, limiter=limiter)
+
+
+def open_sinks(outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio.CapacityLimiter) -> FileSink:
+    """One sink for several outputs of one mix: all of them are whole at the end, or none is.
+
+    Blocks a little: worker threads only. Raises SinkError.
+    """
+    for output in outputs:
+        check_output(output.path, mixer, output.encoder)
+    opened: list[Writing] = []
+    try:
+        for output in outputs:
+            opened.append(_open(output, mixer))
+    except BaseException:
+        for each in opened:
+            each.discard()
+        raise
+    return FileSink(opened[0] if len(opened) == 1 else _Several(opened), limiter=limiter)
+
+
+def _open(output: OutputSpec, mixer: MixerSpec) -> Writing:
+    path, suffix = output.path, Path(output.path).suffix.lower()
+    raster = mixer.raster
+    if output.waveform is not None:
+        size = output.size or (raster.width, raster.height)
+        return Waveform(path, size=size, forecolor=output.waveform[0], backcolor=output.waveform[1])
+    if suffix in STILLS and is_numbered(path):
+        return Numbered(path, every=output.every, size=output.size)
     if suffix in STILLS:
-        return FileSink(_Still(path, STILLS[suffix]), limiter=limiter)
-    return FileSink(_Film(path, FORMATS[suffix], mixer, encoder), limiter=limiter)
+        return Still(path, n=int(output.at * mixer.fps), size=output.size)
+    encoding = FORMATS[suffix]
+    left_out = {name: None for name, wanted in (("video", output.picture), ("audio", output.sound)) if not wanted}
+    return _Film(path, msgspec.structs.replace(encoding, **left_out), mixer, output.encoder)
 
 
-class _Partial:
-    """A file under a temporary name of its own, in the same folder so that the rename is atomic."""
+class _Several:
+    """Writes one mix into several outputs, one after the other."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        target = Path(path)
-        # Not made of the target's name: that may be as long as a name can be.
-        self.temporary = str(target.with_name(f".mashtun-{os.urandom(8).hex()}.part"))
-        try:
-            if target.is_dir():
-                raise SinkRejected(f'output "{path}": is a directory', where=path)
-            if not target.parent.is_dir():
-                raise SinkRejected(f'output "{path}": there is no folder "{target.parent}"', where=path)
-            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        except (OSError, ValueError) as err:
-            raise self.error(err) from err
+    def __init__(self, writings: Sequence[Writing]) -> None:
+        self._writings = writings
 
-    def error(self, err: Exception) -> SinkError:
-        """libav's or the system's error in one sentence."""
-        number = getattr(err, "errno", None)
-        if number in _FULL:
-            return SinkUnavailable(f'output "{self.path}": no space left', where=self.path)
-        if isinstance(err, UnknownCodecError):
-            return SinkRejected(f'output "{self.path}": there is no encoder {err} here', where=self.path)
-        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-        return SinkRejected(f'output "{self.path}": {reason[:1].lower()}{reason[1:]}', where=self.path)
+    def write(self, items: list[Item]) -> None:
+        for each in self._writings:
+            each.write(items)
+
+    def finish(self) -> None:
+        for each in self._writings:
+            each.finish()
 
     def keep(self) -> None:
-        """Gives it its name. Raises SinkError."""
-        try:
-            Path(self.temporary).replace(self.path)
-        except OSError as err:
-            raise self.error(err) from err
+        for each in self._writings:
+            each.keep()
 
-    def remove(self) -> None:
-        """Takes it away, as far as that is possible: a file system may have become read-only."""
-        with suppress(OSError):
-            Path(self.temporary).unlink()
+    def discard(self) -> None:
+        for each in self._writings:
+            each.discard()
 
 
 class _Film:
     """A container with encoded picture and sound."""
 
     def __init__(self, path: str, encoding: Encoding, mixer: MixerSpec, spec: EncoderSpec) -> None:
-        self._partial = _Partial(path)
+        self._partial = Partial(path)
         self._container: OutputContainer | None = None
         try:
             self._container = av.open(
@@ -231,7 +240,7 @@ class _Film:
             self._encoder = Encoder(self._container, encoding, mixer, spec)
         except BaseException as err:
             self.discard()
-            if isinstance(err, _ERRORS):
+            if isinstance(err, ERRORS):
                 raise self._partial.error(err) from err
             raise
 
@@ -239,7 +248,7 @@ class _Film:
         try:
             for n, picture, sound, span in items:
                 self._encoder.encode(n, picture, sound, span)
-        except _ERRORS as err:
+        except ERRORS as err:
             raise self._partial.error(err) from err
 
     def finish(self) -> None:
@@ -248,7 +257,7 @@ class _Film:
             self._encoder.flush()
             self._container.close()
             self._container = None
-        except _ERRORS as err:
+        except ERRORS as err:
             raise self._partial.error(err) from err
 
     def keep(self) -> None:
@@ -259,33 +268,5 @@ class _Film:
         self._partial.remove()
         container, self._container = self._container, None
         if container is not None:
-            with suppress(*_ERRORS):
+            with suppress(*ERRORS):
                 container.close()
-
-
-class _Still:
-    """The first picture, as an image."""
-
-    def __init__(self, path: str, codec: str) -> None:
-        self._partial = _Partial(path)
-        self._codec = codec
-        self._data: bytes | None = None
-
-    def write(self, items: list[Item]) -> None:
-        try:
-            if self._data is None:
-                self._data = encode_still(items[0][1], self._codec)
-        except _ERRORS as err:
-            raise self._partial.error(err) from err
-
-    def finish(self) -> None:
-        try:
-            Path(self._partial.temporary).write_bytes(self._data or b"")
-        except OSError as err:
-            raise self._partial.error(err) from err
-
-    def keep(self) -> None:
-        self._partial.keep()
-
-    def discard(self) -> None:
-        self._partial.remove()

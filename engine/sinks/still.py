@@ -9,25 +9,49 @@ from fractions import Fraction
 from typing import Any, Final
 
 import av
+import numpy as np
 
 from engine.frame import VideoFrame
 from engine.sinks.encode import picture_frame
 
 _FULL: Final = 2  # range
+_BT709: Final = 1
 _BT601: Final = 5  # what the colours of a JPEG are, always (JFIF 1.02)
 _FORMATS: Final = {"png": "rgb24", "mjpeg": "yuvj420p"}
 
 
-def encode_still(picture: VideoFrame, codec: str = "png") -> bytes:
-    """A picture of any size as the bytes of a PNG, or of a JPEG (codec "mjpeg"); alpha is left out.
+def encode_still(
+    picture: VideoFrame, codec: str = "png", size: tuple[int, int] | None = None, *, alpha: bool = False
+) -> bytes:
+    """A picture of any size as the bytes of a PNG, or of a JPEG (codec "mjpeg").
 
+    size   width and height of the image; None = the picture's own.
+    alpha  keep it, in a PNG; otherwise it is left out.
     Raises av.error.FFmpegError.
     """
     context: Any = av.CodecContext.create(codec, "w")
-    frame = picture_frame(picture).reformat(
-        format=_FORMATS[codec], src_color_range=1, dst_color_range=_FULL, dst_colorspace=_BT601, threads=1
+    width, height = size or (picture.width, picture.height)
+    form = "rgba" if alpha and picture.a is not None and codec == "png" else _FORMATS[codec]
+    frame = (_with_alpha(picture) if form == "rgba" else picture_frame(picture)).reformat(
+        width=width,
+        height=height,
+        format=form,
+        src_color_range=1,
+        dst_color_range=_FULL,
+        dst_colorspace=_BT601,
+        interpolation="AREA" if width < picture.width else "BILINEAR",
+        threads=1,
     )
-    context.width, context.height, context.pix_fmt = frame.width, frame.height, _FORMATS[codec]
+    context.width, context.height, context.pix_fmt = frame.width, frame.height, form
     context.time_base, context.color_range = Fraction(1), _FULL
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def _with_alpha(picture: VideoFrame) -> av.VideoFrame:
+    frame = av.VideoFrame(picture.width, picture.height, "yuva420p")
+    for plane, source in zip(frame.planes, picture.planes, strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        rows[: source.shape[0], : source.shape[1]] = source
+    frame.colorspace, frame.color_range = _BT709, 1
+    return frame

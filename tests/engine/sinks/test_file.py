@@ -15,6 +15,7 @@ import trio
 from engine.errors import SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks import file as sinks
+from engine.sinks import pictures
 from engine.sinks.encode import Encoding
 from engine.sinks.file import FORMATS, NULL, QUEUE, check_output, open_sink
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
@@ -361,7 +362,7 @@ async def test_what_the_system_says_while_it_is_written(tmp_path, monkeypatch, n
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(sinks, "encode_still", fail)
+    monkeypatch.setattr(pictures, "encode_still", fail)
     monkeypatch.setattr(sinks.Encoder, "encode", fail)
     with pytest.raises(SinkError) as caught:
         await write(tmp_path / name, 1)

@@ -1,0 +1,115 @@
+"""What is written under a temporary name until it is whole: then it gets its own, or is taken away.
+
+It decides names, and what libav's and the system's errors are in one sentence; it refuses to know what is written.
+Worker threads only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import av
+from av.codec.codec import UnknownCodecError
+
+from engine.errors import SinkError, SinkRejected, SinkUnavailable
+
+ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def error_of(path: str, err: Exception) -> SinkError:
+    """libav's or the system's error about an output in one sentence."""
+    number = getattr(err, "errno", None)
+    if number in _FULL:
+        return SinkUnavailable(f'output "{path}": no space left', where=path)
+    if isinstance(err, UnknownCodecError):
+        return SinkRejected(f'output "{path}": there is no encoder {err} here', where=path)
+    reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+    return SinkRejected(f'output "{path}": {reason[:1].lower()}{reason[1:]}', where=path)
+
+
+class Partial:
+    """A file under a temporary name of its own, in the same folder so that the rename is atomic. Raises SinkError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.temporary = _beside(Path(path))
+        try:
+            if Path(path).is_dir():
+                raise SinkRejected(f'output "{path}": is a directory', where=path)
+            _check_folder(path)
+            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except (OSError, ValueError) as err:
+            raise self.error(err) from err
+
+    def error(self, err: Exception) -> SinkError:
+        """As `error_of` this file."""
+        return error_of(self.path, err)
+
+    def write(self, data: bytes) -> None:
+        """All of it at once. Raises SinkError."""
+        try:
+            Path(self.temporary).write_bytes(data)
+        except OSError as err:
+            raise self.error(err) from err
+
+    def keep(self) -> None:
+        """Gives it its name. Raises SinkError."""
+        try:
+            Path(self.temporary).replace(self.path)
+        except OSError as err:
+            raise self.error(err) from err
+
+    def remove(self) -> None:
+        """Takes it away, as far as that is possible: a file system may have become read-only."""
+        with suppress(OSError):
+            Path(self.temporary).unlink()
+
+
+class PartialFolder:
+    """Files that appear together in the folder of `path`: until then they are in one of their own there."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._folder = Path(_beside(Path(path)))
+        try:
+            _check_folder(path)
+            self._folder.mkdir()
+        except (OSError, ValueError) as err:
+            raise error_of(path, err) from err
+
+    def write(self, name: str, data: bytes) -> None:
+        """One file. Raises SinkError."""
+        try:
+            (self._folder / name).write_bytes(data)
+        except OSError as err:
+            raise error_of(self._path, err) from err
+
+    def keep(self) -> None:
+        """Gives them their places. Raises SinkError."""
+        try:
+            for each in list(self._folder.iterdir()):
+                each.replace(self._folder.parent / each.name)
+            self._folder.rmdir()
+        except OSError as err:
+            raise error_of(self._path, err) from err
+
+    def remove(self) -> None:
+        """Takes them away, as far as that is possible."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _beside(target: Path) -> str:
+    """A name of its own, not made of the target's: that may be as long as a name can be."""
+    return str(target.with_name(f".mashtun-{os.urandom(8).hex()}.part"))
+
+
+def _check_folder(path: str) -> None:
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise SinkRejected(f'output "{path}": there is no folder "{folder}"', where=path)
