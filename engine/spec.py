@@ -162,6 +162,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     start     seconds; the first tick shows this time of the program.
     on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
     outputs   all of them made in one pass, in place of `output` and `encoder`; they need a duration.
+    exact     decode every picture with all care, also one that is shown at half its size or less throughout.
     """
 
     output: str
@@ -173,6 +174,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     duration: Fraction | None = None
     on_error: str = "fail"
     outputs: tuple[OutputSpec, ...] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
