@@ -28,16 +28,24 @@ from api.wire import MAX_UPLOAD, json_response
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from api.moviemasher.servers import Servers
     from api.queue import JobQueue
     from engine import Engine
 
 log = logging.getLogger(__name__)
 
 
-def create_app(engine: Engine, *, queue: JobQueue | None = None, wall: Callable[[], float] = time.time) -> QuartTrio:
+def create_app(
+    engine: Engine,
+    *,
+    queue: JobQueue | None = None,
+    servers: Servers | None = None,
+    wall: Callable[[], float] = time.time,
+) -> QuartTrio:
     """The application over a running engine.
 
     queue   the jobs, running as well; None: there is no door to them.
+    servers Movie Masher's, running as well; None: there are none.
     wall    seconds since 1970, for signed requests.
     Raises  InvalidSpec when it would be open to other machines without credentials.
     """
@@ -54,6 +62,8 @@ def create_app(engine: Engine, *, queue: JobQueue | None = None, wall: Callable[
     app.register_blueprint(brewmixer.blueprint(engine, Signatures(engine.settings.cluster_secret, wall)))
     for door in (streams, playback, events, openapi):
         app.register_blueprint(door.blueprint(engine))
+    if servers is not None:
+        app.asgi_app = servers.in_front_of(app.asgi_app)  # type: ignore[assignment, method-assign]
     if queue is not None:
         jobs = nexrender.Door(queue, engine.settings)
         app.asgi_app = nexrender.in_front_of(app.asgi_app, jobs)  # type: ignore[assignment, method-assign]

@@ -32,7 +32,15 @@ def check_exposure(settings: Settings) -> None:
     if bool(settings.username) != bool(settings.password):
         present, absent = ("username", "password") if settings.username else ("password", "username")
         raise InvalidSpec(f"a {present} is set and no {absent}", where=absent)
-    if not (settings.username or settings.insecure or _is_loopback(settings.host)):
+    if settings.insecure or _is_loopback(settings.host):
+        return
+    if settings.masher_auth != "basic":
+        raise InvalidSpec(
+            f'host "{settings.host}" is open to other machines, masher_auth is "{settings.masher_auth}", and insecure '
+            "is not set",
+            where="masher_auth",
+        )
+    if not settings.username:
         sentence = (
             f'host "{settings.host}" is open to other machines, and neither username and password nor insecure is set'
         )

@@ -27,6 +27,7 @@ from quart_trio import QuartTrio
 from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
+from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
 from engine.config import Settings, from_env
@@ -93,6 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
     """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
     engine, queue = Engine(settings), JobQueue(settings)
+    servers = Servers(engine, queue)
     port = listener.getsockname()[1]
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -105,6 +107,7 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         nursery.start_soon(_wait_for_signal, stop)
         await nursery.start(engine.run)
         await nursery.start(queue.run)
+        await nursery.start(servers.run)
         if demo:
             nursery.start_soon(run_demo, engine)
         _announce(settings, listener, engine)
@@ -113,7 +116,7 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
                 workers.start_soon(worker.run)
             async with trio.open_nursery() as serving:
                 served = trio.Event()
-                serving.start_soon(_serve_http, create_app(engine, queue=queue), config, stop, served)
+                serving.start_soon(_serve_http, create_app(engine, queue=queue, servers=servers), config, stop, served)
                 await stop.wait()
                 await engine.close()
                 with trio.move_on_after(HTTP_GRACE):

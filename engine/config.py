@@ -42,6 +42,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pick_lease: float = 90.0  # seconds from the pick of a job to its worker's first report
     silence: float = 3600.0  # seconds without a report until a worker counts as gone; 0 = never
     unique_workers: bool = False  # who asks for a job under a name holds none any more
+    # Movie Masher's servers
+    masher_auth: str = "basic"  # or none: everybody is masher_user
+    masher_user: str = "user"
+    masher_password: str = ""  # of every user; empty = password; that empty too = any but an empty one
+    users: str = ""  # a JSON file {"name": "scrypt$…"}: only these may enter
+    preview_size: str = ""  # WIDTHxHEIGHT of previews; empty = 480x270
+    output_size: str = ""  # WIDTHxHEIGHT of renderings and streams; empty = 1920x1080
+    upload_audio: float = 50.0  # MB of one file
+    upload_font: float = 5.0
+    upload_image: float = 5.0
+    upload_video: float = 100.0
+    quota: float = 0.0  # MB of files of one user; 0 = as much as there is room
+    private_media: bool = False  # media only under addresses that were given out to their user
+    media_life: float = 86_400.0  # seconds until such an address ends
+    web: str = ""  # folder of the site at /; empty = our own page
 
 
 OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose place is taken; ours come first

@@ -1,0 +1,140 @@
+"""Doors 2 and 3: how Movie Masher's browser client asks, and what it can read.
+
+It decides what a request and an answer look like and in whose name is asked; it refuses to know what is done: every
+path has a handler. It stands in front of the framework, at POST below /api /data /file /rendering /streaming: a path
+may end in a slash, a body may be empty, nothing redirects.
+
+The client reads every answer as JSON and looks at ``error`` only, so that errors come with status 200 and in JSON, and
+what is wrong with the request itself in JSON as well. In the activity panel of its imports a text with a full stop
+blanks the whole page: there it is written as another sign that looks like it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from api.asgi import JSON, Answer, Headers, Message, Receive, Refusal, Request, Send, respond
+from api.moviemasher.users import Users
+from api.wire import decode
+from engine.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Handler = Callable[[str, Object], Awaitable[Object]]
+Upload = Callable[[str, Request], Awaitable[Object]]  # reads the body itself
+
+SERVERS: Final = ("api", "data", "file", "rendering", "streaming")  # first components of paths
+JOBS: Final = "/api/v1"  # another door's
+MAX_BODY: Final = 8 << 20
+BODY_SECONDS: Final = 60.0
+CORS: Final = (("Access-Control-Allow-Origin", "*"),)
+METHODS: Final = "GET,HEAD,PUT,PATCH,POST,DELETE"
+SAFE_KINDS: Final = ("application/json", "multipart/form-data")
+# Where the client shows errors in its activity panel.
+IMPORTING: Final = ("/rendering/upload", "/rendering/start", "/rendering/status", "/file/store", "/data/definition/put")
+DOT: Final = "\N{ONE DOT LEADER}"
+# What an answer has beside its error.
+DEFAULTS: Final[Mapping[str, Object]] = {
+    "/api/callbacks": {"apiCallbacks": {}},
+    "/data/mash/default": {"mash": {}, "definitions": []},
+    "/data/mash/get": {"mash": {}, "definitions": []},
+    "/data/mash/put": {"temporaryIdLookup": {}},
+    "/data/mash/retrieve": {"described": []},
+    "/data/cast/default": {"cast": {}, "definitions": []},
+    "/data/cast/get": {"cast": {}, "definitions": []},
+    "/data/cast/put": {"temporaryIdLookup": {}},
+    "/data/cast/retrieve": {"described": []},
+    "/data/definition/get": {"definition": {}},
+    "/data/definition/put": {"id": ""},
+    "/data/definition/retrieve": {"definitions": []},
+}
+
+
+def is_ours(method: str, path: str) -> bool:
+    """Whether a request is for this door: GET is left to sites and players, there is nothing to get here."""
+    parts = path.split("/")
+    is_jobs = path == JOBS or path.startswith(f"{JOBS}/")
+    return len(parts) > 2 and parts[1] in SERVERS and not is_jobs and method not in ("GET", "HEAD")
+
+
+class Door:
+    """The routes, as an ASGI application.
+
+    handlers  of JSON requests: path → what answers.
+    uploads   of those that are no JSON.
+    """
+
+    def __init__(self, users: Users, handlers: Mapping[str, Handler], uploads: Mapping[str, Upload]) -> None:
+        self._users = users
+        self._handlers = handlers
+        self._uploads = uploads
+        self._parsing = trio.CapacityLimiter(2)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        request = Request(scope, receive)
+        answer = await self._answer(request, request.path.removesuffix("/"))
+        await respond(request, msgspec.structs.replace(answer, headers=[*CORS, *answer.headers]), send)
+
+    async def _answer(self, request: Request, path: str) -> Answer:
+        status, found = 200, dict(DEFAULTS.get(path, {}))
+        headers: Headers = ()
+        try:
+            if request.method == "OPTIONS":
+                return preflight(request)
+            _check_origin(request)
+            user = await self._users.of(request.headers.get("authorization"))
+            found = await self._handle(user, request, path)
+        except Refusal as err:
+            status, headers, found["error"] = err.status, err.headers, str(err)
+        except EngineError as err:
+            if err.fault != "caller":
+                log.warning("%s: %s", path[:200], err)
+            found["error"] = str(err)
+        except Exception:
+            log.exception("%s: a bug", path[:200])
+            status, found["error"] = 500, "internal error"
+        if path in IMPORTING and "error" in found:
+            found["error"] = str(found["error"]).replace(".", DOT)
+        body = await trio.to_thread.run_sync(msgspec.json.encode, found, limiter=self._parsing)
+        return Answer(status=status, body=body, kind=JSON, headers=[*headers, ("Cache-Control", "no-store")])
+
+    async def _handle(self, user: str, request: Request, path: str) -> Object:
+        if request.method == "POST" and path in self._handlers:
+            body = await request.body(limit_bytes=MAX_BODY, seconds=BODY_SECONDS)
+            asked = await trio.to_thread.run_sync(_read, body, limiter=self._parsing) if body.strip() else {}
+            return await self._handlers[path](user, asked)
+        if request.method == "POST" and path in self._uploads:
+            return await self._uploads[path](user, request)
+        raise Refusal(404, f"no route {request.method} {path[:200]}")
+
+
+def _read(body: bytes) -> Object:
+    try:
+        return decode(body, Object, limit_bytes=MAX_BODY)
+    except EngineError as err:
+        raise Refusal(400, str(err)) from None
+
+
+def _check_origin(request: Request) -> None:
+    """Raises Refusal (403) where a browser sends what a page of another site could not ask for by itself.
+
+    Pages anywhere may ask with credentials of their own; those that the browser knows go only with requests that need
+    no leave, and these have other content types.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.headers.get("sec-fetch-site") == "cross-site" and kind not in SAFE_KINDS:
+        raise Refusal(403, "pages of other sites may only send JSON")
+
+
+def preflight(request: Request) -> Answer:
+    """What a browser is told before it asks for a page of another site."""
+    asked = request.headers.get("access-control-request-headers", "Authorization,Content-Type")
+    headers = [("Access-Control-Allow-Methods", METHODS), ("Access-Control-Allow-Headers", asked)]
+    return Answer(status=204, headers=[*headers, ("Access-Control-Max-Age", "86400"), ("Vary", "Origin")])
