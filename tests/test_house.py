@@ -39,7 +39,10 @@ SEEN_BY_DOORS = {
     "engine",
     *(
         f"engine.{name}"
-        for name in ("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker")
+        for name in (
+            *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
+            *("template", "fetch"),
+        )
     ),
 }
 EMPTY_JOBS = ("util", "helper", "manager", "handler", "service", "processor", "impl")  # empty with any word before them

@@ -91,3 +91,15 @@ class Numbered:
 
     def discard(self) -> None:
         self._folder.remove()
+
+
+def save_still(picture: VideoFrame, path: str, size: Size) -> None:
+    """Writes a picture as an image; a PNG keeps its alpha. Raises SinkError."""
+    target = Partial(path)
+    try:
+        target.write(encode_still(picture, STILLS[Path(path).suffix.lower()], size, alpha=True))
+        target.keep()
+    except ERRORS as err:
+        raise target.error(err) from err
+    finally:
+        target.remove()

@@ -1,0 +1,68 @@
+"""Media without a mix: what is in a file, how large a text is, an image made smaller.
+
+It decides nothing about how media are shown; it refuses to know who asks. Everything blocks: worker threads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Literal
+
+import msgspec
+
+from engine.config import Settings
+from engine.sinks.pictures import save_still
+from engine.sources import load_still, open_source
+from engine.sources.fonts import Fonts
+from engine.sources.still import StillSource
+from engine.sources.text import measure
+from engine.spec import AudioFormat
+from engine.timeline import Ink
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a media file: an image, a film with or without sound, or sound alone.
+
+    size      width and height as displayed, in pixels; None = no picture.
+    duration  seconds; None = an image, or nobody knows.
+    """
+
+    kind: Literal["image", "film", "sound"]
+    size: tuple[int, int] | None = None
+    duration: Fraction | None = None
+    has_sound: bool = False
+
+
+def look_into(path: str, *, name: str = "", settings: Settings | None = None) -> Facts:
+    """What a file is. `name` is what it is called in an error. Raises SourceError."""
+    steps = open_source(name or path, path, sound=AudioFormat(), settings=settings or Settings())
+    try:
+        if steps.picture_size is not None:
+            steps.step(pictures=1, sounds=None, start=Fraction(0))  # how it is turned, its first picture says
+        size = steps.picture_size
+        kind: Literal["image", "film", "sound"] = "sound" if size is None else "film"
+        return Facts(
+            kind="image" if isinstance(steps, StillSource) else kind,
+            size=None if size is None else (size.width, size.height),
+            duration=steps.duration,
+            has_sound=steps.has_sound,
+        )
+    finally:
+        steps.close()
+
+
+def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str = "") -> None:
+    """Makes images of an image: where they go → their sizes; a PNG keeps what can be seen through.
+
+    Raises SourceError, SinkError.
+    """
+    frame = load_still(name or path, path)
+    for target, size in images.items():
+        save_still(frame, target, size)
+
+
+def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
+    """What measures a text: (string, font) → its ink. `files` are the fonts that are not built in."""
+    fonts = Fonts(files)
+    return lambda string, font: Ink(*measure(string, font, fonts))

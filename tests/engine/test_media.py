@@ -1,0 +1,79 @@
+"""What is in a file is known without a mix; images are made smaller with what can be seen through."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from engine.errors import SinkError, SourceError
+from engine.frame import VideoFrame
+from engine.media import ink_measure, look_into, shrink_image
+from engine.sinks.pictures import save_still
+from engine.sources.fonts import DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "size", "sound"),
+    [
+        ("plain", "film", (64, 36), True),
+        ("video_only", "film", (64, 36), False),
+        ("rotated", "film", (64, 36), False),
+        ("hz8000", "sound", None, True),
+    ],
+)
+def test_what_is_in_a_file(media, name, kind, size, sound):
+    facts = look_into(str(media.path(name)))
+    assert (facts.kind, facts.size, facts.has_sound) == (kind, size, sound)
+    assert facts.duration is not None
+
+
+def image(folder, width=40, height=30):
+    """A PNG whose left half is opaque grey, whose right half is clear."""
+    y, a = np.full((height, width), 128, np.uint8), np.zeros((height, width), np.uint8)
+    a[:, : width // 2] = 255
+    u, v = (np.full((height // 2, width // 2), 128, np.uint8) for _ in range(2))
+    save_still(VideoFrame(y, u, v, a), str(folder / "image.png"), (width, height))
+    return str(folder / "image.png")
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0))
+
+
+def test_an_image_has_no_length(tmp_path):
+    facts = look_into(image(tmp_path))
+    assert (facts.kind, facts.size, facts.duration) == ("image", (40, 30), None)
+
+
+def test_an_image_becomes_smaller_ones(tmp_path):
+    made = {str(tmp_path / "icon.png"): (20, 15), str(tmp_path / "icon.jpg"): (9, 7)}
+    shrink_image(image(tmp_path), made)
+    png, jpeg = map(decoded, made)
+    assert ((png.width, png.height), (jpeg.width, jpeg.height)) == tuple(made.values())
+    alpha = png.to_ndarray(format="rgba")[:, :, 3]
+    assert (alpha[7, 3], alpha[7, 16]) == (255, 0)
+    assert {each.name for each in tmp_path.iterdir()} == {"image.png", "icon.png", "icon.jpg"}
+
+
+def test_where_no_image_can_be_written(tmp_path):
+    with pytest.raises(SinkError, match="there is no folder"):
+        shrink_image(image(tmp_path), {str(tmp_path / "no" / "icon.png"): (4, 4)})
+
+
+def test_how_long_it_is(media):
+    assert abs(look_into(str(media.path("plain"))).duration - 2) < Fraction(1, 20)
+
+
+def test_what_is_no_media(media):
+    with pytest.raises(SourceError, match='"upload"'):
+        look_into(str(media.path("text")), name="upload")
+
+
+def test_texts_are_measured():
+    measure = ink_measure({})
+    one, two = measure("I", DEFAULT), measure("II", DEFAULT)
+    assert 0 < one.width < two.width
+    assert one.height == pytest.approx(two.height)
+    assert one.height > 300
