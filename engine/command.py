@@ -26,11 +26,13 @@ from engine.config import Settings
 from engine.errors import EngineError, InvalidSpec, SinkUnavailable
 from engine.program import Held, Program
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
-from engine.timebase import frame_rate
+from engine.timebase import frame_rate, tick_count
 from engine.tree import MAX_BYTES, RenderTree
 
 if TYPE_CHECKING:
     from engine.render import Progress, Rendered
+
+    _Report = Callable[[Progress], None]
 
 USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -114,21 +116,30 @@ def run_program(program: Program, arguments: argparse.Namespace, *, sources: dic
     """Renders a program as the arguments say. Returns the exit code; errors are one sentence on standard error."""
     try:
         spec = _spec(arguments, sources=sources, images=images)
+    except InvalidSpec as err:
+        return _fail(str(err), USAGE)
+    return run_renders([(program, spec)], arguments)
+
+
+def run_renders(renders: Sequence[tuple[Program, RenderSpec]], arguments: argparse.Namespace) -> int:
+    """Renders programs one after the other, as one: of several all durations are known. Returns as `run_program`."""
+    try:
         settings = _settings(arguments)
     except InvalidSpec as err:
         return _fail(str(err), USAGE)
-    display = _Bar(spec) if arguments.progress == "auto" and os.isatty(2) else _Display()
+    display = _Bar(renders[0][1]) if arguments.progress == "auto" and os.isatty(2) else _Display()
     if arguments.progress == "json":
         display = _Lines()
     _log_to_stderr(clear=isinstance(display, _Bar))
-    return _run(program, spec, settings, display)
+    return _run(renders, settings, display)
 
 
-def _run(program: Program, spec: RenderSpec, settings: Settings, display: _Display) -> int:
+def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, display: _Display) -> int:
     import trio
 
     from engine.render import render
 
+    ticks = [tick_count(spec.duration or Fraction(0), spec.mixer.fps) for _, spec in renders]
     heeded = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     async def interruptible() -> int:
@@ -144,7 +155,9 @@ def _run(program: Program, spec: RenderSpec, settings: Settings, display: _Displ
 
                 nursery.start_soon(watch)
                 try:
-                    rendered = await render(program, spec, settings=settings, report=display.report)
+                    for n, (program, spec) in enumerate(renders):
+                        report = _share(display.report, sum(ticks[:n]), sum(ticks[n + 1 :]))
+                        rendered = await render(program, spec, settings=settings, report=report)
                     display.close(rendered)
                 except EngineError as err:
                     display.close()
@@ -155,6 +168,18 @@ def _run(program: Program, spec: RenderSpec, settings: Settings, display: _Displ
     code = trio.run(interruptible)
     display.close()
     return code
+
+
+def _share(report: _Report | None, before: int, after: int) -> _Report | None:
+    """Tells how far all of it is, of a render with so many ticks before and after its own."""
+    if report is None or not (before or after):
+        return report
+
+    def told(progress: Progress) -> None:
+        total = None if progress.total is None else before + progress.total + after
+        report(msgspec.structs.replace(progress, done=before + progress.done, total=total))
+
+    return told
 
 
 def _fail(sentence: str, code: int = 1) -> int:
@@ -255,7 +280,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 class _Display:
     """Shows how far a render is: not at all."""
 
-    report: Callable[[Progress], None] | None = None
+    report: _Report | None = None
 
     def close(self, rendered: Rendered | None = None) -> None:
         """Nothing more will be reported; `rendered` when all went well. A second call does nothing."""

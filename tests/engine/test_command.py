@@ -26,7 +26,7 @@ def scene(tmp_path, monkeypatch):
 def asked(scene, monkeypatch):
     """A function: arguments → (program, spec, settings) as they reach the render."""
     found = []
-    monkeypatch.setattr(command, "_run", lambda *given: found.append(given[:3]) or 0)
+    monkeypatch.setattr(command, "_run", lambda renders, settings, _: found.append((*renders[0], settings)) or 0)
 
     def ask(*arguments, document="scene.json"):
         assert main([document, "out.mp4", *arguments]) == 0
