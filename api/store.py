@@ -346,14 +346,13 @@ class Store:
         found: list[bytes] = []
         size = 0
         with self._read() as connection:
-            for row in connection.execute(_filtered(wanted, which, after).limit(limit + 1)):
+            for seq, head, *content in connection.execute(_filtered(wanted, which, after).limit(limit + 1)):
                 if len(found) == limit or size > limit_bytes:
                     return found, after
-                record = which.records
-                text = _encode(status_of(_document.decode(row.head))) if record else _join(row.head, row.content)
+                text = _join(head, *content) if content else _encode(status_of(_document.decode(head)))
                 found.append(text)
                 size += len(text)
-                after = row.seq
+                after = seq
         return found, None
 
     def held(self) -> list[tuple[str, str]]:

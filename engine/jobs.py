@@ -612,33 +612,41 @@ def _due(head: Mapping[str, Raw], now: int) -> int | None:
 
 
 _FALSY: Final = frozenset((b"null", b"false", b"0", b'""'))
-_TIMES: Final = ("createdAt", "updatedAt", "startedAt", "finishedAt", "errorAt")
+_AS_THEY_ARE: Final = frozenset(("uid", "state", "type", "creator"))
+_RECORD: Final[Mapping[str, str]] = {  # key of the head → of the status record, in this order
+    **{key: key for key in ("uid", "state", "type", "tags", "renderProgress", "error")},
+    **{key: key for key in ("createdAt", "updatedAt", "startedAt", "finishedAt", "errorAt")},
+    "creator": "jobCreator",
+    "executor": "jobExecutor",
+    "timings": "timings",
+}
+_BLANK: Final[Document] = dict.fromkeys(_RECORD.values(), _NULL) | {"renderProgress": raw(0)}
 
 
 def status_of(head: Mapping[str, Raw]) -> Document:
     """The status record of a job: fourteen keys, thirteen where nobody knows who made it."""
-    record = {key: head[key] for key in ("uid", "state", "type") if key in head}
-    record["tags"] = _or(head, "tags")
-    record["renderProgress"] = _or(head, "renderProgress", raw(0))
-    record["error"] = _joined(head)
-    for key in _TIMES:
-        record[key] = _or(head, key)
-    if "creator" in head:
-        record["jobCreator"] = head["creator"]
-    record["jobExecutor"] = _or(head, "executor")
-    record["timings"] = _or(head, "timings")
+    record = _BLANK.copy()
+    for key, text in head.items():  # lists are made of many: what is absent costs nothing
+        told = _RECORD.get(key)
+        if told is not None and (key in _AS_THEY_ARE or not _is_falsy(bytes(text))):
+            record[told] = text
+    for key in _AS_THEY_ARE:
+        if key not in head:
+            del record[_RECORD[key]]
+    if record["error"] is not _NULL:
+        record["error"] = _joined(record["error"])
     return record
 
 
-def _or(head: Mapping[str, Raw], key: str, otherwise: Raw = _NULL) -> Raw:
-    text = head.get(key, _NULL)
-    known = bytes(text)
-    return otherwise if known in _FALSY or (known[:1] in b"-0" and not msgspec.json.decode(known)) else text
+def _is_falsy(text: bytes) -> bool:
+    return text in _FALSY or (text[0] in b"-0" and not msgspec.json.decode(text))
 
 
-def _joined(head: Mapping[str, Raw]) -> Raw:
-    text = _or(head, "error")
+def _joined(text: Raw) -> Raw:
+    """An array of errors as one text."""
     if not bytes(text).startswith(b"["):
         return text
-    parts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in value_of(head, "error")]
+    parts = [
+        each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in msgspec.json.decode(text)
+    ]
     return raw("\n\n".join(parts) or None)
