@@ -5,12 +5,13 @@ know what is rendered and why.
 
 Theory of operation
 -------------------
-`python -m engine.child` loads what renders once and then forks a process for each render, which costs 20 ms instead of
-half a second. It has one thread, or forking would not be safe. Who uses it talks JSON lines: ``{"arguments": […],
-"log": path}`` begins a render as `engine.command.main` would, ``{"signal": n}`` is for the one that runs. Back come its
-reports of progress and, when it is over, ``{"exit": status}``, negative for a signal. Only this process sends signals
-to its renders and only it waits for them, so none can reach a stranger of the same number. When who uses it is gone,
-the render is killed. All of it yields to everybody else: niced, and the first to go when memory is short.
+`python -m engine.child`, or a module of somebody who can render more and calls `main`, loads what renders once and then
+forks a process for each render, which costs 20 ms instead of half a second. It has one thread, or forking would not be
+safe. Who uses it talks JSON lines: ``{"arguments": […], "log": path}`` begins a render as `engine.command.main` would,
+``{"signal": n}`` is for the one that runs. Back come its reports and, when it is over, ``{"exit": status}``, negative
+for a signal. Only this process sends signals to its renders and only it waits for them, so none can reach a stranger of
+the same number. When who uses it is gone, the render is killed. All of it yields to everybody else: niced, and the
+first to go when memory is short.
 """
 
 from __future__ import annotations
@@ -41,12 +42,17 @@ MAX_LINE: Final = 1 << 24
 LOADED: Final = ("engine.render", "engine.sinks", "engine.sources")
 
 Report = Callable[[dict[str, Any]], None]
+Render = Callable[[Sequence[str]], int]
 
 
 class Child:
-    """One render after the other, in processes of their own. `run` may be called again when it has returned."""
+    """One render after the other, in processes of their own. `run` may be called again when it has returned.
 
-    def __init__(self) -> None:
+    module  what the process runs: it calls `main` with what renders.
+    """
+
+    def __init__(self, module: str = "engine.child") -> None:
+        self._module = module
         self._process: trio.Process | None = None
         self._pending = bytearray()  # of a line that is not whole
 
@@ -94,7 +100,7 @@ class Child:
             trio.lowlevel.open_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=environment
         )
         try:
-            self._process = await starting([sys.executable, "-m", "engine.child"])
+            self._process = await starting([sys.executable, "-m", self._module])
         except OSError as err:
             raise Overloaded(f"no process for a render: {err.strerror}") from err
 
@@ -161,8 +167,11 @@ class _Orders:
         self.waiting += [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
-def main() -> int:
-    """Renders what is asked for on standard input, one after the other, until that is closed."""
+def main(render: Render = command.main) -> int:
+    """Renders what is asked for on standard input, one after the other, until that is closed.
+
+    render  arguments → exit code; all that it needs should be imported already.
+    """
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(OOM_SCORE)
@@ -173,16 +182,16 @@ def main() -> int:
         while orders.waiting:
             order = orders.waiting.popleft()
             if "arguments" in order:
-                _render(order, orders)
+                _render(order, orders, render)
         orders.read()
     return 0
 
 
-def _render(order: dict[str, Any], orders: _Orders) -> None:
+def _render(order: dict[str, Any], orders: _Orders, render: Render) -> None:
     """From the beginning to the end; ended as well when nobody is there any more."""
     pid = os.fork()
     if pid == 0:
-        _become(order)
+        _become(order, render)
     over = os.pidfd_open(pid)
     while not orders.is_over:
         while orders.waiting:
@@ -199,13 +208,13 @@ def _render(order: dict[str, Any], orders: _Orders) -> None:
         os.write(1, b'{"exit":%d}\n' % status)
 
 
-def _become(order: dict[str, Any]) -> None:
+def _become(order: dict[str, Any], render: Render) -> None:
     """The render. Never returns."""
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
-        code = command.main(order["arguments"])
+        code = render(order["arguments"])
     except SystemExit as err:
         code = err.code if isinstance(err.code, int) else 1
     finally:

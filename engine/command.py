@@ -107,7 +107,7 @@ def run_document(arguments: argparse.Namespace) -> int:
         tree = RenderTree.from_json(_read(path))
     except (EngineError, OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or str(err)
-        return _fail(f'document "{path}": {reason[:1].lower()}{reason[1:]}')
+        return fail(f'document "{path}": {reason[:1].lower()}{reason[1:]}')
     folder = "." if path == "-" else str(Path(path).parent)
     return run_program(Held(tree), arguments, sources=dict(arguments.source), images=arguments.images or folder)
 
@@ -115,9 +115,9 @@ def run_document(arguments: argparse.Namespace) -> int:
 def run_program(program: Program, arguments: argparse.Namespace, *, sources: dict[str, str], images: str = ".") -> int:
     """Renders a program as the arguments say. Returns the exit code; errors are one sentence on standard error."""
     try:
-        spec = _spec(arguments, sources=sources, images=images)
+        spec = read_spec(arguments, sources=sources, images=images)
     except InvalidSpec as err:
-        return _fail(str(err), USAGE)
+        return fail(str(err), USAGE)
     return run_renders([(program, spec)], arguments)
 
 
@@ -126,7 +126,7 @@ def run_renders(renders: Sequence[tuple[Program, RenderSpec]], arguments: argpar
     try:
         settings = _settings(arguments)
     except InvalidSpec as err:
-        return _fail(str(err), USAGE)
+        return fail(str(err), USAGE)
     display = _Bar(renders[0][1]) if arguments.progress == "auto" and os.isatty(2) else _Display()
     if arguments.progress == "json":
         display = _Lines()
@@ -161,7 +161,7 @@ def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, disp
                     display.close(rendered)
                 except EngineError as err:
                     display.close()
-                    code = _fail(str(err))
+                    code = fail(str(err))
                 nursery.cancel_scope.cancel()
         return code
 
@@ -182,7 +182,8 @@ def _share(report: _Report | None, before: int, after: int) -> _Report | None:
     return told
 
 
-def _fail(sentence: str, code: int = 1) -> int:
+def fail(sentence: str, code: int = 1) -> int:
+    """Says one sentence on standard error; returns the exit code."""
     print(f"mashtun: {_one_line(sentence)}", file=sys.stderr)
     return code
 
@@ -241,7 +242,8 @@ def _source(text: str) -> tuple[str, str]:
     return guid, url
 
 
-def _spec(arguments: argparse.Namespace, *, sources: dict[str, str], images: str) -> RenderSpec:
+def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None = None, images: str = ".") -> RenderSpec:
+    """What the arguments ask for. Raises InvalidSpec."""
     mixer = MixerSpec(
         raster=arguments.size, fps=arguments.fps, audio=AudioFormat(arguments.audio_rate, arguments.channels)
     )
@@ -260,7 +262,7 @@ def _spec(arguments: argparse.Namespace, *, sources: dict[str, str], images: str
         output=arguments.out,
         mixer=mixer,
         encoder=encoder,
-        sources=sources,
+        sources=sources or {},
         images=images,
         start=arguments.start,
         duration=arguments.duration,

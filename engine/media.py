@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import msgspec
+from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
 
 from engine.config import Settings
+from engine.errors import SourceMalformed
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
-from engine.sources.fonts import Fonts
+from engine.sources.fonts import Font, Fonts
 from engine.sources.still import StillSource
 from engine.sources.text import measure
 from engine.spec import AudioFormat
@@ -52,6 +55,14 @@ def look_into(path: str, *, name: str = "", settings: Settings | None = None) ->
         steps.close()
 
 
+def check_font(path: str, *, name: str = "") -> None:
+    """Raises SourceMalformed where no font can be read."""
+    try:
+        Font(Path(path))
+    except (OSError, ValueError, HarfBuzzError) as err:
+        raise SourceMalformed(f'font "{name or path}": not a font that can be read', where=name) from err
+
+
 def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str = "") -> None:
     """Makes images of an image: where they go → their sizes; a PNG keeps what can be seen through.
 
@@ -66,3 +77,22 @@ def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
     """What measures a text: (string, font) → its ink. `files` are the fonts that are not built in."""
     fonts = Fonts(files)
     return lambda string, font: Ink(*measure(string, font, fonts))
+
+
+def length_of(path: str, *, name: str = "", settings: Settings | None = None) -> Fraction:
+    """Seconds of a film or sound, found by decoding all of it: for those that do not say. Raises SourceError."""
+    steps = open_source(name or path, path, sound=AudioFormat(), settings=settings or Settings())
+    looks, listens = steps.picture_size is not None, steps.has_sound
+    stop = Fraction(0)
+    try:
+        while True:
+            batch = steps.step(pictures=8 if looks else None, sounds=True if listens else None, start=stop)
+            if batch.error is not None:
+                raise batch.error
+            ends = [end for _, end, _ in batch.pictures]
+            ends += [Fraction(first + len(block), AudioFormat().rate) for first, block in batch.sounds]
+            stop = max([stop, *ends])
+            if (batch.pictures_end or not looks) and (batch.sounds_end or not listens):
+                return stop
+    finally:
+        steps.close()

@@ -1,0 +1,299 @@
+"""A mash, a cast or an upload as renders: what is mixed in which passes, into which files.
+
+It decides which outputs come to nothing, and what is told of the others; it refuses to know who asked, and how a mix is
+made. It looks into media files, so that a document need not say what is in them: worker threads and children only.
+
+A document is ``{"mash": …}`` or ``{"cast": …}`` with ``definitions``, whose sources are paths or URLs by now. With
+``outputs`` it says itself what is made of it. With ``upload`` it is a file of which a browser is to get something to
+show: a type of definition, and the file is the source of the first definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from api.moviemasher.mash import Film, Measure, read_cast, read_mash
+from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
+from engine.errors import InvalidMash
+from engine.media import Facts, ink_measure, length_of, look_into, shrink_image
+from engine.program import Held, Program
+from engine.spec import Raster, RenderSpec
+from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SumNode, VideoSourceNode
+
+Object = dict[str, Any]
+
+PREVIEW: Final = Raster(480, 270)  # where nobody says another
+OUTPUT: Final = Raster(1920, 1080)
+TIMED: Final = ("audio", "video", "videosequence")
+NO_SOUND: Final = "found no audio"
+NO_PICTURE: Final = "found no video"
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An output when it is there, or why an optional one is not. `file` is empty where there are many."""
+
+    type: str
+    file: str
+    width: int
+    height: int
+    warning: str = ""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a rendering made, in the order of its outputs; of an upload also what was in it. Times in seconds."""
+
+    outputs: list[Made]
+    duration: float | None = None
+    width: int | None = None
+    height: int | None = None
+    has_sound: bool = False
+
+
+class Renders(NamedTuple):
+    """What is to be mixed, one after the other; `finish` is called when all is there, and tells what was made."""
+
+    renders: list[tuple[Program, RenderSpec]]
+    finish: Callable[[], Result]
+
+
+class Half:
+    """The picture of a program without its sound, or the sound without the picture (see engine.program)."""
+
+    def __init__(self, program: Program, *, picture: bool, sound: bool) -> None:
+        self._program = program
+        self._picture = picture
+        self._sound = sound
+        self._whole = self._half = RenderTree()
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The half of the program's tree; the same object while that is the same."""
+        return self._halved(self._program.tree_at(t))
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """Those of the whole program, although some may not be asked for."""
+        return self._program.sources_in(start, stop)
+
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[tuple[Fraction, RenderTree]]:
+        """The halves of what comes."""
+        return [(t, self._halved(tree)) for t, tree in self._program.coming(start, stop)]
+
+    def _halved(self, tree: RenderTree) -> RenderTree:
+        if tree is not self._whole:
+            picture = tree.root_video_node if self._picture else None
+            sound = tree.root_audio_node if self._sound else None
+            self._whole, self._half = tree, RenderTree(root_video_node=picture, root_audio_node=sound)
+        return self._half
+
+
+def is_document(value: object) -> bool:
+    """Whether a JSON value is a mash or a cast with what belongs to it, or either of them alone."""
+    return isinstance(value, dict) and any(
+        isinstance(value.get(name), kind) for name, kind in (("mash", dict), ("cast", dict), ("tracks", list))
+    )
+
+
+def whole(document: Object) -> Object:
+    """The document; a mash alone becomes one."""
+    return {"mash": document} if "mash" not in document and "cast" not in document else document
+
+
+def film_of(document: Object, raster: Raster, *, measure: Measure | None = None) -> Film:
+    """The film of a document for an output of that size. Raises InvalidMash."""
+    definitions = document.get("definitions") or []
+    if "cast" in document:
+        return read_cast(document["cast"], definitions, raster=raster, measure=measure)
+    return read_mash(document["mash"], definitions, raster=raster, measure=measure)
+
+
+def complete(document: Object) -> Object:
+    """The document with what its media files say of themselves where it does not. Raises SourceError."""
+    used = set(ids_used(document))
+    definitions = [
+        _completed(each) if isinstance(each, dict) and each.get("id") in used else each
+        for each in document.get("definitions") or ()
+    ]
+    return {**document, "definitions": definitions}
+
+
+def ids_used(value: object) -> list[str]:
+    """The ids of definitions that clips name, in their order."""
+    found: list[str] = []
+    if isinstance(value, dict):
+        found += [each for name in ("contentId", "containerId", "fontId") if isinstance(each := value.get(name), str)]
+        for name in ("mash", "cast", "layers", "tracks", "clips", "container"):
+            found += ids_used(value.get(name))
+    elif isinstance(value, list):
+        for each in value:
+            found += ids_used(each)
+    return found
+
+
+def _completed(definition: Object) -> Object:
+    kind, source = definition.get("type"), definition.get("source")
+    needed = [name for name in ("duration",) if kind in TIMED] + [name for name in ("sourceSize",) if kind != AUDIO]
+    if kind not in (*TIMED, "image") or not isinstance(source, str) or all(definition.get(name) for name in needed):
+        return definition
+    facts = look_into(source, name=str(definition.get("label") or definition.get("id")))
+    found: Object = {}
+    if facts.size is not None:
+        found["sourceSize"] = {"width": facts.size[0], "height": facts.size[1]}
+    if facts.duration is not None:
+        found |= {"duration": float(facts.duration), "audio": facts.has_sound}
+    return found | {key: value for key, value in definition.items() if value is not None}
+
+
+def fonts_of(document: Object) -> dict[str, str]:
+    """The font files of a document's definitions, by id."""
+    return {
+        str(each.get("id")): str(each["source"])
+        for each in document.get("definitions") or ()
+        if isinstance(each, dict) and each.get("type") == "font" and isinstance(each.get("source"), str)
+    }
+
+
+# --- a mash ----------------------------------------------------------------------------------------------------------
+
+
+def renders_of(document: Object, folder: str) -> Renders:
+    """What is rendered of a document that says its outputs, into files of a folder.
+
+    Raises InvalidMash: there is nothing to render; SourceError.
+    """
+    outputs = read_outputs(document.get("outputs"), preview=PREVIEW, output=OUTPUT)
+    if document.get("upload"):
+        return _upload(document, outputs, folder)
+    document = complete(document)
+    measure = ink_measure(fonts_of(document))
+    films: dict[Raster, Film] = {}
+
+    def film(raster: Raster) -> Film:
+        if raster not in films:
+            films[raster] = film_of(document, raster, measure=measure)
+        return films[raster]
+
+    some = film(PREVIEW)
+    duration = length(some)
+    warnings = {output.base: lacks(output, seen=some.seen, heard=some.heard) for output in outputs}
+    wanted = [output for output in outputs if not warnings[output.base]]
+    renders = [_render(film(mix.mixer.raster), mix, folder, duration) for mix in passes_for(wanted, duration=duration)]
+    made = [_made(output, warnings[output.base]) for output in outputs]
+    return Renders(renders, lambda: Result(outputs=made, duration=float(duration)))
+
+
+def length(film: Film) -> Fraction:
+    """Seconds from where its playhead stands to its end. Raises InvalidMash when there are none."""
+    duration = film.duration - film.start
+    if duration <= 0:
+        raise InvalidMash("$.mash.tracks: there are no clips", where="$.mash.tracks")
+    return duration
+
+
+def lacks(output: Output, *, seen: bool, heard: bool) -> str:
+    """Why an optional output is not made, nothing where it is. Raises InvalidMash for one that must be."""
+    if output.type in (AUDIO, WAVEFORM):
+        missing = "" if heard else NO_SOUND
+    elif output.type == VIDEO:
+        missing = "" if seen or (heard and not output.mute) else NO_PICTURE
+    else:
+        missing = "" if seen else NO_PICTURE
+    if missing and not output.optional:
+        raise InvalidMash(missing, where="$.outputs")
+    return missing
+
+
+def _render(film: Film, mix: Pass, folder: str, duration: Fraction) -> tuple[Program, RenderSpec]:
+    seen, heard = film.seen, film.heard
+    outputs = tuple(output_spec(each, mix, folder, duration=duration, seen=seen, heard=heard) for each in mix.outputs)
+    alone = len(outputs) == 1 and mix.outputs[0].type == VIDEO and outputs[0].picture and outputs[0].sound
+    spec = RenderSpec(
+        output=outputs[0].path,
+        encoder=outputs[0].encoder,
+        outputs=() if alone else outputs,
+        mixer=mix.mixer,
+        sources=film.sources | film.fonts,
+        start=film.start + (mix.at or 0),
+        duration=duration if mix.at is None else 1 / mix.mixer.fps,
+    )
+    return halved(film.program, picture=mix.has_picture and film.seen, sound=mix.has_sound), spec
+
+
+def halved(program: Program, *, picture: bool, sound: bool) -> Program:
+    """The program with its picture, its sound, or both."""
+    return program if picture and sound else Half(program, picture=picture, sound=sound)
+
+
+def _made(output: Output, warning: str) -> Made:
+    width, height = output.size
+    return Made(type=output.type, file=output.file, width=width, height=height, warning=warning)
+
+
+# --- an upload -------------------------------------------------------------------------------------------------------
+
+
+def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders:
+    (definition, *_) = document["definitions"]
+    source, kind = str(definition["source"]), document["upload"]
+    facts = look_into(source, name="upload")
+    outputs = [_fitted(each, facts, source) for each in outputs]
+    warnings = {
+        each.base: lacks(each, seen=facts.size is not None and kind != AUDIO, heard=facts.has_sound) for each in outputs
+    }
+    wanted = [output for output in outputs if not warnings[output.base]]
+    made = [_made(output, warnings[output.base]) for output in outputs]
+    if kind == IMAGE:
+        images = {f"{folder}/{each.file}": each.size for each in wanted}
+
+        def shrink() -> Result:
+            shrink_image(source, images, name="upload")
+            return _found(facts, made, None)
+
+        return Renders([], shrink)
+    duration = facts.duration or length_of(source, name="upload")
+    renders = [_reduced(mix, source, folder, duration, facts) for mix in passes_for(wanted, duration=duration)]
+    return Renders(renders, lambda: _found(facts, made, duration))
+
+
+def _fitted(output: Output, facts: Facts, source: str) -> Output:
+    """With the proportions of what was sent, as high as is asked for; a PNG stays one."""
+    if not output.has_picture or facts.size is None:
+        return output
+    width, height = facts.size
+    size = max(1, round(output.size[1] * width / height)), output.size[1]
+    png = facts.kind == "image" and PurePath(source).suffix.lower() == ".png"
+    return msgspec.structs.replace(output, size=size, extension="png" if png else output.extension)
+
+
+def _reduced(mix: Pass, source: str, folder: str, duration: Fraction, facts: Facts) -> tuple[Program, RenderSpec]:
+    node = VideoSourceNode(stream_guid="upload") if mix.has_picture else None
+    sound = AudioSourceNode(stream_guid="upload") if mix.has_sound and facts.has_sound else None
+    tree = RenderTree(
+        root_video_node=None if node is None else CompositorNode(nodes=(node,)),
+        root_audio_node=None if sound is None else SumNode(nodes=(sound,)),
+    )
+    outputs = tuple(output_spec(each, mix, folder, duration=duration, seen=True, heard=True) for each in mix.outputs)
+    length = duration if mix.at is None else 1 / mix.mixer.fps
+    spec = RenderSpec(
+        output=outputs[0].path,
+        outputs=outputs,
+        mixer=mix.mixer,
+        sources={"upload": source},
+        start=mix.at or Fraction(0),
+        duration=length,
+    )
+    return Held(tree), spec
+
+
+def _found(facts: Facts, made: Sequence[Made], duration: Fraction | None) -> Result:
+    width, height = facts.size or (None, None)
+    return Result(
+        outputs=list(made),
+        duration=None if duration is None else float(duration),
+        width=width,
+        height=height,
+        has_sound=facts.has_sound,
+    )

@@ -1,0 +1,128 @@
+"""Outputs of a request get the dialect's defaults and share mixes where one serves several."""
+
+from fractions import Fraction
+
+import pytest
+
+from api.moviemasher.outputs import digits, output_spec, passes_for, read_outputs
+from engine.errors import InvalidMash
+from engine.spec import AudioFormat, Raster
+
+PREVIEW, OUTPUT = Raster(480, 270), Raster(1920, 1080)
+SECONDS = Fraction(3)
+
+
+def read(*outputs):
+    return read_outputs(list(outputs), preview=PREVIEW, output=OUTPUT)
+
+
+def of(kind, **members):
+    return {"outputType": kind, **members}
+
+
+def passes(*outputs):
+    """The files of each pass; a sequence's is empty."""
+    return [sorted(each.file for each in mix.outputs) for mix in passes_for(read(*outputs), duration=SECONDS)]
+
+
+def test_the_defaults_of_a_film():
+    (film,) = read(of("video"))
+    assert (film.file, film.size, film.rate) == ("video.mp4", (1920, 1080), 30)
+    assert film.sound == AudioFormat(44_100, 2)
+    assert (film.encoder.gop, film.encoder.profile, film.encoder.audio_bit_rate) == (60, "high", 160_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "size"),
+    [
+        ("audio", "audio.mp3", (480, 270)),
+        ("image", "image.jpg", (480, 270)),
+        ("imagesequence", "", (480, 270)),
+        ("waveform", "waveform.png", (320, 240)),
+    ],
+)
+def test_the_defaults_of_the_others(kind, file, size):
+    (output,) = read(of(kind))
+    assert (output.file, output.size) == (file, size)
+
+
+def test_what_is_asked_for_comes_before_the_defaults():
+    asked = of(
+        "video", width="640", height=360, videoRate=29.97, audioRate=48000, audioChannels=1, audioBitrate=96,
+        extension="webm", basename="film", mute=True, options={"g": 30, "crf": 30},
+    )  # fmt: skip
+    (film,) = read(asked)
+    assert (film.file, film.size, film.rate) == ("film.webm", (640, 360), Fraction(30_000, 1001))
+    assert (film.sound, film.mute) == (AudioFormat(48_000, 1), True)
+    assert (film.encoder.gop, film.encoder.quality, film.encoder.audio_bit_rate) == (30, 30, 96_000)
+
+
+def test_the_second_of_a_kind_has_a_number():
+    files = [each.file for each in read(of("image"), of("image"), of("image", extension="png"), of("image"))]
+    assert files == ["image.jpg", "image-1.jpg", "image.png", "image-2.jpg"]
+    assert [each.file for each in read(of("image"), of("image", basename="icon"))] == ["image.jpg", "icon.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sentence"),
+    [
+        (None, "expected an array"),
+        ([], "expected an array"),
+        ([of("image")] * 33, "expected an array"),
+        ([3], "$.outputs[0]: expected an object"),
+        ([of("video"), of("hologram")], "$.outputs[1].outputType: 'hologram' is not one of video, audio"),
+        ([of("video", width=-3)], "width -3 is not"),
+        ([of("video", width=1e9)], "width 1000000000 is not within"),
+        ([of("video", width="wide")], "width 'wide' is no number"),
+        ([of("video", videoRate=0)], "videoRate '0' is no number"),
+        ([of("video", videoRate=1e5)], "frame rate 100000 is not within"),
+        ([of("video", videoRate="1/0")], "videoRate '1/0' is no number"),
+        ([of("video", extension="exe")], "extension 'exe' is not one of mp4"),
+        ([of("audio", audioChannels=6)], "6 audio channels"),
+        ([of("waveform", forecolor="red")], "forecolor 'red' is no colour"),
+        ([of("image", basename="../x")], "basename '../x' is taken, or no plain word"),
+        ([of("image", basename="a"), of("image", basename="a")], "basename 'a' is taken"),
+    ],
+)
+def test_what_cannot_be(outputs, sentence):
+    with pytest.raises(InvalidMash) as caught:
+        read_outputs(outputs, preview=PREVIEW, output=OUTPUT)
+    assert sentence in str(caught.value)
+
+
+def test_a_film_its_sound_and_smaller_images_are_one_pass():
+    small = {"width": 320, "height": 180}
+    outputs = (of("video", videoRate=30), of("audio"), of("image"), of("imagesequence", **small), of("waveform"))
+    assert passes(*outputs) == [["", "audio.mp3", "image.jpg", "video.mp4", "waveform.png"]]
+
+
+def test_what_no_mix_serves_has_its_own():
+    assert passes(of("video"), of("video", width=1280, height=720)) == [["video.mp4"], ["video-1.mp4"]]
+    assert passes(of("video"), of("image", width=300, height=300)) == [["video.mp4"], ["image.jpg"]]
+    assert passes(of("video", videoRate=25), of("imagesequence")) == [["video.mp4"], [""]]
+    assert passes(of("video"), of("audio", audioRate=48000)) == [["video.mp4"], ["audio.mp3"]]
+    assert passes(of("video", width=320, height=180), of("image")) == [["video.mp4"], ["image.jpg"]]
+
+
+def test_images_alone_are_a_moment():
+    mixes = passes_for(read(of("image"), of("image", width=240, height=135), of("image", offset=1)), duration=SECONDS)
+    assert [(mix.at, len(mix.outputs)) for mix in mixes] == [(0, 2), (SECONDS - Fraction(1, 30), 1)]
+    assert passes(of("audio"), of("image")) == [["image.jpg"], ["audio.mp3"]]
+
+
+def test_a_sound_that_joins_a_silent_mix_says_how_it_sounds():
+    (mix,) = passes_for(read(of("imagesequence"), of("audio", audioRate=48000)), duration=SECONDS)
+    assert mix.mixer.audio.rate == 48_000
+
+
+def test_how_a_sequence_is_numbered_and_taken():
+    (mix,) = passes_for(read(of("video"), of("imagesequence", width=240, height=135)), duration=SECONDS)
+    found = output_spec(mix.outputs[1], mix, "out", duration=SECONDS, seen=True, heard=True)
+    assert (found.path, found.every, found.size) == ("out/%02d.jpg", 3, (240, 135))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"), [("3", 2), ("0.1", 1), ("1.1", 1), ("1.2", 2), ("10.2", 3), ("10.1", 2), ("0.05", 1)]
+)
+def test_as_many_digits_as_the_client_thinks(seconds, count):
+    assert digits(Fraction(seconds), Fraction(10)) == count
