@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 from werkzeug.http import parse_range_header
+from werkzeug.sansio.http import is_resource_modified
 
 from engine.errors import EngineError
 
@@ -116,8 +117,10 @@ class Request:
 async def respond(request: Request, answer: Answer, send: Send) -> None:
     """Sends an answer."""
     headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
-    headers.append((b"content-type", answer.kind.encode()))
-    if isinstance(answer.body, bytes) and all(name != b"content-length" for name, _ in headers):
+    has_body = answer.status not in (204, 304)
+    if has_body:
+        headers.append((b"content-type", answer.kind.encode()))
+    if has_body and isinstance(answer.body, bytes) and all(name != b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if not isinstance(answer.body, bytes):
@@ -162,8 +165,13 @@ async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> N
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLimiter) -> Answer:
-    """A file, or the range of it that is asked for (RFC 9110 14). Raises Refusal: 404, 416."""
+async def file_answer(
+    request: Request, path: Path, *, limiter: trio.CapacityLimiter, kind: str = "", cache: str = "no-cache"
+) -> Answer:
+    """A file, or the range of it that is asked for, or that it is as the client has it (RFC 9110 13, 14).
+
+    Raises Refusal: 404, 416.
+    """
     file, status = await trio.to_thread.run_sync(_open, path, limiter=limiter)
     tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
     changed = formatdate(status.st_mtime, usegmt=True)
@@ -172,10 +180,16 @@ async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLim
         ("Accept-Ranges", "bytes"),
         ("ETag", tag),
         ("Last-Modified", changed),
-        ("Cache-Control", "no-cache"),
+        ("Cache-Control", cache),
         ("X-Content-Type-Options", "nosniff"),
     ]
     code, begin, end = 200, 0, size
+    known, since = request.headers.get("if-none-match"), request.headers.get("if-modified-since")
+    if not is_resource_modified(
+        http_if_none_match=known, http_if_modified_since=since, etag=tag, last_modified=changed
+    ):
+        file.close()
+        return Answer(status=304, headers=headers)
     asked = parse_range_header(request.headers.get("range"))
     one = asked is not None and asked.units == "bytes" and len(asked.ranges) == 1
     if asked is not None and one and request.headers.get("if-range", tag) in (tag, changed):
@@ -186,7 +200,7 @@ async def file_answer(request: Request, path: Path, *, limiter: trio.CapacityLim
         code, (begin, end) = 206, found
         headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
     headers.append(("Content-Length", str(end - begin)))
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     if request.method == "HEAD":
         file.close()
         return Answer(status=code, kind=kind, headers=headers)

@@ -39,7 +39,7 @@ from engine.errors import InvalidSpec, SourceMalformed
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = "0001"  # of the tables below: the newest of api/migrations/versions
+VERSION: Final = "0002"  # of the tables below: the newest of api/migrations/versions
 READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
 
@@ -128,6 +128,47 @@ Index(
     postgresql_where=deliveries.c.due.is_not(None),
 )
 Index("deliveries_order", deliveries.c.uid, deliveries.c.url, deliveries.c.id)
+
+documents = Table(  # Movie Masher's mashes, casts and definitions
+    "documents",
+    metadata,
+    Column("seq", _Id, primary_key=True),  # the order of creation
+    Column("kind", Text, nullable=False),  # mash, cast or definition
+    Column("id", Text, nullable=False),
+    Column("user", Text, nullable=False),  # "": everybody may read it
+    Column("type", Text, nullable=False),  # of a definition, or ""
+    Column("label", Text),
+    Column("icon", Text),
+    Column("created", Text, nullable=False),  # ISO 8601 with milliseconds and Z
+    Column("json", LargeBinary, nullable=False),  # the whole object
+    sqlite_autoincrement=True,
+)
+Index("documents_id", documents.c.kind, documents.c.id, unique=True)
+Index("documents_user", documents.c.user, documents.c.kind, documents.c.seq)
+
+relations = Table(  # which definitions a mash needs, which mashes are in a cast
+    "relations",
+    metadata,
+    Column("kind", Text, primary_key=True),  # of the parent: mash or cast
+    Column("parent", Text, primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("child", Text, nullable=False),  # may be an id that nothing has yet
+)
+Index("relations_child", relations.c.kind, relations.c.child)
+
+uploads = Table(  # files of users: announced, and what came
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user", Text, nullable=False),
+    Column("type", Text, nullable=False),  # audio, font, image or video
+    Column("name", Text, nullable=False),  # as the user calls it
+    Column("extension", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),  # bytes, as announced
+    Column("created", BigInteger, nullable=False),
+    Column("stored", BigInteger),  # bytes that came; none before
+)
+Index("uploads_user", uploads.c.user)
 
 _version = Table("alembic_version", MetaData(), Column("version_num", Text))
 

@@ -5,22 +5,34 @@ It decides which requests there are and who answers them; it refuses to know how
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import trio
 
-from api.asgi import Message, Receive, Send
-from api.moviemasher.door import SERVERS, Door, Handler, Object, is_ours
+from api.asgi import Answer, Message, Receive, Refusal, Request, Send, json_answer, respond
+from api.moviemasher.data import Data
+from api.moviemasher.documents import TEMPORARY, Documents, Kind
+from api.moviemasher.door import CORS, SERVERS, Door, Handler, Object, is_ours, preflight
+from api.moviemasher.files import Files
 from api.moviemasher.options import EXTENSIONS, read_options
+from api.moviemasher.uploads import Uploads
 from api.moviemasher.users import Users
-from engine.errors import InvalidSpec
+from api.moviemasher.web import Media, Site, is_media
+from api.queue import FILE
+from engine.errors import InvalidSpec, Overloaded
 
 if TYPE_CHECKING:
     from api.queue import JobQueue
     from engine import Engine
 
-TEMPORARY: Final = "temporary-"  # what the ids of a client's new objects begin with
+log = logging.getLogger(__name__)
+
+IMPORTED: Final = ("audio", "image", "video")  # the client has no chooser for fonts
 
 
 class Servers:
@@ -28,24 +40,102 @@ class Servers:
 
     def __init__(self, engine: Engine, queue: JobQueue) -> None:
         """Raises InvalidSpec: settings that make no sense."""
-        self._options = read_options(engine.settings)
-        handlers: dict[str, Handler] = {"/api/callbacks": self._callbacks, "/api/servers": self._servers}
-        self._active = {"web", *(path.split("/")[1] for path in handlers)}
-        self._door = Door(Users(engine.settings), handlers, {})
+        settings = engine.settings
+        self._settings = settings
+        self._options = read_options(settings)
+        self._users = Users(settings)
+        self._media = Media(settings, self._users)
+        self._site = Site(settings.web) if settings.web else None
+        self._stored: tuple[Documents, Files] | None = None  # while `run` runs
+        self.data = Data(self.documents, self._options, self._discard)
+        uploads = Uploads(self.files, self._options)
+        handlers: dict[str, Handler] = {
+            "/api/callbacks": self._callbacks,
+            "/api/servers": self._servers,
+            **self.data.handlers(),
+            **uploads.handlers(),
+        }
+        self._active = {"web", *(path.split("/")[1] for path in (*handlers, *uploads.uploads()))}
+        self._door = Door(self._users, handlers, uploads.uploads())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keeps what is stored open until cancelled."""
-        task_status.started()
-        await trio.sleep_forever()
+        """Keeps what is stored open until cancelled. Raises InvalidSpec, SourceMalformed."""
+        documents, files = await trio.to_thread.run_sync(self._open)
+        self._stored = documents, files
+        try:
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            self._stored = None
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(documents.close)
+
+    def _open(self) -> tuple[Documents, Files]:
+        data = Path(self._settings.data)
+        documents = Documents(data / FILE)
+        try:
+            self._media.open()
+            return documents, Files(documents, data / "media", data / "spool", self._options)
+        except BaseException:
+            documents.close()
+            raise
+
+    def documents(self) -> Documents:
+        """What users keep. Raises Overloaded when nothing runs."""
+        return self._running()[0]
+
+    def files(self) -> Files:
+        """What users sent, and what was made of it. Raises Overloaded when nothing runs."""
+        return self._running()[1]
+
+    def _running(self) -> tuple[Documents, Files]:
+        if self._stored is None:
+            raise Overloaded("the servers are not running")
+        return self._stored
+
+    async def _discard(self, kind: Kind, user: str, name: str) -> bool:
+        """The files of a document that is no more."""
+        discard = partial(self.files().discard, user, name, uploaded=kind == "definition")
+        return await trio.to_thread.run_sync(discard)
+
+    # Requests
 
     def in_front_of(self, app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """An application whose requests for these servers go there."""
 
-        async def both(scope: Message, receive: Receive, send: Send) -> None:
-            is_request = scope["type"] == "http" and is_ours(scope["method"], scope["raw_path"].decode("latin-1"))
-            await (self._door if is_request else app)(scope, receive, send)
+        async def all_of_them(scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            request = Request(scope, receive)
+            if is_ours(request.method, request.path):
+                await self._door(scope, receive, send)
+                return
+            answer = await self._file(request)
+            if answer is None:
+                await app(scope, receive, send)
+            else:
+                await respond(request, answer, send)
 
-        return both
+        return all_of_them
+
+    async def _file(self, request: Request) -> Answer | None:
+        """The file that is asked for, or why there is none; None: others are asked."""
+        is_ours = is_media(request.path)
+        try:
+            if is_ours and request.method == "OPTIONS":
+                answer = preflight(request)
+            elif request.method not in ("GET", "HEAD"):
+                return None
+            elif is_ours:
+                answer = await self._media.answer(request)
+            elif self._site is None or (found := await self._site.answer(request)) is None:
+                return None
+            else:
+                return found
+        except Refusal as err:
+            answer = json_answer(msgspec.json.encode({"error": str(err)}), headers=err.headers, status=err.status)
+        return msgspec.structs.replace(answer, headers=[*CORS, *answer.headers])
 
     async def _callbacks(self, user: str, request: Object) -> Object:
         """Where to send requests of a kind: its id is its path."""
@@ -57,13 +147,10 @@ class Servers:
 
     async def _servers(self, user: str, request: Object) -> Object:
         members: dict[str, dict[str, Any]] = {name: {} for name in (*SERVERS, "web") if name in self._active}
-        if "data" in members:
-            members["data"] = {"temporaryIdPrefix": TEMPORARY}
-        if "file" in members:
-            kinds = ("audio", "image", "video")  # the client has no chooser for fonts
-            members["file"] = {
-                "prefix": f"/media/{user}/",
-                "extensions": {kind: EXTENSIONS[kind] for kind in kinds},
-                "uploadLimits": {kind: self._options.limits[kind] for kind in kinds},
-            }
+        members["data"] = {"temporaryIdPrefix": TEMPORARY}
+        members["file"] = {
+            "prefix": self._media.prefix(user),
+            "extensions": {kind: EXTENSIONS[kind] for kind in IMPORTED},
+            "uploadLimits": {kind: self._options.limits[kind] for kind in IMPORTED},
+        }
         return members

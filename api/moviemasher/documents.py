@@ -1,0 +1,363 @@
+"""Mashes, casts and definitions on disk, each its user's: merged, related, found again; every step one transaction.
+
+It decides what is read and written; it refuses to know HTTP, files and what a document shows. Blocking: worker threads
+only. `put_…` and `delete` one at a time, the others beside them and each other, up to `api.schema.READERS`.
+
+An object is kept whole, as it came; the columns beside it are for finding it. What a mash needs is kept as ids in the
+order they were given, also of definitions that are nobody's: clients name built-in ones too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
+
+from api.schema import documents, open_database, relations
+from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
+
+Kind = Literal["mash", "cast", "definition"]
+Object = dict[str, Any]
+
+TEMPORARY: Final = "temporary-"  # what the ids of a client's new objects begin with
+ID: Final = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@+.:-]{0,127}")
+TYPES: Final = (  # that the client can construct; one other blanks its whole picker
+    "audio", "clip", "container", "content", "effect", "filter", "font", "image", "video", "videosequence",
+)  # fmt: skip
+MAX_BYTES: Final = 8 << 20  # of one document
+MAX_ANSWER: Final = 64 << 20  # of all that are read at once
+MAX_RELATED: Final = 10_000  # definitions of a mash
+MAX_LAYERS: Final = 1000  # mashes in a cast
+MAX_DEPTH: Final = 32  # of a cast's folders within one another
+_CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_PARENTS: Final[Mapping[Kind, Kind]] = {"definition": "mash", "mash": "cast"}
+_OUR_KEYS: Final = ("id", "createdAt", "userId")
+
+
+class Found(NamedTuple):
+    """A mash or a cast, and the definitions that it needs."""
+
+    document: Object
+    definitions: list[Object]
+
+
+class Documents:
+    """Those of one database.
+
+    wall    seconds since 1970.
+    new_id  an id for an object that has none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wall: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.open_database`."""
+        self._wall = wall
+        self._new_id = new_id
+        self._writing, self._reading = open_database(path)
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._writing.dispose()
+        self._reading.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Raises Overloaded."""
+        with _translated(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that reads. Raises Overloaded."""
+        with _translated(), self._reading.begin() as connection:
+            yield connection
+
+    # Reading
+
+    def get(self, kind: Kind, user: str, name: str) -> Found:
+        """The user's document of this id; a definition may be everybody's. Raises NotFound."""
+        with self.read() as connection:
+            document = _get(connection, kind, user, name)
+            if document is None:
+                raise NotFound(kind, name)
+            return _found(connection, kind, user, document)
+
+    def default(self, kind: Kind, user: str) -> Found | None:
+        """The user's newest mash that is in no cast, or newest cast; None: there is none."""
+        newest = (documents.c.created.desc(), documents.c.seq.desc())
+        which = select(documents.c.json).where(*_listed(kind, user)).order_by(*newest).limit(1)
+        with self.read() as connection:
+            found = connection.scalar(which)
+            return None if found is None else _found(connection, kind, user, msgspec.json.decode(found))
+
+    def retrieve(
+        self, kind: Kind, user: str, *, types: Sequence[str] | None = None, partial: bool = False
+    ) -> list[Object]:
+        """The user's documents in the order of their creation: mashes that are in no cast, definitions of these types.
+
+        partial  only id, label and icon of each.
+        Raises Overloaded when they are too long together.
+        """
+        columns = (documents.c.id, documents.c.label, documents.c.icon) if partial else (documents.c.json,)
+        which = select(*columns).where(*_listed(kind, user)).order_by(documents.c.seq)
+        if types is not None:
+            which = which.where(documents.c.type.in_(types))
+        found: list[Object] = []
+        size = 0
+        with self.read() as connection:
+            for row in connection.execute(which):
+                size += 0 if partial else len(row.json)
+                if size > MAX_ANSWER:
+                    raise Overloaded(f"all of them have more than {MAX_ANSWER} bytes: ask for partial ones")
+                found.append(dict(row._mapping) if partial else msgspec.json.decode(row.json))
+        return found
+
+    # Writing
+
+    def put_mash(self, user: str, mash: Object, needed: Sequence[str] | None = None) -> dict[str, str]:
+        """Lays its members over the user's mash of this id, or makes it; returns temporary id → permanent one.
+
+        needed  ids of its definitions; None: as before.
+        Raises InvalidMash, AlreadyExists: the id is another user's.
+        """
+        with self.write() as connection:
+            name = self._put(connection, "mash", user, mash)
+            if needed is not None:
+                _relate(connection, "mash", name, needed)
+        return _renamed(mash, name)
+
+    def put_cast(self, user: str, cast: Object, needed: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
+        """As `put_mash` for a cast and the mashes in its layers, which are kept as mashes.
+
+        needed  ids of definitions by the mash's id, as it is in the cast.
+        Raises InvalidMash, AlreadyExists; NotFound: a mash is an id only, and of none of the user's.
+        """
+        lookup: dict[str, str] = {}
+        mashes: list[str] = []
+        layers = cast.get("layers")
+
+        def keep(mash: Object) -> Object:
+            given = str(mash.get("id"))
+            name = lookup.get(given) or self._put_layer(connection, user, mash)
+            lookup.update(_renamed(mash, name))
+            ids = (needed or {}).get(given, (needed or {}).get(name))
+            if ids is not None:
+                _relate(connection, "mash", name, ids)
+            mashes.append(name)
+            if len(mashes) > MAX_LAYERS:
+                raise InvalidMash(f"$.cast.layers: more than {MAX_LAYERS} mashes", where="$.cast.layers")
+            return {"id": name}
+
+        with self.write() as connection:
+            kept = {**cast, "layers": _with_mashes(layers, keep)} if layers is not None else cast
+            name = self._put(connection, "cast", user, kept)
+            if layers is not None:
+                _relate(connection, "cast", name, mashes)
+        return _renamed(cast, name) | lookup
+
+    def put_definition(self, user: str, definition: Object) -> str:
+        """As `put_mash`; returns its id. Raises InvalidMash, Conflict ("403"): it is another user's."""
+        with self.write() as connection:
+            try:
+                return self._put(connection, "definition", user, definition)
+            except AlreadyExists as err:
+                raise Conflict("403", where=err.where) from None
+
+    def delete(self, kind: Kind, user: str, name: str) -> list[str]:
+        """Removes it, if no other document of the user needs it; returns the ids of those that do.
+
+        Raises NotFound; Conflict ("403"): it is another user's.
+        """
+        mine = (documents.c.kind == kind, documents.c.id == name)
+        with self.write() as connection:
+            owner = connection.scalar(select(documents.c.user).where(*mine))
+            if owner is None:
+                raise NotFound(kind, name)
+            if owner != user:
+                raise Conflict("403", where=name)
+            users = _users_of(connection, kind, user, name)
+            if not users:
+                connection.execute(delete(documents).where(*mine))
+                connection.execute(delete(relations).where(relations.c.kind == kind, relations.c.parent == name))
+        return users
+
+    def _put_layer(self, connection: Connection, user: str, mash: Object) -> str:
+        """The id of a mash in a cast: kept now, or already where there is only an id."""
+        name = mash.get("id")
+        if mash.keys() != {"id"} or not isinstance(name, str) or _is_temporary(name):
+            return self._put(connection, "mash", user, mash)
+        if _get(connection, "mash", user, name) is None:
+            raise NotFound("mash", name[:80])
+        return name
+
+    def _put(self, connection: Connection, kind: Kind, user: str, given: Object) -> str:
+        """The id of the document, when it is in the table."""
+        name = given.get("id")
+        if name in (None, "") or _is_temporary(name):
+            name = self._new_id()
+        if not isinstance(name, str) or not ID.fullmatch(name):
+            raise InvalidMash(f"$.{kind}.id: {str(name)[:80]!r} is no id", where=f"$.{kind}.id")
+        which = (documents.c.kind == kind, documents.c.id == name)
+        row = connection.execute(select(documents.c.user, documents.c.created, documents.c.json).where(*which)).first()
+        if row is not None and row.user != user:
+            raise AlreadyExists(f'{kind} "{name}" is another user\'s', where=name)
+        before = msgspec.json.decode(row.json) if row is not None else {}
+        created = row.created if row is not None else self._created(given)
+        merged = {**before, **{key: value for key, value in given.items() if key not in _OUR_KEYS}}
+        columns = _columns(kind, {**merged, "id": name, "createdAt": created})
+        if row is not None:
+            connection.execute(update(documents).where(*which).values(columns))
+        else:
+            connection.execute(insert(documents).values(kind=kind, id=name, user=user, created=created, **columns))
+        return name
+
+    def _created(self, given: Object) -> str:
+        """When a new document was made: what it says itself, or now."""
+        told = given.get("createdAt")
+        if isinstance(told, str) and _CREATED.fullmatch(told):
+            return told
+        return datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as err:
+        raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
+
+
+def _is_temporary(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(TEMPORARY)
+
+
+def _renamed(given: Object, name: str) -> dict[str, str]:
+    return {given["id"]: name} if _is_temporary(given.get("id")) else {}
+
+
+def _columns(kind: Kind, document: Object) -> Object:
+    """The columns that change with the document. Raises InvalidMash."""
+    texts = {
+        name: value if isinstance(value := document.get(name), str) else None for name in ("label", "icon", "type")
+    }
+    if kind == "definition" and texts["type"] not in TYPES:
+        problem = "is required" if texts["type"] is None else f"{texts['type'][:40]!r} is no type of definitions"
+        raise InvalidMash(f"$.definition.type: {problem}", where="$.definition.type")
+    try:
+        json = msgspec.json.encode(document)
+    except RecursionError as err:
+        raise InvalidMash(f"$.{kind}: nested too deep", where=f"$.{kind}") from err
+    if len(json) > MAX_BYTES:
+        raise InvalidMash(f"$.{kind}: {len(json)} bytes, more than {MAX_BYTES}", where=f"$.{kind}")
+    return {**texts, "type": texts["type"] or "" if kind == "definition" else "", "json": json}
+
+
+def _listed(kind: Kind, user: str) -> list[ColumnElement[bool]]:
+    """Which documents a user is shown in lists."""
+    conditions = [documents.c.kind == kind, _visible(kind, user)]
+    if kind == "mash":
+        in_cast = exists().where(relations.c.kind == "cast", relations.c.child == documents.c.id)
+        conditions.append(~in_cast)
+    return conditions
+
+
+def _visible(kind: Kind, user: str) -> ColumnElement[bool]:
+    own = documents.c.user == user
+    return or_(own, documents.c.user == "") if kind == "definition" else own
+
+
+def _get(connection: Connection, kind: Kind, user: str, name: str) -> Object | None:
+    which = select(documents.c.json).where(documents.c.kind == kind, documents.c.id == name, _visible(kind, user))
+    found = connection.scalar(which)
+    return None if found is None else msgspec.json.decode(found)
+
+
+def _found(connection: Connection, kind: Kind, user: str, document: Object) -> Found:
+    if kind == "definition":
+        return Found(document, [])
+    if kind == "mash":
+        return Found(document, _needed(connection, user, [document["id"]]))
+
+    def fill(mash: Object) -> Object:
+        return _get(connection, "mash", user, str(mash.get("id"))) or mash
+
+    which = (relations.c.kind == "cast", relations.c.parent == document["id"])
+    mashes = connection.scalars(select(relations.c.child).where(*which).order_by(relations.c.place)).all()
+    if "layers" in document:
+        document["layers"] = _with_mashes(document["layers"], fill)
+    return Found(document, _needed(connection, user, mashes))
+
+
+def _needed(connection: Connection, user: str, mashes: Sequence[str]) -> list[Object]:
+    """The definitions of these mashes, each once."""
+    found: dict[str, Object] = {}
+    for name in mashes:
+        which = (
+            select(documents.c.json)
+            .join(relations, relations.c.child == documents.c.id)
+            .where(relations.c.kind == "mash", relations.c.parent == name)
+            .where(documents.c.kind == "definition", _visible("definition", user))
+            .order_by(relations.c.place)
+        )
+        for json in connection.scalars(which):
+            definition = msgspec.json.decode(json)
+            found.setdefault(definition["id"], definition)
+    return list(found.values())
+
+
+def _relate(connection: Connection, kind: Kind, parent: str, children: Sequence[str]) -> None:
+    """Makes these the parent's, in this order."""
+    if len(children) > MAX_RELATED:
+        raise InvalidMash(f"{len(children)} definitions of one mash, more than {MAX_RELATED}", where="definitionIds")
+    connection.execute(delete(relations).where(relations.c.kind == kind, relations.c.parent == parent))
+    rows = [
+        {"kind": kind, "parent": parent, "place": place, "child": child}
+        for place, child in enumerate(dict.fromkeys(children))
+    ]
+    if rows:
+        connection.execute(insert(relations), rows)
+
+
+def _users_of(connection: Connection, kind: Kind, user: str, name: str) -> list[str]:
+    """The user's documents that need this one."""
+    parents = _PARENTS.get(kind)
+    if parents is None:
+        return []
+    which = (
+        select(documents.c.id)
+        .join(relations, relations.c.parent == documents.c.id)
+        .where(relations.c.kind == parents, relations.c.child == name)
+        .where(documents.c.kind == parents, documents.c.user == user)
+        .order_by(documents.c.seq)
+    )
+    return list(connection.scalars(which))
+
+
+def _with_mashes(layers: object, change: Callable[[Object], Object], depth: int = 0) -> list[Any]:
+    """A cast's layers with every mash changed, in folders too."""
+    if not isinstance(layers, list):
+        raise InvalidMash("$.cast.layers: expected an array", where="$.cast.layers")
+    if depth > MAX_DEPTH:
+        raise InvalidMash(f"$.cast.layers: more than {MAX_DEPTH} folders within one another", where="$.cast.layers")
+    changed: list[Any] = []
+    for layer in layers:
+        if isinstance(layer, dict) and isinstance(layer.get("mash"), dict):
+            layer = {**layer, "mash": change(layer["mash"])}
+        elif isinstance(layer, dict) and "layers" in layer:
+            layer = {**layer, "layers": _with_mashes(layer["layers"], change, depth + 1)}
+        changed.append(layer)
+    return changed

@@ -1,0 +1,195 @@
+"""Files that users send: announced first, then stored where renderings and players find them, or not at all.
+
+It decides who may store what, and where it lies; it refuses to know HTTP and what is made of the files. Blocking:
+worker threads only. What a user calls a file is a label: paths are made of the user's name and ids of ours.
+
+A file that comes is written where nobody looks, and moved when it is whole and what it should be. What was announced
+and did not come within a day is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from sqlalchemy import delete, func, insert, select, update
+
+from api.moviemasher.documents import ID, Documents
+from api.moviemasher.options import EXTENSIONS, MB, Options
+from api.moviemasher.users import check_name
+from api.schema import uploads
+from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed
+from engine.media import check_font, look_into
+
+LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
+MAX_ANNOUNCED: Final = 1000  # of one user
+MAX_NAME: Final = 255
+PART: Final = ".part"
+
+
+class Upload(NamedTuple):
+    """A file that was announced.
+
+    type    audio, font, image or video.
+    name    as the user calls it.
+    size    bytes, as announced; stored: as they came, None before.
+    """
+
+    id: str
+    user: str
+    type: str
+    name: str
+    extension: str
+    size: int
+    stored: int | None
+
+    @property
+    def source(self) -> str:
+        """Where it is stored, relative to the user's folder."""
+        return f"{self.id}/original.{self.extension}"
+
+
+class Files:
+    """The files below a folder of media.
+
+    spool   where files are while they come; on the same disk.
+    wall    seconds since 1970.
+    new_id  an id for a file.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        media: Path,
+        spool: Path,
+        options: Options,
+        *,
+        wall: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        """Makes the folders and removes what an earlier process left in the spool. Raises InvalidSpec."""
+        self._documents = documents
+        self._media = media.absolute()
+        self._spool = spool.absolute()
+        self._options = options
+        self._wall = wall
+        self._new_id = new_id
+        try:
+            for folder in (media, spool):
+                folder.mkdir(parents=True, exist_ok=True)
+            for part in spool.glob(f"*{PART}"):
+                part.unlink()
+        except OSError as err:
+            raise InvalidSpec(f"{err.filename}: {err.strerror}", where="data") from err
+
+    def folder(self, user: str) -> Path:
+        """The folder of a user's media, absolute; it need not be there."""
+        return self._media / check_name(user)
+
+    def reserve(self, user: str, name: str, kind: str, size: int) -> Upload:
+        """Announces a file. Raises InvalidSpec: kind, name or size may not be; Overloaded: the user has too much."""
+        if kind not in EXTENSIONS:
+            raise InvalidSpec(f"Invalid property type {kind[:40]}", where="type")
+        limit = self._options.limits[kind]
+        if not 0 < size < limit * MB:
+            raise InvalidSpec(f"Invalid size {size} of {kind}, which may have less than {limit:g} MB", where="size")
+        extension = name.rpartition(".")[2].lower() if "." in name else ""
+        if extension not in EXTENSIONS[kind]:
+            raise InvalidSpec(f"Invalid extension {extension[:20]} of {kind}", where="name")
+        if len(name) > MAX_NAME:
+            raise InvalidSpec(f"Invalid name of {len(name)} characters, more than {MAX_NAME}", where="name")
+        now = round(self._wall() * 1000)
+        upload = Upload(self._new_id(), check_name(user), kind, name, extension, size, None)
+        used = self._bytes_of(user) if self._options.quota else 0
+        mine = (uploads.c.user == user, uploads.c.stored.is_(None))
+        with self._documents.write() as connection:
+            connection.execute(delete(uploads).where(*mine, uploads.c.created < now - LIFE_MS))
+            row = connection.execute(select(func.count(), func.sum(uploads.c.size)).where(*mine)).one()
+            if row[0] >= MAX_ANNOUNCED:
+                raise Overloaded(f"{row[0]} files of yours are announced and did not come", where="uploads")
+            if self._options.quota and used + (row[1] or 0) + size > self._options.quota:
+                room = self._options.quota // MB
+                raise Overloaded(f"Your files would have more than {room} MB", where="quota")
+            connection.execute(insert(uploads).values(created=now, **upload._asdict()))
+        return upload
+
+    def _bytes_of(self, user: str) -> int:
+        """How much a user has, with what was made of it."""
+        return sum(each.stat().st_size for each in self.folder(user).rglob("*") if each.is_file())
+
+    def find(self, user: str, name: str) -> Upload | None:
+        """What the user announced under this id."""
+        which = select(*(uploads.c[field] for field in Upload._fields)).where(uploads.c.id == name)
+        with self._documents.read() as connection:
+            row = connection.execute(which.where(uploads.c.user == user)).first()
+        return None if row is None else Upload(*row)
+
+    def path(self, user: str, name: str) -> Path | None:
+        """Where the user's file of this id is stored; None: it is not."""
+        upload = self.find(user, name)
+        return None if upload is None or upload.stored is None else self.folder(user) / upload.source
+
+    def open_part(self) -> BinaryIO:
+        """A new file in the spool, to write what comes. Raises Overloaded."""
+        try:
+            return (self._spool / f"{uuid.uuid4()}{PART}").open("xb")
+        except OSError as err:
+            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+
+    def expect(self, user: str, name: str) -> Upload:
+        """What may be stored now under this id. Raises InvalidSpec: nothing may; AlreadyExists: it is there."""
+        upload = self.find(user, name)
+        if upload is None:
+            raise InvalidSpec(f"Invalid argument id {name[:80]}", where="id")
+        if upload.stored is not None:
+            raise AlreadyExists("the file is stored already", where="id")
+        return upload
+
+    def keep(self, upload: Upload, part: Path) -> None:
+        """Stores what came. Raises AlreadyExists: another one was first, Overloaded: the disk does not take it."""
+        path = self.folder(upload.user) / upload.source
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            with self._documents.write() as connection:
+                mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
+                done = connection.execute(update(uploads).where(*mine).values(stored=part.stat().st_size))
+                if done.rowcount != 1:
+                    raise AlreadyExists("the file is stored already", where="id")
+                part.replace(path)
+        except OSError as err:
+            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+
+    def discard(self, user: str, name: str, *, uploaded: bool) -> bool:
+        """Removes the user's folder of this id; returns whether there was any.
+
+        uploaded  of a file that was sent, and not of anything else.
+        """
+        found = self.find(user, name)
+        if uploaded != (found is not None) or not ID.fullmatch(name):
+            return False
+        folder = self.folder(user) / name
+        there = found is not None or folder.is_dir()
+        with self._documents.write() as connection:
+            connection.execute(delete(uploads).where(uploads.c.id == name, uploads.c.user == user))
+        shutil.rmtree(folder, ignore_errors=True)
+        return there
+
+
+def check(upload: Upload, path: Path) -> None:
+    """Whether a file is of the kind that was announced. Raises SourceError."""
+    name = "upload"
+    if upload.type == "font":
+        check_font(str(path), name=name)
+        return
+    facts = look_into(str(path), name=name)
+    is_image = facts.kind == "image" or upload.extension == "gif"
+    found = {"sound": "audio", "film": "video", "image": "image"}[facts.kind]
+    if found != upload.type and not (upload.type == "image" and is_image):
+        raise SourceMalformed(f"the file is {found} and no {upload.type}", where="file")

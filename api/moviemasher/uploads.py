@@ -1,0 +1,207 @@
+"""How a client brings a file: it is told where to send it and what to ask next, and what it sends is taken as it comes.
+
+It decides what a form may look like and how long it may take; it refuses to know where files lie (`files`) and what is
+made of them: the next request, to ``/rendering/start``, says what the client needs to show the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from api.asgi import Refusal, Request
+from api.moviemasher.data import wanted
+from api.moviemasher.door import Handler, Object
+from api.moviemasher.door import Upload as Taking
+from api.moviemasher.files import Files, Upload, check
+from api.moviemasher.options import EXTENSIONS, MB, Options
+from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
+
+CLIP: Final = "com.moviemasher.clip.default"
+FORM_ROOM: Final = 64 << 10  # of a form beside its file
+MAX_PIECE: Final = 4 << 20  # in memory, of one form
+SILENCE: Final = 30.0  # seconds without a byte: a client that takes longer is gone
+MAX_ID: Final = 128
+UPLOAD_SECONDS: Final = 3600.0
+CHECK_SECONDS: Final = 20.0
+AT_A_TIME: Final = 4  # forms in threads
+
+
+class Announcement(msgspec.Struct):
+    """A file that somebody wants to bring."""
+
+    name: str
+    type: str
+    size: int = 0
+
+
+class Uploads:
+    """Answers the requests."""
+
+    def __init__(self, files: Callable[[], Files], options: Options) -> None:
+        self._files = files
+        self._options = options
+        self._disk = trio.CapacityLimiter(AT_A_TIME)
+        self._checking = trio.CapacityLimiter(2)
+
+    def handlers(self) -> dict[str, Handler]:
+        """What answers JSON."""
+        return {"/rendering/upload": self._announce}
+
+    def uploads(self) -> dict[str, Taking]:
+        """What reads forms."""
+        return {"/file/store": self._store}
+
+    async def _announce(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Announcement)
+        last = asked.type.rpartition("/")[2]
+        extension = asked.name.rpartition(".")[2].lower()
+        by_name = next((kind for kind, extensions in EXTENSIONS.items() if extension in extensions), asked.type)
+        kind = last if last in EXTENSIONS else by_name
+        reserve = partial(self._files().reserve, user, asked.name, kind, asked.size)
+        upload = await trio.to_thread.run_sync(reserve, limiter=self._disk)
+        store: Object = {"body": {"id": upload.id}, "headers": {"Content-Type": "multipart/form-data"}}
+        return {
+            "id": upload.id,
+            "loadType": upload.type,
+            "fileProperty": "file",
+            "fileApiCallback": {"endpoint": {"prefix": "/file/store"}, "request": store},
+            "apiCallback": {
+                "endpoint": {"prefix": "/rendering/start"},
+                "request": {"body": products_of(upload, self._options)},
+            },
+        }
+
+    async def _store(self, user: str, request: Request) -> Object:
+        boundary = parse_options_header(request.headers.get("content-type", ""))[1].get("boundary", "")
+        if not boundary:
+            raise InvalidSpec("No file supplied", where="file")
+        in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
+        form = Form(self._files(), user, boundary.encode("latin-1", "replace"), self._options)
+        await in_thread(form.open)
+        try:
+            await self._receive(request, form)
+            upload = await in_thread(form.finish)
+            await self._check(upload, form.path)
+            await in_thread(self._files().keep, upload, form.path)
+        finally:
+            with trio.CancelScope(shield=True):
+                await in_thread(form.close)
+        return {}
+
+    async def _receive(self, request: Request, form: Form) -> None:
+        limit = round(max(self._options.limits.values()) * MB) + FORM_ROOM
+        with trio.move_on_after(UPLOAD_SECONDS) as whole, trio.move_on_after(SILENCE) as silence:
+            async with aclosing(request.pieces(limit_bytes=limit)) as pieces:
+                async for piece in pieces:
+                    silence.deadline = trio.current_time() + SILENCE
+                    await trio.to_thread.run_sync(form.take, piece, limiter=self._disk)
+        if whole.cancelled_caught or silence.cancelled_caught:
+            raise Refusal(408, "the file did not come in time")
+
+    async def _check(self, upload: Upload, path: Path) -> None:
+        with trio.move_on_after(CHECK_SECONDS):
+            await trio.to_thread.run_sync(check, upload, path, limiter=self._checking, abandon_on_cancel=True)
+            return
+        raise SourceUnavailable(f"the file was not understood within {CHECK_SECONDS:g} s", where="file")
+
+
+class Form:
+    """One form with a file while it comes: the field `id`, then the file. Worker threads only, one at a time."""
+
+    def __init__(self, files: Files, user: str, boundary: bytes, options: Options) -> None:
+        self._files = files
+        self._user = user
+        self._options = options
+        self._decoder = MultipartDecoder(boundary, MAX_PIECE, max_parts=16)
+        self._part: str | None = None  # the name of what comes now
+        self._id = bytearray()
+        self._upload: Upload | None = None
+        self._size = 0
+
+    def open(self) -> None:
+        """Begins. Raises Overloaded."""
+        self._file = self._files.open_part()
+        self.path = Path(self._file.name)
+
+    def close(self) -> None:
+        """Ends; what came is gone, if it was not kept."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def take(self, piece: bytes | None) -> None:
+        """Some more of the form; None: that was all. Raises InvalidSpec, AlreadyExists, Overloaded."""
+        try:
+            self._decoder.receive_data(piece)
+            while not isinstance(event := self._decoder.next_event(), NeedData):
+                self._see(event)
+                if isinstance(event, Epilogue):
+                    return
+        except (
+            ValueError,
+            AttributeError,
+            RequestEntityTooLarge,
+        ) as err:  # the second: no line break where one must be
+            raise InvalidSpec("the form is broken, or did not come to its end", where="file") from err
+        except OSError as err:
+            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+
+    def finish(self) -> Upload:
+        """What has come. Raises InvalidSpec: there is no file, or not all of it."""
+        self.take(None)
+        if self._upload is None:
+            raise InvalidSpec("No file supplied", where="file")
+        self._file.close()
+        return self._upload
+
+    def _see(self, event: Event) -> None:
+        if isinstance(event, Field | File):
+            self._part = event.name if isinstance(event, File) == (event.name == "file") else None
+            if self._part == "file":
+                if self._upload is not None:
+                    raise InvalidSpec("more than one file", where="file")
+                self._upload = self._files.expect(self._user, self._id.decode(errors="replace"))
+        elif isinstance(event, Data) and self._part == "id":
+            self._id += event.data
+            if len(self._id) > MAX_ID:
+                raise InvalidSpec("Invalid argument id", where="id")
+        elif isinstance(event, Data) and self._part == "file" and self._upload is not None:
+            self._size += len(event.data)
+            if self._size > self._upload.size:
+                raise InvalidSpec(
+                    f"the file has more than the {self._upload.size} bytes that were announced", where="file"
+                )
+            self._file.write(event.data)
+
+
+def products_of(upload: Upload, options: Options) -> Object:
+    """What the client asks for next, without reading it: a rendering of all that it needs to show the file."""
+    clip: Object = {"definitionId": CLIP, "contentId": upload.id, "content": {}}
+    preview = {"width": options.preview.width, "height": options.preview.height}
+    icon = {"outputType": "image", "width": options.icon.width, "height": options.icon.height, "basename": "icon"}
+    outputs: list[Object] = []
+    if upload.type == "image":
+        clip |= {"timing": "custom", "frames": 1}
+        outputs = [{"outputType": "image", **preview}, icon]
+    elif upload.type == "audio":
+        clip |= {"containerId": ""}
+        outputs = [{"outputType": "audio"}]
+    elif upload.type == "video":
+        outputs = [{"outputType": "audio", "optional": True}, icon, {"outputType": "imagesequence", **preview}]
+    tracks = [{"dense": True, "clips": [clip]}] if outputs else []
+    definition = {"id": upload.id, "type": upload.type, "source": upload.source, "label": upload.name}
+    return {
+        "mash": {"id": upload.id, "tracks": tracks},
+        "definitions": [definition],
+        "outputs": outputs,
+        "upload": True,
+    }
