@@ -18,7 +18,7 @@ from engine.color import round_half_up
 from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step
 from engine.frame import AudioFrame, Plane, VideoFrame, black, i420_views
 from engine.framequeue import Piece
-from engine.plan import Altered, Layer, Pass, Picture, Plan, Rect, Voice, pan_gains
+from engine.plan import Altered, Layer, Pass, Picture, Place, Plan, Rect, Voice, pan_gains
 from engine.pool import BufferPool
 from engine.spec import MixerSpec
 from engine_ext import composite as kernel
@@ -56,9 +56,9 @@ class Compositor:
         self._spec = spec
         self._threads = threads
         self._pool = BufferPool(spec.raster.frame_bytes)
-        self._last: tuple[Plan, tuple[VideoFrame, ...], VideoFrame] | None = None
+        self._last: tuple[Plan, Frames, VideoFrame] | None = None
         self._kept: dict[Hashable, Planes] = {}  # passes and altered pictures of the last picture, by what they show
-        self._gains: dict[tuple[str, int], _Gain] = {}
+        self._gains: dict[tuple[Place, int], _Gain] = {}
         self._begun = False
         self._painted = self._repeated = self._clipped = 0
 
@@ -76,10 +76,10 @@ class Compositor:
 
         frames  one for every picture that a layer shows.
         """
-        used = tuple(frames[picture] for picture in plan.pictures)
+        used = {picture: frames[picture] for picture in plan.pictures}
         if self._last is not None:
             last_plan, last_used, picture = self._last
-            if last_plan is plan and all(a is b for a, b in zip(used, last_used, strict=True)):
+            if used == last_used and (last_plan is plan or last_plan.passes == plan.passes):
                 self._repeated += 1
                 return picture
         picture = self._paint(plan, frames)
@@ -106,18 +106,19 @@ class Compositor:
     def sum(self, heard: Sequence[Heard], count: int) -> AudioFrame:
         """`count` samples: every voice with its gain and pan; a change moves there within 20 ms, to silence within 30.
 
-        A voice that was not there in the last call fades in over 20 ms, but for the very first call.
+        A voice that was not there in the last call fades in over 20 ms, but for the very first call. One with a media
+        time begins and ends at once, as it was cut, and moves evenly through the whole call.
         """
         out = np.empty((self._spec.audio.channels, count), np.float32)
         blocks: list[sum_kernel.Block] = []
-        seen: dict[tuple[str, int], _Gain] = {}
-        ordinals: dict[str, int] = defaultdict(int)
+        seen: dict[tuple[Place, int], _Gain] = {}
+        ordinals: dict[Place, int] = defaultdict(int)
         for voice, pieces in heard:
-            key = (voice.name, ordinals[voice.name])
-            ordinals[voice.name] += 1
-            target = pan_gains(voice.gain, voice.pan)
-            gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun else target)
-            gain.aim(target, self._ramp(target))
+            key = (voice.place, ordinals[voice.place])
+            ordinals[voice.place] += 1
+            target, timed = pan_gains(voice.gain, voice.pan), voice.place.timed
+            gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun and not timed else target)
+            gain.aim(target, count if timed else self._ramp(target))
             blocks.extend(self._block(piece, gain) for piece in pieces)
             gain.advance(count)
             gain.voice = voice
@@ -128,9 +129,9 @@ class Compositor:
 
     def leaving(self, voices: Sequence[Voice]) -> list[Voice]:
         """The voices of the last sum that are audible still and not among these, muted: summed, they fade out."""
-        counts = Counter(voice.name for voice in voices)
+        counts = Counter(voice.place for voice in voices)
         last = sorted(self._gains.items(), key=lambda item: item[0][1])
-        gone = [gain for (name, ordinal), gain in last if ordinal >= counts[name] and gain.now != (0.0, 0.0)]
+        gone = [gain for (place, n), gain in last if n >= counts[place] and gain.now != (0.0, 0.0) and not place.timed]
         return [msgspec.structs.replace(gain.voice, gain=0.0) for gain in gone if gain.voice is not None]
 
     def _ramp(self, target: Pair) -> int:

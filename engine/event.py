@@ -20,8 +20,8 @@ from engine.config import Settings
 from engine.errors import EngineError, InvalidTree
 from engine.frame import VideoFrame
 from engine.mixer import Mixer, MixerStatistics
-from engine.plan import Picture
-from engine.program import EASINGS, Held, Morph, Switch
+from engine.plan import Picture, Place, place_of
+from engine.program import EASINGS, Coming, Held, Morph, Switch
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import Decoders, LiveSource, SourceStatistics
 from engine.sources.drawing import Drawings
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 LINGER: Final = 5 * SECOND  # a source that no tree names stays open for this long: operators go back and forth
 DRAWING: Final = 0.02  # seconds that a tick waits for new texts and shapes; those that take longer come later
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
-
-Key = tuple[str, float | None]
 
 
 class MakeClock(Protocol):
@@ -266,15 +264,18 @@ class _LiveReaders:
         self._sound = spec.mixer.audio
         self._epoch = Fraction(epoch, SECOND)
         self._now = now
-        self._sources: dict[Key, LiveSource] = {}
-        self._unnamed: dict[Key, int] = {}  # since when
+        self._sources: dict[Place, LiveSource] = {}
+        self._unnamed: dict[Place, int] = {}  # since when
 
-    async def prepare(self, tree: RenderTree) -> None:
+    def expect(self, coming: Sequence[Coming]) -> None:
+        """Streams are not opened before their time."""
+
+    async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
-        named: set[Key] = set()
+        named: set[Place] = set()
         for _, _, node in walk(tree):
             if isinstance(node, VideoSourceNode | AudioSourceNode):
-                named.add((node.stream_guid, None))
+                named.add(place_of(node))
             elif isinstance(node, ImageSourceNode):
                 self._images.get(node.filename)  # begins to load it
         for key in named - self._sources.keys():
@@ -283,15 +284,15 @@ class _LiveReaders:
         now = self._now()
         self._unnamed = {key: self._unnamed.get(key, now) for key in self._sources.keys() - named}
 
-    def reader(self, name: str, at: float | None) -> LiveSource | None:
+    def reader(self, place: Place) -> LiveSource | None:
         """The source of that name, where a tree named it."""
-        return self._sources.get((name, at))
+        return self._sources.get(place)
 
     def still(self, picture: Picture) -> VideoFrame | None:
         """The image of that name once it is loaded, or the drawn picture once it is drawn."""
         return self._images.get(picture.name) if picture.drawn is None else self.drawings.get(picture.drawn)
 
-    def active(self) -> Mapping[Key, LiveSource]:
+    def active(self) -> Mapping[Place, LiveSource]:
         """All that are open; those that no tree has named for a while no longer are."""
         for key, since in list(self._unnamed.items()):
             if self._now() - since > LINGER:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple, Protocol
 
@@ -21,8 +21,8 @@ from engine.compositor import Compositor, Heard
 from engine.errors import SourceError
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import Pick, Piece
-from engine.plan import Picture, PictureSize, Plan, Voice
-from engine.program import Program
+from engine.plan import Picture, PictureSize, Place, Plan, Voice
+from engine.program import Coming, Program
 from engine.spec import MixerSpec
 from engine.timebase import first_sample, sample_at, tick_time
 from engine.tree import RenderTree
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 MAX_LAG: Final = Fraction(2)  # seconds; a mixer that stood still for longer goes on without the sound of that time
 REMEMBERED: Final = 300  # ticks whose lateness is in the statistics
+AHEAD: Final = Fraction(2)  # seconds before something comes on the air that it is opened: files on slow disks take one
+LOOK_EVERY: Final = Fraction(1, 2)  # seconds
+STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
+TRUE: Final = 2  # samples that a voice may be off: what is more is a jump
 _NOTHING: Final[Pick[VideoFrame]] = Pick(None, None, False)
 
 
@@ -65,27 +69,38 @@ class Reader(Protocol):
 
 
 class Readers(Protocol):
-    """Gives the reader of a source; the same name and `at` give the same reader."""
+    """Gives the reader of a place in a source; the same place gives the same reader."""
 
-    async def prepare(self, tree: RenderTree) -> None:
-        """Opens what a tree names and is not open yet. Raises SourceError."""
+    def expect(self, coming: Sequence[Coming]) -> None:
+        """Opens what comes on the air soon, if it can."""
 
-    def reader(self, name: str, at: float | None) -> Reader | None:
+    async def prepare(self, tree: RenderTree, t: Fraction) -> None:
+        """Opens what the tree that is on from t on names and is not open yet. Raises SourceError."""
+
+    def reader(self, place: Place) -> Reader | None:
         """The reader, or None where there is no such source."""
 
     def still(self, picture: Picture) -> VideoFrame | None:
         """The image of that name, or the drawn picture; None where there is none, or not yet."""
 
-    def active(self) -> Mapping[tuple[str, float | None], Reader]:
+    def active(self) -> Mapping[Place, Reader]:
         """All readers that have been asked for."""
 
 
 class _Block(NamedTuple):
-    """Ticks [first, stop) that are mixed in one go; t is the time of their picture."""
+    """Ticks [first, stop) that are mixed in one go; their picture and their tree are those of tick n, at t."""
 
     first: int
+    n: int
     stop: int
     t: Fraction
+
+
+class _Played(NamedTuple):
+    """How far a voice with a media time has been played: the time last said, and the next sample."""
+
+    at: float | None
+    next: int
 
 
 class _Media(NamedTuple):
@@ -134,6 +149,7 @@ class Mixer:
         self._sink = sink
         self._start = start
         self._tolerance = 1 / spec.fps / 4
+        self._half = max(self._tolerance, 1 / spec.fps / 2 - STAMP)
         self._on_error = on_error
         self._compositor = compositor or Compositor(spec)
         # owned by run()
@@ -141,9 +157,10 @@ class Mixer:
         self._named: tuple[Picture, ...] = ()  # by that tree
         self._plan: Plan | None = None  # of that tree, for the sizes below
         self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
-        self._small: frozenset[tuple[str, float | None]] = (
-            frozenset()
-        )  # sources that the plan shows at half size or less
+        self._small: frozenset[Place] = frozenset()  # what the plan shows at half size or less
+        self._moments: dict[Place, Fraction] = {}  # of that tree: the media times of its pictures
+        self._played: dict[Place, _Played] = {}
+        self._look_at = start  # when to look ahead next
         self._broken: set[Reader] = set()
         self._late: deque[int] = deque(maxlen=REMEMBERED)
         self._held = 0
@@ -170,11 +187,14 @@ class Mixer:
             tick = await self._pace.clock.tick(self.ticks_done, self._spec.fps)
             began = self._count(tick)
             tree = self._program.tree_at(self._start + tick.time)
+            t = self._start + tick.time
             if tree is not self._tree:
-                await self._readers.prepare(tree)
-                self._tree, self._plan = tree, None
-                self._named = tuple(planner.pictures_named(tree))
-            block = _Block(began, tick.n + self._span(tree, tick, ticks), self._start + tick.time)
+                await self._readers.prepare(tree, t)
+                self._show(tree)
+            if t >= self._look_at:
+                self._readers.expect(self._program.coming(t, t + AHEAD))
+                self._look_at = t + LOOK_EVERY
+            block = _Block(began, tick.n, tick.n + self._span(tree, tick, ticks), t)
             media = await self._gather(tree, block)
             if ticks is None and self._all_over(block.t):
                 return
@@ -186,6 +206,13 @@ class Mixer:
             await self._sink.put(block.first, picture, sound, block.stop - block.first)
             self._mix_ns = time.perf_counter_ns() - entered
             self.ticks_done = block.stop
+
+    def _show(self, tree: RenderTree) -> None:
+        self._tree, self._plan = tree, None
+        self._named = tuple(planner.pictures_named(tree))
+        self._moments = {place: Fraction(at) for place, at in planner.moments(tree).items()}
+        if len(self._sizes) > 2 * len(self._named):  # what moved or was on before
+            self._sizes = {picture: self._sizes[picture] for picture in self._named if picture in self._sizes}
 
     def _count(self, tick: Tick) -> int:
         """The first tick that this one covers: those that were left out since the last one are lagged."""
@@ -237,10 +264,32 @@ class Mixer:
 
     def _take(self, media: _Media, block: _Block) -> list[Heard]:
         """The sound of a block, from each source once, however many voices it has."""
+        samples = self._samples(media.voices, block)
+        readers = {place: self._readers.reader(place) for place in samples}
+        taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
+        self._played = {
+            voice.place: _Played(voice.at, samples[voice.place][1]) for voice in media.voices if voice.place.timed
+        }
+        return [Heard(voice, taken[voice.place]) for voice in media.voices if voice.place in taken]
+
+    def _samples(self, voices: Sequence[Voice], block: _Block) -> dict[Place, tuple[int, int]]:
+        """The samples [first, stop) of every place that a block needs.
+
+        What has a media time begins there and goes on by itself, so that no sample is lost or heard twice by rounding;
+        it goes elsewhere when another time is said that is not where it is.
+        """
         first, stop = self._first_sample(block.first), self._first_sample(block.stop)
-        readers = {voice.name: self._readers.reader(voice.name, None) for voice in media.voices}
-        taken = {name: reader.take(first, stop) for name, reader in readers.items() if reader is not None}
-        return [Heard(voice, taken[voice.name]) for voice in media.voices if voice.name in taken]
+        samples: dict[Place, tuple[int, int]] = {}
+        for voice in voices:
+            begin, place = first, voice.place
+            if voice.at is not None:
+                played = self._played.get(place)
+                before = self._first_sample(block.n) - first
+                begin = round(voice.at * self._spec.audio.rate / voice.speed) - before
+                if played is not None and (played.at == voice.at or abs(played.next - begin) <= TRUE):
+                    begin = played.next
+            samples[place] = begin, begin + stop - first
+        return samples
 
     def _first_sample(self, n: int) -> int:
         rate = self._spec.audio.rate
@@ -260,7 +309,7 @@ class Mixer:
     def _stated_size(self, picture: Picture) -> PictureSize | None:
         if picture.still:
             return _size(self._readers.still(picture))
-        reader = self._readers.reader(picture.name, picture.at)
+        reader = self._readers.reader(picture.place)
         return None if reader is None else reader.picture_size
 
     def _may_come(self, picture: Picture) -> bool:
@@ -269,19 +318,19 @@ class Mixer:
 
     async def _settle(self, watched: frozenset[Picture], voices: tuple[Voice, ...], block: _Block) -> None:
         """Tells every reader what is watched and heard, and the others that they may rest; offline, waits for that."""
-        first, stop = self._first_sample(block.first), self._first_sample(block.stop)
-        looked = {(p.name, p.at): _media_time(p, block.t) for p in watched if not p.still}
-        listened = {(voice.name, None) for voice in voices}
+        looked = {picture.place: self._media_time(picture, block.t) for picture in watched if not picture.still}
+        listened = self._samples(voices, block)
+        nothing = (None, None)
         active = self._readers.active()
-        for key, reader in active.items():
-            sound = first if key in listened else None
-            reader.attend(picture=looked.get(key), sound=sound, small=key in self._small)
-        for key, reader in active.items() if self._pace.missing is Missing.WAIT else ():
-            if reader in self._broken or (key not in looked and key not in listened):
+        for place, reader in active.items():
+            sound, _ = listened.get(place, nothing)
+            reader.attend(picture=looked.get(place), sound=sound, small=place in self._small)
+        for place, reader in active.items() if self._pace.missing is Missing.WAIT else ():
+            if reader in self._broken or (place not in looked and place not in listened):
                 continue
-            picture = looked[key] + self._tolerance if key in looked else None
+            picture = looked[place] + self._slack(place) if place in looked else None
             try:
-                await reader.settle(picture=picture, sound=stop if key in listened else None)
+                await reader.settle(picture=picture, sound=listened.get(place, nothing)[1])
             except SourceError as err:
                 if self._on_error != "hold":
                     raise
@@ -294,8 +343,8 @@ class Mixer:
             if picture.still:
                 frame = self._readers.still(picture)
             else:
-                reader = self._readers.reader(picture.name, picture.at)
-                pick = _NOTHING if reader is None else reader.pick(_media_time(picture, t), self._tolerance)
+                reader, place = self._readers.reader(picture.place), picture.place
+                pick = _NOTHING if reader is None else reader.pick(self._media_time(picture, t), self._slack(place))
                 frame = pick.frame
                 self._held += pick.held
             if frame is not None:
@@ -307,26 +356,29 @@ class Mixer:
         shown = {picture.name for picture in self._named}
         until = t + self._tolerance
         return all(
-            reader.over(until, picture=name in shown)
-            for (name, at), reader in self._readers.active().items()
-            if at is None
+            reader.over(until, picture=place.name in shown)
+            for place, reader in self._readers.active().items()
+            if not place.timed
         )
 
+    def _media_time(self, picture: Picture, t: Fraction) -> Fraction:
+        return self._moments.get(picture.place, t)
 
-def _media_time(picture: Picture, t: Fraction) -> Fraction:
-    return t if picture.at is None else Fraction(picture.at)
+    def _slack(self, place: Place) -> Fraction:
+        """How much later than asked for a frame may start: of what has a media time the nearest one is shown."""
+        return self._half if place.timed else self._tolerance
 
 
 def _size(frame: VideoFrame | None) -> PictureSize | None:
     return None if frame is None else PictureSize(frame.width, frame.height, frame.a is None)
 
 
-def _shown_small(plan: Plan) -> frozenset[tuple[str, float | None]]:
-    """The sources whose layers all are at most half as wide and high as what they show of them."""
-    shown: dict[tuple[str, float | None], bool] = {}
+def _shown_small(plan: Plan) -> frozenset[Place]:
+    """The places whose layers all are at most half as wide and high as what they show of them."""
+    shown: dict[Place, bool] = {}
     for layer in (layer for each in plan.passes for layer in each.layers):
         if layer.picture is not None:
-            key = layer.picture.name, layer.picture.at
+            place = layer.picture.place
             halved = layer.crop.width >= 2 * layer.dest.width and layer.crop.height >= 2 * layer.dest.height
-            shown[key] = shown.get(key, True) and halved
-    return frozenset(key for key, small in shown.items() if small)
+            shown[place] = shown.get(place, True) and halved
+    return frozenset(place for place, small in shown.items() if small)

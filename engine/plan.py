@@ -21,7 +21,8 @@ Theory of operation
   when mirrored. 0 wide or high, fully off the canvas, opacity 0, less than 1/65536 pixel of a picture: gone.
 * Last, back to front, a layer is dropped when later opaque ones cover its visible part wholly. What only dropped
   layers show is not even decoded.
-* Sound: gains in dB add up along the path and become linear; -100 dB and below is silence, and is gone.
+* Sound: gains in dB add up along the path and become linear; -100 dB and below is silence, and is gone, unless it has
+  a media time: then it goes on unheard.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
     AudioNode,
+    AudioSourceNode,
     CompositorNode,
     ImageSourceNode,
     RenderTree,
@@ -58,13 +60,17 @@ __all__ = [
     "Pass",
     "Picture",
     "PictureSize",
+    "Place",
     "Plan",
     "Rect",
     "Voice",
     "compile",
+    "moments",
     "pan_gains",
     "pictures_named",
+    "place_of",
     "round_half_up",
+    "voices_named",
     "yuv_of",
 ]
 
@@ -75,9 +81,30 @@ REACH: Final = 2  # pixels that an effect looks at around each: one of chroma
 Drawn = TextNode | ShapeNode
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """Which picture a layer shows: a stream's (at a media time, or the current one), an image's, or a drawn one.
+class Place(NamedTuple):
+    """Where somebody reads: leaves of one place in a source are served by one reader.
 
+    clip   the `id` of a leaf that has a media time: the time moves on, the place stays. Leaves that have name and id in
+           common show one moment.
+    at     the media time of a leaf without an id: every other time is another place. Neither: whatever is current.
+    speed  of its sound; at another speed it is read by itself.
+    """
+
+    name: str
+    clip: str | None = None
+    at: float | None = None
+    speed: float = 1.0
+
+    @property
+    def timed(self) -> bool:
+        """Whether it has a media time of its own."""
+        return self.clip is not None or self.at is not None
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """Which picture a layer shows: a stream's (a clip's, at a media time, or the current one), an image's, a drawn one.
+
+    clip   see Place; where it is given, the time is not part of the picture.
     drawn  a text or shape with nothing in it but what its picture depends on; its size is its dest_width and
            dest_height, in whole pixels, absent = the whole frame's.
     """
@@ -86,6 +113,12 @@ class Picture(msgspec.Struct, frozen=True):
     at: float | None = None
     image: bool = False
     drawn: Drawn | None = None
+    clip: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is read, unless it is still."""
+        return Place(self.name, self.clip, self.at)
 
     @property
     def still(self) -> bool:
@@ -200,12 +233,22 @@ class Pass(msgspec.Struct, frozen=True):
 
 
 class Voice(msgspec.Struct, frozen=True):
-    """One source in the sum: linear gain and pan -100…100, of the source's current sound or from media time `at`."""
+    """One source in the sum: linear gain and pan -100…100, of the source's current sound or from media time `at`.
+
+    clip, speed  see Place. A voice with a media time is one also while its gain is 0: its sound goes on meanwhile.
+    """
 
     name: str
     at: float | None
     gain: float
     pan: float
+    clip: str | None = None
+    speed: float = 1.0
+
+    @property
+    def place(self) -> Place:
+        """Where it is read."""
+        return Place(self.name, self.clip, self.at if self.clip is None else None, self.speed)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -241,7 +284,7 @@ def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A0
     compiler.passes.append(Pass(canvas, _uncovered(_finished(drafts), canvas)))
     passes = _used(compiler.passes)
     pictures = frozenset(layer.source for each in passes for layer in each.layers if layer.source is not None)
-    voices = tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
+    voices = voices_named(tree)
     full = _hidden(canvas, [layer.dest.clipped(canvas) for layer in passes[-1].layers if layer.opaque])
     return Plan(passes, voices, pictures, full)
 
@@ -251,6 +294,24 @@ def pictures_named(tree: RenderTree) -> list[Picture]:
     return [
         _picture(node) for _, _, node in walk(tree) if not isinstance(node, CompositorNode | SolidColorNode | AudioNode)
     ]
+
+
+def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
+    """Where a leaf reads."""
+    clip = None if node.at is None else node.id
+    at = None if node.at is None or clip is not None else float(node.at)
+    return Place(node.stream_guid, clip, at, float(node.speed) if isinstance(node, AudioSourceNode) else 1.0)
+
+
+def moments(tree: RenderTree) -> dict[Place, float]:
+    """The media time of every place that the tree's pictures have in sources, where they have one."""
+    shown = (node for _, _, node in walk(tree) if isinstance(node, VideoSourceNode))
+    return {place_of(node): float(node.at) for node in shown if node.at is not None}
+
+
+def voices_named(tree: RenderTree) -> tuple[Voice, ...]:
+    """What the tree sums; those that are silent, and do not go on meanwhile, are not in it."""
+    return tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
 
 
 def pan_gains(gain: float, pan: float) -> tuple[float, float]:
@@ -420,7 +481,8 @@ def _picture(node: VideoSourceNode | ImageSourceNode | Drawn) -> Picture:
         return Picture("", drawn=bare)
     if isinstance(node, ImageSourceNode):
         return Picture(node.filename, image=True)
-    return Picture(node.stream_guid, None if node.at is None else float(node.at))
+    place = place_of(node)
+    return Picture(place.name, place.at, clip=place.clip)
 
 
 def _destination(
@@ -598,7 +660,8 @@ def _voices(node: AudioNode, gain_db: float) -> list[Voice]:
     gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
     if isinstance(node, SumNode):
         return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    if gain_db <= MUTE_DB:
+    if gain_db <= MUTE_DB and node.at is None:
         return []
     at = None if node.at is None else float(node.at)
-    return [Voice(node.stream_guid, at, 10 ** (gain_db / 20), float(node.pan))]
+    gain = 0.0 if gain_db <= MUTE_DB else 10 ** (gain_db / 20)
+    return [Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed))]

@@ -41,6 +41,12 @@ class Program(Protocol):
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """The streamGuids and image names that some tree within [start, stop) uses."""
 
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """What comes on the air within [start, stop), in order of time: it should be open by then."""
+
+
+Coming = tuple[Fraction, RenderTree]  # the moment at which something comes on the air, and the tree of that moment
+
 
 def names_in(tree: RenderTree) -> frozenset[str]:
     """The streamGuids and image file names of a tree."""
@@ -65,6 +71,10 @@ class Held(msgspec.Struct, frozen=True):
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """All of its sources."""
         return names_in(self.tree)
+
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """Nothing: all of it is on already."""
+        return ()
 
 
 def _ease_in_out(x: float) -> float:
@@ -120,6 +130,10 @@ class Morph(msgspec.Struct, frozen=True):
             return names_in(self.old)
         return names_in(self.old) | names_in(self.new)
 
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """The new tree, unless it is on."""
+        return ((self.start, self.new),) if start <= self.start < stop else ()
+
 
 class Switch:
     """Programs that take over from one another: what a live mixer has on air. Not pure: `take` changes it.
@@ -157,6 +171,18 @@ class Switch:
                 names |= program.sources_in(start, stop)
         return frozenset(names)
 
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """That of every program while it is on, and the first tree of those that take over."""
+        coming: list[Coming] = []
+        for n, (begin, program) in enumerate(self._programs):
+            end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
+            low, high = max(start, start if begin is None else begin), min(stop, stop if end is None else end)
+            if begin is not None and start <= begin < high:
+                coming.append((begin, program.tree_at(begin)))
+            if low < high:
+                coming += program.coming(low, high)
+        return coming
+
 
 class Stack:
     """Programs over one another, the first lowest; their sound is summed.
@@ -184,6 +210,12 @@ class Stack:
         """Those of all of them."""
         begin, end = start - self._start, stop - self._start
         return frozenset[str]().union(*(program.sources_in(begin, end) for program in self._programs))
+
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """That of all of them."""
+        begin, end = start - self._start, stop - self._start
+        coming = [each for program in self._programs for each in program.coming(begin, end)]
+        return [(t + self._start, tree) for t, tree in sorted(coming, key=lambda each: each[0])]
 
     def _stacked(self, trees: tuple[RenderTree, ...]) -> RenderTree:
         pictures: list[VideoNode] = [] if self._background is None else [self._background]

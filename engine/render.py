@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -22,20 +22,21 @@ from engine.config import Settings
 from engine.errors import EngineError, InvalidSpec
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
-from engine.plan import Picture
-from engine.program import Held, Program
+from engine.plan import Picture, Place
+from engine.program import Coming, Held, Program
 from engine.sinks import open_sink, open_sinks
 from engine.sinks.file import check_output
 from engine.sinks.pictures import STILLS
 from engine.sources import Reader, Steps, load_still, open_source
 from engine.sources.drawing import Drawings
+from engine.sources.places import Places, Use, uses
+from engine.sources.reader import decode_ahead
 from engine.spec import OutputSpec, RenderSpec
 from engine.timebase import tick_count
-from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
+from engine.tree import RenderTree
 
 log = logging.getLogger(__name__)
 
-MIN_AHEAD: Final = 2
 REPORT_EVERY: Final = 0.2  # seconds between two reports of progress
 
 
@@ -100,10 +101,9 @@ async def _render(
     program: Program, spec: RenderSpec, *, settings: Settings, tell: _Tell, nursery: trio.Nursery
 ) -> tuple[int, int]:
     """Ticks done and samples clipped. Everything started in `nursery` may be cancelled then."""
-    names = program.sources_in(spec.start, spec.start + (spec.duration or Fraction(1)))
     may_ease = isinstance(program, Held) and not spec.exact
-    sources = _Sources(spec, settings, nursery=nursery, expected=len(names), may_ease=may_ease)
-    await sources.prepare(program.tree_at(spec.start))
+    sources = _Sources(spec, settings, nursery=nursery, may_ease=may_ease)
+    await sources.prepare(program.tree_at(spec.start), spec.start)
     total = _total(spec, sources)
     limiter = trio.CapacityLimiter(1)
     opening = (
@@ -151,7 +151,8 @@ def _total(spec: RenderSpec, sources: _Sources) -> int | None:
         return 1
     if spec.duration is not None:
         return tick_count(spec.duration, spec.mixer.fps)
-    finite = [reader.steps for (_, at), reader in sources.active().items() if at is None and not reader.steps.endless]
+    readers = [reader for place, reader in sources.active().items() if not place.timed]
+    finite = [reader.steps for reader in readers if not reader.steps.endless]
     if not finite:
         raise InvalidSpec("no source here has an end: a duration is needed", where="duration")
     if any(steps.duration is None for steps in finite):
@@ -160,92 +161,76 @@ def _total(spec: RenderSpec, sources: _Sources) -> int | None:
     return max(0, round((longest - spec.start) * spec.mixer.fps))
 
 
-Key = tuple[str, float | None]
-
-
 class _Sources:
-    """The sources of one render: opened when a tree names them first, closed with the nursery."""
+    """The sources of one render: opened when a tree names them first, or soon will; closed with the nursery."""
 
-    def __init__(
-        self, spec: RenderSpec, settings: Settings, *, nursery: trio.Nursery, expected: int, may_ease: bool
-    ) -> None:
+    def __init__(self, spec: RenderSpec, settings: Settings, *, nursery: trio.Nursery, may_ease: bool) -> None:
         self._spec = spec
         self._settings = settings
-        self._nursery = nursery
-        self._expected = max(1, expected)
         self._may_ease = may_ease
         self._cores = len(os.sched_getaffinity(0))
         self._limiter = trio.CapacityLimiter(max(2, self._cores))
-        self._readers: dict[Key, Reader] = {}
-        self._stills: dict[str, VideoFrame] = {}
+        self._places = Places(read=self._read, load=self._load, rate=spec.mixer.audio.rate, nursery=nursery)
         self._drawings = Drawings(spec.mixer.raster, spec.sources)
         nursery.start_soon(self._drawings.run)
         self._warned: set[str] = set()
 
-    async def prepare(self, tree: RenderTree) -> None:
+    def expect(self, coming: Sequence[Coming]) -> None:
+        """Opens what comes on the air soon."""
+        self._places.expect(coming)
+
+    async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names and is not open yet, all at once; warns of what is lacking. Raises SourceError."""
-        looked: set[Key] = set()
-        listened: set[Key] = set()
-        images: set[str] = set()
-        for _, _, node in walk(tree):
-            if isinstance(node, ImageSourceNode):
-                images.add(node.filename)
-            elif isinstance(node, VideoSourceNode | AudioSourceNode):
-                used = looked if isinstance(node, VideoSourceNode) else listened
-                used.add((node.stream_guid, None if node.at is None else float(node.at)))
-        wanted = looked | listened
-        async with trio.open_nursery() as nursery:
-            for key in sorted(wanted - self._readers.keys(), key=str):
-                nursery.start_soon(self._open, key)
-            for name in sorted(images - self._stills.keys()):
-                nursery.start_soon(self._load, name)
+        used = uses(tree)
+        self._places.name(used)
+        await self._places.settle()
         await self._drawings.prepare(tree)
-        lacking = [f'source "{k[0]}" has no picture: it is not drawn' for k in looked if not self._has_picture(k)]
-        lacking += [
-            f'source "{k[0]}" has no sound: it is silent' for k in listened if not self._readers[k].steps.has_sound
-        ]
-        for warning in sorted(set(lacking) - self._warned):
-            log.warning(warning)
+        lacking = sorted(
+            {each for key, use in used.items() if isinstance(key, Place) for each in self._lacks(key, use)}
+        )
+        for warning in lacking:
+            if warning not in self._warned:
+                log.warning(warning)
         self._warned.update(lacking)
 
-    def _has_picture(self, key: Key) -> bool:
-        return self._readers[key].steps.picture_size is not None
+    def _lacks(self, place: Place, use: Use) -> Iterator[str]:
+        reader = self._places.reader(place)
+        if use.looked and (reader is None or reader.picture_size is None):
+            yield f'source "{place.name}" has no picture: it is not drawn'
+        if use.listened and (reader is None or not reader.has_sound):
+            yield f'source "{place.name}" has no sound: it is silent'
 
-    async def _open(self, key: Key) -> None:
-        name, _ = key
-        url = self._spec.sources.get(name, name)
-        threads = 1 if self._expected >= self._cores else self._cores
+    async def _read(self, place: Place) -> Reader:
+        opened = len(self._places)
         audio = self._spec.mixer.audio
-        opening = partial(open_source, name, url, sound=audio, settings=self._settings, threads=threads)
+        opening = partial(
+            open_source,
+            place.name,
+            self._spec.sources.get(place.name, place.name),
+            sound=audio,
+            settings=self._settings,
+            threads=1 if opened >= self._cores else self._cores,
+        )
         # Nobody waits for a silent peer's deadline once the render is given up.
         steps: Steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
-        ahead = self._ahead(steps)
-        reader = Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._limiter, may_ease=self._may_ease)
-        self._readers[key] = reader
-        self._nursery.start_soon(reader.run)
+        ahead = decode_ahead(steps, self._settings, readers=opened)
+        return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._limiter, may_ease=self._may_ease)
 
-    def _ahead(self, steps: Steps) -> int:
-        """Frames to decode ahead: few where frames are large and sources many."""
-        size = steps.picture_size
-        frame_bytes = size.width * size.height * 3 // 2 if size is not None else 1
-        room = self._settings.decode_ahead_bytes // self._expected // max(1, frame_bytes)
-        return max(MIN_AHEAD, min(self._settings.decode_ahead, room))
-
-    async def _load(self, name: str) -> None:
+    async def _load(self, name: str) -> VideoFrame:
         path = self._spec.sources.get(name) or str(Path(self._spec.images) / name)
-        self._stills[name] = await trio.to_thread.run_sync(load_still, name, path)
+        return await trio.to_thread.run_sync(load_still, name, path, abandon_on_cancel=True)
 
-    def reader(self, name: str, at: float | None) -> Reader | None:
-        """The reader of a source at a media time, or of what is current."""
-        return self._readers.get((name, at))
+    def reader(self, place: Place) -> Reader | None:
+        """The reader of a place."""
+        return self._places.reader(place)
 
     def still(self, picture: Picture) -> VideoFrame | None:
         """The image of that name, or the drawn picture."""
-        return self._stills.get(picture.name) if picture.drawn is None else self._drawings.get(picture.drawn)
+        return self._places.still(picture.name) if picture.drawn is None else self._drawings.get(picture.drawn)
 
-    def active(self) -> Mapping[Key, Reader]:
-        """All readers."""
-        return self._readers
+    def active(self) -> Mapping[Place, Reader]:
+        """All readers that a tree has named."""
+        return self._places.active()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ Theory of operation
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple
@@ -250,6 +251,7 @@ class Mash:
         clips = [clip for clips in self.tracks for clip in clips]
         self._players = [_Player(clip, raster, quantize) for clip in clips]
         self._frames = max((clip.stop for clip in clips), default=0)
+        self._begins = sorted({player.clip.frame for player in self._players if player.used})
         self._on_air = _OnAir(0, 0, (), None)
 
     @property
@@ -291,6 +293,17 @@ class Mash:
             if any(player.clip.frame < span[1] and span[0] < player.clip.stop for span in spans)
             for medium in player.used
         )
+
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[tuple[Fraction, RenderTree]]:
+        """The moments within [start, stop) at which clips begin that need something from elsewhere, and their trees."""
+        turns, length = [0], self._frames
+        if self.loop and length:
+            turns = [*range(max(0, math.floor(start / self.duration)), math.ceil(stop / self.duration))]
+        coming = []
+        for first in (turn * length for turn in turns):
+            low, high = (bisect_left(self._begins, edge * self.quantize - first) for edge in (start, stop))
+            coming += [Fraction(first + frame, self.quantize) for frame in self._begins[low:high]]
+        return [(t, self.tree_at(t)) for t in coming]
 
     def _wrapped(self, t: Fraction) -> Fraction:
         return t % self.duration if self.loop and t >= 0 and self._frames else t

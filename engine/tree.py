@@ -266,13 +266,8 @@ def _check_effects(path: str, effects: tuple[Effect, ...]) -> None:
 
 
 def _refuse_unbuilt(path: str, node: AudioSourceNode) -> None:
-    unbuilt = ""
     if node.speed != 1:
-        unbuilt = ".speed"
-    elif node.at is not None:
-        unbuilt = ".at"  # a tree that is held would repeat one block for ever; sound needs a timeline to move it
-    if unbuilt:
-        raise InvalidTree(f"{path}{unbuilt}: not supported yet", where=path + unbuilt)
+        raise InvalidTree(f"{path}.speed: not supported yet", where=f"{path}.speed")
 
 
 def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[RenderTree, ...]:

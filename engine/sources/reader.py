@@ -13,15 +13,19 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
+from engine.config import Settings
 from engine.errors import EngineError
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, Pick, Piece, SampleQueue
 from engine.plan import PictureSize
 from engine.sources.avfile import SOUND_TAIL, Batch
+from engine.threads import Threads
 
 JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
 FRAMES_A_STEP: Final = 3  # a hop to a thread costs 0.1-0.3 ms: several frames share one
 SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
+
+MIN_AHEAD: Final = 2
 
 T = TypeVar("T")
 
@@ -69,7 +73,7 @@ class Reader:
     """
 
     def __init__(
-        self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter, may_ease: bool = False
+        self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter | Threads, may_ease: bool = False
     ) -> None:
         # given
         self._may_ease = may_ease  # nothing will be shown bigger than it is at first
@@ -83,6 +87,7 @@ class Reader:
         # owned by run()
         self._frames: FrameQueue[VideoFrame] = FrameQueue()
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
+        self._last: Pick[VideoFrame] = Pick(None, None, False)
         self._error: EngineError | None = None
         self._no_more_pictures = self._no_more_sounds = False  # to decode from here on
         self._gone = self._given_up = False
@@ -106,6 +111,11 @@ class Reader:
         """Whether there is sound."""
         return self.steps.has_sound
 
+    @property
+    def error(self) -> EngineError | None:
+        """Why it broke off, where it did."""
+        return self._error
+
     async def run(self) -> None:
         """Decodes as far ahead as the queue allows, until cancelled; a source that breaks leaves its error behind."""
         try:
@@ -114,6 +124,7 @@ class Reader:
                     await self._seek(self._seek_to)
                 pictures, sounds = self._room()
                 if not pictures and not sounds:  # nothing wanted, or enough of it
+                    self._news.unpark_all()
                     await self._asked.park()
                     continue
                 step = partial(self.steps.step, pictures=pictures, sounds=sounds, start=self._at)
@@ -128,6 +139,8 @@ class Reader:
                 await self._in_thread(self.steps.close)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
+        if isinstance(self._limiter, Threads):
+            return await self._limiter.run(call)
         return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
     def _room(self) -> tuple[int | None, bool | None]:
@@ -187,6 +200,8 @@ class Reader:
             jump = self._is_jump_in_sound(sound) or jump
             self._heard = self._hear_until = sound
         self._looking, self._listening = picture is not None, sound is not None
+        if picture is None:
+            self._last = Pick(None, None, False)
         if jump:
             times = (picture, None if sound is None else Fraction(sound, self._rate))
             self._seek_to = min(t for t in times if t is not None)
@@ -216,10 +231,19 @@ class Reader:
             await self._news.park()
 
     def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
-        """What is on screen at media time t, as far as it is known."""
+        """What is on screen at media time t, as far as it is known: until it is, what was on before."""
         picked = self._frames.pick(t, tolerance)
+        if picked.frame is None and (self._seek_to is not None or not self._frames.ready(t + tolerance)):
+            picked = self._last._replace(held=self._last.frame is not None)
+        self._last = picked
         self._wake()
         return picked
+
+    async def idle(self) -> None:
+        """Waits until as much is decoded ahead as may be, or it broke."""
+        while not self._gone and (self._seek_to is not None or any(self._room())):
+            self._wake()
+            await self._news.park()
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there."""
@@ -266,3 +290,11 @@ class Reader:
         if not self._listening:
             return self._begun or n > 0
         return n < self._heard or n > max(self._samples.stop, self._heard) + self._sound_jump
+
+
+def decode_ahead(steps: Steps, settings: Settings, *, readers: int) -> int:
+    """Frames that one of some readers decodes ahead: few where frames are large and readers many."""
+    size = steps.picture_size
+    frame_bytes = size.width * size.height * 3 // 2 if size is not None else 1
+    room = settings.decode_ahead_bytes // max(1, readers) // max(1, frame_bytes)
+    return max(MIN_AHEAD, min(settings.decode_ahead, room))

@@ -19,7 +19,7 @@ from engine.compositor import Compositor
 from engine.errors import SinkUnavailable, SourceMalformed
 from engine.frame import AudioFrame, VideoFrame
 from engine.mixer import Mixer
-from engine.plan import PictureSize
+from engine.plan import PictureSize, Place
 from engine.program import Held
 from engine.sources.avfile import Batch
 from engine.sources.reader import Reader
@@ -142,11 +142,14 @@ class Bench:
         self.prepared = []
         self.pictures, self.seen, self.sounds, self.spans = [], [], [], []
 
-    async def prepare(self, tree):
+    def expect(self, coming):
+        pass
+
+    async def prepare(self, tree, t):
         self.prepared.append(tree)
 
-    def reader(self, name, at):
-        return self.readers.get((name, at))
+    def reader(self, place):
+        return self.readers.get(place)
 
     def still(self, picture):
         return self.stills.get(picture.name)
@@ -170,7 +173,7 @@ class Bench:
             for guid, script in self.scripts.items():
                 for at in ats:
                     reader = Watched(script, rate=rate, ahead=self.ahead, limiter=limiter)
-                    self.readers[guid, at] = reader
+                    self.readers[Place(guid, at=at)] = reader
                     nursery.start_soon(reader.run)
             options = {"pace": Pace.offline(), "sink": self, "compositor": self.compositor} | options
             self.mixer = Mixer(spec, program=program, readers=self, **options)
@@ -331,6 +334,9 @@ class Cue:
     def tree_at(self, t):
         return next(tree for start, tree in reversed(self.cues) if start <= t)
 
+    def coming(self, start, stop):
+        return ()
+
 
 async def test_another_tree_is_on_from_its_tick_and_old_sources_rest():
     a, b = Script("a", at_rate(30, 30, base=1)), Script("b", at_rate(30, 30, base=101))
@@ -345,7 +351,7 @@ async def test_another_tree_is_on_from_its_tick_and_old_sources_rest():
 async def test_trees_that_are_new_at_every_tick_do_not_make_a_covered_source_seek_each_time():
     under, over = Script("under", at_rate(30, 12, base=101)), Script("over", at_rate(30, 4))
 
-    class Moving:
+    class Moving(Cue):
         def tree_at(self, t):
             return tree_of(whole("under"), whole("over"))
 

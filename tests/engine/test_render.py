@@ -125,6 +125,9 @@ async def test_what_is_cancelled_leaves_nothing(tmp_path, name):
             def sources_in(self, start, stop):
                 return frozenset(("pattern:bars",))
 
+            def coming(self, start, stop):
+                return ()
+
         await render(Cancelling(), spec_of(tmp_path / name, duration=Fraction(3600)))
     assert scope.cancelled_caught
     assert names(tmp_path) == []

@@ -272,7 +272,6 @@ def test_unknown_fit_is_refused():
         (text(color="red"), '"red" is no colour like "#rrggbb"', "$.rootVideoNode.color"),
         (shape(color="#12345"), '"#12345" is no colour like "#rrggbb"', "$.rootVideoNode.color"),
         (voice(speed=2), "not supported yet", "$.rootAudioNode.speed"),
-        (voice(at=3), "not supported yet", "$.rootAudioNode.at"),
         (voice(speed=0.25), "expected a number ≥ 0.5", "$.rootAudioNode.speed"),
         ([{}, group(COLOUR, {**COLOUR, "red": 2})], "expected a number ≤ 1", "$[1].rootVideoNode.nodes[1].red"),
         ({"rootNodes": [{}, voice(gain=30)]}, "expected a number ≤ 20", "$.rootNodes[1].rootAudioNode.gain"),

@@ -1,0 +1,244 @@
+"""Timelines of real files, rendered: every clip shows and plays the right moment of its medium, exactly."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from engine.program import Held
+from engine.render import render
+from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
+from engine.timeline import Clip, ColourTween, Container, Mash, Medium, Scale, Tween
+from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode
+from tests.media import Video, encode, numbers, read_number
+
+RATE = 8000
+LOSSLESS = EncoderSpec(quality=0)
+LEFT, RIGHT = ({"x": Tween(x, x), "width": Tween(0.5, 0.5), "lock": ""} for x in (0, 1))
+
+
+def clip(name, frame, frames, medium, *, seen=True, **scale):
+    container = Container(scale=Scale(**scale)) if seen else None
+    return Clip(id=name, frame=frame, frames=frames, content=medium, container=container)
+
+
+def film(name="film", **more):
+    return Medium(kind="film", name=name, **more)
+
+
+def sound(name="tale", *, gain=((0, 1.0),), **more):
+    return Medium(kind="sound", name=name, gain=gain, **more)
+
+
+def mash(*tracks, quantize=30):
+    return Mash(tracks, raster=Raster(64, 36), quantize=quantize)
+
+
+def spec_of(output, program, sources, *, fps=30, **more):
+    mixer = MixerSpec(raster=program.raster, fps=Fraction(fps), audio=AudioFormat(RATE, 1))
+    sources = {name: str(path) for name, path in sources.items()}
+    return RenderSpec(
+        output=str(output), mixer=mixer, sources=sources, duration=program.duration, encoder=LOSSLESS, **more
+    )
+
+
+async def shown(folder, program, sources, **more):
+    output = folder / "out.mkv"
+    await render(program, spec_of(output, program, sources, **more))
+    return numbers(output)
+
+
+def tale(folder, count=4 * RATE, name="tale.wav"):
+    """A sound in which every sample tells its own index: its value is that number in 1/32768."""
+    path = folder / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.arange(count, dtype=np.int16)[np.newaxis], format="s16", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+async def heard(folder, program, sources, **more):
+    """What was played: the index of every sample, 0 in silence."""
+    output = folder / "out.wav"
+    await render(program, spec_of(output, program, sources, **more))
+    with av.open(str(output)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)]).astype(int)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+async def test_clips_of_one_film_show_their_own_moments(tmp_path, media):
+    clips = [
+        clip("a", 0, 10, film(trim=30)),
+        clip("b", 10, 10, film()),  # back to where the film begins
+        clip("c", 20, 5, film(trim=50)),
+        clip("d", 30, 10, film(trim=55)),  # on to where it goes on, after a gap
+    ]
+    found = await shown(tmp_path, mash(clips), {"film": media.path("plain")})
+    assert found == [*range(30, 40), *range(10), *range(50, 55), *[0] * 5, *range(55, 60), *[0] * 5]
+
+
+async def test_two_clips_of_one_film_at_once_are_two_moments_of_it(tmp_path, media):
+    tracks = [
+        [clip("a", 0, 20, film(size=(32, 36)), **LEFT)],
+        [clip("b", 5, 15, film(size=(32, 36), trim=40), **RIGHT)],
+    ]
+    output = tmp_path / "out.mkv"
+    program = mash(*tracks)
+    await render(program, spec_of(output, program, {"film": media.path("plain")}))
+    with av.open(str(output)) as container:
+        luma = [frame.to_ndarray()[:36] for frame in container.decode(video=0)]
+    assert [read_number(y[:, :32]) for y in luma] == [*range(20)]
+    assert [read_number(y[:, 32:]) for y in luma] == [*[0] * 5, *range(40, 55)]
+
+
+async def test_a_clip_longer_than_its_film_begins_again(tmp_path, media):
+    found = await shown(tmp_path, mash([clip("a", 0, 25, film(length=10, trim=20))]), {"film": media.path("plain")})
+    assert found == [*range(20, 30), *range(20, 30), *range(20, 25)]
+
+
+@pytest.mark.parametrize(
+    ("speed", "step"), [(2, 2), (Fraction(1, 2), Fraction(1, 2)), (Fraction(3, 2), Fraction(3, 2))]
+)
+async def test_pictures_at_another_speed(tmp_path, media, speed, step):
+    program = mash([clip("a", 0, 20, film(speed=Fraction(speed), trim=5))])
+    found = await shown(tmp_path, program, {"film": media.path("plain")})
+    half = Fraction(1, 2) - Fraction(30, 1000)  # of a tick: the nearest picture is shown
+    assert found == [int(5 + n * step + half) for n in range(20)]
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, Fraction(30_000, 1001), 50, 60])
+async def test_cuts_show_the_nearest_picture(tmp_path, rate):
+    path = encode(tmp_path / "a.mkv", Video(rate=Fraction(rate)), None, seconds=2)  # its stamps are whole milliseconds
+    program = mash([clip(str(n), 5 * n, 5, film(trim=7 * n % 40)) for n in range(8)])
+    found = await shown(tmp_path, program, {"film": path})
+    for n, number in enumerate(found):
+        at = Fraction(7 * (n // 5) % 40 + n % 5, 30)
+        wanted = (at + Fraction(1, 60)) * rate
+        near = Fraction(rate) * Fraction(2, 1000)  # two frames are equally near, all but
+        assert number in {int(wanted), int(wanted - near)}, n
+    if rate == 60:
+        assert all(number % 2 == 0 for number in found)
+
+
+async def test_a_render_that_starts_in_the_middle_of_a_clip(tmp_path, media):
+    program = mash([clip("a", 10, 30, film(trim=5))])
+    output = tmp_path / "still.png"
+    await render(program, spec_of(output, program, {"film": media.path("plain")}, start=Fraction(2, 3)))
+    assert numbers(output) == [15]
+
+
+async def test_leaves_without_an_id_are_told_apart_by_their_time(tmp_path, media):
+    output = tmp_path / "still.png"
+    for at in (0.5, 1):
+        program = Held(RenderTree(root_video_node=VideoSourceNode(stream_guid="film", at=at)))
+        spec = spec_of(output, mash([clip("a", 0, 1, film())]), {"film": media.path("plain")})
+        await render(program, spec)
+        assert numbers(output) == [int(at * 30)]
+
+
+async def test_many_clips_are_not_open_at_once(tmp_path, media):
+    path = media.path("plain")
+    program = mash([clip(str(n), 9 * n, 9, film(trim=n % 40)) for n in range(60)])
+    most = []
+
+    def report(progress):
+        most.append(sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir()))
+
+    await render(program, spec_of("null:", program, {"film": path}), report=report)
+    assert 1 <= max(most) <= 10  # one is on, and the 2 s that come are opened
+    assert numbers(path)[:3] == [0, 1, 2]
+
+
+# --- sound ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fps", [30, 25, Fraction(30_000, 1001), 60, 7])
+async def test_sound_is_the_medium_s_to_the_sample_over_cuts_of_one_take(tmp_path, fps):
+    """A take that is cut into clips plays as if it were whole."""
+    clips = [clip(str(n), 10 * n, 10, sound(trim=10 * n), seen=False) for n in range(6)]
+    found = await heard(tmp_path, mash(clips, quantize=20), {"tale": tale(tmp_path)}, fps=fps)
+    assert found[: 3 * RATE - 1] == pytest.approx(np.arange(3 * RATE - 1), abs=1)
+
+
+async def test_sound_begins_and_ends_at_its_tick(tmp_path):
+    clips = [clip("a", 3, 6, sound(trim=12), seen=False), clip("b", 15, 3, sound(trim=30), seen=False)]
+    found = await heard(tmp_path, mash(clips), {"tale": tale(tmp_path)})
+    expected = np.zeros(18 * RATE // 30, int)
+    expected[800:2400] = np.arange(3200, 4800)
+    expected[4000:] = np.arange(8000, 8800)
+    assert np.abs(found - expected).max() <= 1
+
+
+async def test_a_sound_longer_than_its_medium_begins_again(tmp_path):
+    found = await heard(
+        tmp_path, mash([clip("a", 0, 20, sound(trim=3, length=6), seen=False)]), {"tale": tale(tmp_path)}
+    )
+    assert np.abs(found - (800 + np.arange(20 * RATE // 30) % 1600)).max() <= 1
+
+
+async def test_two_clips_at_once_are_summed(tmp_path):
+    tracks = [
+        [clip("a", 0, 20, sound(gain=((0, 0.5),)), seen=False)],
+        [clip("b", 10, 10, sound(gain=((0, 0.5),)), seen=False)],
+    ]
+    found = await heard(tmp_path, mash(*tracks), {"tale": tale(tmp_path)})
+    n = np.arange(20 * RATE // 30)
+    half = len(n) // 2
+    assert np.abs(found - (n + np.where(n >= half, n - half, 0)) / 2).max() <= 2
+
+
+async def test_a_gain_curve_has_no_steps(tmp_path):
+    path = tmp_path / "flat.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 2 * RATE), 20_000, np.int16), format="s16", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+    curve = ((0, 0.0), (0.5, 1.0), (0.75, 1.0), (1, 0.0))
+    found = await heard(tmp_path, mash([clip("a", 0, 60, sound(gain=curve), seen=False)]), {"tale": path})
+    tick = RATE / 30
+    late = np.interp(np.arange(2 * RATE) - tick, [0, RATE, 1.5 * RATE, 2 * RATE], [0, 20_000, 20_000, 0])
+    assert np.abs(found - late).max() <= 4  # a tick later than it is drawn, and as even
+    assert np.abs(np.diff(found)).max() <= 20_000 / (RATE / 2) + 2
+
+
+async def test_a_tree_that_is_held_plays_on_from_where_it_says(tmp_path):
+    voice = AudioSourceNode(stream_guid="tale", at=0.5)
+    program = Held(RenderTree(root_audio_node=voice))
+    spec = spec_of(tmp_path / "out.wav", mash([clip("a", 0, 20, sound())]), {"tale": tale(tmp_path)})
+    await render(program, spec)
+    with av.open(str(spec.output)) as container:
+        found = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert np.abs(found - (4000 + np.arange(len(found)))).max() <= 1
+
+
+async def test_a_muted_stretch_costs_no_sync(tmp_path):
+    curve = ((0, 1.0), (0.25, 1.0), (0.25, 0.0), (0.75, 0.0), (0.75, 1.0), (1, 1.0))
+    found = await heard(tmp_path, mash([clip("a", 0, 80, sound(gain=curve), seen=False)]), {"tale": tale(tmp_path)})
+    last = slice(int(0.8 * len(found)), len(found))
+    assert np.abs(found - np.arange(len(found)))[last].max() <= 1
+    assert not found[int(0.3 * len(found)) : int(0.7 * len(found))].any()
+
+
+async def test_a_film_is_seen_and_heard_from_one_place(tmp_path, media):
+    medium = film(trim=15, gain=((0, 1.0),))
+    picture = [clip("a", 0, 15, medium), clip("b", 15, 15, ColourTween((1, 0, 0, 1), (1, 0, 0, 1)))]
+    program = mash(picture)
+    tree = program.tree_at(Fraction(1, 3))
+    (voice,) = tree.root_audio_node.nodes
+    assert (voice.id, voice.at) == (tree.root_video_node.nodes[0].id, tree.root_video_node.nodes[0].at)
+    output = tmp_path / "out.mkv"
+    await render(program, spec_of(output, program, {"film": media.path("plain")}))
+    assert numbers(output)[:15] == [*range(15, 30)]
+    with av.open(str(output)) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert np.abs(samples[: RATE // 2 - 400]).max() > 0.4
+    assert np.abs(samples[RATE // 2 + 400 : RATE]).max() < 0.02
