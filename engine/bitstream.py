@@ -24,6 +24,7 @@ _CHANNELS: Final = {**{n: n for n in range(1, 7)}, 7: 8, 11: 7, 12: 8, 13: 24, 1
 _SBR: Final = 5
 _PS: Final = 29
 _ESCAPE: Final = 31
+_EXTENDED_ASPECT: Final = 255
 
 
 class _Bits:
@@ -56,29 +57,40 @@ class _Bits:
         return (code + 1) // 2 if code % 2 else -(code // 2)
 
 
-class _Sps(NamedTuple):
+class Sps(NamedTuple):
+    """What a sequence parameter set of H.264 says.
+
+    width, height  of its pictures, cropped. chroma: chroma_format_idc; 1 = 4:2:0.
+    progressive    whether every picture is a whole frame.
+    reorder        how many pictures may come before one that is shown before them; None = it does not say.
+    """
+
+    number: int  # seq_parameter_set_id
+    profile: int  # profile_idc
     width: int
     height: int
-    chroma: int  # chroma_format_idc
+    chroma: int
     luma_depth: int
     chroma_depth: int
+    progressive: bool
+    reorder: int | None
 
 
 def avc_size(avcc: bytes) -> tuple[int, int] | None:
     """Width and height of an avcC's pictures, cropped; None when it cannot be read."""
     if len(avcc) < 8 or not avcc[5] & 31:
         return None
-    sps = _avc_sps(avcc[8 : 8 + int.from_bytes(avcc[6:8], "big")])
+    sps = read_sps(avcc[8 : 8 + int.from_bytes(avcc[6:8], "big")])
     return sps and (sps.width, sps.height)
 
 
-def _avc_sps(nal: bytes) -> _Sps | None:
-    """A sequence parameter set, with its one header byte."""
+def read_sps(nal: bytes) -> Sps | None:
+    """A sequence parameter set, with its one header byte; None when it cannot be read."""
     bits = _Bits.of_nal(nal[1:])
     try:
         profile = bits.u(8)
         bits.u(16)
-        bits.ue()
+        number = bits.ue()
         chroma, planes, depths = 1, False, (8, 8)
         if profile in _HIGH_PROFILES:
             chroma = bits.ue()
@@ -90,10 +102,13 @@ def _avc_sps(nal: bytes) -> _Sps | None:
         _skip_picture_order(bits)
         bits.ue()
         bits.u(1)
-        size = _avc_frame(bits, 0 if planes else chroma)
+        progressive, size = _avc_frame(bits, 0 if planes else chroma)
+        reorder = _reorder(bits)
     except (EOFError, IndexError):
         return None
-    return None if size is None or max(depths) > 14 else _Sps(*size, chroma, *depths)
+    if size is None or max(depths) > 14:
+        return None
+    return Sps(number, profile, *size, chroma, *depths, progressive, reorder)
 
 
 def _skip_scaling_lists(bits: _Bits, count: int) -> None:
@@ -120,15 +135,61 @@ def _skip_picture_order(bits: _Bits) -> None:
             bits.se()
 
 
-def _avc_frame(bits: _Bits, chroma: int) -> tuple[int, int] | None:
-    """Macroblocks and cropping (7.4.2.1.1); of fields, height and crop units count twice."""
+def _avc_frame(bits: _Bits, chroma: int) -> tuple[bool, tuple[int, int] | None]:
+    """Whether there are no fields; macroblocks and cropping (7.4.2.1.1): with fields, height and crops count twice."""
     width, height = 16 * (bits.ue() + 1), 16 * (bits.ue() + 1)
     lines = 2 - bits.u(1)
     if lines == 2:
         bits.u(1)
     bits.u(1)
     across, down = _CHROMA_UNITS[chroma]
-    return _cropped(bits, width, height * lines, (across, down * lines))
+    return lines == 1, _cropped(bits, width, height * lines, (across, down * lines))
+
+
+def _reorder(bits: _Bits) -> int | None:
+    """max_num_reorder_frames, when there are vui_parameters (E.1.1) that can be read so far."""
+    try:
+        return _reorder_frames(bits) if bits.u(1) else None
+    except EOFError:
+        return None
+
+
+def _reorder_frames(bits: _Bits) -> int | None:
+    if bits.u(1) and bits.u(8) == _EXTENDED_ASPECT:
+        bits.u(32)
+    if bits.u(1):
+        bits.u(1)
+    if bits.u(1):
+        bits.u(4)
+        if bits.u(1):
+            bits.u(24)
+    if bits.u(1):
+        bits.ue()
+        bits.ue()
+    if bits.u(1):
+        bits.u(65)
+    timed = [_skip_hrd(bits) for _ in range(2)]
+    bits.u(1 + any(timed))
+    if not bits.u(1):
+        return None
+    bits.u(1)
+    for _ in range(4):
+        bits.ue()
+    return bits.ue()
+
+
+def _skip_hrd(bits: _Bits) -> bool:
+    """hrd_parameters (E.1.2), where they are there."""
+    if not bits.u(1):
+        return False
+    count = bits.ue() + 1
+    bits.u(8)
+    for _ in range(min(count, 32)):
+        bits.ue()
+        bits.ue()
+        bits.u(1)
+    bits.u(20)
+    return True
 
 
 def _cropped(bits: _Bits, width: int, height: int, unit: tuple[int, int]) -> tuple[int, int] | None:
@@ -136,6 +197,41 @@ def _cropped(bits: _Bits, width: int, height: int, unit: tuple[int, int]) -> tup
         left, right, top, bottom = (bits.ue() for _ in range(4))
         width, height = width - unit[0] * (left + right), height - unit[1] * (top + bottom)
     return (width, height) if 0 < width < _MAX_SIDE and 0 < height < _MAX_SIDE else None
+
+
+def avc_sets(avcc: bytes) -> tuple[list[bytes], list[bytes]] | None:
+    """The sequence and the picture parameter sets of an avcC; None when it cannot be read or has none."""
+    found: tuple[list[bytes], list[bytes]] = ([], [])
+    at = 5
+    for n, units in enumerate(found):
+        count = avcc[at] & (255 if n else 31) if at < len(avcc) else 0
+        at += 1
+        for _ in range(count):
+            size = int.from_bytes(avcc[at : at + 2], "big")
+            units.append(avcc[at + 2 : at + 2 + size])
+            at += 2 + size
+        if not count or at > len(avcc) or not all(units):
+            return None
+    return found
+
+
+def pps_numbers(nal: bytes) -> tuple[int, int] | None:
+    """A picture parameter set's own number and that of its sequence parameter set; None when it cannot be read."""
+    bits = _Bits.of_nal(nal[1:])
+    try:
+        return bits.ue(), bits.ue()
+    except EOFError:
+        return None
+
+
+def joined_avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
+    """An avcC for pictures of several encoders: of the highest profile and level among them (14496-15 5.3.3.1.2)."""
+    highest = max(sps, key=lambda unit: unit[1])
+    made = bytearray(avcc([highest, *(unit for unit in sps if unit is not highest)], pps))
+    for unit in sps:
+        made[2] &= unit[2] if unit[1] == highest[1] else 0
+        made[3] = max(made[3], unit[3])
+    return bytes(made)
 
 
 def hevc_size(hvcc: bytes) -> tuple[int, int] | None:
@@ -249,6 +345,15 @@ def nal_units(annexb: bytes) -> list[bytes]:
     return [unit for unit in units if unit]
 
 
+def prefixed_kinds(data: bytes | memoryview) -> list[int] | None:
+    """The H.264 types of the NAL units in a picture whose units have four bytes of length; None when they have not."""
+    kinds, at, end = [], 0, len(data)
+    while at + 4 < end:
+        kinds.append(data[at + 4] & 31)
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return kinds if at == end else None
+
+
 def length_prefixed(annexb: bytes) -> bytes:
     """The same NAL units with four bytes of length before each."""
     return b"".join(len(unit).to_bytes(4, "big") + unit for unit in nal_units(annexb))
@@ -262,7 +367,7 @@ def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
         return b""
     made = b"\1" + first[0][1:4] + bytes((0xFF, 0xE0 | len(first))) + _sized(first)
     made += bytes((len(second),)) + _sized(second)
-    read = None if first[0][1] in _WITHOUT_FORMAT else _avc_sps(first[0])
+    read = None if first[0][1] in _WITHOUT_FORMAT else read_sps(first[0])
     if read is not None:
         made += bytes((0xFC | read.chroma, 0xF8 | read.luma_depth - 8, 0xF8 | read.chroma_depth - 8, 0))
     return made

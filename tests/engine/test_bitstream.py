@@ -53,6 +53,48 @@ def test_size_of_interlaced_h264():
     assert bitstream.avc_size(avcc((1920, 1080), params="annexb=0:interlaced=1")) == (1920, 1080)
 
 
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ("annexb=0", {"number": 0, "profile": 100, "progressive": True, "reorder": 2}),
+        ("annexb=0:sps-id=5", {"number": 5}),
+        (
+            "annexb=0:sar=4/3:overscan=show:chromaloc=2:range=tv:nal-hrd=vbr:vbv-maxrate=9000:vbv-bufsize=9000",
+            {"reorder": 2},
+        ),
+        ("annexb=0:sar=16/11:pic-struct=1:bframes=0:ref=1", {"reorder": 0}),
+        ("annexb=0:bframes=1:b-pyramid=none", {"reorder": 1}),
+        ("annexb=0:interlaced=1", {"progressive": False}),
+    ],
+)
+def test_what_a_sequence_parameter_set_says(params, says):
+    (sps,), (pps,) = bitstream.avc_sets(avcc((64, 64), params=params))
+    read = bitstream.read_sps(sps)
+    assert {name: getattr(read, name) for name in says} == says
+    assert (read.width, read.height, read.chroma, read.luma_depth) == (64, 64, 1, 8)
+    assert bitstream.pps_numbers(pps) == (read.number, read.number)
+
+
+def test_parameter_sets_of_several_encoders_in_one_avcc():
+    first = bitstream.avc_sets(avcc((64, 64), params="annexb=0:sps-id=1:level=40", profile="main"))
+    second = bitstream.avc_sets(avcc((64, 64), params="annexb=0:sps-id=2:level=31", profile="high"))
+    sps, pps = ([*one, *other] for one, other in zip(first, second, strict=True))
+    joined = bitstream.joined_avcc(sps, pps)
+    assert bitstream.avc_sets(joined) == (sps[::-1], pps)  # the higher profile first
+    assert joined[1:4] == bytes((100, 0, 40))
+    assert bitstream.avc_size(joined) == (64, 64)
+    assert bitstream.joined_avcc(*first) == bitstream.avcc(*first)
+
+
+def test_kinds_of_nal_units_behind_their_lengths():
+    units = [b"\x09\x10", b"\x67abc", b"\x65" + bytes(300)]
+    data = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+    assert bitstream.prefixed_kinds(data) == bitstream.prefixed_kinds(memoryview(data)) == [9, 7, 5]
+    for broken in (data[:-1], data + b"\0", b"\0\0\0\1\x65abc", b"\0\0"):
+        assert bitstream.prefixed_kinds(broken) is None
+    assert bitstream.prefixed_kinds(b"") == []
+
+
 @pytest.mark.parametrize("cqm", ["cqm=jvt", "cqm4=" + ",".join(map(str, range(10, 26)))])
 def test_size_behind_scaling_lists(cqm):
     assert bitstream.avc_size(avcc((66, 38), params=f"annexb=0:{cqm}")) == (66, 38)
@@ -178,13 +220,21 @@ def test_garbage_never_raises(data):
     bitstream.aac_format(data)
     bitstream.avcc_of(data)
     bitstream.length_prefixed(data)
+    bitstream.avc_sets(data)
+    bitstream.read_sps(data)
+    bitstream.pps_numbers(data)
+    bitstream.prefixed_kinds(data)
     for codec in ("h264", "hevc", "aac", "opus", ""):
         assert isinstance(bitstream.codec_string(codec, data), str)
 
 
 @given(st.integers(0, 4000), st.integers(0, 7), st.binary(max_size=8))
 def test_damaged_configurations_never_raise(at, bit, more):
-    for read, whole in ((bitstream.avc_size, GOOD["h264"]), (bitstream.hevc_size, GOOD["hevc"])):
+    for read, whole in (
+        (bitstream.avc_size, GOOD["h264"]),
+        (bitstream.avc_sets, GOOD["h264"]),
+        (bitstream.hevc_size, GOOD["hevc"]),
+    ):
         data = bytearray(whole)
         data[at % len(data)] ^= 1 << bit
         read(bytes(data))

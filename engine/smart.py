@@ -1,0 +1,228 @@
+"""Smart rendering: which ticks of a program show a film's coded pictures as they are, so that their packets are copied.
+
+It decides what is copied and what is encoded; it refuses to know files, containers and bits.
+
+Theory of operation
+-------------------
+* A tick shows a film **untouched** when the topmost thing in its tree is that film, opaque and over the whole frame,
+  with nothing done to it. What is below it does not matter.
+* Consecutive ticks that show one film are a **run**. Which of its pictures is on at each tick is found as a reader
+  finds it: the newest that starts at or before the tick's media time and a quarter of a tick. Where the next tick shows
+  the next picture, one packet is one tick; a picture left out or shown twice ends that.
+* A copy begins with a picture that resets the decoder (an IDR picture): what comes after it in the order of decoding
+  is shown after it and needs nothing from before. It ends after any packet up to which exactly the first pictures in
+  the order of showing are there: what follows needs them, they need nothing of what follows. So at the end of a clip
+  at most a few pictures are encoded, at its beginning those up to the next IDR picture.
+* Everything else is encoded, each stretch beginning with an IDR picture of its own.
+* Time stamps: tick n's picture has the pts n; the j-th packet of the whole output has the dts j - `delay`, and the
+  delay is the largest that any copy or encoder needs. So both are even over all joints.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from engine.program import Program
+from engine.spec import EncoderSpec, Raster
+from engine.timebase import tick_time
+from engine.tree import CompositorNode, RenderTree, VideoNode, VideoSourceNode
+
+LEAST: Final = 10  # ticks; a shorter copy saves less than two more joints cost
+LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a copy may go: encoders vary by as much
+ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
+MAX_REORDER: Final = 16  # pictures that any H.264 stream decodes ahead of showing (A.3.1), at most
+_PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), None: (66, 77, 100)}
+
+
+class Run(NamedTuple):
+    """Ticks [first, first + len(times)) show one film untouched, at these media times."""
+
+    name: str
+    first: int
+    times: list[Fraction]
+
+
+class Index(NamedTuple):
+    """The coded pictures of a part of a film, in the order of decoding: one packet, one frame.
+
+    pts    when each is shown, in units of time_base; none twice.
+    zero   what media time 0 is, in seconds of those.
+    idr    which of them reset the decoder.
+    sizes  their bytes.
+    """
+
+    time_base: Fraction
+    zero: Fraction
+    pts: list[int]
+    idr: list[bool]
+    sizes: list[int]
+
+    def unit(self, t: Fraction) -> int:
+        """The last pts that is not after media time t."""
+        return (t + self.zero) // self.time_base
+
+
+class Copy(NamedTuple):
+    """Ticks [first, stop) are as many packets of a film, in the order of decoding, from the one with the pts `key` on.
+
+    ticks  which tick each of them is, counted from `first`.
+    """
+
+    name: str
+    first: int
+    key: int
+    ticks: list[int]
+
+    @property
+    def stop(self) -> int:
+        """The first tick after it."""
+        return self.first + len(self.ticks)
+
+    @property
+    def delay(self) -> int:
+        """By how many pictures it is decoded ahead of showing."""
+        return max(n - tick for n, tick in enumerate(self.ticks))
+
+
+def may_copy(spec: EncoderSpec) -> bool:
+    """Whether an encoder's settings leave room for pictures that somebody else has encoded."""
+    limits = (spec.quality, spec.max_bit_rate, spec.qp_min, spec.qp_max)
+    return all(limit is None for limit in limits)
+
+
+def may_have(spec: EncoderSpec, profile: int) -> bool:
+    """Whether the output may have pictures of an H.264 profile (profile_idc)."""
+    return profile in _PROFILES[spec.profile]
+
+
+def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> list[Run]:
+    """The runs of a program's ticks [0, ticks), tick 0 being at `start`; those too short to copy are left out."""
+    found: list[Run] = []
+    run: Run | None = None
+    for n in range(ticks):
+        t = start + tick_time(n, fps)
+        node = untouched(program.tree_at(t).root_video_node, raster)
+        if node is None:
+            run = None
+            continue
+        if run is None or run.name != node.stream_guid:
+            run = Run(node.stream_guid, n, [])
+            found.append(run)
+        run.times.append(t if node.at is None else Fraction(node.at))
+    return [run for run in found if len(run.times) >= LEAST]
+
+
+def untouched(node: VideoNode | None, raster: Raster) -> VideoSourceNode | None:
+    """The film that alone is seen, as it is, when it is as large as the raster; None when there is no such."""
+    while isinstance(node, CompositorNode):
+        if node.opacity != 1 or node.mask is not None or not node.nodes:
+            return None
+        node = node.nodes[-1]
+    if not isinstance(node, VideoSourceNode) or node.opacity != 1 or node.mask is not None or node.effects:
+        return None
+    places = (node.dest_x, node.dest_y, node.source_x, node.source_y)
+    across, down = (node.dest_width, node.source_width), (node.dest_height, node.source_height)
+    whole = (
+        all(place in (None, 0) for place in places)
+        and all(size in (None, raster.width) for size in across)
+        and all(size in (None, raster.height) for size in down)
+    )
+    return node if whole else None
+
+
+def copies(run: Run, index: Index, *, fps: Fraction, spec: EncoderSpec) -> list[Copy]:
+    """What can be copied of a run, in order."""
+    shown = sorted(index.pts)
+    tolerance = 1 / fps / 4
+    pictures = [bisect_right(shown, index.unit(t + tolerance)) - 1 for t in run.times]
+    places = _Places(index, shown)
+    found: list[Copy] = []
+    begin = 0
+    for n in range(1, len(pictures) + 1):
+        if n == len(pictures) or pictures[n] != pictures[n - 1] + 1:
+            copy = _copy(run, begin, range(pictures[begin], pictures[n - 1] + 1), places)
+            if copy is not None and _is_wanted(copy, places, fps, spec):
+                found.append(copy)
+            begin = n
+    return found
+
+
+class _Places:
+    """Where pictures are in the order of decoding; numbers count in both orders from the index's first picture.
+
+    starts  numbers of pictures with which a copy can begin; they are the same in both orders.
+    stops   counts of packets after which one can end.
+    """
+
+    def __init__(self, index: Index, shown: Sequence[int]) -> None:
+        self.index = index
+        number = {pts: n for n, pts in enumerate(shown)}
+        self.order = [number[pts] for pts in index.pts]
+        self.starts: list[int] = []
+        self.stops: list[int] = []
+        highest = -1
+        for n, each in enumerate(self.order):
+            if highest == n - 1:
+                self.stops.append(n)
+                if index.idr[n] and each == n:
+                    self.starts.append(n)
+            highest = max(highest, each)
+        if highest == len(self.order) - 1:
+            self.stops.append(len(self.order))
+
+
+def _copy(run: Run, begin: int, pictures: range, places: _Places) -> Copy | None:
+    """The longest copy among consecutive pictures, the first of which is the one of the run's tick `begin`."""
+    after = [start for start in places.starts if start in pictures]
+    stops = places.stops[: bisect_right(places.stops, pictures.stop)]
+    if not after or not stops or stops[-1] - after[0] < LEAST:
+        return None
+    first, stop = after[0], stops[-1]
+    tick = run.first + begin + first - pictures.start
+    return Copy(run.name, tick, places.index.pts[first], [number - first for number in places.order[first:stop]])
+
+
+def _is_wanted(copy: Copy, places: _Places, fps: Fraction, spec: EncoderSpec) -> bool:
+    """Whether it has no more bits, and no longer without an IDR picture, than was asked for."""
+    first = places.index.pts.index(copy.key)
+    stop = first + copy.stop - copy.first
+    if spec.bit_rate is not None:
+        rate = 8 * sum(places.index.sizes[first:stop]) * fps / (stop - first)
+        if rate > LOOSENESS * spec.bit_rate:
+            return False
+    if spec.gop is None:
+        return True
+    marks = [*(n for n in places.starts if first <= n < stop), stop]
+    return all(after - before <= spec.gop for before, after in pairwise(marks))
+
+
+class Unseen:
+    """A program without the pictures of what is copied: only sound is left of those ticks."""
+
+    def __init__(self, program: Program, copied: Sequence[Copy], *, start: Fraction, fps: Fraction) -> None:
+        self._program = program
+        self._start = start
+        self._fps = fps
+        self._firsts = [copy.first for copy in copied]
+        self._stops = [copy.stop for copy in copied]
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The program's tree; its sound only, where its picture is copied."""
+        tree = self._program.tree_at(t)
+        tick = (t - self._start) * self._fps // 1
+        n = bisect_right(self._firsts, tick) - 1
+        if n < 0 or tick >= self._stops[n]:
+            return tree
+        return RenderTree(root_audio_node=tree.root_audio_node)
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """The program's."""
+        return self._program.sources_in(start, stop)
+
+    def coming(self, start: Fraction, stop: Fraction) -> list[tuple[Fraction, RenderTree]]:
+        """The program's, as it is seen and heard then."""
+        return [(t, self.tree_at(t)) for t, _ in self._program.coming(start, stop)]
