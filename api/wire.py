@@ -6,14 +6,15 @@ It decides how large, how slow and how broken a request may be; it refuses to kn
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import trio
 from quart import Request, Response
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
-from werkzeug.http import parse_options_header
 
+from api.forms import FormReader, Part
 from engine.errors import InvalidSpec, InvalidTree
 from engine.tree import in_json_words, parse_json
 
@@ -21,7 +22,6 @@ MAX_BODY: Final = 1 << 20
 MAX_UPLOAD: Final = 32 << 20
 BODY_SECONDS: Final = 30.0  # a body that takes longer keeps its connection for nothing
 UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
-FORM_PARTS: Final = 16
 # A client that still sends does not hear our answer: so much more is read and thrown away before it.
 DRAIN_BYTES: Final = 16 << 20
 DRAIN_SECONDS: Final = 2.0
@@ -95,26 +95,14 @@ async def read_upload(
 
 def file_of_form(form: bytes, boundary: str, field: str) -> tuple[str, bytes]:
     """As `read_upload`, of a form that is there (RFC 7578). Worker thread: forms are large."""
-    pieces = (b"\r\n" + form).split(b"\r\n--" + boundary.encode(), FORM_PARTS + 1)
-    parts = pieces[1:-1]
-    if not parts or not pieces[-1].startswith(b"--"):  # also where there are more parts
+    reader = FormReader(boundary)
+    events = reader.receive(form)
+    if not reader.is_over or not events:
         raise InvalidSpec("the multipart form is broken", where=field)
-    for part in parts:
-        head, _, content = part.partition(b"\r\n\r\n")
-        filename = _filename(head, field)
-        if filename is not None:
-            return filename, content
+    for event, content in pairwise([*events, b""]):
+        if isinstance(event, Part) and event.field == field and event.filename is not None:
+            return event.filename, content if isinstance(content, bytes) else b""
     raise InvalidSpec(f'the form has no file "{field}"', where=field)
-
-
-def _filename(head: bytes, field: str) -> str | None:
-    """The file name in the headers of a part, if it is a file of that field."""
-    for line in head.decode(errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-disposition":
-            _, options = parse_options_header(value)
-            return options.get("filename") if options.get("name") == field else None
-    return None
 
 
 def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:

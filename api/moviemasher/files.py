@@ -9,7 +9,7 @@ and did not come within a day is forgotten.
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import time
 import uuid
@@ -30,6 +30,7 @@ LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forg
 MAX_ANNOUNCED: Final = 1000  # of one user
 MAX_NAME: Final = 255
 PART: Final = ".part"
+_BINARY: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
 
 
 class Upload(NamedTuple):
@@ -155,8 +156,6 @@ class Files:
         path = self.folder(upload.user) / upload.source
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
             with self._documents.write() as connection:
                 mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
                 done = connection.execute(update(uploads).where(*mine).values(stored=part.stat().st_size))
@@ -184,11 +183,13 @@ class Files:
 
 def check(upload: Upload, path: Path) -> None:
     """Whether a file is of the kind that was announced. Raises SourceError."""
-    name = "upload"
     if upload.type == "font":
-        check_font(str(path), name=name)
+        check_font(str(path), name="upload")
         return
-    facts = look_into(str(path), name=name)
+    with path.open("rb") as file:
+        if not _BINARY.search(file.read(1024)):  # a playlist would name other files, and no medium is text
+            raise SourceMalformed(f"the file is text and no {upload.type}", where="file")
+    facts = look_into(str(path), name="upload")
     is_image = facts.kind == "image" or upload.extension == "gif"
     found = {"sound": "audio", "film": "video", "image": "image"}[facts.kind]
     if found != upload.type and not (upload.type == "image" and is_image):

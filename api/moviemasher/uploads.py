@@ -6,6 +6,7 @@ made of them: the next request, to ``/rendering/start``, says what the client ne
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
@@ -14,11 +15,10 @@ from typing import Final
 
 import msgspec
 import trio
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from api.asgi import Refusal, Request
+from api.forms import FormReader, Part
 from api.moviemasher.data import wanted
 from api.moviemasher.door import Handler, Object
 from api.moviemasher.door import Upload as Taking
@@ -28,7 +28,6 @@ from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
-MAX_PIECE: Final = 4 << 20  # in memory, of one form
 SILENCE: Final = 30.0  # seconds without a byte: a client that takes longer is gone
 MAX_ID: Final = 128
 UPLOAD_SECONDS: Final = 3600.0
@@ -86,7 +85,7 @@ class Uploads:
         if not boundary:
             raise InvalidSpec("No file supplied", where="file")
         in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
-        form = Form(self._files(), user, boundary.encode("latin-1", "replace"), self._options)
+        form = Form(self._files(), user, boundary)
         await in_thread(form.open)
         try:
             await self._receive(request, form)
@@ -118,12 +117,11 @@ class Uploads:
 class Form:
     """One form with a file while it comes: the field `id`, then the file. Worker threads only, one at a time."""
 
-    def __init__(self, files: Files, user: str, boundary: bytes, options: Options) -> None:
+    def __init__(self, files: Files, user: str, boundary: str) -> None:
         self._files = files
         self._user = user
-        self._options = options
-        self._decoder = MultipartDecoder(boundary, MAX_PIECE, max_parts=16)
-        self._part: str | None = None  # the name of what comes now
+        self._reader = FormReader(boundary)
+        self._part = ""  # the field that comes now, if it is one that is read
         self._id = bytearray()
         self._upload: Upload | None = None
         self._size = 0
@@ -138,49 +136,47 @@ class Form:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def take(self, piece: bytes | None) -> None:
-        """Some more of the form; None: that was all. Raises InvalidSpec, AlreadyExists, Overloaded."""
+    def take(self, piece: bytes) -> None:
+        """Some more of the form. Raises InvalidSpec, AlreadyExists, Overloaded."""
         try:
-            self._decoder.receive_data(piece)
-            while not isinstance(event := self._decoder.next_event(), NeedData):
-                self._see(event)
-                if isinstance(event, Epilogue):
-                    return
-        except (
-            ValueError,
-            AttributeError,
-            RequestEntityTooLarge,
-        ) as err:  # the second: no line break where one must be
-            raise InvalidSpec("the form is broken, or did not come to its end", where="file") from err
+            for event in self._reader.receive(piece):
+                if isinstance(event, Part):
+                    self._begin(event)
+                elif self._part == "id":
+                    self._id += event
+                    if len(self._id) > MAX_ID:
+                        raise InvalidSpec("Invalid argument id", where="id")
+                elif self._part == "file" and self._upload is not None:
+                    self._write(event, self._upload.size)
         except OSError as err:
             raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
 
     def finish(self) -> Upload:
-        """What has come. Raises InvalidSpec: there is no file, or not all of it."""
-        self.take(None)
+        """What has come. Raises InvalidSpec: there is no file, or not all of it; Overloaded."""
+        if not self._reader.is_over:
+            raise InvalidSpec("the multipart form did not come to its end", where="file")
         if self._upload is None:
             raise InvalidSpec("No file supplied", where="file")
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as err:
+            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
         return self._upload
 
-    def _see(self, event: Event) -> None:
-        if isinstance(event, Field | File):
-            self._part = event.name if isinstance(event, File) == (event.name == "file") else None
-            if self._part == "file":
-                if self._upload is not None:
-                    raise InvalidSpec("more than one file", where="file")
-                self._upload = self._files.expect(self._user, self._id.decode(errors="replace"))
-        elif isinstance(event, Data) and self._part == "id":
-            self._id += event.data
-            if len(self._id) > MAX_ID:
-                raise InvalidSpec("Invalid argument id", where="id")
-        elif isinstance(event, Data) and self._part == "file" and self._upload is not None:
-            self._size += len(event.data)
-            if self._size > self._upload.size:
-                raise InvalidSpec(
-                    f"the file has more than the {self._upload.size} bytes that were announced", where="file"
-                )
-            self._file.write(event.data)
+    def _begin(self, part: Part) -> None:
+        is_read = (part.field == "id" and part.filename is None) or (part.field == "file" and part.filename is not None)
+        self._part = part.field if is_read else ""
+        if self._part == "file":
+            if self._upload is not None:
+                raise InvalidSpec("more than one file", where="file")
+            self._upload = self._files.expect(self._user, self._id.decode(errors="replace"))
+
+    def _write(self, piece: bytes, announced: int) -> None:
+        self._size += len(piece)
+        if self._size > announced:
+            raise InvalidSpec(f"the file has more than the {announced} bytes that were announced", where="file")
+        self._file.write(piece)
 
 
 def products_of(upload: Upload, options: Options) -> Object:

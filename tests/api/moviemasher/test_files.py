@@ -1,0 +1,408 @@
+"""What a user sends is stored when it was announced, whole and what it should be; of anything else nothing is left."""
+
+import struct
+import zlib
+from importlib import resources
+
+import pytest
+import trio
+
+from api.moviemasher.documents import Documents
+from api.moviemasher.files import LIFE_MS, Files
+from api.moviemasher.options import MB, read_options
+from api.moviemasher.uploads import Form
+from engine.config import Settings
+from engine.errors import EngineError, InvalidSpec, Overloaded
+from tests.api.moviemasher.asking import Client, form, masher
+
+
+def png(width=8, height=6):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = zlib.compress((b"\0" + b"\x80\x40\x20" * width) * height)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+PNG = png()
+
+
+@pytest.fixture
+async def client(tmp_path, nursery):
+    async with masher(tmp_path) as port:
+        yield Client(port)
+
+
+async def announced(client, name="a.png", kind="image", size=None):
+    size = len(PNG) if size is None else size
+    return await client.call("/rendering/upload", name=name, type=kind, size=size)
+
+
+async def store(client, name, content=PNG, filename="a.png", **options):
+    headers, body = form({"id": name}, (filename, content), **options)
+    return await client.ask("POST", "/file/store/", body=body, headers=headers)
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def left(tmp_path):
+    """What is on disk of users' files."""
+    return files_in(tmp_path / "media") + files_in(tmp_path / "spool")
+
+
+# --- announcing ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_image_is_announced(client):
+    found = await client.call("/rendering/upload", name="My Photo.PNG", type="image", size=1000)
+    name = found["id"]
+    assert found.keys() == {"id", "loadType", "fileProperty", "fileApiCallback", "apiCallback"}
+    assert (found["loadType"], found["fileProperty"]) == ("image", "file")
+    request = {"body": {"id": name}, "headers": {"Content-Type": "multipart/form-data"}}
+    assert found["fileApiCallback"] == {"endpoint": {"prefix": "/file/store"}, "request": request}
+    assert found["apiCallback"]["endpoint"] == {"prefix": "/rendering/start"}
+    clip = {"definitionId": "com.moviemasher.clip.default", "contentId": name, "content": {}}
+    clip |= {"timing": "custom", "frames": 1}
+    assert found["apiCallback"]["request"]["body"] == {
+        "mash": {"id": name, "tracks": [{"dense": True, "clips": [clip]}]},
+        "definitions": [{"id": name, "type": "image", "source": f"{name}/original.png", "label": "My Photo.PNG"}],
+        "outputs": [
+            {"outputType": "image", "width": 480, "height": 270},
+            {"outputType": "image", "width": 240, "height": 134, "basename": "icon"},
+        ],
+        "upload": True,
+    }
+
+
+async def test_sound_and_film_are_announced(client):
+    body = (await announced(client, "b.mp3", "audio"))["apiCallback"]["request"]["body"]
+    assert body["mash"]["tracks"][0]["clips"][0]["containerId"] == ""
+    assert [each["outputType"] for each in body["outputs"]] == ["audio"]
+    body = (await announced(client, "b.mp4", "video"))["apiCallback"]["request"]["body"]
+    assert body["definitions"][0]["type"] == "video"
+    assert [each["outputType"] for each in body["outputs"]] == ["audio", "image", "imagesequence"]
+    assert body["outputs"][0]["optional"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("image/png", "a.png", "image"),
+        ("application/x", "a.mov", "video"),
+        ("", "a.ttf", "font"),
+        ("a/audio", "b.wav", "audio"),
+    ],
+)
+async def test_the_kind_is_told_by_type_or_name(client, kind, name, expected):
+    assert (await announced(client, name, kind))["loadType"] == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "word"),
+    [
+        ({"name": "a.exe", "type": "application/x", "size": 1}, "type"),
+        ({"name": "a.exe", "type": "image", "size": 1}, "extension"),
+        ({"name": "a.png", "type": "video", "size": 1}, "extension"),
+        ({"name": "png", "type": "image", "size": 1}, "extension"),
+        ({"name": "a.png", "type": "image", "size": 0}, "size"),
+        ({"name": "a.png", "type": "image", "size": -1}, "size"),
+        ({"name": "a.png", "type": "image"}, "size"),
+        ({"name": "a.png", "type": "image", "size": 5 * MB}, "size"),
+        ({"name": "a.mp3", "type": "audio", "size": 50 * MB}, "size"),
+        ({"name": "a.mp4", "type": "video", "size": 100 * MB}, "size"),
+        ({"name": "a.png", "type": "image", "size": 1.5}, "size"),
+        ({"name": "a" * 300 + ".png", "type": "image", "size": 1}, "name"),
+        ({"name": 5, "type": "image", "size": 1}, "name"),
+        ({"type": "image", "size": 1}, "name"),
+    ],
+)
+async def test_what_may_not_be_stored_is_refused_before_it_is_sent(client, members, word):
+    sentence = (await client.post("/rendering/upload", **members)).error
+    assert word in sentence
+    assert "." not in sentence
+
+
+async def test_limits_are_set(tmp_path):
+    async with masher(tmp_path, upload_image=0.001, upload_video=2000.5) as port:
+        client = Client(port)
+        assert (await client.call("/api/servers"))["file"]["uploadLimits"] == {
+            "audio": 50,
+            "image": 0.001,
+            "video": 2000.5,
+        }
+        assert "size" in (await client.post("/rendering/upload", name="a.png", type="image", size=1049)).error
+        await announced(client, size=1048)
+
+
+# --- storing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_announced_is_stored_and_served(client, tmp_path):
+    found = await announced(client)
+    answer = await client.execute(found["fileApiCallback"], ("a.png", PNG))
+    assert answer.json == {}
+    assert left(tmp_path) == [f"ada/{found['id']}/original.png"]
+    prefix = (await client.call("/api/servers"))["file"]["prefix"]
+    source = found["apiCallback"]["request"]["body"]["definitions"][0]["source"]
+    answer = await Client(client.port, None).get(prefix + source)
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, PNG, "image/png")
+
+
+@pytest.mark.parametrize(("name", "kind", "medium"), [("b.mp4", "video", "plain"), ("b.m4a", "audio", "audio_only")])
+async def test_media_are_looked_into(client, tmp_path, media, name, kind, medium):
+    content = media.path(medium).read_bytes()
+    made = (await announced(client, name, kind, len(content)))["id"]
+    assert (await store(client, made, content)).json == {}
+    assert len(left(tmp_path)) == 1
+
+
+async def test_fonts_are_stored_too(client, tmp_path):
+    path = next(
+        each for each in resources.files("fontpkg_righteous").joinpath("files").iterdir() if each.name.endswith(".ttf")
+    )
+    made = (await announced(client, "r.ttf", "font", len(path.read_bytes())))["id"]
+    assert (await store(client, made, path.read_bytes())).json == {}
+    answer = await client.get(f"/media/ada/{made}/original.ttf")
+    assert answer.headers["content-type"].startswith("font/")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    made = (await announced(client, "r.ttf", "font"))["id"]
+    assert "font" in (await store(client, made)).error
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "content"),
+    [
+        ("a.png", "image", b"<html><script>alert(1)</script></html>"),
+        ("a.png", "image", b""),
+        ("a.png", "image", PNG[:40]),
+        ("a.png", "image", "audio_only"),
+        ("a.png", "image", "plain"),
+        ("a.gif", "image", "text"),
+        ("a.mp4", "video", PNG),
+        ("a.mp4", "video", "text"),
+        ("a.mp4", "video", "audio_only"),
+        ("a.mp3", "audio", "plain"),
+        ("a.mp3", "audio", b"\0" * 5000),
+        ("a.mp4", "video", b"#EXTM3U\n#EXTINF:10,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
+        ("a.mp4", "video", b"ffconcat version 1.0\nfile original.mp4\n"),
+    ],
+)
+async def test_what_is_something_else_is_refused(client, tmp_path, media, name, kind, content):
+    content = media.path(content).read_bytes() if isinstance(content, str) else content
+    made = (await announced(client, name, kind, max(1, len(content))))["id"]
+    assert "." not in (await store(client, made, content)).error
+    assert left(tmp_path) == []
+
+
+async def test_only_ids_that_were_given_out_may_be_used(client, tmp_path):
+    bob = Client(client.port, "bob")
+    others = (await announced(bob))["id"]
+    for name in ("", "nosuch", "../x", "../../etc/passwd", "a/b", "..", others, "x" * 1000, "\N{SNOWMAN}"):
+        assert (await store(client, name)).error.startswith("Invalid argument id")
+    assert left(tmp_path) == []
+    assert (await store(bob, others)).json == {}
+
+
+async def test_names_of_files_are_never_paths(client, tmp_path):
+    made = (await announced(client, "../../x/../a.png"))["id"]
+    assert (await store(client, made, filename="../../../evil.png")).json == {}
+    assert left(tmp_path) == [f"ada/{made}/original.png"]
+
+
+async def test_forms_that_make_no_sense_are_refused(client, tmp_path):
+    made = (await announced(client))["id"]
+    headers, body = form({"id": made}, ("a.png", PNG))
+    file_only = form({}, ("a.png", PNG))
+    id_only = form({"id": made})
+    elsewhere = form({"id": made}, ("a.png", PNG), name="other")
+    part = body[body.rindex(b"--" + body[2:18], 0, -30) : -len(b"--" + body[2:18] + b"--\r\n")]
+    twice = body.replace(part, part + part)
+    for sent, word in (
+        (file_only, "Invalid argument id"),
+        (id_only, "No file supplied"),
+        (elsewhere, "No file supplied"),
+        (({"Content-Type": "application/json"}, b"{}"), "No file supplied"),
+        (({}, None), "No file supplied"),
+        ((headers, twice), "more than one"),
+        ((headers, b"nonsense"), "end"),
+        ((headers, b""), "end"),
+        ((headers, body[:-20]), "end"),
+        ((headers, body[: len(body) // 2]), "end"),
+        ((headers, body.replace(b"name=", b"nome=")), "No file supplied"),
+        ((headers, body.replace(b"\r\n", b"\n")), "broken"),
+        ((headers, body.replace(b"Content-Disposition", b"X-Disposition")), "No file supplied"),
+        ((headers, b"x" * (5 * MB)), "end"),
+    ):
+        answer = await client.ask("POST", "/file/store/", body=sent[1], headers=sent[0])
+        assert word in answer.error
+        assert "." not in answer.error
+    assert left(tmp_path) == []
+    assert (await store(client, made)).json == {}  # none of it has used up the id
+
+
+async def test_no_more_comes_than_was_announced(client, tmp_path):
+    made = (await announced(client, size=len(PNG) - 1))["id"]
+    assert "announced" in (await store(client, made)).error
+    assert left(tmp_path) == []
+
+
+async def test_the_largest_form_has_an_end(tmp_path):
+    limits = {f"upload_{kind}": 0.1 for kind in ("audio", "font", "image", "video")}
+    async with masher(tmp_path, **limits) as port:
+        made = (await announced(Client(port)))["id"]
+        answer = await store(Client(port), made, b"x" * MB)
+        assert (answer.status, "bytes" in answer.json["error"]) == (413, True)
+        assert left(tmp_path) == []
+
+
+async def test_a_file_is_stored_once(client, tmp_path):
+    made = (await announced(client))["id"]
+    answers = []
+
+    async def attempt():
+        answers.append((await store(client, made)).json)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(attempt)
+    assert sorted(map(len, answers)) == [0, 1, 1, 1]
+    assert "already" in (await store(client, made)).error
+    assert left(tmp_path) == [f"ada/{made}/original.png"]
+
+
+async def test_nothing_is_left_when_the_client_goes_away(client, tmp_path):
+    made = (await announced(client, size=MB))["id"]
+    headers, body = form({"id": made}, ("a.png", b"x" * MB))
+    head = f"POST /file/store/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in {**client.headers, **headers}.items())
+    with trio.fail_after(10):
+        stream = await trio.open_tcp_stream("127.0.0.1", client.port)
+        await stream.send_all(head.encode() + b"\r\n" + body[: MB // 2])
+        while not files_in(tmp_path / "spool"):
+            await trio.sleep(0.01)
+        await stream.aclose()
+        while files_in(tmp_path / "spool"):
+            await trio.sleep(0.01)
+    assert left(tmp_path) == []
+    assert (await store(client, made)).json == {}
+
+
+async def test_what_an_earlier_process_left_goes_at_the_start(tmp_path):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "1.part").write_bytes(b"x")
+    async with masher(tmp_path):
+        assert left(tmp_path) == []
+
+
+async def test_the_files_of_a_deleted_definition_go_with_it(client, tmp_path):
+    for is_saved in (True, False):
+        made = (await announced(client))["id"]
+        await store(client, made)
+        if is_saved:
+            await client.call("/data/definition/put", definition={"id": made, "type": "image"})
+        assert "Could not" in (await Client(client.port, "bob").post("/data/definition/delete", id="x")).error
+        assert await client.call("/data/definition/delete", id=made) == {}
+        assert left(tmp_path) == []
+
+
+# --- without a server ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Gives files with these settings; `opened.now` is the time, in seconds."""
+    made = []
+
+    def open_files(**settings):
+        documents = Documents(tmp_path / "mashtun.db")
+        made.append(documents)
+        wall = lambda: open_files.now  # noqa: E731
+        options = read_options(Settings(**settings))
+        return Files(documents, tmp_path / "media", tmp_path / "spool", options, wall=wall)
+
+    open_files.now = 1000.0
+    yield open_files
+    for each in made:
+        each.close()
+
+
+def kept(files, user="ada", content=PNG):
+    upload = files.reserve(user, "a.png", "image", len(content))
+    with files.open_part() as part:
+        part.write(content)
+    files.keep(upload, files.folder(user).parent.parent / "spool" / part.name)
+    return upload
+
+
+def test_a_file_is_found_by_its_user_only(opened):
+    files = opened()
+    upload = kept(files)
+    assert files.path("ada", upload.id) == files.folder("ada") / upload.id / "original.png"
+    assert files.path("ada", upload.id).read_bytes() == PNG
+    assert files.path("bob", upload.id) is None
+    assert files.path("ada", files.reserve("ada", "a.png", "image", 5).id) is None
+    for name in ("", "..", "a/b", "shared"):
+        with pytest.raises(InvalidSpec):
+            files.folder(name)
+
+
+def test_a_quota_counts_what_there_is_and_what_was_announced(opened):
+    files = opened(quota=1)
+    kept(files)
+    (files.folder("ada") / "products").mkdir()
+    (files.folder("ada") / "products" / "icon.jpg").write_bytes(bytes(MB // 2))
+    files.reserve("ada", "a.png", "image", MB // 4)
+    with pytest.raises(Overloaded, match="more than 1 MB"):
+        files.reserve("ada", "a.png", "image", MB // 4)
+    files.reserve("bob", "a.png", "image", MB // 2)
+
+
+def test_what_was_announced_and_did_not_come_is_forgotten(opened):
+    files = opened(quota=1)
+    first = files.reserve("ada", "a.png", "image", MB)
+    with pytest.raises(Overloaded):
+        files.reserve("ada", "a.png", "image", MB)
+    opened.now += LIFE_MS / 1000 + 1
+    files.reserve("ada", "a.png", "image", MB)
+    with pytest.raises(InvalidSpec):
+        files.expect("ada", first.id)
+
+
+def test_a_form_may_come_in_any_pieces(opened):
+    files = opened()
+    content = PNG + b"\r\n--almost\r\n\r\n--" + bytes(range(256))
+    headers, body = form({"other": "x", "id": "ID", "more": "y"}, ("a.png", content))
+    boundary = headers["Content-Type"].partition("boundary=")[2]
+    for size in (1, 2, 3, 7, 64, len(body)):
+        upload = files.reserve("ada", "a.png", "image", len(content))
+        sent = body.replace(b"\r\n\r\nID\r\n", f"\r\n\r\n{upload.id}\r\n".encode())
+        taken = Form(files, "ada", boundary)
+        taken.open()
+        try:
+            for start in range(0, len(sent), size):
+                taken.take(sent[start : start + size])
+            assert taken.finish() == upload
+            assert taken.path.read_bytes() == content
+        finally:
+            taken.close()
+        assert not taken.path.exists()
+
+
+def test_no_bytes_are_more_than_refused(opened):
+    files = opened()
+    upload = files.reserve("ada", "a.png", "image", 1000)
+    headers, body = form({"id": upload.id}, ("a.png", PNG))
+    boundary = headers["Content-Type"].partition("boundary=")[2]
+    for place in range(len(body) - len(PNG) + 30):
+        taken = Form(files, "ada", boundary)
+        taken.open()
+        try:
+            taken.take(body[:place] + b"\xff" + body[place + 1 :])
+            taken.finish()
+        except EngineError as err:
+            assert str(err)
+        finally:
+            taken.close()
