@@ -194,6 +194,9 @@ def _check_live(tree: RenderTree, n: int) -> None:
         if isinstance(node, VideoSourceNode | AudioSourceNode) and node.at is not None:
             where = f"$[{n}]{path[1:]}.at"
             raise InvalidTree(f"{where}: a live stream has no media time, only files have", where=where)
+        if isinstance(node, AudioSourceNode) and node.speed != 1:
+            where = f"$[{n}]{path[1:]}.speed"
+            raise InvalidTree(f"{where}: a live stream has the speed it has, only files have another", where=where)
 
 
 class _SubMix:

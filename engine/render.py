@@ -210,6 +210,7 @@ class _Sources:
             sound=audio,
             settings=self._settings,
             threads=1 if opened >= self._cores else self._cores,
+            speed=place.speed,
         )
         # Nobody waits for a silent peer's deadline once the render is given up.
         steps: Steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)

@@ -58,7 +58,6 @@ _EM: Final = 1000  # pixels: the font size that an ink box was measured at
 _LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
 _LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
 _LARGEST_FONT: Final = 100_000.0  # pixels; the same
-_SLOWEST_SOUND: Final = Fraction(1, 2)  # slower the pitch cannot be kept, and the clip is silent
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
 
 
@@ -393,7 +392,7 @@ class _Player:
         self.seen = clip.container is not None and not (
             isinstance(clip.content, Medium) and clip.content.kind == "sound"
         )
-        self.voices = [each for each in clip.media if each.gain and each.speed >= _SLOWEST_SOUND]
+        self.voices = [each for each in clip.media if each.gain]
         self.used = clip.media if self.seen else self.voices
         self.boxes = [_box(clip.container, end, raster) for end in (0, 1)]
         self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]

@@ -35,7 +35,6 @@ _X, _Y = Meta(ge=0, le=7680), Meta(ge=0, le=4320)
 _SPAN_X, _SPAN_Y = Meta(ge=-1, le=7680), Meta(ge=-1, le=4320)
 _DEST_X, _DEST_Y = Meta(ge=-7680, le=7680), Meta(ge=-4320, le=4320)
 _DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=100_000)
-_SPEED = Meta(ge=0.5, le=2)
 
 Number = int | float
 Unit = Annotated[int, _UNIT] | Annotated[float, _UNIT]
@@ -50,7 +49,7 @@ DestHeight = DestY
 MediaTime = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 Decibels = Annotated[int, _DB] | Annotated[float, _DB]
 Pan = Annotated[int, _PAN] | Annotated[float, _PAN]
-Speed = Annotated[int, Meta(ge=1, le=2)] | Annotated[float, Meta(ge=0.5, le=2)]
+Speed = Annotated[int, Meta(ge=1, le=2)] | Annotated[float, Meta(ge=0.1, le=2)]
 Size = Annotated[int, _SIZE] | Annotated[float, _SIZE]
 Guid = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -172,7 +171,12 @@ class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
 
 
 class AudioSourceNode(_Node, frozen=True, kw_only=True, tag=True):
-    """The sound of a stream: gain in dB (-100 is mute), pan -100 left … 100 right, `at` and `speed` of the medium."""
+    """The sound of a stream: gain in dB (-100 is mute), pan -100 left … 100 right.
+
+    at     media time in seconds where it is when the tree comes on: while it stays on, or another says the same, the
+           sound goes on by itself. Absent = whatever is current.
+    speed  of the sound of a file, its pitch kept.
+    """
 
     stream_guid: Guid
     pan: Pan = 0.0
@@ -234,8 +238,6 @@ def check(tree: RenderTree) -> None:
             _check_color(path, node.color)
         elif isinstance(node, _Cropped):
             _check_effects(path, node.effects)
-        elif isinstance(node, AudioSourceNode):
-            _refuse_unbuilt(path, node)
 
 
 def _walk(path: str, depth: int, node: Node) -> Iterator[tuple[str, int, Node]]:
@@ -263,11 +265,6 @@ def _check_effects(path: str, effects: tuple[Effect, ...]) -> None:
         except InvalidTree as err:
             where = f"{path}.effects[{n}]"
             raise InvalidTree(f"{where}{err}", where=where + err.where) from None
-
-
-def _refuse_unbuilt(path: str, node: AudioSourceNode) -> None:
-    if node.speed != 1:
-        raise InvalidTree(f"{path}.speed: not supported yet", where=f"{path}.speed")
 
 
 def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[RenderTree, ...]:

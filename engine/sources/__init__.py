@@ -7,17 +7,24 @@ from engine.sources.avfile import MediaFile
 from engine.sources.pattern import PatternSource
 from engine.sources.reader import Reader, Steps
 from engine.sources.still import StillSource, is_still, load_still
+from engine.sources.tempo import Tempo
 from engine.spec import AudioFormat
 
 __all__ = ["Reader", "Steps", "load_still", "open_source"]
 
 
-def open_source(guid: str, url: str, *, sound: AudioFormat, settings: Settings, threads: int = 1) -> Steps:
+def open_source(
+    guid: str, url: str, *, sound: AudioFormat, settings: Settings, threads: int = 1, speed: float = 1
+) -> Steps:
     """Opens what a URL names: ``pattern:…``, a still image, or anything libav opens. Blocks: worker threads only.
 
     threads  for decoding the picture of a file.
+    speed    other than 1: only the sound, that much faster, its pitch kept.
     Raises   SourceError.
     """
+    if speed != 1:
+        steps = open_source(guid, url, sound=sound, settings=settings)
+        return Tempo(steps, speed, rate=sound.rate)
     if url.startswith("pattern:"):
         return PatternSource(guid, url, sound=sound)
     if is_still(url.removeprefix("file:")):

@@ -242,3 +242,14 @@ async def test_a_film_is_seen_and_heard_from_one_place(tmp_path, media):
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert np.abs(samples[: RATE // 2 - 400]).max() > 0.4
     assert np.abs(samples[RATE // 2 + 400 : RATE]).max() < 0.02
+
+
+@pytest.mark.parametrize("speed", ["1/10", "1/2", "3/2", "2"])
+async def test_sound_at_another_speed_is_where_it_should_be(tmp_path, speed):
+    program = mash([clip("a", 6, 24, sound(trim=15, speed=Fraction(speed)), seen=False)])
+    found = await heard(tmp_path, program, {"tale": tale(tmp_path)})
+    begin = 6 * RATE // 30
+    assert not found[:begin].any()
+    expected = RATE / 2 + np.arange(len(found) - begin) * float(Fraction(speed))
+    assert np.abs(found[begin:] - expected).max() < 0.04 * RATE  # as near as windows that fit are
+    assert np.mean(found[begin:] - expected) == pytest.approx(0, abs=0.015 * RATE)

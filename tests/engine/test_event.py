@@ -205,6 +205,7 @@ async def test_a_transition_moves_there_and_a_second_one_goes_on_from_where_it_i
         ([RenderTree(), RenderTree()], {}, "$[1]"),
         ([RenderTree()], {"easing": "bouncy"}, "easing"),
         ([showing(VideoSourceNode(stream_guid="a", at=3.2))], {}, "$[0].rootVideoNode.nodes[0].at"),
+        ([RenderTree(root_audio_node=AudioSourceNode(stream_guid="a", speed=2))], {}, "$[0].rootAudioNode.speed"),
     ],
 )
 async def test_a_put_that_is_refused_changes_nothing(trees, options, where):

@@ -463,11 +463,11 @@ def test_gain_follows_its_curve(curve, t, gain_db):
     assert voices(mash([clip(medium, container=False)]), t)[0].gain == pytest.approx(gain_db, abs=1e-3)
 
 
-@pytest.mark.parametrize(("speed", "heard"), [("1/10", False), ("49/100", False), ("1/2", True), ("2", True)])
-def test_speed_is_heard_as_far_as_the_pitch_can_be_kept(speed, heard):
+@pytest.mark.parametrize("speed", ["1/10", "1/2", "2"])
+def test_a_voice_says_its_speed(speed):
     medium = Medium(kind="film", name="f", gain=((0, 1),), speed=Fraction(speed))
     program = mash([clip(medium)])
-    assert [voice.speed for voice in voices(program, 0)] == ([float(Fraction(speed))] if heard else [])
+    assert [voice.speed for voice in voices(program, 0)] == [float(Fraction(speed))]
     assert len(pictures(program, 0)) == 1
 
 
