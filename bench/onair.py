@@ -107,12 +107,15 @@ class Child:
 class Server:
     """A `mashtun serve` of its own on free ports; a context manager.
 
-    rtmp   where to push to and read from, without the slash and the stream's name.
-    child  its process.
+    options  of its command line, besides.
+    http     host and port of its API.
+    rtmp     where to push to and read from, without the slash and the stream's name.
+    child    its process.
     """
 
-    def __init__(self) -> None:
-        self.rtmp = ""
+    def __init__(self, *options: str) -> None:
+        self.http = self.rtmp = ""
+        self._options = options
         self._stack = ExitStack()
 
     def __enter__(self) -> "Server":
@@ -120,12 +123,13 @@ class Server:
         with ExitStack() as stack:
             data = stack.enter_context(tempfile.TemporaryDirectory(prefix="mashtun-bench-"))
             argv = (sys.executable, "-m", "api.__main__", "serve", "--port", "0", "--rtmp-port", "0", "--data", data)
+            argv += self._options
             self.child = stack.enter_context(Child(*argv, heard=announced.append))
             wait_for(lambda: announced, "the server's start", alive=[self.child])
             found = re.search(r"http://([^/]+)/, (rtmp://[^/]+)/", announced[0])
             if found is None:
                 raise RunError(f"no addresses in {announced[0]!r}")
-            self._http, self.rtmp = found.groups()
+            self.http, self.rtmp = found.groups()
             self._stack = stack.pop_all()
         return self
 
@@ -136,7 +140,7 @@ class Server:
         """The answer's JSON; None when it is empty. Raises RunError."""
         sent = None if body is None else json.dumps(body)
         try:
-            with closing(http.client.HTTPConnection(self._http, timeout=PATIENCE)) as door:
+            with closing(http.client.HTTPConnection(self.http, timeout=PATIENCE)) as door:
                 door.request(method, path, sent, {"Content-Type": "application/json"})
                 answer = door.getresponse()
                 text = answer.read()
