@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import sys
 import time
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_data_argument(backup)
     backup.add_argument("file", metavar="FILE", help="where to")
     backup.set_defaults(run=_backup)
+    user = commands.add_parser("user", help="put a user and a password into a file for serve --users")
+    user.add_argument("name", metavar="NAME", help="letters, digits, dots and _ @ + -")
+    user.add_argument("file", metavar="FILE", help="made when it is not there")
+    user.set_defaults(run=_user)
     taking = commands.add_parser("import-nexrender", help="take in the jobs of a nexrender server")
     _add_data_argument(taking)
     taking.add_argument("file", metavar="FILE", help="its database.js")
@@ -69,6 +74,12 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
     parser.add_argument(
         "--allow-private", action="store_true", default=None, help="let jobs fetch from private addresses"
+    )
+    parser.add_argument("--web", metavar="DIR", help="a site to serve at / (our own page)")
+    parser.add_argument("--users", metavar="FILE", help="who may use Movie Masher's servers: see the command user")
+    parser.add_argument("--masher-auth", choices=("basic", "none"), help="none: everybody is one user there (basic)")
+    parser.add_argument(
+        "--private-media", action="store_true", default=None, help="media only under addresses with a signature"
     )
     parser.add_argument("--insecure", action="store_true", default=None, help="listen openly without credentials")
     parser.add_argument("--demo", action="store_true", help="four moving patterns and an event that mixes them")
@@ -115,6 +126,21 @@ def _import_nexrender(arguments: argparse.Namespace) -> int:
         print(f"mashtun: {err}", file=sys.stderr)
         return 1
     print(f"{taken} jobs taken, {left} left out")
+    return 0
+
+
+def _user(arguments: argparse.Namespace) -> int:
+    from api.moviemasher.users import write_user
+
+    if sys.stdin.isatty():
+        password = getpass.getpass(f"password of {arguments.name}: ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        write_user(Path(arguments.file), arguments.name, password)
+    except EngineError as err:
+        print(f"mashtun: {err}", file=sys.stderr)
+        return 1
     return 0
 
 

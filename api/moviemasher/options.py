@@ -44,8 +44,8 @@ class Options(NamedTuple):
 
     @property
     def icon(self) -> Raster:
-        """The size of icons."""
-        return Raster.of(self.preview.width // 2, self.preview.height // 2)
+        """The size of icons: images, which may have odd sizes."""
+        return Raster(self.preview.width // 2, self.preview.height // 2)
 
 
 def read_options(settings: Settings) -> Options:

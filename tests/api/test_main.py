@@ -1,5 +1,6 @@
 """The commands of `mashtun`, and that none of its doors loads more than it needs."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from api.__main__ import main
+from api.moviemasher.users import is_password, read_users
 
 PROBE = """
 import sys
@@ -66,3 +68,20 @@ def test_what_renders_nothing_loads_no_libav(tmp_path, arguments):
         check=True,
     )
     assert result.stderr.splitlines()[-1].endswith("[]")
+
+
+def test_a_user_is_put_into_a_file(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "users.json"
+    for name, password, code in (
+        ("ada", "one\r\n", 0),
+        ("bob", "two", 0),
+        ("ada", "three\n", 0),
+        ("eve", "\n", 1),
+        ("..", "x", 1),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(password))
+        assert main(["user", name, str(path)]) == code
+        assert capsys.readouterr().err.startswith("mashtun: ") == bool(code)
+    known = read_users(path)
+    assert known.keys() == {"ada", "bob"}
+    assert [is_password(given, known["ada"]) for given in ("three", "one")] == [True, False]

@@ -71,7 +71,7 @@ async def test_an_image_is_announced(client):
         "definitions": [{"id": name, "type": "image", "source": f"{name}/original.png", "label": "My Photo.PNG"}],
         "outputs": [
             {"outputType": "image", "width": 480, "height": 270},
-            {"outputType": "image", "width": 240, "height": 134, "basename": "icon"},
+            {"outputType": "image", "width": 240, "height": 135, "basename": "icon"},
         ],
         "upload": True,
     }
