@@ -27,6 +27,7 @@ from quart_trio import QuartTrio
 from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
+from api.moviemasher import template
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
@@ -112,7 +113,7 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
             nursery.start_soon(run_demo, engine)
         _announce(settings, listener, engine)
         async with trio.open_nursery() as workers:
-            for worker in _workers(settings, engine, queue):
+            for worker in workers_of(settings, engine, queue, servers):
                 workers.start_soon(worker.run)
             async with trio.open_nursery() as serving:
                 served = trio.Event()
@@ -126,7 +127,7 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         nursery.cancel_scope.cancel()
 
 
-def _workers(settings: Settings, engine: Engine, queue: JobQueue) -> list[Worker]:
+def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Servers) -> list[Worker]:
     """Who renders jobs here; renders wait while a live mixer lags.
 
     Where anybody may ask for jobs, what they write stays below the folder of outputs.
@@ -141,6 +142,9 @@ def _workers(settings: Settings, engine: Engine, queue: JobQueue) -> list[Worker
             busy=lag,
             allow_private=settings.allow_private,
             writable=elsewhere,
+            child="api.child",
+            dialects=(template,),
+            library=servers.rendering.library,
         )
         for n in range(settings.worker)
     ]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from api.moviemasher import template
 from api.remote import RemoteQueue
 from engine.errors import EngineError
 from engine.worker import Worker
@@ -41,6 +42,8 @@ def run_worker(arguments: argparse.Namespace) -> int:
             tags=arguments.tags,
             allow_private=arguments.allow_private,
             writable=None,  # who may put jobs there is the server's to say
+            child="api.child",
+            dialects=(template,),
         )
         for n in range(1, arguments.slots + 1)
     ]

@@ -57,6 +57,7 @@ HEAD: Final = frozenset(
     )
 )
 DOCUMENT, PROJECT = "document", "project"  # kinds: a JSON document of ours; a project of another program
+KEPT = "kept"  # a kind, too: what only workers of the server itself can read
 OLDEST, NEWEST, PRIORITY, RANDOM = "oldest-first", "newest-first", "priority", "random"
 MAX_UID: Final = 512
 MAX_AFTER: Final = 1000
@@ -140,7 +141,7 @@ class Queue(Protocol):
     async def pick(
         self, worker: str, kinds: Collection[str], *, tags: str = "", lease: float = 30.0, wait: float = 0.0
     ) -> Assignment | None:
-        """The next job of one of these kinds (`DOCUMENT`, `PROJECT`), or None when there is none for `wait` seconds.
+        """The next job of one of these kinds, or None when there is none for `wait` seconds.
 
         tags   comma separated; only jobs with one of them. Empty: any.
         lease  seconds; every report renews it.
@@ -255,6 +256,8 @@ def kind_of(document: Mapping[str, Raw]) -> str:
     """Whether a job is a document of ours: its type says so, or its template is JSON."""
     template = value_of(document, "template")
     src = template.get("src") if isinstance(template, dict) else None
+    if isinstance(src, str) and src[:5].lower() == "mash:":
+        return KEPT
     if value_of(document, "type") in ("rendertree", "mash"):
         return DOCUMENT
     if not isinstance(src, str):
@@ -272,7 +275,8 @@ def output_folder(uid: str) -> str:
 
 def pools_of(kind: str, tags: Collection[str]) -> list[str]:
     """Where a job waits: a pool for every way in which it may be asked for."""
-    return [f"{each}:{tag}" for each in ("", kind) for tag in ("", *tags)]
+    asked = (kind,) if kind == KEPT else ("", kind)
+    return [f"{each}:{tag}" for each in asked for tag in ("", *tags)]
 
 
 def pools_asked(kinds: Collection[str] | None, tags: Collection[str] | None) -> list[str]:

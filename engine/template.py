@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, get_args
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 
@@ -93,10 +93,44 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that can be rendered: its tree as JSON, and of every source the name there and where it is."""
+    """A document that can be rendered: its tree as JSON, and of every source the name there and where it is.
+
+    A document of another dialect may have options of the render command and an extension where the job has none, or
+    say itself which files it makes.
+    """
 
     tree: bytes
     sources: dict[str, str]
+    options: dict[str, str] = {}
+    extension: str = ""
+    several: bool = False
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that somebody keeps here. What it names is below `folders` or at a URL, and nowhere else.
+
+    results  the folder where what is made of it goes; None: that of the job.
+    """
+
+    document: bytes
+    folders: tuple[str, ...]
+    results: str | None = None
+
+
+class Dialect(Protocol):
+    """How documents of a kind become scenes. This module is ours, of RenderTrees."""
+
+    def reads(self, document: bytes) -> bool:
+        """Whether a document is of this kind."""
+
+    def place(self, document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
+        """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
+
+    def unlocated(self, scene: Scene) -> list[str]:
+        """The sources that no asset replaced, each once."""
+
+    def locate(self, scene: Scene, places: Mapping[str, str]) -> Scene:
+        """The scene with these sources located too."""
 
 
 def read_order(job: Mapping[str, Any]) -> Order:
@@ -222,6 +256,11 @@ def _text(value: str | int | float) -> str:
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------
+
+
+def reads(document: bytes) -> bool:
+    """Whether it is a RenderTree: whatever nobody else reads; what is wrong with it `place` says."""
+    return True
 
 
 def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:

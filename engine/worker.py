@@ -12,7 +12,8 @@ away is said again until it is back. When the worker itself is stopped, it gives
 
 While `busy` says so, renders are stopped, for `LEAST_PAUSE` at least: their state is ``render:paused`` then.
 
-What a job needs on the way is in ``work/RUN`` folders, and gone afterwards; its films are in ``outputs/UID``.
+What a job needs on the way is in ``work/RUN`` folders, and gone afterwards; its films are in ``outputs/UID``, or where
+a kept document says.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urljoin
 
 import msgspec
 import trio
 
+from engine import template
 from engine.actions import Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
 from engine.fetch import Fetcher
-from engine.jobs import DOCUMENT, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
-from engine.template import Order, Scene, file_name, locate, place, read_order, unlocated
-from engine.tree import MAX_BYTES
+from engine.jobs import DOCUMENT, KEPT, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
+from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,10 @@ LOG_LINES: Final = 5
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
+MAX_BYTES: Final = 16 << 20  # of a document; a RenderTree may have less
+_STYLE_URL: Final = re.compile(r"url\(\s*['\"]?([^'\")]+)")
 T = TypeVar("T")
+Library = Callable[[str], Awaitable[Kept]]
 
 
 class Worker:
@@ -67,6 +72,9 @@ class Worker:
     tags           only jobs with one of these; "" = any.
     allow_private  fetch from private addresses too, and send there.
     writable       folders beside outputs/ that actions may write to; None: anywhere.
+    child          the module that renders: see engine.child.
+    dialects       of documents that are no RenderTrees; the child must know them.
+    library        opens the documents that are kept here, ``mash:ID``; None: their jobs are not picked.
     wall           seconds since 1970.
     """
 
@@ -80,10 +88,15 @@ class Worker:
         busy: Callable[[], bool] = lambda: False,
         tags: str = "",
         writable: Sequence[Path] | None = (),
+        child: str = "engine.child",
+        dialects: Sequence[Dialect] = (),
+        library: Library | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         # given
         self.name = name
+        self._dialects = dialects
+        self._library = library
         self._queue = queue
         self._data = data = data.resolve()  # what is said of it must be true elsewhere
         self._fetcher = Fetcher(base=data, cache=data / "cache", allow_private=allow_private)
@@ -92,7 +105,7 @@ class Worker:
         self._writable = None if writable is None else (data / "outputs", *writable)
         self._wall = wall
         # owned by run()
-        self._child = Child()
+        self._child = Child(child)
         self._threads = trio.CapacityLimiter(1)  # disk, and JSON that is large
 
     async def run(self) -> None:
@@ -115,7 +128,8 @@ class Worker:
 
     async def _take(self) -> None:
         """The next job, if there is one soon."""
-        found = await self._queue.pick(self.name, (DOCUMENT,), tags=self._tags, lease=LEASE, wait=WAIT)
+        kinds = (DOCUMENT,) if self._library is None else (DOCUMENT, KEPT)
+        found = await self._queue.pick(self.name, kinds, tags=self._tags, lease=LEASE, wait=WAIT)
         if found is not None:
             await self._hold(found)
             return
@@ -216,6 +230,7 @@ class _Task:
         self._job: dict[str, Any] = {}
         self._timings: dict[str, int] = {}
         self._outputs = worker._data / "outputs" / output_folder(assignment.uid)
+        self._results = self._outputs
         self._work = worker._data / "work" / f"{output_folder(assignment.uid)}.{assignment.run}"
 
     async def run(self) -> None:
@@ -223,15 +238,15 @@ class _Task:
         queue, assignment = self._worker._queue, self._assignment
         try:
             output, problem = await self._attempt()
-            if output is not None:
-                await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
-            else:
-                log.info("job %s: %s", assignment.uid, problem)
-                await self._worker._insist(lambda: queue.fail(assignment, problem))
-            self.is_over = True
         finally:
             with trio.CancelScope(shield=True):
                 await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
+        if output is not None:
+            await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
+        else:
+            log.info("job %s: %s", assignment.uid, problem)
+            await self._worker._insist(lambda: queue.fail(assignment, problem))
+        self.is_over = True
 
     async def _attempt(self) -> tuple[Path | None, str]:
         """(the film, "") or (None, why there is none)."""
@@ -262,9 +277,8 @@ class _Task:
         await self._enter("render:prerender")
         await actions.run("prerender")
         await self._enter(RENDERING)
-        await self._render(films, scene)
+        made = await self._render(films, scene)
         await self._enter("render:postrender")
-        made = self._outputs / films[0].name
         self._job["output"] = str(made)
         output = await actions.run("postrender", made)
         await self._enter("render:cleanup")
@@ -303,9 +317,7 @@ class _Task:
     async def _download(self, order: Order) -> Scene:
         """The document and everything that it shows, here."""
         fetcher = self._worker._fetcher
-        document = await fetcher.fetch(
-            order.src, self._work, "template", extension="json", checksum=order.checksum, max_bytes=MAX_BYTES
-        )
+        document, kept, beside = await self._document(order)
         files: list[str | None] = [None] * len(order.assets)
         async with trio.open_nursery() as nursery:
 
@@ -320,8 +332,8 @@ class _Task:
             for n, asset in enumerate(order.assets):
                 if asset.src and asset.type != "data":
                     nursery.start_soon(fetch, n)
-        scene = await self._in_thread(lambda: place(document.read_bytes(), order, files))
-        beside = document.parent if document.parent != self._work else None
+        reading = await self._in_thread(self._dialect, document)
+        scene = await self._in_thread(reading.place, document, order, files)
         static = {
             name: path
             for asset, path in zip(order.assets, files, strict=True)
@@ -329,37 +341,72 @@ class _Task:
             for name in (asset.name, file_name(asset.src, "file"), asset.src)
         }
         places = dict(static)
-        for n, name in enumerate(await self._in_thread(unlocated, scene)):
-            found = None if name in static else await self._find(name, n, beside)
+        for n, name in enumerate(await self._in_thread(reading.unlocated, scene)):
+            found = None if name in static else await self._find(name, n, kept, beside)
             if found is not None:
                 places[name] = found
-        return await self._in_thread(locate, scene, places)
+        return await self._in_thread(reading.locate, scene, places)
 
-    async def _find(self, name: str, n: int, beside: Path | None) -> str | None:
+    def _dialect(self, document: bytes) -> Dialect:
+        return next((each for each in self._worker._dialects if each.reads(document)), template)
+
+    async def _document(self, order: Order) -> tuple[bytes, Kept | None, Path | None]:
+        """The document; how it is kept, or the folder that it lies in. Raises NotFound."""
+        if order.src[:5].lower() == "mash:" and self._worker._library is not None:
+            kept = await self._worker._library(order.src)
+            self._results = self._outputs if kept.results is None else Path(kept.results)
+            return kept.document, kept, None
+        path = await self._worker._fetcher.fetch(
+            order.src, self._work, "template", extension="json", checksum=order.checksum, max_bytes=MAX_BYTES
+        )
+        beside = path.parent if path.parent != self._work else None
+        return await self._in_thread(path.read_bytes), None, beside
+
+    async def _find(self, name: str, n: int, kept: Kept | None, beside: Path | None) -> str | None:
         """Where a source is that the document names itself. None: a pattern."""
         if name.startswith("pattern:"):
             return None
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", name):
-            return str(await self._worker._fetcher.fetch(name, self._work, f"source-{n}"))
+            if kept is not None and not re.match("(https?|data):", name, re.IGNORECASE):
+                raise SourceUnavailable(f'source "{name[:200]}" is no URL that may be fetched', where=name)
+            return str(await self._fetch_source(name, f"source-{n}"))
         data = self._worker._data
-        for folder in (*((beside,) if beside else ()), data / "images", data):
-            path = folder / name
-            if await self._in_thread(path.is_file):
+        folders = [Path(each) for each in kept.folders] if kept else [*filter(None, [beside]), data / "images", data]
+        for folder in folders:
+            if path := await self._in_thread(_file_in, folder, name, inside=kept is not None):
                 return str(path)
-        raise SourceUnavailable(f'source "{name[:200]}" is neither an asset of the job nor a file', where=name)
+        problem = "no file of its user" if kept else "neither an asset of the job nor a file"
+        raise SourceUnavailable(f'source "{name[:200]}" is {problem}', where=name)
+
+    async def _fetch_source(self, url: str, name: str) -> Path:
+        """What is at a URL; of a style sheet the font that it names last."""
+        fetcher = self._worker._fetcher
+        path = await fetcher.fetch(url, self._work, name)
+        if path.suffix != ".css":
+            return path
+        fonts = _STYLE_URL.findall((await self._in_thread(path.read_bytes)).decode(errors="replace"))
+        if not fonts:
+            raise SourceUnavailable(f'source "{url[:200]}" names no font', where=url)
+        return await fetcher.fetch(urljoin(url, fonts[-1]), self._work, f"{name}-font")
 
     # Rendering
 
-    async def _render(self, films: Sequence[Film], scene: Scene) -> None:
-        document = self._work / "scene.json"
+    async def _render(self, films: Sequence[Film], scene: Scene) -> Path:
+        """Makes all of it; returns the first of what was made."""
+        document, folder = self._work / "scene.json", self._work / "films"  # what is killed leaves its half here
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
+        made: list[Path] = []
+        films = films[:1] if scene.several else [_named(film, scene) for film in films]
         for n, film in enumerate(films):
-            options = [f"{key}={value}" for key, value in film.options.items()]
-            made = self._work / "films" / film.name  # what is killed leaves its half here
-            arguments = [str(document), str(made), "--progress", "json", *options, *sources]
+            options = [f"{key}={value}" for key, value in (scene.options | film.options).items()]
+            target = folder if scene.several else folder / film.name
+            arguments = [str(document), str(target), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
-            await self._in_thread(made.replace, self._outputs / film.name)
+            made += await self._in_thread(_move_all, folder, self._results)
+        if scene.several:
+            return self._results / str(self._job["result"]["outputs"][0]["file"])  # of many, their folder
+        return made[0]
 
     async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
         child = self._worker._child
@@ -371,6 +418,8 @@ class _Task:
             status = await child.run(arguments, log=words, report=progress.put)
             nursery.cancel_scope.cancel()
         if status == 0:
+            if progress.result is not None:
+                await self._tell({"result": progress.result})
             return
         last = await self._in_thread(_tail, words)
         if status < 0:
@@ -407,9 +456,11 @@ class _Progress:
     def __init__(self) -> None:
         self._percent = self._taken = 0
         self._news = trio.Event()
+        self.result: object = None  # what the render says that it made
 
     def put(self, line: dict[str, Any]) -> None:
         """A report of the child."""
+        self.result = line.get("result", self.result)
         done, total = line.get("done"), line.get("total")
         if isinstance(done, int) and isinstance(total, int) and total > 0:
             self._percent = min(100, 100 * done // total)
@@ -422,6 +473,27 @@ class _Progress:
         self._news = trio.Event()
         self._taken = self._percent
         return self._taken / 100
+
+
+def _named(film: Film, scene: Scene) -> Film:
+    """With the extension that is the document's own, where the job says none."""
+    if scene.extension and film.name == f"result.{EXTENSION}":
+        return Film(f"result.{scene.extension}", film.options)
+    return film
+
+
+def _move_all(folder: Path, target: Path) -> list[Path]:
+    """Moves what is in a folder to another one, which is made; returns where it is, in order of name."""
+    target.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
+
+
+def _file_in(folder: Path, name: str, *, inside: bool) -> Path | None:
+    """A file by its path from a folder; `inside`: it must not lead out of there, nor by a link."""
+    path = folder / name
+    if inside and not path.resolve().is_relative_to(folder.resolve()):
+        return None
+    return path if path.is_file() else None
 
 
 def _tidy(folder: Path) -> None:

@@ -96,6 +96,15 @@ class Documents:
                 raise NotFound(kind, name)
             return _found(connection, kind, user, document)
 
+    def owner(self, name: str) -> str:
+        """Whose mash or cast this id is. Raises NotFound."""
+        which = select(documents.c.user).where(documents.c.kind.in_(("mash", "cast")), documents.c.id == name)
+        with self.read() as connection:
+            user = connection.scalar(which)
+        if user is None:
+            raise NotFound("mash", name[:80])
+        return str(user)
+
     def default(self, kind: Kind, user: str) -> Found | None:
         """The user's newest mash that is in no cast, or newest cast; None: there is none."""
         newest = (documents.c.created.desc(), documents.c.seq.desc())

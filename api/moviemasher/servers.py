@@ -20,6 +20,7 @@ from api.moviemasher.documents import TEMPORARY, Documents, Kind
 from api.moviemasher.door import CORS, SERVERS, Door, Handler, Object, is_ours, preflight
 from api.moviemasher.files import Files
 from api.moviemasher.options import EXTENSIONS, read_options
+from api.moviemasher.rendering import Rendering
 from api.moviemasher.uploads import Uploads
 from api.moviemasher.users import Users
 from api.moviemasher.web import Media, Site, is_media
@@ -49,11 +50,13 @@ class Servers:
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
         self.data = Data(self.documents, self._options, self._discard)
         uploads = Uploads(self.files, self._options)
+        self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,
             "/api/servers": self._servers,
             **self.data.handlers(),
             **uploads.handlers(),
+            **self.rendering.handlers(),
         }
         self._active = {"web", *(path.split("/")[1] for path in (*handlers, *uploads.uploads()))}
         self._door = Door(self._users, handlers, uploads.uploads())

@@ -3,14 +3,17 @@
 import base64
 import http.client
 import json
+import queue
 import secrets
-from contextlib import asynccontextmanager
+import threading
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
 from api.app import create_app
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
+from api.serve import workers_of
 from engine import Engine
 from engine.config import Settings
 from tests.api.clients import serving
@@ -104,15 +107,40 @@ def form(fields, file=None, *, name="file"):
 
 @asynccontextmanager
 async def masher(folder, **settings):
-    """The port of a server in this folder with these settings."""
-    engine = Engine(Settings(data=str(folder), rtmp_port=-1, worker=0, **settings), strict=True)
+    """The port of a server in this folder with these settings; it renders only with `worker`."""
+    engine = Engine(Settings(**{"data": str(folder), "rtmp_port": -1, "worker": 0} | settings), strict=True)
     queue = JobQueue(engine.settings)
     servers = Servers(engine, queue)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await nursery.start(queue.run)
         await nursery.start(servers.run)
-        async with serving(create_app(engine, queue=queue, servers=servers)) as port:
-            yield port
+        async with trio.open_nursery() as workers:
+            for worker in workers_of(engine.settings, engine, queue, servers):
+                workers.start_soon(worker.run)
+            async with serving(create_app(engine, queue=queue, servers=servers)) as port:
+                yield port
+            workers.cancel_scope.cancel()
         await engine.close()
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def masher_beside(folder, **settings):
+    """As `masher`, in a thread of its own: for many tests one after the other."""
+    ready = queue.SimpleQueue()
+
+    async def serve():
+        stop = trio.Event()
+        async with masher(folder, **settings) as port:
+            ready.put((port, trio.lowlevel.current_trio_token(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    port, token, stop = ready.get(timeout=PATIENCE)
+    try:
+        yield port
+    finally:
+        token.run_sync_soon(stop.set)
+        thread.join()

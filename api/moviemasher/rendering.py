@@ -1,0 +1,264 @@
+"""The rendering server: what a client wants rendered becomes a job, and how far that is, is told in the client's words.
+
+It decides what a job is told of a request, and what the client is to do when it is over; it refuses to know how a job
+is done: the queue and its workers do that, after a restart too.
+
+A request is kept in ``renderings/RENDERING.json`` of the data folder, where nobody looks; its job's template is
+``mash:USER/ID/RENDERING``. What is made of it goes into the folder ``ID/RENDERING`` of the user's media. ``mash:ID``
+and ``mash:USER/ID`` are a saved mash or cast: any job may have that as its template, and assets besides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import msgspec
+import trio
+
+from api.moviemasher.data import wanted
+from api.moviemasher.documents import ID, Documents, Found
+from api.moviemasher.door import Handler, Object
+from api.moviemasher.files import Files
+from api.moviemasher.options import Options
+from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs
+from api.moviemasher.renders import Result, film_of
+from api.moviemasher.uploads import products_of
+from api.store import Filter
+from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded
+from engine.jobs import ERROR, FINISHED, QUEUED, raw
+from engine.template import Kept
+
+if TYPE_CHECKING:
+    from api.queue import JobQueue
+
+TYPE: Final = "rendering"  # of our jobs
+FOLDER: Final = "renderings"
+SHARED: Final = "shared"  # a folder of media that everybody's renderings may read
+MAX_WAITING: Final = 500  # renderings
+SEQUENCE_RATE: Final = 10
+T = TypeVar("T")
+_RENDERING: Final = re.compile(r"[0-9a-f-]{36}")
+
+
+class Start(msgspec.Struct):
+    """What is to be rendered."""
+
+    mash: Object | None = None
+    cast: Object | None = None
+    definitions: list[Any] = []
+    outputs: list[Any] = []
+    upload: bool = False
+
+
+class Ask(msgspec.Struct, rename="camel"):
+    """Which rendering somebody asks about."""
+
+    id: str
+    rendering_id: str
+
+
+class Purpose(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a job of ours is for: the id of what is rendered, the types of its outputs, the definition of an upload."""
+
+    id: str
+    outputs: list[str]
+    kind: Literal["mash", "cast", "upload"] = "mash"
+    definition: Object | None = None
+
+
+class Rendering:
+    """Answers the requests, and opens the documents of their jobs."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        documents: Callable[[], Documents],
+        files: Callable[[], Files],
+        options: Options,
+        *,
+        data: Path,
+    ) -> None:
+        self._queue = queue
+        self._documents = documents
+        self._files = files
+        self._options = options
+        self._folder = data / FOLDER
+        self._disk = trio.CapacityLimiter(2)
+
+    def handlers(self) -> dict[str, Handler]:
+        """What answers."""
+        return {"/rendering/start": self._start, "/rendering/status": self._status}
+
+    # Start
+
+    async def _start(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Start)
+        if asked.upload:
+            purpose, document = await self._in_thread(self._uploaded, user, asked)
+            if not purpose.outputs:  # there is nothing to render
+                definition = {**(purpose.definition or {}), "url": (purpose.definition or {}).get("source")}
+                return _callback("/data/definition/put", {"definition": definition})
+        else:
+            purpose, document = await self._in_thread(self._composed, asked)
+        waiting, _ = await self._queue.page(
+            Filter(states=(QUEUED,), type=TYPE, records=True), after=None, limit=MAX_WAITING, limit_bytes=1 << 20
+        )
+        if len(waiting) >= MAX_WAITING:
+            raise Overloaded(f"{len(waiting)} renderings are waiting already")
+        rendering = str(uuid.uuid4())
+        await self._in_thread(self._keep, rendering, document)
+        job = {
+            "uid": rendering,
+            "type": TYPE,
+            "template": {"src": f"mash:{user}/{purpose.id}/{rendering}", "composition": "*"},
+            "purpose": purpose,
+        }
+        await self._queue.create([{key: raw(value) for key, value in job.items()}], creator=user)
+        return _callback("/rendering/status", {"id": purpose.id, "renderingId": rendering})
+
+    def _uploaded(self, user: str, asked: Start) -> tuple[Purpose, Object]:
+        """What is made of a file that the user has stored; only its id counts of what is asked for."""
+        name = str((asked.mash or {}).get("id"))
+        files = self._files()
+        upload = files.find(user, name)
+        path = files.path(user, name)
+        if upload is None or path is None or not path.is_file():
+            raise InvalidSpec(f"Invalid argument id {name[:80]}", where="id")
+        document = products_of(upload, self._options)
+        (definition,) = document["definitions"]
+        announced = {**definition, "type": "videosequence" if upload.type == "video" else upload.type}
+        outputs = [str(each["outputType"]) for each in document["outputs"]]
+        purpose = Purpose(id=name, outputs=outputs, kind="upload", definition=announced)
+        return purpose, {**document, "upload": upload.type}
+
+    def _composed(self, asked: Start) -> tuple[Purpose, Object]:
+        """A mash or a cast, with the sizes that are configured. Raises InvalidMash where it makes no sense."""
+        kind: Literal["mash", "cast"] = "cast" if asked.cast is not None else "mash"
+        composed = asked.cast if asked.cast is not None else asked.mash
+        if composed is None:
+            raise InvalidMash("$.mash: required", where="$.mash")
+        name = composed.get("id")
+        name = name if isinstance(name, str) and ID.fullmatch(name) else str(uuid.uuid4())
+        outputs = [self._sized(each) for each in asked.outputs]
+        document = {kind: composed, "definitions": asked.definitions, "outputs": outputs}
+        read = read_outputs(outputs, preview=self._options.preview, output=self._options.output)
+        film = film_of(document, self._options.preview)
+        if film.duration <= film.start:
+            raise InvalidMash("the mash has no clips", where="$.mash.tracks")
+        return Purpose(id=name, outputs=[each.type for each in read], kind=kind), document
+
+    def _sized(self, output: Any) -> Any:
+        base = {VIDEO: self._options.output, IMAGE: self._options.preview, SEQUENCE: self._options.preview}
+        size = base.get(str(output.get("outputType"))) if isinstance(output, dict) else None
+        return output if size is None else {"width": size.width, "height": size.height, **output}
+
+    def _keep(self, rendering: str, document: Object) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part = self._folder / f"{rendering}.part"
+            part.write_bytes(msgspec.json.encode(document))
+            part.replace(self._folder / f"{rendering}.json")
+        except OSError as err:
+            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+
+    # Status
+
+    async def _status(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Ask)
+        unknown = NotFound("rendering", asked.rendering_id[:80])
+        if not _RENDERING.fullmatch(asked.rendering_id):
+            raise unknown
+        job = msgspec.json.decode(await self._queue.whole(asked.rendering_id), type=Object)
+        if job.get("template", {}).get("src") != f"mash:{user}/{asked.id}/{asked.rendering_id}":
+            raise unknown
+        purpose = msgspec.convert(job["purpose"], Purpose)
+        is_over = job["state"] == FINISHED
+        types = dict.fromkeys(purpose.outputs)
+        totals: Object = {each: {"total": purpose.outputs.count(each), "completed": 0} for each in types}
+        if job["state"] == ERROR:
+            return {**totals, "error": str(job.get("error") or "the rendering failed")}
+        if not is_over:
+            return {**totals, **_callback("/rendering/status", {"id": asked.id, "renderingId": asked.rendering_id})}
+        for each in totals.values():
+            each["completed"] = each["total"]
+        result = msgspec.convert(job["result"], Result)
+        place = f"{asked.id}/{asked.rendering_id}/"
+        if purpose.kind == "upload":
+            definition = definition_of(purpose.definition or {}, result, place)
+            return {**totals, **_callback("/data/definition/put", {"definition": definition})}
+        made = next((each for each in result.outputs if not each.warning), None)
+        rendered = {"id": asked.id, "rendering": place + made.file if made else ""}
+        return {**totals, **_callback(f"/data/{purpose.kind}/put", {purpose.kind: rendered})}
+
+    # The documents of jobs
+
+    async def library(self, src: str) -> Kept:
+        """What ``mash:ID``, ``mash:USER/ID`` or ``mash:USER/ID/RENDERING`` names. Raises NotFound."""
+        return await self._in_thread(self._open, src.partition(":")[2])
+
+    def _open(self, name: str) -> Kept:
+        *users, last = name.split("/")[:2] if name.count("/") > 1 else name.split("/")
+        documents, files = self._documents(), self._files()
+        user = users[0] if users else documents.owner(last)
+        folders = tuple(str(folder) for folder in (files.folder(user), files.folder(user).parent / SHARED))
+        if name.count("/") < 2:
+            return Kept(document=_saved(documents, user, last), folders=folders)
+        rendering = name.split("/")[2]
+        try:
+            if not _RENDERING.fullmatch(rendering) or not ID.fullmatch(last):
+                raise NotFound("rendering", rendering[:80])
+            document = (self._folder / f"{rendering}.json").read_bytes()
+        except OSError as err:
+            raise NotFound("rendering", rendering) from err
+        return Kept(document=document, folders=folders, results=str(files.folder(user) / last / rendering))
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await trio.to_thread.run_sync(partial(call, *arguments), limiter=self._disk)
+
+
+def _callback(path: str, body: Mapping[str, Any]) -> Object:
+    return {"apiCallback": {"endpoint": {"prefix": path}, "request": {"body": body}}}
+
+
+def _saved(documents: Documents, user: str, name: str) -> bytes:
+    """A mash, or else a cast. Raises NotFound."""
+    found: Found | None = None
+    kind: Literal["mash", "cast"] = "mash"
+    try:
+        found = documents.get(kind, user, name)
+    except NotFound:
+        kind = "cast"
+        found = documents.get(kind, user, name)
+    return msgspec.json.encode({kind: found.document, "definitions": found.definitions})
+
+
+def definition_of(announced: Object, result: Result, place: str) -> Object:
+    """What the client needs to know of an upload: where its products are, below `place`, and what is in it."""
+    made = {
+        each.file.partition(".")[0] if each.file else each.type: each for each in result.outputs if not each.warning
+    }
+    found: Object = dict(announced)
+    kind = announced["type"]
+    if result.width is not None and kind != "audio":
+        found["sourceSize"] = {"width": result.width, "height": result.height}
+    shown = made.get(SEQUENCE if kind == "videosequence" else IMAGE)
+    if shown is not None:
+        found |= {"previewSize": {"width": shown.width, "height": shown.height}, "url": place + shown.file}
+    if "icon" in made:
+        found["icon"] = place + made["icon"].file
+    if kind == "image":
+        return found
+    found["duration"] = result.duration
+    if kind == "videosequence":
+        found["fps"] = SEQUENCE_RATE
+        if math.floor((result.duration or 0) * SEQUENCE_RATE) < 2:
+            found["padding"] = 1  # the client would count the minus
+    if "audio" in made:
+        found |= {"audio": True, "url" if kind == "audio" else "audioUrl": place + made["audio"].file}
+    return found

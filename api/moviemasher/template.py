@@ -1,0 +1,229 @@
+"""Mashes as templates of jobs: assets in their places, and what is to be made of them (see engine.template.Dialect).
+
+It decides which clips an asset is for and what its property means there; it refuses to know files, and how anything is
+rendered.
+
+Names. ``layerName`` is the label of clips, or the id or label of a definition, whose clips all are meant; the mash's
+own label means its background. ``layerIndex`` counts clips from 1 in the order of painting. Media become the content of
+the clip, whose properties stay. ``composition`` is a kind of output, or the base name of one of the document's
+``outputs``; ``*`` all of these, or a film where there are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from api.moviemasher.mash import TEXT_ID
+from api.moviemasher.outputs import AUDIO, IMAGE, TYPES, VIDEO, Output, read_outputs
+from api.moviemasher.renders import OUTPUT, PREVIEW, ids_used, is_document, whole
+from engine.errors import InvalidJob
+from engine.template import Asset, Order, Scene
+from engine.tree import parse_json
+
+Object = dict[str, Any]
+
+MAX_BYTES: Final = 16 << 20
+LOCATED: Final = "located"  # our mark at a definition whose source is where it says
+MEDIA: Final = ("audio", "font", "image", "video", "videosequence")
+BUILT_IN: Final = "com.moviemasher.font."
+_CLIP: Final = ("frame", "frames", "timing", "sizing", "label", "contentId", "containerId")
+_CONTENT: Final = ("color", "gain", "speed", "muted", "startTrim", "endTrim", "loops", "effects")
+_CONTAINER: Final = ("string", "fontId", "x", "y", "width", "height", "opacity", "lock", "offN", "offE", "offS", "offW")
+_MASH: Final = ("color", "label", "quantize")
+_ALIASES: Final = {  # what templates of After Effects call it
+    "source text": "string",
+    "source text.text": "string",
+    "source text.font": "fontId",
+    "opacity": "container.opacity",
+}
+
+
+def reads(document: bytes) -> bool:
+    """Whether it is a mash or a cast."""
+    try:
+        return is_document(msgspec.json.decode(document))
+    except (ValueError, RecursionError):
+        return False
+
+
+def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
+    """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
+    value = whole(parse_json(document, limit_bytes=MAX_BYTES))
+    definitions = [each for each in _list(value.get("definitions")) if isinstance(each, dict)]
+    definitions = [each for each in definitions if not str(each.get("id")).startswith(BUILT_IN)]
+    value["definitions"] = definitions
+    for each in definitions:
+        each.pop(LOCATED, None)
+    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
+        if asset.type != "static":
+            _put(value, asset, f"assets[{n}]", file, order)
+    outputs, chosen = _chosen(value, order)
+    value["outputs"] = outputs
+    return Scene(
+        tree=msgspec.json.encode(value),
+        sources={},
+        several=chosen is None,
+        options={} if chosen is None else _options(chosen),
+        extension="" if chosen is None else chosen.extension,
+    )
+
+
+def unlocated(scene: Scene) -> list[str]:
+    """The sources of definitions that clips use, and that no asset replaced."""
+    return list(dict.fromkeys(source for _, source in _unlocated(msgspec.json.decode(scene.tree))))
+
+
+def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
+    """The scene with these sources located too."""
+    value = msgspec.json.decode(scene.tree)
+    for definition, source in _unlocated(value):
+        definition |= {"source": places.get(source, source), LOCATED: True}
+    return msgspec.structs.replace(scene, tree=msgspec.json.encode(value))
+
+
+def _unlocated(value: Object) -> Iterator[tuple[Object, str]]:
+    used = set(ids_used(value))
+    for definition in _list(value.get("definitions")):
+        source = source_of(definition)
+        if definition.get("id") in used and source and not definition.get(LOCATED):
+            yield definition, source
+
+
+def source_of(definition: Object) -> str:
+    """Where its file is: `source`, else what the client plays; nothing for what has no file."""
+    if definition.get("type") not in MEDIA:
+        return ""
+    found = (definition.get(name) for name in ("source", "url", "audioUrl"))
+    return next((each for each in found if isinstance(each, str) and each), "")
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+# --- what is made ----------------------------------------------------------------------------------------------------
+
+
+def _chosen(value: Object, order: Order) -> tuple[list[Object], Output | None]:
+    """(outputs that the document says itself, or the one whose file is the job's)."""
+    name, given = order.composition or "*", _list(value.get("outputs"))
+    if given:
+        outputs = read_outputs(given, preview=PREVIEW, output=OUTPUT)
+        if name == "*":
+            return given, None
+        found = [each for each, output in zip(given, outputs, strict=True) if output.base == name]
+        if found:
+            return found, None
+    mash = value.get("mash") or value.get("cast")
+    kind = VIDEO if name == "*" or (isinstance(mash, dict) and name == mash.get("label")) else name
+    if kind not in TYPES:
+        known = ", ".join((*TYPES, *(str(each.get("basename")) for each in given if each.get("basename"))))
+        raise InvalidJob(f"template.composition {name[:80]!r} is not one of {known}", where="$.template.composition")
+    (output,) = read_outputs([{"outputType": kind}], preview=PREVIEW, output=OUTPUT)
+    return ([], output) if kind in (VIDEO, AUDIO, IMAGE) else ([{"outputType": kind}], None)
+
+
+def _options(output: Output) -> dict[str, str]:
+    """An output's settings as options of the render command."""
+    encoder, (width, height) = output.encoder, output.size
+    options = {
+        "--size": f"{width}x{height}",
+        "--fps": str(output.rate),
+        "--audio-rate": str(output.sound.rate),
+        "--channels": str(output.sound.channels),
+        "--audio-bit-rate": str(encoder.audio_bit_rate),
+        "--gop": str(encoder.gop),
+        "--quality": f"{encoder.quality:g}",
+    }
+    return options | ({"--profile": encoder.profile} if encoder.profile else {})
+
+
+# --- assets ----------------------------------------------------------------------------------------------------------
+
+
+def _put(value: Object, asset: Asset, where: str, file: str | None, order: Order) -> None:
+    clips = list(_found(value, asset))
+    mash = value.get("mash") or value.get("cast")
+    if not clips and file is None and isinstance(mash, dict) and asset.layer_name in ("mash", mash.get("label")):
+        _set(mash, _MASH, asset, where)
+        return
+    if not clips and not (asset.continue_on_missing or order.skips_missing):
+        layer = asset.layer_name or asset.layer_index
+        raise InvalidJob(f"{where}: no clip {str(layer)[:80]!r} in the mash", where=f"$.{where}")
+    for clip in clips:
+        if file is None:
+            _set_property(clip, asset, where)
+        else:
+            clip["contentId"] = where
+            clip.setdefault("content", {})
+    if clips and file is not None:
+        definition = {"id": where, "type": asset.type, "label": where, "source": file, LOCATED: True}
+        value["definitions"].append(definition)
+
+
+def _found(value: Object, asset: Asset) -> Iterator[Object]:
+    clips = list(clips_of(value))
+    if asset.layer_name not in (None, ""):
+        called = [clip for clip in clips if clip.get("label") == asset.layer_name]
+        meant = {
+            each.get("id") for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))
+        }
+        yield from called or [c for c in clips if {c.get("contentId"), c.get("containerId")} & meant]
+        return
+    index = asset.layer_index
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        index = int(index)
+    if isinstance(index, int) and 1 <= index <= len(clips):
+        yield clips[index - 1]
+
+
+def clips_of(value: Any) -> Iterator[Object]:
+    """The clips of a document in the order of painting: of a cast the last layer first."""
+    if isinstance(value, dict):
+        for name in ("mash", "cast"):
+            yield from clips_of(value.get(name))
+        for layer in reversed(_list(value.get("layers"))):
+            yield from clips_of(layer)
+        for track in _list(value.get("tracks")):
+            if isinstance(track, dict):
+                yield from (clip for clip in _list(track.get("clips")) if isinstance(clip, dict))
+
+
+def _set_property(clip: Object, asset: Asset, where: str) -> None:
+    """Sets a property, ``string``, ``content.color`` or ``effects[0].similarity``; null gives it its default."""
+    path = _ALIASES.get(asset.property.lower(), asset.property)
+    name = re.split(r"[.\[]", path)[0].removesuffix("End")
+    allowed: Sequence[str] = (*_CONTENT, *_CONTAINER)
+    if name in _CLIP:
+        kind, allowed = "", _CLIP
+    elif name in ("content", "container"):
+        kind, path = name, path.partition(".")[2]
+    else:
+        kind = "content" if name in _CONTENT else "container"
+    owner = clip.setdefault(kind, {}) if kind else clip
+    if not isinstance(owner, dict):
+        raise InvalidJob(f"{where}: the clip has no {kind}", where=f"$.{where}")
+    if kind == "container" and path in ("string", "fontId"):
+        owner.pop("intrinsic", None)  # the client measured it for what was there
+        if path == "string":
+            clip.setdefault("containerId", TEXT_ID)
+    _set(owner, allowed, asset, where, path=path)
+
+
+def _set(owner: Object, allowed: Sequence[str], asset: Asset, where: str, *, path: str | None = None) -> None:
+    *above, last = [key for key in re.split(r"[.\[\]]+", asset.property if path is None else path) if key] or [""]
+    if (above or [last])[0].removesuffix("End") not in allowed:
+        raise InvalidJob(f"{where}.property {asset.property[:80]!r} is none of a clip", where=f"$.{where}.property")
+    at: Any = owner
+    for key in above:
+        found = isinstance(at, list) and key.isdigit() and int(key) < len(at)
+        at = at[int(key)] if found else at.get(key) if isinstance(at, dict) else None
+    if not isinstance(at, dict):
+        raise InvalidJob(f"{where}.property {asset.property[:80]!r} is not there", where=f"$.{where}.property")
+    at[last] = asset.value
+    if asset.value is None:
+        del at[last]

@@ -1,0 +1,328 @@
+"""What a client wants rendered is a job: uploads become what it shows, mashes films, and failures end its polling."""
+
+import io
+import json
+import re
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import trio
+
+from engine.frame import VideoFrame
+from engine.sinks.still import encode_still
+from tests.api.moviemasher.asking import Client, masher, masher_beside
+from tests.media import numbers
+
+POLL = 0.05  # seconds; the stock client waits for two
+PATIENCE = 30
+
+
+def colour(value, frames=10, **content):
+    return {
+        "contentId": "com.moviemasher.content.default",
+        "content": {"color": value, **content},
+        "timing": "custom",
+        "frames": frames,
+    }
+
+
+def mash_of(*clips, **members):
+    return {"id": "m1", "quantize": 10, "tracks": [{"dense": True, "clips": list(clips)}], **members}
+
+
+SMALL = {"width": 64, "height": 36, "videoRate": 10}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """The folder and the port of a server that renders."""
+    folder = tmp_path_factory.mktemp("masher")
+    with masher_beside(folder, worker=1, preview_size="160x90", output_size="64x36") as port:
+        yield folder, port
+
+
+@pytest.fixture
+def server(running, request):
+    """That server for somebody who is nobody else."""
+    folder, port = running
+    return Server(folder, Client(port, user=re.sub(r"\W", "-", request.node.name)[:60]))
+
+
+class Server:
+    """A server that renders, and somebody who asks it."""
+
+    def __init__(self, folder, client):
+        self.folder, self.client = folder, client
+        self.media = folder / "media" / client.user
+
+    async def finish(self, answer):
+        """Executes callbacks as the client does until one is of another kind, or there is an error; all answers."""
+        answers = [answer]
+        with trio.fail_after(PATIENCE):
+            while "error" not in answers[-1]:
+                callback = answers[-1]["apiCallback"]
+                if callback["endpoint"]["prefix"] != "/rendering/status":
+                    break
+                await trio.sleep(POLL)
+                answers.append((await self.client.execute(callback)).json)
+        return answers
+
+    async def render(self, mash, *outputs, definitions=()):
+        """The last answer of a rendering."""
+        request = {"mash": mash, "definitions": list(definitions), "outputs": list(outputs)}
+        return (await self.finish((await self.client.post("/rendering/start", **request)).json))[-1]
+
+    async def upload(self, kind, path, name=None):
+        """The definition that a file becomes."""
+        data = path if isinstance(path, bytes) else path.read_bytes()
+        name = name or path.name
+        told = await self.client.call("/rendering/upload", name=name, type=kind, size=len(data))
+        assert (await self.client.execute(told["fileApiCallback"], (name, data))).json == {}
+        started = (await self.client.execute(told["apiCallback"])).json
+        last = (await self.finish(started))[-1]
+        assert "error" not in last, last
+        assert last["apiCallback"]["endpoint"]["prefix"] == "/data/definition/put"
+        return last["apiCallback"]["request"]["body"]["definition"]
+
+    async def fetch(self, name):
+        answer = await self.client.get(f"/media/{self.client.user}/{name}")
+        assert answer.status == 200, name
+        return answer.body
+
+
+def image(width=40, height=20):
+    """A PNG whose right half is clear."""
+    y, a = np.full((height, width), 128, np.uint8), np.zeros((height, width), np.uint8)
+    a[:, : width // 2] = 255
+    u, v = (np.full((height // 2, width // 2), 128, np.uint8) for _ in range(2))
+    return encode_still(VideoFrame(y, u, v, a), "png", alpha=True)
+
+
+def decoded(data):
+    with av.open(io.BytesIO(data)) as container:
+        return next(container.decode(video=0))
+
+
+def facts(data):
+    """Types of streams and seconds of a film or sound."""
+    with av.open(io.BytesIO(data)) as container:
+        return [stream.type for stream in container.streams], container.duration / av.time_base
+
+
+async def test_a_video_becomes_what_the_client_shows(server, media):
+    found = await server.upload("video", media.path("plain"))
+    name = found["id"]
+    place = found["url"]
+    assert found == {
+        **found,
+        "type": "videosequence",
+        "source": f"{name}/original.mp4",
+        "label": media.path("plain").name,
+        "fps": 10,
+        "sourceSize": {"width": 64, "height": 36},
+        "previewSize": {"width": 160, "height": 90},
+        "icon": f"{place}icon.jpg",
+        "audio": True,
+        "audioUrl": f"{place}audio.mp3",
+    }
+    assert place.startswith(f"{name}/")
+    assert place.endswith("/")
+    assert found["duration"] == pytest.approx(2, abs=0.05)
+    icon, first, last = [decoded(await server.fetch(place + each)) for each in ("icon.jpg", "01.jpg", "20.jpg")]
+    assert [(each.width, each.height) for each in (icon, first, last)] == [(80, 45), (160, 90), (160, 90)]
+    assert facts(await server.fetch(f"{place}audio.mp3"))[0] == ["audio"]
+    folder = server.media / place
+    assert [numbers(folder / f"{n:02}.jpg") for n in (1, 2, 11, 20)] == [[0], [3], [30], [57]]
+    saved = await server.client.call("/data/definition/put", definition=found)
+    assert saved["id"] == name
+
+
+async def test_sound_and_images_become_what_the_client_shows(server, media):
+    sound = await server.upload("audio", media.path("audio_only"))
+    assert (sound["type"], sound["audio"]) == ("audio", True)
+    assert sound["duration"] == pytest.approx(1, abs=0.05)
+    kinds, seconds = facts(await server.fetch(sound["url"]))
+    assert (kinds, seconds) == (["audio"], pytest.approx(1, abs=0.1))
+
+    picture = await server.upload("image", image(), "photo.png")
+    assert picture["sourceSize"] == {"width": 40, "height": 20}
+    assert picture["previewSize"] == {"width": 180, "height": 90}
+    preview, icon = [decoded(await server.fetch(picture[each])) for each in ("url", "icon")]
+    assert ((preview.width, preview.height), (icon.width, icon.height)) == ((180, 90), (90, 45))
+    alpha = preview.to_ndarray(format="rgba")[:, :, 3]
+    assert (alpha[45, 20], alpha[45, 160]) == (255, 0)
+
+    silent = await server.upload("video", media.path("video_only"))
+    assert not {"audio", "audioUrl"} & silent.keys()
+
+
+async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
+    film = await server.upload("video", media.path("plain"))
+    clip = {"contentId": film["id"], "content": {}, "timing": "content"}
+    mash = mash_of(colour("#FF0000"), clip)
+    last = await server.render(mash, {"outputType": "video"}, definitions=[film])
+    callback = last["apiCallback"]
+    assert last["video"] == {"total": 1, "completed": 1}
+    assert callback["endpoint"]["prefix"] == "/data/mash/put"
+    rendered = callback["request"]["body"]["mash"]
+    assert rendered["id"] == "m1"
+    data = await server.fetch(rendered["rendering"])
+    kinds, seconds = facts(data)
+    assert (sorted(kinds), seconds) == (["audio", "video"], pytest.approx(3, abs=0.1))
+    with av.open(io.BytesIO(data)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.profile, context.pix_fmt, context.width, context.height) == ("High", "yuv420p", 64, 36)
+    folder = server.media / rendered["rendering"]
+    shown = numbers(folder)
+    assert len(shown) == 90
+    assert shown[30:90:20] == [0, 20, 40]
+
+
+async def test_every_kind_of_output(server, media):
+    sound = {"id": "s", "type": "audio", "source": "s.wav", "duration": 1}
+    folder = server.media
+    folder.mkdir(parents=True)
+    (folder / "s.wav").write_bytes(media.path("hz8000").read_bytes())
+    clips = (colour("#FF0000"), colour("#0000FF"))
+    mash = mash_of(*clips)
+    mash["tracks"].append({"clips": [{"contentId": "s", "containerId": "", "content": {}, "frames": 10}]})
+    outputs = (
+        {"outputType": "imagesequence", **SMALL},
+        {"outputType": "video", **SMALL, "mute": True},
+        {"outputType": "audio"},
+        {"outputType": "image", **SMALL, "offset": 1},
+        {"outputType": "image", "width": 32, "height": 18, "basename": "icon"},
+        {"outputType": "waveform", "forecolor": "#00ff00"},
+    )
+    last = await server.render(mash, *outputs, definitions=[sound])
+    assert last["image"] == {"total": 2, "completed": 2}
+    place = last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    made = {each.name: each for each in (folder / place).iterdir()}
+    sequence = {f"{n:02}.jpg" for n in range(1, 21)}
+    assert made.keys() == sequence | {"video.mp4", "audio.mp3", "image.jpg", "icon.jpg", "waveform.png"}
+    assert facts(made["video.mp4"].read_bytes())[0] == ["video"]
+    first, end = (
+        decoded(made[name].read_bytes()).to_ndarray(format="rgb24")[9, 16] for name in ("icon.jpg", "image.jpg")
+    )
+    assert (first.argmax(), end.argmax()) == (0, 2)
+    wave = decoded(made["waveform.png"].read_bytes())
+    assert (wave.width, wave.height) == (320, 240)
+
+
+@pytest.mark.parametrize(
+    ("mash", "outputs", "sentence"),
+    [
+        (mash_of(colour("#fff")), [{"outputType": "hologram"}], "'hologram' is not one of video"),
+        (mash_of(colour("#fff")), [], "expected an array of 1"),
+        (mash_of(), [{"outputType": "video"}], "no clips"),
+        ({"id": "m1", "tracks": 3}, [{"outputType": "video"}], "expected an array, got a number"),
+        (mash_of({"contentId": "x"}), [{"outputType": "video"}], 'no definition "x"'),
+        (None, [{"outputType": "video"}], "mash"),
+    ],
+)
+async def test_what_makes_no_sense_is_said_at_once(server, mash, outputs, sentence):
+    answer = await server.client.post("/rendering/start", mash=mash, outputs=outputs, definitions=[])
+    assert sentence in answer.error.replace("\N{ONE DOT LEADER}", ".")
+    assert "." not in answer.error
+
+
+async def test_a_rendering_that_fails_ends_the_polling(server, media):
+    secret = server.folder / "media" / "eve"
+    secret.mkdir(parents=True)
+    (secret / "film.mp4").write_bytes(media.path("plain").read_bytes())
+    server.media.mkdir()
+    (server.media / "link.mp4").symlink_to(secret / "film.mp4")
+    for source in ("../eve/film.mp4", str(secret / "film.mp4"), "link.mp4", f"file://{secret}/film.mp4", "none.mp4"):
+        film = {"id": "f", "type": "video", "source": source, "duration": 1}
+        last = await server.render(mash_of({"contentId": "f"}), {"outputType": "video"}, definitions=[film])
+        assert "apiCallback" not in last
+        assert last["video"] == {"total": 1, "completed": 0}
+        assert "is no" in last["error"]
+        assert "." not in last["error"]
+    silent = await server.render(mash_of(colour("#fff")), {"outputType": "audio"})
+    assert "found no audio" in silent["error"]
+    assert not list(server.media.glob("m1/*/*"))
+
+
+async def test_an_optional_output_may_come_to_nothing(server):
+    outputs = ({"outputType": "audio", "optional": True}, {"outputType": "video", **SMALL})
+    last = await server.render(mash_of(colour("#fff", 3)), *outputs)
+    assert last["audio"] == {"total": 1, "completed": 1}
+    assert last["apiCallback"]["request"]["body"]["mash"]["rendering"].endswith("/video.mp4")
+
+
+async def test_what_everybody_shares_may_be_used(server, media):
+    shared = server.folder / "media" / "shared"
+    shared.mkdir(parents=True)
+    (shared / "film.mp4").write_bytes(media.path("plain").read_bytes())
+    film = {"id": "f", "type": "video", "source": "film.mp4"}
+    last = await server.render(mash_of({"contentId": "f"}), {"outputType": "video", **SMALL}, definitions=[film])
+    data = await server.fetch(last["apiCallback"]["request"]["body"]["mash"]["rendering"])
+    assert facts(data)[1] == pytest.approx(2, abs=0.1)
+
+
+async def test_nobody_sees_the_renderings_of_others(server):
+    started = await server.client.call(
+        "/rendering/start", mash=mash_of(colour("#fff")), outputs=[{"outputType": "image"}]
+    )
+    body = started["apiCallback"]["request"]["body"]
+    other = Client(server.client.port, user="eve")
+    for client, asked in (
+        (other, body),
+        (server.client, body | {"id": "m2"}),
+        (server.client, body | {"renderingId": "x"}),
+    ):
+        assert "error" in (await client.post("/rendering/status", **asked)).json
+    assert "apiCallback" in await server.client.call("/rendering/status", **body)
+
+
+async def test_a_rendering_goes_on_after_a_restart(tmp_path):
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        started = await client.call(
+            "/rendering/start", mash=mash_of(colour("#0f0")), outputs=[{"outputType": "video", **SMALL}]
+        )
+        (job,) = json.loads((await client.get("/api/v1/jobs")).body)
+        assert (job["state"], job["type"], job["creator"]) == ("queued", "rendering", "ada")
+        untaken = json.loads((await client.get("/api/v1/jobs/pickup")).body)
+        assert untaken == {}  # others cannot read it
+    async with masher(tmp_path, worker=1) as port:
+        last = (await Server(tmp_path, Client(port)).finish(started))[-1]
+        assert last["video"]["completed"] == 1
+
+
+async def test_an_upload_that_was_never_sent_is_not_rendered(server):
+    told = await server.client.call("/rendering/upload", name="a.mp4", type="video", size=1000)
+    answer = await server.client.execute(told["apiCallback"])
+    assert "Invalid argument id" in answer.error
+
+
+async def test_a_saved_mash_is_a_template(server, media):
+    text = {"containerId": "com.moviemasher.container.text", "container": {"string": "name"}, "label": "name"}
+    saved = mash_of({**colour("#FF0000", 5), "label": "back"}, label="card")
+    saved["tracks"].append({"clips": [{**colour("#FFFFFF", 5), **text}]})
+    await server.client.call("/data/mash/put", mash={**saved, "id": "card"}, definitionIds=[])
+    assets = [
+        {"type": "data", "layerName": "back", "property": "color", "value": "#0000FF"},
+        {"type": "data", "layerName": "name", "property": "Source Text", "value": "Ada"},
+    ]
+    job = {
+        "template": {"src": "mash:card", "composition": "video", "width": 64, "height": 36, "frameRate": 10},
+        "assets": assets,
+    }
+    headers = {"Content-Type": "application/json"}
+    made = json.loads((await server.client.ask("POST", "/api/v1/jobs", body=json.dumps(job), headers=headers)).body)
+    with trio.fail_after(PATIENCE):
+        while made["state"] not in ("finished", "error"):
+            await trio.sleep(POLL)
+            made = json.loads((await server.client.get(f"/api/v1/jobs/{made['uid']}")).body)
+    assert made["state"] == "finished", made.get("error")
+    assert made["output"].endswith("result.mp4")
+    with av.open(made["output"]) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 5
+    assert frames[0][1, 1].argmax() == 2
+    assert frames[0].max() > 200
+    assert abs(Fraction(len(frames), 10) - Fraction(1, 2)) == 0
