@@ -118,9 +118,9 @@ _EVERY = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, cont
 _WHOLE = _EVERY.where(jobs.c.uid == _UID)
 _RECORD = select(jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID)
 _HELD = select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None))
-_EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW)
-_DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW)
-_HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None))
+_EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW).limit(SWEEP)
+_DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW).limit(SWEEP)
+_HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
 _SAVE_CONTENT = update(contents).where(contents.c.seq == _SEQ)
 _FORGET = [delete(table).where(table.c.seq == _SEQ) for table in (jobs, contents, queue, waits)]
@@ -419,8 +419,8 @@ class _Transaction:
         return _whole(self.connection, uid)
 
     def some(self, which: Select[int], **parameters: object) -> Sequence[int]:
-        """So many of them that nobody waits long."""
-        return self.connection.scalars(which.limit(SWEEP), parameters).all()
+        """The places of these jobs; `SWEEP` at most."""
+        return self.connection.scalars(which, parameters).all()
 
     # Jobs
 
