@@ -6,10 +6,10 @@ It decides when a change takes effect and what an event's health is; it refuses 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import trio
@@ -19,14 +19,15 @@ from engine.compositor import Compositor
 from engine.config import Settings
 from engine.errors import EngineError, InvalidTree
 from engine.frame import VideoFrame
-from engine.mixer import Mixer, MixerStatistics
+from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
 from engine.plan import Picture, Place, place_of
-from engine.program import EASINGS, Coming, Held, Morph, Switch
+from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
 from engine.sinks.publish import SinkStatistics, StreamSink
-from engine.sources.decode import Decoders, LiveSource, SourceStatistics
-from engine.sources.drawing import Drawings
+from engine.sources.decode import NICE, Decoders, LiveSource, SourceStatistics
+from engine.sources.reel import Reel
 from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
+from engine.threads import Threads
 from engine.timebase import SECOND, tick_count
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
 
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 LINGER: Final = 5 * SECOND  # a source that no tree names stays open for this long: operators go back and forth
 DRAWING: Final = 0.02  # seconds that a tick waits for new texts and shapes; those that take longer come later
+LEAD: Final = (
+    SECOND // 2
+)  # a program with files comes on that much later: to open some and to decode their first pictures
+FILE_THREADS: Final = 8  # of one sub-mix: some may wait for slow disks
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
 
 
@@ -103,7 +108,8 @@ class Event:
         self.state, self.error = "on air", ""
         try:
             for n in range(spec.sub_mixes):
-                sub = _SubMix(spec, spec.stream(n), hub=hub, decoders=decoders, images=images, epoch=self._epoch)
+                given: dict[str, Any] = {"hub": hub, "decoders": decoders, "images": images, "settings": settings}
+                sub = _SubMix(spec, spec.stream(n), **given, epoch=self._epoch)
                 self._subs.append(sub)
                 sub.build(settings, limiter, clock or partial(WallClock, hub.now))
         except EngineError:
@@ -140,18 +146,17 @@ class Event:
         """Shows trees from the next slot on, the first sub-mixes' ones, all at that slot; returns its number.
 
         transition  seconds that the picture takes to move there.
-        Raises      InvalidTree: more trees than sub-mixes, an unknown easing, or `at` (only files have a media time).
+        Raises      InvalidTree: more trees than sub-mixes, an unknown easing, `at` or `speed` of what is no file.
         """
         if len(trees) > self.spec.sub_mixes:
             sentence = f"{len(trees)} trees for {self.spec.sub_mixes} sub-mixes of event {self.spec.name}"
             raise InvalidTree(sentence, where=f"$[{self.spec.sub_mixes}]")
         if easing not in EASINGS:
             raise InvalidTree(f'easing "{easing}" is not one of {", ".join(EASINGS)}', where="easing")
+        slot = self._next_slot()
+        at = slot / self.spec.mixer.fps
         for n, tree in enumerate(trees):
-            _check_live(tree, n)
-        fps = self.spec.mixer.fps
-        slot = max(0, tick_count(Fraction(self._now() - self._epoch, SECOND), fps))
-        at = slot / fps
+            _check_live(tree, n, files=self._subs[n].files(at))
         for sub, tree in zip(self._subs, trees, strict=False):
             if transition > 0:
                 old = sub.switch.peek(at)
@@ -160,6 +165,22 @@ class Event:
                 sub.switch.take(Held(tree), at)
         self.trees = (*trees, *self.trees[len(trees) :])
         return slot
+
+    def play(self, program: Program, *, sources: Mapping[str, str], fonts: Mapping[str, str] | None = None) -> int:
+        """Shows a program on the first sub-mix; returns the slot at which it takes over and which is its time 0.
+
+        That is LEAD from now, so that its first files are open. Its films and sounds must have a media time.
+
+        sources  files or URLs of names; every other name is a live stream, or an uploaded image.
+        fonts    files of font names.
+        """
+        slot, fps = self._next_slot(LEAD), self.spec.mixer.fps
+        self._subs[0].play(program, slot / fps, sources=dict(sources), fonts=dict(fonts or {}))
+        self.trees = (program.tree_at(Fraction(0)), *self.trees[1:])
+        return slot
+
+    def _next_slot(self, lead: int = 0) -> int:
+        return max(0, tick_count(Fraction(self._now() + lead - self._epoch, SECOND), self.spec.mixer.fps))
 
     def picture(self, stream: str) -> VideoFrame | None:
         """The last picture of a sub-mix, by the stream it publishes; None before the first."""
@@ -189,9 +210,11 @@ class Event:
         )
 
 
-def _check_live(tree: RenderTree, n: int) -> None:
+def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
     for path, _, node in walk(tree):
-        if isinstance(node, VideoSourceNode | AudioSourceNode) and node.at is not None:
+        if not isinstance(node, VideoSourceNode | AudioSourceNode) or node.stream_guid in files:
+            continue
+        if node.at is not None:
             where = f"$[{n}]{path[1:]}.at"
             raise InvalidTree(f"{where}: a live stream has no media time, only files have", where=where)
         if isinstance(node, AudioSourceNode) and node.speed != 1:
@@ -203,14 +226,22 @@ class _SubMix:
     """One mixer, its sources, its encoder."""
 
     def __init__(
-        self, spec: EventSpec, stream: str, *, hub: Hub, decoders: Decoders, images: Images, epoch: int
+        self,
+        spec: EventSpec,
+        stream: str,
+        *,
+        hub: Hub,
+        decoders: Decoders,
+        images: Images,
+        settings: Settings,
+        epoch: int,
     ) -> None:
         self.stream = stream
         self.switch = Switch(Held(RenderTree()))
         self._spec = spec
         self._hub = hub
         self._epoch = epoch
-        self._readers = _LiveReaders(decoders, images, spec=spec, epoch=epoch, now=hub.now)
+        self._readers = _LiveReaders(decoders, images, spec=spec, settings=settings, epoch=epoch, now=hub.now)
         self._mixing = trio.CancelScope()
         self._publication: Publication | None = None
 
@@ -232,15 +263,25 @@ class _SubMix:
         """Mixes and encodes until `end`. Raises SinkError."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.sink.run)
-            nursery.start_soon(self._readers.drawings.run)
             with self._mixing:
-                await self.mixer.run(FOREVER)
-            self._readers.drawings.close()
+                async with trio.open_nursery() as reading:
+                    self._readers.begin(reading)
+                    await self.mixer.run(FOREVER)
             self.sink.end()
 
     def end(self) -> None:
         """The mixer stops, and the encoder gives out what it has."""
         self._mixing.cancel()
+
+    def play(self, program: Program, at: Fraction, *, sources: Mapping[str, str], fonts: Mapping[str, str]) -> None:
+        """A program is on from `at` on."""
+        begins = Stack((program,), start=at)
+        self.switch.take(begins, at)
+        self._readers.bring(begins, at, sources=sources, fonts=fonts)
+
+    def files(self, at: Fraction) -> Container[str]:
+        """The names that are files at that time."""
+        return self._readers.files(at)
 
     def close(self) -> None:
         """Lets go of sources and of the stream's name."""
@@ -256,59 +297,115 @@ FOREVER: Final = 1 << 62  # ticks
 
 
 class _LiveReaders:
-    """The sources of one sub-mix: opened when a tree names them, closed when none has for a while."""
+    """The sources of one sub-mix: opened when a tree names them, closed when none has for a while.
+
+    Names are those of streams and of uploaded images, but for those that the last program brought its own files for.
+    """
 
     def __init__(
-        self, decoders: Decoders, images: Images, *, spec: EventSpec, epoch: int, now: Callable[[], int]
+        self,
+        decoders: Decoders,
+        images: Images,
+        *,
+        spec: EventSpec,
+        settings: Settings,
+        epoch: int,
+        now: Callable[[], int],
     ) -> None:
         self._decoders = decoders
         self._images = images
-        self.drawings = Drawings(spec.mixer.raster)
-        self._sound = spec.mixer.audio
+        self._spec = spec.mixer
+        self._settings = settings
         self._epoch = Fraction(epoch, SECOND)
         self._now = now
+        self._threads = Threads(FILE_THREADS, nice=NICE)
+        self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
         self._unnamed: dict[Place, int] = {}  # since when
+        self._reels = [self._reel(Fraction(0), {}, {})]  # in order of their start; the first one is on
+        self._beginnings: dict[Reel, Sequence[Coming]] = {}  # of those that do not run yet
+
+    def _reel(self, start: Fraction, sources: Mapping[str, str], fonts: Mapping[str, str]) -> Reel:
+        given: dict[str, Any] = {"settings": self._settings, "threads": self._threads}
+        return Reel(self._spec, start=start, sources=sources, fonts=fonts, **given)
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Files are read in this nursery from now on."""
+        self._nursery = nursery
+        for reel in self._reels:
+            nursery.start_soon(reel.run, self._beginnings.pop(reel, ()))
+
+    def bring(self, program: Program, at: Fraction, *, sources: Mapping[str, str], fonts: Mapping[str, str]) -> None:
+        """The files of a program that is on from `at` on, in place of one that was to begin then or later."""
+        while len(self._reels) > 1 and self._reels[-1].start >= at:
+            self._reels.pop().close()
+        reel = self._reel(at, sources, fonts)
+        self._reels.append(reel)
+        coming = [(at, program.tree_at(at)), *program.coming(at, at + AHEAD)]
+        if self._nursery is not None:
+            self._nursery.start_soon(reel.run, coming)
+        else:
+            self._beginnings[reel] = coming
+
+    def files(self, at: Fraction) -> Container[str]:
+        """The names that are files at that time."""
+        return next(reel.sources for reel in reversed(self._reels) if reel.start <= at)
 
     def expect(self, coming: Sequence[Coming]) -> None:
-        """Streams are not opened before their time."""
+        """Opens the files that come on the air soon; streams are not opened before their time."""
+        for n, reel in enumerate(self._reels):
+            stop = self._reels[n + 1].start if n + 1 < len(self._reels) else None
+            reel.expect([each for each in coming if reel.start <= each[0] and (stop is None or each[0] < stop)])
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
+        while len(self._reels) > 1 and self._reels[1].start <= t:
+            self._reels.pop(0).close()
+        reel = self._reels[0]
+        reel.name(tree)
         named: set[Place] = set()
         for _, _, node in walk(tree):
-            if isinstance(node, VideoSourceNode | AudioSourceNode):
+            if isinstance(node, VideoSourceNode | AudioSourceNode) and node.stream_guid not in reel.sources:
                 named.add(place_of(node))
-            elif isinstance(node, ImageSourceNode):
+            elif isinstance(node, ImageSourceNode) and node.filename not in reel.sources:
                 self._images.get(node.filename)  # begins to load it
-        for key in named - self._sources.keys():
-            self._sources[key] = self._decoders.open(key[0], self._sound, epoch=self._epoch)
-        await self.drawings.prepare(tree, patience=DRAWING)
+        for place in named - self._sources.keys():
+            self._sources[place] = self._decoders.open(place.name, self._spec.audio, epoch=self._epoch)
+        await reel.drawings.prepare(tree, patience=DRAWING)
         now = self._now()
-        self._unnamed = {key: self._unnamed.get(key, now) for key in self._sources.keys() - named}
+        self._unnamed = {place: self._unnamed.get(place, now) for place in self._sources.keys() - named}
 
-    def reader(self, place: Place) -> LiveSource | None:
+    def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""
-        return self._sources.get(place)
+        return self._sources.get(place) or self._reels[0].active().get(place)
 
     def still(self, picture: Picture) -> VideoFrame | None:
         """The image of that name once it is loaded, or the drawn picture once it is drawn."""
-        return self._images.get(picture.name) if picture.drawn is None else self.drawings.get(picture.drawn)
+        reel = self._reels[0]
+        if picture.drawn is not None:
+            return reel.drawings.get(picture.drawn)
+        return reel.still(picture.name) if picture.name in reel.sources else self._images.get(picture.name)
 
-    def active(self) -> Mapping[Place, LiveSource]:
-        """All that are open; those that no tree has named for a while no longer are."""
-        for key, since in list(self._unnamed.items()):
+    def active(self) -> Mapping[Place, Reader]:
+        """All that are open; streams that no tree has named for a while no longer are."""
+        for place, since in list(self._unnamed.items()):
             if self._now() - since > LINGER:
-                del self._unnamed[key]
-                self._sources.pop(key).close()
-        return self._sources
+                del self._unnamed[place]
+                self._sources.pop(place).close()
+        return {**self._sources, **self._reels[0].active()}
+
+    async def idle(self) -> None:
+        """Waits until the files are decoded as far ahead as may be."""
+        for reel in self._reels:
+            await reel.idle()
 
     def statistics(self) -> dict[str, SourceStatistics]:
-        """Of those that the present tree names."""
-        return {key[0]: s.statistics() for key, s in sorted(self._sources.items()) if key not in self._unnamed}
+        """Of the streams that the present tree names."""
+        return {key.name: s.statistics() for key, s in sorted(self._sources.items()) if key not in self._unnamed}
 
     def close(self) -> None:
         """Closes all."""
         for source in self._sources.values():
             source.close()
         self._sources.clear()
+        self._threads.close()

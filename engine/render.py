@@ -176,8 +176,9 @@ class _Sources:
         self._warned: set[str] = set()
 
     def expect(self, coming: Sequence[Coming]) -> None:
-        """Opens what comes on the air soon."""
-        self._places.expect(coming)
+        """Opens and draws what comes on the air soon."""
+        self._drawings.expect(tree for _, tree in coming)
+        self._places.expect(uses(tree) for _, tree in coming)
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names and is not open yet, all at once; warns of what is lacking. Raises SourceError."""

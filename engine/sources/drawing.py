@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -49,11 +49,12 @@ class Drawings:
         self._frames: dict[Drawn, VideoFrame | EngineError] = {}  # in the order of their last use
         self._asked: set[Drawn] = set()
         self._named: set[Drawn] = set()  # by the tree that is on
+        self._coming: set[Drawn] = set()  # named by what comes
 
     async def run(self) -> None:
         """Draws what is asked for, until closed."""
         async for drawn in self._receive:
-            if drawn in self._named:  # else it was on for a moment and is not wanted any more
+            if drawn in self._named or drawn in self._coming:  # else it was on for a moment and is not wanted any more
                 self._keep(drawn, await self._made(drawn))
             self._asked.discard(drawn)
             self._changed.set()
@@ -62,6 +63,19 @@ class Drawings:
     def close(self) -> None:
         """Nothing more will be asked for."""
         self._send.close()
+
+    def expect(self, trees: Iterable[RenderTree]) -> None:
+        """Asks for what trees name that come on the air soon."""
+        self._coming = {
+            picture.drawn for tree in trees for picture in pictures_named(tree) if picture.drawn is not None
+        }
+        for drawn in self._coming - self._frames.keys():
+            self._ask(drawn)
+
+    def _ask(self, drawn: Drawn) -> None:
+        if drawn not in self._asked and min(self._size(drawn)) > 0:
+            self._asked.add(drawn)
+            self._send.send_nowait(drawn)
 
     async def prepare(self, tree: RenderTree, *, patience: float = math.inf) -> None:
         """Asks for what a tree names and is not drawn yet, and waits for it; after `patience` seconds it comes later.
@@ -73,9 +87,8 @@ class Drawings:
         for drawn in named:
             if drawn in self._frames:
                 self._frames[drawn] = self._frames.pop(drawn)
-            elif drawn not in self._asked and min(self._size(drawn)) > 0:
-                self._asked.add(drawn)
-                self._send.send_nowait(drawn)
+            else:
+                self._ask(drawn)
         with trio.move_on_after(patience):
             while not self._asked.isdisjoint(self._named):
                 await self._changed.wait()
@@ -118,7 +131,7 @@ class Drawings:
 
     def _keep(self, drawn: Drawn, made: VideoFrame | EngineError) -> None:
         self._frames[drawn] = made
-        for other in [each for each in self._frames if each not in self._named]:
+        for other in [each for each in self._frames if each not in self._named and each != drawn]:
             if self._bytes(self._frames) <= MAX_BYTES and len(self._frames) <= MAX_PICTURES:
                 break
             del self._frames[other]

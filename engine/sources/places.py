@@ -16,7 +16,6 @@ import trio
 from engine.errors import EngineError
 from engine.frame import VideoFrame
 from engine.plan import Place, place_of
-from engine.program import Coming
 from engine.sources.reader import Reader
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
 
@@ -90,12 +89,11 @@ class Places:
         """How many places are open, or being opened."""
         return sum(isinstance(key, Place) for key in self._opened)
 
-    def expect(self, coming: Iterable[Coming]) -> None:
+    def expect(self, coming: Iterable[Mapping[Key, Use]]) -> None:
         """Opens what comes on the air soon, the first of it first, and goes to the media time it begins at."""
         soon: dict[Key, Use] = {}
-        for _, tree in coming:
-            for key, use in uses(tree).items():
-                soon.setdefault(key, use)
+        for used in coming:
+            soon |= {key: use for key, use in used.items() if key not in soon}
         self._coming = set(soon)
         self._close_others()
         room = MAX_COMING - len(self._opened.keys() - self._named)
@@ -118,6 +116,13 @@ class Places:
             await opened.done.wait()
             if opened.error is not None:
                 raise opened.error
+
+    async def idle(self) -> None:
+        """Waits until all that is open, or being opened, is decoded as far ahead as may be."""
+        for opened in list(self._opened.values()):
+            await opened.done.wait()
+            if opened.reader is not None:
+                await opened.reader.idle()
 
     def reader(self, place: Place) -> Reader | None:
         """The reader of a place that is named; None where there is none, or not yet."""

@@ -2,8 +2,11 @@
 
 from contextlib import asynccontextmanager
 from fractions import Fraction
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import trio
@@ -13,10 +16,13 @@ from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
 from engine.event import LINGER, Event
 from engine.plan import yuv_of
+from engine.program import Held
+from engine.render import render
 from engine.sources.decode import Decoders
-from engine.spec import EventSpec, MixerSpec, Raster
+from engine.spec import EventSpec, MixerSpec, Raster, RenderSpec
 from engine.stream import END, Hub, Publisher
 from engine.timebase import SECOND, first_sample, tick_time
+from engine.timeline import Clip, ColourTween, Container, Ink, Mash, Medium, Scale, Text, Tween
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
 from tests.engine.clips import packets
 from tests.media import Audio, Video, encode, read_number
@@ -102,6 +108,8 @@ class Studio:
         with trio.fail_after(20):
             for decoder in list(self.decoders._decoders.values()):
                 await decoder.idle()
+            for sub in (sub for event in self.events for sub in event._subs):
+                await sub._readers.idle()
             for clock in self.clocks:
                 await clock.send.send(Tick(self.n, tick_time(self.n, FPS), late))
             for sub in (sub for event in self.events for sub in event._subs):
@@ -336,3 +344,178 @@ async def test_a_cropped_source_that_comes_later_is_drawn_and_so_is_one_that_ret
         for _ in range(20):
             (picture,) = await made.slot()
         assert not is_colour(picture, GREEN)
+
+
+# --- programs with files ----------------------------------------------------------------------------------------------
+
+
+def clip(name, frame, frames, medium, **container):
+    return Clip(id=name, frame=frame, frames=frames, content=medium, container=Container(**container))
+
+
+def film(name="film", **more):
+    return Medium(kind="film", name=name, **more)
+
+
+def mash(*tracks, **more):
+    return Mash(tracks, raster=RASTER, quantize=30, **more)
+
+
+async def numbers(made, count):
+    """What the next pictures read as, with their slots."""
+    found = {}
+    for _ in range(count):
+        (picture,) = await made.slot()
+        found[made.n] = read_number(picture.y)
+    return found
+
+
+async def test_a_program_is_on_from_its_slot_with_its_files(media):
+    program = mash([clip("a", 0, 10, film(trim=30)), clip("b", 10, 10, film(trim=5)), clip("c", 40, 5, film(trim=50))])
+    async with studio() as made:
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        assert slot == 15  # half a second for opening them
+        found = await numbers(made, slot + 50)
+    assert [found[n] for n in range(slot)] == [0] * slot
+    assert [found[slot + n] for n in range(10)] == [*range(30, 40)]
+    assert [found[slot + n] for n in range(10, 20)] == [*range(5, 15)]
+    assert [found[slot + n] for n in range(20, 40)] == [0] * 20
+    assert [found[slot + n] for n in range(40, 45)] == [*range(50, 55)]
+
+
+async def test_a_program_cuts_to_another_with_files_of_the_same_names_and_clips(media):
+    first, second = mash([clip("a", 0, 90, film())]), mash([clip("a", 0, 90, film(trim=10))])
+    async with studio() as made:
+        begun = made.event.play(first, sources={"film": str(media.path("plain"))})
+        found = await numbers(made, begun + 10)
+        cut = made.event.play(second, sources={"film": str(media.path("fps25"))})
+        found |= await numbers(made, cut + 10 - made.n)
+        assert len(made.event._subs[0]._readers._reels) == 1
+    assert [found[n] for n in range(begun, cut)] == [*range(cut - begun)]
+    expected = [int((Fraction(10 + n, 30) + Fraction(1, 60)) * 25) for n in range(10)]
+    assert [found[cut + n] for n in range(10)] == expected
+
+
+async def test_of_two_programs_before_a_slot_the_last_is_on(media):
+    sources = {"film": str(media.path("plain"))}
+    async with studio() as made:
+        assert made.event.play(mash([clip("a", 0, 9, film())]), sources=sources) == 15
+        assert made.event.play(mash([clip("a", 0, 9, film(trim=40))]), sources=sources) == 15
+        found = await numbers(made, 20)
+    assert [found[n] for n in range(15, 20)] == [*range(40, 45)]
+
+
+async def test_a_cast_begins_again_at_its_end(media):
+    program = mash([clip("a", 0, 20, film(trim=7))], loop=True)
+    async with studio() as made:
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        found = await numbers(made, slot + 50)
+    shown = [found[slot + n] for n in range(50)]
+    assert shown[:20] == [*range(7, 27)]
+    assert shown[20] in (7, 26)  # it has to go back first
+    assert shown[21:40] == [*range(8, 27)]
+
+
+async def test_files_and_live_streams_are_mixed(tmp_path, media):
+    camera = packets(encode(tmp_path / "a.mp4", Video(gop=30), None, seconds=2), arrival=SECOND)
+    right = Scale(x=Tween(1, 1), width=Tween(0.5, 0.5), lock="")
+    program = mash(
+        [clip("a", 0, 30, film(trim=10))], [clip("b", 0, 30, film("live/cam", live=True, size=(32, 36)), scale=right)]
+    )
+    async with studio() as made:
+        made.play(camera)
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        for _ in range(slot + 20):
+            (picture,) = await made.slot()
+        assert read_number(picture.y[:, 32:]) is not None
+        assert abs(read_number(picture.y[:, 32:]) - made.n) <= 2
+        assert picture.y[5, 5] > 0
+
+
+async def test_its_sound_is_there_to_the_sample(media):
+    program = mash([clip("a", 0, 45, film(trim=3, gain=((0, 1.0),)))])
+    async with studio() as made:
+        with made.hub.read("live/mix") as reader:
+            slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+            await numbers(made, slot + 50)
+            await made.event.close()
+            items = []
+            while not items or items[-1] is not END:
+                items += await reader.receive()
+    sound = [item for item in items if item is not END and not item.is_video]
+    context = av.CodecContext.create("aac", "r")
+    context.extradata = sound[0].track.extradata
+    blocks = [frame.to_ndarray() for item in sound for frame in context.decode(av.Packet(bytes(item.data)))]
+    level = np.abs(np.concatenate(blocks, axis=1)[0])
+    begin = np.flatnonzero(level > 0.1)[0] / 48_000
+    end = np.flatnonzero(level > 0.1)[-1] / 48_000
+    assert begin == pytest.approx(slot / 30, abs=0.05)
+    assert end - begin == pytest.approx(1.5, abs=0.05)
+
+
+async def test_a_file_that_is_broken_or_not_there_stops_nothing(tmp_path, media, caplog):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"\0" * 1000)
+    program = mash(
+        [clip("a", 0, 30, film(trim=20))],
+        [clip("b", 0, 30, film("gone"))],
+        [clip("c", 0, 30, film("broken"))],
+        [clip("d", 0, 30, Medium(kind="image", name="no.png"))],
+    )
+    sources = {"film": str(media.path("plain")), "gone": "/nosuch.mp4", "broken": str(broken), "no.png": "/no.png"}
+    async with studio() as made:
+        slot = made.event.play(program, sources=sources)
+        found = await numbers(made, slot + 10)
+        assert made.event.state == "on air"
+    assert [found[slot + n] for n in range(10)] == [*range(20, 30)]
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert len(said) == 3
+    assert [name in line for name, line in zip(("no.png", "broken", "gone"), said, strict=True)] == [True] * 3
+
+
+async def test_a_put_may_name_a_moment_of_a_file_while_a_program_is_on(media):
+    program = mash([clip("a", 0, 60, film())])
+    async with studio() as made:
+        with pytest.raises(InvalidTree):
+            made.event.put([program.tree_at(Fraction(1))])
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        assert made.event.trees == (program.tree_at(Fraction(0)),)
+        await numbers(made, slot + 5)
+        made.event.put([program.tree_at(Fraction(1))])
+        found = await numbers(made, 15)
+    assert list(found.values())[-5:] == [30] * 5
+
+
+async def test_stills_and_fonts_come_with_the_program(tmp_path, media):
+    still = tmp_path / "seven.png"
+    await render(
+        Held(RenderTree(root_video_node=VideoSourceNode(stream_guid="film", at=7 / 30))),
+        RenderSpec(output=str(still), mixer=SPEC.mixer, sources={"film": str(media.path("plain"))}),
+    )
+    text = Text("X", "mine", Ink(0, 700, 600, 700))
+    program = mash(
+        [clip("a", 0, 30, Medium(kind="image", name="seven.png", size=(64, 36)))],
+        [clip("b", 30, 300, ColourTween((1, 1, 1, 1), (1, 1, 1, 1)), form=text)],
+    )
+    fonts = {"mine": str(Path(find_spec("fontpkg_heebo").submodule_search_locations[0], "files", "Heebo[wght].ttf"))}
+    async with studio() as made:
+        slot = made.event.play(program, sources={"seven.png": str(still)}, fonts=fonts)
+        found = await numbers(made, slot + 30)
+        assert [found[slot + n] for n in range(30)] == [7] * 30
+        brightest = 0
+        while brightest < 200:
+            (picture,) = await made.slot()
+            brightest = picture.y.max()
+        assert made.n < slot + 330
+
+
+async def test_nothing_is_left_open_when_an_event_ends(media):
+    program = mash([clip("a", 0, 60, film())])
+    async with studio() as made:
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        await numbers(made, slot + 2)
+        readers = made.event._subs[0]._readers
+        (reader,) = readers._reels[0].active().values()
+        await made.event.close()
+        assert reader.steps._container is not None
+        assert readers._threads._busy == 0

@@ -167,7 +167,7 @@ async def test_live_and_rendered_pictures_are_the_same(monkeypatch):
     scenes = [tree(SQUARE, TITLE), *titles, tree(SolidColorNode(red=0.7, mask=SQUARE), SQUARE)]
     async with studio() as made:
         await made.slot()
-        drawings = made.event._subs[0]._readers.drawings
+        drawings = made.event._subs[0]._readers._reels[0].drawings
         for scene in scenes:
             slot = made.event.put([scene])
             with trio.fail_after(10):  # the first one waits for HarfBuzz to be loaded

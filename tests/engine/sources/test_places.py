@@ -71,6 +71,9 @@ class Desk:
         self.asked.append(name)
         return load_still(name, name)
 
+    def expect(self, coming):
+        self.places.expect(uses(tree) for _, tree in coming)
+
     async def show(self, tree):
         """As a mixer does offline."""
         self.places.name(uses(tree))
@@ -155,7 +158,7 @@ async def test_what_comes_is_open_and_decoded_before_its_time_and_the_mixer_does
     mash = Mash([clips], raster=Raster(64, 36))
     async with desk() as made:
         await made.show(mash.tree_at(Fraction(0)))
-        made.places.expect(mash.coming(Fraction(1, 30), Fraction(3, 2)))
+        made.expect(mash.coming(Fraction(1, 30), Fraction(3, 2)))
         assert set(made.places.active()) == {Place("film", "0")}
         with trio.fail_after(5):
             while len(made.open) < 2 or not made.open[1].sought:
@@ -173,7 +176,7 @@ async def test_what_comes_is_open_and_decoded_before_its_time_and_the_mixer_does
 async def test_its_sound_is_decoded_before_its_time_too():
     node = AudioSourceNode(stream_guid="film", id="a", at=3, speed=2)
     async with desk() as made:
-        made.places.expect([(Fraction(1), tree_of(film(clip="p", at=9), sounds=(node,)))])
+        made.expect([(Fraction(1), tree_of(film(clip="p", at=9), sounds=(node,)))])
         with trio.fail_after(5):
             while sorted(steps.sought for steps in made.open) != [[Fraction(3, 2)], [9]]:
                 await trio.sleep(0)
@@ -182,13 +185,13 @@ async def test_its_sound_is_decoded_before_its_time_too():
 async def test_no_more_than_a_few_are_open_before_their_time_and_what_no_longer_comes_is_closed():
     coming = [(Fraction(n), tree_of(film(clip=str(n), at=0))) for n in range(3 * MAX_COMING)]
     async with desk() as made:
-        made.places.expect(coming)
-        made.places.expect(coming)
+        made.expect(coming)
+        made.expect(coming)
         with trio.fail_after(5):
             while len(made.open) < MAX_COMING:
                 await trio.sleep(0)
         assert sorted(made.asked) == [Place("film", str(n)) for n in range(MAX_COMING)]
-        made.places.expect(coming[1:2])
+        made.expect(coming[1:2])
         await made.closed(1)
         assert made.places.active() == {}
 
@@ -196,9 +199,9 @@ async def test_no_more_than_a_few_are_open_before_their_time_and_what_no_longer_
 async def test_what_is_closed_while_it_is_opened_leaves_nothing():
     async with desk() as made:
         made.gate = trio.Event()
-        made.places.expect([(Fraction(1), tree_of(film(clip="a", at=0)))])
+        made.expect([(Fraction(1), tree_of(film(clip="a", at=0)))])
         await trio.testing.wait_all_tasks_blocked()
-        made.places.expect([])
+        made.expect([])
         made.gate.set()
         await trio.testing.wait_all_tasks_blocked()
         assert (made.open, len(made.places)) == ([], 0)
@@ -207,7 +210,7 @@ async def test_what_is_closed_while_it_is_opened_leaves_nothing():
 async def test_what_cannot_be_opened_is_an_error_when_it_is_due(caplog):
     async with desk() as made:
         broken = tree_of(film("broken", clip="a", at=0))
-        made.places.expect([(Fraction(1), broken)])
+        made.expect([(Fraction(1), broken)])
         await made.show(tree_of(film(clip="b", at=0)))
         with pytest.raises(SourceUnavailable, match="no such file"):
             await made.show(broken)
@@ -222,11 +225,11 @@ async def test_stills_come_and_go_as_films_do(tmp_path):
         name = str(tmp_path / "x.png")
         tree = tree_of(ImageSourceNode(filename=name))
         assert made.places.still(name) is None
-        made.places.expect([(Fraction(1), tree)])
+        made.expect([(Fraction(1), tree)])
         await made.show(tree)
         assert made.places.still(name).width == 1
         assert made.asked == [name]
-        made.places.expect([])
+        made.expect([])
         await made.show(RenderTree())
         assert made.places.still(name) is None
 
