@@ -6,9 +6,9 @@ Theory of operation
 -------------------
 * A tick shows a film **untouched** when the topmost thing in its tree is that film, opaque and over the whole frame,
   with nothing done to it. What is below it does not matter.
-* Consecutive ticks that show one film are a **run**. Which of its pictures is on at each tick is found as a reader
-  finds it: the newest that starts at or before the tick's media time and a quarter of a tick. Where the next tick shows
-  the next picture, one packet is one tick; a picture left out or shown twice ends that.
+* Consecutive ticks that show one film, and go on in it, are a **run**. Which of its pictures is on at each tick is
+  found as a reader finds it: the newest that starts at or before the tick's media time and a quarter of a tick. Where
+  the next tick shows the next picture, one packet is one tick; a picture left out or shown twice ends that.
 * A copy begins with a picture that resets the decoder (an IDR picture): what comes after it in the order of decoding
   is shown after it and needs nothing from before. It ends after any packet up to which exactly the first pictures in
   the order of showing are there: what follows needs them, they need nothing of what follows. So at the end of a clip
@@ -26,14 +26,27 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import msgspec
+
 from engine.program import Program
 from engine.spec import EncoderSpec, Raster
 from engine.timebase import tick_time
-from engine.tree import CompositorNode, RenderTree, VideoNode, VideoSourceNode
+from engine.tree import (
+    AudioNode,
+    AudioSourceNode,
+    CompositorNode,
+    RenderTree,
+    SumNode,
+    VideoNode,
+    VideoSourceNode,
+)
 
 LEAST: Final = 10  # ticks; a shorter copy saves less than two more joints cost
+NEAR: Final = 1  # second; beyond it a film's packets are not read through, but looked for
 LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a copy may go: encoders vary by as much
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
+BLOCK: Final = 32  # ticks; how many are mixed in one go at most
+_STAMP: Final = 1e-6  # seconds; media times are floats
 MAX_REORDER: Final = 16  # pictures that any H.264 stream decodes ahead of showing (A.3.1), at most
 _PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), None: (66, 77, 100)}
 
@@ -109,10 +122,11 @@ def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster
         if node is None:
             run = None
             continue
-        if run is None or run.name != node.stream_guid:
+        at = t if node.at is None else Fraction(node.at)
+        if run is None or run.name != node.stream_guid or not 0 <= at - run.times[-1] < NEAR:
             run = Run(node.stream_guid, n, [])
             found.append(run)
-        run.times.append(t if node.at is None else Fraction(node.at))
+        run.times.append(at)
     return [run for run in found if len(run.times) >= LEAST]
 
 
@@ -201,23 +215,36 @@ def _is_wanted(copy: Copy, places: _Places, fps: Fraction, spec: EncoderSpec) ->
 
 
 class Unseen:
-    """A program without the pictures of what is copied: only sound is left of those ticks."""
+    """A program without the pictures of what is copied: only sound is left of those ticks.
+
+    While nothing but time changes in it, up to BLOCK ticks of it have one tree: they can be mixed in one go.
+    """
 
     def __init__(self, program: Program, copied: Sequence[Copy], *, start: Fraction, fps: Fraction) -> None:
         self._program = program
+        self._copied = copied
         self._start = start
         self._fps = fps
         self._firsts = [copy.first for copy in copied]
-        self._stops = [copy.stop for copy in copied]
+        self._block: tuple[int, RenderTree] | None = None  # the first tick of the last block asked for, and its tree
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """The program's tree; its sound only, where its picture is copied."""
-        tree = self._program.tree_at(t)
         tick = (t - self._start) * self._fps // 1
         n = bisect_right(self._firsts, tick) - 1
-        if n < 0 or tick >= self._stops[n]:
-            return tree
-        return RenderTree(root_audio_node=tree.root_audio_node)
+        if n < 0 or tick >= self._copied[n].stop:
+            return self._program.tree_at(t)
+        first = tick - (tick - self._firsts[n]) % BLOCK
+        if self._block is None or self._block[0] != first:
+            self._block = first, self._sound(self._start + tick_time(first, self._fps))
+        block = self._block[1]
+        if tick == first:
+            return block
+        tree = self._sound(t)
+        return block if _goes_on(block.root_audio_node, tree.root_audio_node, (tick - first) / self._fps) else tree
+
+    def _sound(self, t: Fraction) -> RenderTree:
+        return RenderTree(root_audio_node=self._program.tree_at(t).root_audio_node)
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """The program's."""
@@ -226,3 +253,17 @@ class Unseen:
     def coming(self, start: Fraction, stop: Fraction) -> list[tuple[Fraction, RenderTree]]:
         """The program's, as it is seen and heard then."""
         return [(t, self.tree_at(t)) for t, _ in self._program.coming(start, stop)]
+
+
+def _goes_on(before: AudioNode | None, after: AudioNode | None, later: Fraction) -> bool:
+    """Whether a sound is what another one is that much later, when it just goes on."""
+    if isinstance(before, SumNode) and isinstance(after, SumNode):
+        pairs = zip(before.nodes, after.nodes, strict=False)
+        alike = len(before.nodes) == len(after.nodes) and before.gain == after.gain
+        return alike and all(_goes_on(one, other, later) for one, other in pairs)
+    if not isinstance(before, AudioSourceNode) or not isinstance(after, AudioSourceNode):
+        return before is after
+    if before.at is None or after.at is None:
+        return before == after
+    there = abs(before.at + float(later) * before.speed - after.at) < _STAMP
+    return there and before == msgspec.structs.replace(after, at=before.at)

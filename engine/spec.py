@@ -163,6 +163,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
     outputs   all of them made in one pass, in place of `output` and `encoder`; they need a duration.
     exact     decode every picture with all care, also one that is shown at half its size or less throughout.
+    smart     "auto": packets of a film that is seen as it is are copied where the output may have them; or "never".
     """
 
     output: str
@@ -175,8 +176,10 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_error: str = "fail"
     outputs: tuple[OutputSpec, ...] = ()
     exact: bool = False
+    smart: str = "auto"
 
     def __post_init__(self) -> None:
+        _require(self.smart in ("auto", "never"), f'smart "{self.smart}" is not auto or never', "smart")
         _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
         ok = self.duration is None or 0 < self.duration <= 7 * 86400
         _require(

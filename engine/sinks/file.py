@@ -18,11 +18,12 @@ import msgspec
 import trio
 from av.container import OutputContainer
 
-from engine.errors import SinkError, SinkRejected
+from engine.errors import EngineError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, check_picture
 from engine.sinks.partial import ERRORS, Partial
 from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
+from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec, OutputSpec
 
@@ -79,10 +80,10 @@ class FileSink:
         self._limiter = limiter
         # owned by run()
         self._send, self._receive = trio.open_memory_channel[Item](QUEUE)
-        self._error: SinkError | None = None
+        self._error: EngineError | None = None
 
     async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
-        """Hands the picture of ticks [n, n + span) and their sound over. Raises SinkError."""
+        """Hands the picture of ticks [n, n + span) and their sound over. Raises what `run` does."""
         try:
             await self._send.send((n, picture, sound, span))
         except trio.BrokenResourceError:
@@ -95,7 +96,7 @@ class FileSink:
         self._send.close()
 
     async def run(self) -> None:
-        """Writes until `end`. Raises SinkError."""
+        """Writes until `end`. Raises SinkError; SourceError where packets are copied."""
         whole = False
         try:
             async for item in self._receive:
@@ -104,7 +105,7 @@ class FileSink:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._in_thread(self._writing.keep)
             whole = True
-        except SinkError as err:
+        except EngineError as err:  # of the output, or of a source that is copied
             self._error = err
             raise
         finally:
@@ -143,6 +144,12 @@ def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
         check_picture(encoding.video, mixer, encoder, what=f'output "{path}"', where=path)
 
 
+def has_h264(output: OutputSpec) -> bool:
+    """Whether an output has a picture in H.264."""
+    encoding = FORMATS.get(Path(output.path).suffix.lower())
+    return encoding is not None and encoding.video == "libx264" and output.picture and output.waveform is None
+
+
 class NullSink:
     """Takes a mix and makes nothing of it; `run` ends after `end`."""
 
@@ -163,17 +170,25 @@ class NullSink:
 
 
 def open_sink(
-    path: str, mixer: MixerSpec, encoder: EncoderSpec, *, limiter: trio.CapacityLimiter
+    path: str,
+    mixer: MixerSpec,
+    encoder: EncoderSpec,
+    *,
+    limiter: trio.CapacityLimiter,
+    splice: Splice | None = None,
 ) -> FileSink | NullSink:
     """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
     if path == NULL:
         return NullSink()
-    return open_sinks([OutputSpec(path=path, encoder=encoder)], mixer, limiter=limiter)
+    return open_sinks([OutputSpec(path=path, encoder=encoder)], mixer, limiter=limiter, splice=splice)
 
 
-def open_sinks(outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio.CapacityLimiter) -> FileSink:
+def open_sinks(
+    outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio.CapacityLimiter, splice: Splice | None = None
+) -> FileSink:
     """One sink for several outputs of one mix: all of them are whole at the end, or none is.
 
+    splice  what of a film's picture is copied.
     Blocks a little: worker threads only. Raises SinkError.
     """
     for output in outputs:
@@ -181,7 +196,7 @@ def open_sinks(outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio
     opened: list[Writing] = []
     try:
         for output in outputs:
-            opened.append(_open(output, mixer))
+            opened.append(_open(output, mixer, splice))
     except BaseException:
         for each in opened:
             each.discard()
@@ -189,7 +204,7 @@ def open_sinks(outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio
     return FileSink(opened[0] if len(opened) == 1 else _Several(opened), limiter=limiter)
 
 
-def _open(output: OutputSpec, mixer: MixerSpec) -> Writing:
+def _open(output: OutputSpec, mixer: MixerSpec, splice: Splice | None) -> Writing:
     path, suffix = output.path, Path(output.path).suffix.lower()
     raster = mixer.raster
     if output.waveform is not None:
@@ -201,7 +216,7 @@ def _open(output: OutputSpec, mixer: MixerSpec) -> Writing:
         return Still(path, n=int(output.at * mixer.fps), size=output.size)
     encoding = FORMATS[suffix]
     left_out = {name: None for name, wanted in (("video", output.picture), ("audio", output.sound)) if not wanted}
-    return _Film(path, msgspec.structs.replace(encoding, **left_out), mixer, output.encoder)
+    return _Film(path, msgspec.structs.replace(encoding, **left_out), mixer, output.encoder, splice)
 
 
 class _Several:
@@ -230,14 +245,20 @@ class _Several:
 class _Film:
     """A container with encoded picture and sound."""
 
-    def __init__(self, path: str, encoding: Encoding, mixer: MixerSpec, spec: EncoderSpec) -> None:
+    def __init__(
+        self, path: str, encoding: Encoding, mixer: MixerSpec, spec: EncoderSpec, splice: Splice | None
+    ) -> None:
         self._partial = Partial(path)
         self._container: OutputContainer | None = None
+        self._encoder: Encoder | Splicer
         try:
             self._container = av.open(
                 self._partial.temporary, "w", format=encoding.muxer, container_options=dict(encoding.options)
             )
-            self._encoder = Encoder(self._container, encoding, mixer, spec)
+            if splice is None or encoding.video is None:
+                self._encoder = Encoder(self._container, encoding, mixer, spec)
+            else:
+                self._encoder = Splicer(self._container, encoding, mixer, spec, splice)
         except BaseException as err:
             self.discard()
             if isinstance(err, ERRORS):

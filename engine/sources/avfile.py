@@ -396,15 +396,19 @@ class MediaFile:
             self._decode_sound(None, batch)
 
 
-def open_container(guid: str, url: str, settings: Settings) -> InputContainer:
-    """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline."""
+def open_container(guid: str, url: str, settings: Settings, *, glance: bool = False) -> InputContainer:
+    """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
+
+    glance  do not decode pictures to learn their format: most of the time that opening takes.
+    """
     options: dict[str, str] = {}
     if "://" not in url and not url.startswith("pipe:"):
         url, options = _local(guid, url)
     began = time.monotonic()
     deadlines = settings.open_timeout, settings.read_timeout
     try:
-        return av.open(url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
+        codec = {"skip_frame": "all"} if glance else {}
+        return av.open(url, "r", timeout=deadlines, options=codec, container_options=options, metadata_errors="replace")
     except av.error.ProtocolNotFoundError as err:
         protocol = url.partition(":")[0][:20]
         raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err

@@ -1,4 +1,4 @@
-"""What is copied is what would have been shown: the right pictures at the right ticks, and a decoder can begin there."""
+"""What is copied is what would have been shown: the right pictures at their ticks, and a decoder can begin there."""
 
 from fractions import Fraction
 
@@ -120,10 +120,14 @@ def test_a_timeline_is_cut_into_runs_of_one_film():
         medium = Medium(kind="film", name=name, size=(320, 180), trim=30 * n, gain=((0, 1),))
         return Clip(id=str(n), frame=frame, frames=30, content=medium, container=Container(**more))
 
-    tracks = [[clip(0, "one", 0), clip(1, "one", 30), clip(2, "two", 60)]]
+    tracks = [[clip(0, "one", 0), clip(1, "one", 30), clip(2, "two", 60), clip(0, "two", 90)]]
     program = Mash(tracks, raster=RASTER, quantize=30, background=(0, 0, 0, 1))
-    found = smart.runs(program, start=Fraction(1, 2), ticks=90, fps=FPS, raster=RASTER)
-    assert [(run.name, run.first, len(run.times)) for run in found] == [("one", 0, 45), ("two", 45, 30)]
+    found = smart.runs(program, start=Fraction(1, 2), ticks=105, fps=FPS, raster=RASTER)
+    assert [(run.name, run.first, len(run.times)) for run in found] == [
+        ("one", 0, 45),
+        ("two", 45, 30),
+        ("two", 75, 30),
+    ]
     assert found[0].times[:2] == [Fraction(0.5), Fraction(float(Fraction(16, 30)))]
     assert found[0].times[15] == 1  # where the second clip begins, and as it happens goes on
 
@@ -236,3 +240,32 @@ def test_of_what_is_copied_only_the_sound_is_mixed():
     assert seen == [n not in range(30, 45) for n in range(60)]
     assert unseen.tree_at(Fraction(2)).root_audio_node is tree.root_audio_node
     assert unseen.sources_in(Fraction(0), Fraction(1)) == {"film"}
+
+
+def heard(gain, *, speed=Fraction(1), length=None):
+    """A timeline of a clip of 100 frames and another one, everything copied."""
+    medium = Medium(kind="film", name="film", size=(320, 180), gain=gain, speed=speed, length=length)
+    clips = [Clip(id=str(n), frame=100 * n, frames=100, content=medium, container=Container()) for n in range(2)]
+    program = Mash([clips], raster=RASTER, quantize=30)
+    unseen = Unseen(program, [Copy("film", 0, 0, list(range(200)))], start=Fraction(0), fps=FPS)
+    return [unseen.tree_at(Fraction(n, 30)) for n in range(200)], program
+
+
+def changes(trees):
+    return [n for n in range(1, len(trees)) if trees[n] is not trees[n - 1]]
+
+
+@pytest.mark.parametrize("speed", [Fraction(1), Fraction(2, 3)])
+def test_sound_that_only_goes_on_has_one_tree_for_many_ticks(speed):
+    trees, program = heard(((0, 1),), speed=speed)
+    assert changes(trees) == [32, 64, 96, *range(100, 129), 160, 192]  # within a block another clip begins
+    for n in (0, 64, 100, 127, 192):
+        assert trees[n].root_audio_node == program.tree_at(Fraction(n, 30)).root_audio_node
+
+
+def test_sound_that_changes_has_its_own_tree_at_every_tick():
+    trees, _ = heard(((0, 0), (1, 1)))
+    assert changes(trees) == list(range(1, 200))
+    trees, program = heard(((0, 1),), length=40)  # it begins again after 40 ticks
+    assert 40 in changes(trees)
+    assert trees[41].root_audio_node == program.tree_at(Fraction(41, 30)).root_audio_node
