@@ -52,8 +52,8 @@ class Reader(Protocol):
     def picture_size(self) -> PictureSize | None:
         """Size as far as known, None when there is no picture and will be none."""
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
-        """Says what is looked at and listened to from now on; `small`: at half its size or less."""
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
+        """Says what is looked at and listened to from now on; `shrink`: at a whole part of its size, or less."""
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Waits until that is known. Raises SourceError."""
@@ -157,7 +157,7 @@ class Mixer:
         self._named: tuple[Picture, ...] = ()  # by that tree
         self._plan: Plan | None = None  # of that tree, for the sizes below
         self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
-        self._small: frozenset[Place] = frozenset()  # what the plan shows at half size or less
+        self._shrinks: dict[Place, int] = {}  # how many times smaller the plan shows it
         self._moments: dict[Place, Fraction] = {}  # of that tree: the media times of its pictures
         self._played: dict[Place, _Played] = {}
         self._look_at = start  # when to look ahead next
@@ -303,7 +303,7 @@ class Mixer:
                     self._sizes[picture] = self._stated_size(picture)
             sizes = {picture: size for picture in self._named if (size := self._sizes[picture]) is not None}
             self._plan = planner.compile(tree, self._spec.raster, sizes)
-            self._small = _shown_small(self._plan)
+            self._shrinks = _shrinks(self._plan)
         return self._plan
 
     def _stated_size(self, picture: Picture) -> PictureSize | None:
@@ -324,7 +324,7 @@ class Mixer:
         active = self._readers.active()
         for place, reader in active.items():
             sound, _ = listened.get(place, nothing)
-            reader.attend(picture=looked.get(place), sound=sound, small=place in self._small)
+            reader.attend(picture=looked.get(place), sound=sound, shrink=self._shrinks.get(place, 1))
         for place, reader in active.items() if self._pace.missing is Missing.WAIT else ():
             if reader in self._broken or (place not in looked and place not in listened):
                 continue
@@ -373,12 +373,12 @@ def _size(frame: VideoFrame | None) -> PictureSize | None:
     return None if frame is None else PictureSize(frame.width, frame.height, frame.a is None)
 
 
-def _shown_small(plan: Plan) -> frozenset[Place]:
-    """The places whose layers all are at most half as wide and high as what they show of them."""
-    shown: dict[Place, bool] = {}
+def _shrinks(plan: Plan) -> dict[Place, int]:
+    """How many times smaller than it is each place is shown wherever it is, in width and height; 1 = large."""
+    shrinks: dict[Place, int] = {}
     for layer in (layer for each in plan.passes for layer in each.layers):
         if layer.picture is not None:
-            place = layer.picture.place
-            halved = layer.crop.width >= 2 * layer.dest.width and layer.crop.height >= 2 * layer.dest.height
-            shown[place] = shown.get(place, True) and halved
-    return frozenset(place for place, small in shown.items() if small)
+            place, crop, dest = layer.picture.place, layer.crop, layer.dest
+            shrink = max(1, int(min(crop.width / dest.width, crop.height / dest.height)))
+            shrinks[place] = min(shrink, shrinks.get(place, shrink))
+    return shrinks

@@ -309,7 +309,8 @@ class _Decoder:
         if now < self._hurries:
             return Care.HURRY
         looking = [source for source in self.sources if source.looking]
-        return Care.SMALL if looking and all(source.small for source in looking) else Care.FULL
+        shrink = min((source.shrink for source in looking), default=1)
+        return Care.TINY if shrink >= 3 else Care.SMALL if shrink == 2 else Care.FULL
 
     def _pay_attention(self) -> tuple[bool, bool]:
         """Notes who looks and listens; returns whether the first one has begun to."""

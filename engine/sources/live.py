@@ -96,7 +96,7 @@ class LiveSource:
     ) -> None:
         self.format = sound
         self.looking = self.listening = False
-        self.small = False  # whether every look makes it half its size or less
+        self.shrink = 1  # how many times smaller every look makes it
         self.slack = 0  # ns from the time that is asked for to now
         self._decoder = decoder
         self._hub = hub
@@ -137,12 +137,12 @@ class LiveSource:
         """The server time that will be asked for next, in ns."""
         return self._hub.now() - self.slack
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
         """Says at every tick what will be asked for: the picture at a time, the sound from a sample on, or neither.
 
-        small  whether the picture is shown at half its size or less, wherever it is.
+        shrink  how many times smaller than it is the picture is shown, wherever it is.
         """
-        self.small = small
+        self.shrink = shrink
         looks, listens = picture is not None and not self.looking, sound is not None and not self.listening
         self.looking, self.listening = picture is not None, sound is not None
         if picture is not None:

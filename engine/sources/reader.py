@@ -185,10 +185,11 @@ class Reader:
         if self._seek_to == t:
             self._seek_to = None
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, small: bool = False) -> None:
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
         """Says what will be asked for next: the picture at a media time, the sound from a sample on, or neither.
 
-        small  at half its size or less, from the beginning: where it stays so, it may be decoded with less care.
+        shrink  how many times smaller than it is the picture is shown, wherever it is: where that stays so, half its
+                size or less may be decoded with less care.
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
@@ -205,7 +206,7 @@ class Reader:
         if jump:
             times = (picture, None if sound is None else Fraction(sound, self._rate))
             self._seek_to = min(t for t in times if t is not None)
-        if small and self._may_ease and not self._begun:
+        if shrink > 1 and self._may_ease and not self._begun:
             self.steps.ease()
         self._begun = self._begun or self._looking or self._listening
         self._wake()

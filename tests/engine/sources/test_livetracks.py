@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.packet import Packet, Track
-from engine.sources.livetracks import LivePicture, LiveSound, Stamped, stretched
+from engine.sources.livetracks import Care, LivePicture, LiveSound, Stamped, stretched
 from engine.spec import AudioFormat
 from engine.stream import END
 from tests.engine.clips import packets
@@ -195,3 +195,30 @@ def test_time_base_does_not_matter(tmp_path):
     made = packets(encode(tmp_path / "film.mp4", Video(), None), units=Fraction(1, 90_000))
     shown = LivePicture("cam").decode(stamped(made), wanted=0)
     assert len(shown) == 30
+
+
+def test_the_smaller_a_picture_is_shown_the_less_care_it_takes_and_from_a_keyframe_on_all_of_it(tmp_path):
+    film = encode(
+        tmp_path / "in.mp4", Video(size=(256, 144), bframes=2, gop=15, options={"crf": "34"}), None, seconds=2
+    )
+    items = [Stamped(packet, packet.pts * MS, False) for packet in packets(film, units=Fraction(1, 1000))]
+
+    def decoded(cares):
+        picture, frames = LivePicture("cam"), []
+        for item, care in zip(items, cares, strict=True):
+            frames += picture.decode([item], wanted=0, care=care)
+        frames += picture.decode([END], wanted=0)
+        return np.array([frame.y[:144, :256] for _, _, frame in frames], float)
+
+    def error(cares, shrink):
+        a, b = (x.reshape(60, 144 // shrink, shrink, -1, shrink).mean((2, 4)) for x in (exact, decoded(cares)))
+        return np.mean((a - b) ** 2)
+
+    exact = decoded([Care.FULL] * 60)
+    assert len(exact) == 60
+    small, tiny = error([Care.SMALL] * 60, 2), error([Care.TINY] * 60, 4)
+    assert 0 < small < 255**2 / 10**4.5  # 45 dB
+    assert 0 < tiny < 255**2 / 10**4
+    grown = decoded([Care.TINY] * 40 + [Care.FULL] * 20)
+    assert not np.array_equal(grown[:45], exact[:45])
+    assert np.array_equal(grown[45:], exact[45:])
