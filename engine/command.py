@@ -77,6 +77,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="patience with a silent source (10)")
     run.add_argument("--on-error", default="fail", metavar="fail|hold", help="what a source that breaks does (fail)")
     run.add_argument("--exact", action="store_true", help="deblock every picture, also where it is shown small")
+    run.add_argument("--smart", choices=("auto", "never"), default="auto", help="copy what needs no encoding (auto)")
     run.add_argument("--progress", choices=("auto", "json", "none"), default="auto", help="(default auto)")
 
 
@@ -268,6 +269,7 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         duration=arguments.duration,
         on_error=arguments.on_error,
         exact=arguments.exact,
+        smart=arguments.smart,
     )
 
 
@@ -335,6 +337,7 @@ class _Bar(_Display):
         if rendered is not None:
             seconds = float(rendered.ticks / self._fps)
             clipped = f", {rendered.clipped} samples clipped" if rendered.clipped else ""
+            clipped += f", {rendered.copied} of {rendered.ticks} pictures copied" if rendered.copied else ""
             print(
                 f"{_one_line(rendered.output)}: {seconds:.2f} s in {rendered.elapsed:.2f} s{clipped}", file=sys.stderr
             )

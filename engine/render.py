@@ -25,9 +25,10 @@ from engine.mixer import Mixer
 from engine.plan import Picture, Place
 from engine.program import Coming, Held, Program
 from engine.sinks import open_sink, open_sinks
-from engine.sinks.file import check_output
+from engine.sinks.file import check_output, has_h264
 from engine.sinks.pictures import STILLS
 from engine.sources import Reader, Steps, load_still, open_source
+from engine.sources.coded import Splice, find_splice
 from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
 from engine.sources.reader import decode_ahead
@@ -55,6 +56,7 @@ class Rendered(msgspec.Struct, frozen=True):
     ticks: int
     elapsed: float
     clipped: int  # samples cut off at full scale
+    copied: int = 0  # ticks whose pictures are packets of a film
 
 
 Report = Callable[[Progress], None]
@@ -79,14 +81,29 @@ async def render(
         if report is not None:
             report(Progress(done, total, trio.current_time() - began))
 
+    splice = await _find_splice(program, spec, settings)
     try:
         async with trio.open_nursery() as nursery:
-            ticks, clipped = await _render(program, spec, settings=settings, tell=tell, nursery=nursery)
+            ticks, clipped = await _render(program, spec, settings=settings, tell=tell, nursery=nursery, splice=splice)
             nursery.cancel_scope.cancel()
         tell(ticks, ticks)
     except* EngineError as group:
         raise _first(group) from None
-    return Rendered(spec.output, ticks, trio.current_time() - began, clipped)
+    finally:
+        if splice is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(splice.close)
+    copied = 0 if splice is None else sum(len(copy.ticks) for copy in splice.copies)
+    return Rendered(spec.output, ticks, trio.current_time() - began, clipped, copied)
+
+
+async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
+    """What of the pictures is copied, when there is one output and it is a film in H.264."""
+    output = spec.outputs[0] if spec.outputs else OutputSpec(path=spec.output, encoder=spec.encoder)
+    if spec.smart == "never" or len(spec.outputs) > 1 or not has_h264(output):
+        return None
+    spec = msgspec.structs.replace(spec, encoder=output.encoder)
+    return await trio.to_thread.run_sync(find_splice, program, spec, settings)
 
 
 def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:
@@ -98,18 +115,25 @@ def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:
 
 
 async def _render(
-    program: Program, spec: RenderSpec, *, settings: Settings, tell: _Tell, nursery: trio.Nursery
+    program: Program,
+    spec: RenderSpec,
+    *,
+    settings: Settings,
+    tell: _Tell,
+    nursery: trio.Nursery,
+    splice: Splice | None,
 ) -> tuple[int, int]:
     """Ticks done and samples clipped. Everything started in `nursery` may be cancelled then."""
     may_ease = isinstance(program, Held) and not spec.exact
+    program = program if splice is None else splice.program
     sources = _Sources(spec, settings, nursery=nursery, may_ease=may_ease)
     await sources.prepare(program.tree_at(spec.start), spec.start)
     total = _total(spec, sources)
     limiter = trio.CapacityLimiter(1)
     opening = (
-        partial(open_sinks, spec.outputs, spec.mixer, limiter=limiter)
+        partial(open_sinks, spec.outputs, spec.mixer, limiter=limiter, splice=splice)
         if spec.outputs
-        else partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=limiter)
+        else partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=limiter, splice=splice)
     )
     sink = await trio.to_thread.run_sync(opening)
     compositor = Compositor(spec.mixer, threads=settings.composite_threads)
