@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from api.schema import documents, open_database, relations
@@ -53,6 +53,7 @@ class Found(NamedTuple):
 class Documents:
     """Those of one database.
 
+    quota   bytes of one user's documents; 0: as many as there is room for.
     wall    seconds since 1970.
     new_id  an id for an object that has none.
     """
@@ -61,10 +62,12 @@ class Documents:
         self,
         path: Path,
         *,
+        quota: int = 0,
         wall: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.open_database`."""
+        self._quota = quota
         self._wall = wall
         self._new_id = new_id
         self._writing, self._reading = open_database(path)
@@ -91,10 +94,11 @@ class Documents:
     def get(self, kind: Kind, user: str, name: str) -> Found:
         """The user's document of this id; a definition may be everybody's. Raises NotFound."""
         with self.read() as connection:
-            document = _get(connection, kind, user, name)
+            reader = _Reader(connection, user)
+            document = reader.get(kind, name)
             if document is None:
                 raise NotFound(kind, name)
-            return _found(connection, kind, user, document)
+            return reader.found(kind, document)
 
     def owner(self, name: str) -> str:
         """Whose mash or cast this id is. Raises NotFound."""
@@ -110,8 +114,9 @@ class Documents:
         newest = (documents.c.created.desc(), documents.c.seq.desc())
         which = select(documents.c.json).where(*_listed(kind, user)).order_by(*newest).limit(1)
         with self.read() as connection:
-            found = connection.scalar(which)
-            return None if found is None else _found(connection, kind, user, msgspec.json.decode(found))
+            reader = _Reader(connection, user)
+            found = next(reader.objects(which), None)
+            return None if found is None else reader.found(kind, found)
 
     def retrieve(
         self, kind: Kind, user: str, *, types: Sequence[str] | None = None, partial: bool = False
@@ -125,15 +130,10 @@ class Documents:
         which = select(*columns).where(*_listed(kind, user)).order_by(documents.c.seq)
         if types is not None:
             which = which.where(documents.c.type.in_(types))
-        found: list[Object] = []
-        size = 0
         with self.read() as connection:
-            for row in connection.execute(which):
-                size += 0 if partial else len(row.json)
-                if size > MAX_ANSWER:
-                    raise Overloaded(f"all of them have more than {MAX_ANSWER} bytes: ask for partial ones")
-                found.append(dict(row._mapping) if partial else msgspec.json.decode(row.json))
-        return found
+            if partial:
+                return [dict(row._mapping) for row in connection.execute(which)]
+            return list(_Reader(connection, user).objects(which))
 
     # Writing
 
@@ -209,7 +209,7 @@ class Documents:
         name = mash.get("id")
         if mash.keys() != {"id"} or not isinstance(name, str) or _is_temporary(name):
             return self._put(connection, "mash", user, mash)
-        if _get(connection, "mash", user, name) is None:
+        if _Reader(connection, user).get("mash", name) is None:
             raise NotFound("mash", name[:80])
         return name
 
@@ -228,11 +228,18 @@ class Documents:
         created = row.created if row is not None else self._created(given)
         merged = {**before, **{key: value for key, value in given.items() if key not in _OUR_KEYS}}
         columns = _columns(kind, {**merged, "id": name, "createdAt": created})
+        if self._quota:
+            self._check_quota(connection, user, len(columns["json"]) - (0 if row is None else len(row.json)))
         if row is not None:
             connection.execute(update(documents).where(*which).values(columns))
         else:
             connection.execute(insert(documents).values(kind=kind, id=name, user=user, created=created, **columns))
         return name
+
+    def _check_quota(self, connection: Connection, user: str, more: int) -> None:
+        used = connection.scalar(select(func.sum(func.length(documents.c.json))).where(documents.c.user == user)) or 0
+        if more > 0 and used + more > self._quota:
+            raise Overloaded(f"Your documents would have more than {self._quota >> 20} MB", where="quota")
 
     def _created(self, given: Object) -> str:
         """When a new document was made: what it says itself, or now."""
@@ -289,43 +296,56 @@ def _visible(kind: Kind, user: str) -> ColumnElement[bool]:
     return or_(own, documents.c.user == "") if kind == "definition" else own
 
 
-def _get(connection: Connection, kind: Kind, user: str, name: str) -> Object | None:
-    which = select(documents.c.json).where(documents.c.kind == kind, documents.c.id == name, _visible(kind, user))
-    found = connection.scalar(which)
-    return None if found is None else msgspec.json.decode(found)
+class _Reader:
+    """What one user reads in one transaction; all together has an end. Raises Overloaded."""
 
+    def __init__(self, connection: Connection, user: str) -> None:
+        self._connection = connection
+        self._user = user
+        self._rest = MAX_ANSWER  # bytes
 
-def _found(connection: Connection, kind: Kind, user: str, document: Object) -> Found:
-    if kind == "definition":
-        return Found(document, [])
-    if kind == "mash":
-        return Found(document, _needed(connection, user, [document["id"]]))
+    def objects(self, which: Select[bytes]) -> Iterator[Object]:
+        """The objects of a statement that selects their JSON."""
+        for json in self._connection.scalars(which):
+            self._rest -= len(json)
+            if self._rest < 0:
+                raise Overloaded(f"what is asked for has more than {MAX_ANSWER} bytes: ask for less, or partial ones")
+            yield msgspec.json.decode(json)
 
-    def fill(mash: Object) -> Object:
-        return _get(connection, "mash", user, str(mash.get("id"))) or mash
+    def get(self, kind: Kind, name: str) -> Object | None:
+        """The object of this id, if the user may see it."""
+        mine = (documents.c.kind == kind, documents.c.id == name, _visible(kind, self._user))
+        return next(self.objects(select(documents.c.json).where(*mine)), None)
 
-    which = (relations.c.kind == "cast", relations.c.parent == document["id"])
-    mashes = connection.scalars(select(relations.c.child).where(*which).order_by(relations.c.place)).all()
-    if "layers" in document:
-        document["layers"] = _with_mashes(document["layers"], fill)
-    return Found(document, _needed(connection, user, mashes))
+    def found(self, kind: Kind, document: Object) -> Found:
+        """A document with what it needs; a cast with its mashes."""
+        if kind == "definition":
+            return Found(document, [])
+        if kind == "mash":
+            return Found(document, self._needed([document["id"]]))
+        which = (relations.c.kind == "cast", relations.c.parent == document["id"])
+        mashes = self._connection.scalars(select(relations.c.child).where(*which).order_by(relations.c.place)).all()
+        if "layers" in document:
+            document["layers"] = _with_mashes(document["layers"], self._filled)
+        return Found(document, self._needed(mashes))
 
+    def _filled(self, mash: Object) -> Object:
+        return self.get("mash", str(mash.get("id"))) or mash
 
-def _needed(connection: Connection, user: str, mashes: Sequence[str]) -> list[Object]:
-    """The definitions of these mashes, each once."""
-    found: dict[str, Object] = {}
-    for name in mashes:
-        which = (
-            select(documents.c.json)
-            .join(relations, relations.c.child == documents.c.id)
-            .where(relations.c.kind == "mash", relations.c.parent == name)
-            .where(documents.c.kind == "definition", _visible("definition", user))
-            .order_by(relations.c.place)
-        )
-        for json in connection.scalars(which):
-            definition = msgspec.json.decode(json)
-            found.setdefault(definition["id"], definition)
-    return list(found.values())
+    def _needed(self, mashes: Sequence[str]) -> list[Object]:
+        """The definitions of these mashes, each once."""
+        found: dict[str, Object] = {}
+        for name in mashes:
+            which = (
+                select(documents.c.json)
+                .join(relations, relations.c.child == documents.c.id)
+                .where(relations.c.kind == "mash", relations.c.parent == name)
+                .where(documents.c.kind == "definition", _visible("definition", self._user))
+                .order_by(relations.c.place)
+            )
+            for definition in self.objects(which):
+                found.setdefault(definition["id"], definition)
+        return list(found.values())
 
 
 def _relate(connection: Connection, kind: Kind, parent: str, children: Sequence[str]) -> None:

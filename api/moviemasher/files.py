@@ -14,6 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -121,7 +122,11 @@ class Files:
 
     def _bytes_of(self, user: str) -> int:
         """How much a user has, with what was made of it."""
-        return sum(each.stat().st_size for each in self.folder(user).rglob("*") if each.is_file())
+        size = 0
+        for each in self.folder(user).rglob("*"):
+            with suppress(OSError):  # it is gone meanwhile
+                size += each.stat().st_size if each.is_file() else 0
+        return size
 
     def find(self, user: str, name: str) -> Upload | None:
         """What the user announced under this id."""

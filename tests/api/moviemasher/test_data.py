@@ -363,6 +363,29 @@ def test_all_of_them_may_be_too_long_for_one_answer(kept, monkeypatch):
     assert [each["id"] for each in kept.retrieve("mash", "ada", partial=True)] == ["a", "b"]
 
 
+def test_a_cast_is_not_longer_than_an_answer_may_be(kept, monkeypatch):
+    mashes = [{"id": name, "x": "x" * 600} for name in ("a", "b")]
+    kept.put_cast("ada", {**cast(*mashes), "id": "c"}, {"a": ["d"]})
+    assert len(kept.get("cast", "ada", "c").document["layers"]) == 2
+    monkeypatch.setattr(documents, "MAX_ANSWER", 1000)
+    with pytest.raises(Overloaded, match="1000"):
+        kept.get("cast", "ada", "c")
+
+
+def test_documents_have_a_quota(tmp_path):
+    kept = Documents(tmp_path / "mashtun.db", quota=1 << 20)
+    try:
+        for _ in range(3):  # again and again the same
+            kept.put_mash("ada", {"id": "m", "x": "x" * 600_000})
+        with pytest.raises(Overloaded, match="1 MB"):
+            kept.put_mash("ada", {"id": "n", "x": "x" * 600_000})
+        kept.put_mash("bob", {"id": "n", "x": "x" * 600_000})
+        kept.delete("mash", "ada", "m")
+        kept.put_mash("ada", {"id": "o", "x": "x" * 600_000})
+    finally:
+        kept.close()
+
+
 def test_what_nests_deep_is_kept_or_refused_but_never_broken(kept):
     for depth in (100, 500, 900, 950, 990, 1000, 5000):
         nested = "x"
