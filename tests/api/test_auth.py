@@ -127,3 +127,12 @@ def test_half_of_the_credentials_is_refused(given, absent, host):
     with pytest.raises(InvalidSpec) as caught:
         check_exposure(Settings(host=host, insecure=True, **given))
     assert caught.value.where == absent
+
+
+def test_users_who_are_not_asked_for_a_password_come_from_loopback_only():
+    check_exposure(Settings(masher_auth="none"))
+    given = {"host": "0.0.0.0", "username": "u", "password": "p", "masher_auth": "none"}
+    with pytest.raises(InvalidSpec) as caught:
+        check_exposure(Settings(**given))
+    assert caught.value.where == "masher_auth"
+    check_exposure(Settings(**given, insecure=True))
