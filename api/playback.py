@@ -27,6 +27,7 @@ MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes
 PLAYLIST: Final = "application/vnd.apple.mpegurl"
 MP4: Final = "video/mp4"
 FLV: Final = "video/x-flv"
+CASTS: Final = "cast"  # what the names of casts' streams begin with
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 # Enough for a cache in front of many players; numbers begin anew when a publisher has been away for ten seconds.
 _SEGMENT: Final = {"Cache-Control": "max-age=5"}
@@ -128,23 +129,32 @@ def blueprint(engine: Engine) -> Blueprint:
 
 
 def _add_hls(routes: Blueprint, engine: Engine) -> None:
-    @routes.get("/<path:name>/index.m3u8")
-    async def playlist(name: str) -> Response:
+    """Also of casts, at addresses of their own: ``/hls/ID/index.m3u8``, whatever the playlist is called there."""
+
+    async def playlist(name: str, file: str = "") -> Response:
         msn, part = _number("_HLS_msn"), _number("_HLS_part")
-        text = await engine.hls(name).playlist(msn=msn, part=part)
+        text = await engine.hls(_stream(name)).playlist(msn=msn, part=part)
         return Response(text, content_type=PLAYLIST, headers={"Cache-Control": "no-cache"})
 
-    @routes.get("/<path:name>/init_<int:k>.mp4")
     async def init(name: str, k: int) -> Response:
-        return Response(engine.hls(name).init(k), content_type=MP4, headers=_SEGMENT)
+        return Response(engine.hls(_stream(name)).init(k), content_type=MP4, headers=_SEGMENT)
 
-    @routes.get("/<path:name>/seg_<int:n>.m4s")
     async def segment(name: str, n: int) -> Response:
-        return Response(engine.hls(name).segment(n), content_type=MP4, headers=_SEGMENT)
+        return Response(engine.hls(_stream(name)).segment(n), content_type=MP4, headers=_SEGMENT)
 
-    @routes.get("/<path:name>/part_<int:n>_<int:k>.m4s")
     async def part(name: str, n: int, k: int) -> Response:
-        return Response(await engine.hls(name).part(n, k), content_type=MP4, headers=_SEGMENT)
+        return Response(await engine.hls(_stream(name)).part(n, k), content_type=MP4, headers=_SEGMENT)
+
+    routes.get("/<path:name>/index.m3u8")(playlist)
+    routes.get("/<path:name>/init_<int:k>.mp4")(init)
+    routes.get("/<path:name>/seg_<int:n>.m4s")(segment)
+    routes.get("/<path:name>/part_<int:n>_<int:k>.m4s")(part)
+    routes.get("/hls/<name>/<file>.m3u8", endpoint="cast_playlist")(playlist)
+
+
+def _stream(name: str) -> str:
+    """The stream of an address: what is below /hls is a cast's."""
+    return f"{CASTS}/{name.removeprefix('hls/')}" if request.path.startswith("/hls/") else name
 
 
 def _number(name: str) -> int | None:

@@ -29,7 +29,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urljoin
 
 import msgspec
 import trio
@@ -58,7 +57,6 @@ OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
 MAX_BYTES: Final = 16 << 20  # of a document; a RenderTree may have less
-_STYLE_URL: Final = re.compile(r"url\(\s*['\"]?([^'\")]+)")
 T = TypeVar("T")
 Library = Callable[[str], Awaitable[Kept]]
 
@@ -369,7 +367,7 @@ class _Task:
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", name):
             if kept is not None and not re.match("(https?|data):", name, re.IGNORECASE):
                 raise SourceUnavailable(f'source "{name[:200]}" is no URL that may be fetched', where=name)
-            return str(await self._fetch_source(name, f"source-{n}"))
+            return str(await self._worker._fetcher.fetch_media(name, self._work, f"source-{n}"))
         data = self._worker._data
         folders = [Path(each) for each in kept.folders] if kept else [*filter(None, [beside]), data / "images", data]
         for folder in folders:
@@ -377,17 +375,6 @@ class _Task:
                 return str(path)
         problem = "no file of its user" if kept else "neither an asset of the job nor a file"
         raise SourceUnavailable(f'source "{name[:200]}" is {problem}', where=name)
-
-    async def _fetch_source(self, url: str, name: str) -> Path:
-        """What is at a URL; of a style sheet the font that it names last."""
-        fetcher = self._worker._fetcher
-        path = await fetcher.fetch(url, self._work, name)
-        if path.suffix != ".css":
-            return path
-        fonts = _STYLE_URL.findall((await self._in_thread(path.read_bytes)).decode(errors="replace"))
-        if not fonts:
-            raise SourceUnavailable(f'source "{url[:200]}" names no font', where=url)
-        return await fetcher.fetch(urljoin(url, fonts[-1]), self._work, f"{name}-font")
 
     # Rendering
 

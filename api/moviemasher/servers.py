@@ -21,6 +21,7 @@ from api.moviemasher.door import CORS, SERVERS, Door, Handler, Object, is_ours, 
 from api.moviemasher.files import Files
 from api.moviemasher.options import EXTENSIONS, read_options
 from api.moviemasher.rendering import Rendering
+from api.moviemasher.streaming import Streaming
 from api.moviemasher.uploads import Uploads
 from api.moviemasher.users import Users
 from api.moviemasher.web import Media, Site, is_media
@@ -50,6 +51,7 @@ class Servers:
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
         self.data = Data(self.documents, self._options, self._discard)
         uploads = Uploads(self.files, self._options)
+        self.streaming = Streaming(engine, self.files, self._options)
         self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,
@@ -57,6 +59,7 @@ class Servers:
             **self.data.handlers(),
             **uploads.handlers(),
             **self.rendering.handlers(),
+            **self.streaming.handlers(),
         }
         self._active = {"web", *(path.split("/")[1] for path in (*handlers, *uploads.uploads()))}
         self._door = Door(self._users, handlers, uploads.uploads())
@@ -67,7 +70,7 @@ class Servers:
         self._stored = documents, files
         try:
             task_status.started()
-            await trio.sleep_forever()
+            await self.streaming.run()
         finally:
             self._stored = None
             with trio.CancelScope(shield=True):

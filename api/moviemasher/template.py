@@ -53,11 +53,7 @@ def reads(document: bytes) -> bool:
 def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
     value = whole(parse_json(document, limit_bytes=MAX_BYTES))
-    definitions = [each for each in _list(value.get("definitions")) if isinstance(each, dict)]
-    definitions = [each for each in definitions if not str(each.get("id")).startswith(BUILT_IN)]
-    value["definitions"] = definitions
-    for each in definitions:
-        each.pop(LOCATED, None)
+    value["definitions"] = without_built_in(value.get("definitions"))
     for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
         if asset.type != "static":
             _put(value, asset, f"assets[{n}]", file, order)
@@ -74,18 +70,29 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
 
 def unlocated(scene: Scene) -> list[str]:
     """The sources of definitions that clips use, and that no asset replaced."""
-    return list(dict.fromkeys(source for _, source in _unlocated(msgspec.json.decode(scene.tree))))
+    return list(dict.fromkeys(source for _, source in definitions_used(msgspec.json.decode(scene.tree))))
 
 
 def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
     """The scene with these sources located too."""
     value = msgspec.json.decode(scene.tree)
-    for definition, source in _unlocated(value):
+    for definition, source in definitions_used(value):
         definition |= {"source": places.get(source, source), LOCATED: True}
     return msgspec.structs.replace(scene, tree=msgspec.json.encode(value))
 
 
-def _unlocated(value: Object) -> Iterator[tuple[Object, str]]:
+def without_built_in(definitions: object) -> list[Object]:
+    """The definitions without fonts that are built in here, whose addresses would be fetched, and without our marks."""
+    found = [each for each in _list(definitions) if isinstance(each, dict)]
+    return [
+        {key: value for key, value in each.items() if key != LOCATED}
+        for each in found
+        if not str(each.get("id")).startswith(BUILT_IN)
+    ]
+
+
+def definitions_used(value: Object) -> Iterator[tuple[Object, str]]:
+    """The definitions of media that clips use and that are not located yet, and where each says that it is."""
     used = set(ids_used(value))
     for definition in _list(value.get("definitions")):
         source = source_of(definition)

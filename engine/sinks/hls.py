@@ -249,6 +249,11 @@ class Hls:
         self._text = None
         self._news.unpark_all()
 
+    def is_ready(self) -> bool:
+        """Whether a playlist can be had at once, with a whole segment in it."""
+        self.last_used = self._hub.now()
+        return bool(self._segmenter.closed)
+
     async def playlist(self, *, msn: int | None = None, part: int | None = None) -> str:
         """The media playlist, when segment `msn`, or its part `part`, is in it; the first one waits for a segment.
 

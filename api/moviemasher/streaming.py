@@ -1,0 +1,306 @@
+"""The streaming server: a cast or mashes mixed live as stream ``cast/ID``, to be played at ``/hls/ID/index.m3u8``.
+
+It decides what a client may ask of a stream, how many there are and when one has been forgotten; it refuses to know how
+anything is mixed. Streams end with the process: what is live is not kept. Everything else that streams have, this one
+has too: RTMP, FLV, recordings, pushes.
+
+A definition whose source is the name of a live stream is that stream; other sources are files of the user's, shared
+ones, or at URLs, which are fetched before they come on the air.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Container
+from contextlib import suppress
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from api.moviemasher.data import wanted
+from api.moviemasher.door import Handler, Object
+from api.moviemasher.files import Files
+from api.moviemasher.mash import Film, read_cast
+from api.moviemasher.options import Options
+from api.moviemasher.rendering import SHARED
+from api.moviemasher.renders import complete, fonts_of
+from api.moviemasher.template import definitions_used, source_of, without_built_in
+from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
+from engine.fetch import Fetcher
+from engine.media import ink_measure
+from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
+from engine.timebase import frame_rate
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = "cast"  # what the names of these streams begin with
+FORMATS: Final = {"hls": "/hls/{}/index.m3u8", "flv": f"/{FOLDER}/{{}}.flv"}
+READY: Final = 2  # seconds until a playlist has its first segment
+MAX_STREAMS: Final = 16
+MAX_OF_ONE: Final = 4  # user's
+IDLE: Final = 300.0  # seconds that nobody asks for a stream, and nobody watches it, until it ends
+LOOK_EVERY: Final = 5.0
+UNSET: Final = Raster(320, 240)
+RATE: Final = Fraction(30)
+
+
+class Start(msgspec.Struct, rename="camel"):
+    """What stream is wanted; what is on it from the beginning, if anything."""
+
+    width: int | None = None
+    height: int | None = None
+    video_rate: float | None = None
+    format: str = "hls"
+    mash_objects: list[Any] = []
+    cast: Object | None = None
+    definition_objects: list[Any] = []
+
+
+class Cut(msgspec.Struct, rename="camel"):
+    """What comes on a stream: mashes, the lowest first, or a cast."""
+
+    id: str
+    mash_objects: list[Any] = []
+    cast: Object | None = None
+    definition_objects: list[Any] = []
+
+
+class Preload(msgspec.Struct, rename="camel"):
+    """What will be cut to soon."""
+
+    id: str
+    files: list[Any] = []
+    definition_objects: list[Any] = []
+
+
+class Named(msgspec.Struct):
+    """Which stream."""
+
+    id: str
+
+
+class Live(msgspec.Struct):
+    """One stream: whose it is, what its mix is like, when it was asked for last."""
+
+    id: str
+    user: str
+    format: str
+    spec: EventSpec
+    touched: float
+    copies: int = 0  # of what is at URLs
+
+
+class Streaming:
+    """Answers the requests, and ends what is forgotten while `run` runs."""
+
+    def __init__(self, engine: Engine, files: Callable[[], Files], options: Options) -> None:
+        settings = engine.settings
+        self._engine = engine
+        self._files = files
+        self._size = options.output if settings.output_size else UNSET
+        data = Path(settings.data).absolute()
+        self._fetcher = Fetcher(base=data, cache=data / "cache", allow_private=settings.allow_private)
+        self._copies = data / "casts"
+        self._streams: dict[str, Live] = {}
+        self._disk = trio.CapacityLimiter(2)
+
+    def handlers(self) -> dict[str, Handler]:
+        """What answers."""
+        return {
+            "/streaming/start": self._start,
+            "/streaming/status": self._status,
+            "/streaming/cut": self._cut,
+            "/streaming/preload": self._preload,
+            "/streaming/delete": self._delete,
+            "/streaming/list": self._list,
+        }
+
+    async def run(self) -> None:
+        """Ends streams that nobody asks for and nobody watches, until cancelled."""
+        await self._remove(self._copies)  # what an earlier process left
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            watched = {stream.name for stream in self._engine.streams() if stream.readers}
+            for live in list(self._streams.values()):
+                if live.spec.stream() in watched:
+                    live.touched = trio.current_time()
+                elif trio.current_time() - live.touched > IDLE:
+                    log.info("stream %s: nobody watches it", live.spec.stream())
+                    await self._end(live)
+
+    # Requests
+
+    async def _start(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Start)
+        if asked.format not in FORMATS:
+            raise InvalidSpec(f"format {asked.format[:40]!r} is not one of {', '.join(FORMATS)}", where="format")
+        if len(self._streams) >= MAX_STREAMS or sum(each.user == user for each in self._streams.values()) >= MAX_OF_ONE:
+            raise Overloaded(f"{len(self._streams)} streams are on, more than {MAX_STREAMS}, or {MAX_OF_ONE} of yours")
+        live = self._new(user, asked)
+        self._streams[live.id] = live
+        try:
+            await self._engine.create_event(live.spec)
+            if asked.mash_objects or asked.cast is not None:
+                await self._show(live, _cast_of(asked), asked.definition_objects)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._end(live)
+            raise
+        self._engine.hls(live.spec.stream())  # begins
+        return self._described(live) | {"readySeconds": READY}
+
+    def _new(self, user: str, asked: Start) -> Live:
+        raster = Raster.of(asked.width or self._size.width, asked.height or self._size.height)
+        rate = RATE if asked.video_rate is None else _rate(asked.video_rate)
+        name = str(uuid.uuid4())
+        spec = EventSpec(
+            name=f"{FOLDER}-{name}",
+            path=FOLDER,
+            stream_name=name,
+            mixer=MixerSpec(raster=raster, fps=rate, audio=AudioFormat(44_100)),
+            encoder=EncoderSpec(gop=round(rate * READY)),
+        )
+        return Live(name, user, asked.format, spec, trio.current_time())
+
+    async def _status(self, user: str, request: Object) -> Object:
+        live = self._find(user, wanted(request, Named).id)
+        is_ready = self._engine.hls(live.spec.stream()).is_ready()
+        return {"streamUrl": FORMATS[live.format].format(live.id)} if is_ready else {}
+
+    async def _cut(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Cut)
+        live = self._find(user, asked.id)
+        await self._show(live, _cast_of(asked), asked.definition_objects)
+        return {}
+
+    async def _preload(self, user: str, request: Object) -> Object:
+        asked = wanted(request, Preload)
+        live = self._find(user, asked.id)
+        named = [_name_of(each) for each in asked.files]
+        named += [source_of(each) for each in asked.definition_objects if isinstance(each, dict)]
+        for source in dict.fromkeys(each for each in named if each.lower().startswith(("http:", "https:"))):
+            await self._place(live, source)  # from now on it is in the cache
+        return {}
+
+    async def _delete(self, user: str, request: Object) -> Object:
+        await self._end(self._find(user, wanted(request, Named).id))
+        return {}
+
+    async def _list(self, user: str, request: Object) -> Object:
+        return {"streams": [self._described(live) for live in self._streams.values() if live.user == user]}
+
+    def _find(self, user: str, name: str) -> Live:
+        """Raises InvalidSpec: the user has no such stream; Overloaded: it has failed."""
+        live = self._streams.get(name)
+        if live is None or live.user != user:
+            raise InvalidSpec("stream not found", where="id")
+        try:
+            event = self._engine.event(live.spec.name)
+        except NotFound:
+            del self._streams[name]
+            raise InvalidSpec("stream not found", where="id") from None
+        if event.state != "on air":
+            raise Overloaded(f"the stream has {event.state}: {event.error}", where=name)
+        live.touched = trio.current_time()
+        return live
+
+    def _described(self, live: Live) -> Object:
+        mixer = live.spec.mixer
+        raster, rate = mixer.raster, float(mixer.fps)
+        size = {"width": raster.width, "height": raster.height, "videoRate": int(rate) if rate.is_integer() else rate}
+        return {"id": live.id, **size, "format": live.format, "stream": live.spec.stream()}
+
+    async def _end(self, live: Live) -> None:
+        self._streams.pop(live.id, None)
+        with suppress(NotFound):
+            await self._engine.delete_event(live.spec.name)
+        await self._remove(self._copies / live.id)
+
+    async def _remove(self, folder: Path) -> None:
+        await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True), limiter=self._disk)
+
+    # What is shown
+
+    async def _show(self, live: Live, cast: Object, definitions: list[Any]) -> None:
+        """Cuts to a cast at a slot to come. Raises InvalidMash, SourceError."""
+        document: Object = {"cast": cast, "definitions": without_built_in(definitions)}
+        streams = _Streams(self._engine)
+        for definition, source in definitions_used(document):
+            if source not in streams:
+                definition["source"] = str(await self._place(live, source))
+        film = await trio.to_thread.run_sync(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
+        files = {name: source for name, source in film.sources.items() if source not in streams}
+        self._engine.event(live.spec.name).play(film.program, sources=files, fonts=film.fonts)
+
+    async def _place(self, live: Live, source: str) -> Path:
+        """Where the file is: one of the user's, or shared, or a copy. Raises SourceError, InvalidJob."""
+        if source.lower().startswith(("http:", "https:", "data:")):
+            live.copies += 1
+            folder = self._copies / live.id
+            await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
+            return await self._fetcher.fetch_media(source, folder, f"copy-{live.copies}")
+        mine = self._files().folder(live.user)
+        find = partial(_file_in, (mine, mine.parent / SHARED), source)
+        return await trio.to_thread.run_sync(find, limiter=self._disk)
+
+
+class _Streams(Container[str]):
+    """The names of live streams, now."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._names = {stream.name for stream in engine.streams()} | {pull.name for pull in engine.pulls()}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def _rate(number: float) -> Fraction:
+    try:
+        return frame_rate(number)
+    except ValueError as err:
+        raise InvalidSpec(f"videoRate: {err}", where="videoRate") from None
+
+
+def _film(document: Object, raster: Raster, streams: Container[str]) -> Film:
+    """Worker threads only: media files are looked into."""
+    files = [each for each in document["definitions"] if each.get("source") not in streams]
+    completed = complete({**document, "definitions": files})["definitions"]
+    live = [each for each in document["definitions"] if each.get("source") in streams]
+    measure = ink_measure(fonts_of(document))
+    return read_cast(document["cast"], [*completed, *live], raster=raster, streams=streams, measure=measure)
+
+
+def _cast_of(asked: Start | Cut) -> Object:
+    """The cast of mashes whose lowest is the first; a cast's lowest is its last."""
+    if asked.cast is not None:
+        return asked.cast
+    if not asked.mash_objects:
+        raise InvalidMash("$.mashObjects: there are no mashes", where="$.mashObjects")
+    layers = [{"type": "mash", "mash": mash} for mash in reversed(asked.mash_objects)]
+    first = asked.mash_objects[0]
+    colour = first.get("color") if isinstance(first, dict) else None
+    return {"layers": layers} | ({"color": colour} if isinstance(colour, str) else {})
+
+
+def _name_of(file: object) -> str:
+    if isinstance(file, dict):
+        file = next((file[name] for name in ("source", "url", "file") if isinstance(file.get(name), str)), "")
+    return file if isinstance(file, str) else ""
+
+
+def _file_in(folders: tuple[Path, ...], name: str) -> Path:
+    """A file by its path from one of the folders, which it does not leave. Raises SourceUnavailable."""
+    for folder in folders:
+        path = (folder / name).resolve()
+        if path.is_relative_to(folder.resolve()) and path.is_file():
+            return path
+    raise SourceUnavailable(f'source "{name[:200]}" is no live stream and no file of its user', where=name)

@@ -1,0 +1,233 @@
+"""A cast is a real stream: it plays as HLS, cuts go on in the same playlist, with sound, until it is deleted."""
+
+import io
+import json
+import re
+from functools import partial
+
+import av
+import numpy as np
+import pytest
+import trio
+
+import api.moviemasher.streaming as streaming
+from tests.api.moviemasher.asking import Client, masher, masher_beside
+from tests.media import read_number
+
+PATIENCE = 30
+SMALL = {"width": 64, "height": 36, "videoRate": 10}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """The folder and the port of a server."""
+    folder = tmp_path_factory.mktemp("masher")
+    with masher_beside(folder) as port:
+        yield folder, port
+
+
+@pytest.fixture
+async def viewer(running, request):
+    folder, port = running
+    found = Viewer(folder, Client(port, user=re.sub(r"\W", "-", request.node.name)[:60]))
+    yield found
+    for each in (await found.client.call("/streaming/list"))["streams"]:
+        await found.client.call("/streaming/delete", id=each["id"])
+
+
+class Viewer:
+    """Somebody with streams, who watches them."""
+
+    def __init__(self, folder, client):
+        self.client = client
+        self.media = folder / "media" / client.user
+
+    async def start(self, **asked):
+        """The id of a stream, when it can be played."""
+        started = await self.client.call("/streaming/start", **{**SMALL, **asked})
+        with trio.fail_after(PATIENCE):
+            while not await self.client.call("/streaming/status", id=started["id"]):
+                await trio.sleep(0.1)
+        return started["id"]
+
+    async def playlist(self, name, file="index"):
+        answer = await self.client.get(f"/hls/{name}/{file}.m3u8")
+        assert answer.status == 200, answer.body
+        assert answer.headers["content-type"] == "application/vnd.apple.mpegurl"
+        return answer.body.decode()
+
+    async def newest(self, name, after=-1):
+        """(number, bytes of an MP4) of the newest segment, one after that number."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                text = await self.playlist(name)
+                assert "#EXT-X-DISCONTINUITY\n" not in text
+                listed = [int(each) for each in re.findall(r"^seg_(\d+)\.m4s", text, re.MULTILINE)]
+                if listed and listed[-1] > after:
+                    break
+                await trio.sleep(0.2)
+        (init,) = set(re.findall(r'URI="(init_\d+\.mp4)"', text))
+        parts = [await self.client.get(f"/hls/{name}/{each}") for each in (init, f"seg_{listed[-1]}.m4s")]
+        assert [part.status for part in parts] == [200, 200]
+        return listed[-1], b"".join(part.body for part in parts)
+
+    async def until(self, name, is_right):
+        """Watches until a segment is as it should be; how many there were."""
+        seen, number = 0, -1
+        with trio.fail_after(PATIENCE):
+            while True:
+                number, data = await self.newest(name, after=number)
+                seen += 1
+                if is_right(data):
+                    return seen
+
+
+def pictures(data):
+    with av.open(io.BytesIO(data)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def is_colour(channel, data):
+    """Whether the last picture is red, green or blue in its middle."""
+    pixel = pictures(data)[-1][18, 32].astype(int)
+    return pixel[channel] > 200 and sorted(pixel)[1] < 60
+
+
+def level(data):
+    """The root mean square of the sound."""
+    with av.open(io.BytesIO(data)) as container:
+        blocks = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    return float(np.sqrt(np.mean(np.concatenate(blocks, axis=1) ** 2)))
+
+
+def coloured(value, **clip):
+    content = {"contentId": "com.moviemasher.content.default", "content": {"color": value}}
+    return {"tracks": [{"dense": True, "clips": [{**content, "timing": "custom", "frames": 20, **clip}]}]}
+
+
+async def test_a_stream_begins_black_and_can_be_played(viewer):
+    started = await viewer.client.call("/streaming/start", **SMALL)
+    name = started["id"]
+    assert started == {
+        "id": name,
+        "width": 64,
+        "height": 36,
+        "videoRate": 10,
+        "format": "hls",
+        "stream": f"cast/{name}",
+        "readySeconds": 2,
+    }
+    with trio.fail_after(PATIENCE):
+        while (found := await viewer.client.call("/streaming/status", id=name)) == {}:
+            await trio.sleep(0.1)
+    assert found == {"streamUrl": f"/hls/{name}/index.m3u8"}
+    assert (await viewer.playlist(name, "whatever")).startswith("#EXTM3U")
+    _, data = await viewer.newest(name)
+    assert max(picture.max() for picture in pictures(data)) < 10
+    with av.open(io.BytesIO(data)) as container:
+        assert sorted(stream.type for stream in container.streams) == ["audio", "video"]
+    assert (await viewer.client.get(f"/cast/{name}.jpg")).status == 200
+
+
+async def test_without_a_word_it_has_the_default_size(viewer):
+    started = await viewer.client.call("/streaming/start")
+    assert (started["width"], started["height"], started["videoRate"]) == (320, 240, 30)
+
+
+async def test_a_cut_goes_on_in_the_same_playlist(viewer):
+    name = await viewer.start(mashObjects=[coloured("#FF0000")])
+    await viewer.until(name, partial(is_colour, 0))
+    small = {"container": {"width": 0.5, "height": 0.5, "lock": ""}}
+    cut = {"id": name, "mashObjects": [coloured("#0000FF"), coloured("#00FF00", **small)], "definitionObjects": []}
+    assert await viewer.client.call("/streaming/cut", **cut) == {}
+    await viewer.until(name, partial(is_colour, 1))  # the last one is on top
+    _, data = await viewer.newest(name)
+    assert pictures(data)[-1][1, 1].argmax() == 2
+
+
+async def test_files_play_with_their_sound(viewer, media):
+    viewer.media.mkdir(parents=True)
+    (viewer.media / "film.mp4").write_bytes(media.path("plain").read_bytes())
+    film = {"id": "f", "type": "video", "source": "film.mp4"}
+    name = await viewer.start()
+    assert level((await viewer.newest(name))[1]) == 0
+    mash = {"tracks": [{"clips": [{"contentId": "f", "content": {}}]}]}
+    await viewer.client.call("/streaming/cut", id=name, mashObjects=[mash], definitionObjects=[film])
+    await viewer.until(name, lambda data: level(data) > 0.2)
+    with trio.fail_after(PATIENCE):
+        found = set()
+        while len(found) < 12:  # it is read on, and begins again at its end
+            _, data = await viewer.newest(name)
+            found |= {read_number(picture[:, :, 1]) for picture in pictures(data)} - {None, 0}
+    assert found <= set(range(60))
+
+
+async def test_a_live_stream_may_be_in_it(viewer):
+    pattern = json.dumps({"pattern": "bars"}).encode()
+    headers = {"Content-Type": "application/json"}
+    put = await viewer.client.ask("PUT", "/streams/1.0/live/bars", body=pattern, headers=headers)
+    assert put.status in (200, 201), put.body
+    camera = {"id": "c", "type": "video", "source": "live/bars"}
+    mash = {"tracks": [{"clips": [{"contentId": "c", "content": {}, "frames": 100}]}]}
+    name = await viewer.start(mashObjects=[mash], definitionObjects=[camera])
+    await viewer.until(name, lambda data: pictures(data)[-1].std() > 30)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "sentence"),
+    [
+        ("cut", {"mashObjects": []}, "there are no mashes"),
+        ("cut", {"mashObjects": [3]}, "expected an object"),
+        ("cut", {"mashObjects": [{"tracks": [{"clips": [{"contentId": "x"}]}]}]}, 'no definition "x"'),
+        (
+            "cut",
+            {
+                "mashObjects": [{"tracks": [{"clips": [{"contentId": "x"}]}]}],
+                "definitionObjects": [{"id": "x", "type": "video", "source": "../other/film.mp4"}],
+            },
+            "is no live stream and no file",
+        ),
+        ("start", {"format": "mdash"}, "is not one of hls, flv"),
+        ("start", {"width": 100_000}, "width 100000 is not within"),
+        ("start", {"videoRate": 0}, "not a frame rate"),
+    ],
+)
+async def test_what_cannot_be_shown_is_said_and_what_is_on_stays(viewer, path, asked, sentence):
+    asked = asked if path == "start" else {"id": (await viewer.client.call("/streaming/start", **SMALL))["id"], **asked}
+    answer = await viewer.client.post(f"/streaming/{path}", **asked)
+    assert sentence in answer.error
+    listed = (await viewer.client.call("/streaming/list"))["streams"]
+    assert len(listed) == (path == "cut")
+
+
+async def test_streams_are_listed_and_deleted_by_their_own_user(viewer):
+    name = await viewer.start()
+    other = Client(viewer.client.port, user="somebody-else")
+    assert (await other.call("/streaming/list")) == {"streams": []}
+    for client, asked in ((other, name), (viewer.client, "nosuch")):
+        for path in ("status", "delete", "cut", "preload"):
+            assert (await client.post(f"/streaming/{path}", id=asked, mashObjects=[coloured("#fff")])).error
+    assert await viewer.client.call("/streaming/preload", id=name, files=["a.mp4"]) == {}
+    assert await viewer.client.call("/streaming/delete", id=name) == {}
+    assert (await viewer.client.get(f"/cast/{name}.jpg")).status == 404  # its playlist comes to its end
+    assert (await viewer.client.post("/streaming/status", id=name)).error == "stream not found"
+    assert (await viewer.client.call("/streaming/list")) == {"streams": []}
+
+
+async def test_there_are_not_too_many(viewer):
+    for _ in range(streaming.MAX_OF_ONE):
+        await viewer.client.call("/streaming/start", **SMALL)
+    assert "yours" in (await viewer.client.post("/streaming/start", **SMALL)).error
+
+
+async def test_what_nobody_watches_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "IDLE", 0.3)
+    monkeypatch.setattr(streaming, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr("engine.core.HLS_IDLE", 100_000_000)
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        name = (await client.call("/streaming/start", **SMALL))["id"]
+        with trio.fail_after(PATIENCE):
+            while (await client.call("/streaming/list"))["streams"]:
+                await trio.sleep(0.1)
+        assert (await client.get(f"/cast/{name}.jpg")).status == 404
