@@ -268,13 +268,11 @@ class _Decoder:
         if begins_to_see:
             self._picture.expected = self._wanted()
         formats = list({source.format for source in self.sources if source.listening})
-        heard = False
         while True:
             wanted = self._wanted()
             hear = sounds if self._hearing else []
             late = self._is_behind(wanted) or self._threads.is_busy
-            alone = bool(hear) and not heard and late  # sound does not wait for pictures, nor they for all sound
-            heard = alone
+            alone = bool(hear) and late
             pictures = [] if alone else self._due(wanted)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
             if not pictures and not hear and not may_rest:
@@ -288,15 +286,38 @@ class _Decoder:
                 more=self._is_due(wanted),
                 care=self._care(pictures, wanted),
             )
-            self._give(await (self._sounding if alone else self._threads).run(decode))
+            if late and not alone:
+                self._give(await self._beside(reader, decode, formats))
+            else:
+                self._give(await (self._sounding if alone else self._threads).run(decode))
             sounds = await self._come(reader)
 
+    async def _beside(self, reader: Reader, decode: Callable[[], _Given], formats: Sequence[AudioFormat]) -> _Given:
+        """Decodes pictures, which may take long: the sound that comes meanwhile does not wait for them."""
+        seen: list[_Given] = []
+        done = trio.Event()
+
+        async def see() -> None:
+            seen.append(await self._in_thread(decode))
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(see)
+            while not done.is_set():
+                with trio.move_on_after(LINGER):
+                    await done.wait()
+                if sounds := await self._come(reader):
+                    heard = await self._sounding.run(partial(self._sound.decode, sounds, formats))
+                    self._give(_Given([], heard))
+        return seen[0]
+
     async def _come(self, reader: Reader) -> list[Item]:
-        """Takes in what has come meanwhile; returns the sound of it, which must not wait for all pictures."""
+        """Takes in what has come meanwhile; returns the sound of it that is heard."""
         sounds: list[Item] = []
         for item in await reader.receive() if reader.waiting else ():
             self._place(item, sounds)
-        return sounds
+        self._keep_unheard(sounds)
+        return sounds if self._hearing else []
 
     def _is_behind(self, wanted: int) -> bool:
         return bool(self._ahead) and wanted - _time(self._ahead[0]) > LAG

@@ -1,7 +1,10 @@
 """Live sources: which frame is on in which slot, and which sound, whatever publishers do. On a virtual clock."""
 
 import itertools
+import os
+import threading
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,6 +162,34 @@ async def test_sound_of_a_source_on_time_is_whole(studio, media):
     sound = viewer.heard[1024:-1024]
     tone = 0.5 * np.sin(2 * np.pi * 440 * (np.arange(len(sound)) + 1024) / 48_000)
     assert np.abs(sound - tone).max() < 0.02
+    assert viewer.counts.missing == 0
+
+
+async def test_sound_does_not_wait_for_pictures_that_wait_for_a_processor(studio, media, nursery):
+    viewer = await studio.open()
+    film, free, came, push = packets(media.path("plain")), threading.Event(), [0], viewer.source.push_sound
+
+    def note(first, block):
+        came.append(first + len(block))
+        push(first, block)
+
+    viewer.source.push_sound = note
+    await viewer.slots(0, 10, film)
+    for _ in range(len(os.sched_getaffinity(0)) + 1):  # as many as there are
+        nursery.start_soon(studio.decoders._threads.run, partial(free.wait, 30))
+    try:
+        for n in range(10, 40):
+            studio.send(*(packet for packet in film if viewer.due(n - 1) < packet.arrival <= viewer.due(n)))
+            studio.time = viewer.due(n)
+            start, stop = (first_sample(k, rate=48_000, fps=FPS) for k in (n, n + 1))
+            viewer.source.attend(picture=tick_time(n, FPS), sound=start)
+            with trio.fail_after(5):
+                while came[-1] < stop:
+                    await trio.sleep(0.005)
+            viewer.source.take(start, stop)
+            assert viewer.counts.shown <= 10
+    finally:
+        free.set()
     assert viewer.counts.missing == 0
 
 
