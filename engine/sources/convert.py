@@ -15,6 +15,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from engine.frame import AudioFrame, Plane, Samples, VideoFrame
+from engine.sources.matrix import Matrix
 from engine.spec import AudioFormat
 
 # AVColorSpace (libavutil/pixfmt.h) → the matrix to convert from.
@@ -59,6 +60,7 @@ class _Target(NamedTuple):
     see_through: bool
     tags: tuple[Colorspace, ColorRange]
     native: bool
+    matrix: Matrix | None = None  # where nothing but that has to change
 
 
 class PictureConverter:
@@ -85,7 +87,11 @@ class PictureConverter:
             self._kind = kind, self._target(frame)
         target = self._kind[1]
         planes = frame.planes
-        if not target.native or any(plane.line_size < 0 for plane in planes):  # some raw formats store rows bottom up
+        upside_down = any(plane.line_size < 0 for plane in planes)  # as some raw formats store it
+        if target.matrix is not None and not upside_down:
+            frame = target.matrix.convert(frame)
+            planes = frame.planes
+        elif not target.native or upside_down:
             frame = self._reformatter.reformat(
                 frame,
                 width=target.width,
@@ -109,7 +115,9 @@ class PictureConverter:
         tags = tags_of(frame, self._tags)
         native = frame.format.name in ("yuv420p", "yuva420p") and tags == (Colorspace.ITU709, ColorRange.MPEG)
         native = native and (width, height) == (frame.width, frame.height)
-        return _Target(width, height, has_alpha(frame.format), tags, native)
+        same = (width, height, "yuv420p") == (frame.width, frame.height, frame.format.name)
+        matrix = Matrix(width, height, color_range=tags[1]) if same and Matrix.can(width, height, tags[0]) else None
+        return _Target(width, height, has_alpha(frame.format), tags, native, matrix)
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         """Looks at the matrix only when the angle changes: PyAV ties a frame and its side data into a reference cycle,
