@@ -15,6 +15,7 @@ import msgspec
 from quart import Blueprint, Response, request
 
 from api import brewmixer, events, nexrender, playback, streams
+from api.moviemasher import routes
 from api.wire import Route, json_response
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ DOORS: Final = (
     ("Events (BrewMixer)", brewmixer.ROUTES),
     ("Streams", streams.ROUTES),
     ("Jobs (nexrender)", nexrender.ROUTES),
+    ("Movie Masher", routes.ROUTES),
     ("Playback", playback.ROUTES),
     ("Health", events.ROUTES),
     ("Pages", ROUTES),

@@ -66,7 +66,7 @@ def wanted(request: Object, kind: type[T]) -> T:
         raise InvalidSpec(f"{member}: {problem}", where=member) from None
 
 
-class Data:
+class DataServer:
     """Answers the requests.
 
     discard  removes the files of a user's document of a kind; returns whether there were any.

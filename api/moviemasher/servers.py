@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from api.asgi import Answer, Message, Receive, Refusal, Request, Send, json_answer, respond
-from api.moviemasher.data import Data
+from api.moviemasher.data import DataServer
 from api.moviemasher.documents import TEMPORARY, Documents, Kind
 from api.moviemasher.door import CORS, SERVERS, Door, Handler, Object, is_ours, preflight
 from api.moviemasher.files import Files
@@ -48,8 +48,9 @@ class Servers:
         self._users = Users(settings)
         self._media = Media(settings, self._users)
         self._site = Site(settings.web) if settings.web else None
+        self._disk = trio.CapacityLimiter(1)  # opens, closes, removes
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
-        self.data = Data(self.documents, self._options, self._discard)
+        self.data = DataServer(self.documents, self._options, self._discard)
         uploads = Uploads(self.files, self._options)
         self.streaming = Streaming(engine, self.files, self._options)
         self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
@@ -61,12 +62,13 @@ class Servers:
             **self.rendering.handlers(),
             **self.streaming.handlers(),
         }
-        self._active = {"web", *(path.split("/")[1] for path in (*handlers, *uploads.uploads()))}
+        self.paths = {*handlers, *uploads.uploads()}
+        self._active = {"web", *(path.split("/")[1] for path in self.paths)}
         self._door = Door(self._users, handlers, uploads.uploads())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps what is stored open until cancelled. Raises InvalidSpec, SourceMalformed."""
-        documents, files = await trio.to_thread.run_sync(self._open)
+        documents, files = await trio.to_thread.run_sync(self._open, limiter=self._disk)
         self._stored = documents, files
         try:
             task_status.started()
@@ -74,11 +76,11 @@ class Servers:
         finally:
             self._stored = None
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(documents.close)
+                await trio.to_thread.run_sync(documents.close, limiter=self._disk)
 
     def _open(self) -> tuple[Documents, Files]:
         data = Path(self._settings.data)
-        documents = Documents(data / FILE)
+        documents = Documents(data / FILE, quota=self._options.quota)
         try:
             self._media.open()
             return documents, Files(documents, data / "media", data / "spool", self._options)
@@ -102,7 +104,7 @@ class Servers:
     async def _discard(self, kind: Kind, user: str, name: str) -> bool:
         """The files of a document that is no more."""
         discard = partial(self.files().discard, user, name, uploaded=kind == "definition")
-        return await trio.to_thread.run_sync(discard)
+        return await trio.to_thread.run_sync(discard, limiter=self._disk)
 
     # Requests
 

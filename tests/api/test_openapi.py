@@ -7,9 +7,12 @@ import pytest
 
 from api import brewmixer, events, nexrender, openapi, playback, streams
 from api.app import create_app
+from api.moviemasher import routes
+from api.moviemasher.servers import Servers
+from api.queue import JobQueue
 from engine import Engine, Settings
 
-DOORS = (brewmixer, events, openapi, playback, streams, nexrender)
+DOORS = (brewmixer, events, openapi, playback, streams, nexrender, routes)
 
 
 @pytest.fixture
@@ -72,6 +75,12 @@ async def test_every_rule_of_the_application_is_listed(app):
             continue  # what the page is made of
         for method in (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}:
             assert (method, shape(rule.rule)) in listed, rule
+
+
+def test_every_request_of_movie_masher_is_listed(tmp_path):
+    engine = Engine(Settings(data=str(tmp_path), rtmp_port=-1))
+    servers = Servers(engine, JobQueue(engine.settings))
+    assert servers.paths == {route.path for route in routes.ROUTES if route.method == "POST"}
 
 
 async def test_every_reference_leads_somewhere(described):
