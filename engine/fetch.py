@@ -113,7 +113,7 @@ class Fetcher:
         return path
 
     async def fetch_media(self, src: str, folder: Path, name: str) -> Path:
-        """As `fetch`; of a style sheet the font that it names last. Raises SourceMalformed too: it names none."""
+        """As `fetch` of a URL; of a style sheet the font that it names last. Raises SourceMalformed, too: it names none."""
         path = await self.fetch(src, folder, name)
         if path.suffix != ".css":
             return path
@@ -121,7 +121,10 @@ class Fetcher:
         fonts = _STYLE_URL.findall(style[:MAX_STYLE].decode(errors="replace"))
         if not fonts:
             raise SourceMalformed(f'source "{shown(src)}" names no font', where=shown(src))
-        return await self.fetch(urljoin(src, fonts[-1]), folder, f"{name}-font")
+        font = urljoin(src, fonts[-1])
+        if not re.match("(https?|data):", font, re.IGNORECASE):  # what a server says must not lead to files here
+            raise InvalidJob(f'source "{shown(font)}" is not an http:, https: or data: URL', where=shown(src))
+        return await self.fetch(font, folder, f"{name}-font")
 
     def path_of(self, src: str) -> Path:
         """Where a ``file:`` URL or a path is. Raises InvalidJob: another scheme."""

@@ -114,7 +114,7 @@ def complete(document: Object) -> Object:
     """The document with what its media files say of themselves where it does not. Raises SourceError."""
     used = set(ids_used(document))
     definitions = [
-        _completed(each) if isinstance(each, dict) and each.get("id") in used else each
+        _completed(each) if isinstance(each, dict) and id_of(each) in used else each
         for each in document.get("definitions") or ()
     ]
     return {**document, "definitions": definitions}
@@ -131,6 +131,12 @@ def ids_used(value: object) -> list[str]:
         for each in value:
             found += ids_used(each)
     return found
+
+
+def id_of(definition: Object) -> str:
+    """A definition's id; one that is no string is none."""
+    name = definition.get("id")
+    return name if isinstance(name, str) else ""
 
 
 def _completed(definition: Object) -> Object:

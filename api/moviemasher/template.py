@@ -19,7 +19,7 @@ import msgspec
 
 from api.moviemasher.mash import TEXT_ID
 from api.moviemasher.outputs import AUDIO, IMAGE, TYPES, VIDEO, Output, read_outputs
-from api.moviemasher.renders import OUTPUT, PREVIEW, ids_used, is_document, whole
+from api.moviemasher.renders import OUTPUT, PREVIEW, id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene
 from engine.tree import parse_json
@@ -96,7 +96,7 @@ def definitions_used(value: Object) -> Iterator[tuple[Object, str]]:
     used = set(ids_used(value))
     for definition in _list(value.get("definitions")):
         source = source_of(definition)
-        if definition.get("id") in used and source and not definition.get(LOCATED):
+        if id_of(definition) in used and source and not definition.get(LOCATED):
             yield definition, source
 
 
@@ -177,9 +177,9 @@ def _found(value: Object, asset: Asset) -> Iterator[Object]:
     if asset.layer_name not in (None, ""):
         called = [clip for clip in clips if clip.get("label") == asset.layer_name]
         meant = {
-            each.get("id") for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))
+            id_of(each) for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))
         }
-        yield from called or [c for c in clips if {c.get("contentId"), c.get("containerId")} & meant]
+        yield from called or [c for c in clips if meant.intersection(ids_used(c))]
         return
     index = asset.layer_index
     if isinstance(index, str) and index.isascii() and index.isdigit():

@@ -16,6 +16,11 @@ from engine.errors import InvalidJob, SinkRejected, SourceMalformed, SourceUnava
 from engine.fetch import Fetcher, Limits, is_public, shown
 
 FILM = bytes(range(256)) * 500
+STYLES = {
+    "/fonts/css": b"@font-face {src: url(none.woff)} @font-face {src: local('x'), url( '../plain' ) format('ttf')}",
+    "/nothing.css": b"body {color: red}",
+    "/sly.css": b"@font-face {src: url(file:///etc/passwd)}",
+}
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -30,6 +35,8 @@ class _Answers(http.server.BaseHTTPRequestHandler):
             self._answer(304)
         elif name in ("/film.mp4", "/plain"):
             self._answer(200, FILM, ("ETag", '"1"'), ("Content-Type", "video/mp4"))
+        elif name in STYLES:
+            self._answer(200, STYLES[name], ("Content-Type", "text/css; charset=utf-8"))
         elif name == "/moved":
             self._answer(302, b"", ("Location", "/film.mp4"))
         elif name == "/round":
@@ -229,3 +236,14 @@ async def test_the_cache_keeps_within_its_size(tmp_path, web):
 def test_urls_are_shown_without_secrets():
     assert shown("https://me:secret@host/x?key=secret") == "https://host/x"
     assert shown("data:" + "x" * 99).endswith("…")
+
+
+async def test_of_a_style_sheet_the_font_is_fetched_that_it_names_last(fetcher, web, tmp_path):
+    with trio.fail_after(10):
+        path = await fetcher.fetch_media(f"{web.url}/fonts/css", tmp_path, "it")
+        assert path.read_bytes() == FILM
+        assert (await fetcher.fetch_media(f"{web.url}/film.mp4", tmp_path, "film")).read_bytes() == FILM
+        with pytest.raises(SourceMalformed, match="names no font"):
+            await fetcher.fetch_media(f"{web.url}/nothing.css", tmp_path, "none")
+        with pytest.raises(InvalidJob):
+            await fetcher.fetch_media(f"{web.url}/sly.css", tmp_path, "sly")

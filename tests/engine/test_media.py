@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import SinkError, SourceError
 from engine.frame import VideoFrame
-from engine.media import ink_measure, look_into, shrink_image
+from engine.media import ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT
 
@@ -77,3 +77,14 @@ def test_texts_are_measured():
     assert 0 < one.width < two.width
     assert one.height == pytest.approx(two.height)
     assert one.height > 300
+
+
+@pytest.mark.parametrize("name", ["plain", "video_only", "audio_only"])
+def test_the_length_of_what_does_not_say_it(media, name):
+    facts = look_into(str(media.path(name)))
+    assert abs(length_of(str(media.path(name))) - facts.duration) < Fraction(1, 10)
+
+
+def test_the_length_of_what_is_no_media(media):
+    with pytest.raises(SourceError):
+        length_of(str(media.path("text")))

@@ -1,0 +1,145 @@
+"""What a job's child renders: RenderTrees as ever, mashes into a file, or into a folder what they say themselves."""
+
+import json
+
+import av
+import pytest
+
+from api.child import main
+from engine.sources.fonts import DEFAULT
+from tests.media import Audio, Video, encode, numbers
+
+COLOUR = "com.moviemasher.content.default"
+SIZE = ("--size", "64x36", "--fps", "10", "--progress", "json")
+
+
+def coloured(value="#FF0000", frames=5, **members):
+    return {"contentId": COLOUR, "content": {"color": value}, "timing": "custom", "frames": frames, **members}
+
+
+def mash_of(*clips):
+    return {"tracks": [{"dense": True, "clips": list(clips)}]}
+
+
+@pytest.fixture
+def render(tmp_path, monkeypatch, capsys):
+    """A function: document → (exit code, where it went, what was said on standard error, the last line told)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(document, out="film.mp4", *arguments):
+        (tmp_path / "document.json").write_text(json.dumps(document))
+        code = main(["document.json", out, *(SIZE if out != "out" else SIZE[-2:]), *arguments])
+        said = capsys.readouterr()
+        lines = [json.loads(line) for line in said.out.splitlines()]
+        return code, tmp_path / out, said.err, lines[-1] if lines else None
+
+    return run
+
+
+def streams(path):
+    with av.open(str(path)) as container:
+        return sorted(stream.type for stream in container.streams)
+
+
+def pictures(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_a_tree_is_rendered_as_ever(render):
+    code, path, _, last = render({"rootVideoNode": {"node": "SolidColorNode", "red": 1}}, "a.mp4", "--duration", "0.5")
+    assert (code, last["done"], last["total"]) == (0, 5, 5)
+    assert len(pictures(path)) == 5
+
+
+@pytest.mark.parametrize("document", [mash_of(coloured()), {"mash": mash_of(coloured())}])
+def test_a_mash_is_as_long_as_its_clips(render, document):
+    code, path, _, last = render(document)
+    assert (code, last["done"]) == (0, 5)
+    assert pictures(path)[-1][18, 32].argmax() == 0
+    assert streams(path) == ["video"]
+
+
+def test_a_cast_is_its_mashes_over_one_another(render):
+    layers = [{"type": "mash", "mash": mash_of(coloured(colour))} for colour in ("#0000FF", "#FF0000")]
+    code, path, _, _ = render({"cast": {"layers": layers}})
+    assert code == 0
+    assert pictures(path)[0][18, 32].argmax() == 2
+
+
+def test_its_sources_lie_beside_it_or_where_the_arguments_say(render, media):
+    film = {"id": "f", "type": "video", "source": str(media.path("plain"))}
+    beside = media.path("plain").with_name("beside.json")
+    clips = mash_of({"contentId": "f", "content": {}})
+    code, path, _, _ = render({"mash": clips, "definitions": [film]}, "a.mp4", "--fps", "30")
+    assert (code, streams(path)) == (0, ["audio", "video"])
+    assert numbers(path)[:3] == [0, 1, 2]
+    beside.write_text(json.dumps({"mash": clips, "definitions": [{**film, "source": media.path("plain").name}]}))
+    assert main([str(beside), str(path), *SIZE]) == 0
+    assert main([str(beside), str(path), "--source", f"f={media.path('fps25')}", *SIZE]) == 0
+    assert len(pictures(path)) == 10
+
+
+def test_a_text_is_measured_where_nobody_has(render):
+    text = {"containerId": "com.moviemasher.container.text", "container": {"string": "I", "fontId": DEFAULT}}
+    code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))
+    assert code == 0
+    assert pictures(path)[0].max() > 200
+
+
+@pytest.mark.parametrize("out", ["a.mp3", "a.png"])
+def test_a_sound_or_an_image_of_a_mash(render, media, out):
+    sound = {"id": "s", "type": "audio", "source": str(media.path("hz8000"))}
+    tracks = [{"clips": [coloured()]}, {"clips": [{"contentId": "s", "containerId": "", "content": {}, "frames": 5}]}]
+    code, path, _, _ = render({"mash": {"tracks": tracks}, "definitions": [sound]}, out)
+    assert (code, streams(path)) == (0, ["audio" if out == "a.mp3" else "video"])
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (mash_of(), "there are no clips"),
+        (mash_of({"contentId": "x"}), 'no definition "x"'),
+        ({"mash": mash_of({"contentId": "f"}), "definitions": [{"id": "f", "type": "video", "source": "no.mp4"}]}, "f"),
+        ({"mash": mash_of(coloured()), "definitions": 3}, "expected an array"),
+    ],
+)
+def test_what_cannot_be_rendered_is_one_sentence(render, document, sentence):
+    code, path, said, _ = render(document)
+    assert code == 1
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not path.exists()
+
+
+def test_what_a_document_says_itself_goes_into_a_folder(render, tmp_path):
+    (tmp_path / "out").mkdir()
+    small = {"width": 64, "height": 36, "videoRate": 10}
+    outputs = [
+        {"outputType": "video", **small},
+        {"outputType": "audio", "optional": True},
+        {"outputType": "image", **small},
+    ]
+    code, path, _, last = render({"mash": mash_of(coloured()), "outputs": outputs}, "out")
+    assert code == 0
+    assert sorted(each.name for each in path.iterdir()) == ["image.jpg", "video.mp4"]
+    assert last["result"] == {
+        "outputs": [
+            {"type": "video", "file": "video.mp4", "width": 64, "height": 36},
+            {"type": "audio", "file": "audio.mp3", "width": 480, "height": 270, "warning": "found no audio"},
+            {"type": "image", "file": "image.jpg", "width": 64, "height": 36},
+        ],
+        "duration": 0.5,
+    }
+
+
+def test_an_upload_that_does_not_say_how_long_it_is(render, tmp_path):
+    (tmp_path / "out").mkdir()
+    encode(tmp_path / "live.mkv", Video(rate=10), Audio(), live="1")
+    outputs = [{"outputType": "audio", "optional": True}, {"outputType": "imagesequence", "width": 64, "height": 36}]
+    definition = {"id": "u", "type": "video", "source": "live.mkv"}
+    document = {"mash": mash_of({"contentId": "u"}), "definitions": [definition], "outputs": outputs, "upload": "video"}
+    code, path, _, last = render(document, "out")
+    assert code == 0
+    assert last["result"]["duration"] == pytest.approx(1, abs=0.1)
+    assert {"1.jpg", "9.jpg", "audio.mp3"} <= {each.name for each in path.iterdir()}
