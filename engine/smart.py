@@ -43,7 +43,7 @@ from engine.tree import (
 
 LEAST: Final = 10  # ticks; a shorter copy saves less than two more joints cost
 NEAR: Final = 1  # second; beyond it a film's packets are not read through, but looked for
-LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a copy may go: encoders vary by as much
+LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a film's may be: encoders miss by as much
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
 BLOCK: Final = 32  # ticks; how many are mixed in one go at most
 _STAMP: Final = 1e-6  # seconds; media times are floats
@@ -65,14 +65,12 @@ class Index(NamedTuple):
     pts    when each is shown, in units of time_base; none twice.
     zero   what media time 0 is, in seconds of those.
     idr    which of them reset the decoder.
-    sizes  their bytes.
     """
 
     time_base: Fraction
     zero: Fraction
     pts: list[int]
     idr: list[bool]
-    sizes: list[int]
 
     def unit(self, t: Fraction) -> int:
         """The last pts that is not after media time t."""
@@ -107,9 +105,9 @@ def may_copy(spec: EncoderSpec) -> bool:
     return all(limit is None for limit in limits)
 
 
-def may_have(spec: EncoderSpec, profile: int) -> bool:
-    """Whether the output may have pictures of an H.264 profile (profile_idc)."""
-    return profile in _PROFILES[spec.profile]
+def may_have(spec: EncoderSpec, *, profile: int, bit_rate: int) -> bool:
+    """Whether the output may have pictures of an H.264 profile (profile_idc) and bit rate; 0 = nobody knows it."""
+    return profile in _PROFILES[spec.profile] and (spec.bit_rate is None or 0 < bit_rate <= LOOSENESS * spec.bit_rate)
 
 
 def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> list[Run]:
@@ -159,7 +157,7 @@ def copies(run: Run, index: Index, *, fps: Fraction, spec: EncoderSpec) -> list[
     for n in range(1, len(pictures) + 1):
         if n == len(pictures) or pictures[n] != pictures[n - 1] + 1:
             copy = _copy(run, begin, range(pictures[begin], pictures[n - 1] + 1), places)
-            if copy is not None and _is_wanted(copy, places, fps, spec):
+            if copy is not None and _is_wanted(copy, places, spec):
                 found.append(copy)
             begin = n
     return found
@@ -200,18 +198,12 @@ def _copy(run: Run, begin: int, pictures: range, places: _Places) -> Copy | None
     return Copy(run.name, tick, places.index.pts[first], [number - first for number in places.order[first:stop]])
 
 
-def _is_wanted(copy: Copy, places: _Places, fps: Fraction, spec: EncoderSpec) -> bool:
-    """Whether it has no more bits, and no longer without an IDR picture, than was asked for."""
+def _is_wanted(copy: Copy, places: _Places, spec: EncoderSpec) -> bool:
+    """Whether it has an IDR picture as often as was asked for."""
     first = places.index.pts.index(copy.key)
-    stop = first + copy.stop - copy.first
-    if spec.bit_rate is not None:
-        rate = 8 * sum(places.index.sizes[first:stop]) * fps / (stop - first)
-        if rate > LOOSENESS * spec.bit_rate:
-            return False
-    if spec.gop is None:
-        return True
+    stop = first + len(copy.ticks)
     marks = [*(n for n in places.starts if first <= n < stop), stop]
-    return all(after - before <= spec.gop for before, after in pairwise(marks))
+    return spec.gop is None or all(after - before <= spec.gop for before, after in pairwise(marks))
 
 
 class Unseen:

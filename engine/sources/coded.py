@@ -54,6 +54,7 @@ class CodedFilm:
         try:
             self._check_picture()
             self.width, self.height = stream.codec_context.width, stream.codec_context.height
+            self.bit_rate = stream.codec_context.bit_rate or container.bit_rate
             self._read_sets()
         except BaseException:
             self.close()
@@ -122,7 +123,7 @@ class CodedFilm:
 
         Raises ValueError when there is something among them that cannot be copied.
         """
-        index = Index(self._time_base, self._zero, [], [], [])
+        index = Index(self._time_base, self._zero, [], [])
         last = index.unit(stop)
         beyond = 0
         for packet in self._from(index.unit(start)):
@@ -133,7 +134,6 @@ class CodedFilm:
                 continue
             index.pts.append(packet.pts)
             index.idr.append(_IDR in kinds)
-            index.sizes.append(packet.size)
             beyond += packet.pts > last
             if beyond > smart.MAX_REORDER:
                 break
@@ -244,7 +244,8 @@ def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, C
         with suppress(SourceError, *_ERRORS):
             film = CodedFilm(name, url, settings=settings)
             same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
-            if same and all(smart.may_have(spec.encoder, profile) for profile in film.profiles):
+            profiles = film.profiles if same else ()
+            if profiles and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in profiles):
                 films[name] = film
                 _opened(name, films)
             else:
