@@ -113,7 +113,7 @@ class Fetcher:
         return path
 
     async def fetch_media(self, src: str, folder: Path, name: str) -> Path:
-        """As `fetch` of a URL; of a style sheet the font that it names last. Raises SourceMalformed, too: it names none."""
+        """As `fetch`; of a style sheet the font that it names last. Raises SourceMalformed, too: it names none."""
         path = await self.fetch(src, folder, name)
         if path.suffix != ".css":
             return path

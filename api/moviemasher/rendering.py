@@ -3,9 +3,10 @@
 It decides what a job is told of a request, and what the client is to do when it is over; it refuses to know how a job
 is done: the queue and its workers do that, after a restart too.
 
-A request is kept in ``renderings/RENDERING.json`` of the data folder, where nobody looks; its job's template is
-``mash:USER/ID/RENDERING``. What is made of it goes into the folder ``ID/RENDERING`` of the user's media. ``mash:ID``
-and ``mash:USER/ID`` are a saved mash or cast: any job may have that as its template, and assets besides.
+A request is kept in ``renderings/USER/RENDERING.json`` of the data folder, where nobody looks; its job's template is
+``mash:USER/ID/RENDERING``. What is made of it goes into the folder ``ID/RENDERING`` of the user's media.
+
+``mash:ID`` and ``mash:USER/ID`` are a saved mash or cast: any job may have that as its template, and assets besides.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Rendering:
         if len(waiting) >= MAX_WAITING:
             raise Overloaded(f"{len(waiting)} renderings are waiting already")
         rendering = str(uuid.uuid4())
-        await self._in_thread(self._keep, rendering, document)
+        await self._in_thread(self._keep, user, rendering, document)
         job = {
             "uid": rendering,
             "type": TYPE,
@@ -158,12 +159,13 @@ class Rendering:
         size = base.get(str(output.get("outputType"))) if isinstance(output, dict) else None
         return output if size is None else {"width": size.width, "height": size.height, **output}
 
-    def _keep(self, rendering: str, document: Object) -> None:
+    def _keep(self, user: str, rendering: str, document: Object) -> None:
+        folder = self._folder / user
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = self._folder / f"{rendering}.part"
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f"{rendering}.part"
             part.write_bytes(msgspec.json.encode(document))
-            part.replace(self._folder / f"{rendering}.json")
+            part.replace(folder / f"{rendering}.json")
         except OSError as err:
             raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
 
@@ -175,26 +177,21 @@ class Rendering:
         if not _RENDERING.fullmatch(asked.rendering_id):
             raise unknown
         job = msgspec.json.decode(await self._queue.whole(asked.rendering_id), type=Object)
-        if job.get("template", {}).get("src") != f"mash:{user}/{asked.id}/{asked.rendering_id}":
+        if job["template"].get("src") != f"mash:{user}/{asked.id}/{asked.rendering_id}":
             raise unknown
-        purpose = msgspec.convert(job["purpose"], Purpose)
-        is_over = job["state"] == FINISHED
-        types = dict.fromkeys(purpose.outputs)
-        totals: Object = {each: {"total": purpose.outputs.count(each), "completed": 0} for each in types}
+        try:
+            purpose = msgspec.convert(job.get("purpose"), Purpose)
+            result = msgspec.convert(job["result"], Result) if job["state"] == FINISHED else None
+        except (KeyError, msgspec.ValidationError):  # somebody else has written into the job
+            raise InvalidSpec("the rendering has no result", where="renderingId") from None
+        totals: Object = {each: {"total": purpose.outputs.count(each), "completed": 0} for each in purpose.outputs}
         if job["state"] == ERROR:
             return {**totals, "error": str(job.get("error") or "the rendering failed")}
-        if not is_over:
+        if result is None:
             return {**totals, **_callback("/rendering/status", {"id": asked.id, "renderingId": asked.rendering_id})}
         for each in totals.values():
             each["completed"] = each["total"]
-        result = msgspec.convert(job["result"], Result)
-        place = f"{asked.id}/{asked.rendering_id}/"
-        if purpose.kind == "upload":
-            definition = definition_of(purpose.definition or {}, result, place)
-            return {**totals, **_callback("/data/definition/put", {"definition": definition})}
-        made = next((each for each in result.outputs if not each.warning), None)
-        rendered = {"id": asked.id, "rendering": place + made.file if made else ""}
-        return {**totals, **_callback(f"/data/{purpose.kind}/put", {purpose.kind: rendered})}
+        return totals | _next(purpose, result, f"{asked.id}/{asked.rendering_id}/")
 
     # The documents of jobs
 
@@ -202,21 +199,19 @@ class Rendering:
         """What ``mash:ID``, ``mash:USER/ID`` or ``mash:USER/ID/RENDERING`` names. Raises NotFound."""
         return await self._in_thread(self._open, src.partition(":")[2])
 
-    def _open(self, name: str) -> Kept:
-        *users, last = name.split("/")[:2] if name.count("/") > 1 else name.split("/")
+    def _open(self, path: str) -> Kept:
+        *user_only, name = path.split("/")[:2] if path.count("/") == 2 else path.split("/")
         documents, files = self._documents(), self._files()
-        user = users[0] if users else documents.owner(last)
-        folders = tuple(str(folder) for folder in (files.folder(user), files.folder(user).parent / SHARED))
-        if name.count("/") < 2:
-            return Kept(document=_saved(documents, user, last), folders=folders)
-        rendering = name.split("/")[2]
-        try:
-            if not _RENDERING.fullmatch(rendering) or not ID.fullmatch(last):
-                raise NotFound("rendering", rendering[:80])
-            document = (self._folder / f"{rendering}.json").read_bytes()
-        except OSError as err:
-            raise NotFound("rendering", rendering) from err
-        return Kept(document=document, folders=folders, results=str(files.folder(user) / last / rendering))
+        user = user_only[0] if user_only else documents.owner(name)
+        mine = files.folder(user)
+        folders = (str(mine), str(mine.parent / SHARED))
+        if path.count("/") < 2:
+            return Kept(document=_saved(documents, user, name), folders=folders)
+        rendering = path.rpartition("/")[2]
+        kept = self._folder / user / f"{rendering}.json"
+        if path.count("/") > 2 or not (_RENDERING.fullmatch(rendering) and ID.fullmatch(name) and kept.is_file()):
+            raise NotFound("rendering", path[:200])
+        return Kept(document=kept.read_bytes(), folders=folders, results=str(mine / name / rendering))
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await trio.to_thread.run_sync(partial(call, *arguments), limiter=self._disk)
@@ -224,6 +219,16 @@ class Rendering:
 
 def _callback(path: str, body: Mapping[str, Any]) -> Object:
     return {"apiCallback": {"endpoint": {"prefix": path}, "request": {"body": body}}}
+
+
+def _next(purpose: Purpose, result: Result, place: str) -> Object:
+    """What the client is to do when everything is there, below `place`."""
+    if purpose.kind == "upload":
+        definition = definition_of(purpose.definition or {}, result, place)
+        return _callback("/data/definition/put", {"definition": definition})
+    made = next((each for each in result.outputs if not each.warning), None)
+    rendered = {"id": purpose.id, "rendering": place + made.file if made else ""}
+    return _callback(f"/data/{purpose.kind}/put", {purpose.kind: rendered})
 
 
 def _saved(documents: Documents, user: str, name: str) -> bytes:

@@ -1,9 +1,11 @@
 """What a client wants rendered is a job: uploads become what it shows, mashes films, and failures end its polling."""
 
+import importlib.util
 import io
 import json
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -291,6 +293,27 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
     async with masher(tmp_path, worker=1) as port:
         last = (await Server(tmp_path, Client(port)).finish(started))[-1]
         assert last["video"]["completed"] == 1
+
+
+async def test_a_font_needs_no_rendering(server):
+    spec = importlib.util.find_spec("fontpkg_righteous")
+    (path,) = Path(spec.submodule_search_locations[0]).rglob("*.ttf")
+    found = await server.upload("font", path)
+    assert (found["type"], found["url"]) == ("font", f"{found['id']}/original.ttf")
+    assert await server.fetch(found["url"]) == path.read_bytes()
+
+
+async def test_a_job_that_others_have_meddled_with_is_an_error(server):
+    body = {"outputs": [{"outputType": "image", **SMALL}], "mash": mash_of(colour("#fff"))}
+    asked = (await server.client.call("/rendering/start", **body))["apiCallback"]["request"]["body"]
+    name = asked["renderingId"]
+    for change in ({"state": "finished", "result": 3}, {"state": "finished", "purpose": None}):
+        headers = {"Content-Type": "application/json"}
+        put = await server.client.ask("PUT", f"/api/v1/jobs/{name}", body=json.dumps(change).encode(), headers=headers)
+        assert put.status == 200
+        assert "no result" in (await server.client.post("/rendering/status", **asked)).error
+    assert (await server.client.ask("DELETE", f"/api/v1/jobs/{name}")).status == 200
+    assert (await server.client.post("/rendering/status", **asked)).error
 
 
 async def test_an_upload_that_was_never_sent_is_not_rendered(server):
