@@ -3,12 +3,16 @@
 import json
 import re
 import threading
+from contextlib import closing
+from functools import partial
 
 import pytest
 import trio
+from alembic import command
 
 from api.moviemasher import documents
 from api.moviemasher.documents import Documents
+from api.schema import open_database
 from engine.errors import InvalidMash, Overloaded
 from tests.api.moviemasher.asking import Client, masher
 
@@ -124,9 +128,8 @@ async def test_what_is_not_there_is_said(client):
         assert answer.json == {"error": f"Could not find {kind.capitalize()} with id: nosuch"}
 
 
-@pytest.mark.parametrize(
-    ("path", "members", "empty"),
-    [
+async def test_requests_that_make_no_sense_have_one_sentence(client):
+    for path, members, empty in (
         ("/data/mash/put", {}, {"temporaryIdLookup": {}}),
         ("/data/mash/put", {"mash": []}, {"temporaryIdLookup": {}}),
         ("/data/mash/put", {"mash": {}, "definitionIds": {}}, {"temporaryIdLookup": {}}),
@@ -142,14 +145,12 @@ async def test_what_is_not_there_is_said(client):
         ("/data/definition/put", {"definition": {"id": "a"}}, {"id": ""}),
         ("/data/definition/put", {"definition": {"id": "a", "type": "theme"}}, {"id": ""}),
         ("/data/definition/put", {"definition": {"id": "a", "type": 5}}, {"id": ""}),
-    ],
-)
-async def test_requests_that_make_no_sense_have_one_sentence(client, path, members, empty):
-    answer = await client.post(path, **members)
-    assert answer.error
-    assert {key: value for key, value in answer.json.items() if key != "error"} == empty
-    if path == "/data/definition/put":
-        assert "." not in answer.error
+    ):
+        answer = await client.post(path, **members)
+        assert answer.error
+        assert {key: value for key, value in answer.json.items() if key != "error"} == empty
+        if path == "/data/definition/put":
+            assert "." not in answer.error
 
 
 # --- definitions -----------------------------------------------------------------------------------------------------
@@ -409,6 +410,23 @@ def test_everybodys_definitions_are_read_by_all_and_changed_by_none(kept):
     ):
         with pytest.raises(Exception, match="403"):
             attempt()
+
+
+def test_a_database_that_has_only_jobs_gets_what_is_missing(tmp_path, monkeypatch):
+    path = tmp_path / "mashtun.db"
+    monkeypatch.setattr("api.schema.VERSION", "0001")
+    monkeypatch.setattr(
+        "alembic.command.upgrade", partial(lambda upgrade, config, _: upgrade(config, "0001"), command.upgrade)
+    )
+    for each in open_database(path):
+        with each.begin() as connection:
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
+        each.dispose()
+    monkeypatch.undo()
+    with closing(Documents(path)) as kept:
+        kept.put_mash("ada", {"id": "m"})
+    with closing(Documents(path)) as kept:
+        assert kept.get("mash", "ada", "m").document["id"] == "m"
 
 
 def test_nothing_is_left_of_what_was_deleted(kept, tmp_path):

@@ -51,17 +51,14 @@ async def test_bodies_have_up_to_8_mib(client):
     assert (answer.status, answer.json["error"]) == (413, f"the body has more than {8 << 20} bytes")
 
 
-@pytest.mark.parametrize(
-    "path", ["/data/stream/get", "/api/nosuch", "/data/", "/data/mash", "/data/mash/get//", "/api/"]
-)
-async def test_what_is_not_there_is_404_in_json(client, path):
-    answer = await client.ask("POST", path, body=b"{}", headers=JSON)
-    assert (answer.status, answer.json) == (404, {"error": f"no route POST {path.removesuffix('/')}"})
+async def test_what_is_not_there_is_404_in_json(client):
+    for path in ("/data/stream/get", "/api/nosuch", "/data/", "/data/mash", "/data/mash/get//", "/api/"):
+        answer = await client.ask("POST", path, body=b"{}", headers=JSON)
+        assert (answer.status, answer.json) == (404, {"error": f"no route POST {path.removesuffix('/')}"})
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "GET"])
-async def test_other_methods_are_404_in_json(client, method):
-    for path in ("/api/servers", "/data/mash/get/"):
+async def test_other_methods_are_404_in_json(client):
+    for method, path in product(("PUT", "DELETE", "PATCH", "GET"), ("/api/servers", "/data/mash/get/")):
         answer = await client.ask(method, path)
         assert answer.status == 404
         assert json.loads(answer.body)["error"].startswith(f"no route {method} /")
@@ -90,12 +87,10 @@ async def test_without_a_password_everybody_may_enter_under_any_name(tmp_path):
         assert await asked(port, "ada", "") is None
 
 
-@pytest.mark.parametrize(
-    "user", ["", ".", "..", "../x", "a/b", "/", "a\\b", ".hidden", "a" * 65, "ä", "a b", "shared", "%2e"]
-)
-async def test_names_are_words(tmp_path, user):
+async def test_names_are_words(tmp_path):
     async with masher(tmp_path) as port:
-        assert await asked(port, user) is None
+        for user in ("", ".", "..", "../x", "a/b", "/", "a\\b", ".hidden", "a" * 65, "ä", "a b", "shared", "%2e"):
+            assert await asked(port, user) is None, user
 
 
 async def test_one_password_is_everybodys(tmp_path):
@@ -170,19 +165,29 @@ async def test_other_doors_are_as_they_were(tmp_path):
 # --- callbacks -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/api/servers", "/web/x"])
-async def test_a_request_goes_to_the_path_that_is_its_id(client, path):
-    found = await client.call("/api/callbacks", id=path)
-    assert found == {"apiCallbacks": {path: {"endpoint": {"prefix": path}}}}
+async def test_a_request_goes_to_the_path_that_is_its_id(client):
+    for path in ("/api/servers", "/data/mash/put", "/file/store", "/rendering/start", "/streaming/cut", "/web/x"):
+        found = await client.call("/api/callbacks", id=path)
+        assert found == {"apiCallbacks": {path: {"endpoint": {"prefix": path}}}}
 
 
-@pytest.mark.parametrize("path", ["", "/", "api", "/nosuch/x", "//api", "/ap"])
-async def test_a_server_that_is_not_there_has_no_callbacks(client, path):
-    assert await client.call("/api/callbacks", id=path) == {"apiCallbacks": {}}
+async def test_a_server_that_is_not_there_has_no_callbacks(client):
+    for path in ("", "/", "api", "/nosuch/x", "//api", "/ap"):
+        assert await client.call("/api/callbacks", id=path) == {"apiCallbacks": {}}
 
 
-@pytest.mark.parametrize("members", [{}, {"id": 1}, {"id": None}, {"id": []}])
-async def test_a_callback_needs_an_id(client, members):
-    found = await client.post("/api/callbacks", **members)
-    assert found.error == "id is required"
-    assert found.json["apiCallbacks"] == {}
+async def test_a_callback_needs_an_id(client):
+    for members in ({}, {"id": 1}, {"id": None}, {"id": []}):
+        found = await client.post("/api/callbacks", **members)
+        assert found.error == "id is required"
+        assert found.json["apiCallbacks"] == {}
+
+
+async def test_there_are_all_servers(client):
+    found = await client.call("/api/servers")
+    assert found.keys() == {"api", "data", "file", "rendering", "streaming", "web"}
+    assert found["data"] == {"temporaryIdPrefix": "temporary-"}
+    assert found["file"]["prefix"] == "/media/ada/"
+    assert found["file"]["uploadLimits"] == {"audio": 50, "image": 5, "video": 100}
+    for kind, extension in (("audio", "mp3"), ("image", "png"), ("video", "mp4")):
+        assert extension in found["file"]["extensions"][kind]

@@ -87,22 +87,18 @@ async def test_sound_and_film_are_announced(client):
     assert body["outputs"][0]["optional"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "expected"),
-    [
+async def test_the_kind_is_told_by_type_or_name(client):
+    for kind, name, expected in (
         ("image/png", "a.png", "image"),
         ("application/x", "a.mov", "video"),
         ("", "a.ttf", "font"),
         ("a/audio", "b.wav", "audio"),
-    ],
-)
-async def test_the_kind_is_told_by_type_or_name(client, kind, name, expected):
-    assert (await announced(client, name, kind))["loadType"] == expected
+    ):
+        assert (await announced(client, name, kind))["loadType"] == expected
 
 
-@pytest.mark.parametrize(
-    ("members", "word"),
-    [
+async def test_what_may_not_be_stored_is_refused_before_it_is_sent(client):
+    for members, word in (
         ({"name": "a.exe", "type": "application/x", "size": 1}, "type"),
         ({"name": "a.exe", "type": "image", "size": 1}, "extension"),
         ({"name": "a.png", "type": "video", "size": 1}, "extension"),
@@ -117,12 +113,10 @@ async def test_the_kind_is_told_by_type_or_name(client, kind, name, expected):
         ({"name": "a" * 300 + ".png", "type": "image", "size": 1}, "name"),
         ({"name": 5, "type": "image", "size": 1}, "name"),
         ({"type": "image", "size": 1}, "name"),
-    ],
-)
-async def test_what_may_not_be_stored_is_refused_before_it_is_sent(client, members, word):
-    sentence = (await client.post("/rendering/upload", **members)).error
-    assert word in sentence
-    assert "." not in sentence
+    ):
+        sentence = (await client.post("/rendering/upload", **members)).error
+        assert word in sentence
+        assert "." not in sentence
 
 
 async def test_limits_are_set(tmp_path):
@@ -172,9 +166,8 @@ async def test_fonts_are_stored_too(client, tmp_path):
     assert "font" in (await store(client, made)).error
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "content"),
-    [
+async def test_what_is_something_else_is_refused(client, tmp_path, media):
+    for name, kind, content in (
         ("a.png", "image", b"<html><script>alert(1)</script></html>"),
         ("a.png", "image", b""),
         ("a.png", "image", PNG[:40]),
@@ -188,13 +181,11 @@ async def test_fonts_are_stored_too(client, tmp_path):
         ("a.mp3", "audio", b"\0" * 5000),
         ("a.mp4", "video", b"#EXTM3U\n#EXTINF:10,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
         ("a.mp4", "video", b"ffconcat version 1.0\nfile original.mp4\n"),
-    ],
-)
-async def test_what_is_something_else_is_refused(client, tmp_path, media, name, kind, content):
-    content = media.path(content).read_bytes() if isinstance(content, str) else content
-    made = (await announced(client, name, kind, max(1, len(content))))["id"]
-    assert "." not in (await store(client, made, content)).error
-    assert left(tmp_path) == []
+    ):
+        sent = media.path(content).read_bytes() if isinstance(content, str) else content
+        made = (await announced(client, name, kind, max(1, len(sent))))["id"]
+        assert "." not in (await store(client, made, sent)).error
+        assert left(tmp_path) == []
 
 
 async def test_only_ids_that_were_given_out_may_be_used(client, tmp_path):
