@@ -119,7 +119,7 @@ class Compositor:
             target, timed = pan_gains(voice.gain, voice.pan), voice.place.timed
             gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun and not timed else target)
             gain.aim(target, count if timed else self._ramp(target))
-            blocks.extend(self._block(piece, gain) for piece in pieces)
+            blocks.extend(self._block(piece, gain, voice.mono) for piece in pieces)
             gain.advance(count)
             gain.voice = voice
             seen[key] = gain
@@ -138,12 +138,15 @@ class Compositor:
         rate = self._spec.audio.rate
         return int(MUTE_RAMP * rate) if target == (0.0, 0.0) else rate // RAMP_PER_SECOND
 
-    def _block(self, piece: Piece[AudioFrame], gain: _Gain) -> sum_kernel.Block:
+    def _block(self, piece: Piece[AudioFrame], gain: _Gain, mono: float) -> sum_kernel.Block:
         samples = piece.block.samples[:, piece.skip : piece.skip + piece.count]
         inputs = samples.shape[0]
+        factor = mono if inputs < self._spec.audio.channels else 1.0
         ramp = max(0, min(piece.count, gain.left - piece.offset))
         pairs = (gain.at(piece.offset), gain.at(piece.offset + ramp))
-        begin, end = (_matrix(pair, inputs, self._spec.audio.channels) for pair in pairs)
+        begin, end = (
+            _matrix((left * factor, right * factor), inputs, self._spec.audio.channels) for left, right in pairs
+        )
         return sum_kernel.Block(samples, piece.offset, (begin, end), ramp)
 
 

@@ -235,6 +235,7 @@ class Pass(msgspec.Struct, frozen=True):
 class Voice(msgspec.Struct, frozen=True):
     """One source in the sum: linear gain and pan -100…100, of the source's current sound or from media time `at`.
 
+    mono         a factor besides, where its sound has one channel and the mix two.
     clip, speed  see Place. A voice with a media time is one also while its gain is 0: its sound goes on meanwhile.
     """
 
@@ -244,6 +245,7 @@ class Voice(msgspec.Struct, frozen=True):
     pan: float
     clip: str | None = None
     speed: float = 1.0
+    mono: float = 1.0
 
     @property
     def place(self) -> Place:
@@ -663,5 +665,5 @@ def _voices(node: AudioNode, gain_db: float) -> list[Voice]:
     if gain_db <= MUTE_DB and node.at is None:
         return []
     at = None if node.at is None else float(node.at)
-    gain = 0.0 if gain_db <= MUTE_DB else 10 ** (gain_db / 20)
-    return [Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed))]
+    gain, mono = (0.0 if each <= MUTE_DB else 10 ** (each / 20) for each in (gain_db, node.mono_gain))
+    return [Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed), mono)]

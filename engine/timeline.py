@@ -58,6 +58,7 @@ _EM: Final = 1000  # pixels: the font size that an ink box was measured at
 _LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
 _LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
 _LARGEST_FONT: Final = 100_000.0  # pixels; the same
+MONO_DB: Final = -3.0103  # of a sound of one channel in two: its power stays, as FFmpeg has it
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
 
 
@@ -438,6 +439,7 @@ class _Player:
                 gain=_decibels(_on_curve(medium.gain, self._progress(k))),
                 at=medium.media_time(k, self.quantize),
                 speed=float(medium.speed) if medium.timed else 1,
+                mono_gain=MONO_DB,
             )
 
     def _progress(self, k: Fraction) -> float:

@@ -173,9 +173,10 @@ class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
 class AudioSourceNode(_Node, frozen=True, kw_only=True, tag=True):
     """The sound of a stream: gain in dB (-100 is mute), pan -100 left … 100 right.
 
-    at     media time in seconds where it is when the tree comes on: while it stays on, or another says the same, the
-           sound goes on by itself. Absent = whatever is current.
-    speed  of the sound of a file, its pitch kept.
+    at         media time in seconds where it is when the tree comes on: while it stays on, or another says the same, the
+               sound goes on by itself. Absent = whatever is current.
+    speed      of the sound of a file, its pitch kept.
+    mono_gain  in dB, besides, where a sound of one channel goes to two.
     """
 
     stream_guid: Guid
@@ -183,6 +184,7 @@ class AudioSourceNode(_Node, frozen=True, kw_only=True, tag=True):
     gain: Decibels = 0.0
     at: MediaTime | None = None
     speed: Speed = 1
+    mono_gain: Decibels = 0
 
 
 class SumNode(_Node, frozen=True, kw_only=True, tag=True):

@@ -356,6 +356,32 @@ def test_what_is_there_from_the_start_is_at_its_level_from_the_first_sample():
     assert np.array_equal(out.samples, np.full((2, 300), 0.5, np.float32))
 
 
+def spread(channels, **more):
+    block = AudioFrame(np.full((channels, 100), 0.5, np.float32))
+    return Heard(Voice("a", None, 1.0, 0.0, mono=0.7, **more), [Piece(block, 0, 100, 0)])
+
+
+@pytest.mark.parametrize(("given", "wanted", "level"), [(1, 2, 0.35), (2, 2, 0.5), (1, 1, 0.5), (2, 1, 0.5)])
+def test_one_channel_that_goes_to_two_has_a_gain_of_its_own(given, wanted, level):
+    spec = MixerSpec(raster=SPEC.raster, audio=AudioFormat(48_000, wanted))
+    assert Compositor(spec).sum([spread(given)], 100).samples == pytest.approx(level)
+
+
+def timed(gain, *, clip="a", value=0.5):
+    block = AudioFrame(np.full((1, 100), value, np.float32))
+    return Heard(Voice("film", 1.0, gain, 0.0, clip), [Piece(block, 0, 100, 0)])
+
+
+def test_what_has_a_media_time_begins_and_ends_at_once_and_moves_through_the_whole_call():
+    compositor = Compositor(SPEC)
+    assert compositor.sum([timed(1.0)], 100).samples == pytest.approx(0.5)
+    assert compositor.sum([timed(1.0, clip="b")], 100).samples == pytest.approx(0.5)  # another one, at once
+    assert compositor.leaving([]) == []
+    out = compositor.sum([timed(0.0, clip="b")], 100).samples[0]
+    assert out == pytest.approx(0.5 - 0.005 * np.arange(100), abs=1e-6)
+    assert not compositor.sum([timed(0.0, clip="b")], 100).samples.any()
+
+
 def test_a_gain_moves_evenly_to_its_new_value_across_calls():
     compositor = Compositor(SPEC)
     compositor.sum([heard("a", 100)], 100)

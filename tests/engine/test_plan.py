@@ -17,6 +17,7 @@ from engine.plan import (
     Pass,
     Picture,
     PictureSize,
+    Place,
     Plan,
     Rect,
     Voice,
@@ -679,6 +680,25 @@ def test_voices_keep_their_order_pan_and_media_time():
         nodes=(AudioSourceNode(stream_guid="b", pan=-100), in_sums(AudioSourceNode(stream_guid="a", at=3), 0))
     )
     assert voices(tree) == (Voice("b", None, 1.0, -100.0), Voice("a", 3.0, 1.0, 0.0))
+
+
+def test_a_clip_is_one_place_whatever_its_time_and_goes_on_while_it_is_silent():
+    def place(at, gain=0.0, **more):
+        (voice,) = voices(AudioSourceNode(stream_guid="a", id="c", at=at, gain=gain, **more))
+        return voice.place, voice.gain
+
+    assert place(1) == place(2) == (Place("a", "c"), 1.0)
+    assert place(1, gain=-100) == (Place("a", "c"), 0.0)
+    assert place(1, speed=0.5) == (Place("a", "c", speed=0.5), 1.0)
+    assert voices(AudioSourceNode(stream_guid="a", id="c", gain=-100)) == ()
+    assert voices(AudioSourceNode(stream_guid="a", mono_gain=-100))[0].mono == 0
+    first, second = (RenderTree(root_video_node=source(at=at, id="c", mask=source(at=3, id="d"))) for at in (1, 2.5))
+    assert pictures_named(first) == pictures_named(second) == [Picture("a", clip="c"), Picture("a", clip="d")]
+    assert (moments(first), moments(second)) == (
+        {Place("a", "c"): 1.0, Place("a", "d"): 3.0},
+        {Place("a", "c"): 2.5, Place("a", "d"): 3.0},
+    )
+    assert compile(first, HD, {}).passes == compile(second, HD, {}).passes
 
 
 @pytest.mark.parametrize(
