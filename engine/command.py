@@ -8,6 +8,7 @@ imported when there is something to render, so help and a misspelt option are an
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -136,10 +137,13 @@ def run_renders(renders: Sequence[tuple[Program, RenderSpec]], arguments: argpar
 
 
 def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, display: _Display) -> int:
+    gc.disable()  # what is loaded now stays: looking through it again and again is a tenth of the start
     import trio
 
     from engine.render import render
 
+    gc.freeze()
+    gc.enable()
     ticks = [tick_count(spec.duration or Fraction(0), spec.mixer.fps) for _, spec in renders]
     heeded = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
