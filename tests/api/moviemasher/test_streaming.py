@@ -11,6 +11,8 @@ import pytest
 import trio
 
 import api.moviemasher.streaming as streaming
+from engine.frame import VideoFrame
+from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import read_number
 
@@ -22,7 +24,8 @@ SMALL = {"width": 64, "height": 36, "videoRate": 10}
 def running(tmp_path_factory):
     """The folder and the port of a server."""
     folder = tmp_path_factory.mktemp("masher")
-    with masher_beside(folder) as port:
+    with pytest.MonkeyPatch.context() as patch, masher_beside(folder) as port:
+        patch.setattr(streaming, "READY", 1)  # shorter segments, so that less is waited for
         yield folder, port
 
 
@@ -105,7 +108,7 @@ def coloured(value, **clip):
     return {"tracks": [{"dense": True, "clips": [{**content, "timing": "custom", "frames": 20, **clip}]}]}
 
 
-async def test_a_stream_begins_black_and_can_be_played(viewer):
+async def test_a_stream_begins_black_and_a_cut_goes_on_in_the_same_playlist(viewer):
     started = await viewer.client.call("/streaming/start", **SMALL)
     name = started["id"]
     assert started == {
@@ -115,7 +118,7 @@ async def test_a_stream_begins_black_and_can_be_played(viewer):
         "videoRate": 10,
         "format": "hls",
         "stream": f"cast/{name}",
-        "readySeconds": 2,
+        "readySeconds": streaming.READY,
     }
     with trio.fail_after(PATIENCE):
         while (found := await viewer.client.call("/streaming/status", id=name)) == {}:
@@ -127,16 +130,6 @@ async def test_a_stream_begins_black_and_can_be_played(viewer):
     with av.open(io.BytesIO(data)) as container:
         assert sorted(stream.type for stream in container.streams) == ["audio", "video"]
     assert (await viewer.client.get(f"/cast/{name}.jpg")).status == 200
-
-
-async def test_without_a_word_it_has_the_default_size(viewer):
-    started = await viewer.client.call("/streaming/start")
-    assert (started["width"], started["height"], started["videoRate"]) == (320, 240, 30)
-
-
-async def test_a_cut_goes_on_in_the_same_playlist(viewer):
-    name = await viewer.start(mashObjects=[coloured("#FF0000")])
-    await viewer.until(name, partial(is_colour, 0))
     small = {"container": {"width": 0.5, "height": 0.5, "lock": ""}}
     cut = {"id": name, "mashObjects": [coloured("#0000FF"), coloured("#00FF00", **small)], "definitionObjects": []}
     assert await viewer.client.call("/streaming/cut", **cut) == {}
@@ -145,14 +138,17 @@ async def test_a_cut_goes_on_in_the_same_playlist(viewer):
     assert pictures(data)[-1][1, 1].argmax() == 2
 
 
+async def test_without_a_word_it_has_the_default_size(viewer):
+    started = await viewer.client.call("/streaming/start")
+    assert (started["width"], started["height"], started["videoRate"]) == (320, 240, 30)
+
+
 async def test_files_play_with_their_sound(viewer, media):
     viewer.media.mkdir(parents=True)
     (viewer.media / "film.mp4").write_bytes(media.path("plain").read_bytes())
     film = {"id": "f", "type": "video", "source": "film.mp4"}
-    name = await viewer.start()
-    assert level((await viewer.newest(name))[1]) == 0
     mash = {"tracks": [{"clips": [{"contentId": "f", "content": {}}]}]}
-    await viewer.client.call("/streaming/cut", id=name, mashObjects=[mash], definitionObjects=[film])
+    name = await viewer.start(mashObjects=[mash], definitionObjects=[film])
     await viewer.until(name, lambda data: level(data) > 0.2)
     with trio.fail_after(PATIENCE):
         found = set()
@@ -162,15 +158,27 @@ async def test_files_play_with_their_sound(viewer, media):
     assert found <= set(range(60))
 
 
-async def test_a_live_stream_may_be_in_it(viewer):
-    pattern = json.dumps({"pattern": "bars"}).encode()
-    headers = {"Content-Type": "application/json"}
+async def test_images_texts_and_live_streams_are_shown(viewer):
+    pattern, headers = json.dumps({"pattern": "bars"}).encode(), {"Content-Type": "application/json"}
     put = await viewer.client.ask("PUT", "/streams/1.0/live/bars", body=pattern, headers=headers)
     assert put.status in (200, 201), put.body
+    viewer.media.mkdir(parents=True)
+    y, u, v = (np.full(size, level, np.uint8) for size, level in (((36, 64), 63), ((18, 32), 102), ((18, 32), 240)))
+    (viewer.media / "red.png").write_bytes(encode_still(VideoFrame(y, u, v)))
+    photo = {"id": "p", "type": "image", "source": "red.png"}
+    text = {"container": {"string": "I", "width": 1, "height": 0.5}, "containerId": "com.moviemasher.container.text"}
     camera = {"id": "c", "type": "video", "source": "live/bars"}
-    mash = {"tracks": [{"clips": [{"contentId": "c", "content": {}, "frames": 100}]}]}
-    name = await viewer.start(mashObjects=[mash], definitionObjects=[camera])
-    await viewer.until(name, lambda data: pictures(data)[-1].std() > 30)
+    corner = {"contentId": "c", "content": {}, "container": {"x": 1, "y": 1, "width": 0.3, "height": 0.3, "lock": ""}}
+    mashes = [{"tracks": [{"clips": [{"contentId": "p"}]}]}, coloured("#FFFFFF", **text)]
+    mashes.append({"tracks": [{"clips": [{**corner, "frames": 100}]}]})
+    name = await viewer.start(mashObjects=mashes, definitionObjects=[photo, camera])
+
+    def is_right(data):
+        picture = pictures(data)[-1].astype(int)
+        has_bars = picture[30, 50:].std(axis=0).max() > 30
+        return picture[2, 2].argmax() == 0 and picture[:20].min(axis=2).max() > 150 and has_bars
+
+    await viewer.until(name, is_right)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ async def test_what_cannot_be_shown_is_said_and_what_is_on_stays(viewer, path, a
 
 
 async def test_streams_are_listed_and_deleted_by_their_own_user(viewer):
-    name = await viewer.start()
+    name = (await viewer.client.call("/streaming/start", **SMALL))["id"]
     other = Client(viewer.client.port, user="somebody-else")
     assert (await other.call("/streaming/list")) == {"streams": []}
     for client, asked in ((other, name), (viewer.client, "nosuch")):
