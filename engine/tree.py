@@ -173,8 +173,8 @@ class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
 class AudioSourceNode(_Node, frozen=True, kw_only=True, tag=True):
     """The sound of a stream: gain in dB (-100 is mute), pan -100 left … 100 right.
 
-    at         media time in seconds where it is when the tree comes on: while it stays on, or another says the same, the
-               sound goes on by itself. Absent = whatever is current.
+    at         media time in seconds where it is when the tree comes on: while it stays on, or another says the same,
+               the sound goes on by itself. Absent = whatever is current.
     speed      of the sound of a file, its pitch kept.
     mono_gain  in dB, besides, where a sound of one channel goes to two.
     """

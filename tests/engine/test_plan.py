@@ -22,6 +22,7 @@ from engine.plan import (
     Rect,
     Voice,
     compile,  # noqa: A004 - the field's verb
+    moments,
     pan_gains,
     pictures_named,
     round_half_up,
