@@ -52,7 +52,7 @@ class Servers:
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
         self.data = DataServer(self.documents, self._options, self._discard)
         uploads = Uploads(self.files, self._options)
-        self.streaming = Streaming(engine, self.files, self._options)
+        self.streaming = Streaming(engine, self.documents, self.files, self._options)
         self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,

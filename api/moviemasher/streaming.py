@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from api.moviemasher.data import wanted
+from api.moviemasher.documents import Documents
 from api.moviemasher.door import Handler, Object
 from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
@@ -66,7 +67,7 @@ class Start(msgspec.Struct, rename="camel"):
 
 
 class Cut(msgspec.Struct, rename="camel"):
-    """What comes on a stream: mashes, the lowest first, or a cast."""
+    """What comes on a stream: mashes, the lowest first, or a cast. One that is only an id is a saved one."""
 
     id: str
     mash_objects: list[Any] = []
@@ -102,9 +103,12 @@ class Live(msgspec.Struct):
 class Streaming:
     """Answers the requests, and ends what is forgotten while `run` runs."""
 
-    def __init__(self, engine: Engine, files: Callable[[], Files], options: Options) -> None:
+    def __init__(
+        self, engine: Engine, documents: Callable[[], Documents], files: Callable[[], Files], options: Options
+    ) -> None:
         settings = engine.settings
         self._engine = engine
+        self._documents = documents
         self._files = files
         self._size = options.output if settings.output_size else UNSET
         data = Path(settings.data).absolute()
@@ -232,7 +236,8 @@ class Streaming:
 
     async def _show(self, live: Live, cast: Object, definitions: list[Any]) -> None:
         """Cuts to a cast at a slot to come. Raises InvalidMash, SourceError."""
-        document: Object = {"cast": cast, "definitions": without_built_in(definitions)}
+        saving = partial(_whole, self._documents(), live.user, cast, without_built_in(definitions))
+        document = await trio.to_thread.run_sync(saving, limiter=self._disk)
         streams = _Streams(self._engine)
         for definition, source in definitions_used(document):
             if source not in streams:
@@ -251,6 +256,21 @@ class Streaming:
         mine = self._files().folder(live.user)
         find = partial(_file_in, (mine, mine.parent / SHARED), source)
         return await trio.to_thread.run_sync(find, limiter=self._disk)
+
+
+def _whole(documents: Documents, user: str, cast: Object, definitions: list[Object]) -> Object:
+    """The document of a cast; it, or mashes in it, that are ids only are the user's saved ones. Raises NotFound."""
+    if cast.keys() == {"id"}:
+        saved = documents.get("cast", user, str(cast["id"]))
+        cast, definitions = saved.document, [*definitions, *without_built_in(saved.definitions)]
+    layers: list[Any] = []
+    for layer in cast["layers"] if isinstance(cast.get("layers"), list) else []:
+        mash = layer.get("mash") if isinstance(layer, dict) else None
+        if isinstance(mash, dict) and mash.keys() == {"id"}:
+            found = documents.get("mash", user, str(mash["id"]))
+            layer, definitions = {**layer, "mash": found.document}, [*definitions, *without_built_in(found.definitions)]
+        layers.append(layer)
+    return {"cast": {**cast, "layers": layers}, "definitions": definitions}
 
 
 class _Streams(Container[str]):

@@ -138,6 +138,16 @@ async def test_a_stream_begins_black_and_a_cut_goes_on_in_the_same_playlist(view
     assert pictures(data)[-1][1, 1].argmax() == 2
 
 
+async def test_what_is_saved_comes_on_by_its_id(viewer):
+    mash = {**coloured("#FF0000"), "id": f"m-{viewer.client.user}"}
+    cast = {"id": f"c-{viewer.client.user}", "layers": [{"type": "mash", "mash": mash}]}
+    await viewer.client.call("/data/cast/put", cast=cast, definitionIds={})
+    name = await viewer.start(cast={"id": cast["id"]})
+    await viewer.until(name, partial(is_colour, 0))
+    await viewer.client.call("/streaming/cut", id=name, mashObjects=[{"id": mash["id"]}])
+    assert "nosuch" in (await viewer.client.post("/streaming/cut", id=name, mashObjects=[{"id": "nosuch"}])).error
+
+
 async def test_without_a_word_it_has_the_default_size(viewer):
     started = await viewer.client.call("/streaming/start")
     assert (started["width"], started["height"], started["videoRate"]) == (320, 240, 30)
