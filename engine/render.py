@@ -103,7 +103,8 @@ async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -
     if spec.smart == "never" or len(spec.outputs) > 1 or not has_h264(output):
         return None
     spec = msgspec.structs.replace(spec, encoder=output.encoder)
-    return await trio.to_thread.run_sync(find_splice, program, spec, settings)
+    # It may read an hour's program: nobody waits for it once the render is given up.
+    return await trio.to_thread.run_sync(find_splice, program, spec, settings, abandon_on_cancel=True)
 
 
 def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:

@@ -21,7 +21,7 @@ from engine import smart
 from engine.bitstream import avc_sets, pps_numbers, prefixed_kinds, read_sps
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
-from engine.program import Program
+from engine.program import Held, Program
 from engine.smart import Copy, Index, Run, Unseen
 from engine.sources.avfile import open_container
 from engine.sources.convert import UPRIGHT, orientation_of, tags_of
@@ -221,6 +221,8 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splic
     if spec.duration is None or not smart.may_copy(spec.encoder):
         return None
     fps, raster = spec.mixer.fps, spec.mixer.raster
+    if isinstance(program, Held) and smart.untouched(program.tree.root_video_node, raster) is None:
+        return None  # nor will it be later
     runs = smart.runs(program, start=spec.start, ticks=tick_count(spec.duration, fps), fps=fps, raster=raster)
     films = _films(runs, spec, settings)
     copies = [copy for run in runs if run.name in films for copy in _copies(run, films, spec)]

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import resource
 import socket
 import threading
 from functools import partial
@@ -467,6 +468,7 @@ async def test_several_jobs_at_once(client):
         ({"uid": ""}, "uid"),
         ({"uid": None}, "uid"),
         ({"uid": 0}, "uid"),
+        ({"uid": False}, "uid"),
         ({"assets": {}}, "assets"),
         ({"assets": [{"type": "image", "src": "x"}]}, "layer"),
         ({"assets": [{"type": "data", "layerName": "x", "property": "y"}]}, "value"),
@@ -593,6 +595,7 @@ async def test_a_put_lays_keys_over_the_job(client, clock):
     made = await client.add(timings={"a": 1}, mine={"x": 1})
     clock.now += 1.5
     fields = {"timings": {"b": 2}, "mine": None, "tags": "a!b", "type": 5, "createdAt": "t", "priority": None}
+    fields |= {"creator": "me", "executor": {"odd": 1}, "output": "/x"}
     put = await client.put(made["uid"], **fields, updatedAt="ignored")
     assert put == {**made, **fields, "updatedAt": "2023-11-14T22:13:21.500Z"}
     assert await client.job(made["uid"]) == put
@@ -999,6 +1002,21 @@ async def test_a_worker_of_ours_over_http(start, clock, tmp_path):
     clock.now += 1
 
 
+async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path):
+    client, _ = await start()
+    await client.add(uid="a", type="mash")
+    await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))  # to who writes, a full disk
+    try:
+        answer = await client.ask("PUT", "/api/v1/jobs/a/output?run=1&name=film.mp4", bytes(3 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status, "cannot be kept" in answer.text) == (507, True)
+    assert not [each for each in (tmp_path / "outputs").rglob("*") if each.is_file()]
+    assert (await client.ask("PUT", "/api/v1/jobs/a/output?run=1&name=film.mp4", b"film")).json["bytes"] == 4
+
+
 # --- output files ----------------------------------------------------------------------------------------------------
 
 
@@ -1243,7 +1261,7 @@ async def test_a_line_on_which_nothing_comes_is_kept_open(start, monkeypatch):
 class Receiver:
     """Takes webhooks on a port of its own; `status` is what it answers."""
 
-    def __init__(self):
+    def __init__(self, port=0):
         self.told, self.status = [], 200
         receiver = self
 
@@ -1259,7 +1277,7 @@ class Receiver:
             def log_message(self, *_):
                 pass
 
-        self._server = HTTPServer(("127.0.0.1", 0), Taking)
+        self._server = HTTPServer(("127.0.0.1", port), Taking)
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook?x=1"
         self._thread = threading.Thread(target=partial(self._server.serve_forever, 0.01), daemon=True)
         self._thread.start()
@@ -1352,6 +1370,31 @@ async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiv
     await trio.to_thread.run_sync(other.handle_request)
     other.server_close()
     assert len(receiver.told) == 1
+
+
+async def test_a_receiver_that_is_down_for_a_minute_hears_everything_in_order(start, receiver, clock, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 0.005)
+    client, queue = await start()
+    away = socket.create_server(("127.0.0.1", 0))
+    port = away.getsockname()[1]
+    away.close()
+    uid = (await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}/hook"}]))["uid"]
+    begun = clock.now
+    for state in ("picked", "started", "render:dorender", "finished"):
+        await client.put(uid, state=state)
+    tries = 0
+    with trio.fail_after(8):
+        while clock.now < begun + 60:
+            clock.now += 0.5
+            await trio.sleep(0.01)
+        while not tries:  # the first one holds up the others, and is tried now and then
+            clock.now += 1
+            tries = max([each.tries for each in await queue.undelivered([], 10)], default=0)
+    assert 3 < tries < 10
+    back = Receiver(port)
+    await back.until(5, clock)
+    back.close()
+    assert back.events() == ["queued", "picked", "started", "render:dorender", "finished"]
 
 
 async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, monkeypatch):

@@ -1,21 +1,34 @@
-"""What runs under this process, as the kernel tells it."""
+"""What runs under this process, or another one, as the kernel tells it."""
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
+
+CHILD = re.compile(rb"\0-m\0(engine|api)\.child\0")
 
 
 def _parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def renders():
-    """(pid, state, parent) of the renders under this process's children."""
+def warm(of=None):
+    """The children of a process (None: this one) that renders are forked from."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if CHILD.search(path.read_bytes()) and _parent(path.parent.name) == (of or os.getpid()):
+                found.append(int(path.parent.name))
+    return found
+
+
+def renders(of=None):
+    """(pid, state, parent) of the renders forked from these."""
+    parents = warm(of)
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, parent = int(path.parent.name), _parent(path.parent.name)
-            if _parent(parent) == os.getpid() and b"engine.child" in Path(f"/proc/{parent}/cmdline").read_bytes():
-                found.append((pid, path.read_text().rpartition(")")[2].split()[0], parent))
-        except OSError:
-            continue
+        with suppress(OSError):
+            parent = _parent(path.parent.name)
+            if parent in parents:
+                found.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()[0], parent))
     return found

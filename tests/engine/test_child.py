@@ -8,6 +8,7 @@ import sys
 import pytest
 import trio
 
+import engine.child
 from engine.child import Child
 from tests.engine.processes import renders
 
@@ -54,6 +55,7 @@ async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, chi
         assert scope.cancelled_caught
     assert not renders()
     assert not (tmp_path / "long.mp4").exists()
+    assert not list(tmp_path.glob(".mashtun-*"))
     assert await render(child) == 0
 
 
@@ -68,6 +70,19 @@ async def test_a_stopped_render_is_ended_too(render, child):
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     assert not renders()
+
+
+async def test_a_render_that_does_not_listen_is_killed(render, child, monkeypatch):
+    monkeypatch.setattr(engine.child, "GRACE", 0.2)
+    heard = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is ignored stays so in a new process
+    try:
+        await render(child)
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+    with trio.fail_after(4), trio.move_on_after(0.3):
+        await render(child, 100_000)
+    assert not renders()
+    assert await render(child) == 0
 
 
 @pytest.mark.parametrize("victim", ["render", "parent"])

@@ -33,7 +33,7 @@ from tests.api.auditing import audit
 from tests.flows.live import PATIENCE, Server
 
 CLIENTS = 4
-LEASE = 2.0  # seconds
+LEASE = 1.0  # seconds
 LONGEST = 0.3  # seconds from the first answers to the kill
 FILM_LIMIT = 12  # so many at most: they outlive trials
 QUEUED, PICKED, RENDERING, FINISHED, REMOVED = "queued", "picked", "render:dorender", "finished", "removed"
@@ -117,7 +117,7 @@ class Client(threading.Thread):
     def _pick(self) -> None:
         self._count += 1
         worker = f"{self.name}-{self._count}"
-        promise = "&lease=2" if self._chance.random() < 0.5 else ""
+        promise = f"&lease={LEASE}" if self._chance.random() < 0.5 else ""
         self.asked = Asked("pick", worker=worker)
         job, run = self._ask("GET", f"/jobs/pickup?kind=project{promise}", headers={"nexrender-name": worker})
         if job:

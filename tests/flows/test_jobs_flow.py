@@ -1,12 +1,221 @@
-"""Jobs through a whole server: what it has answered outlives it, and what is asked of it is rendered."""
+"""Jobs through a whole server: what it has answered outlives it; what is asked of it is rendered, and can be ended."""
 
+import json
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import av
+import numpy as np
 import pytest
 
+from tests.engine.processes import renders, warm
 from tests.flows.killing import kill_again_and_again
+from tests.flows.live import ROOT, Film, Process, Server, environment, shoot, until
+from tests.flows.test_live_flow import SMALL_DISK
+from tests.media import plane, read_number
 
 pytestmark = pytest.mark.flow
+
+RED = {"rootVideoNode": {"node": "SolidColorNode", "id": "box", "red": 1}}
+SMALL = {"composition": "main", "width": 64, "height": 36, "frameRate": 10, "duration": 0.3}
+FINAL = ("finished", "error")
+STATUS = "/api/v1/jobs/status"
+
+
+def template(tree, **more):
+    return {"src": "data:application/json," + quote(json.dumps(tree))} | SMALL | more
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("server"), MASHTUN_WORKER="2") as found:
+        yield found
+
+
+def add(server, tree=RED, **fields):
+    """The uid of a new job."""
+    more = fields.pop("template", {})
+    return server.done("POST", "/api/v1/jobs", {"template": template(tree, **more), **fields})["uid"]
+
+
+def job(server, uid):
+    return server.done("GET", f"/api/v1/jobs/{uid}")
+
+
+def when(server, uid, *states):
+    """The job as soon as it is in one of these states."""
+    return until(lambda: found if (found := job(server, uid))["state"] in states else None)
+
+
+def states(server):
+    """Of the processes that render, as the kernel calls them."""
+    return [state for _, state, _ in renders(server.process.pid)]
+
+
+# --- films -----------------------------------------------------------------------------------------------------------
+
+# The upper half shows a source, the lower one a colour.
+HALVES = {
+    "rootVideoNode": {
+        "node": "CompositorNode",
+        "nodes": [
+            {"node": "VideoSourceNode", "id": "shot", "streamGuid": "", "destWidth": 64, "destHeight": 36},
+            {"node": "SolidColorNode", "id": "box", "destY": 36, "destWidth": 64, "destHeight": 36},
+        ],
+    }
+}
+LUMA = {"red": 63, "green": 173, "blue": 32}  # BT.709, limited
+
+
+def test_every_film_of_many_has_its_own_source_and_colour(server, tmp_path):
+    asked = {}
+    for n in range(12):
+        base, colour = 100 * (n % 3 + 1), list(LUMA)[n % 4 % 3]
+        film = tmp_path / f"{base}.flv"
+        if not film.exists():
+            shoot(film, Film(base=base, audio=None), 1)
+        assets = [
+            {"type": "video", "layerName": "shot", "src": film.as_uri()},
+            {"type": "data", "layerName": "box", "property": colour, "value": 1},
+        ]
+        uid = add(server, HALVES, template={"height": 72, "frameRate": 30}, assets=assets)
+        asked[uid] = [(base + number, LUMA[colour]) for number in range(9)]
+    found = {uid: when(server, uid, *FINAL) for uid in asked}
+    assert {each["state"] for each in found.values()} == {"finished"}, found
+    assert len({each["executor"] for each in found.values()}) == 2
+    assert {uid: pictures(each["output"]) for uid, each in found.items()} == asked
+
+
+def pictures(path):
+    """(number in the upper half, luma of the lower one) of every picture."""
+    with av.open(path) as container:
+        lumas = [plane(frame) for frame in container.decode(video=0)]
+    return [(read_number(luma[:36]), round(float(np.median(luma[40:])))) for luma in lumas]
+
+
+# --- ends ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_render_ends_and_leaves_nothing(server):
+    uid = add(server, template={"duration": 100_000})
+    when(server, uid, "render:dorender")
+    until(lambda: states(server))
+    server.done("PUT", f"/api/v1/jobs/{uid}", {"state": "error", "error": "cancelled"})
+    until(lambda: not states(server), 4)  # less than until it would be killed
+    assert (job(server, uid)["state"], job(server, uid)["error"]) == ("error", "cancelled")
+    until(lambda: not list((server.folder / "data" / "work").iterdir()))
+    assert not list((server.folder / "data" / "outputs" / uid).iterdir())
+
+
+def test_a_render_without_memory_is_an_error_and_the_next_one_works(server):
+    when(server, add(server), "finished")
+    parents = until(lambda: warm(server.process.pid))
+    for pid in parents:
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (size + (300 << 20), resource.RLIM_INFINITY))
+    found = when(server, add(server, template={"width": 7680, "height": 4320}), *FINAL)
+    assert found["state"] == "error"
+    assert "\n" not in found["error"]
+    assert when(server, add(server), *FINAL)["state"] == "finished"
+
+
+def test_renders_wait_while_a_live_mix_lags(server):
+    server.done("POST", "/brewmixer/2.0/mixers/mix", {"path": "live", "streamName": "mix", "width": 64, "height": 36})
+    uid = add(server, template={"duration": 100_000})
+    when(server, uid, "render:dorender")
+    server.signal(signal.SIGSTOP)  # the mix misses its slots
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(0.7)
+    server.signal(signal.SIGCONT)
+    when(server, uid, "render:paused")
+    until(lambda: states(server) == ["T"])
+    when(server, uid, "render:dorender")
+    server.done("DELETE", f"/api/v1/jobs/{uid}")
+    server.ask("DELETE", "/brewmixer/2.0/mixers/mix")
+    until(lambda: not states(server))
+
+
+# --- what is lost, and what is not -----------------------------------------------------------------------------------
 
 
 def test_what_was_answered_outlives_the_server(tmp_path):
     """A few kills; `python -m tests.flows.killing` does as many as are wanted."""
-    assert kill_again_and_again(tmp_path, trials=3, seed=2).startswith("3 kills in ")
+    assert kill_again_and_again(tmp_path, trials=2, seed=2).startswith("2 kills in ")
+
+
+QUICK = """
+import sys
+import engine.worker
+from api.__main__ import main
+engine.worker.LEASE = 1.0
+sys.exit(main())
+"""
+
+
+def test_a_job_of_a_worker_elsewhere_that_is_killed_comes_back(tmp_path):
+    with Server(tmp_path / "there", MASHTUN_WORKER="0") as server:
+        uid = add(server, template={"duration": 100_000})
+        with Process(
+            "-c", QUICK, "worker", "--server", server.http, "--name", "far", "--data", tmp_path / "far"
+        ) as far:
+            assert when(server, uid, "render:dorender")["executor"] == "far"
+            far.signal(signal.SIGKILL)
+        assert when(server, uid, "queued")["state"] == "queued"
+
+
+def test_a_full_disk_takes_no_job_and_loses_none(tmp_path):
+    with Server(tmp_path, before=SMALL_DISK.format(data=str(tmp_path / "data"), size=2 << 20)) as server:
+        taken = []
+        while True:
+            body = {"template": {"src": "file:///a.aepx", "composition": "x"}, "mine": "x" * 50_000}
+            status, answer = server.ask("POST", "/api/v1/jobs", body)
+            if status != 200:
+                break
+            taken.append(answer["uid"])
+        assert (status, b"\n" in answer) == (503, False)
+        assert [each["uid"] for each in server.done("GET", "/api/v1/jobs")] == taken
+        assert len(taken) > 3
+        assert server.ask("GET", "/api/v1/jobs/pickup?kind=project")[0] in (200, 503)
+        server.process.kill()
+        server.wait()
+    copy = sqlite3.connect(tmp_path / "data" / "mashtun.db") if (tmp_path / "data" / "mashtun.db").exists() else None
+    if copy is not None:  # where the disk is more than the process that mounted it
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        copy.close()
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "api", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30)
+
+
+def test_a_backup_and_an_import_need_no_stop(server, tmp_path):
+    uid = add(server)
+    data = server.folder / "data"
+    theirs = [
+        {"uid": "from-there", "state": "queued", "template": {"src": "file:///a.aep", "composition": "c"}, "x": 1}
+    ]
+    (tmp_path / "database.js").write_text(json.dumps(theirs))
+    found = run("import-nexrender", "--data", data, tmp_path / "database.js")
+    assert (found.returncode, found.stdout) == (0, "1 jobs taken, 0 left out\n"), found.stderr
+    assert job(server, "from-there")["x"] == 1
+    assert server.done("GET", "/api/v1/jobs/pickup?kind=project")["uid"] == "from-there"
+    found = run("backup", "--data", data, tmp_path / "copy.db")
+    assert (found.returncode, found.stderr) == (0, "")
+    with sqlite3.connect(tmp_path / "copy.db") as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert {"from-there", uid} <= {each for (each,) in copy.execute("SELECT uid FROM jobs")}
+    copy.close()
+    for arguments in (("backup", "--data", tmp_path / "nosuch", tmp_path / "x.db"),
+                      ("import-nexrender", "--data", data, tmp_path / "nosuch.js")):  # fmt: skip
+        found = run(*arguments)
+        assert (found.returncode, found.stderr.count("\n"), found.stderr[:9]) == (1, 1, "mashtun: ")
