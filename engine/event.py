@@ -39,6 +39,7 @@ LEAD: Final = (
     SECOND // 2
 )  # a program with files comes on that much later: to open some and to decode their first pictures
 FILE_THREADS: Final = 8  # of one sub-mix: some may wait for slow disks
+FORESIGHT: Final = Fraction(1, 2)  # how much later than its slot somebody may look
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
 
 
@@ -163,6 +164,7 @@ class Event:
                 sub.switch.take(Morph(old, tree, at, transition, self.spec.mixer.raster, easing), at)
             else:
                 sub.switch.take(Held(tree), at)
+            sub.foresee(tree, at)
         self.trees = (*trees, *self.trees[len(trees) :])
         return slot
 
@@ -283,6 +285,10 @@ class _SubMix:
         """The names that are files at that time."""
         return self._readers.files(at)
 
+    def foresee(self, tree: RenderTree, at: Fraction) -> None:
+        """Has decoded what the tree shows, which is on from `at` on."""
+        self._readers.foresee(tree, at)
+
     def close(self) -> None:
         """Lets go of sources and of the stream's name."""
         self._readers.close()
@@ -315,6 +321,7 @@ class _LiveReaders:
         self._decoders = decoders
         self._images = images
         self._spec = spec.mixer
+        self._latency = Fraction(spec.latency_ms, 1000)
         self._settings = settings
         self._epoch = Fraction(epoch, SECOND)
         self._now = now
@@ -369,11 +376,22 @@ class _LiveReaders:
                 named.add(place_of(node))
             elif isinstance(node, ImageSourceNode) and node.filename not in reel.sources:
                 self._images.get(node.filename)  # begins to load it
-        for place in named - self._sources.keys():
-            self._sources[place] = self._decoders.open(place.name, self._spec.audio, epoch=self._epoch)
+        self._open(named)
         await reel.drawings.prepare(tree, patience=DRAWING)
         now = self._now()
         self._unnamed = {place: self._unnamed.get(place, now) for place in self._sources.keys() - named}
+
+    def _open(self, named: set[Place]) -> None:
+        for place in named - self._sources.keys():
+            self._sources[place] = self._decoders.open(place.name, self._spec.audio, epoch=self._epoch)
+
+    def foresee(self, tree: RenderTree, at: Fraction) -> None:
+        """Has the pictures decoded now of streams that nobody looks at yet: the mixer's latency is time enough."""
+        nodes = (node for _, _, node in walk(tree) if isinstance(node, VideoSourceNode))
+        named = {place_of(node) for node in nodes if node.stream_guid not in self.files(at)}
+        self._open(named)
+        for source in (self._sources[place] for place in named):
+            source.foresee(at - self._latency, within=self._latency + FORESIGHT)
 
     def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""

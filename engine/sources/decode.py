@@ -336,7 +336,7 @@ class _Decoder:
     def _pay_attention(self) -> tuple[bool, bool]:
         """Notes who looks and listens; returns whether the first one has begun to."""
         now, saw, heard = self._hub.now(), self._seeing, self._hearing
-        if any(source.looking for source in self.sources):
+        if any(source.looks for source in self.sources):
             self._seeing, self._looked = True, now
         elif self._seeing and now - self._looked > REST:
             self._seeing = False

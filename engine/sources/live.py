@@ -98,6 +98,7 @@ class LiveSource:
         self.looking = self.listening = False
         self.shrink = 1  # how many times smaller every look makes it
         self.slack = 0  # ns from the time that is asked for to now
+        self._foreseen = 0  # until when its picture is decoded although nobody looks yet, ns
         self._decoder = decoder
         self._hub = hub
         self._epoch = epoch
@@ -124,8 +125,13 @@ class LiveSource:
 
     @property
     def attends(self) -> bool:
-        """Whether somebody looks or listens."""
-        return self.looking or self.listening
+        """Whether somebody looks or listens, or soon will."""
+        return self.looks or self.listening
+
+    @property
+    def looks(self) -> bool:
+        """Whether somebody looks, or soon will."""
+        return self.looking or self._hub.now() < self._foreseen
 
     @property
     def waits(self) -> bool:
@@ -156,6 +162,14 @@ class LiveSource:
             self._voice.clear()
         if self._decoder is not None:
             self._decoder.call(self, looks=looks, listens=listens)
+
+    def foresee(self, t: Fraction, *, within: Fraction) -> None:
+        """Somebody looks within so many seconds, who would see the picture of t now: it is decoded from that one on."""
+        if self._decoder is not None and not self.attends:
+            self.slack = self._hub.now() - int((self._epoch + t) * SECOND)
+        if self._decoder is not None and not self.looking:
+            self._foreseen = self._hub.now() + int(within * SECOND)
+            self._decoder.call(self, looks=True, listens=False)
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Returns at once: nobody waits for a live source."""

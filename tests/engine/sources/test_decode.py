@@ -227,6 +227,22 @@ async def test_stamps_of_whole_milliseconds_do_not_judder_where_frames_come_just
     assert steps == {1}
 
 
+@pytest.mark.parametrize("foreseen", [False, True])
+async def test_a_picture_that_is_foreseen_is_there_at_the_first_look(studio, long_gop, foreseen):
+    viewer = await studio.open()
+    film = packets(long_gop)
+    await viewer.slots(0, 100, film, look=False)
+    studio.time = int(tick_time(100, FPS) * NS) + NS // 60  # the look itself is later by the latency
+    if foreseen:
+        viewer.source.foresee(tick_time(100, FPS) - Fraction(LATENCY, NS), within=Fraction(1, 2))
+        with trio.fail_after(5):
+            await viewer.source.idle()
+    studio.time = viewer.due(100)
+    viewer.source.attend(picture=tick_time(100, FPS), sound=None)
+    frame = viewer.source.pick(tick_time(100, FPS), 1 / FPS / 4).frame
+    assert (frame is not None and read_number(frame.y) == 100) is foreseen
+
+
 # --- late, early, gone, back ------------------------------------------------------------------------------------------
 
 
