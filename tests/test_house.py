@@ -30,9 +30,11 @@ PURE = (
             "template",
             "color",
             "effects",
+            "smart",
         )
     ),
     "api.moviemasher.mash",
+    "api.moviemasher.outputs",
 )
 IMPURE = {"av", "logging", "numpy", "os", "quart", "random", "socket", "subprocess", "threading", "time", "trio"}
 SEEN_BY_DOORS = {

@@ -33,7 +33,10 @@ def _encode(path: str, picture: VideoFrame, size: Size | None) -> bytes:
 
 
 class Still:
-    """The picture of tick `n`, or the last one there is, as an image of `size` (None: the picture's own)."""
+    """A `Writing` (see sinks.file): the picture of tick `n`, or the last one there is, as an image.
+
+    size  of the image; None = the picture's own.
+    """
 
     def __init__(self, path: str, *, n: int = 0, size: Size | None = None) -> None:
         self._partial = Partial(path)
@@ -43,27 +46,31 @@ class Still:
         self._data: bytes | None = None
 
     def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+        """As `Writing.write`. Raises SinkError."""
         for n, picture, _, span in items:
             self._last = picture
             if self._data is None and self._n < n + span:
                 self._data = _encode(self._partial.path, picture, self._size)
 
     def finish(self) -> None:
+        """As `Writing.finish`. Raises SinkError."""
         if self._data is None and self._last is not None:
             self._data = _encode(self._partial.path, self._last, self._size)
         self._last = None
         self._partial.write(self._data or b"")
 
     def keep(self) -> None:
+        """As `Writing.keep`. Raises SinkError."""
         self._partial.keep()
 
     def discard(self) -> None:
+        """As `Writing.discard`."""
         self._last = None
         self._partial.remove()
 
 
 class Numbered:
-    """Of every `every` pictures the first, as images ``%03d.jpg`` numbered from 1."""
+    """A `Writing`: of every `every` pictures the first, as images ``%03d.jpg`` numbered from 1."""
 
     def __init__(self, path: str, *, every: int = 1, size: Size | None = None) -> None:
         self._path = path
@@ -73,6 +80,7 @@ class Numbered:
         self._made = 0
 
     def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+        """As `Writing.write`. Raises SinkError."""
         for n, picture, _, span in items:
             data: bytes | None = None  # the same for all of its ticks
             while self._made * self._every < n + span:
@@ -87,9 +95,11 @@ class Numbered:
         """Everything is there."""
 
     def keep(self) -> None:
+        """As `Writing.keep`. Raises SinkError."""
         self._folder.keep()
 
     def discard(self) -> None:
+        """As `Writing.discard`."""
         self._folder.remove()
 
 

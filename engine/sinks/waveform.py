@@ -20,7 +20,10 @@ _EXTREME: Final = 1.0
 
 
 class Waveform:
-    """A PNG of `size`: the wave in `forecolor` on `backcolor`, ``#rrggbb`` or ``#rrggbbaa``. Raises SinkError."""
+    """A `Writing` (see sinks.file): a PNG with the wave in one colour on another, ``#rrggbb`` or ``#rrggbbaa``.
+
+    Raises SinkError, when made too: what is no colour.
+    """
 
     def __init__(self, path: str, *, size: tuple[int, int], forecolor: str, backcolor: str) -> None:
         try:
@@ -35,6 +38,7 @@ class Waveform:
         self._extremes: list[Samples] = []
 
     def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+        """As `Writing.write`. Raises SinkError."""
         for _, _, sound, _ in items:
             both = np.stack((sound.samples.min(axis=0), sound.samples.max(axis=0)))
             self._rest = np.concatenate((self._rest, both), axis=1)
@@ -55,9 +59,11 @@ class Waveform:
             raise self._partial.error(err) from err
 
     def keep(self) -> None:
+        """As `Writing.keep`. Raises SinkError."""
         self._partial.keep()
 
     def discard(self) -> None:
+        """As `Writing.discard`."""
         self._partial.remove()
 
 
