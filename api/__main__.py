@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     parser = command.Parser(prog="mashtun", description="Mixes live streams, and renders films, as RenderTrees say.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    render = commands.add_parser("render", help="render a RenderTree into a film")
+    render = commands.add_parser("render", help="render a RenderTree or a mash into a film")
     command.add_document_arguments(render)
-    render.set_defaults(run=command.run_document)
+    render.set_defaults(run=_render)
     demo = commands.add_parser("demo", help="render a demonstration that needs no camera")
     demo.add_argument("out", metavar="OUT", help="the film, or a .png of one picture")
     command.add_render_arguments(demo)
@@ -53,6 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return command.INTERRUPTED
     return code
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    if not Path(arguments.document).is_file():  # what is not there is no mash, nor is standard input
+        return command.run_document(arguments)
+    from api.child import run_document
+
+    return run_document(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -96,6 +96,11 @@ class Drawings:
             if isinstance(failed := self._frames.get(drawn), EngineError):
                 raise failed
 
+    async def idle(self) -> None:
+        """Waits until all that was asked for is drawn."""
+        while self._asked:
+            await self._changed.wait()
+
     def get(self, drawn: Drawn) -> VideoFrame | None:
         """The picture, or None while it is not drawn."""
         found = self._frames.get(drawn)

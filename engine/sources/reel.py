@@ -106,7 +106,8 @@ class Reel:
         return {} if self._places is None else self._places.active()
 
     async def idle(self) -> None:
-        """Waits until everything is decoded as far ahead as may be."""
+        """Waits until everything is decoded as far ahead as may be, and drawn."""
         await self._running.wait()
+        await self.drawings.idle()
         if self._places is not None:
             await self._places.idle()
