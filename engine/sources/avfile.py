@@ -106,8 +106,9 @@ class MediaFile:
         if self._video is None and self._audio is None:
             raise SourceUnsupported(f'source "{self.guid}": no picture and no sound in it', where=self.guid)
         start = Fraction(container.start_time or 0, av.time_base)
-        self._straightener = Straightener() if container.format.flags & _AVFMT_TS_DISCONT else None
-        self._zero = max(Fraction(0), start) if self._straightener is None else start
+        wraps = bool(container.format.flags & _AVFMT_TS_DISCONT)
+        self._straightener = Straightener() if wraps or container.format.name == "flv" else None
+        self._zero = start if wraps else max(Fraction(0), start)
         self._picture: PictureTrack | None = None
         self._sound: SoundTrack | None = None
         if self._video is not None:

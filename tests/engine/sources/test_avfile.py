@@ -528,6 +528,40 @@ def joined(path, *parts):
     return path
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_time_that_jumps_in_flv_goes_on_where_it_was(tmp_path, back):
+    film = encode(tmp_path / "film.flv", H264, Audio(), seconds=2)
+    moved = remuxed(tmp_path / "moved.flv", film, lambda _: 3600)
+    first, second = (moved, film) if back else (film, moved)
+    whole = tmp_path / "whole.flv"
+    whole.write_bytes(first.read_bytes() + second.read_bytes()[13:])  # without its header
+    source = opened(whole)
+    found = drained(source)
+    source.close()
+    starts = [begin for begin, _, _ in found.pictures]
+    assert numbered(found) == [*range(60), *range(60)]
+    assert starts == sorted(set(starts))
+    assert abs(starts[60] - 2) < Fraction(1, 8)
+
+
+def test_parameters_that_change_without_a_keyframe_show_nothing_torn(tmp_path):
+    """H.264 of another size goes on in the middle of a GOP: its first picture is its next keyframe."""
+    streams = []
+    for n, size in enumerate([(64, 36), (96, 54)]):
+        film = encode(tmp_path / f"{n}.mp4", Video(size=size, gop=30), None, seconds=2)
+        with av.open(film) as container:
+            unwrap = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", container.streams.video[0])
+            streams.append([bytes(unit) for packet in container.demux() for unit in unwrap.filter(packet)])
+    parameters = streams[1][0].partition(b"\0\0\1\x65")[0]  # what stands before the keyframe itself
+    joint = tmp_path / "joint.h264"
+    joint.write_bytes(b"".join([*streams[0], parameters, *streams[1][5:]]))
+    source = opened(joint)
+    found = drained(source)
+    source.close()
+    assert numbered(found) == [*range(60), *range(30, 60)]
+    assert [frame.width for _, _, frame in found.pictures] == [64] * 60 + [96] * 30
+
+
 @pytest.mark.parametrize("shift", [3600, 86_400, 40])
 @pytest.mark.parametrize("back", [False, True])
 def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
