@@ -28,6 +28,7 @@ from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
 from api.moviemasher import template
+from api.moviemasher.rendering import UPLOAD
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
@@ -128,25 +129,26 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
 
 
 def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Servers) -> list[Worker]:
-    """Who renders jobs here; renders wait while a live mixer lags.
+    """Who renders jobs here; renders wait while a live mixer lags. One more only makes what users wait for.
 
     Where anybody may ask for jobs, what they write stays below the folder of outputs.
     """
     lag = Lag(lambda: sum(event.lagged for event in engine.events()))
-    elsewhere = None if settings.secret or settings.username else ()
+    slots = [(str(n + 1), "") for n in range(settings.worker)]
     return [
         Worker(
             queue,
-            f"{socket.gethostname()}-{n + 1}",
+            f"{socket.gethostname()}-{name}",
             data=Path(settings.data),
             busy=lag,
+            tags=tags,
             allow_private=settings.allow_private,
-            writable=elsewhere,
+            writable=None if settings.secret or settings.username else (),
             child="api.child",
             dialects=(template,),
             library=servers.rendering.library,
         )
-        for n in range(settings.worker)
+        for name, tags in (*slots, *([(UPLOAD, UPLOAD)] if slots else []))
     ]
 
 

@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from api.queue import JobQueue
 
 TYPE: Final = "rendering"  # of our jobs
+UPLOAD: Final = "upload"  # a tag of those that somebody waits for before he can go on
 FOLDER: Final = "renderings"
 SHARED: Final = "shared"  # a folder of media that everybody's renderings may read
 MAX_WAITING: Final = 500  # renderings
+LONGEST: Final = 6 * 3600  # seconds that one may take: nobody's mash holds up the others for good
 SEQUENCE_RATE: Final = 10
 T = TypeVar("T")
 _RENDERING: Final = re.compile(r"[0-9a-f-]{36}")
@@ -117,6 +119,8 @@ class Rendering:
         job = {
             "uid": rendering,
             "type": TYPE,
+            "tags": UPLOAD if asked.upload else "",
+            "timeout": LONGEST,
             "template": {"src": f"mash:{user}/{purpose.id}/{rendering}", "composition": "*"},
             "purpose": purpose,
         }

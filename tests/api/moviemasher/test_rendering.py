@@ -295,6 +295,14 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
         assert last["video"]["completed"] == 1
 
 
+async def test_an_upload_does_not_wait_for_long_films(server, media):
+    long = {"mash": mash_of(colour("#f00", 1_000_000)), "outputs": [{"outputType": "video", **SMALL}]}
+    asked = (await server.client.call("/rendering/start", **long))["apiCallback"]["request"]["body"]
+    assert (await server.upload("audio", media.path("hz8000")))["audio"]
+    assert "apiCallback" in await server.client.call("/rendering/status", **asked)
+    assert (await server.client.ask("DELETE", f"/api/v1/jobs/{asked['renderingId']}")).status == 200
+
+
 async def test_a_font_needs_no_rendering(server):
     spec = importlib.util.find_spec("fontpkg_righteous")
     (path,) = Path(spec.submodule_search_locations[0]).rglob("*.ttf")
