@@ -11,6 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +59,7 @@ from engine.jobs import (
 KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten
 SWEEP: Final = 500  # jobs in one transaction of the sweep: others wait meanwhile
 UID_LENGTH: Final = 21  # as clients know it; 126 random bits
+RECORDS: Final = 1 << 14  # kept; each has a kilobyte with its head
 MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
 
 _document: Final = msgspec.json.Decoder(Document)
@@ -116,7 +118,7 @@ _STATE_OF = select(jobs.c.state).where(jobs.c.uid == _UID)
 _SAVE = update(jobs).where(jobs.c.seq == _SEQ)
 _EVERY = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
 _WHOLE = _EVERY.where(jobs.c.uid == _UID)
-_RECORD = select(jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID)
+_RECORD = select(jobs.c.state, jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID)
 _HELD = select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None))
 _EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW).limit(SWEEP)
 _DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW).limit(SWEEP)
@@ -333,8 +335,7 @@ class Store:
             row = connection.execute(_RECORD, {"the_uid": uid}).one_or_none()
         if row is None:
             raise NotFound("job", uid)
-        head = _document.decode(row.head)
-        return Change(uid, word(head["state"]), row.run, _encode(status_of(head)))
+        return Change(uid, row.state, row.run, _record(row.head))
 
     def page(self, which: Filter, *, after: int | None, limit: int, limit_bytes: int) -> tuple[list[bytes], int | None]:
         """(jobs as JSON, behind which place the next page begins or None), in the order of creation.
@@ -349,7 +350,7 @@ class Store:
             for seq, head, *content in connection.execute(_filtered(wanted, which, after).limit(limit + 1)):
                 if len(found) == limit or size > limit_bytes:
                     return found, after
-                text = _join(head, *content) if content else _encode(status_of(_document.decode(head)))
+                text = _join(head, *content) if content else _record(head)
                 found.append(text)
                 size += len(text)
                 after = seq
@@ -610,6 +611,12 @@ def _whole(connection: Connection, uid: str) -> bytes:
 def _join(head: bytes, content: bytes) -> bytes:
     """One JSON object of two; a head is never empty."""
     return head if content == b"{}" else head[:-1] + b"," + content[1:]
+
+
+@lru_cache(RECORDS)
+def _record(head: bytes) -> bytes:
+    """The status record of a job, as JSON; kept, since lists are asked for again and again while few jobs change."""
+    return _encode(status_of(_document.decode(head)))
 
 
 def _filtered(wanted: Select[Any], which: Filter, after: int | None) -> Select[Any]:
