@@ -75,7 +75,7 @@ class Media:
         flip = "hflip," if n % 2 else ""
         video = f"[0:v]{scale},{flip}hue=h={40 * n},noise=alls=5:allf=t:all_seed={n + 1},format=yuv420p,setsar=1[v]"
         audio = "[1:a]aresample=48000,aformat=channel_layouts=stereo[a]"
-        _make(
+        make(
             path,
             [
                 *(*source, "-filter_complex", f"{video};{audio}", "-map", "[v]", "-map", "[a]", "-t", str(seconds)),
@@ -92,7 +92,7 @@ class Media:
         if not path.exists():
             tone = f"0.1*sin({2 * 3.14159 * 110 * (n + 2)}*t)+0.05*(random({n % 10})-0.5)"
             noise = f"aevalsrc='{tone}|{tone.replace('sin', 'cos')}':s=48000:d={seconds}"
-            _make(path, ["-f", "lavfi", "-i", noise, "-c:a", "pcm_s16le"])
+            make(path, ["-f", "lavfi", "-i", noise, "-c:a", "pcm_s16le"])
         return path
 
     def _scenes(self) -> list[Path]:
@@ -145,7 +145,7 @@ def _unpack(archives: Iterable[Path], folder: Path) -> None:
                         (folder / PurePosixPath(member.name).name).write_bytes(content.read())
 
 
-def _make(path: Path, arguments: Sequence[str]) -> None:
+def make(path: Path, arguments: Sequence[str]) -> None:
     """Run FFmpeg into a scratch name, then rename: a broken-off run leaves no half file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"making {path.name} …", file=sys.stderr, flush=True)

@@ -163,12 +163,7 @@ def melt(mix: Mix, out: Out) -> Command:
     program = shutil.which("melt")
     if program is None:
         return Command(who="melt", absent="no melt (Debian: melt)")
-    profile = mix.folder / f"{mix.width}x{mix.height}-{mix.fps}.profile"
-    profile.write_text(
-        f"description=benchmark\nframe_rate_num={mix.fps}\nframe_rate_den=1\nwidth={mix.width}\nheight={mix.height}\n"
-        f"progressive=1\nsample_aspect_num=1\nsample_aspect_den=1\ndisplay_aspect_num={mix.width}\n"
-        f"display_aspect_den={mix.height}\ncolorspace=709\n"
-    )
+    profile = melt_profile(mix.folder, width=mix.width, height=mix.height, fps=mix.fps)
     last = f"out={mix.frames - 1}"
     argv = [program, "-silent", "-profile", str(profile), "color:black", last]
     for layer in mix.layers:
@@ -187,9 +182,20 @@ def melt(mix: Mix, out: Out) -> Command:
     return Command(who="melt", argv=tuple(argv), check=checked(mix, out))
 
 
+def melt_profile(folder: Path, *, width: int, height: int, fps: int) -> Path:
+    """A file that tells melt size and rate of its picture."""
+    profile = folder / f"{width}x{height}-{fps}.profile"
+    profile.write_text(
+        f"description=benchmark\nframe_rate_num={fps}\nframe_rate_den=1\nwidth={width}\nheight={height}\n"
+        f"progressive=1\nsample_aspect_num=1\nsample_aspect_den=1\ndisplay_aspect_num={width}\n"
+        f"display_aspect_den={height}\ncolorspace=709\n"
+    )
+    return profile
+
+
 def moviepy(mix: Mix, out: Path, *, python: str, seconds: float) -> Command:
     """moviepy for the first `seconds` only, scaled up from that as it is slow. FFmpeg scales for it while reading."""
-    if not _has_moviepy(python):
+    if not has_moviepy(python):
         return Command(who="moviepy", absent=f"no moviepy in {Path(python).name} (see --moviepy-python)")
     whole, short = mix.seconds, min(seconds, mix.seconds)
     mix = replace(mix, seconds=short)
@@ -376,7 +382,8 @@ def _gst_end(printed: str) -> None:
 
 
 @functools.cache
-def _has_moviepy(python: str) -> bool:
+def has_moviepy(python: str) -> bool:
+    """Whether an interpreter has moviepy."""
     try:
         found = subprocess.run([python, "-c", "import moviepy"], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
