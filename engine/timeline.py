@@ -23,9 +23,10 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -249,8 +250,10 @@ class Mash:
         self.background = background
         self.loop = loop
         clips = [clip for clips in self.tracks for clip in clips]
-        self._players = [_Player(clip, raster, quantize) for clip in clips]
+        self._lanes = [_Lane([_Player(clip, raster, quantize) for clip in clips]) for clips in self.tracks]
+        self._players = [player for lane in self._lanes for player in lane.players]
         self._frames = max((clip.stop for clip in clips), default=0)
+        self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
         self._begins = sorted({player.clip.frame for player in self._players if player.used})
         self._on_air = _OnAir(0, 0, (), None)
 
@@ -310,14 +313,11 @@ class Mash:
 
     def _look(self, frame: Fraction) -> _OnAir:
         """Who is on at a frame, and from when to when nobody comes or goes."""
-        now, players = math.floor(frame), []  # clips come and go at whole frames
-        start, stop = -math.inf, math.inf
-        for player in self._players:
-            begin, end = player.clip.frame, player.clip.stop
-            if begin <= now < end:
-                players.append(player)
-            for edge in (begin, end):
-                start, stop = (max(start, edge), stop) if edge <= now else (start, min(stop, edge))
+        now = math.floor(frame)  # clips come and go at whole frames
+        players = [player for lane in self._lanes for player in lane.at(now)]
+        n = bisect_right(self._edges, now)
+        start = self._edges[n - 1] if n > 0 else -math.inf
+        stop = self._edges[n] if n < len(self._edges) else math.inf
         tree = self._tree(players, frame) if all(player.still for player in players) else None
         return _OnAir(start, stop, tuple(players), tree)
 
@@ -335,6 +335,27 @@ class Mash:
             root_video_node=CompositorNode(nodes=tuple(pictures)) if pictures else None,
             root_audio_node=SumNode(nodes=tuple(sounds)) if sounds else None,
         )
+
+
+class _Lane:
+    """The players of one track, found by time."""
+
+    def __init__(self, players: Sequence[_Player]) -> None:
+        self.players = players
+        self._order = sorted(range(len(players)), key=lambda n: players[n].clip.frame)
+        clips = [players[n].clip for n in self._order]
+        self._begins = [clip.frame for clip in clips]
+        self._last_stops = list(accumulate((clip.stop for clip in clips), max))  # of it and all that begin before
+
+    def at(self, frame: int) -> list[_Player]:
+        """Who is on at a frame."""
+        k = bisect_right(self._begins, frame)
+        found = []
+        while k > 0 and self._last_stops[k - 1] > frame:
+            k -= 1
+            if self.players[self._order[k]].clip.stop > frame:
+                found.append(self._order[k])
+        return [self.players[n] for n in sorted(found)]
 
 
 class _OnAir(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import plan
-from engine.program import EASINGS, Held, Morph, Switch, names_in
+from engine.program import EASINGS, Held, Morph, Stack, Switch, names_in
 from engine.spec import Raster
 from engine.tree import (
     AudioSourceNode,
@@ -408,3 +408,55 @@ def test_a_switch_asks_a_program_for_the_mixers_time():
     assert switch.tree_at(Fraction(1)) == old
     assert switch.tree_at(Fraction(3, 2)) not in (old, new)
     assert switch.tree_at(Fraction(2)) is new
+
+
+# --- what comes -------------------------------------------------------------------------------------------------------
+
+
+class Cued:
+    """Something begins at every whole second."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def tree_at(self, t):
+        return RenderTree(root_video_node=VideoSourceNode(stream_guid=f"{self.name}{int(t)}", at=0))
+
+    def sources_in(self, start, stop):
+        return frozenset()
+
+    def coming(self, start, stop):
+        return [(Fraction(n), self.tree_at(Fraction(n))) for n in range(-9, 99) if start <= n < stop]
+
+
+def coming(program, start, stop):
+    found = program.coming(Fraction(start), Fraction(stop))
+    return [(t, tree.root_video_node.stream_guid) for t, tree in found]
+
+
+def test_what_comes_of_programs_that_take_over():
+    switch = Switch(Cued("a"))
+    switch.take(Stack([Cued("b")], start=Fraction(5, 2)), Fraction(5, 2))
+    assert coming(switch, 1, 2) == [(1, "a1")]
+    found = switch.coming(Fraction(1), Fraction(5))
+    times = [t for t, _ in found]
+    assert times == [1, 2, Fraction(5, 2), Fraction(5, 2), Fraction(7, 2), Fraction(9, 2)]
+    assert found[2][1] == switch.peek(Fraction(5, 2))
+    assert [each for each in found if each[0] >= Fraction(5, 2)] == switch.coming(Fraction(5, 2), Fraction(5))
+
+
+def test_what_comes_of_programs_over_one_another_is_in_order_of_time():
+    assert coming(Stack([Cued("a"), Cued("b")], start=Fraction(1)), 2, 4) == [
+        (2, "a1"),
+        (2, "b1"),
+        (3, "a2"),
+        (3, "b2"),
+    ]
+
+
+def test_a_morph_brings_its_new_tree_and_what_is_held_nothing():
+    old, new = Cued("a").tree_at(0), Cued("b").tree_at(0)
+    morph = Morph(old, new, Fraction(2), Fraction(1), HD)
+    assert coming(morph, 1, 3) == [(2, "b0")]
+    assert coming(morph, "21/10", 3) == []
+    assert Held(old).coming(Fraction(0), Fraction(9)) == ()

@@ -564,3 +564,33 @@ def test_stack_counts_its_programs_time_from_its_start():
 
 def test_empty_stack_is_the_empty_tree():
     assert Stack(()).tree_at(Fraction(0)) == RenderTree()
+
+
+# --- what comes -------------------------------------------------------------------------------------------------------
+
+
+def begins(program, start, stop):
+    found = program.coming(Fraction(start), Fraction(stop))
+    assert [tree for _, tree in found] == [program.tree_at(t) for t, _ in found]
+    return [t for t, _ in found]
+
+
+def test_what_begins_within_a_stretch_comes_in_order_of_time():
+    program = mash([clip(FILM), clip(FILM, frame=25, name="0.1")], [clip(FILM, frame=13, name="1.0"), clip(frame=20)])
+    assert begins(program, 0, 3) == [0, Fraction(13, 10), Fraction(5, 2)]  # colours need nothing
+    assert begins(program, "1/100", "5/2") == [Fraction(13, 10)]
+    assert begins(program, 3, 9) == []
+    assert begins(program, 1, 1) == []
+
+
+def test_what_is_only_heard_comes_too_and_what_nobody_sees_or_hears_does_not():
+    sound, unseen = (Medium(kind="sound", name="s", gain=gain) for gain in (((0, 1),), ()))
+    assert begins(mash([clip(sound, frame=5, container=False)]), 0, 3) == [Fraction(1, 2)]
+    assert begins(mash([clip(unseen, frame=5, container=False)]), 0, 3) == []
+
+
+def test_a_mash_that_loops_comes_again():
+    program = mash([clip(FILM), clip(FILM, frame=10, frames=5, name="0.1")], loop=True)
+    assert begins(program, "7/5", "31/10") == [Fraction(3, 2), Fraction(5, 2), 3]
+    assert begins(program, 0, "1/10") == [0]
+    assert mash([], loop=True).coming(Fraction(0), Fraction(9)) == []
