@@ -345,7 +345,9 @@ class _LiveReaders:
     def bring(self, program: Program, at: Fraction, *, sources: Mapping[str, str], fonts: Mapping[str, str]) -> None:
         """The files of a program that is on from `at` on, in place of one that was to begin then or later."""
         while len(self._reels) > 1 and self._reels[-1].start >= at:
-            self._reels.pop().close()
+            last = self._reels.pop()
+            self._beginnings.pop(last, None)
+            last.close()
         reel = self._reel(at, sources, fonts)
         self._reels.append(reel)
         coming = [(at, program.tree_at(at)), *program.coming(at, at + AHEAD)]
