@@ -29,7 +29,7 @@ from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
 from engine.threads import Threads
 from engine.timebase import SECOND, tick_count
-from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
+from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, nodes_of, walk
 
 log = logging.getLogger(__name__)
 
@@ -373,7 +373,7 @@ class _LiveReaders:
         reel = self._reels[0]
         reel.name(tree)
         named: set[Place] = set()
-        for _, _, node in walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, VideoSourceNode | AudioSourceNode) and node.stream_guid not in reel.sources:
                 named.add(place_of(node))
             elif isinstance(node, ImageSourceNode) and node.filename not in reel.sources:

@@ -49,7 +49,7 @@ from engine.tree import (
     TextNode,
     VideoNode,
     VideoSourceNode,
-    walk,
+    nodes_of,
 )
 
 __all__ = [
@@ -79,6 +79,7 @@ FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
 REACH: Final = 2  # pixels that an effect looks at around each: one of chroma
 
 Drawn = TextNode | ShapeNode
+_SHOWN: Final = (VideoSourceNode, ImageSourceNode, TextNode, ShapeNode)
 
 
 class Place(NamedTuple):
@@ -293,9 +294,7 @@ def compile(tree: RenderTree, raster: Raster, sizes: Sizes) -> Plan:  # noqa: A0
 
 def pictures_named(tree: RenderTree) -> list[Picture]:
     """Every picture that a tree names, in painting order, masks after what they mask, whether it can be seen or not."""
-    return [
-        _picture(node) for _, _, node in walk(tree) if not isinstance(node, CompositorNode | SolidColorNode | AudioNode)
-    ]
+    return [_picture(node) for node in nodes_of(tree) if isinstance(node, _SHOWN)]
 
 
 def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
@@ -307,7 +306,7 @@ def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
 
 def moments(tree: RenderTree) -> dict[Place, float]:
     """The media time of every place that the tree's pictures have in sources, where they have one."""
-    shown = (node for _, _, node in walk(tree) if isinstance(node, VideoSourceNode))
+    shown = (node for node in nodes_of(tree) if isinstance(node, VideoSourceNode))
     return {place_of(node): float(node.at) for node in shown if node.at is not None}
 
 

@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.frame import VideoFrame
 from engine.plan import Place, place_of
 from engine.sources.reader import Reader
-from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, walk
+from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, nodes_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Use(NamedTuple):
 def uses(tree: RenderTree) -> dict[Key, Use]:
     """All places and stills of a tree."""
     found: dict[Key, Use] = {}
-    for _, _, node in walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ImageSourceNode):
             found[node.filename] = Use(looked=True)
         elif isinstance(node, VideoSourceNode | AudioSourceNode):

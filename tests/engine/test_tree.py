@@ -21,6 +21,7 @@ from engine.tree import (
     SumNode,
     VideoSourceNode,
     check,
+    nodes_of,
     trees_from_json,
     walk,
 )
@@ -600,3 +601,9 @@ def test_trees_cannot_be_changed():
 
 def test_limits_are_the_documented_ones():
     assert (module.MAX_NODES, module.MAX_DEPTH, module.MAX_BYTES) == (256, 16, 1048576)
+
+
+@settings(max_examples=50)
+@given(all_trees())
+def test_nodes_are_those_of_a_walk(tree):
+    assert nodes_of(tree) == [node for _, _, node in walk(tree)]
