@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Final, NamedTuple
 
 import msgspec
@@ -60,6 +61,7 @@ class Compositor:
         self._kept: dict[Hashable, Planes] = {}  # passes and altered pictures of the last picture, by what they show
         self._gains: dict[tuple[Place, int], _Gain] = {}
         self._begun = False
+        self._tick = ceil(spec.audio.rate / spec.fps)  # samples
         self._painted = self._repeated = self._clipped = 0
 
     @property
@@ -107,7 +109,7 @@ class Compositor:
         """`count` samples: every voice with its gain and pan; a change moves there within 20 ms, to silence within 30.
 
         A voice that was not there in the last call fades in over 20 ms, but for the very first call. One with a media
-        time begins and ends at once, as it was cut, and moves evenly through the whole call.
+        time begins and ends at once, as it was cut, and moves evenly through the whole tick.
         """
         out = np.empty((self._spec.audio.channels, count), np.float32)
         blocks: list[sum_kernel.Block] = []
@@ -118,7 +120,7 @@ class Compositor:
             ordinals[voice.place] += 1
             target, timed = pan_gains(voice.gain, voice.pan), voice.place.timed
             gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun and not timed else target)
-            gain.aim(target, count if timed else self._ramp(target))
+            gain.aim(target, min(count, self._tick) if timed else self._ramp(target))
             blocks.extend(self._block(piece, gain, voice.mono) for piece in pieces)
             gain.advance(count)
             gain.voice = voice

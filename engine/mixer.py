@@ -34,6 +34,7 @@ REMEMBERED: Final = 300  # ticks whose lateness is in the statistics
 AHEAD: Final = Fraction(2)  # seconds before something comes on the air that it is opened: files on slow disks take one
 LOOK_EVERY: Final = Fraction(1, 2)  # seconds
 STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
+SAME: Final = 1e-6  # seconds that floats may be off
 TRUE: Final = 2  # samples that a voice may be off: what is more is a jump
 _NOTHING: Final[Pick[VideoFrame]] = Pick(None, None, False)
 
@@ -222,11 +223,12 @@ class Mixer:
         return first
 
     def _span(self, tree: RenderTree, tick: Tick, ticks: int | None) -> int:
-        """How many ticks are mixed in one go: several while there is only sound to mix and the tree stays the same."""
+        """How many ticks are mixed in one go: several while there is only sound to mix, and it just goes on."""
         span = 1
         most = self._pace.stride if not self._named else 1
         while span < most and (ticks is None or tick.n + span < ticks):
-            if self._program.tree_at(self._time(tick.n + span)) is not tree:
+            after = self._program.tree_at(self._time(tick.n + span))
+            if after is not tree and not _goes_on(tree, after, span / self._spec.fps):
                 break
             span += 1
         return span
@@ -267,9 +269,9 @@ class Mixer:
         samples = self._samples(media.voices, block)
         readers = {place: self._readers.reader(place) for place in samples}
         taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
-        self._played = {
-            voice.place: _Played(voice.at, samples[voice.place][1]) for voice in media.voices if voice.place.timed
-        }
+        last = None if block.stop == block.n + 1 else self._program.tree_at(self._time(block.stop - 1))
+        said = media.voices if last is None else planner.voices_named(last)
+        self._played = {voice.place: _Played(voice.at, samples[voice.place][1]) for voice in said if voice.place.timed}
         return [Heard(voice, taken[voice.place]) for voice in media.voices if voice.place in taken]
 
     def _samples(self, voices: Sequence[Voice], block: _Block) -> dict[Place, tuple[int, int]]:
@@ -367,6 +369,18 @@ class Mixer:
     def _slack(self, place: Place) -> Fraction:
         """How much later than asked for a frame may start: of what has a media time the nearest one is shown."""
         return self._half if place.timed else self._tolerance
+
+
+def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:
+    """Whether another tree, that much later, looks the same and plays on what this one plays."""
+    if after.root_video_node != tree.root_video_node:
+        return False
+    now, then = planner.voices_named(tree), planner.voices_named(after)
+    moved = [msgspec.structs.replace(v, at=None if v.at is None else v.at + float(seconds) * v.speed) for v in now]
+    return len(now) == len(then) and all(
+        msgspec.structs.replace(b, at=a.at) == a and (a.at is None or abs((b.at or 0.0) - a.at) < SAME)
+        for a, b in zip(moved, then, strict=True)
+    )
 
 
 def _size(frame: VideoFrame | None) -> PictureSize | None:

@@ -95,7 +95,7 @@ class Reader:
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
-        self._heard = 0
+        self._heard = self._taken = 0
         self._look_until, self._hear_until = Fraction(0), 0  # what somebody waits for now
         self._seek_to: Fraction | None = None
         self._asked = trio.lowlevel.ParkingLot()
@@ -204,6 +204,7 @@ class Reader:
         if picture is None:
             self._last = Pick(None, None, False)
         if jump:
+            self._taken = self._heard
             times = (picture, None if sound is None else Fraction(sound, self._rate))
             self._seek_to = min(t for t in times if t is not None)
         if shrink > 1 and self._may_ease and not self._begun:
@@ -248,6 +249,7 @@ class Reader:
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there."""
+        self._taken = stop
         return self._samples.take(start, stop)
 
     def over(self, t: Fraction, *, picture: bool) -> bool:
@@ -290,7 +292,7 @@ class Reader:
     def _is_jump_in_sound(self, n: int) -> bool:
         if not self._listening:
             return self._begun or n > 0
-        return n < self._heard or n > max(self._samples.stop, self._heard) + self._sound_jump
+        return n < max(self._heard, self._taken) or n > max(self._samples.stop, self._heard) + self._sound_jump
 
 
 def decode_ahead(steps: Steps, settings: Settings, *, readers: int) -> int:

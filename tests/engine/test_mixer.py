@@ -139,6 +139,7 @@ class Bench:
         self.stills = stills or {}
         self.ahead = ahead
         self.readers = {}
+        self.places = None
         self.prepared = []
         self.pictures, self.seen, self.sounds, self.spans = [], [], [], []
 
@@ -171,9 +172,9 @@ class Bench:
         limiter = trio.CapacityLimiter(2)
         async with trio.open_nursery() as nursery:
             for guid, script in self.scripts.items():
-                for at in ats:
+                for place in self.places or [Place(guid, at=at) for at in ats]:
                     reader = Watched(script, rate=rate, ahead=self.ahead, limiter=limiter)
-                    self.readers[Place(guid, at=at)] = reader
+                    self.readers[place] = reader
                     nursery.start_soon(reader.run)
             options = {"pace": Pace.offline(), "sink": self, "compositor": self.compositor} | options
             self.mixer = Mixer(spec, program=program, readers=self, **options)
@@ -462,6 +463,30 @@ async def test_sound_is_whole_and_every_tick_has_its_share(fps):
     assert np.array_equal(sound[:RATE], tell_tale(0, RATE)[: len(sound)])
     assert not sound[RATE:].any()
     assert len(sound) >= RATE * (1 - 1 / Fraction(fps) / 4)
+
+
+class Playing(Cue):
+    """From sample `trim` on, a second at a gain, and another at half of it."""
+
+    def __init__(self, trim=0, speed=1):
+        self.trim, self.speed = trim, speed
+
+    def tree_at(self, t):
+        at = float((self.trim + t * self.speed) if t < 2 else t)
+        voice = AudioSourceNode(stream_guid="mic", id="a", at=at, gain=0 if t < 1 else -6.0206, mono_gain=-3)
+        return RenderTree(root_audio_node=SumNode(nodes=(voice,)))
+
+
+async def test_sound_that_just_goes_on_is_mixed_in_one_go_though_its_trees_are_new_at_every_tick():
+    bench = Bench(Script("mic", sound=range(3 * RATE)))
+    bench.places = [Place("mic", "a")]
+    await bench.run(Playing(Fraction(1, 2)), ticks=75)
+    assert bench.spans == [30, 30, 15]  # another gain, another time
+    expected = tell_tale(RATE // 2, RATE // 2 + 2 * RATE)
+    tick = RATE // 30 + 1
+    assert np.array_equal(bench.sound[0, :RATE], expected[:RATE])
+    assert bench.sound[0, RATE + tick : 2 * RATE] == pytest.approx(expected[RATE + tick :] / 2, abs=1e-5)
+    assert bench.sound[0, 2 * RATE :] == pytest.approx(tell_tale(2 * RATE, 5 * RATE // 2) / 2, abs=1e-5)
 
 
 async def test_sound_that_starts_late_and_ends_early_is_silence_around():
