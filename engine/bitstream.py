@@ -9,9 +9,13 @@ ISO/IEC 14496-3 1.6.2.1 (AudioSpecificConfig); RFC 6381 and ISO/IEC 14496-15 Ann
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+_SLICES: Final = (1, 5)
+_SLICE_HEAD: Final = 33  # bytes within which a slice names its picture parameter set
+_TO_ESCAPE: Final = re.compile(rb"\0\0(?=[\0-\3])")
 _SPS: Final = 7
 _PPS: Final = 8
 _HEVC_SPS: Final = 33
@@ -37,6 +41,11 @@ class _Bits:
     def of_nal(cls, nal: bytes) -> _Bits:
         """Without emulation prevention (H.264 7.4.1, H.265 7.4.2). Sizes come early: the rest is not looked at."""
         return cls(nal[:2048].replace(b"\0\0\3", b"\0\0"))
+
+    @property
+    def left(self) -> int:
+        """Bits not yet read."""
+        return self._left
 
     def u(self, count: int) -> int:
         if count > self._left:
@@ -343,6 +352,86 @@ def nal_units(annexb: bytes) -> list[bytes]:
     """The NAL units between start codes (H.264 Annex B), none empty; what is before the first start code is lost."""
     units = (part.rstrip(b"\0") for part in annexb.split(b"\0\0\1")[1:])
     return [unit for unit in units if unit]
+
+
+def renumbered_sps(nal: bytes, number: int) -> bytes:
+    """The same sequence parameter set under another number."""
+    payload = _unescaped(nal)
+    return _escaped(payload[:4] + _with_ue(payload[4:], 0, number))
+
+
+def renumbered_pps(nal: bytes, number: int, sps: int) -> bytes:
+    """The same picture parameter set under another number, of a sequence parameter set with another number."""
+    payload = _unescaped(nal)
+    return _escaped(payload[:1] + _with_ue(_with_ue(payload[1:], 0, number), 1, sps))
+
+
+def interchangeable(one: int, other: int) -> bool:
+    """Whether a slice can name one picture parameter set instead of the other by `renumbered_slices`."""
+    return (_ue_code(one)[1] - _ue_code(other)[1]) % 8 == 0
+
+
+def renumbered_slices(data: bytes, numbers: Mapping[int, int]) -> bytes:
+    """A picture, its units with four bytes of length each, whose slices name other picture parameter sets.
+
+    numbers  old → new, `interchangeable`: then all that follows moves by whole bytes, and what CABAC has aligned stays.
+    """
+    made, at = [], 0
+    while at + 4 < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        unit = data[at + 4 : at + 4 + size]
+        if unit[0] & 31 in _SLICES:
+            unit = _renumbered_slice(unit, numbers)
+        made += [len(unit).to_bytes(4, "big"), unit]
+        at += 4 + size
+    return b"".join(made)
+
+
+def _renumbered_slice(nal: bytes, numbers: Mapping[int, int]) -> bytes:
+    """slice_header (7.3.3): the first macroblock, the type, the picture parameter set."""
+    payload = _unescaped(nal)
+    head, rest = payload[1:_SLICE_HEAD], payload[_SLICE_HEAD:]
+    bits = _Bits(head)
+    bits.ue()
+    bits.ue()
+    number = bits.ue()
+    return _escaped(payload[:1] + _with_ue(head, 2, numbers.get(number, number)) + rest)
+
+
+def _with_ue(payload: bytes, skip: int, number: int) -> bytes:
+    """Another number in place of the ue(v) after `skip` others.
+
+    What follows moves; where not by whole bytes, the trailing bits (7.3.2.11) are put right, so it must end with them.
+    """
+    bits = _Bits(payload)
+    for _ in range(skip):
+        bits.ue()
+    begin = bits.left
+    bits.ue()
+    whole, end = int.from_bytes(payload, "big"), bits.left
+    code, length = _ue_code(number)
+    value = ((whole >> begin) << length | code) << end | whole & ((1 << end) - 1)
+    size = 8 * len(payload) - begin + length + end
+    if size % 8:
+        zeros = (value & -value).bit_length() - 1
+        pad = -(size - zeros) % 8
+        value, size = value >> zeros << pad, size - zeros + pad
+    return value.to_bytes(size // 8, "big")
+
+
+def _ue_code(number: int) -> tuple[int, int]:
+    """The bits of a ue(v), and how many they are (9.1)."""
+    return number + 1, 2 * (number + 1).bit_length() - 1
+
+
+def _unescaped(nal: bytes) -> bytes:
+    """Without emulation prevention (7.4.1)."""
+    return nal.replace(b"\0\0\3", b"\0\0")
+
+
+def _escaped(payload: bytes) -> bytes:
+    nal = _TO_ESCAPE.sub(b"\0\0\3", payload)
+    return nal + b"\3" if nal.endswith(b"\0") else nal
 
 
 def prefixed_kinds(data: bytes | memoryview) -> list[int] | None:

@@ -7,10 +7,10 @@ Worker threads only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -18,7 +18,16 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from engine import smart
-from engine.bitstream import avc_sets, pps_numbers, prefixed_kinds, read_sps
+from engine.bitstream import (
+    avc_sets,
+    interchangeable,
+    pps_numbers,
+    prefixed_kinds,
+    read_sps,
+    renumbered_pps,
+    renumbered_slices,
+    renumbered_sps,
+)
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
 from engine.program import Held, Program
@@ -28,11 +37,14 @@ from engine.sources.convert import UPRIGHT, orientation_of, tags_of
 from engine.spec import RenderSpec
 from engine.timebase import seconds, tick_count
 
+Packet: TypeAlias = "av.Packet[Any]"
+
 _FORMATS: Final = ("mov", "matroska", "flv")  # whose H.264 comes with all that opens a decoder, and times for each
 _KINDS: Final = frozenset((1, 5, 6, 9, 12))  # NAL units: slices, SEI, delimiters, filler; no parameter sets among them
 _IDR: Final = 5
 _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
-_NUMBERS: Final = frozenset(range(32))  # of sequence parameter sets
+_NUMBERS: Final = range(32)  # of sequence parameter sets
+_PPS_NUMBERS: Final = 256
 _OPEN: Final = 8  # files at once
 _BACK: Final = 12  # seconds; a demuxer's idea of a keyframe may be another one
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
@@ -41,7 +53,6 @@ _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
 class CodedFilm:
     """The picture of one opened file, packet by packet.
 
-    numbered  its parameter sets by their numbers: those of sequences, those of pictures.
     reorders  whether it says how many pictures are decoded ahead of showing: where several films are spliced, a decoder
               that has to guess leaves pictures out.
     """
@@ -50,6 +61,7 @@ class CodedFilm:
         """Raises SourceError when it cannot be opened, ValueError when its packets cannot be copied; and libav's."""
         self.guid, self._url, self._settings = guid, url, settings
         self._opened: tuple[InputContainer, av.VideoStream] | None = None
+        self._numbers: dict[int, int] = {}  # of picture parameter sets, as they are and as they shall be
         container, stream = self.open()
         try:
             self._check_picture()
@@ -113,10 +125,16 @@ class CodedFilm:
             raise ValueError("fields, several sizes, or parameter sets that cannot be read")
         self.profiles = {each.profile for each in read}
         self.reorders = all(each.reorder is not None for each in read)
-        self.numbered = (
+        self._numbered = (
             {each.number: unit for unit, each in sps.items() if each is not None},
             {each[0]: unit for unit, each in pps.items() if each is not None},
         )
+
+    def number(self, numbering: Numbering) -> bool:
+        """Gives its parameter sets numbers beside those of other films; False when there are not enough."""
+        numbers = numbering.take(*self._numbered)
+        self._numbers = {old: new for old, new in (numbers or {}).items() if old != new}
+        return numbers is not None
 
     def index(self, start: Fraction, stop: Fraction) -> Index:
         """The pictures from the IDR picture at or before `start` to the last one shown at `stop`, and a few more.
@@ -141,14 +159,14 @@ class CodedFilm:
             raise ValueError("two pictures at one time")
         return index
 
-    def packets(self, key: int, count: int) -> Iterator[av.Packet[av.VideoStream]]:
+    def packets(self, key: int, count: int) -> Iterator[Packet]:
         """So many packets, in the order of decoding, from the one with the pts `key` on. Raises SourceError."""
         left = count
         try:
             for packet in self._from(key):
                 if left == count and packet.pts != key:
                     continue
-                yield packet
+                yield self._renumbered(packet) if self._numbers else packet
                 left -= 1
                 if not left:
                     return
@@ -156,11 +174,16 @@ class CodedFilm:
             raise self._broken(key) from err
         raise self._broken(key)
 
+    def _renumbered(self, packet: Packet) -> Packet:
+        made: Packet = av.Packet(renumbered_slices(bytes(packet), self._numbers))
+        made.pts, made.is_keyframe = packet.pts, packet.is_keyframe
+        return made
+
     def _broken(self, key: int) -> SourceError:
         at = float(seconds(key, self._time_base) - self._zero)
         return SourceMalformed(f'source "{self.guid}": breaks off after {at:.3f} s', where=self.guid)
 
-    def _from(self, pts: int) -> Iterator[av.Packet[av.VideoStream]]:
+    def _from(self, pts: int) -> Iterator[Packet]:
         """The packets from a keyframe at or before `pts` on, as near as can be."""
         container, stream = self.open()
         for back in (0, int(_BACK / self._time_base), None):
@@ -183,27 +206,29 @@ def _first(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame |
 class Splice:
     """What of a render is copied, from which films, and how their coded pictures and the encoder's are told apart.
 
-    program  what is left to be mixed.
-    copies   in order.
-    films    by name; `close` closes them.
-    number   of the encoder's own parameter sets: no film's.
+    program   what is left to be mixed.
+    copies    in order.
+    films     by name; `close` closes them.
+    sps, pps  all parameter sets of the films, by number.
+    number    of the encoder's own parameter sets: no film's.
     """
 
     def __init__(self, program: Program, spec: RenderSpec, copies: list[Copy], films: dict[str, CodedFilm]) -> None:
-        self.program = Unseen(program, copies, start=spec.start, fps=spec.mixer.fps)
-        self.copies = copies
-        self.films = films
-        numbered = [film.numbered for film in films.values()]
-        self.sps = {number: unit for sps, _ in numbered for number, unit in sps.items()}
-        self.pps = {number: unit for _, pps in numbered for number, unit in pps.items()}
-        self.number = min(_NUMBERS - self.sps.keys() - self.pps.keys())
+        numbering = Numbering()
+        copied = Counter[str]()
+        for copy in copies:
+            copied[copy.name] += len(copy.ticks)
+        self.films = {name: films[name] for name, _ in copied.most_common() if films[name].number(numbering)}
+        self.copies = [copy for copy in copies if copy.name in self.films]
+        self.program = Unseen(program, self.copies, start=spec.start, fps=spec.mixer.fps)
+        self.sps, self.pps, self.number = numbering.sps, numbering.pps, numbering.free or 0
 
     @property
     def template(self) -> av.VideoStream:
         """A stream such as the copies come from."""
         return self.films[self.copies[0].name].open()[1]
 
-    def packets(self, copy: Copy) -> Iterator[av.Packet[av.VideoStream]]:
+    def packets(self, copy: Copy) -> Iterator[Packet]:
         """The packets of a copy, in the order of decoding. Raises SourceError."""
         return _opened(copy.name, self.films).packets(copy.key, len(copy.ticks))
 
@@ -226,14 +251,10 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splic
     runs = smart.runs(program, start=spec.start, ticks=tick_count(spec.duration, fps), fps=fps, raster=raster)
     films = _films(runs, spec, settings)
     copies = [copy for run in runs if run.name in films for copy in _copies(run, films, spec)]
-    copied = Counter[str]()
-    for copy in copies:
-        copied[copy.name] += len(copy.ticks)
-    kept = _compatible([films[name] for name, _ in copied.most_common()])
-    for name in films.keys() - kept.keys():
+    splice = Splice(program, spec, copies, films)
+    for name in films.keys() - splice.films.keys():
         films[name].close()
-    copies = [copy for copy in copies if copy.name in kept]
-    return Splice(program, spec, copies, kept) if copies else None
+    return splice if splice.copies else None
 
 
 def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, CodedFilm]:
@@ -274,15 +295,51 @@ def _copies(run: Run, films: Mapping[str, CodedFilm], spec: RenderSpec) -> list[
     return [copy for copy in found if film.reorders or not copy.delay]
 
 
-def _compatible(films: list[CodedFilm]) -> dict[str, CodedFilm]:
-    """The films, the first ones before others, whose parameter sets have no number twice; one is left for another."""
-    kept: dict[str, CodedFilm] = {}
-    taken: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
-    for film in films:
-        both = list(zip(taken, film.numbered, strict=True))
-        same = all(has.get(number, unit) == unit for has, more in both for number, unit in more.items())
-        if same and _NUMBERS - {number for has, more in both for number in has | more}:
-            kept[film.guid] = film
-            for has, more in both:
-                has.update(more)
-    return kept
+class Numbering:
+    """Numbers for the parameter sets of several films: each content has its own, and one is left for an encoder's.
+
+    sps, pps  the sets by their new numbers.
+    """
+
+    def __init__(self) -> None:
+        self.sps: dict[int, bytes] = {}
+        self.pps: dict[int, bytes] = {}
+
+    @property
+    def free(self) -> int | None:
+        """The first number that no set of either kind has; None when there is none."""
+        return _free(self.sps, self.pps)
+
+    def take(self, sps: Mapping[int, bytes], pps: Mapping[int, bytes]) -> dict[int, int] | None:
+        """A film's sets by their own numbers → the new numbers of those of pictures; None when numbers run out."""
+        all_sps, all_pps = dict(self.sps), dict(self.pps)
+        parents: dict[int, int] = {}
+        numbers: dict[int, int] = {}
+        for old, unit in sps.items():
+            places = ((n, renumbered_sps(unit, n)) for n in (old, *_NUMBERS))
+            if not _place(old, places, all_sps, parents):
+                return None
+        for old, unit in pps.items():
+            parent = parents.get((pps_numbers(unit) or (0, -1))[1])
+            if parent is None:
+                return None
+            others = (n for n in (old, *range(_PPS_NUMBERS)) if interchangeable(old, n))
+            if not _place(old, ((n, renumbered_pps(unit, n, parent)) for n in others), all_pps, numbers):
+                return None
+        if _free(all_sps, all_pps) is None:
+            return None
+        self.sps, self.pps = all_sps, all_pps
+        return numbers
+
+
+def _place(old: int, places: Iterable[tuple[int, bytes]], taken: dict[int, bytes], numbers: dict[int, int]) -> bool:
+    """Puts a set where nothing is, or the very same."""
+    for number, unit in places:
+        if taken.setdefault(number, unit) == unit:
+            numbers[old] = number
+            return True
+    return False
+
+
+def _free(sps: Mapping[int, bytes], pps: Mapping[int, bytes]) -> int | None:
+    return min(set(_NUMBERS) - sps.keys() - pps.keys(), default=None)

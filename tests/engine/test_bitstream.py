@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +85,82 @@ def test_parameter_sets_of_several_encoders_in_one_avcc():
     assert joined[1:4] == bytes((100, 0, 40))
     assert bitstream.avc_size(joined) == (64, 64)
     assert bitstream.joined_avcc(*first) == bitstream.avcc(*first)
+
+
+def coded(size=(64, 64), count=12, **params):
+    """An avcC, and pictures of noise behind lengths: x264 with those parameters."""
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt = *size, "yuv420p"
+    context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
+    context.flags |= av.codec.context.Flags.global_header
+    profile = params.pop("profile", "high")
+    values = {"annexb": 0, "slices": 3, "keyint": 6, "threads": 1} | params
+    context.options = {"x264-params": ":".join(f"{k}={v}" for k, v in values.items()), "profile": profile}
+    noise = np.random.default_rng(1)
+    packets = []
+    for n in range(count):
+        frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (96, 64), np.uint8), "yuv420p")
+        frame.pts = n
+        packets += context.encode(frame)
+    packets += context.encode(None)
+    return bytes(context.extradata), [(packet.pts, bytes(packet)) for packet in packets]
+
+
+def decoded(avcc, pictures):
+    context = av.CodecContext.create("h264", "r")
+    context.extradata = avcc
+    frames = []
+    for pts, data in pictures:
+        packet = av.Packet(data)
+        packet.pts = pts
+        frames += context.decode(packet)
+    return [frame.to_ndarray() for frame in frames + context.decode(None)]
+
+
+@pytest.mark.parametrize(
+    ("params", "old", "new", "sps"),
+    [
+        ({}, 0, 255, 1),
+        ({"profile": "baseline"}, 0, 15, 31),
+        ({"cabac": 1, "weightp": 2}, 0, 30, 8),
+        ({"sps-id": 1}, 1, 2, 9),
+        ({"sps-id": 2}, 2, 31, 0),
+        ({"sps-id": 3}, 3, 126, 4),
+        ({"sps-id": 7, "bframes": 0}, 7, 254, 30),
+    ],
+)
+def test_pictures_under_other_numbers_are_the_same_pictures(params, old, new, sps):
+    avcc, pictures = coded(**params)
+    (own_sps,), (own_pps,) = bitstream.avc_sets(avcc)
+    assert bitstream.pps_numbers(own_pps) == (old, old)
+    assert bitstream.interchangeable(old, new)
+    other_sps, other_pps = bitstream.renumbered_sps(own_sps, sps), bitstream.renumbered_pps(own_pps, new, sps)
+    assert bitstream.read_sps(other_sps) == bitstream.read_sps(own_sps)._replace(number=sps)
+    assert bitstream.pps_numbers(other_pps) == (new, sps)
+    assert bitstream.renumbered_sps(other_sps, old) == own_sps
+    assert bitstream.renumbered_pps(other_pps, old, old) == own_pps
+    others = [(pts, bitstream.renumbered_slices(data, {old: new})) for pts, data in pictures]
+    assert [bitstream.renumbered_slices(data, {new: old}) for _, data in others] == [data for _, data in pictures]
+    frames = decoded(bitstream.avcc([other_sps], [other_pps]), others)
+    assert len(frames) == 12
+    assert all(np.array_equal(a, b) for a, b in zip(frames, decoded(avcc, pictures), strict=True))
+
+
+def test_which_numbers_a_slice_can_have_instead():
+    assert [n for n in range(256) if bitstream.interchangeable(0, n)] == [0, *range(15, 31), 255]
+    assert [n for n in range(256) if bitstream.interchangeable(1, n)] == [1, 2, *range(31, 63)]
+    assert all(bitstream.interchangeable(n, n) for n in range(256))
+
+
+@given(st.binary(max_size=40).map(lambda data: data.replace(b"\x01", b"\0")), st.integers(0, 30))
+def test_numbers_change_back_and_forth_whatever_follows(rest, zeros):
+    """Of a slice that begins with macroblock 0, is a P slice, and names set 0."""
+    nal = bitstream._escaped(b"\x41" + b"\xe0" + bytes(zeros) + rest + b"\x80")
+    data = len(nal).to_bytes(4, "big") + nal
+    other = bitstream.renumbered_slices(data, {0: 255})
+    assert other != data
+    assert b"\0\0\0" not in other[4:]
+    assert bitstream.renumbered_slices(other, {255: 0}) == data
 
 
 def test_kinds_of_nal_units_behind_their_lengths():
