@@ -92,7 +92,9 @@ class MediaFile:
         self._open()
 
     def _open(self) -> None:
-        self._container = open_container(self.guid, self._url, self._settings)
+        # Files of these kinds say how large their pictures are; whether they can be seen through, the first one says.
+        glance = self._url.lower().endswith((".mp4", ".m4v", ".mov", ".mkv"))
+        self._container = open_container(self.guid, self._url, self._settings, glance=glance)
         try:
             self._choose_streams()
         except BaseException:
