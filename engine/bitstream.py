@@ -71,6 +71,7 @@ class Sps(NamedTuple):
 
     width, height  of its pictures, cropped. chroma: chroma_format_idc; 1 = 4:2:0.
     progressive    whether every picture is a whole frame.
+    full_range     whether its samples go from 0 to 255; matrix: that of its colours (H.273). None = it does not say.
     reorder        how many pictures may come before one that is shown before them; None = it does not say.
     """
 
@@ -82,6 +83,8 @@ class Sps(NamedTuple):
     luma_depth: int
     chroma_depth: int
     progressive: bool
+    full_range: bool | None
+    matrix: int | None
     reorder: int | None
 
 
@@ -112,12 +115,12 @@ def read_sps(nal: bytes) -> Sps | None:
         bits.ue()
         bits.u(1)
         progressive, size = _avc_frame(bits, 0 if planes else chroma)
-        reorder = _reorder(bits)
+        full_range, matrix, reorder = _usability(bits)
     except (EOFError, IndexError):
         return None
     if size is None or max(depths) > 14:
         return None
-    return Sps(number, profile, *size, chroma, *depths, progressive, reorder)
+    return Sps(number, profile, *size, chroma, *depths, progressive, full_range, matrix, reorder)
 
 
 def _skip_scaling_lists(bits: _Bits, count: int) -> None:
@@ -155,23 +158,32 @@ def _avc_frame(bits: _Bits, chroma: int) -> tuple[bool, tuple[int, int] | None]:
     return lines == 1, _cropped(bits, width, height * lines, (across, down * lines))
 
 
-def _reorder(bits: _Bits) -> int | None:
-    """max_num_reorder_frames, when there are vui_parameters (E.1.1) that can be read so far."""
+def _usability(bits: _Bits) -> tuple[bool | None, int | None, int | None]:
+    """Range, matrix and max_num_reorder_frames of vui_parameters (E.1.1), as far as they can be read."""
+    full_range = matrix = reorder = None
     try:
-        return _reorder_frames(bits) if bits.u(1) else None
+        if bits.u(1):
+            full_range, matrix = _colours(bits)
+            reorder = _reorder(bits)
     except EOFError:
-        return None
+        pass
+    return full_range, matrix, reorder
 
 
-def _reorder_frames(bits: _Bits) -> int | None:
+def _colours(bits: _Bits) -> tuple[bool | None, int | None]:
+    full_range = matrix = None
     if bits.u(1) and bits.u(8) == _EXTENDED_ASPECT:
         bits.u(32)
     if bits.u(1):
         bits.u(1)
     if bits.u(1):
-        bits.u(4)
-        if bits.u(1):
-            bits.u(24)
+        bits.u(3)
+        full_range = bool(bits.u(1))
+        matrix = bits.u(24) & 255 if bits.u(1) else None
+    return full_range, matrix
+
+
+def _reorder(bits: _Bits) -> int | None:
     if bits.u(1):
         bits.ue()
         bits.ue()

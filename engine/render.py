@@ -28,10 +28,10 @@ from engine.sinks import open_sink, open_sinks
 from engine.sinks.file import check_output, has_h264
 from engine.sinks.pictures import STILLS
 from engine.sources import Reader, Steps, load_still, open_source
-from engine.sources.coded import Splice, find_splice
 from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
 from engine.sources.reader import decode_ahead
+from engine.sources.splice import Splice, find_splice
 from engine.spec import OutputSpec, RenderSpec
 from engine.timebase import tick_count
 from engine.tree import RenderTree

@@ -33,7 +33,7 @@ Packet = Any  # av's
 
 
 class Splice(Protocol):
-    """What is copied; see sources.coded.Splice."""
+    """What is copied; see sources.splice.Splice."""
 
     copies: list[Copy]
     sps: dict[int, bytes]

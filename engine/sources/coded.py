@@ -6,10 +6,10 @@ Worker threads only.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+import struct
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import av
@@ -17,25 +17,13 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
-from engine import smart
-from engine.bitstream import (
-    avc_sets,
-    interchangeable,
-    pps_numbers,
-    prefixed_kinds,
-    read_sps,
-    renumbered_pps,
-    renumbered_slices,
-    renumbered_sps,
-)
+from engine.bitstream import Sps, avc_sets, pps_numbers, prefixed_kinds, read_sps, renumbered_slices
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
-from engine.program import Held, Program
-from engine.smart import Copy, Index, Run, Unseen
+from engine.smart import MAX_REORDER, Index
 from engine.sources.avfile import open_container
 from engine.sources.convert import UPRIGHT, orientation_of, tags_of
-from engine.spec import RenderSpec
-from engine.timebase import seconds, tick_count
+from engine.timebase import seconds
 
 Packet: TypeAlias = "av.Packet[Any]"
 
@@ -43,16 +31,16 @@ _FORMATS: Final = ("mov", "matroska", "flv")  # whose H.264 comes with all that 
 _KINDS: Final = frozenset((1, 5, 6, 9, 12))  # NAL units: slices, SEI, delimiters, filler; no parameter sets among them
 _IDR: Final = 5
 _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
-_NUMBERS: Final = range(32)  # of sequence parameter sets
-_PPS_NUMBERS: Final = 256
-_OPEN: Final = 8  # files at once
+_UPRIGHT: Final = (0x10000, 0, 0, 0, 0x10000)  # the first five numbers of a matrix
+_MAX_MOOV: Final = 256 << 20  # bytes
 _BACK: Final = 12  # seconds; a demuxer's idea of a keyframe may be another one
-_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
+ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
 
 
 class CodedFilm:
     """The picture of one opened file, packet by packet.
 
+    sps, pps  its parameter sets by their numbers.
     reorders  whether it says how many pictures are decoded ahead of showing: where several films are spliced, a decoder
               that has to guess leaves pictures out.
     """
@@ -101,16 +89,21 @@ class CodedFilm:
     def _check_picture(self) -> None:
         """Whether it is H.264 in the working format, upright, with square pixels. Raises ValueError."""
         container, stream = self.open()
-        context, aspect = stream.codec_context, stream.sample_aspect_ratio
-        if context.name != "h264" or container.format.name.split(",")[0] not in _FORMATS:
+        if stream.codec_context.name != "h264" or container.format.name.split(",")[0] not in _FORMATS:
             raise ValueError("not in H.264")
-        tags = int(context.colorspace), int(context.color_range)
-        context.thread_type = "NONE"
-        picture = _first(container, stream)
-        if picture is None or picture.format.name != "yuv420p" or tags_of(picture, tags) != _COLOURS:
-            raise ValueError("not in the working format")
-        if aspect not in (None, 0, 1) or orientation_of(picture) != UPRIGHT:
+        if stream.sample_aspect_ratio not in (None, 0, 1) or not self._is_upright():
             raise ValueError("not upright with square pixels")
+
+    def _is_upright(self) -> bool:
+        """As the head of an MP4 says; in Matroska only a decoded picture does."""
+        container, stream = self.open()
+        if container.format.name.startswith("mov"):
+            return is_upright(self._url.removeprefix("file:"))
+        stream.codec_context.thread_type = "NONE"
+        packet = next(container.demux(stream), None)
+        pictures = [] if packet is None else stream.decode(packet) + stream.decode(None)
+        upright = [orientation_of(picture) == UPRIGHT for picture in pictures if isinstance(picture, av.VideoFrame)]
+        return upright[:1] == [True]
 
     def _read_sets(self) -> None:
         avcc = bytes(self.open()[1].codec_context.extradata or b"")
@@ -120,21 +113,26 @@ class CodedFilm:
         sps = {unit: read_sps(unit) for unit in sets[0]}
         pps = {unit: pps_numbers(unit) for unit in sets[1]}
         read = [each for each in sps.values() if each is not None]
-        same = all((each.width, each.height) == (self.width, self.height) and each.progressive for each in read)
-        if not same or len(read) < len(sps) or not all(pps.values()):
-            raise ValueError("fields, several sizes, or parameter sets that cannot be read")
+        if len(read) < len(sps) or not all(pps.values()) or not all(self._is_plain(each) for each in read):
+            raise ValueError("parameter sets that cannot be read, fields, several sizes, or other formats and colours")
         self.profiles = {each.profile for each in read}
         self.reorders = all(each.reorder is not None for each in read)
-        self._numbered = (
-            {each.number: unit for unit, each in sps.items() if each is not None},
-            {each[0]: unit for unit, each in pps.items() if each is not None},
-        )
+        self.sps = {each.number: unit for unit, each in sps.items() if each is not None}
+        self.pps = {each[0]: unit for unit, each in pps.items() if each is not None}
 
-    def number(self, numbering: Numbering) -> bool:
-        """Gives its parameter sets numbers beside those of other films; False when there are not enough."""
-        numbers = numbering.take(*self._numbered)
-        self._numbers = {old: new for old, new in (numbers or {}).items() if old != new}
-        return numbers is not None
+    def _is_plain(self, sps: Sps) -> bool:
+        """Whether its pictures are in the working format and all of one size."""
+        context = self.open()[1].codec_context
+        picture = av.VideoFrame(sps.width, sps.height, "yuv420p")
+        picture.colorspace = 2 if sps.matrix is None else sps.matrix
+        picture.color_range = 0 if sps.full_range is None else 1 + sps.full_range
+        tags = tags_of(picture, (int(context.colorspace), int(context.color_range)))
+        form = sps.chroma, sps.luma_depth, sps.chroma_depth, sps.progressive, sps.width, sps.height
+        return form == (1, 8, 8, True, self.width, self.height) and tags == _COLOURS
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """From now on its packets name other picture parameter sets: numbers as they are → as they shall be."""
+        self._numbers = {old: new for old, new in numbers.items() if old != new}
 
     def index(self, start: Fraction, stop: Fraction) -> Index:
         """The pictures from the IDR picture at or before `start` to the last one shown at `stop`, and a few more.
@@ -153,7 +151,7 @@ class CodedFilm:
             index.pts.append(packet.pts)
             index.idr.append(_IDR in kinds)
             beyond += packet.pts > last
-            if beyond > smart.MAX_REORDER:
+            if beyond > MAX_REORDER:
                 break
         if len(set(index.pts)) < len(index.pts):
             raise ValueError("two pictures at one time")
@@ -170,7 +168,7 @@ class CodedFilm:
                 left -= 1
                 if not left:
                     return
-        except _ERRORS as err:
+        except ERRORS as err:
             raise self._broken(key) from err
         raise self._broken(key)
 
@@ -196,150 +194,34 @@ class CodedFilm:
                 return
 
 
-def _first(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame | None:
-    """The first picture."""
-    packet = next(container.demux(stream), None)
-    pictures = [] if packet is None else stream.decode(packet) + stream.decode(None)
-    return next((picture for picture in pictures if isinstance(picture, av.VideoFrame)), None)
-
-
-class Splice:
-    """What of a render is copied, from which films, and how their coded pictures and the encoder's are told apart.
-
-    program   what is left to be mixed.
-    copies    in order.
-    films     by name; `close` closes them.
-    sps, pps  all parameter sets of the films, by number.
-    number    of the encoder's own parameter sets: no film's.
-    """
-
-    def __init__(self, program: Program, spec: RenderSpec, copies: list[Copy], films: dict[str, CodedFilm]) -> None:
-        numbering = Numbering()
-        copied = Counter[str]()
-        for copy in copies:
-            copied[copy.name] += len(copy.ticks)
-        self.films = {name: films[name] for name, _ in copied.most_common() if films[name].number(numbering)}
-        self.copies = [copy for copy in copies if copy.name in self.films]
-        self.program = Unseen(program, self.copies, start=spec.start, fps=spec.mixer.fps)
-        self.sps, self.pps, self.number = numbering.sps, numbering.pps, numbering.free or 0
-
-    @property
-    def template(self) -> av.VideoStream:
-        """A stream such as the copies come from."""
-        return self.films[self.copies[0].name].open()[1]
-
-    def packets(self, copy: Copy) -> Iterator[Packet]:
-        """The packets of a copy, in the order of decoding. Raises SourceError."""
-        return _opened(copy.name, self.films).packets(copy.key, len(copy.ticks))
-
-    def close(self) -> None:
-        """Lets go of the films."""
-        for film in self.films.values():
-            film.close()
-
-
-def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
-    """What can be copied of a render; None when nothing can be. What is wrong with a source the mix itself will tell.
-
-    It reads the program, tick by tick, and of the films that it shows untouched the packets that it shows.
-    """
-    if spec.duration is None or not smart.may_copy(spec.encoder):
-        return None
-    fps, raster = spec.mixer.fps, spec.mixer.raster
-    if isinstance(program, Held) and smart.untouched(program.tree.root_video_node, raster) is None:
-        return None  # nor will it be later
-    runs = smart.runs(program, start=spec.start, ticks=tick_count(spec.duration, fps), fps=fps, raster=raster)
-    films = _films(runs, spec, settings)
-    copies = [copy for run in runs if run.name in films for copy in _copies(run, films, spec)]
-    splice = Splice(program, spec, copies, films)
-    for name in films.keys() - splice.films.keys():
-        films[name].close()
-    return splice if splice.copies else None
-
-
-def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, CodedFilm]:
-    """The films of some runs that are local files, and whose packets the output can take; by name."""
-    films: dict[str, CodedFilm] = {}
-    for name in dict.fromkeys(run.name for run in runs):
-        url = spec.sources.get(name, name)
-        if url.startswith("pattern:") or "://" in url:
-            continue
-        with suppress(SourceError, *_ERRORS):
-            film = CodedFilm(name, url, settings=settings)
-            same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
-            profiles = film.profiles if same else ()
-            if profiles and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in profiles):
-                films[name] = film
-                _opened(name, films)
-            else:
-                film.close()
-    return films
-
-
-def _opened(name: str, films: Mapping[str, CodedFilm]) -> CodedFilm:
-    """The film of that name; of those that are open, one is closed when they are too many."""
-    film = films[name]
-    others = [each for each in films.values() if each.is_open and each is not film]
-    if len(others) >= _OPEN:
-        others[0].close()
-    return film
-
-
-def _copies(run: Run, films: Mapping[str, CodedFilm], spec: RenderSpec) -> list[Copy]:
-    film = _opened(run.name, films)
-    try:
-        index = film.index(run.times[0], run.times[-1] + 1 / spec.mixer.fps)
-    except (SourceError, *_ERRORS):
-        return []
-    found = smart.copies(run, index, fps=spec.mixer.fps, spec=spec.encoder)
-    return [copy for copy in found if film.reorders or not copy.delay]
-
-
-class Numbering:
-    """Numbers for the parameter sets of several films: each content has its own, and one is left for an encoder's.
-
-    sps, pps  the sets by their new numbers.
-    """
-
-    def __init__(self) -> None:
-        self.sps: dict[int, bytes] = {}
-        self.pps: dict[int, bytes] = {}
-
-    @property
-    def free(self) -> int | None:
-        """The first number that no set of either kind has; None when there is none."""
-        return _free(self.sps, self.pps)
-
-    def take(self, sps: Mapping[int, bytes], pps: Mapping[int, bytes]) -> dict[int, int] | None:
-        """A film's sets by their own numbers → the new numbers of those of pictures; None when numbers run out."""
-        all_sps, all_pps = dict(self.sps), dict(self.pps)
-        parents: dict[int, int] = {}
-        numbers: dict[int, int] = {}
-        for old, unit in sps.items():
-            places = ((n, renumbered_sps(unit, n)) for n in (old, *_NUMBERS))
-            if not _place(old, places, all_sps, parents):
-                return None
-        for old, unit in pps.items():
-            parent = parents.get((pps_numbers(unit) or (0, -1))[1])
-            if parent is None:
-                return None
-            others = (n for n in (old, *range(_PPS_NUMBERS)) if interchangeable(old, n))
-            if not _place(old, ((n, renumbered_pps(unit, n, parent)) for n in others), all_pps, numbers):
-                return None
-        if _free(all_sps, all_pps) is None:
-            return None
-        self.sps, self.pps = all_sps, all_pps
-        return numbers
-
-
-def _place(old: int, places: Iterable[tuple[int, bytes]], taken: dict[int, bytes], numbers: dict[int, int]) -> bool:
-    """Puts a set where nothing is, or the very same."""
-    for number, unit in places:
-        if taken.setdefault(number, unit) == unit:
-            numbers[old] = number
-            return True
+def is_upright(path: str) -> bool:
+    """Whether an MP4's pictures are shown as they are stored, not turned and not mirrored; False when it is unclear."""
+    with Path(path).open("rb") as file:
+        while len(head := file.read(16)) == 16:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            body = 8
+            if size == 1:
+                size, body = int.from_bytes(head[8:], "big"), 16
+            if size < body:
+                return False
+            if kind == b"moov":
+                file.seek(body - 16, 1)
+                return _are_upright(file.read(min(size - body, _MAX_MOOV)))
+            file.seek(size - 16, 1)
     return False
 
 
-def _free(sps: Mapping[int, bytes], pps: Mapping[int, bytes]) -> int | None:
-    return min(set(_NUMBERS) - sps.keys() - pps.keys(), default=None)
+def _are_upright(moov: bytes) -> bool:
+    """Of all its tracks: what comes after their times (ISO 14496-12 8.2.2, 8.3.2)."""
+    heads = [(body, 36) for kind, body in _boxes(moov) if kind == b"mvhd"]
+    tracks = [body for kind, body in _boxes(moov) if kind == b"trak"]
+    heads += [(body, 40) for track in tracks for kind, body in _boxes(track) if kind == b"tkhd"]
+    matrices = [body[at + 12 * body[0] :][:36] for body, at in heads if body]
+    return bool(matrices) and all(struct.unpack(">5I", each[:20]) == _UPRIGHT for each in matrices if len(each) == 36)
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while 8 <= (size := int.from_bytes(data[at : at + 4], "big")) <= len(data) - at:
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += size

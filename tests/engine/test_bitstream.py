@@ -58,7 +58,9 @@ def test_size_of_interlaced_h264():
     ("params", "says"),
     [
         ("annexb=0", {"number": 0, "profile": 100, "progressive": True, "reorder": 2}),
-        ("annexb=0:sps-id=5", {"number": 5}),
+        ("annexb=0:sps-id=5", {"number": 5, "full_range": None, "matrix": None}),
+        ("annexb=0:fullrange=on:overscan=crop", {"full_range": True, "matrix": None}),
+        ("annexb=0:colorprim=bt709:transfer=bt709:colormatrix=bt470bg", {"full_range": False, "matrix": 5}),
         (
             "annexb=0:sar=4/3:overscan=show:chromaloc=2:range=tv:nal-hrd=vbr:vbv-maxrate=9000:vbv-bufsize=9000",
             {"reorder": 2},

@@ -17,7 +17,7 @@ from engine.frame import AudioFrame, black
 from engine.program import Held
 from engine.render import render
 from engine.sinks.file import open_sink
-from engine.sources.coded import find_splice
+from engine.sources.splice import find_splice
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
 from engine.timeline import Clip, Container, Mash, Medium, Scale, Shape, Tween
 from engine.tree import RenderTree, VideoSourceNode

@@ -1,16 +1,12 @@
-"""What of a film can be copied, found without decoding it; parameter sets of several films do not get in each other's
-way.
-"""
+"""What of a film can be copied, found without decoding it."""
 
 from fractions import Fraction
 
 import pytest
 
-from engine.bitstream import avc_sets, pps_numbers, read_sps
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
-from engine.sources.coded import CodedFilm, Numbering
-from tests.engine.test_bitstream import avcc
+from engine.sources.coded import CodedFilm, is_upright
 from tests.media import Video, encode
 
 FILM = Video(matrix="bt709", bframes=2, gop=15)
@@ -81,34 +77,25 @@ def test_what_is_no_film_says_so(tmp_path, media):
         assert name == "vfr"  # in another rate, but H.264: no tick shows the next picture
 
 
-def sets(params="", **options):
-    sps, pps = avc_sets(avcc((64, 64), params=f"annexb=0{params}", **options))
-    return {read_sps(unit).number: unit for unit in sps}, {pps_numbers(unit)[0]: unit for unit in pps}
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("options", [{"movflags": "faststart"}, {}])
+def test_a_film_that_is_turned_is_not_upright(tmp_path, rotation, options):
+    path = encode(tmp_path / "film.mp4", Video(matrix="bt709", rotation=rotation), **options)
+    assert is_upright(str(path)) is (rotation == 0)
 
 
-def test_films_of_one_encoder_share_their_numbers():
-    numbering = Numbering()
-    assert [numbering.take(*sets()) for _ in range(3)] == [{0: 0}] * 3
-    assert (len(numbering.sps), len(numbering.pps), numbering.free) == (1, 1, 1)
+@pytest.mark.parametrize("data", [b"", b"moov", b"\0\0\0\x08moov", b"\0\0\0\0moov" + bytes(99), bytes(range(99))])
+def test_what_has_no_head_is_not_upright(tmp_path, data):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(data)
+    assert not is_upright(str(path))
 
 
-def test_films_of_others_get_other_numbers():
-    numbering = Numbering()
-    kinds = [sets(), sets(":level=40"), sets(":sps-id=3"), sets(":level=42"), sets(":level=40")]
-    assert [numbering.take(*each) for each in kinds] == [{0: 0}, {0: 15}, {3: 3}, {0: 16}, {0: 15}]
-    assert sorted(numbering.sps) == [0, 1, 2, 3]
-    for number, unit in numbering.pps.items():
-        own, parent = pps_numbers(unit)
-        assert own == number
-        assert parent in numbering.sps
-    assert numbering.free == 4
-
-
-def test_a_film_whose_numbers_do_not_fit_is_left_out():
-    numbering = Numbering()
-    taken = [numbering.take(*sets(f":keyint={n}:ref={n % 4 + 1}:bframes={n // 4 % 4}:level={lv}"))
-             for lv in (30, 31, 40) for n in range(16)]  # fmt: skip
-    assert {0: 0} in taken
-    assert None in taken
-    assert numbering.free is not None
-    assert len(numbering.pps) <= 18  # 0, 15…30, 255
+def test_a_matroska_film_is_looked_at(tmp_path):
+    for rotation, fits in ((0, True), (180, False)):
+        path = str(encode(tmp_path / f"{rotation}.mkv", Video(matrix="bt709", rotation=rotation)))
+        if fits:
+            CodedFilm("film", path, settings=Settings()).close()
+        else:
+            with pytest.raises(ValueError, match="not upright"):
+                CodedFilm("film", path, settings=Settings())
