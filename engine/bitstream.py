@@ -166,7 +166,7 @@ def _usability(bits: _Bits) -> tuple[bool | None, int | None, int | None]:
             full_range, matrix = _colours(bits)
             reorder = _reorder(bits)
     except EOFError:
-        pass
+        pass  # what comes after is not known
     return full_range, matrix, reorder
 
 
