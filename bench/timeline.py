@@ -2,7 +2,7 @@
 
 `python -m bench.timeline [--smoke] [--only ROW …] [--peers WHO …] [--rounds N]`
 
-Rows, 1080p30, x264 veryfast at the films' own 5 Mbit/s and AAC for everybody:
+Rows, 1080p30, x264 veryfast (cuts at the films' own 5 Mbit/s, the others at 4) and AAC for everybody:
 `cuts-key`    ten cuts of 2 s from three films, each on a keyframe: ours copies all pictures and encodes the sound once
 `cuts-any`    three cuts of 10 s anywhere: ours copies what is between the first keyframe and the end of each
 `cuts-short`  ten cuts of 1 s within a GOP each, so nothing can be copied: what does it cost to have tried?
@@ -13,11 +13,9 @@ Rows, 1080p30, x264 veryfast at the films' own 5 Mbit/s and AAC for everybody:
 How to read it: a ratio says how many times the cost of ours the peer has. `ours-plain` is ours without copying
 packets. `ff9-copy` is FFmpeg's copy of the packets of picture and sound, right on keyframes only; `ff9-copy-aac`
 encodes the sound, as ours does. `ff9-overlay` fades by overlays with alpha instead of xfade. moviepy does a part of the
-work, and is scaled up. At the end: how long one tree of a timeline of 100 clips takes.
+work, and is scaled up. What a tree of a timeline costs, `bench.trees` shows.
 """
 
-import json
-import subprocess
 import sys
 import tempfile
 from argparse import Namespace
@@ -25,7 +23,7 @@ from pathlib import Path
 
 from bench import edits, measure, media, peers
 from bench.edits import FPS, Blend, Cuts, Edit, Shot, Slides
-from bench.measure import OURS, ROOT, Command, Metric, Row, Target
+from bench.measure import OURS, Command, Metric, Row, Target
 
 METRICS: tuple[Metric, ...] = ("cpu", "wall")
 COPIED = (
@@ -54,7 +52,7 @@ class Stage:
         self.smoke = options.smoke
         self.store = media.Media(options.cache or media.default_cache(), synthetic=options.smoke)
         self.width, self.height = (64, 36) if options.smoke else (1920, 1080)
-        self.bit_rate = 500_000 if options.smoke else media.BIT_RATE
+        self.bit_rate = 500_000 if options.smoke else 4_000_000
 
     def films(self, count: int, seconds: int) -> list[Path]:
         """Films as large as the picture."""
@@ -75,7 +73,8 @@ class Stage:
 
     def cuts(self, name: str, shots: list[Shot]) -> Cuts:
         """Cuts of that size."""
-        size = {"width": self.width, "height": self.height, "bit_rate": self.bit_rate}
+        size = {"width": self.width, "height": self.height}
+        size["bit_rate"] = self.bit_rate if self.smoke else media.BIT_RATE
         return Cuts(name=name, folder=self.folder, shots=tuple(shots), **size)
 
 
@@ -202,60 +201,6 @@ def _out(edit: Edit, who: str) -> Path:
     return edit.folder / f"{edit.name}-{who}.mp4"
 
 
-TREES = """
-import json, sys, time
-from fractions import Fraction
-from api.moviemasher.mash import read_mash
-from engine.spec import Raster
-document = json.load(sys.stdin)
-film = read_mash(document["mash"], document["definitions"], raster=Raster(1920, 1080))
-times = []
-for n in range(int(film.duration * 30)):
-    t = Fraction(n, 30)
-    began = time.perf_counter_ns()
-    film.program.tree_at(t)
-    times.append(time.perf_counter_ns() - began)
-times.sort()
-print(json.dumps({"median_us": times[len(times) // 2] / 1000, "p99_us": times[len(times) * 99 // 100] / 1000}))
-"""
-
-
-def trees() -> dict[str, float]:
-    """µs for one tree of a timeline of 100 clips, four on the air, all moving: median and 99th percent."""
-    tracks = [
-        [
-            {
-                "contentId": "film",
-                "frame": 60 * n + 15 * track,
-                "frames": 60,
-                "content": {"x": 0, "xEnd": 1, "width": 1.2, "height": 1.2, "gain": "0,0,0.5,1,1,0"},
-                "container": {
-                    "width": 0.5,
-                    "widthEnd": 0.8,
-                    "height": 0.5,
-                    "heightEnd": 0.8,
-                    "opacity": 0,
-                    "opacityEnd": 1,
-                },
-            }
-            for n in range(25)
-        ]
-        for track in range(4)
-    ]
-    size = {"width": 1920, "height": 1080}
-    film = {"id": "film", "type": "video", "source": "film.mp4", "sourceSize": size, "duration": 10, "audio": True}
-    mash = {"quantize": 30, "tracks": [{"dense": False, "clips": clips} for clips in tracks]}
-    document = json.dumps({"mash": mash, "definitions": [film]})
-    done = subprocess.run(
-        [sys.executable, "-c", TREES], input=document, capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    figures: dict[str, float] = json.loads(done.stdout)
-    print(
-        f"\none tree of 100 clips, 4 on the air: {figures['median_us']:.0f} µs, 99th percent {figures['p99_us']:.0f} µs"
-    )
-    return figures
-
-
 def main() -> int:
     """Measure, print, keep. Exit status 1 when ours failed anywhere."""
     parser = measure.arguments(__doc__)
@@ -263,8 +208,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mashtun-bench-") as folder:
         measured = measure.bench(rows(options, Path(folder)), options)
-    versions = peers.versions(moviepy_python=options.moviepy_python) | {k: f"{v:.0f}" for k, v in trees().items()}
-    measure.write("timeline", measured, versions=versions, options=options)
+    measure.write("timeline", measured, versions=peers.versions(moviepy_python=options.moviepy_python), options=options)
     return measure.verdict(measured)
 
 
