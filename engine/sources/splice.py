@@ -76,8 +76,10 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splic
     if spec.duration is None or not smart.may_copy(spec.encoder):
         return None
     fps, raster = spec.mixer.fps, spec.mixer.raster
-    if isinstance(program, Held) and smart.untouched(program.tree.root_video_node, raster) is None:
-        return None  # nor will it be later
+    if isinstance(program, Held):
+        node = smart.untouched(program.tree.root_video_node, raster)
+        if node is None or not _is_file(node.stream_guid, spec):
+            return None  # nor will it be later
     runs = smart.runs(program, start=spec.start, ticks=tick_count(spec.duration, fps), fps=fps, raster=raster)
     films = _films(runs, spec, settings)
     copies = [copy for run in runs if run.name in films for copy in _copies(run, films, spec)]
@@ -91,11 +93,10 @@ def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, C
     """The films of some runs that are local files, and whose packets the output can take; by name."""
     films: dict[str, CodedFilm] = {}
     for name in dict.fromkeys(run.name for run in runs):
-        url = spec.sources.get(name, name)
-        if url.startswith("pattern:") or "://" in url:
+        if not _is_file(name, spec):
             continue
         with suppress(SourceError, *ERRORS):
-            film = CodedFilm(name, url, settings=settings)
+            film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
             same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
             profiles = film.profiles if same else ()
             if profiles and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in profiles):
@@ -104,6 +105,12 @@ def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, C
             else:
                 film.close()
     return films
+
+
+def _is_file(name: str, spec: RenderSpec) -> bool:
+    """Whether a source is neither made nor fetched."""
+    url = spec.sources.get(name, name)
+    return not url.startswith("pattern:") and "://" not in url
 
 
 def _opened(name: str, films: Mapping[str, CodedFilm]) -> CodedFilm:
