@@ -240,8 +240,9 @@ class Recording:
 
     async def _write(self) -> None:
         if self._pieces:
-            pieces, self._pieces = self._pieces, []
             async with self._limiter:
+                await trio.lowlevel.checkpoint_if_cancelled()  # once they are taken, the thread does run
+                pieces, self._pieces = self._pieces, []
                 await trio.to_thread.run_sync(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._thread)
 
     async def _save(self) -> None:

@@ -203,6 +203,23 @@ async def test_a_shutdown_saves_what_has_come(hub, media, tmp_path):
     assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
 
 
+async def test_a_shutdown_saves_what_waited_for_others_to_write(hub, media, tmp_path):
+    publication = publish(hub)
+    limiter = trio.CapacityLimiter(1)
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", limiter=limiter)
+    limiter.acquire_on_behalf_of_nowait("another recording")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recording.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for packet in packets(media.path("video_only")):
+            publication.send(packet)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        limiter.release_on_behalf_of("another recording")
+    assert recording.status().state == "done"
+    assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
+
+
 async def test_other_tracks_begin_another_file(hub, media, tmp_path):
     larger = encode(tmp_path / "larger.mp4", Video(size=(128, 72)), None, seconds=1)
     film = packets(media.path("video_only")) + packets(larger, start=1)
