@@ -12,6 +12,7 @@ import engine.child
 from engine.child import Child
 from tests.engine.processes import renders
 
+GRACE = 30  # seconds: what ends sooner was not killed
 RED = '{"rootVideoNode": {"node": "SolidColorNode", "red": 1}}'
 
 
@@ -22,7 +23,7 @@ def render(tmp_path):
 
     async def run(child, seconds=0.1, *, out="film.mp4", report=lambda _: None):
         arguments = [str(tmp_path / "scene.json"), str(tmp_path / out), "--size=64x36", f"--duration={seconds}"]
-        with trio.fail_after(20):
+        with trio.fail_after(GRACE - 5):
             return await child.run([*arguments, "--progress=json"], log=tmp_path / "log", report=report)
 
     return run
@@ -47,9 +48,10 @@ async def test_one_render_after_the_other(render, child, tmp_path):
 
 
 @pytest.mark.parametrize("delay", [0, 0.01, 0.03, 0.3])
-async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, child, tmp_path, delay):
+async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, child, tmp_path, delay, monkeypatch):
+    monkeypatch.setattr(engine.child, "GRACE", GRACE)
     await render(child)
-    with trio.fail_after(4):  # less than the grace before SIGKILL
+    with trio.fail_after(GRACE - 5):
         with trio.move_on_after(delay) as scope:
             await render(child, 100_000, out="long.mp4")
         assert scope.cancelled_caught
@@ -59,9 +61,10 @@ async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, chi
     assert await render(child) == 0
 
 
-async def test_a_stopped_render_is_ended_too(render, child):
+async def test_a_stopped_render_is_ended_too(render, child, monkeypatch):
+    monkeypatch.setattr(engine.child, "GRACE", GRACE)
     await render(child)
-    with trio.fail_after(4), trio.move_on_after(0.5):
+    with trio.fail_after(GRACE - 5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(render, child, 100_000)
             await trio.sleep(0.2)

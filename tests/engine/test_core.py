@@ -71,8 +71,8 @@ async def test_a_pattern_is_a_stream_that_a_mix_shows_and_a_jpeg_can_be_had_of_b
         await made.put_source("live/p", PATTERN)
         event = await made.create_event(SPEC)
         event.put([RenderTree(root_video_node=CompositorNode(nodes=(VideoSourceNode(stream_guid="live/p"),)))])
-        await until(lambda: (made.event("show").status().sub_mixes[0].sources.get("live/p") or None) is not None)
-        await until(lambda: made.event("show").status().sub_mixes[0].sources["live/p"].shown > 5)
+        # It is opened before it is on the air, and is a source of the mix from then on.
+        await until(lambda: (p := event.status().sub_mixes[0].sources.get("live/p")) is not None and p.shown > 5)
         for name in ("live/p", "live/mix"):
             assert (await made.picture(name)).startswith(b"\xff\xd8")
         with pytest.raises(NotFound, match="live/none"):
