@@ -16,6 +16,7 @@ import pytest
 
 from engine.sources.pattern import read_cells
 from tests.flows.live import (
+    PATIENCE,
     Film,
     Player,
     Process,
@@ -34,7 +35,7 @@ from tests.flows.live import (
 )
 from tests.media import Audio, Video, encode, plane, read_number
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.flow, pytest.mark.live]
 
 NTSC = Fraction(30_000, 1001)
 
@@ -99,12 +100,12 @@ def stage(tmp_path_factory):
 
 SECONDS = 14
 FILMS = {
-    "a": Film(1 << 12, (640, 360), Fraction(30), (100, 150), bframes=2, audio=Audio(hz=(400, 500))),
-    "b": Film(2 << 12, (320, 180), Fraction(25), (150, 100), audio=Audio(rate=44_100, layout="mono", hz=(700,))),
-    "c": Film(3 << 12, (426, 240), NTSC, (100, 100), (106, 60, 214, 120), audio=Audio(layout="mono", hz=(1100,))),
-    "d": Film(4 << 12, (854, 480), Fraction(24), (160, 140), audio=Audio(rate=22_050, hz=(1700, 1900))),
+    "a": Film(1 << 12, (320, 180), Fraction(30), (100, 150), bframes=2, audio=Audio(hz=(400, 500))),
+    "b": Film(2 << 12, (160, 90), Fraction(25), (150, 100), audio=Audio(rate=44_100, layout="mono", hz=(700,))),
+    "c": Film(3 << 12, (214, 120), NTSC, (100, 100), (54, 30, 106, 60), audio=Audio(layout="mono", hz=(1100,))),
+    "d": Film(4 << 12, (428, 240), Fraction(24), (160, 140), audio=Audio(rate=22_050, hz=(1700, 1900))),
 }
-QUARTERS = {"a": (0, 0, 320, 180), "b": (320, 0, 320, 180), "c": (0, 180, 320, 180), "d": (320, 180, 320, 180)}
+QUARTERS = {"a": (0, 0, 160, 90), "b": (160, 0, 160, 90), "c": (0, 90, 160, 90), "d": (160, 90, 160, 90)}
 MIRRORED, CROPPED = "b", "c"
 GAINS = {"a": (-6, 0), "b": (-10, -100), "c": (-8, 50), "d": (-20, 0)}
 OUTPUTS = ("rtmp", "flv", "hls", "recording")
@@ -148,7 +149,7 @@ class Aired:
 
     def __init__(self, server, films):
         publishers = [publishing(f"{server.rtmp}live/{name}", path) for name, path in films.items()]
-        create(server, "show", 640, 360, latency=500)
+        create(server, "show", 320, 180, latency=500)
         put(server, "show", program())
         create(server, "sync", 64, 36, latency=500)
         put(server, "sync", tree(shown("live/flash"), sound=[("live/flash", 0, 0)]))
@@ -330,11 +331,14 @@ def recorded_ms(server):
     return server.streams()["live/mix"]["recordings"][0]["durationMs"]
 
 
-def whole(path, look):
-    """The pictures of a recording, of which none is missing, nor its sound."""
-    film = Player(path, look).play()
-    slots = [round(at * 30) for at, _ in film.pictures]
-    assert slots == list(range(slots[0], slots[-1] + 1))
+def whole(path, player):
+    """The pictures of a recording that has all its sound, and every picture that a player of the same stream got."""
+    film = Player(path, cells).play()
+    recorded, played = ({number: round(at * 30) for at, number in each.pictures} for each in (film, player))
+    both = sorted(recorded.keys() & played.keys())[1:-1]  # but for a picture that is held where one of them begins
+    assert len(both) >= 30
+    assert [number for number in played if both[0] <= number <= both[-1]] == both
+    assert len({played[number] - recorded[number] for number in both}) == 1  # each at its time
     heard(film, film.sounds[0][0], film.sounds[-1][0])
     assert abs(film.pictures[-1][0] - film.sounds[-1][0]) <= Fraction(1, 10)
     return [number for _, number in film.pictures]
@@ -351,7 +355,7 @@ def test_sigterm_ends_it_within_five_seconds_with_the_recording_whole(tmp_path, 
             server.signal(signal.SIGTERM)
             assert server.wait(5) == 0
         player.wait()
-        assert whole(path, cells)[-1] >= player.pictures[-1][1]
+        assert whole(path, player)[-1] >= player.pictures[-1][1]
 
 
 def test_what_was_recorded_until_a_kill_plays(tmp_path):
@@ -361,7 +365,7 @@ def test_what_was_recorded_until_a_kill_plays(tmp_path):
         server.signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
         player.wait()
-        assert whole(path, cells)[-1] >= player.pictures[-1][1] - 33  # within its last second, and what was on its way
+        assert whole(path, player)[-1] >= player.pictures[-1][1] - 33  # within its last second, and what was on its way
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
@@ -372,9 +376,9 @@ GONE = ("finished", "reset", "silent")
 TILE_HZ = dict(zip(TILES, (400, 700, 1100, 1700), strict=True))
 AGAIN = 9  # what those who return show, <<12
 TILE_FILMS = {
-    name: (Film(n + 1 << 12, audio=Audio(layout="mono", hz=(hz,))), 8 if name in GONE else 30)
+    name: (Film(n + 1 << 12, audio=Audio(layout="mono", hz=(hz,)), coder="fast"), 8 if name in GONE else 30)
     for n, (name, hz) in enumerate(TILE_HZ.items())
-} | {"again": (Film(AGAIN << 12, audio=Audio(layout="mono")), 8)}
+} | {"again": (Film(AGAIN << 12, audio=Audio(layout="mono"), coder="fast"), 8)}
 
 
 def tiles(frame):
@@ -573,6 +577,9 @@ def page_picture(frame):
     return read_cells(region(frame, 160, 0, 160, 90)), colours
 
 
+FLOOD = 200  # PUTs of each of four clients
+
+
 def dragged(count, n):
     """The body of the n-th PUT of somebody who drags a source."""
     node = shown(count, **place(n % 160, n % 90, 160, 90))
@@ -592,7 +599,8 @@ class Load:
         self.slots = after["slots"] - before["slots"]
         self.lagged = mixers[1]["lagged"] - mixers[0]["lagged"]
         self.mixed = mixers[1]["mixed"] - mixers[0]["mixed"]
-        assert abs(self.slots - self.lagged - self.mixed) <= 6  # all are accounted for, but for those just being mixed
+        # All are accounted for, but for those of the latency that are just being mixed, of which none is counted yet.
+        assert abs(self.slots - self.lagged - self.mixed) <= 10
         return self
 
 
@@ -606,63 +614,52 @@ def test_a_flood_of_puts_does_not_hurt_the_mix(stage, count):
     time.sleep(1.5)
     quiet.end()
 
-    times = []
     drags = Load(stage, "drag")
     for n in range(20):  # ten a second
-        times.append(asked(stage, "PUT", path, dragged(count, n)))
+        assert stage.ask("PUT", path, dragged(count, n))[0] == 200
         time.sleep(0.1)
     drags.end()
 
     flood = Load(stage, "drag")
-    stop_at = time.monotonic() + 3
-    with ThreadPoolExecutor(5) as pool:
-        floods = [pool.submit(send_puts, stage.port, path, count, stop_at) for _ in range(4)]
-        while time.monotonic() < stop_at:
-            times.append(asked(stage, "GET", "/status"))
-            time.sleep(0.2)
-        sent, slowest = zip(*(each.result() for each in floods), strict=True)
+    answered = 0
+    with ThreadPoolExecutor(4) as pool:
+        floods = [pool.submit(send_puts, stage.port, path, count) for _ in range(4)]
+        while not all(each.done() for each in floods):
+            assert stage.ask("GET", "/status")[0] == 200
+            answered += 1
+        for each in floods:
+            each.result()
     flood.end()
 
     lagged = f"lagged {quiet.lagged} in quiet, {drags.lagged} in the drag, {flood.lagged} in the flood"
-    print(f"{sum(sent) / 3:.0f} PUTs a second; {lagged}")
-    assert min(sent) > 20
-    assert max(*times, *slowest) < 1
+    print(f"{answered} states during {4 * FLOOD} PUTs; {lagged}")
+    assert answered >= FLOOD / 20  # nobody waits for the end of the flood
     # Of a hundred slots five more than without: others use this machine too.
-    assert drags.lagged <= quiet.lagged + 0.05 * drags.slots
-    assert flood.lagged <= quiet.lagged + 0.05 * flood.slots
+    usual = quiet.lagged / quiet.slots + 0.05
+    assert drags.lagged <= usual * drags.slots
+    assert flood.lagged <= usual * flood.slots
     put(stage, "drag", tree(shown(count)))
     with Player(stage.rtmp + "live/drag", cells) as player:
         until(lambda: rises([number for _, number in player.pictures[-15:]]))
     stage.done("DELETE", path)
 
 
-def asked(server, *request):
-    """Seconds that an answer took."""
-    began = time.monotonic()
-    assert server.ask(*request)[0] == 200
-    return time.monotonic() - began
-
-
 def rises(numbers):
     return len(numbers) > 10 and all(0 < b - a < 5 for a, b in pairwise(numbers))
 
 
-def send_puts(port, path, count, stop_at):
-    """How many a client could send until then over one connection, and how long the slowest took."""
+def send_puts(port, path, count):
+    """Sends them one after the other over one connection."""
     bodies = [dragged(count, n) for n in range(100)]
     head = f"PUT {path} HTTP/1.1\r\nHost: mashtun\r\nContent-Type: application/json\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
-    sent, slowest = 0, 0.0
-    with socket.create_connection(("127.0.0.1", port), 10) as client:
-        while (began := time.monotonic()) < stop_at:
-            client.sendall(requests[sent % len(requests)])
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        for n in range(FLOOD):
+            client.sendall(requests[n % len(requests)])
             answer = b""
             while not answer.endswith(b"}"):
                 answer += client.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 "), answer
-            sent += 1
-            slowest = max(slowest, time.monotonic() - began)
-    return sent, slowest
 
 
 # --- a full disk, and who may come in ---------------------------------------------------------------------------------
@@ -695,23 +692,27 @@ def guarded(tmp_path_factory):
         yield server
 
 
-def test_a_full_disk_ends_the_recording_and_not_the_mix(guarded):
-    guarded.done("PUT", "/streams/1.0/live/count", {"pattern": "count?size=320x180&rate=30"})
-    create(guarded, "mix", 320, 180, qpMax=12)
-    put(guarded, "mix", tree(shown("live/count"), sound=[("live/count", 0, 0)]))
-    until(lambda: seen(guarded, "mix", 1))
-    with Player(guarded.rtmp + "live/mix", cells) as player:
+def test_a_full_disk_ends_the_recording_and_not_the_mix(guarded, fat):
+    create(guarded, "mix", 320, 180, bitRate=600_000)
+    put(guarded, "mix", tree(shown("live/fat")))
+    with (
+        publishing(f"{guarded.rtmp}live/fat?key=sesame", fat, again=True),
+        Player(guarded.rtmp + "live/mix", fat_number) as player,
+    ):
+        until(lambda: seen(guarded, "mix", 1) and player.pictures)
         guarded.done("POST", "/streams/1.0/live/mix/recordings")
         failed = until(lambda: (each := guarded.streams()["live/mix"]["recordings"][0])["state"] == "failed" and each)
-        at = player.pictures[-1][1]
-        until(lambda: player.pictures[-1][1] > at + 30)
+        at, _ = player.pictures[-1]
+        until(lambda: player.pictures[-1][0] > at + 1)
+        assert len({number for time, number in player.pictures if time > at}) > 15  # and it moves
     assert failed["file"] in failed["error"]
     assert "space" in failed["error"] or "too large" in failed["error"]
     assert 0 < failed["bytes"] <= FULL
     status, data = guarded.ask("GET", f"/recordings/{failed['file']}")
     assert status == 200
-    film = Player(io.BytesIO(data), cells).play()
-    assert len(film.pictures) == pytest.approx(failed["durationMs"] * 30 / 1000, abs=2)
+    film = Player(io.BytesIO(data), fat_number).play()
+    (first, _), *_, (last, _) = film.pictures
+    assert (last - first) * 1000 == pytest.approx(failed["durationMs"], abs=67)  # two pictures
     slots = [round(at * 30) for at, _ in player.pictures]
     mixer = guarded.event("mix")["subMixes"][0]
     assert slots[-1] - slots[0] + 1 - len(slots) <= mixer["mixer"]["lagged"] + mixer["encoder"]["skipped"]
