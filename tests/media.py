@@ -13,6 +13,7 @@ The colour: a file with a `matrix` has the number in its upper two thirds (`numb
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from math import ceil, floor
 from pathlib import Path
 
@@ -86,13 +87,19 @@ def read_number(y_plane, bits=8):
     if height < 2 or width < 8:
         return None
     number = 0
-    for cell in range(16):
-        rows, columns = _middle(cell // 8, 2, height), _middle(cell % 8, 8, width)
-        level = y_plane[rows, columns].mean() / (1 << bits - 8)
+    for middle in _middles(height, width):
+        samples = y_plane[middle]
+        level = np.add.reduce(samples, None, np.uint32) / samples.size / (1 << bits - 8)
         if 80 < level < 171:  # between the thirds of 16…235
             return None
         number = number << 1 | int(level > 125)
     return number
+
+
+@cache  # the same for every picture of a film
+def _middles(height, width):
+    """Where to look at each of the 16 cells."""
+    return [(_middle(cell // 8, 2, height), _middle(cell % 8, 8, width)) for cell in range(16)]
 
 
 def _middle(k, count, length):
