@@ -79,7 +79,8 @@ class Courier:
     async def _due(self) -> list[Delivery]:
         free = AT_ONCE - len(self._under_way)
         try:
-            return await self._ledger.undelivered(self._under_way, free) if free else []
+            # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
+            return await self._ledger.undelivered(frozenset(self._under_way), free) if free else []
         except EngineError as err:
             log.warning("webhooks: %s", err)
             return []
