@@ -15,7 +15,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     open_timeout: float = 10.0  # seconds until a source that does not open is given up
     read_timeout: float = 10.0  # seconds until a source that delivers nothing is given up
-    decode_ahead: int = 6  # frames decoded ahead of the mixer, each source; twice a step: decoders run beside the mixer
+    decode_ahead: int = 5  # frames decoded ahead of the mixer, each source: decoders run beside the mixer
     decode_ahead_bytes: int = 192 << 20  # of all sources together; few frames ahead where frames are large
     composite_threads: int = 1  # threads painting one picture
     # the server

@@ -46,7 +46,7 @@ _RATES: Final = {
     "libopus": (8000, 12000, 16000, 24000, 48000),
     "libmp3lame": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
-QUEUE: Final = 4  # ticks between the mixer and the encoder
+QUEUE: Final = 2  # ticks between the mixer and the encoder
 
 Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
 
