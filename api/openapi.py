@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -112,8 +113,9 @@ class _Page:
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
 
 
+@cache
 def description() -> dict[str, Any]:
-    """All routes of all doors as an OpenAPI document."""
+    """All routes of all doors as an OpenAPI document, which is the same as long as the process lives."""
     kinds = list(dict.fromkeys(kind for route in _all_routes() for kind in (route.request, route.response, Failure)))
     kinds = [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
     made, components = msgspec.json.schema_components(kinds, ref_template=SCHEMAS + "{name}")
