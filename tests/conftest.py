@@ -16,8 +16,11 @@ from tests.media import Media
 # The same examples every time, so that a red test means a change; `--hypothesis-profile default` looks for new ones.
 # Neither looks at the clock: a busy machine is no error.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("repeatable", settings.get_profile("default"), derandomize=True)
+settings.register_profile("repeatable", settings.get_profile("default"), derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
+
+# Hundreds of processes are started, and without this each may have to compile the whole code anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

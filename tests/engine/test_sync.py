@@ -110,7 +110,7 @@ def test_packets_of_the_past_give_the_same_place_to_all_who_come():
     assert first.send(4000)[0] == second.send(4000)[0] == 0
 
 
-@pytest.mark.parametrize("ppm", [-200, 200, -50, 0])
+@pytest.mark.parametrize("ppm", [-200, 200, 0])
 def test_a_clock_that_drifts_is_followed_for_an_hour(ppm):
     path = Path(ppm=ppm)
     worst = 0

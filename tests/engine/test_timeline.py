@@ -272,7 +272,7 @@ def test_picture_of_unknown_size_covers():
     assert (box(node), crop(node), node.fit) == ((0, 0, 320, 180), (-1,) * 4, "cover")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     natural=st.none() | st.tuples(st.floats(1, 5000), st.floats(1, 5000)),
     sizes=st.lists(st.floats(0, 2), min_size=4, max_size=4),
@@ -521,7 +521,7 @@ def clips(draw):
     return clip(draw(MEDIA), frame=frame, frames=frames, container=container)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     tracks=st.lists(st.lists(clips(), max_size=4), max_size=3),
     times=st.lists(st.fractions(-1, 8), min_size=2, max_size=4),

@@ -308,7 +308,7 @@ def layer_lists(draw, width, height):
     return layers
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_every_sample_equals_the_oracle(data):
     width, height = 2 * data.draw(st.integers(1, 70)), 2 * data.draw(st.integers(1, 40))

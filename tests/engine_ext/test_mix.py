@@ -56,7 +56,7 @@ def rows_as_at_import():
     use_simd(True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(scenes(), st.booleans())
 def test_mix_equals_its_oracle_to_the_bit(scene, simd):
     use_simd(simd)

@@ -669,7 +669,7 @@ def check_at(film: Film, t):
     assert RenderTree.from_json(seen.to_json()) == seen
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=75, suppress_health_check=list(HealthCheck))
 @given(REQUESTS | damaged(REQUESTS), st.lists(st.fractions(-0.1, 1.1), min_size=1, max_size=4))
 def test_any_mash_gives_a_tree_for_every_time_or_one_sentence(document, times):
     film = film_or_sentence(document)
@@ -677,7 +677,7 @@ def test_any_mash_gives_a_tree_for_every_time_or_one_sentence(document, times):
         check_at(film, part * film.duration)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 @given(JSON)
 def test_any_json_is_a_film_or_one_sentence(document):
     film = film_or_sentence(document)
