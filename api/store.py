@@ -113,6 +113,7 @@ _NOW: Final[BindParameter[int]] = bindparam("now")
 _STATE = (jobs.c.run, jobs.c.attempts, jobs.c.begun, jobs.c.lease, jobs.c.renew, jobs.c.deadline, jobs.c.due)
 _ROW = select(jobs.c.seq, jobs.c.kind, jobs.c.head, *_STATE).with_for_update()
 _JOB_AT = _ROW.where(jobs.c.seq == _SEQ)
+_ALL_AT = _JOB_AT.add_columns(contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
 _JOB = _ROW.where(jobs.c.uid == _UID)
 _STATE_OF = select(jobs.c.state).where(jobs.c.uid == _UID)
 _SAVE = update(jobs).where(jobs.c.seq == _SEQ)
@@ -286,10 +287,11 @@ class Store:
             seq = self._first(write.connection, pools_asked(kinds, tags))
             if seq is None:
                 return None, write.changes
-            kind, job = write.at(seq)
+            row = write.connection.execute(_ALL_AT, {"the_seq": seq}).one()
+            job = _job(row)
             picked = pick(job, worker=worker, now=now, rules=self._rules, renew=renew)
-            write.save(seq, job, picked, kind=kind)
-            return Picked(picked.uid, picked.run, _join(_encode(picked.head), write.content(seq))), write.changes
+            write.save(seq, job, picked, kind=row.kind)
+            return Picked(picked.uid, picked.run, _join(_encode(picked.head), row.content)), write.changes
 
     def _first(self, connection: Connection, pools: Sequence[str]) -> int | None:
         if self._ordering == RANDOM:

@@ -3,10 +3,11 @@
 `python -m bench.jobs [--smoke] [--only ROW …] [--peers WHO …] [--seconds S] [--renders N]`
 
 Rows: `queue` has 100, 10 000 and 100 000 jobs queued and says how many four clients can create and pick up in a second,
-and how large the server is then; nexrender's own server (npm's 1.38.0, installed into the cache folder; without npm or
-a registry it is left out) has 10 000. `list` says how long the list of 10 000 jobs takes. `renders` puts data-driven
-jobs, each with a film and a colour of its own in one template, 64×36 and 1 s, through two slots, looks at every
-picture, and compares with the same renders one after the other in one process that does nothing else.
+what CPU each costs the server, and how large it is then; nexrender's own server (npm's 1.38.0, installed into the cache
+folder; without npm or a registry it is left out) has 10 000. `list` says how long the list of 10 000 jobs takes.
+`renders` puts data-driven jobs, each with a film and a colour of its own in one template, 64×36 and 1 s, through two
+slots, looks at every picture, and compares with the same renders one after the other in one process that does nothing
+else.
 
 How to read it: the clients run on the same machine, in one process, which takes its share. Load is the machine's just
 before: where it is not near 0, others are at work, and all figures are worse than they could be. Linux only, as memory
@@ -56,14 +57,34 @@ FLAT = 0.8  # what is left of a pace when the queue is a thousand times as long
 FPS = 30
 WIDTH, HEIGHT = 64, 36
 LEVELS = 10  # of red, green and blue: a thousand colours that differ
-JOB = {
-    "template": {"src": "http://assets.example/project.aepx", "composition": "main", "outputModule": "Lossless"},
+ASSETS = "https://assets.example/customers/4711/campaigns/spring"
+JOB = {  # as large as jobs for templates are: nine assets, with what a server adds 1.6 kB
+    "template": {
+        "src": f"{ASSETS}/project.aepx",
+        "composition": "main",
+        "outputModule": "Lossless",
+        "outputExt": "mov",
+    },
     "assets": [
-        {"type": "image", "layerName": "logo.png", "src": "http://assets.example/logo.png"},
-        {"type": "data", "layerName": "title", "property": "Source Text", "value": "A title that is not so short"},
+        *({"type": "image", "layerName": f"photo-{n}.jpg", "src": f"{ASSETS}/photo-{n}.jpg"} for n in range(3)),
+        {"type": "audio", "layerName": "music.mp3", "src": f"{ASSETS}/music.mp3"},
+        *(
+            {
+                "type": "data",
+                "layerName": f"line {n}",
+                "property": "Source Text",
+                "value": "A line that is not so short",
+            }
+            for n in range(4)
+        ),
         {"type": "data", "layerName": "box", "property": "Scale", "value": [120, 120]},
     ],
-    "actions": {"postrender": [{"module": "@nexrender/action-encode", "preset": "mp4", "output": "encoded.mp4"}]},
+    "actions": {
+        "postrender": [
+            {"module": "@nexrender/action-encode", "preset": "mp4", "output": "encoded.mp4"},
+            {"module": "@nexrender/action-upload", "input": "encoded.mp4", "provider": "s3", "params": {"key": "4711"}},
+        ]
+    },
 }
 POST = json.dumps(JOB).encode()
 
@@ -188,15 +209,18 @@ def installed(cache: Path) -> Path:
 # ---------------------------------------------------------------------------------------------- queue
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Paces:
-    """What a contender does in a second with so many jobs queued. `load` is the machine's before."""
+    """A contender with so many jobs queued; lists have a value for each round: of creates, of pickups.
+
+    rates  requests in a second
+    costs  ms of the server's CPU for one
+    """
 
     who: str
     queued: int
-    load: float
-    creates: float = 0.0
-    pickups: float = 0.0
+    rates: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    costs: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     rss_bytes: int = 0
     fault: str = ""
 
@@ -205,7 +229,8 @@ class Paces:
         who = f"{self.who}, {self.queued}"
         if self.fault:
             return who, self.fault
-        return who, f"{self.creates:.0f}", f"{self.pickups:.0f}", f"{self.rss_bytes / 1e6:.0f}", f"{self.load:.1f}"
+        rates = (f"{statistics.median(each):.0f} ({min(each):.0f}–{max(each):.0f})" for each in self.rates)
+        return who, *rates, *(f"{statistics.median(each):.1f}" for each in self.costs), f"{self.rss_bytes / 1e6:.0f}"
 
 
 @dataclass
@@ -217,50 +242,76 @@ class Lengths(Row):
     def show(self) -> None:
         """Print it."""
         super().show()
-        measure.print_columns([("", "creates/s", "pickups/s", "MB", "load"), *(each.cells() for each in self.paces)])
+        head = ("", "creates/s", "pickups/s", "CPU ms of a create", "of a pickup", "MB")
+        measure.print_columns([head, *(each.cells() for each in self.paces)])
 
 
-def paces(options: Namespace, who: str, length: int) -> Paces:
-    """Creates and pickups in turns, so that the queue stays as long as it is."""
-    load = os.getloadavg()[0]
+STEPS = (Door.create, Door.pick)
+
+
+def turn(paces: Paces, child: Child, address: str, options: Namespace) -> None:
+    """One contender's part of a round: creates and pickups by turns, so that the queue stays as long as it is."""
     batch = CLIENTS if options.smoke else BATCH
-    try:
-        with CONTENDERS[who](options, length) as (child, address), ExitStack() as stack:
-            doors = [stack.enter_context(Door(address)) for _ in range(CLIENTS)]
-            steps = Door.create, Door.pick
-            for step in steps:
-                at_once(doors, CLIENTS, step)  # connections, and what is made at the first request
-            taken: list[list[float]] = [[], []]
-            end = time.monotonic() + options.seconds
-            while time.monotonic() < end:
-                for seconds, step in zip(taken, steps, strict=True):
-                    seconds.append(at_once(doors, batch, step))
-            size = child.usage().rss_bytes
-    except (RunError, OSError) as error:
-        return Paces(who=who, queued=length, load=load, fault=str(error))
-    finally:
-        measure.progress("")
-    creates, pickups = (batch * len(seconds) / sum(seconds) for seconds in taken)
-    return Paces(who=who, queued=length, load=load, creates=creates, pickups=pickups, rss_bytes=size)
+    taken, used, count = [0.0, 0.0], [0.0, 0.0], 0
+    with ExitStack() as stack:  # connections end while the others have their turns
+        doors = [stack.enter_context(Door(address)) for _ in range(CLIENTS)]
+        for step in STEPS:
+            at_once(doors, CLIENTS, step)
+        end = time.monotonic() + options.seconds / options.rounds
+        while not count or time.monotonic() < end:
+            count += batch
+            for n, step in enumerate(STEPS):
+                before = child.usage().cpu
+                taken[n] += at_once(doors, batch, step)
+                used[n] += child.usage().cpu - before
+    for n in range(len(STEPS)):
+        paces.rates[n].append(count / taken[n])
+        paces.costs[n].append(1000 * used[n] / count)
+    paces.rss_bytes = child.usage().rss_bytes
 
 
 def queue(options: Namespace) -> Row:
-    """How many creates and pickups in a second, at every length."""
+    """How many creates and pickups in a second, at every length; all servers are there, and take turns."""
     lengths = (20, 40) if options.smoke else LENGTHS
-    common = lengths[1]
-    row = Lengths("queue", f"{CLIENTS} clients create and pick up jobs while so many are queued")
-    row.paces = [paces(options, OURS, length) for length in lengths]
-    row.fault = next((each.fault for each in row.paces if each.fault), "")
-    first, mine, last = row.paces[0], row.paces[1], row.paces[-1]
-    if is_asked(options):
-        row.paces.append(peer := paces(options, PEER, common))
-        if not (row.fault or peer.fault):
-            row.add(f"pickups, ours ÷ {PEER}'s at {common}", mine.pickups / peer.pickups, "≥", 20)
-            row.add(f"creates, ours ÷ {PEER}'s at {common}", mine.creates / peer.creates)
+    row = Lengths("queue", f"{CLIENTS} clients create and pick up jobs while so many are queued, {_load()}")
+    row.paces = [Paces(who=OURS, queued=length) for length in lengths]
+    row.paces += [Paces(who=PEER, queued=lengths[1])] if is_asked(options) else []
+    with ExitStack() as stack:
+        running = {}
+        for n, each in enumerate(row.paces):
+            try:
+                running[n] = stack.enter_context(CONTENDERS[each.who](options, each.queued))
+            except (RunError, OSError) as error:
+                each.fault = str(error)
+        for _ in range(options.rounds):
+            for n, (child, address) in running.items():
+                measure.progress(f"queue: {row.paces[n].who}, {row.paces[n].queued}")
+                turn(row.paces[n], child, address, options)
+    measure.progress("")
+    row.fault = next((each.fault for each in row.paces if each.who == OURS and each.fault), "")
     if not row.fault:
-        row.add(f"pickups at {last.queued} ÷ at {first.queued}", last.pickups / first.pickups, "≥", FLAT)
-        row.add(f"creates at {last.queued} ÷ at {first.queued}", last.creates / first.creates, "≥", FLAT)
+        _compare(row, lengths)
     return row
+
+
+def _compare(row: Lengths, lengths: Sequence[int]) -> None:
+    first, mine, last = row.paces[0], row.paces[1], row.paces[len(lengths) - 1]
+    if len(row.paces) > len(lengths) and not row.paces[-1].fault:
+        peer = row.paces[-1]
+        row.add(f"pickups, ours ÷ {PEER}'s at {peer.queued}", _ratio(mine.rates[1], peer.rates[1]), "≥", 20)
+        row.add(f"creates, ours ÷ {PEER}'s at {peer.queued}", _ratio(mine.rates[0], peer.rates[0]))
+        row.add(f"CPU of a pickup, {PEER}'s ÷ ours", _ratio(peer.costs[1], mine.costs[1]))
+    for n, name in enumerate(("creates", "pickups")):
+        row.add(f"{name} at {last.queued} ÷ at {first.queued}", _ratio(last.rates[n], first.rates[n]), "≥", FLAT)
+
+
+def _ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios within a round."""
+    return statistics.median(one / max(other, 1e-3) for one, other in zip(ones, others, strict=True))
+
+
+def _load() -> str:
+    return f"load {os.getloadavg()[0]:.1f}"
 
 
 def is_asked(options: Namespace) -> bool:
@@ -274,7 +325,7 @@ def is_asked(options: Namespace) -> bool:
 def lists(options: Namespace) -> Row:
     """How long the lists take."""
     length = 40 if options.smoke else COMMON
-    row = Row("list", f"the list of {length} jobs, load {os.getloadavg()[0]:.1f}")
+    row = Row("list", f"the list of {length} jobs, {_load()}")
     for who, path in ((OURS, "/jobs"), (OURS, "/jobs/status"), (PEER, "/jobs")):
         if who == PEER and not is_asked(options):
             continue
@@ -401,7 +452,7 @@ def pure(films: dict[str, Path], count: int, folder: Path) -> tuple[float, float
 def renders(options: Namespace) -> Row:
     """Data-driven films through the queue, and without it."""
     count = 4 if options.smoke else options.renders
-    row = Row("renders", f"{count} films of {WIDTH}×{HEIGHT}, 1 s, by {SLOTS} slots, load {os.getloadavg()[0]:.1f}")
+    row = Row("renders", f"{count} films of {WIDTH}×{HEIGHT}, 1 s, by {SLOTS} slots, {_load()}")
     with tempfile.TemporaryDirectory(prefix="mashtun-bench-") as place:
         films = shoot(Path(place))
         wall, cpu = pure(films, 4 if options.smoke else 60, Path(place))
@@ -441,12 +492,13 @@ def renders(options: Namespace) -> Row:
 def main() -> int:
     """Measure, print, keep. Exit status 1 when ours failed anywhere."""
     parser = measure.arguments(__doc__)
-    parser.add_argument("--seconds", type=float, help="of one measurement of `queue` (default 20)")
+    parser.add_argument("--seconds", type=float, help="of each contender of `queue` (default 20)")
     parser.add_argument(
         "--renders", type=int, default=1000, metavar="N", help="jobs of `renders` (default %(default)s)"
     )
     options = parser.parse_args()
     options.seconds = options.seconds or (0.5 if options.smoke else 20.0)
+    options.rounds = 1 if options.smoke else options.rounds
     makers = {"queue": queue, "list": lists, "renders": renders}
     unknown = set(options.only or ()) - makers.keys()
     if unknown:

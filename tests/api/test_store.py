@@ -723,7 +723,16 @@ def test_every_look_up_of_the_queue_uses_an_index(bench):
     """Cost must not grow with what is there."""
     from api import store
 
-    constant = [store._JOB, store._JOB_AT, store._WHOLE, store._RECORD, store._EXPIRED, store._DUE, store._HELD_BY]
+    constant = [
+        store._JOB,
+        store._JOB_AT,
+        store._ALL_AT,
+        store._WHOLE,
+        store._RECORD,
+        store._EXPIRED,
+        store._DUE,
+        store._HELD_BY,
+    ]
     constant += [store._CONTENT, store._WAITS, store._WAITING_FOR, store._IN_LINE, store._UNDELIVERED, store._HELD]
     constant += [
         store._MADE_UNDER,
