@@ -523,7 +523,7 @@ def checked(
 
     def check(printed: str) -> None:
         try:
-            _check(edit, out, start, stop, slack=10 if loose else max(1, (stop - start) // 100))
+            _check(edit, out, start, stop, slack=(stop - start) // 20 if loose else max(1, (stop - start) // 100))
         except (OSError, ValueError) as error:  # what libav says of a broken file is one of these
             raise RunError(f"unreadable output: {error}") from error
         finally:
