@@ -20,8 +20,9 @@ Theory of operation
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -42,6 +43,7 @@ from engine.tree import (
 )
 
 LEAST: Final = 10  # ticks; a shorter copy saves less than two more joints cost
+LONGEST: Final = 20_000  # ticks of a run, so that a long one does not fill the memory; a joint costs less than a GOP
 NEAR: Final = 1  # second; beyond it a film's packets are not read through, but looked for
 LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a film's may be: encoders miss by as much
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
@@ -86,7 +88,7 @@ class Copy(NamedTuple):
     name: str
     first: int
     key: int
-    ticks: list[int]
+    ticks: array[int]
 
     @property
     def stop(self) -> int:
@@ -110,22 +112,29 @@ def may_have(spec: EncoderSpec, *, profile: int, bit_rate: int) -> bool:
     return profile in _PROFILES[spec.profile] and (spec.bit_rate is None or 0 < bit_rate <= LOOSENESS * spec.bit_rate)
 
 
-def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> list[Run]:
+def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> Iterator[Run]:
     """The runs of a program's ticks [0, ticks), tick 0 being at `start`; those too short to copy are left out."""
-    found: list[Run] = []
-    run: Run | None = None
+    tree: RenderTree | None = None
+    node: VideoSourceNode | None = None
+    run = Run("", 0, [])
     for n in range(ticks):
         t = start + tick_time(n, fps)
-        node = untouched(program.tree_at(t).root_video_node, raster)
-        if node is None:
-            run = None
-            continue
-        at = t if node.at is None else Fraction(node.at)
-        if run is None or run.name != node.stream_guid or not 0 <= at - run.times[-1] < NEAR:
-            run = Run(node.stream_guid, n, [])
-            found.append(run)
-        run.times.append(at)
-    return [run for run in found if len(run.times) >= LEAST]
+        before, tree = tree, program.tree_at(t)
+        if tree is not before:
+            node = untouched(tree.root_video_node, raster)
+        at = t if node is None or node.at is None else Fraction(node.at)
+        if node is None or not _goes_on_in(run, node.stream_guid, at):
+            if len(run.times) >= LEAST:
+                yield run
+            run = Run("" if node is None else node.stream_guid, n, [])
+        if node is not None:
+            run.times.append(at)
+    if len(run.times) >= LEAST:
+        yield run
+
+
+def _goes_on_in(run: Run, name: str, at: Fraction) -> bool:
+    return run.name == name and 0 < len(run.times) < LONGEST and 0 <= at - run.times[-1] < NEAR
 
 
 def untouched(node: VideoNode | None, raster: Raster) -> VideoSourceNode | None:
@@ -195,7 +204,9 @@ def _copy(run: Run, begin: int, pictures: range, places: _Places) -> Copy | None
         return None
     first, stop = after[0], stops[-1]
     tick = run.first + begin + first - pictures.start
-    return Copy(run.name, tick, places.index.pts[first], [number - first for number in places.order[first:stop]])
+    return Copy(
+        run.name, tick, places.index.pts[first], array("i", (number - first for number in places.order[first:stop]))
+    )
 
 
 def _is_wanted(copy: Copy, places: _Places, spec: EncoderSpec) -> bool:

@@ -33,7 +33,7 @@ class Splice:
 
     program   what is left to be mixed.
     copies    in order.
-    films     by name; `close` closes them.
+    films     by name; `close` closes them. Those that nothing is copied of are closed at once.
     sps, pps  all parameter sets of the films, by number.
     number    of the encoder's own parameter sets: no film's.
     """
@@ -49,6 +49,8 @@ class Splice:
             if numbers is not None:
                 films[name].renumber(numbers)
                 self.films[name] = films[name]
+        for name in films.keys() - self.films.keys():
+            films[name].close()
         self.copies = [copy for copy in copies if copy.name in self.films]
         self.program = Unseen(program, self.copies, start=spec.start, fps=spec.mixer.fps)
         self.sps, self.pps, self.number = numbering.sps, numbering.pps, numbering.free or 0
@@ -60,7 +62,9 @@ class Splice:
 
     def packets(self, copy: Copy) -> Iterator[Packet]:
         """The packets of a copy, in the order of decoding. Raises SourceError."""
-        return _opened(copy.name, self.films).packets(copy.key, len(copy.ticks))
+        film = self.films[copy.name]
+        _make_room(film, self.films.values())
+        return film.packets(copy.key, len(copy.ticks))
 
     def close(self) -> None:
         """Lets go of the films."""
@@ -80,31 +84,31 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splic
         node = smart.untouched(program.tree.root_video_node, raster)
         if node is None or not _is_file(node.stream_guid, spec):
             return None  # nor will it be later
-    runs = smart.runs(program, start=spec.start, ticks=tick_count(spec.duration, fps), fps=fps, raster=raster)
-    films = _films(runs, spec, settings)
-    copies = [copy for run in runs if run.name in films for copy in _copies(run, films, spec)]
-    splice = Splice(program, spec, copies, films)
-    for name in films.keys() - splice.films.keys():
-        films[name].close()
+    ticks = tick_count(spec.duration, fps)
+    films: dict[str, CodedFilm | None] = {}  # None: one that the output cannot take
+    copies: list[Copy] = []
+    for run in smart.runs(program, start=spec.start, ticks=ticks, fps=fps, raster=raster):
+        if run.name not in films:
+            films[run.name] = _film(run.name, spec, settings)
+        film = films[run.name]
+        if film is not None:
+            _make_room(film, films.values())
+            copies += _copies(run, film, spec)
+    splice = Splice(program, spec, copies, {name: film for name, film in films.items() if film is not None})
     return splice if splice.copies else None
 
 
-def _films(runs: list[Run], spec: RenderSpec, settings: Settings) -> dict[str, CodedFilm]:
-    """The films of some runs that are local files, and whose packets the output can take; by name."""
-    films: dict[str, CodedFilm] = {}
-    for name in dict.fromkeys(run.name for run in runs):
-        if not _is_file(name, spec):
-            continue
-        with suppress(SourceError, *ERRORS):
-            film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
-            same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
-            profiles = film.profiles if same else ()
-            if profiles and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in profiles):
-                films[name] = film
-                _opened(name, films)
-            else:
-                film.close()
-    return films
+def _film(name: str, spec: RenderSpec, settings: Settings) -> CodedFilm | None:
+    """A film that is a local file, and whose packets the output can take."""
+    if not _is_file(name, spec):
+        return None
+    with suppress(SourceError, *ERRORS):
+        film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
+        same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
+        if same and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
+            return film
+        film.close()
+    return None
 
 
 def _is_file(name: str, spec: RenderSpec) -> bool:
@@ -113,17 +117,14 @@ def _is_file(name: str, spec: RenderSpec) -> bool:
     return not url.startswith("pattern:") and "://" not in url
 
 
-def _opened(name: str, films: Mapping[str, CodedFilm]) -> CodedFilm:
-    """The film of that name; of those that are open, one is closed when they are too many."""
-    film = films[name]
-    others = [each for each in films.values() if each.is_open and each is not film]
+def _make_room(film: CodedFilm, films: Iterable[CodedFilm | None]) -> None:
+    """Closes another film, when too many are open."""
+    others = [each for each in films if each is not None and each.is_open and each is not film]
     if len(others) >= _OPEN:
         others[0].close()
-    return film
 
 
-def _copies(run: Run, films: Mapping[str, CodedFilm], spec: RenderSpec) -> list[Copy]:
-    film = _opened(run.name, films)
+def _copies(run: Run, film: CodedFilm, spec: RenderSpec) -> list[Copy]:
     try:
         index = film.index(run.times[0], run.times[-1] + 1 / spec.mixer.fps)
     except (SourceError, *ERRORS):

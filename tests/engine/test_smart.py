@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine import smart
 from engine.program import Held
-from engine.smart import LEAST, Copy, Index, Run, Unseen
+from engine.smart import LEAST, LONGEST, Copy, Index, Run, Unseen
 from engine.spec import EncoderSpec, Raster
 from engine.timeline import Clip, Container, Mash, Medium
 from engine.tree import (
@@ -122,7 +122,7 @@ def test_a_timeline_is_cut_into_runs_of_one_film():
 
     tracks = [[clip(0, "one", 0), clip(1, "one", 30), clip(2, "two", 60), clip(0, "two", 90)]]
     program = Mash(tracks, raster=RASTER, quantize=30, background=(0, 0, 0, 1))
-    found = smart.runs(program, start=Fraction(1, 2), ticks=105, fps=FPS, raster=RASTER)
+    found = list(smart.runs(program, start=Fraction(1, 2), ticks=105, fps=FPS, raster=RASTER))
     assert [(run.name, run.first, len(run.times)) for run in found] == [
         ("one", 0, 45),
         ("two", 45, 30),
@@ -137,6 +137,17 @@ def test_a_film_without_a_media_time_runs_with_the_program():
     assert run.times == [2 + Fraction(n, 30) for n in range(10)]
 
 
+def test_a_long_run_is_cut_and_goes_on():
+    program = Held(RenderTree(root_video_node=film(at=None)))
+    found = list(smart.runs(program, start=Fraction(0), ticks=2 * LONGEST + 5 + LEAST, fps=FPS, raster=RASTER))
+    assert [(run.first, len(run.times)) for run in found] == [
+        (0, LONGEST),
+        (LONGEST, LONGEST),
+        (2 * LONGEST, 5 + LEAST),
+    ]
+    assert found[1].times[0] == Fraction(LONGEST, 30)
+
+
 # --- what is copied --------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +155,7 @@ def test_whole_gops_are_copied_as_they_are():
     (copy,) = copies(run_of(20, 40, tick=7), index_of([GOP] * 4))
     assert (copy.name, copy.first, copy.stop, copy.key) == ("film", 7, 47, 20 * FRAME)
     assert sorted(copy.ticks) == list(range(40))
-    assert copy.ticks[:4] == [0, 3, 1, 2]
+    assert list(copy.ticks[:4]) == [0, 3, 1, 2]
     assert copy.delay == 1
 
 
