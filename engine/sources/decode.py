@@ -271,7 +271,9 @@ class _Decoder:
         while True:
             wanted = self._wanted()
             hear = sounds if self._hearing else []
-            late = self._is_behind(wanted) or self._threads.is_busy
+            behind = self._is_behind(wanted)
+            late = behind or self._threads.is_busy
+            newest_at_once = behind and not begins_to_see  # where all are late, the newest one is better than none
             alone = bool(hear) and late
             pictures = [] if alone else self._due(wanted)
             may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
@@ -283,7 +285,7 @@ class _Decoder:
                 hear,
                 formats=formats,
                 wanted=wanted,
-                more=self._is_due(wanted),
+                more=self._is_due(wanted) and not newest_at_once,
                 care=self._care(pictures, wanted),
             )
             if late and not alone:
