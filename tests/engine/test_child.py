@@ -82,7 +82,7 @@ async def test_a_render_that_does_not_listen_is_killed(render, child, monkeypatc
         await render(child)
     finally:
         signal.signal(signal.SIGTERM, heard)
-    with trio.fail_after(4), trio.move_on_after(0.3):
+    with trio.fail_after(GRACE - 5), trio.move_on_after(0.3):
         await render(child, 100_000)
     assert not renders()
     assert await render(child) == 0
