@@ -137,25 +137,24 @@ class CodedFilm:
     def index(self, start: Fraction, stop: Fraction) -> Index:
         """The pictures from the IDR picture at or before `start` to the last one shown at `stop`, and a few more.
 
-        Raises ValueError when there is something among them that cannot be copied.
+        Whole GOPs only where a packet comes between that is not one plain picture, or not to be shown.
         """
         index = Index(self._time_base, self._zero, [], [])
         last = index.unit(stop)
         beyond = 0
         for packet in self._from(index.unit(start)):
-            kinds = prefixed_kinds(memoryview(packet))
-            if kinds is None or not _KINDS.issuperset(kinds) or packet.pts is None or packet.is_discard:
-                raise ValueError("a packet that is not one plain picture")
-            if not index.pts and _IDR not in kinds:
-                continue
-            index.pts.append(packet.pts)
-            index.idr.append(_IDR in kinds)
-            beyond += packet.pts > last
+            kinds = _plain_kinds(packet)
+            if not kinds:
+                _drop_gop(index)
+                if index.pts:
+                    break
+            elif index.pts or _IDR in kinds:
+                index.pts.append(packet.pts or 0)
+                index.idr.append(_IDR in kinds)
+                beyond += index.pts[-1] > last
             if beyond > MAX_REORDER:
                 break
-        if len(set(index.pts)) < len(index.pts):
-            raise ValueError("two pictures at one time")
-        return index
+        return index if len(set(index.pts)) == len(index.pts) else Index(self._time_base, self._zero, [], [])
 
     def packets(self, key: int, count: int) -> Iterator[Packet]:
         """So many packets, in the order of decoding, from the one with the pts `key` on. Raises SourceError."""
@@ -192,6 +191,19 @@ class CodedFilm:
                 yield first
                 yield from packets
                 return
+
+
+def _plain_kinds(packet: Packet) -> list[int]:
+    """What NAL units it has; none when it is anything but one picture that is shown."""
+    kinds = prefixed_kinds(memoryview(packet))
+    plain = kinds is not None and _KINDS.issuperset(kinds) and packet.pts is not None and not packet.is_discard
+    return kinds if kinds is not None and plain else []
+
+
+def _drop_gop(index: Index) -> None:
+    """Takes away the last GOP, which is not whole."""
+    first = max((n for n, idr in enumerate(index.idr) if idr), default=0)
+    del index.pts[first:], index.idr[first:]
 
 
 def is_upright(path: str) -> bool:

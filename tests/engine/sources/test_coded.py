@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 
 from engine.config import Settings
@@ -41,6 +42,43 @@ def test_an_index_begins_with_an_idr_picture_and_has_all_that_is_shown(film):
 def test_an_index_of_a_part_reads_little_more(film):
     assert len(film.index(Fraction(0), Fraction(1, 10)).pts) < 30
     assert len(film.index(Fraction(0), Fraction(100)).pts) == 60
+
+
+def trimmed(path, source, by):
+    """The same packets, but `by` pictures at the beginning are not shown: an edit list says so."""
+    with av.open(source) as film, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+        for packet in film.demux(video=0):
+            if packet.size:
+                shift = int(by / 30 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                out.mux_one(packet)
+    return str(path)
+
+
+def test_of_a_gop_that_is_not_shown_from_its_beginning_nothing_is_copied(tmp_path, path):
+    film = CodedFilm("film", trimmed(tmp_path / "trimmed.mp4", path, Fraction(5)), settings=Settings())
+    index = film.index(Fraction(0), Fraction(2))
+    assert len(index.pts) == 45
+    assert (index.pts[0] * index.time_base - index.zero) * 30 == 10  # the second GOP's first, five pictures earlier
+    film.close()
+
+
+def test_a_packet_with_something_else_ends_the_gops_before_it(tmp_path, path):
+    """Parameter sets among the pictures: where a film has been joined from others."""
+    joined = str(tmp_path / "joined.mp4")
+    with av.open(path) as film, av.open(joined, "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+        for n, packet in enumerate(each for each in film.demux(video=0) if each.size):
+            data = bytes(packet) if n != 20 else (5).to_bytes(4, "big") + b"\x67abcd" + bytes(packet)
+            made = av.Packet(data)
+            made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+            made.is_keyframe, made.stream = packet.is_keyframe, stream
+            out.mux_one(made)
+    film = CodedFilm("film", joined, settings=Settings())
+    assert len(film.index(Fraction(0), Fraction(2)).pts) == 15
+    assert len(film.index(Fraction(7, 10), Fraction(2)).pts) == 30
+    film.close()
 
 
 def test_packets_from_a_picture_on(film):
