@@ -60,7 +60,7 @@ class Bench:
     async def until(self, uid, state):
         """The job as soon as its state is that, or one of those."""
         wanted = (state,) if isinstance(state, str) else state
-        with trio.fail_after(20), self.queue.follow(uid) as feed:
+        with trio.fail_after(60), self.queue.follow(uid) as feed:
             while (found := await self.get(uid))["state"] not in wanted:
                 await feed.take()
         return found

@@ -66,7 +66,7 @@ async def running(hub, mixer=SMALL, spec=FAST, full=Full.WAIT):
     publisher = Publisher(kind="mix", request_keyframe=lambda: sinks[0].request_keyframe())
     publication = hub.publish(NAME, publisher)
     sinks.append(StreamSink(publication, mixer, spec, full=full, now=hub.now, limiter=trio.CapacityLimiter(1)))
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(sinks[0].run)
             yield sinks[0]
@@ -302,7 +302,7 @@ async def published(hub, *, count, mixer, url="pattern:count?size=64x36", now=ns
     publication = hub.publish(NAME, Publisher(kind="pattern"))
     packets = []
     limiter = trio.CapacityLimiter(1)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: publish_steps(publication, steps, mixer=mixer, now=now, limiter=limiter))
             with hub.read(NAME) as reader:
