@@ -26,7 +26,7 @@ async def engine(tmp_path, nursery):
     made = Engine(Settings(data=str(tmp_path), rtmp_port=-1), strict=True)
     await nursery.start(made.run)
     await made.put_source(NAME, PATTERN)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not any(each.video and each.audio for each in made.streams()):
             await trio.sleep(0.01)
     return made
@@ -91,7 +91,7 @@ async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch
 
 
 async def test_head_of_a_film_without_an_end(client, engine):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         answer = await client.head(f"/{NAME}.flv")
     assert answer.status_code == 200
     assert answer.content_type == "video/x-flv"
@@ -203,7 +203,7 @@ async def test_what_is_not_there(client, engine):
 
 
 async def test_a_websocket_to_what_is_not_there(client, engine):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with client.websocket("/live/none.ws") as socket:
             with pytest.raises(WebsocketResponseError) as caught:
                 await socket.receive()

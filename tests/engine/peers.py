@@ -136,6 +136,6 @@ class Client:
 
 async def until(true):
     """Waits until something is true."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not true():
             await trio.sleep(0.005)

@@ -105,7 +105,7 @@ class Studio:
             self.time = max(self.time, self.film[0].arrival)
             self.publication.send(self.film.pop(0))
         self.time = max(self.time, due)
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             for decoder in list(self.decoders._decoders.values()):
                 await decoder.idle()
             for sub in (sub for event in self.events for sub in event._subs):
@@ -124,7 +124,7 @@ async def studio(spec=SPEC):
         made = Studio(spec, nursery)
         await nursery.start(made.decoders.run)
         yield made
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             for event in made.events:
                 await event.close()
         nursery.cancel_scope.cancel()
@@ -137,7 +137,7 @@ def is_colour(frame, rgb):
 async def drained(reader, count):
     """That many items of a reader."""
     items = []
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while len(items) < count:
             items += await reader.receive()
     return items
@@ -307,7 +307,7 @@ async def test_a_source_that_no_tree_names_any_more_is_closed_after_a_while():
         await made.slot(15)
         assert "live/cam" in made.decoders._decoders
         await made.slot(15 + int(LINGER / SECOND) * 30 + 30)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while "live/cam" in made.decoders._decoders:
                 await trio.sleep(0.001)
 

@@ -99,7 +99,7 @@ def fetcher(tmp_path):
 
 
 async def fetch(fetcher, src, folder, **options):
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         return await fetcher.fetch(src, folder, "it", **options)
 
 
@@ -239,7 +239,7 @@ def test_urls_are_shown_without_secrets():
 
 
 async def test_of_a_style_sheet_the_font_is_fetched_that_it_names_last(fetcher, web, tmp_path):
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         path = await fetcher.fetch_media(f"{web.url}/fonts/css", tmp_path, "it")
         assert path.read_bytes() == FILM
         assert (await fetcher.fetch_media(f"{web.url}/film.mp4", tmp_path, "film")).read_bytes() == FILM

@@ -24,7 +24,7 @@ async def images(folder):
 
 
 async def loaded(made, filename):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while (frame := made.get(filename)) is None:
             await trio.sleep(0.001)
     return frame

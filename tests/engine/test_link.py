@@ -30,7 +30,7 @@ async def answer(server):
 
 
 async def test_what_several_tasks_say_stays_whole_and_in_order():
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         client, server = await joined(*memory_stream_pair())
         heard = []
 

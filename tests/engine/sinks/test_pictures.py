@@ -47,7 +47,7 @@ async def write(*outputs, ticks=30, level=lambda n: 0.5, span=1):
                 await sink.put(n, picture(n + 1), AudioFrame(samples), span)
         sink.end()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(mix)
             result = await outcome.acapture(sink.run)

@@ -25,6 +25,7 @@ from tests.media import plane
 NAME = "live/mix"
 SMALL = MixerSpec(raster=Raster(64, 36))
 LARGE = MixerSpec(raster=Raster(1920, 1080))
+MEDIUM = MixerSpec(raster=Raster(640, 360))
 FAST = EncoderSpec(preset="ultrafast")
 SLOW = EncoderSpec(preset="medium", quality=5)
 
@@ -183,11 +184,11 @@ async def test_a_full_queue_makes_an_offline_mixer_wait(hub):
 
 async def test_an_encoder_that_is_too_slow_skips_pictures_and_no_sound(hub):
     ticks = 60
-    pictures = [noise(LARGE, seed) for seed in range(3)]
+    pictures = [noise(MEDIUM, seed) for seed in range(3)]
     with hub.read(NAME, max_bytes=1 << 30) as reader:
-        async with running(hub, LARGE, SLOW, Full.DROP) as sink:
+        async with running(hub, MEDIUM, SLOW, Full.DROP) as sink:
             for n in range(ticks):
-                await sink.put(n, pictures[n % 3], tone(n, LARGE))
+                await sink.put(n, pictures[n % 3], tone(n, MEDIUM))
                 assert sink.statistics().waiting <= QUEUE
             sink.end()
             packets = await to_end(reader)
@@ -198,7 +199,7 @@ async def test_an_encoder_that_is_too_slow_skips_pictures_and_no_sound(hub):
     times = [packet.pts for packet in packets if packet.is_video]
     assert times == sorted(set(times))
     assert times[-1] == ticks  # the newest pictures are those that are kept
-    assert_whole(packets, ticks, LARGE)
+    assert_whole(packets, ticks, MEDIUM)
 
 
 async def test_a_keyframe_comes_when_a_reader_asks_for_it(hub):
@@ -235,7 +236,7 @@ async def test_the_last_picture_can_be_looked_at(hub):
 async def test_what_no_encoder_can_do_ends_the_stream_with_a_sentence(hub, mixer, spec, sentence):
     publication = hub.publish(NAME, Publisher(kind="mix"))
     sink = StreamSink(publication, mixer, spec, full=Full.DROP, now=ns, limiter=trio.CapacityLimiter(1))
-    with hub.read(NAME) as reader, trio.fail_after(5):
+    with hub.read(NAME) as reader, trio.fail_after(30):
         with pytest.raises(SinkRejected, match=sentence) as caught:
             await sink.run()
         assert await reader.receive() == [END]
@@ -259,7 +260,7 @@ async def test_an_encoder_that_breaks_ends_run_and_those_who_wait(hub):
         except SinkError as err:
             errors.append(err)
 
-    with trio.fail_after(5), hub.read(NAME) as reader:
+    with trio.fail_after(30), hub.read(NAME) as reader:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(mix)
             with pytest.raises(SinkRejected, match=f'stream "{NAME}": '):
@@ -358,7 +359,7 @@ async def test_a_pattern_that_cannot_be_encoded_says_so(hub):
     publication = hub.publish(NAME, Publisher(kind="pattern"))
     mixer = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(9000, 1))
     steps = PatternSource("pattern", "pattern:bars", sound=mixer.audio)
-    with trio.fail_after(5), pytest.raises(SinkRejected, match="AAC has no rate"):
+    with trio.fail_after(30), pytest.raises(SinkRejected, match="AAC has no rate"):
         await publish_steps(
             publication, steps, mixer=mixer, spec=PATTERN_ENCODER, now=ns, limiter=trio.CapacityLimiter(1)
         )

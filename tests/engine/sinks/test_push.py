@@ -51,7 +51,7 @@ def publish(hub, name="live/x"):
 async def pushing(hub, url, *, name="live/x", patience=QUICK, **options):
     """A push that runs."""
     push = Push(hub, name, url, id="1", patience=patience, **options)
-    with trio.fail_after(8):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(push.run)
             yield push

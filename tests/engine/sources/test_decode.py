@@ -80,7 +80,7 @@ class Viewer:
         t = tick_time(n, FPS)
         start, stop = (first_sample(k, rate=self.rate, fps=FPS) for k in (n, n + 1))
         self.source.attend(picture=t if look else None, sound=start if listen else None)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await self.source.idle()
         sound = np.zeros(stop - start, np.float32)
         for block, skip, count, offset in self.source.take(start, stop) if listen else ():
@@ -183,7 +183,7 @@ async def test_sound_does_not_wait_for_pictures_that_wait_for_a_processor(studio
             studio.time = viewer.due(n)
             start, stop = (first_sample(k, rate=48_000, fps=FPS) for k in (n, n + 1))
             viewer.source.attend(picture=tick_time(n, FPS), sound=start)
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 while came[-1] < stop:
                     await trio.sleep(0.005)
             viewer.source.take(start, stop)
@@ -235,7 +235,7 @@ async def test_a_picture_that_is_foreseen_is_there_at_the_first_look(studio, lon
     studio.time = int(tick_time(100, FPS) * NS) + NS // 60  # the look itself is later by the latency
     if foreseen:
         viewer.source.foresee(tick_time(100, FPS) - Fraction(LATENCY, NS), within=Fraction(1, 2))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await viewer.source.idle()
     studio.time = viewer.due(100)
     viewer.source.attend(picture=tick_time(100, FPS), sound=None)
@@ -383,7 +383,7 @@ async def test_the_decoder_ends_with_its_last_source_and_a_new_one_begins(studio
     assert await third.slots(10, 30, film) == shown((10, 30, 10, False))
     third.source.close()
     await trio.testing.wait_all_tasks_blocked()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while studio.hub.streams()[0].status().readers:
             await trio.sleep(0.01)
 

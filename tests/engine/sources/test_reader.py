@@ -88,7 +88,7 @@ async def during(steps, test, **options):
     async with trio.open_nursery() as nursery:
         consumer = Consumer(steps, **options)
         nursery.start_soon(consumer.reader.run)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             result = await test(consumer)
         nursery.cancel_scope.cancel()
     return result
