@@ -27,6 +27,7 @@ Point = tuple[float, float]
 TOLERANCE: Final = 0.01  # pixels between a curve and its edges: 3 of 255 at most
 MAX_EDGES: Final = 1024  # of one curve
 FARTHEST: Final = 1e6  # pixels; beyond, numbers are cut: nobody sees it
+FLATTEST: Final = 1e-9  # pixels from an edge's one end down to its other; less covers nothing, and has no slope
 _BAND: Final = 1 << 22  # pixels that are summed at a time: 32 MB
 
 
@@ -168,7 +169,7 @@ def _in_rows(edges: Floats, width: int, height: int) -> tuple[NDArray[np.int64],
     upper = edges[:, 1] <= edges[:, 3]
     x0, y0, x1, y1 = np.where(upper[:, np.newaxis], edges, edges[:, [2, 3, 0, 1]]).T
     sign = np.where(upper, 1.0, -1.0)
-    seen = (y1 > y0) & (y1 > 0) & (y0 < height) & (np.minimum(x0, x1) < width)
+    seen = (y1 - y0 > FLATTEST) & (y1 > 0) & (y0 < height) & (np.minimum(x0, x1) < width)
     x0, y0, x1, y1, sign = (each[seen] for each in (x0, y0, x1, y1, sign))
     slope = (x1 - x0) / (y1 - y0)
     first = np.maximum(np.floor(y0), 0).astype(np.int64)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.color import yuv_of
@@ -57,6 +57,7 @@ def test_rectangle_covers_what_it_covers(edges, backwards):
 
 @settings(deadline=None, max_examples=50)
 @given(st.tuples(*[st.floats(-30, 60)] * 6))
+@example((0.0, 0.0, 0.0, 0.0, 1.0, 5e-324))
 def test_triangle_covers_as_much_as_many_small_samples_say(numbers):
     points = [(numbers[n], numbers[n + 1]) for n in (0, 2, 4)]
     made = coverage(polygon(*points), 24, 16)
