@@ -9,8 +9,9 @@ composing.
 How to read it: a ratio says how many times the cost of ours the peer has; above 1 is good. With x264 inside no ratio
 can be large, as encoder and decoders are the same everywhere: the `-null` rows show the difference. There `decode` is
 decoding alone, the floor, and its ratio says which part of our cost that is: the rest to 1 is what composing adds
-(above 1: layers shrunk to half are decoded with less care than `decode` takes). `gst` scales inside its compositor,
-as its manual shows; `gst-scale` is the fastest pipeline found for it, with bilinear videoscale before.
+(above 1: layers shrunk to half are decoded with less care than `decode` takes). `gst` and `moviepy` scale as their
+manuals show; `gst-scale` is the fastest pipeline found for it, with bilinear videoscale before its compositor, and
+`moviepy-scale` has FFmpeg scale for it while reading.
 """
 
 import sys
@@ -91,6 +92,7 @@ def encoded(name: str, mix: Mix, options: Namespace) -> list[Command]:
         peers.gst(mix, out("gst-scale"), who="gst-scale", videoscale=True),
         peers.melt(mix, out("melt")),
         peers.moviepy(mix, out("moviepy"), python=options.moviepy_python, seconds=2),
+        peers.moviepy(mix, out("moviepy-scale"), python=options.moviepy_python, seconds=2, scaled=True),
     ]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench import peers
 from bench.measure import OURS, Command, RunError
-from bench.peers import AUDIO_BIT_RATE, AUDIO_HZ, PRESET
+from bench.peers import AUDIO_BIT_RATE, AUDIO_HZ, PRESET, Out
 
 FPS = 30
 FADE = FPS  # frames
@@ -341,23 +341,26 @@ class Slides(Edit):
 # ---------------------------------------------------------------------------------------------- the engines
 
 
-def ours(edit: Edit, out: Path, *, who: str = OURS, smart: str = "auto") -> Command:
+def ours(edit: Edit, out: Out, *, who: str = OURS, smart: str = "auto") -> Command:
     """Mashtun, by its command line."""
-    document = edit.folder / f"{out.stem}.json"
+    document = edit.folder / f"{out.stem if out else f'{edit.name}-null'}.json"
     document.write_text(json.dumps(edit.document()))
-    argv = (sys.executable, "-m", "api.__main__", "render", str(document), str(out), "--smart", smart)
+    target = str(out) if out else "null:"
+    argv = (sys.executable, "-m", "api.__main__", "render", str(document), target, "--smart", smart)
     size = ("--size", f"{edit.width}x{edit.height}", "--fps", str(FPS), "--preset", PRESET)
     rate = ("--bit-rate", str(edit.bit_rate), "--gop", str(2 * FPS), "--progress", "none")
     return Command(who=who, argv=(*argv, *size, *rate), check=checked(edit, out))
 
 
-def ff9(edit: Edit, out: Path, *, who: str = "ff9", graph: str | None = None) -> Command:
+def ff9(edit: Edit, out: Out, *, who: str = "ff9", graph: str | None = None) -> Command:
     """FFmpeg's filters."""
     program = peers.ffmpeg()
     if program is None:
         return Command(who=who, absent="no imageio-ffmpeg and no ffmpeg")
     maps = ["-map", "[v]", *(["-map", "[a]"] if edit.sound else [])]
     argv = [program, *_QUIET, *edit.ff_inputs(), "-filter_complex", graph or edit.ff_graph(), *maps]
+    if out is None:
+        return Command(who=who, argv=(*argv, "-r", str(FPS), "-pix_fmt", "yuv420p", "-f", "null", "-"))
     video = ["-c:v", "libx264", "-preset", PRESET, "-b:v", str(edit.bit_rate), "-g", str(2 * FPS), "-r", str(FPS)]
     return Command(who=who, argv=(*argv, *video, "-pix_fmt", "yuv420p", *_AAC, str(out)), check=checked(edit, out))
 
@@ -513,12 +516,14 @@ def _moviepy_render(work: dict[str, Any]) -> None:
 
 
 def checked(
-    edit: Edit, out: Path, *, span: tuple[int, int] | None = None, loose: bool = False
-) -> Callable[[str], None]:
-    """A check that the file holds frames [start, stop) of the timeline, and its sound.
+    edit: Edit, out: Out, *, span: tuple[int, int] | None = None, loose: bool = False
+) -> Callable[[str], None] | None:
+    """A check that the file holds frames [start, stop) of the timeline, and its sound; None when there is no file.
 
     loose  a few frames too many or too few are allowed.
     """
+    if out is None:
+        return None
     start, stop = span or (0, edit.frames)
 
     def check(printed: str) -> None:

@@ -2,9 +2,9 @@
 it.
 
 A `Mix` is the neutral description; each function turns it into a `Command` with the same x264 preset, bit rate, GOP
-and AAC. The settings of a peer are the fastest found for it. Every encoded picture and sound is checked after the
-run, outside the timing: an engine that stops early, or leaves layers out, looks fast. How runs are timed is
-`measure`'s business.
+and AAC. The settings of a peer are the fastest found for it; where its manual shows others, there are both. Every
+encoded picture and sound is checked after the run, outside the timing: an engine that stops early, or leaves layers
+out, looks fast. How runs are timed is `measure`'s business.
 """
 
 import functools
@@ -193,10 +193,14 @@ def melt_profile(folder: Path, *, width: int, height: int, fps: int) -> Path:
     return profile
 
 
-def moviepy(mix: Mix, out: Path, *, python: str, seconds: float) -> Command:
-    """moviepy for the first `seconds` only, scaled up from that as it is slow. FFmpeg scales for it while reading."""
+def moviepy(mix: Mix, out: Path, *, python: str, seconds: float, scaled: bool = False) -> Command:
+    """moviepy for the first `seconds` only, scaled up from that as it is slow.
+
+    scaled  FFmpeg scales for it while reading, instead of itself.
+    """
+    who = "moviepy-scale" if scaled else "moviepy"
     if not has_moviepy(python):
-        return Command(who="moviepy", absent=f"no moviepy in {Path(python).name} (see --moviepy-python)")
+        return Command(who=who, absent=f"no moviepy in {Path(python).name} (see --moviepy-python)")
     whole, short = mix.seconds, min(seconds, mix.seconds)
     mix = replace(mix, seconds=short)
     work = {
@@ -209,12 +213,13 @@ def moviepy(mix: Mix, out: Path, *, python: str, seconds: float) -> Command:
         "bit_rate": mix.bit_rate,
         "audio_bit_rate": AUDIO_BIT_RATE,
         "audio_hz": AUDIO_HZ,
+        "scaled": scaled,
         "out": str(out),
     }
     imports = "import json, sys\nfrom typing import Any"
     script = f"{imports}\n{inspect.getsource(_moviepy_render)}\n_moviepy_render(json.loads(sys.argv[1]))"
     return Command(
-        who="moviepy",
+        who=who,
         argv=(python, "-c", script, json.dumps(work)),
         check=checked(mix, out),
         env={"FFMPEG_BINARY": ffmpeg() or "auto-detect"},
@@ -398,7 +403,10 @@ def _moviepy_render(work: dict[str, Any]) -> None:
     clips = []
     for layer in work["layers"]:
         size = (layer["width"], layer["height"])
-        clip = VideoFileClip(layer["file"], target_resolution=size, resize_algorithm="bilinear")
+        if work["scaled"]:
+            clip = VideoFileClip(layer["file"], target_resolution=size, resize_algorithm="bilinear")
+        else:
+            clip = VideoFileClip(layer["file"]).resized(size)
         clip = clip.subclipped(0, work["seconds"]).with_position((layer["x"], layer["y"]))
         clips.append(clip if layer["opacity"] == 1 else clip.with_opacity(layer["opacity"]))
     CompositeVideoClip(clips, size=tuple(work["size"])).with_duration(work["seconds"]).write_videofile(

@@ -7,13 +7,15 @@ Rows, 1080p30, x264 veryfast (cuts at the films' own 5 Mbit/s, the others at 4) 
 `cuts-any`    three cuts of 10 s anywhere: ours copies what is between the first keyframe and the end of each
 `cuts-short`  ten cuts of 1 s within a GOP each, so nothing can be copied: what does it cost to have tried?
 `blend`       three films crossfaded, a fourth one small in the picture, a text over all; 20 s
+`blend-null`  the same, composed and thrown away: with x264 inside, which is most of the work, no ratio can be large
 `slides`      20 photos of 12 megapixels, 3 s each, panned over
 `clips-N`     N cuts of 1 s from as many films of 360p (copying forbidden): does memory grow with the number of clips?
 
 How to read it: a ratio says how many times the cost of ours the peer has. `ours-plain` is ours without copying
 packets. `ff9-copy` is FFmpeg's copy of the packets of picture and sound, right on keyframes only; `ff9-copy-aac`
 encodes the sound, as ours does. `ff9-overlay` fades by overlays with alpha instead of xfade. moviepy does a part of the
-work, and is scaled up. What a tree of a timeline costs, `bench.trees` shows.
+work, and is scaled up. In `slides` ours pans by parts of a pixel, which moves evenly and is dear to encode; the peers
+pan by whole ones. What a tree of a timeline costs, `bench.trees` shows.
 """
 
 import sys
@@ -81,7 +83,8 @@ class Stage:
 def rows(options: Namespace, folder: Path) -> list[Row]:
     """All rows asked for; makes the media they need."""
     stage = Stage(options, folder)
-    makers = {"cuts-key": cuts_key, "cuts-any": cuts_any, "cuts-short": cuts_short, "blend": blend, "slides": slides}
+    makers = {"cuts-key": cuts_key, "cuts-any": cuts_any, "cuts-short": cuts_short, "blend": blend}
+    makers |= {"blend-null": blend_null, "slides": slides}
     counts = (2, 10) if options.smoke else COUNTS
     makers |= {f"clips-{count}": lambda stage, count=count: clips(stage, count) for count in counts}
     unknown = set(options.only or ()) - makers.keys()
@@ -132,6 +135,23 @@ def cuts_short(stage: Stage) -> Row:
 
 
 def blend(stage: Stage) -> Row:
+    """Everybody's film of it."""
+    edit = blended(stage)
+    span = (0, edit.seconds) if stage.smoke else (5, 4)
+    overlay = edits.ff9(edit, _out(edit, "ff9-overlay"), who="ff9-overlay", graph=edit.ff_overlays())
+    commands = [*_everybody(edit, moviepy=span, options=stage.options), overlay]
+    return Row(name=edit.name, title="crossfades, inset and text, 20 s", commands=commands, targets=BLENDED)
+
+
+def blend_null(stage: Stage) -> Row:
+    """Those who can throw it away."""
+    edit = blended(stage)
+    overlay = edits.ff9(edit, peers.NULL, who="ff9-overlay", graph=edit.ff_overlays())
+    commands = [edits.ours(edit, peers.NULL), edits.ff9(edit, peers.NULL), overlay]
+    return Row(name=f"{edit.name}-null", title="the same, composed and thrown away", commands=commands)
+
+
+def blended(stage: Stage) -> Blend:
     """20 s; the smallest is 2.5 s long."""
     films = stage.films(4, 1 if stage.smoke else 10)
     lengths, inset = ((30, 75, 30), 30) if stage.smoke else ((225, 225, 210), 300)
@@ -139,7 +159,7 @@ def blend(stage: Stage) -> Row:
         lengths = (30, 75, 30)
         films[1] = stage.films(2, 3)[1]
     shots = tuple(Shot(file=file, trim=0, length=length) for file, length in zip(films, lengths, strict=False))
-    edit = Blend(
+    return Blend(
         name="blend",
         folder=stage.folder,
         width=stage.width,
@@ -149,10 +169,6 @@ def blend(stage: Stage) -> Row:
         inset=Shot(file=films[3], trim=0, length=inset),
         inset_at=15 if stage.smoke else 60,
     )
-    span = (0, edit.seconds) if stage.smoke else (5, 4)
-    overlay = edits.ff9(edit, _out(edit, "ff9-overlay"), who="ff9-overlay", graph=edit.ff_overlays())
-    commands = [*_everybody(edit, moviepy=span, options=stage.options), overlay]
-    return Row(name=edit.name, title="crossfades, inset and text, 20 s", commands=commands, targets=BLENDED)
 
 
 def slides(stage: Stage) -> Row:

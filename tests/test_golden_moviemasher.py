@@ -199,16 +199,8 @@ async def test_it_is_as_loud_as_recorded(name, tmp_path):
     assert len(samples) == int(spec.duration * 44_100)
 
 
-SAME = [
-    "video",
-    "heart-image",
-    "image-content-tween",
-    "split-tween",
-    "imagecontainer-color",
-    "effect-chromakey",
-    "mash-background",
-    "text-color",
-]
+# All that can be shown: the others have no picture, or are no mash.
+SAME = [name for name in CASES if not name.startswith(("audio-", "bad-", "out-"))]
 
 
 @pytest.mark.parametrize("name", SAME)
