@@ -30,12 +30,13 @@ from typing import Final, NamedTuple
 from engine import bitstream
 from engine.errors import SinkRejected
 from engine.packet import Kind, Packet, Track
+from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
 MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
-NS: Final = 10**9
+
 _LEAST_SCALE: Final = 1000
 _U32: Final = 0xFFFFFFFF
 _I32: Final = 0x7FFFFFFF
@@ -103,7 +104,7 @@ class Opening:
             return True
         if self._refused is None:
             self._refused = packet.arrival
-        if not self.tracks and not self._waiting and packet.arrival - self._refused > OPENING * NS:
+        if not self.tracks and not self._waiting and packet.arrival - self._refused > OPENING * SECOND:
             raise SinkRejected(f"{packet.track.kind} in {packet.track.codec} cannot be sent", where=packet.track.codec)
         return False
 
@@ -111,7 +112,7 @@ class Opening:
         """Waits until the tracks are known, and begins with the first picture."""
         self._waiting.append(packet)
         of = {each.track.kind: each.track for each in self._waiting}
-        if len(of) < 2 and packet.arrival - self._waiting[0].arrival < OPENING * NS:
+        if len(of) < 2 and packet.arrival - self._waiting[0].arrival < OPENING * SECOND:
             return []
         packets, self._waiting = self._waiting, []
         if "video" in of:

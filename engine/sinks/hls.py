@@ -29,6 +29,7 @@ from engine import fmp4
 from engine.errors import EngineError, InvalidSpec, NotFound, SinkRejected, SourceUnavailable
 from engine.packet import Packet
 from engine.stream import END, Hub, Reader
+from engine.timebase import SECOND
 
 PART: Final = Fraction(1, 5)
 NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted in whole ms, are 199 ms
@@ -130,7 +131,7 @@ class Segmenter:
 
     def _stood_still(self, packet: Packet) -> bool:
         """Also when it came: times of media alone may jump, which the fragmenter takes out."""
-        if self._last is None or packet.arrival - self._last.arrival <= GAP * fmp4.NS:
+        if self._last is None or packet.arrival - self._last.arrival <= GAP * SECOND:
             return False
         return fmp4.seconds(packet) - fmp4.seconds(self._last) > GAP
 
