@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,12 @@ class Blend(Edit):
         over += [f"[x{n - 1}][l{n}]overlay=eof_action=pass[x{n}]" for n in (1, 2)]
         return ";".join([*later, *over, *self._ff_above("x2"), *self._ff_sound()])
 
+    def ff_codecs(self) -> str:
+        """What must be decoded and encoded, and nothing else: the films one after the other, as long as the whole."""
+        pairs = "".join(f"[{n}:v][{n}:a]" for n in range(len(self.shots)))
+        end = f"trim=end_frame={self.frames}"
+        return f"{pairs}concat=n={len(self.shots)}:v=1:a=1[x][y];[x]{end}[v];[y]atrim=duration={self.seconds:g}[a]"
+
     def _ff_above(self, below: str) -> list[str]:
         x, y, width, height = self.place
         at, until = self.inset_at / FPS, (self.inset_at + self.inset.length) / FPS
@@ -363,6 +369,15 @@ def ff9(edit: Edit, out: Out, *, who: str = "ff9", graph: str | None = None) -> 
         return Command(who=who, argv=(*argv, "-r", str(FPS), "-pix_fmt", "yuv420p", "-f", "null", "-"))
     video = ["-c:v", "libx264", "-preset", PRESET, "-b:v", str(edit.bit_rate), "-g", str(2 * FPS), "-r", str(FPS)]
     return Command(who=who, argv=(*argv, *video, "-pix_fmt", "yuv420p", *_AAC, str(out)), check=checked(edit, out))
+
+
+def codecs(edit: Blend, out: Path) -> Command:
+    """The floor: FFmpeg decodes all films and encodes what is like the result; the inset is thrown away."""
+    command = ff9(edit, out, who="codecs", graph=edit.ff_codecs())
+    if command.absent:
+        return command
+    thrown_away = ("-map", f"{len(edit.shots)}:v", "-f", "null", "-")
+    return replace(command, argv=(*command.argv, *thrown_away), check=None)
 
 
 def ff9_copy(edit: Cuts, out: Path, *, who: str = "ff9-copy", sound: bool = False) -> Command:

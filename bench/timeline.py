@@ -13,9 +13,10 @@ Rows, 1080p30, x264 veryfast (cuts at the films' own 5 Mbit/s, the others at 4) 
 
 How to read it: a ratio says how many times the cost of ours the peer has. `ours-plain` is ours without copying
 packets. `ff9-copy` is FFmpeg's copy of the packets of picture and sound, right on keyframes only; `ff9-copy-aac`
-encodes the sound, as ours does. `ff9-overlay` fades by overlays with alpha instead of xfade. moviepy does a part of the
-work, and is scaled up. In `slides` ours pans by parts of a pixel, which moves evenly and is dear to encode; the peers
-pan by whole ones. What a tree of a timeline costs, `bench.trees` shows.
+encodes the sound, as ours does. `ff9-overlay` fades by overlays with alpha instead of xfade.
+`codecs` decodes and encodes the same films and composes nothing: what it costs, nobody is below. moviepy does a part of
+the work, and is scaled up. In `slides` ours pans by parts of a pixel, which moves evenly and is dear to encode; the
+peers pan by whole ones. What a tree of a timeline costs, `bench.trees` shows.
 """
 
 import sys
@@ -139,7 +140,8 @@ def blend(stage: Stage) -> Row:
     edit = blended(stage)
     span = (0, edit.seconds) if stage.smoke else (5, 4)
     overlay = edits.ff9(edit, _out(edit, "ff9-overlay"), who="ff9-overlay", graph=edit.ff_overlays())
-    commands = [*_everybody(edit, moviepy=span, options=stage.options), overlay]
+    floor = edits.codecs(edit, _out(edit, "codecs"))
+    commands = [*_everybody(edit, moviepy=span, options=stage.options), overlay, floor]
     return Row(name=edit.name, title="crossfades, inset and text, 20 s", commands=commands, targets=BLENDED)
 
 
