@@ -43,6 +43,8 @@ BACK_MS: Final = 1000  # time stamps that far behind the last ones, or …
 AHEAD_MS: Final = 15_000  # … so much more ahead than time has passed, have jumped; segments of HLS come 10 s at once
 LINGER: Final = 1.0  # seconds that a server has to read to the end; closing at once could make it lose the last packets
 MAX_URL: Final = 4096
+PLAIN_NAME: Final = 12  # letters of a stream name that is shown whole; keys of platforms have 16 and more
+KEPT_OF_NAME: Final = 4
 ROUNDS: Final = 3  # connections that it takes to be let in with a password
 PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 
@@ -62,7 +64,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A push at a moment. The url is without password and query; error is the last one."""
+    """A push at a moment. The url is without its secrets, see Target.shown; error is the last one."""
 
     id: str
     url: str
@@ -99,8 +101,9 @@ class Target(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The URL without password and query."""
+        """The URL without password and query; of a name that is long, as platforms' secret keys are, the beginning."""
         name, _, query = self.key.partition("?")
+        name = name if len(name) <= PLAIN_NAME else name[:KEPT_OF_NAME] + "***"
         scheme, _, rest = self.tc_url.partition("://")
         secret = ":***" if self.password else ""
         user = f"{quote(self.user)}{secret}@" if self.user or secret else ""

@@ -91,6 +91,7 @@ def test_a_url_has_a_user_whose_password_is_not_shown_nor_is_the_query():
     assert (target.user, target.password) == ("m@e", "s/ecret")
     assert target.shown == "rtmp://m%40e:***@h:7/live/x?***"
     assert parse_url("rtmps://h/live/x").shown == "rtmps://h/live/x"
+    assert parse_url("rtmp://h/live2/abcd-efgh-ijkl-mnop").shown == "rtmp://h/live2/abcd***"
 
 
 @pytest.mark.parametrize(
