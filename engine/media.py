@@ -14,11 +14,12 @@ import msgspec
 from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
 
 from engine.config import Settings
-from engine.errors import SourceMalformed
+from engine.errors import SourceMalformed, SourceUnavailable
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
 from engine.sources.fonts import Font, Fonts
 from engine.sources.still import StillSource
+from engine.sources.svg import HEAD, is_svg
 from engine.sources.text import measure
 from engine.spec import AudioFormat
 from engine.timeline import Ink
@@ -61,6 +62,18 @@ def check_font(path: str, *, name: str = "") -> None:
         Font(Path(path))
     except (OSError, ValueError, HarfBuzzError) as err:
         raise SourceMalformed(f'font "{name or path}": not a font that can be read', where=name) from err
+
+
+def check_drawing(path: str, *, name: str = "") -> None:
+    """Raises SourceError where no SVG can be drawn."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as err:
+        raise SourceUnavailable(f'image "{name or path}": {err.strerror}', where=name) from err
+    if not is_svg(head):
+        raise SourceMalformed(f'image "{name or path}": not an SVG', where=name)
+    load_still(name or path, path)
 
 
 def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str = "") -> None:

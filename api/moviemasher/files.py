@@ -25,7 +25,7 @@ from api.moviemasher.options import EXTENSIONS, MB, Options
 from api.moviemasher.users import check_name
 from api.schema import uploads
 from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed
-from engine.media import check_font, look_into
+from engine.media import check_drawing, check_font, look_into
 
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
 MAX_ANNOUNCED: Final = 1000  # of one user
@@ -190,6 +190,9 @@ def check(upload: Upload, path: Path) -> None:
     """Whether a file is of the kind that was announced. Raises SourceError."""
     if upload.type == "font":
         check_font(str(path), name="upload")
+        return
+    if upload.extension == "svg":
+        check_drawing(str(path), name="upload")
         return
     with path.open("rb") as file:
         if not _BINARY.search(file.read(1024)):  # a playlist would name other files, and no medium is text

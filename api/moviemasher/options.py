@@ -16,12 +16,12 @@ from engine.spec import Raster
 PREVIEW: Final = Raster(480, 270)
 OUTPUT: Final = Raster(1920, 1080)
 MB: Final = 1 << 20
-# What libav reads and browsers play, so that an import can be seen at once.
+# What is read here and browsers play, so that an import can be seen at once.
 EXTENSIONS: Final = MappingProxyType(
     {
         "audio": ("aac", "aif", "aiff", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav"),
         "font": ("otf", "ttf"),
-        "image": ("gif", "jpeg", "jpg", "png", "webp"),
+        "image": ("gif", "jpeg", "jpg", "png", "svg", "webp"),
         "video": ("m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm"),
     }
 )

@@ -265,12 +265,15 @@ def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders
 
 
 def _fitted(output: Output, facts: Facts, source: str) -> Output:
-    """With the proportions of what was sent, as high as is asked for; a PNG stays one."""
+    """With the proportions of what was sent, as high as is asked for; a PNG stays one.
+
+    So does an SVG, although Movie Masher's own server makes a JPEG of it: what can be seen through would be black.
+    """
     if not output.has_picture or facts.size is None:
         return output
     width, height = facts.size
     size = max(1, round(output.size[1] * width / height)), output.size[1]
-    png = facts.kind == "image" and PurePath(source).suffix.lower() == ".png"
+    png = facts.kind == "image" and PurePath(source).suffix.lower() in (".png", ".svg")
     return msgspec.structs.replace(output, size=size, extension="png" if png else output.extension)
 
 

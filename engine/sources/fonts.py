@@ -217,6 +217,11 @@ def _names(path: Path) -> list[str]:
         return []  # what cannot be read has no name; whoever asks for it by its file's name is told why
 
 
+def carried() -> list[Path]:
+    """The files of the built-in fonts, the default one first."""
+    return [path for package in dict.fromkeys(BUILT_IN.values()) if (path := _packaged(package)) is not None]
+
+
 def _packaged(package: str) -> Path | None:
     """The upright font of a package, without importing it; None where it is not installed."""
     spec = importlib.util.find_spec(package)

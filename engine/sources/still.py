@@ -1,4 +1,4 @@
-"""Still images: PNG, JPEG, GIF (its first picture), BMP, WebP, with their alpha and their EXIF orientation.
+"""Still images: PNG, JPEG, GIF (its first picture), BMP, WebP, SVG, with their alpha and their EXIF orientation.
 
 It decides what the colour of a see-through pixel is; it refuses to know where the image is shown. Worker threads only.
 """
@@ -21,6 +21,7 @@ from engine.frame import VideoFrame
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
 from engine.sources.convert import UPRIGHT, Orientation, PictureConverter, has_alpha, tags_of
+from engine.sources.svg import HEAD, draw_svg, is_svg
 
 MAX_BYTES: Final = 256 << 20
 MAX_PIXELS: Final = 8192 * 8192
@@ -47,7 +48,8 @@ def is_still(path: str) -> bool:
         if not Path(path).is_file():  # a pipe would wait for ever
             return False
         with Path(path).open("rb") as file:
-            return _is_image(file.read(16))
+            head = file.read(HEAD)
+            return _is_image(head) or is_svg(head)
     except (OSError, ValueError):
         return False
 
@@ -59,6 +61,8 @@ def _is_image(head: bytes) -> bool:
 def load_still(name: str, path: str) -> VideoFrame:
     """The image of a file as a frame. Raises SourceUnavailable, SourceMalformed, SourceUnsupported."""
     data = _read(name, path)
+    if is_svg(data[:HEAD]):
+        data = draw_svg(name, data, max_pixels=MAX_PIXELS)
     if not _is_image(data[:16]) and not data.startswith(_GIF):
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
     try:

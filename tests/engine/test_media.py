@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import SinkError, SourceError
 from engine.frame import VideoFrame
-from engine.media import ink_measure, length_of, look_into, shrink_image
+from engine.media import check_drawing, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT
 
@@ -55,6 +55,25 @@ def test_an_image_becomes_smaller_ones(tmp_path):
     alpha = png.to_ndarray(format="rgba")[:, :, 3]
     assert (alpha[7, 3], alpha[7, 16]) == (255, 0)
     assert {each.name for each in tmp_path.iterdir()} == {"image.png", "icon.png", "icon.jpg"}
+
+
+def test_a_drawing_is_an_image_of_its_own_size(tmp_path):
+    path = tmp_path / "logo"  # its name does not matter
+    half = "<rect width='20' height='30'/>"
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30">{half}</svg>')
+    check_drawing(str(path))
+    facts = look_into(str(path))
+    assert (facts.kind, facts.size, facts.duration) == ("image", (40, 30), None)
+    shrink_image(str(path), {str(tmp_path / "icon.png"): (20, 15)})
+    alpha = decoded(tmp_path / "icon.png").to_ndarray(format="rgba")[:, :, 3]
+    assert (alpha[7, 3], alpha[7, 16]) == (255, 0)
+
+
+def test_what_is_no_drawing(tmp_path):
+    with pytest.raises(SourceError, match='image "logo": not an SVG'):
+        check_drawing(image(tmp_path), name="logo")
+    with pytest.raises(SourceError, match="No such file"):
+        check_drawing(str(tmp_path / "nosuch.svg"))
 
 
 def test_where_no_image_can_be_written(tmp_path):

@@ -153,6 +153,17 @@ async def test_an_image_comes_from_its_folder_or_from_where_it_is_said_to_be(tmp
     assert [numbers(tmp_path / name) for name in ("a.png", "b.png")] == [[7], [7]]
 
 
+async def test_an_image_may_be_an_svg(tmp_path):
+    inside = '<rect width="32" height="36" fill="#f00"/>'
+    (tmp_path / "a.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="36">{inside}</svg>')
+    blue, logo = SolidColorNode(blue=1), ImageSourceNode(filename="a.svg")
+    tree = Held(RenderTree(root_video_node=CompositorNode(nodes=(blue, logo))))
+    await render(tree, spec_of(tmp_path / "out.png", images=str(tmp_path)))
+    with av.open(str(tmp_path / "out.png")) as container:
+        pixels = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert pixels[18, [8, 56]].ravel() == pytest.approx((255, 0, 0, 0, 0, 255), abs=4)
+
+
 @pytest.mark.parametrize("source", ["empty", "text"])
 async def test_a_source_that_cannot_be_opened(tmp_path, media, source):
     with pytest.raises(SourceError, match='source "cam"'):

@@ -1,5 +1,6 @@
 """What a user sends is stored when it was announced, whole and what it should be; of anything else nothing is left."""
 
+import gzip
 import struct
 import zlib
 from importlib import resources
@@ -26,6 +27,7 @@ def png(width=8, height=6):
 
 
 PNG = png()
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="5" height="5"><use href="#r"/><rect id="r" width="3"/></svg>'
 
 
 @pytest.fixture
@@ -166,6 +168,15 @@ async def test_fonts_are_stored_too(client, tmp_path):
     assert "font" in (await store(client, made)).error
 
 
+async def test_an_svg_is_stored_and_a_svgz_is_not_announced(client):
+    made = (await announced(client, "a.svg", size=len(SVG)))["id"]
+    assert (await store(client, made, SVG)).json == {}
+    answer = await client.get(f"/media/ada/{made}/original.svg")
+    assert (answer.body, answer.headers["content-type"]) == (SVG, "image/svg+xml")
+    assert (await client.call("/rendering/upload", name="a.svg", type="image/svg+xml", size=9))["loadType"] == "image"
+    assert "extension" in (await client.post("/rendering/upload", name="a.svgz", type="image", size=9)).error
+
+
 async def test_what_is_something_else_is_refused(client, tmp_path, media):
     for name, kind, content in (
         ("a.png", "image", b"<html><script>alert(1)</script></html>"),
@@ -174,6 +185,14 @@ async def test_what_is_something_else_is_refused(client, tmp_path, media):
         ("a.png", "image", "audio_only"),
         ("a.png", "image", "plain"),
         ("a.gif", "image", "text"),
+        ("a.png", "image", SVG),
+        ("a.svg", "image", PNG),
+        ("a.svg", "image", "plain"),
+        ("a.svg", "image", b"#EXTM3U\n#EXTINF:10,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
+        ("a.svg", "image", SVG[:-3]),
+        ("a.svg", "image", gzip.compress(SVG)),
+        ("a.svg", "image", SVG.replace(b'"#r"', b'"file:///etc/hostname"')),
+        ("a.svg", "image", SVG.replace(b'"5"', b'"1e6"')),
         ("a.mp4", "video", PNG),
         ("a.mp4", "video", "text"),
         ("a.mp4", "video", "audio_only"),

@@ -160,6 +160,32 @@ async def test_sound_and_images_become_what_the_client_shows(server, media):
     assert not {"audio", "audioUrl"} & silent.keys()
 
 
+async def test_an_svg_becomes_png_that_can_be_seen_through_and_is_in_a_mash(server):
+    half = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><path fill="#0f0" d="M0 0h40v40h-40z"/></svg>'
+    logo = await server.upload("image", half, "Logo.SVG")
+    place = logo["url"].removesuffix("image.png")
+    assert logo == {
+        **logo,
+        "type": "image",
+        "source": f"{logo['id']}/original.svg",
+        "url": f"{place}image.png",
+        "icon": f"{place}icon.png",
+        "sourceSize": {"width": 80, "height": 40},
+        "previewSize": {"width": 180, "height": 90},
+    }
+    for name, (width, height) in (("url", (180, 90)), ("icon", (90, 45))):
+        pixels = decoded(await server.fetch(logo[name])).to_ndarray(format="rgba")
+        assert pixels.shape == (height, width, 4)
+        assert pixels[height // 2, width // 4] == pytest.approx((0, 255, 0, 255), abs=4)
+        assert pixels[height // 2, width * 3 // 4, 3] == 0
+
+    mash = mash_of({"contentId": logo["id"], "content": {}, "timing": "custom", "frames": 10})
+    last = await server.render(mash, {"outputType": "image", **SMALL}, definitions=[logo])
+    rendered = last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    pixels = decoded(await server.fetch(rendered)).to_ndarray(format="rgb24")
+    assert (pixels[18, 16, 1] > 200, pixels[18, 48].max() < 40) == (True, True)
+
+
 async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
     film = await server.upload("video", media.path("plain"))
     clip = {"contentId": film["id"], "content": {}, "timing": "content"}
