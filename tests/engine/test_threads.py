@@ -2,11 +2,12 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import trio
 
-from engine.threads import Threads
+from engine.threads import SLICE_NS, Threads, be_punctual
 
 
 async def test_a_call_gives_what_it_returns_and_what_it_raises():
@@ -65,3 +66,31 @@ def test_nobody_waits_for_a_run_that_is_over():
     trio.run(leave)
     release.set()
     threads.close()
+
+
+def slice_of(thread):
+    """The time slice that the kernel says a thread has, ns; None where it does not say."""
+    path = Path(f"/proc/self/task/{thread}/sched")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((int(float(line.split(":")[1])) for line in lines if line.startswith("se.slice")), None)
+
+
+def test_the_thread_with_the_clock_has_a_short_slice_and_its_threads_have_not():
+    seen = {}
+
+    def clock():
+        seen["taken"] = be_punctual()
+        seen["clock"] = slice_of(threading.get_native_id())
+        worker = threading.Thread(target=lambda: seen.update(worker=slice_of(threading.get_native_id())))
+        worker.start()
+        worker.join()
+
+    thread = threading.Thread(target=clock)
+    thread.start()
+    thread.join()
+    usual = slice_of(threading.get_native_id())
+    if usual is None:  # a kernel that does not say: at least nothing has gone wrong
+        assert seen["taken"] in (True, False)
+        return
+    assert seen["clock"] == (SLICE_NS if seen["taken"] else usual)
+    assert seen["worker"] == usual
