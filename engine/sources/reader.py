@@ -22,7 +22,7 @@ from engine.sources.avfile import SOUND_TAIL, Batch
 from engine.threads import Threads
 
 JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
-FRAMES_A_STEP: Final = 3  # a hop to a thread costs 0.1-0.3 ms: several frames share one
+FRAMES_A_STEP: Final = 2  # a hop to a thread costs 0.1-0.3 ms: several frames share one
 SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
 
 MIN_AHEAD: Final = 2
