@@ -34,7 +34,6 @@ from api.queue import JobQueue
 from engine import Engine
 from engine.config import Settings, from_env
 from engine.errors import EngineError, InvalidSpec
-from engine.threads import be_punctual
 from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     _log_to_stderr(arguments.log)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    be_punctual()
     try:
         settings = read_settings(arguments)
         check_exposure(settings)

@@ -43,6 +43,7 @@ from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
 from engine.spec import AudioFormat, EventSpec, MixerSpec, PullSpec
 from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
+from engine.threads import be_punctual
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Engine:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; what is open then is cut off: call `close` before."""
+        be_punctual()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._decoders.run)

@@ -78,19 +78,23 @@ def slice_of(thread):
 def test_the_thread_with_the_clock_has_a_short_slice_and_its_threads_have_not():
     seen = {}
 
+    def note(name):
+        seen[name] = slice_of(threading.get_native_id())
+
+    def run(call):
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+
     def clock():
         seen["taken"] = be_punctual()
-        seen["clock"] = slice_of(threading.get_native_id())
-        worker = threading.Thread(target=lambda: seen.update(worker=slice_of(threading.get_native_id())))
-        worker.start()
-        worker.join()
+        note("clock")
+        run(lambda: note("worker"))
 
-    thread = threading.Thread(target=clock)
-    thread.start()
-    thread.join()
-    usual = slice_of(threading.get_native_id())
-    if usual is None:  # a kernel that does not say: at least nothing has gone wrong
+    run(lambda: note("usual"))
+    run(clock)
+    if seen["usual"] is None:  # a kernel that does not say: at least nothing has gone wrong
         assert seen["taken"] in (True, False)
         return
-    assert seen["clock"] == (SLICE_NS if seen["taken"] else usual)
-    assert seen["worker"] == usual
+    assert seen["clock"] == (SLICE_NS if seen["taken"] else seen["usual"])
+    assert seen["worker"] == seen["usual"]
