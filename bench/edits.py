@@ -103,8 +103,7 @@ class Cuts(Edit):
         return [argument for shot in self.shots for argument in _ff_shot(shot)]
 
     def ff_graph(self) -> str:
-        pairs = "".join(f"[{n}:v][{n}:a]" for n in range(len(self.shots)))
-        return f"{pairs}concat=n={len(self.shots)}:v=1:a=1[v][a]"
+        return f"{_ff_concat(len(self.shots))}[v][a]"
 
     def melt_tracks(self) -> list[str]:
         return [argument for shot in self.shots for argument in _melt_shot(shot)]
@@ -208,9 +207,8 @@ class Blend(Edit):
 
     def ff_codecs(self) -> str:
         """What must be decoded and encoded, and nothing else: the films one after the other, as long as the whole."""
-        pairs = "".join(f"[{n}:v][{n}:a]" for n in range(len(self.shots)))
-        end = f"trim=end_frame={self.frames}"
-        return f"{pairs}concat=n={len(self.shots)}:v=1:a=1[x][y];[x]{end}[v];[y]atrim=duration={self.seconds:g}[a]"
+        ends = f"[x]trim=end_frame={self.frames}[v];[y]atrim=duration={self.seconds:g}[a]"
+        return f"{_ff_concat(len(self.shots))}[x][y];{ends}"
 
     def _ff_above(self, below: str) -> list[str]:
         x, y, width, height = self.place
@@ -464,6 +462,12 @@ def _film(name: str, file: Path, size: dict[str, int]) -> dict[str, Any]:
 
 def _ff_shot(shot: Shot) -> list[str]:
     return ["-ss", f"{shot.trim / FPS:g}", "-t", f"{shot.length / FPS:g}", "-i", str(shot.file)]
+
+
+def _ff_concat(count: int) -> str:
+    """The first so many inputs, picture and sound, one after the other."""
+    pairs = "".join(f"[{n}:v][{n}:a]" for n in range(count))
+    return f"{pairs}concat=n={count}:v=1:a=1"
 
 
 def _melt_shot(shot: Shot) -> list[str]:
