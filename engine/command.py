@@ -8,7 +8,6 @@ imported when there is something to render, so help and a misspelt option are an
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import logging
 import os
@@ -144,6 +143,8 @@ def _have_one_heap() -> None:
     It would have one for each thread, and return what is free at the end of each to the system, again and again: blocks
     of sound that one thread makes and another drops then cost a fifth more CPU and a quarter more memory.
     """
+    import ctypes
+
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
