@@ -22,6 +22,12 @@ def warm(of=None):
     return found
 
 
+def _renders(pid):
+    """Whether it has begun to: its errors go to a log. What imports run (Trio asks ldconfig) says nothing to anybody."""
+    inputs, errors = (os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 2))
+    return inputs == os.devnull and errors not in (os.devnull, os.readlink(f"/proc/{_parent(pid)}/fd/2"))
+
+
 def renders(of=None):
     """(pid, state, parent) of the renders forked from these."""
     parents = warm(of)
@@ -29,6 +35,6 @@ def renders(of=None):
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = _parent(path.parent.name)
-            if parent in parents:
+            if parent in parents and _renders(path.parent.name):
                 found.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()[0], parent))
     return found
