@@ -14,9 +14,10 @@ Theory of operation
   sends one of them ahead), the later one counts. A kind with less than `ENOUGH` packets in that while does not count
   beside another that has them: a large keyframe alone, or a slide show, says little about the path.
 * **The beginning.** An encoder may begin with half a second in one burst, and the first packet is a keyframe, large and
-  slow. In the first `SETTLING` the offset therefore follows the minima at once. Pictures jump ahead a little while
-  nobody knows the source yet, instead of being too late for minutes. A reader that comes in the middle begins with the
-  packets since the last keyframe; they have their true arrivals, so it finds the offset that everybody else has.
+  slow. In the first `SETTLING` the offset therefore follows the minima: at once where they are more than `LATE` away,
+  else as fast as drift is followed, since sound cannot jump as pictures can without being heard, and would be apart from
+  them for as long as it takes to catch up. A reader that comes in the middle begins with the packets since the last
+  keyframe; they have their true arrivals, so it finds the offset that everybody else has.
 * **Drift** (TIMING 7). Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
   when that is more than `DEAD_BAND` away, never faster than `SLEW`. When a whole window was later than `LATE`, or the
   minimum is earlier than `EARLY`, the offset is set anew at once, counted as a re-sync. Decoders can go on after it.
@@ -116,17 +117,15 @@ class _Line:
     def observe(self, kind: str, transit: int, arrival: int) -> bool:
         """Takes a packet into account; returns whether that set the offset anew."""
         resync = False
-        if arrival >= self._settled:
-            self._slew(arrival)
-            if arrival >= self._window + WINDOW:
-                resync = self._judge()
-                self._window = arrival
-                self._lowest, self._packets = {}, {}
+        self._slew(arrival)
+        if arrival >= max(self._settled, self._window + WINDOW):
+            resync = self._judge()
+            self._window = arrival
+            self._lowest, self._packets = {}, {}
         self._lowest[kind] = min(transit, self._lowest.get(kind, transit))
         self._packets[kind] = self._packets.get(kind, 0) + 1
         if arrival < self._settled:
-            self.offset = self.origin = self._goal = _transit(self._lowest, self._packets)
-            self._window = self._moved = arrival
+            self._settle(arrival)
         return resync
 
     def _slew(self, arrival: int) -> None:
@@ -134,6 +133,12 @@ class _Line:
         self._moved = arrival
         way = self._goal - self.offset
         self.offset += max(-step, min(step, way))
+
+    def _settle(self, arrival: int) -> None:
+        self.origin = self._goal = _transit(self._lowest, self._packets)
+        self._speed, self._window = SLEW, arrival
+        if abs(self._goal - self.offset) > LATE:
+            self.offset = self._goal
 
     def _judge(self) -> bool:
         """Decides at the end of a window where the offset should go; returns whether it went there at once."""

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 USUAL: Final = SECOND // 25  # how long a picture lasts before there is a second one
 DEAD_BAND: Final = Fraction(2, 1000)
-RESYNC: Final = Fraction(50, 1000)
+RESYNC: Final = Fraction(36, 1000)  # less than what `Sync` moves at once, so that sound comes along with the picture
 BEND: Final = 200  # one sample in 200: 0.5 %
 MEAN: Final = 16  # blocks that a difference is averaged over: a third of a second of AAC
 _DECODERS: Final = {"av1": "libdav1d"}  # libav's own needs hardware

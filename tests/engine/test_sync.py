@@ -2,6 +2,7 @@
 
 import random
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -90,10 +91,22 @@ def test_burst_at_the_beginning_is_taken_up_at_once():
     path = Path()
     for dts in range(0, 500, 40):
         path.send(dts, at=1000)
-    for dts in range(520, 1000, 40):
+    for dts in range(520, 8500, 40):
         place, _ = path.send(dts, at=500 + dts)
+        assert 0 <= place <= 40
     assert place == 0
-    assert path.sync.correction == 0
+    assert path.sync.resyncs == 0
+
+
+def test_nothing_moves_faster_at_the_beginning_than_sound_can_follow_unless_it_must_jump():
+    path, chance = Path(), random.Random(3)
+    path.send(0, late=30)
+    for dts in range(40, 20_000, 40):
+        path.send(dts, late=chance.randrange(30))
+    assert path.placed[0][1] == 30 * MS
+    assert path.sync.time("video", 0, TB) < 3 * MS
+    for (a, s), (b, t) in pairwise(path.placed):
+        assert abs((t - s) - 40 * MS) <= (b - a) * 0.005 + 1
 
 
 def test_slow_first_keyframe_does_not_make_the_source_late():

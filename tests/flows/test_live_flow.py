@@ -163,7 +163,7 @@ class Aired:
         until(lambda: seen(server, "show", 4) and seen(server, "sync", 1))
         server.ask("GET", "/live/show/init_0.mp4")  # begins to make HLS
         time.sleep(2)  # sources settle: until then they may jump a little
-        self.before = server.event("show")
+        self.before, self.sync_before = server.event("show"), sources(server, "sync")["live/flash"]
         live = {
             "rtmp": Player(server.rtmp + "live/show", quarters),
             "flv": Player(server.http + "live/show.flv", quarters),
@@ -175,7 +175,7 @@ class Aired:
             begun = until(lambda: [each for at, each in live["rtmp"].pictures if at * 30 >= self.before["slots"]])
             goal = begun[0][0][0] + 30 * OBSERVED
             until(lambda: all(player.pictures and player.pictures[-1][1][0][0] >= goal for player in live.values()))
-        self.after = server.event("show")
+        self.after, self.sync_after = server.event("show"), sources(server, "sync")["live/flash"]
         for event, each in recordings.items():
             done = server.done("DELETE", f"/streams/1.0/live/{event}/recordings/{each['id']}")
             assert (done["state"], done["error"], done["dropped"]) == ("done", "", 0)
@@ -286,6 +286,7 @@ def test_every_output_has_every_tone_at_its_level_and_nothing_else(aired, output
 
 @pytest.mark.parametrize("output", ["rtmp", "recording"])
 def test_picture_and_sound_are_together(aired, output):
+    """Within a frame, but where its picture came too late to be shown at its slot, which is counted."""
     player = aired.sync[output]
     flashes = [at for at, mean in player.pictures if mean > 200]
     flashes = [at for n, at in enumerate(flashes) if n == 0 or at - flashes[n - 1] > Fraction(1, 2)]
@@ -296,8 +297,9 @@ def test_picture_and_sound_are_together(aired, output):
     beeps = [at for n, at in enumerate(beeps) if n == 0 or at - beeps[n - 1] > Fraction(1, 2)]
     both = [(flash, beep) for flash in flashes for beep in beeps if abs(flash - beep) < Fraction(1, 2)]
     assert len(both) >= OBSERVED - 1
-    for flash, beep in both:
-        assert abs(flash - beep) <= Fraction(1, 30) + Fraction(1, 1000)  # a frame, and how finely a beep is found
+    apart = [float(flash - beep) for flash, beep in both if abs(flash - beep) > Fraction(1, 30)]
+    late = sum(aired.sync_after[each] - aired.sync_before[each] for each in ("held", "dropped"))
+    assert len(apart) <= min(late, len(both) // 2), apart
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
