@@ -15,9 +15,9 @@ Theory of operation
   beside another that has them: a large keyframe alone, or a slide show, says little about the path.
 * **The beginning.** An encoder may begin with half a second in one burst, and the first packet is a keyframe, large and
   slow. In the first `SETTLING` the offset therefore follows the minima: at once where they are more than `LATE` away,
-  else as fast as drift is followed, since sound cannot jump as pictures can without being heard, and would be apart from
-  them for as long as it takes to catch up. A reader that comes in the middle begins with the packets since the last
-  keyframe; they have their true arrivals, so it finds the offset that everybody else has.
+  else as fast as drift is followed, since sound cannot jump unheard as pictures can, and would be apart from them for
+  as long as it takes to catch up. A reader that comes in the middle begins with the packets since the last keyframe;
+  they have their true arrivals, so it finds the offset that everybody else has.
 * **Drift** (TIMING 7). Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
   when that is more than `DEAD_BAND` away, never faster than `SLEW`. When a whole window was later than `LATE`, or the
   minimum is earlier than `EARLY`, the offset is set anew at once, counted as a re-sync. Decoders can go on after it.

@@ -23,9 +23,9 @@ def warm(of=None):
 
 
 def _renders(pid):
-    """Whether it has begun to: its errors go to a log. What imports run (Trio asks ldconfig) says nothing to anybody."""
-    inputs, errors = (os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 2))
-    return inputs == os.devnull and errors not in (os.devnull, os.readlink(f"/proc/{_parent(pid)}/fd/2"))
+    """Whether it has begun to: its errors go to a log of its own. Imports run something too: Trio asks ldconfig."""
+    inputs, errors, others = (Path(f"/proc/{of}/fd/{n}").readlink() for of, n in ((pid, 0), (pid, 2), (_parent(pid), 2)))
+    return inputs == Path(os.devnull) and errors not in (Path(os.devnull), others)
 
 
 def renders(of=None):
