@@ -24,8 +24,9 @@ def warm(of=None):
 
 def _renders(pid):
     """Whether it has begun to: its errors go to a log of its own. Imports run something too: Trio asks ldconfig."""
-    inputs, errors, others = (Path(f"/proc/{of}/fd/{n}").readlink() for of, n in ((pid, 0), (pid, 2), (_parent(pid), 2)))
-    return inputs == Path(os.devnull) and errors not in (Path(os.devnull), others)
+    inputs, errors = (Path(f"/proc/{pid}/fd/{n}").readlink() for n in (0, 2))
+    nobody, others = Path(os.devnull), Path(f"/proc/{_parent(pid)}/fd/2").readlink()
+    return inputs == nobody and errors not in (nobody, others)
 
 
 def renders(of=None):
