@@ -24,7 +24,7 @@ import trio
 from engine.timebase import SECOND, tick_time
 
 CATCH_UP: Final = SECOND // 10  # a scheduler is busy for less; longer, and a backlog would only grow
-STRIDE: Final = 32  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
+STRIDE: Final = 64  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
 
 
 class Tick(NamedTuple):

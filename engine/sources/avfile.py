@@ -51,7 +51,7 @@ SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than de
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
-_WAV_OPTIONS: Final = {"max_size": "262144", "probesize": "65536"}
+_WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
