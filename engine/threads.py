@@ -12,8 +12,9 @@ import platform
 import struct
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any, Final, NamedTuple, TypeVar
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Generic, TypeVar
 
 import outcome
 import trio
@@ -42,56 +43,88 @@ def be_punctual() -> bool:
     return bool(ctypes.CDLL(None, use_errno=True).syscall(number, 0, wanted, 0) == 0)
 
 
-class _Job(NamedTuple):
-    call: Callable[[], Any]
-    token: trio.lowlevel.TrioToken
-    task: trio.lowlevel.Task
+class Pending(Generic[T]):
+    """A call that waits for a thread, or runs in one. `over` is set when there is a result."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.over = trio.Event()
+        self._call: Callable[[], T] | None = call
+        self._outcome: outcome.Outcome[T] | None = None
+
+    async def result(self) -> T:
+        """What the call returns or raises. It is never abandoned: a cancellation waits for it."""
+        with trio.CancelScope(shield=True):
+            await self.over.wait()
+        assert self._outcome is not None
+        return self._outcome.unwrap()
+
+    def _run(self) -> None:
+        call, self._call = self._call, None  # frames die with the last who knows them
+        assert call is not None
+        self._outcome = outcome.capture(call)
 
 
 class Threads:
     """At most `count` threads, started when they are needed; what they do not come to waits, first in, first out.
 
-    nice  how much they give way: each step is a share of the processor that is a fifth smaller, where others want it.
+    nice      how much they give way: each step is a share of the processor that is a fifth smaller, where others want
+              it.
+    together  a thread takes all calls that wait and gives their results together: for short ones, whose way to the
+              thread and back is most of the cost, and more where several threads want the interpreter.
 
     It must be closed; calls that run then are finished.
     """
 
-    def __init__(self, count: int, *, nice: int) -> None:
-        self._count, self._nice = count, nice
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+    def __init__(self, count: int, *, nice: int, together: bool = False) -> None:
+        self._count, self._nice, self._together = count, nice, together
+        self._waiting: SimpleQueue[Pending[Any] | None] = SimpleQueue()
         self._started = self._busy = 0
+        self._token: trio.lowlevel.TrioToken
 
     async def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises, in one of the threads. It is never abandoned: a cancellation waits for it."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        return await self.begin(call).result()
+
+    def begin(self, call: Callable[[], T]) -> Pending[T]:
+        """Has it called as soon as a thread is free."""
+        pending = Pending(call)
         self._busy += 1
         if self._started < min(self._busy, self._count):
             self._started += 1
+            self._token = trio.lowlevel.current_trio_token()
             threading.Thread(target=self._work, name="decode", daemon=True).start()
-        try:
-            self._jobs.put(_Job(call, trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()))
-            result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
-        finally:
-            self._busy -= 1
-        return result
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call would have to wait."""
-        return self._busy >= self._count
+        self._waiting.put(pending)
+        return pending
 
     def close(self) -> None:
         """Lets the threads end."""
         for _ in range(self._started):
-            self._jobs.put(None)
+            self._waiting.put(None)
 
     def _work(self) -> None:
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._nice)
-        while (job := self._jobs.get()) is not None:
-            result = outcome.capture(job.call)
+        while taken := self._take():
+            for pending in taken:
+                pending._run()
             try:
-                job.token.run_sync_soon(trio.lowlevel.reschedule, job.task, result)
+                self._token.run_sync_soon(self._finish, taken)
             except trio.RunFinishedError:
                 return
-            del job, result  # frames die with the last who knows them
+            del taken, pending
+
+    def _take(self) -> list[Pending[Any]]:
+        """One call, or all that wait; [] at the end."""
+        taken = [self._waiting.get()]
+        with suppress(Empty):
+            while self._together and taken[-1] is not None:
+                taken.append(self._waiting.get_nowait())
+        if taken[-1] is None and len(taken) > 1:
+            self._waiting.put(None)  # for the next time
+        return [pending for pending in taken if pending is not None]
+
+    def _finish(self, done: list[Pending[Any]]) -> None:
+        for pending in done:
+            pending.over.set()
+        self._busy -= len(done)

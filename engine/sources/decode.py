@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -39,7 +39,7 @@ from engine.spec import AudioFormat
 from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import Sync
-from engine.threads import Threads
+from engine.threads import Pending, Threads
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,6 @@ UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may 
 T = TypeVar("T")
 
 
-class _Given(NamedTuple):
-    """What one hop gave."""
-
-    pictures: list[Shown]
-    sounds: dict[AudioFormat, Sounds]
-
-
 class Decoders:
     """The decoders of an engine, by stream name. They run while `run` does.
 
@@ -82,7 +75,8 @@ class Decoders:
         self._settings = settings
         # One more than processors: each waits for the interpreter now and then.
         self._threads = Threads(len(os.sched_getaffinity(0)) + 1, nice=NICE)
-        self._sounding = Threads(1, nice=0)  # for the sound of those whose pictures are late
+        # A block of sound is decoded in 0.2 ms: two threads would wait for the interpreter for longer than that.
+        self._sounding = Threads(max(1, len(os.sched_getaffinity(0)) // 4), nice=0, together=True)
         self._decoders: dict[str, _Decoder] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -270,48 +264,45 @@ class _Decoder:
         formats = list({source.format for source in self.sources if source.listening})
         while True:
             wanted = self._wanted()
-            hear = sounds if self._hearing else []
-            behind = self._is_behind(wanted)
-            late = behind or self._threads.is_busy
-            newest_at_once = behind and not begins_to_see  # where all are late, the newest one is better than none
-            alone = bool(hear) and late
-            pictures = [] if alone else self._due(wanted)
-            may_rest = (self._picture.is_open and not self._seeing) or (self._sound.is_open and not self._hearing)
-            if not pictures and not hear and not may_rest:
+            newest_at_once = self._is_behind(wanted) and not begins_to_see  # late: the newest is better than none
+            pictures = self._due(wanted)
+            may_rest = self._picture.is_open and not self._seeing
+            if not pictures and not may_rest:
+                await self._hear(sounds, formats)
                 return
-            decode = partial(
-                self._decode,
+            see = partial(
+                self._see,
                 pictures,
-                hear,
-                formats=formats,
                 wanted=wanted,
                 more=self._is_due(wanted) and not newest_at_once,
                 care=self._care(pictures, wanted),
             )
-            if late and not alone:
-                self._give(await self._beside(reader, decode, formats))
-            else:
-                self._give(await (self._sounding if alone else self._threads).run(decode))
+            self._show(await self._meanwhile(reader, sounds, formats, self._threads.begin(see)))
             sounds = await self._come(reader)
 
-    async def _beside(self, reader: Reader, decode: Callable[[], _Given], formats: Sequence[AudioFormat]) -> _Given:
-        """Decodes pictures, which may take long: the sound that comes meanwhile does not wait for them."""
-        seen: list[_Given] = []
-        done = trio.Event()
-
-        async def see() -> None:
-            seen.append(await self._in_thread(decode))
-            done.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(see)
-            while not done.is_set():
+    async def _meanwhile(
+        self, reader: Reader, sounds: Sequence[Item], formats: Sequence[AudioFormat], seeing: Pending[list[Shown]]
+    ) -> list[Shown]:
+        """Pictures, when they are decoded, which may take long: sound that is there or comes does not wait for them."""
+        try:
+            while True:
+                await self._hear(sounds, formats)
                 with trio.move_on_after(LINGER):
-                    await done.wait()
-                if sounds := await self._come(reader):
-                    heard = await self._sounding.run(partial(self._sound.decode, sounds, formats))
-                    self._give(_Given([], heard))
-        return seen[0]
+                    await seeing.over.wait()
+                if seeing.over.is_set():
+                    break
+                sounds = await self._come(reader)
+        finally:
+            shown = await seeing.result()  # before its decoder may be closed
+        return shown
+
+    async def _hear(self, sounds: Sequence[Item], formats: Sequence[AudioFormat]) -> None:
+        """Decodes sound and gives it; lets the decoder rest when nobody listens."""
+        if not self._hearing:
+            if self._sound.is_open:
+                await self._sounding.run(self._sound.close)
+        elif sounds:
+            self._sound_out(await self._sounding.run(partial(self._sound.decode, sounds, formats)))
 
     async def _come(self, reader: Reader) -> list[Item]:
         """Takes in what has come meanwhile; returns the sound of it that is heard."""
@@ -419,45 +410,35 @@ class _Decoder:
         while self._unheard and self._unheard[-1].packet.arrival - self._unheard[0].packet.arrival > kept:
             self._unheard.popleft()
 
-    def _decode(
-        self,
-        pictures: Sequence[Item],
-        sounds: Sequence[Item],
-        *,
-        formats: Sequence[AudioFormat],
-        wanted: int,
-        more: bool,
-        care: Care,
-    ) -> _Given:
+    def _see(self, pictures: Sequence[Item], *, wanted: int, more: bool, care: Care) -> list[Shown]:
         if not self._seeing:
             self._picture.close()
-        if not self._hearing:
-            self._sound.close()
-        shown = self._picture.decode(pictures, wanted=wanted, more=more, care=care)
-        return _Given(shown, self._sound.decode(sounds, formats))
+        return self._picture.decode(pictures, wanted=wanted, more=more, care=care)
 
     def _close(self) -> None:
         self._picture.close()
         self._sound.close()
 
-    def _give(self, given: _Given) -> None:
-        if given.pictures:
-            self.newest = given.pictures[-1][0]
+    def _show(self, pictures: Sequence[Shown]) -> None:
+        """Gives pictures to all who look; keeps what is not over yet for those who begin to."""
+        if pictures:
+            self.newest = pictures[-1][0]
         for source in self.sources:
-            for picture in given.pictures if source.looking else ():
+            for picture in pictures if source.looking else ():
                 source.push_picture(*picture)
-            for first, block in given.sounds.get(source.format, ()) if source.listening else ():
-                source.push_sound(first, block)
-        self._keep(given)
-
-    def _keep(self, given: _Given) -> None:
-        """Keeps what is not over yet, for sources that begin to look or listen."""
         wanted = self._wanted()
-        self._pictures.extend(given.pictures)
+        self._pictures.extend(pictures)
         while len(self._pictures) > 1 and self._pictures[1][0] <= wanted:
             self._pictures.popleft()
-        self._sounds = {sound: self._sounds.get(sound, deque()) for sound in given.sounds}
-        for sound, blocks in given.sounds.items():
+
+    def _sound_out(self, sounds: dict[AudioFormat, Sounds]) -> None:
+        """Gives sound to all who listen; keeps what is not over yet for those who begin to."""
+        for source in self.sources:
+            for first, block in sounds.get(source.format, ()) if source.listening else ():
+                source.push_sound(first, block)
+        wanted = self._wanted()
+        self._sounds = {sound: self._sounds.get(sound, deque()) for sound in sounds}
+        for sound, blocks in sounds.items():
             kept = self._sounds[sound]
             kept.extend(blocks)
             while kept and kept[0][0] + len(kept[0][1]) <= wanted * sound.rate // SECOND:
