@@ -202,7 +202,7 @@ class _Decoder:
         if listens:
             for first, block in self._sounds.get(source.format, ()):
                 source.push_sound(first, block)
-        is_due = source.looking and bool(self._ahead) and _time(self._ahead[0]) <= source.wanted + AHEAD // 2
+        is_due = source.looking and bool(self._ahead) and _turn(self._ahead[0]) <= source.wanted + AHEAD // 2
         if looks or listens or is_due:
             self._hurry()
 
@@ -394,7 +394,7 @@ class _Decoder:
         if not self._ahead:
             return False
         newest = max((source.wanted for source in self.sources if source.looking), default=wanted)
-        return _time(self._ahead[0]) <= newest + AHEAD
+        return _turn(self._ahead[0]) <= newest + AHEAD
 
     def _keep_unheard(self, sounds: Sequence[Item]) -> None:
         """Sound that nobody listens to waits for as long as somebody who begins to might want it."""
@@ -460,4 +460,13 @@ class _Decoder:
 
 
 def _time(item: Item) -> int:
+    """When it is on, ns of server time."""
     return 0 if item is END else item.time
+
+
+def _turn(item: Item) -> int:
+    """When it must be decoded for those that are on next: by its dts; what other pictures need comes before them."""
+    if item is END:
+        return 0
+    packet, base = item.packet, item.packet.track.time_base
+    return item.time - (packet.pts - packet.dts) * base.numerator * SECOND // base.denominator

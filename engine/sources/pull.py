@@ -5,9 +5,9 @@ It decides when packets are sent and when to try again; it refuses to know what 
 Theory of operation
 -------------------
 * Two tasks: one reads packets, the other sends them. What comes in its own time is read by one thread all the time, and
-  sent at once. What has to be paced is read in batches, a second ahead, and sent when its dts is due, counted from the
-  first packet; it *arrives* just then, not when the task wakes. What is late by more than `SLIP`, because a disk or
-  server paused, makes everything after it later: no backlog is sent in one burst.
+  sent at once. What has to be paced is read in batches, a second ahead. A packet *arrives* when its dts is due, counted
+  from the first packet; it is sent before that by up to `LEAD`, batch by batch, so that decoders have time and a disk
+  may pause. What is late by more than `SLIP` makes everything after it later: no backlog is sent in one burst.
 * What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
   A file that came to its end is over. What can never work is given up.
 * A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
@@ -36,8 +36,8 @@ from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 
+LEAD: Final = SECOND * 3 // 10
 SLIP: Final = SECOND * 3 // 10
-WAKE: Final = 0.02  # seconds; packets due within one are sent together
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0
@@ -73,7 +73,8 @@ class Pull:
         self._demuxer: Demuxer | None = None  # also looked at by its thread
         self._publication: Publication | None = None
         self._began = 0  # to publish
-        self._origin: int | None = None  # server time of time stamp 0, where packets are paced
+        self._origin: int | None = None  # server time of time stamp 0, where packets are paced …
+        self._last = 0  # … and when the last one is due
         # read by anyone (snapshot)
         self._state: _State = "connecting"
         self._error = ""
@@ -157,6 +158,8 @@ class Pull:
                 async with receive:
                     async for batch in receive:
                         await self._send(batch, paced=demuxer.is_paced)
+                if self._origin is not None:
+                    await trio.sleep(max(0, self._last - self._hub.now()) / SECOND)
             except EngineError as err:
                 failure.append(err)
                 nursery.cancel_scope.cancel()
@@ -191,23 +194,22 @@ class Pull:
             self._began = self._hub.now()
             self._state, self._error = "publishing", ""
             log.info("%s: publishing %s", self._name, self._shown)
-        for packet in batch:
+        for n, packet in enumerate(batch):
             if paced:
-                packet.arrival = await self._due(packet)
+                packet.arrival = self._last = await self._due(packet, wait=n == 0)
             if self._publication is not None:
                 self._publication.send(packet)
 
-    async def _due(self, packet: Packet) -> int:
-        """Waits until a packet is due; returns when that was."""
+    async def _due(self, packet: Packet, *, wait: bool) -> int:
+        """When a packet is due; waits until it may be sent."""
         time_base = packet.track.time_base
         stamp = packet.dts * time_base.numerator * SECOND // time_base.denominator
         now = self._hub.now()
         if self._origin is None or now - stamp - self._origin > SLIP:
             self._origin = now - stamp
         due = self._origin + stamp
-        while due > now:
-            await trio.sleep(max(WAKE, (due - now) / SECOND))
-            now = self._hub.now()
+        if wait and due - LEAD > now:
+            await trio.sleep((due - LEAD - now) / SECOND)
         return due
 
 
