@@ -8,7 +8,9 @@ Theory of operation
 * Time stamps begin at `BEGINNING`, so that sound that begins before its picture is not negative. One shift holds for
   picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
   is one step after the last one, one that does not rise is the last one and a little more.
-* At the end of a file that is to be repeated it is opened again, and time goes on where it ended.
+* At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
+  is where its picture ended, and its sound too when that is only an encoder's padding longer. Priming and padding are
+  left out where they would lie on other sound.
 * Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
@@ -22,7 +24,7 @@ import logging
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Final, Literal, TypeAlias
 
 import av
@@ -33,7 +35,7 @@ from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.packet import Packet, Track
-from engine.sources.avfile import open_container
+from engine.sources.avfile import SOUND_TAIL, open_container
 from engine.sources.tracks import Straightener
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ BEGINNING: Final = Fraction(1)
 BACK: Final = Fraction(1)  # a dts that goes back by more has jumped, which is left to whoever reads
 PACED_BATCH: Final = 0.25  # seconds of media in one step; a hop to a thread costs 0.1-0.3 ms
 REORDER: Final = 1.0  # seconds; files with sound and picture in turns have chunks of less
+FAR: Final = Fraction(1 << 62)
+REORDERED: Final = Fraction(1, 5)  # that pictures are decoded before they are shown, where nobody says it
 STEP: Final = Fraction(1, 25)  # from one packet without time stamps to the next
 ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
 REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
@@ -67,9 +71,10 @@ class Demuxer:
         self.repaired = 0  # time stamps
         self._guid, self._url, self._settings, self._now = guid, url, settings, now
         self._lines: dict[str, _Line] = {}
-        self._end = BEGINNING  # of what was read so far
         self._held: list[tuple[float, int, Packet]] = []  # a heap, by dts
         self._newest, self._serial, self._at_end = 0.0, 0, False
+        self._shift: Fraction | None = None
+        self._rounds = 0
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
         self.has_end = (self._container.duration or 0) > 0 and scheme not in ("rtmp", "rtmps", "rtsp", "rtsps")
@@ -87,7 +92,7 @@ class Demuxer:
             line = self._lines.setdefault(stream.type, _Line())
             line.begin(stream)
         self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
-        self._shift: Fraction | None = None
+        self._zero = max(Fraction(0), Fraction(self._container.start_time or 0, av.time_base))
         self._packets = self._container.demux(self._used)
 
     def read(self) -> list[Packet]:
@@ -135,7 +140,25 @@ class Demuxer:
             self._at_end = True
             return
         self._container.close()
+        length = max(STEP, self._length())
+        sound = self._lines.get("audio")
+        if sound is not None:
+            over = float(self._shift + length + sound.start)
+            self._held = [each for each in self._held if each[2].is_video or each[0] < over]
+            heapify(self._held)
         self._open()
+        self._shift += length
+        self._rounds += 1
+
+    def _length(self) -> Fraction:
+        """From the beginning to where it begins again."""
+        picture, sound = self._lines.get("video"), self._lines.get("audio")
+        if picture is not None and (
+            sound is None or sound.stop - sound.start <= picture.stop - picture.start + SOUND_TAIL
+        ):
+            return picture.stop - picture.start
+        lines = self._lines.values()
+        return max(line.stop for line in lines) - min(line.start for line in lines)
 
     def _made(self, packet: _AvPacket, arrival: int) -> Packet | None:
         if self._straightener is not None:
@@ -146,16 +169,21 @@ class Demuxer:
         if track is None or not data:
             return None
         pts, dts = line.stamps(packet)
+        duration = packet.duration or 0
+        start, stop = pts * track.time_base, (pts + (duration or line.step)) * track.time_base
+        is_priming = track.kind == "audio" and stop <= self._zero
         if self._shift is None:
-            self._shift = self._end - dts * track.time_base
+            self._shift = BEGINNING - dts * track.time_base
+        elif self._rounds and is_priming:
+            return None
+        if not is_priming:
+            line.start, line.stop = min(start, line.start), max(stop, line.stop)
         ticks = round(self._shift / track.time_base)
         pts, dts = pts + ticks, dts + ticks
         if line.last is not None and line.last - BACK / track.time_base < dts <= line.last:
             self.repaired += 1
             pts, dts = max(pts, line.last + 1), line.last + 1
         line.last = dts
-        duration = packet.duration or 0
-        self._end = max(self._end, (dts + (duration or line.step)) * track.time_base)
         return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=packet.is_keyframe, duration=duration)
 
 
@@ -164,9 +192,11 @@ class _Line:
 
     def __init__(self) -> None:
         self.last: int | None = None  # dts as it was given on
+        self.start, self.stop = FAR, -FAR  # of all packets, as they came
         self.step = 1
         self.framing: _Framing
         self._came: int | None = None  # dts as it came
+        self._lead = 0  # of a pts whose dts is missing
 
     def begin(self, stream: Any) -> None:
         """Goes on with the stream of a container just opened."""
@@ -174,14 +204,16 @@ class _Line:
         self.framing = _framing(stream, known)
         self.step = max(1, round(STEP / self.framing.time_base))
         self._came = None
+        reordered = stream.type == "video" and stream.codec_context.has_b_frames
+        self._lead = round(REORDERED / self.framing.time_base) if reordered else 0
         if known is not None and known.time_base != self.framing.time_base:
             self.last = None
 
     def stamps(self, packet: _AvPacket) -> tuple[int, int]:
         """pts and dts in the track's time base, where they are missing guessed."""
         pts, dts = packet.pts, packet.dts
-        if dts is None and pts is not None and (self._came is None or pts > self._came):
-            dts = pts
+        if dts is None and pts is not None and (self._came is None or pts - self._lead > self._came):
+            dts = pts - self._lead
         elif dts is None:
             dts = 0 if self._came is None else self._came + (self.step if pts is None else 1)
         elif self._came is not None and dts > self._came:

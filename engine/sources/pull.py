@@ -149,7 +149,7 @@ class Pull:
 
     async def _relay(self, demuxer: Demuxer) -> None:
         """Sends what the demuxer gives up to its end. Raises EngineError."""
-        self._origin = None
+        self._origin, self._last = None, 0
         failure: list[EngineError] = []
         send, receive = trio.open_memory_channel[list[Packet]](BATCHES if demuxer.is_paced else math.inf)
         async with trio.open_nursery() as nursery:
@@ -158,8 +158,7 @@ class Pull:
                 async with receive:
                     async for batch in receive:
                         await self._send(batch, paced=demuxer.is_paced)
-                if self._origin is not None:
-                    await trio.sleep(max(0, self._last - self._hub.now()) / SECOND)
+                await trio.sleep(max(0, self._last - self._hub.now()) / SECOND)
             except EngineError as err:
                 failure.append(err)
                 nursery.cancel_scope.cancel()

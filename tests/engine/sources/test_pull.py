@@ -118,6 +118,20 @@ def test_a_file_that_is_repeated_goes_on_in_time(media):
     assert numbers(made)[:120] == [*range(60), *range(60)]
 
 
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts", "film.flv"])
+def test_a_file_that_is_repeated_has_no_seam(tmp_path, name):
+    """The picture that comes after the last one is the first one; sound stays with it, round after round."""
+    film = encode(tmp_path / name, Video(bframes=2, flash=True), Audio(beep=Fraction(1, 30)), seconds=2)
+    made = demuxed(film, loop=True, most=1000)
+    shown = sorted(packet.pts * packet.track.time_base for packet in made if packet.is_video)[:-60]
+    assert [round((at - shown[0]) * 30) for at in shown] == list(range(len(shown)))
+    assert len(shown) > 240
+    heard = [packet for packet in made if not packet.is_video]
+    rate = heard[0].track.rate
+    drift = [seconds(packet) - seconds(heard[0]) - Fraction(1024 * n, rate) for n, packet in enumerate(heard)]
+    assert max(map(abs, drift)) < Fraction(2 * 1024, rate)
+
+
 def test_packets_of_a_file_come_in_the_order_of_time(tmp_path):
     film = encode(tmp_path / "film.mp4", Video(), TONE, seconds=3)
     demuxer = Demuxer("film", str(film), Settings(), now=clock)
