@@ -11,10 +11,11 @@ How to read it: "in time" is for ours the share of all sources' pictures that we
 how many seconds it made in a second. Ours keeps up when no slot lagged, none was skipped and 99 % were in time, a peer
 when it made 0.995. What does not keep up is tried again, as often as `--rounds` says. The peers have the easier work:
 ours is a server, its films are pushed and its mix is read over RTMP, by processes that share the machine with it; they
-read files at the clock's speed and throw their mix away. `codecs` is the floor: FFmpeg decodes the films, mixes their
-sound and encodes the first of them; nothing is scaled and nothing composed, so what it does not carry nobody can
-who decodes all of every film. Load is the machine's just before: where it is not near 0,
-others are at work, and what is carried is less than could be. Linux only, as CPU and memory come from /proc.
+read files at the clock's speed and throw their mix away, and no picture of theirs has a time at which it is too late.
+`ours-files` pulls the films itself, and nobody reads its mix: the same work as theirs, but for that. `codecs` is the
+floor: FFmpeg decodes the films, mixes their sound and encodes the first of them; nothing is scaled and nothing composed,
+so what it does not carry nobody can who decodes all of every film. Load is the machine's just before: where it is not
+near 0, others are at work, and what is carried is less than could be. Linux only, as CPU and memory come from /proc.
 """
 
 import itertools
@@ -38,6 +39,7 @@ from bench.measure import OURS, RunError
 from bench.onair import FPS, Camera, Checked, Child, Server, Sight, Usage, Viewer, pause, wait_for
 from bench.peers import Layer, Mix
 
+FILES = "ours-files"
 BIT_RATE = 4_000_000
 GAIN_DB = -6
 FILMS = 9  # different ones; more sources show them again
@@ -156,8 +158,11 @@ def _cells(trial: Trial) -> Sequence[str]:
 
 
 @contextmanager
-def on_air(setting: Setting, count: int) -> Iterator[tuple[Server, list[Child]]]:
-    """A server that mixes `count` films, all of them seen, and whose mix is read; and all processes that take part."""
+def on_air(setting: Setting, count: int, *, pulls: bool = False) -> Iterator[tuple[Server, list[Child]]]:
+    """A server that mixes `count` films, all of them seen; and all processes that take part.
+
+    pulls  it reads the films itself and nobody reads its mix; else they are pushed and it is read, over RTMP.
+    """
     mix = setting.mix(count)
     names = [f"live/cam{n}" for n in range(count)]
     with Server() as server, ExitStack() as stack:
@@ -167,13 +172,17 @@ def on_air(setting: Setting, count: int) -> Iterator[tuple[Server, list[Child]]]
             for n, name in enumerate(names)
             for word in ("-map", str(n), "-c", "copy", "-f", "flv", f"{server.rtmp}/{name}")
         ]
-        # One process for all: the less pushing costs, the more is left for who is measured.
-        pusher = stack.enter_context(Child(media.ffmpeg(), *QUIET, *_played(mix), *outputs))
+        everybody = [server.child]
+        if pulls:
+            for name, layer in zip(names, mix.layers, strict=True):
+                server.ask("PUT", f"/streams/1.0/{name}", {"url": str(layer.file), "loop": True})
+        else:  # one process for all: the less pushing costs, the more is left for who is measured
+            everybody.append(stack.enter_context(Child(media.ffmpeg(), *QUIET, *_played(mix), *outputs)))
         sounds = [{"node": "AudioSourceNode", "streamGuid": name, "gain": GAIN_DB} for name in names]
         server.put([_node(name, layer) for name, layer in zip(names, mix.layers, strict=True)], sounds)
-        watched = ("-i", f"{server.rtmp}/live/mix", "-c", "copy", "-f", "null", "-")
-        viewer = stack.enter_context(Child(media.ffmpeg(), *QUIET, *watched))
-        everybody = [server.child, pusher, viewer]
+        if not pulls:
+            watched = ("-i", f"{server.rtmp}/live/mix", "-c", "copy", "-f", "null", "-")
+            everybody.append(stack.enter_context(Child(media.ffmpeg(), *QUIET, *watched)))
 
         def all_seen() -> bool:
             sources = server.event()["subMixes"][0]["sources"].values()
@@ -198,10 +207,10 @@ def _node(name: str, layer: Layer) -> dict[str, object]:
     return {"node": "VideoSourceNode", "streamGuid": name, **place}
 
 
-def ours(setting: Setting, count: int) -> Trial:
+def ours(setting: Setting, count: int, *, pulls: bool = False) -> Trial:
     """The server, by its own figures and those of /proc. Raises RunError."""
     load = os.getloadavg()[0]
-    with on_air(setting, count) as (server, everybody):
+    with on_air(setting, count, pulls=pulls) as (server, everybody):
         before, used = server.event(), server.child.usage()
         pause(setting.seconds, everybody)
         after, usage = server.event(), server.child.usage()
@@ -216,7 +225,7 @@ def ours(setting: Setting, count: int) -> Trial:
     in_time = min(1.0, shown / (slots * count))
     silent = missing / (slots * count * peers.AUDIO_HZ / FPS)
     return Trial(
-        who=OURS,
+        who=FILES if pulls else OURS,
         sources=count,
         load=load,
         keeps_up=lagged == 0 and skipped == 0 and in_time >= IN_TIME,
@@ -326,7 +335,13 @@ def _peer(setting: Setting, who: str, count: int, argv: Sequence[str], made: Cal
     )
 
 
-CONTENDERS: dict[str, Callable[[Setting, int], Trial]] = {OURS: ours, "ff9": ff9, "gst": gst, "codecs": codecs}
+CONTENDERS: dict[str, Callable[[Setting, int], Trial]] = {
+    OURS: ours,
+    FILES: partial(ours, pulls=True),
+    "ff9": ff9,
+    "gst": gst,
+    "codecs": codecs,
+}
 
 
 def absence(who: str) -> str:
@@ -375,7 +390,7 @@ def sources(setting: Setting, options: Namespace) -> Row:
     row = Row("sources", title)
     carried: dict[str, int | None] = {}
     for who, contender in CONTENDERS.items():
-        if who != OURS and options.peers is not None and who not in options.peers:
+        if who not in (OURS, FILES) and options.peers is not None and who not in options.peers:
             continue
         if absence(who):
             row.trials.append(Trial(who=who, sources=0, load=0.0, fault=absence(who)))
@@ -383,14 +398,14 @@ def sources(setting: Setting, options: Namespace) -> Row:
         attempt = partial(_attempt, contender, who, setting)
         trials, carried[who] = search(attempt, options.sources, tries=options.rounds)
         row.trials += trials
-    mine = carried[OURS]
-    row.add("ours carries", mine, "≥", GOAL)
+    for mine in (OURS, FILES):
+        row.add(f"{mine} carries", carried[mine], "≥", GOAL)
     for who, sign, bound in (("ff9", ">", 1.0), ("gst", "≥", 1.4), ("codecs", "", 0.0)):
         if who in carried:
-            theirs = carried[who]
-            row.add(f"{who} carries", theirs)
-            ratio = mine / theirs if mine and theirs else None
-            row.add(f"ours ÷ {who}", ratio, sign, bound)
+            row.add(f"{who} carries", carried[who])
+            for mine in (OURS, FILES):
+                few, many = carried[mine], carried[who]
+                row.add(f"{mine} ÷ {who}", few / many if few and many else None, sign, bound)
     return row
 
 
