@@ -13,9 +13,9 @@ when it made 0.995. What does not keep up is tried again, as often as `--rounds`
 ours is a server, its films are pushed and its mix is read over RTMP, by processes that share the machine with it; they
 read files at the clock's speed and throw their mix away, and no picture of theirs has a time at which it is too late.
 `ours-files` pulls the films itself, and nobody reads its mix: the same work as theirs, but for that. `codecs` is the
-floor: FFmpeg decodes the films, mixes their sound and encodes the first of them; nothing is scaled and nothing composed,
-so what it does not carry nobody can who decodes all of every film. Load is the machine's just before: where it is not
-near 0, others are at work, and what is carried is less than could be. Linux only, as CPU and memory come from /proc.
+floor: FFmpeg decodes the films, mixes their sound and encodes the first of them; nothing is scaled, nothing composed, so
+what it does not carry nobody can who decodes all of every film. Load is the machine's just before: where it is not near
+0, others are at work, and what is carried is less than could be. Linux only, as CPU and memory come from /proc.
 """
 
 import itertools
