@@ -12,10 +12,11 @@ how many seconds it made in a second. Ours keeps up when no slot lagged, none wa
 when it made 0.995. What does not keep up is tried again, as often as `--rounds` says. The peers have the easier work:
 ours is a server, its films are pushed and its mix is read over RTMP, by processes that share the machine with it; they
 read files at the clock's speed and throw their mix away, and no picture of theirs has a time at which it is too late.
-`ours-files` pulls the films itself, and nobody reads its mix: the same work as theirs, but for that. `codecs` is the
-floor: FFmpeg decodes the films, mixes their sound and encodes the first of them; nothing is scaled, nothing composed, so
-what it does not carry nobody can who decodes all of every film. Load is the machine's just before: where it is not near
-0, others are at work, and what is carried is less than could be. Linux only, as CPU and memory come from /proc.
+Therefore ours may be a second late, but in the row `latency`. `ours-files` pulls the films itself, and nobody reads its
+mix: the same work as theirs. `codecs` is the floor: FFmpeg decodes the films, mixes their sound and encodes the first
+of them; nothing is scaled, nothing composed, so what it does not carry nobody can who decodes all of every film. Load
+is the machine's just before: where it is not near 0, others are at work, and what is carried is less than could be.
+Linux only, as CPU and memory come from /proc.
 """
 
 import itertools
@@ -48,6 +49,7 @@ GOAL = 12
 IN_TIME = 0.99
 PEER_IN_TIME = 0.995
 LATENCY_MS = 200  # that an event has unless it asks for another
+PATIENT_MS = 1000  # that events of `sources` have; their peers may be late by any time
 SLOT_MS = 1000 / FPS
 QUIET = ("-hide_banner", "-loglevel", "error", "-nostdin")
 
@@ -166,7 +168,7 @@ def on_air(setting: Setting, count: int, *, pulls: bool = False) -> Iterator[tup
     mix = setting.mix(count)
     names = [f"live/cam{n}" for n in range(count)]
     with Server() as server, ExitStack() as stack:
-        server.create(width=mix.width, height=mix.height, bit_rate=BIT_RATE)
+        server.create(width=mix.width, height=mix.height, bit_rate=BIT_RATE, latency=PATIENT_MS)
         outputs = [
             word
             for n, name in enumerate(names)

@@ -151,9 +151,10 @@ class Server:
             raise RunError(f"{method} {path}: {answer.status} {text[:200]!r}")
         return json.loads(text) if text else None
 
-    def create(self, *, width: int, height: int, bit_rate: int) -> None:
-        """The event of which all else here speaks; it publishes `live/mix`."""
-        stream = {"path": "live", "streamName": "mix", "width": width, "height": height}
+    def create(self, *, width: int, height: int, bit_rate: int, latency: int | None = None) -> None:
+        """The event of which all else here speaks; it publishes `live/mix`. latency: ms, None: what events have."""
+        stream: dict[str, object] = {"path": "live", "streamName": "mix", "width": width, "height": height}
+        stream |= {} if latency is None else {"latency": latency}
         self.ask("POST", "/brewmixer/2.0/mixers/bench", {**stream, "frameRate": FPS, "bitRate": bit_rate})
 
     def put(self, pictures: Sequence[dict[str, object]], sounds: Sequence[dict[str, object]] = ()) -> int:

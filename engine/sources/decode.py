@@ -10,8 +10,9 @@ Theory of operation
 * **Who looks?** Mixers say so at every tick (`attend`). When nobody has looked at the picture for `REST`, its decoder
   is dropped; when somebody looks again, it begins anew with the stream's packets since the last keyframe. Sound that
   nobody hears waits undecoded for `UNHEARD`, so it is there at once when somebody listens.
-* Pictures are decoded `AHEAD` of the time that is asked for and not further: where a mixer is late by seconds, or a
-  source early, packets wait, not pictures. A decoder that cannot keep up goes on at the next keyframe.
+* Pictures are decoded `AHEAD` of the time that is asked for, small ones further: who has decoded ahead is in time when
+  processors are busy for a moment. Beyond that, where a mixer is late by seconds or a source early, packets wait, not
+  pictures. A decoder that cannot keep up goes on at the next keyframe.
 * **Hops are dear** (0.1-0.3 ms each), so a decoder collects packets for a part of the time that mixers leave it, unless
   somebody waits for a first picture.
 """
@@ -56,7 +57,9 @@ LINGER_ALONE: Final = 0.25  # where nobody attends
 STEP_PICTURES: Final = 8  # bounds what sound, and a cancellation, waits for
 LAG: Final = SECOND // 30  # behind what is asked for; a decoder that is later catches up by leaving pictures out
 CALM: Final = 2 * SECOND  # for which a decoder that was late goes on to leave pictures out; it would be late again
-AHEAD: Final = 3 * SECOND // 10  # pictures are decoded before they are asked for; further ahead they wait as packets
+AHEAD: Final = 3 * SECOND // 10  # that pictures are decoded before they are asked for; further ahead packets wait
+AHEAD_MOST: Final = SECOND  # for pictures so small that there are …
+AHEAD_BYTES: Final = 32 << 20  # … no more of them
 UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
 
 T = TypeVar("T")
@@ -202,7 +205,7 @@ class _Decoder:
         if listens:
             for first, block in self._sounds.get(source.format, ()):
                 source.push_sound(first, block)
-        is_due = source.looking and bool(self._ahead) and _turn(self._ahead[0]) <= source.wanted + AHEAD // 2
+        is_due = source.looking and bool(self._ahead) and _turn(self._ahead[0]) <= source.wanted + self._reach // 2
         if looks or listens or is_due:
             self._hurry()
 
@@ -394,7 +397,16 @@ class _Decoder:
         if not self._ahead:
             return False
         newest = max((source.wanted for source in self.sources if source.looking), default=wanted)
-        return _turn(self._ahead[0]) <= newest + AHEAD
+        return _turn(self._ahead[0]) <= newest + self._reach
+
+    @property
+    def _reach(self) -> int:
+        """How far ahead pictures are decoded, ns."""
+        size = self._picture.size
+        if size is None:
+            return AHEAD
+        count = AHEAD_BYTES * 2 // (3 * size.width * size.height)
+        return max(AHEAD, min(AHEAD_MOST, count * self._picture.usual))
 
     def _keep_unheard(self, sounds: Sequence[Item]) -> None:
         """Sound that nobody listens to waits for as long as somebody who begins to might want it."""

@@ -96,7 +96,7 @@ class LivePicture:
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
         self._last_start: int | None = None
-        self._usual = USUAL
+        self.usual = USUAL  # how long a picture lasts, ns
 
     @property
     def is_open(self) -> bool:
@@ -182,7 +182,7 @@ class LivePicture:
 
     def _open(self, track: Track, care: Care) -> None:
         self._track, self._context, self._care = track, None, care
-        self._needs_keyframe, self._last_start, self._usual = True, None, USUAL
+        self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
         try:
             context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
         except _ERRORS:
@@ -201,11 +201,11 @@ class LivePicture:
     def _timed(self, frame: av.VideoFrame, aspect: Fraction) -> _Decoded:
         start = frame.pts
         if start is None:
-            start = 0 if self._last_start is None else self._last_start + self._usual
+            start = 0 if self._last_start is None else self._last_start + self.usual
         if self._last_start is not None and 0 < start - self._last_start < SECOND:
-            self._usual = start - self._last_start
+            self.usual = start - self._last_start
         self._last_start = start
-        stop = start + self._usual * 15 // 16  # time stamps are rounded: at the next one's time it is over
+        stop = start + self.usual * 15 // 16  # time stamps are rounded: at the next one's time it is over
         return _Decoded(start, stop, frame, aspect)
 
     def _converted(self, decoded: _Decoded) -> Shown:
