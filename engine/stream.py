@@ -97,8 +97,7 @@ class _Flow:
         self.track: Track | None = None
         self.packets = self.bytes = 0
         self.last: int | None = None  # arrival
-        self._window = deque[tuple[int, int]]()  # arrival, bytes
-        self._in_window = 0
+        self._window = deque[tuple[int, int]]()  # arrival, which may be ahead of now (a file's), and bytes
 
     def count(self, packet: Packet) -> None:
         size = len(packet.data)
@@ -106,24 +105,20 @@ class _Flow:
         self.packets += 1
         self.bytes += size
         self._window.append((packet.arrival, size))
-        self._in_window += size
-        self._forget(packet.arrival)
-
-    def _forget(self, now: int) -> None:
-        while self._window and self._window[0][0] <= now - RATE_WINDOW_NS:
-            self._in_window -= self._window.popleft()[1]
+        while self._window[0][0] <= packet.arrival - 2 * RATE_WINDOW_NS:
+            self._window.popleft()
 
     def status(self, now: int) -> TrackStatus | None:
         track = self.track
         if track is None:
             return None
-        self._forget(now)
+        sizes = [size for arrival, size in self._window if now - RATE_WINDOW_NS < arrival <= now]
         return TrackStatus(
             codec=track.codec,
             packets=self.packets,
             bytes=self.bytes,
-            bit_rate=8 * self._in_window,
-            frame_rate=float(len(self._window)),
+            bit_rate=8 * sum(sizes),
+            frame_rate=float(len(sizes)),
             width=track.width,
             height=track.height,
             sample_rate=track.rate,
