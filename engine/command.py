@@ -146,8 +146,9 @@ def _have_one_heap() -> None:
     import ctypes
 
     with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
         for option, value in _HEAP.items():
-            ctypes.CDLL(None).mallopt(option, value)
+            mallopt(option, value)
 
 
 def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, display: _Display) -> int:

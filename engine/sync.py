@@ -36,7 +36,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from engine.timebase import SECOND
+from engine.timebase import SECOND, nanoseconds
 
 MS: Final = 1_000_000
 WINDOW: Final = SECOND
@@ -69,16 +69,16 @@ class Sync:
 
     def place(self, kind: str, *, pts: int, dts: int, time_base: Fraction, arrival: int) -> Placed:
         """When a packet is on. `arrival`: ns on the engine's clock, not decreasing."""
-        stamp = _ns(dts, time_base)
+        stamp = nanoseconds(dts, time_base)
         line, began = self._line(kind, stamp, arrival)
         self._last[kind] = line, stamp
         self.resyncs += line.observe(kind, arrival - stamp, arrival)
-        return Placed(_ns(pts, time_base) + line.offset, began)
+        return Placed(nanoseconds(pts, time_base) + line.offset, began)
 
     def time(self, kind: str, pts: int, time_base: Fraction) -> int | None:
         """When a picture or sound of that time stamp is on by the present offset; None where its kind never came."""
         last = self._last.get(kind)
-        return None if last is None else _ns(pts, time_base) + last[0].offset
+        return None if last is None else nanoseconds(pts, time_base) + last[0].offset
 
     def restart(self) -> None:
         """The publisher has gone; the next packet begins a new line. Not counted as a jump."""
@@ -175,7 +175,3 @@ def _is_jump(last: tuple[_Line, int], stamp: int, arrival: int) -> bool:
     line, before = last
     step = stamp - before
     return step < -BACK or (step > AHEAD and stamp + line.offset - arrival > AHEAD)
-
-
-def _ns(units: int, time_base: Fraction) -> int:
-    return units * time_base.numerator * SECOND // time_base.denominator

@@ -45,6 +45,11 @@ def seconds(pts: int, time_base: Fraction) -> Fraction:
     return pts * time_base
 
 
+def nanoseconds(units: int, time_base: Fraction) -> int:
+    """How many ns so many units of a time base are, rounded down."""
+    return units * time_base.numerator * SECOND // time_base.denominator
+
+
 def tick_time(n: int, fps: Fraction) -> Fraction:
     """When tick n starts: n / fps seconds."""
     return n / fps

@@ -22,10 +22,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -41,7 +41,7 @@ from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import Sync
 from engine.threads import Pending, Threads
-from engine.timebase import SECOND
+from engine.timebase import SECOND, nanoseconds
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,6 @@ AHEAD: Final = 3 * SECOND // 10  # that pictures are decoded before they are ask
 AHEAD_MOST: Final = SECOND  # for pictures so small that there are …
 AHEAD_BYTES: Final = 32 << 20  # … no more of them
 UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
-
-T = TypeVar("T")
 
 
 class Decoders:
@@ -184,7 +182,7 @@ class _Decoder:
                     await self._linger()
             finally:
                 with trio.CancelScope(shield=True):
-                    await self._in_thread(self._close)
+                    await self._threads.run(self._close)
 
     @property
     def is_over(self) -> bool:
@@ -467,9 +465,6 @@ class _Decoder:
             with trio.CancelScope(deadline=beat):
                 await self._call.wait()
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await self._threads.run(call)
-
 
 def _time(item: Item) -> int:
     """When it is on, ns of server time."""
@@ -480,5 +475,5 @@ def _turn(item: Item) -> int:
     """When it must be decoded for those that are on next: by its dts; what other pictures need comes before them."""
     if item is END:
         return 0
-    packet, base = item.packet, item.packet.track.time_base
-    return item.time - (packet.pts - packet.dts) * base.numerator * SECOND // base.denominator
+    packet = item.packet
+    return item.time - nanoseconds(packet.pts - packet.dts, packet.track.time_base)

@@ -32,7 +32,7 @@ from engine.packet import Packet
 from engine.sources.demux import REMOTE, Demuxer
 from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
-from engine.timebase import SECOND
+from engine.timebase import SECOND, nanoseconds
 
 log = logging.getLogger(__name__)
 
@@ -193,23 +193,21 @@ class Pull:
             self._began = self._hub.now()
             self._state, self._error = "publishing", ""
             log.info("%s: publishing %s", self._name, self._shown)
-        for n, packet in enumerate(batch):
+        if paced and batch:
+            await trio.sleep(max(0, self._due(batch[0]) - LEAD - self._hub.now()) / SECOND)
+        for packet in batch:
             if paced:
-                packet.arrival = self._last = await self._due(packet, wait=n == 0)
+                packet.arrival = self._last = self._due(packet)
             if self._publication is not None:
                 self._publication.send(packet)
 
-    async def _due(self, packet: Packet, *, wait: bool) -> int:
-        """When a packet is due; waits until it may be sent."""
-        time_base = packet.track.time_base
-        stamp = packet.dts * time_base.numerator * SECOND // time_base.denominator
+    def _due(self, packet: Packet) -> int:
+        """When a packet is due."""
+        stamp = nanoseconds(packet.dts, packet.track.time_base)
         now = self._hub.now()
         if self._origin is None or now - stamp - self._origin > SLIP:
             self._origin = now - stamp
-        due = self._origin + stamp
-        if wait and due - LEAD > now:
-            await trio.sleep((due - LEAD - now) / SECOND)
-        return due
+        return self._origin + stamp
 
 
 def _offer(channel: trio.MemorySendChannel[list[Packet]], batch: list[Packet]) -> None:
