@@ -141,7 +141,7 @@ class Compositor:
         return int(MUTE_RAMP * rate) if target == (0.0, 0.0) else rate // RAMP_PER_SECOND
 
     def _block(self, piece: Piece[AudioFrame], gain: _Gain, mono: float) -> sum_kernel.Block:
-        samples = piece.block.samples[:, piece.skip : piece.skip + piece.count]
+        samples = piece.block.raw[:, piece.skip : piece.skip + piece.count]
         inputs = samples.shape[0]
         factor = mono if inputs < self._spec.audio.channels else 1.0
         ramp = max(0, min(piece.count, gain.left - piece.offset))

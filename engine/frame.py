@@ -6,13 +6,16 @@ alive: a decoder's buffer or a pool's slot goes home when the last view dies, an
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Plane: TypeAlias = NDArray[np.uint8]
 Samples: TypeAlias = NDArray[np.float32]
+RawSamples: TypeAlias = Samples | NDArray[np.int16]
+
+_S16_SCALE: Final = np.float32(1 / 32768)
 
 
 class VideoFrame:
@@ -50,22 +53,34 @@ class VideoFrame:
 class AudioFrame:
     """A run of sound: planar float32, full scale ±1, at the mixer's rate.
 
-    samples  (C, N) float32, C = 1 or 2, samples of a channel contiguous, not writable.
+    raw  (C, N), C = 1 or 2, as the sum kernel takes it and not writable: float32, samples of a channel contiguous, or
+         int16 with full scale 32768 as a decoder gave them, interleaved or not.
     """
 
-    __slots__ = ("__weakref__", "samples")
+    __slots__ = ("__weakref__", "raw")
 
-    def __init__(self, samples: Samples) -> None:
-        samples.flags.writeable = False
-        self.samples = samples
+    def __init__(self, raw: RawSamples) -> None:
+        raw.flags.writeable = False
+        self.raw = raw
+
+    @property
+    def samples(self) -> Samples:
+        """(C, N) float32, samples of a channel contiguous, not writable; made anew where they are not so already."""
+        if self.raw.dtype == np.float32:
+            return cast(Samples, self.raw)
+        scaled: Samples = np.empty(self.raw.shape, np.float32)
+        scaled[:] = self.raw
+        scaled *= _S16_SCALE
+        scaled.flags.writeable = False
+        return scaled
 
     @property
     def channels(self) -> int:
         """1 or 2."""
-        return int(self.samples.shape[0])
+        return int(self.raw.shape[0])
 
     def __len__(self) -> int:
-        return int(self.samples.shape[1])
+        return int(self.raw.shape[1])
 
 
 def i420_views(buffer: Plane, width: int, height: int) -> tuple[Plane, Plane, Plane]:

@@ -12,7 +12,7 @@ class Block:
 
     def __init__(
         self,
-        samples: NDArray[np.float32],
+        samples: NDArray[np.float32] | NDArray[np.int16],
         offset: int,
         gains: tuple[Sequence[float], Sequence[float]],
         ramp: int = 0,

@@ -13,6 +13,8 @@ every output channel o and input channel c in rising order, and every sample i o
            from[o][c] + step * i  elsewhere
     out[o][offset + i] += (samples[c][i] if finite else 0) * gain
 
+Samples of 16 bits are first divided by 32768, which is exact.
+
 A coefficient that is 0 at both ends is skipped. That changes no bit: a sum that begins at +0 never becomes -0 (exact
 cancellation gives +0), so adding the ±0 of a finite sample times 0 leaves it alone. Hence also that NaN is cleaned
 before the gain, not after.
@@ -22,6 +24,7 @@ that overflowed counts as clipped; one that overflowed both ways is NaN, becomes
 """
 
 cimport cython
+from libc.stdint cimport int16_t
 from libc.math cimport isfinite
 from libc.string cimport memset
 
@@ -29,6 +32,8 @@ cdef extern from "mix_rows.h" nogil:
     ctypedef struct MixRows:
         void (*hold)(float *out, const float *samples, Py_ssize_t n, float gain) noexcept nogil
         void (*ramp)(float *out, const float *samples, Py_ssize_t n, float start, float step) noexcept nogil
+        void (*hold16[2])(float *out, const int16_t *samples, Py_ssize_t n, float gain) noexcept nogil
+        void (*ramp16[2])(float *out, const int16_t *samples, Py_ssize_t n, float start, float step) noexcept nogil
         Py_ssize_t (*clip)(float *out, Py_ssize_t n) noexcept nogil
     const MixRows mix_rows_plain
     const MixRows *mix_rows_wide()
@@ -38,8 +43,10 @@ cdef enum:
     MAX_SAMPLES = 1 << 24  # up to here float32 counts samples exactly; 5.8 minutes at 48 kHz
 
 cdef struct Run:
-    const float *samples  # first sample of the first channel
-    Py_ssize_t stride     # floats from one input channel to the next
+    const char *samples   # first sample of the first channel
+    Py_ssize_t stride     # bytes from one input channel to the next
+    Py_ssize_t size       # bytes from one sample of a channel to its next
+    bint short            # samples of 16 bits
     Py_ssize_t n
     Py_ssize_t offset
     Py_ssize_t ramp
@@ -73,7 +80,8 @@ cdef class Block:
     """Block(samples, offset, gains, ramp=0)
         One contiguous run of samples of one source, and where and how loud it lands in the output. Immutable.
 
-        samples  (C, n) float32, C = 1 or 2; samples of a channel contiguous, channels any stride apart; may be
+        samples  (C, n) float32 or int16 with full scale 32768, C = 1 or 2; samples of a channel contiguous, those of
+                 int16 every second one also (as they lie interleaved in a file), channels any stride apart; may be
                  read-only. The block keeps the array alive; whoever changes it before mix() changes what is heard.
         offset   int ≥ 0: output sample on which the first one lands
         gains    (from, to): two sequences of M × C finite floats, row-major [output][input], linear;
@@ -84,17 +92,32 @@ cdef class Block:
         offset or ramp. TypeError: no buffer, no sequence, no number.
     """
 
-    cdef const float[:, :] samples
+    cdef const float[:, :] floats  # one of the two
+    cdef const int16_t[:, :] shorts
     cdef Run run
 
-    def __cinit__(self, const float[:, :] samples not None, Py_ssize_t offset, gains not None, Py_ssize_t ramp=0):
-        cdef Py_ssize_t channels = samples.shape[0], n = samples.shape[1], k, count
+    def __cinit__(self, samples not None, Py_ssize_t offset, gains not None, Py_ssize_t ramp=0):
+        cdef Py_ssize_t channels, n, k, count, size, item
+        cdef const char *first = NULL
+        cdef bint short = memoryview(samples).format == "h"
+        if short:
+            self.shorts = samples
+            channels, n, size, item = self.shorts.shape[0], self.shorts.shape[1], self.shorts.strides[1], 2
+            self.run.stride = self.shorts.strides[0]
+            if channels and n:
+                first = <const char *>&self.shorts[0, 0]
+        else:
+            self.floats = samples
+            channels, n, size, item = self.floats.shape[0], self.floats.shape[1], self.floats.strides[1], 4
+            self.run.stride = self.floats.strides[0]
+            if channels and n:
+                first = <const char *>&self.floats[0, 0]
         if channels != 1 and channels != 2:
             raise ValueError(f"samples have {channels} channels, not 1 or 2")
-        if n > 1 and samples.strides[1] != sizeof(float):
-            raise ValueError(f"samples of a channel are {samples.strides[1]} bytes apart, not {sizeof(float)}")
-        if samples.strides[0] % <Py_ssize_t>sizeof(float):
-            raise ValueError(f"channels are {samples.strides[0]} bytes apart, not a multiple of {sizeof(float)}")
+        if n > 1 and size != item and not (short and size == 2 * item):
+            raise ValueError(f"samples of a channel are {size} bytes apart, not {item}")
+        if self.run.stride % item:
+            raise ValueError(f"channels are {self.run.stride} bytes apart, not a multiple of {item}")
         if offset < 0 or ramp < 0:
             raise ValueError(f"offset {offset} and ramp {ramp} must not be negative")
         start, stop = gains
@@ -103,9 +126,9 @@ cdef class Block:
             raise ValueError(
                 f"gains from {len(start)} to {count} numbers; {channels} channels want {channels} or {2 * channels}"
             )
-        self.samples = samples
-        self.run.samples = &samples[0, 0] if n else NULL
-        self.run.stride = samples.strides[0] // <Py_ssize_t>sizeof(float)
+        self.run.samples = first
+        self.run.size = size if n > 1 else item
+        self.run.short = short
         self.run.n = n
         self.run.offset = offset
         self.run.ramp = ramp
@@ -168,13 +191,13 @@ def mix(float[:, :] out not None, blocks not None):
 cdef inline bint shares(const float *out, Py_ssize_t stride, Py_ssize_t outputs, Py_ssize_t n, const Run *run) noexcept:
     """Whether any row of out and any row of the run have a sample in common."""
     cdef Py_ssize_t o, c
-    cdef const float *a
-    cdef const float *b
+    cdef const char *a
+    cdef const char *b
     for o in range(outputs):
         for c in range(run.inputs):
-            a = out + o * stride
+            a = <const char *>(out + o * stride)
             b = run.samples + c * run.stride
-            if a < b + run.n and b < a + n:
+            if a < b + run.n * run.size and b < a + n * <Py_ssize_t>sizeof(float):
                 return True
     return False
 
@@ -196,12 +219,20 @@ cdef Py_ssize_t mix_runs(
 
 cdef inline void add_run(float *out, Py_ssize_t o, const Run *run) noexcept nogil:
     """Add one run to its place in one output channel, input by input: the ramp, then the rest."""
-    cdef Py_ssize_t c, k, ramped = min(run.ramp, run.n)
-    cdef const float *samples
+    cdef Py_ssize_t c, k, second = run.size // 2 - 1, ramped = min(run.ramp, run.n)
+    cdef const char *samples
+    cdef const char *rest
     for c in range(run.inputs):
         k = o * run.inputs + c
         samples = run.samples + c * run.stride
+        rest = samples + ramped * run.size
         if ramped and (run.start[k] != 0 or run.stop[k] != 0):
-            rows.ramp(out, samples, ramped, run.start[k], run.step[k])
+            if run.short:
+                rows.ramp16[second](out, <const int16_t *>samples, ramped, run.start[k], run.step[k])
+            else:
+                rows.ramp(out, <const float *>samples, ramped, run.start[k], run.step[k])
         if run.stop[k] != 0:
-            rows.hold(out + ramped, samples + ramped, run.n - ramped, run.stop[k])
+            if run.short:
+                rows.hold16[second](out + ramped, <const int16_t *>rest, run.n - ramped, run.stop[k])
+            else:
+                rows.hold(out + ramped, <const float *>rest, run.n - ramped, run.stop[k])

@@ -15,8 +15,13 @@
 typedef struct {
     void (*hold)(float *out, const float *in, ptrdiff_t n, float gain);
     void (*ramp)(float *out, const float *in, ptrdiff_t n, float from, float step);
+    /* of 16 bits, [0]: samples that follow each other, [1]: every second one */
+    void (*hold16[2])(float *out, const int16_t *in, ptrdiff_t n, float gain);
+    void (*ramp16[2])(float *out, const int16_t *in, ptrdiff_t n, float from, float step);
     ptrdiff_t (*clip)(float *out, ptrdiff_t n);
 } MixRows;
+
+#define MIX_FULL_SCALE (1 / 32768.0f) /* a power of two: exact */
 
 /* A sample, or 0 for NaN and the infinities: the comparison is false for all three. A select, not a branch. */
 #define MIX_CLEAN(x) (fabsf(x) <= FLT_MAX ? (x) : 0.0f)
@@ -40,6 +45,22 @@ typedef struct {
         }                                                                                                              \
     }
 
+/* The same for samples of 16 bits, GAP of them apart. */
+#define MIX_HOLD16(NAME, TARGET, GAP)                                                                                  \
+    TARGET static void NAME(float *restrict out, const int16_t *restrict in, ptrdiff_t n, float gain) {                \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            out[i] += (float)in[GAP * i] * MIX_FULL_SCALE * gain;                                                      \
+        }                                                                                                              \
+    }
+
+#define MIX_RAMP16(NAME, TARGET, GAP)                                                                                  \
+    TARGET static void NAME(float *restrict out, const int16_t *restrict in, ptrdiff_t n, float from, float step) {    \
+        const int32_t count = (int32_t)n;                                                                              \
+        for (int32_t i = 0; i < count; i++) {                                                                          \
+            out[i] += (float)in[GAP * i] * MIX_FULL_SCALE * (from + step * (float)i);                                  \
+        }                                                                                                              \
+    }
+
 /* out = out limited to [-1, 1], NaN (an overflow that met its opposite) to 0; returns how many samples that changed. */
 #define MIX_CLIP(NAME, TARGET)                                                                                         \
     TARGET static ptrdiff_t NAME(float *restrict out, ptrdiff_t n) {                                                   \
@@ -57,8 +78,18 @@ typedef struct {
 #define MIX_ROWS(SUFFIX, TARGET)                                                                                       \
     MIX_HOLD(mix_hold_##SUFFIX, TARGET)                                                                                \
     MIX_RAMP(mix_ramp_##SUFFIX, TARGET)                                                                                \
+    MIX_HOLD16(mix_hold16_##SUFFIX, TARGET, 1)                                                                         \
+    MIX_HOLD16(mix_hold16_second_##SUFFIX, TARGET, 2)                                                                  \
+    MIX_RAMP16(mix_ramp16_##SUFFIX, TARGET, 1)                                                                         \
+    MIX_RAMP16(mix_ramp16_second_##SUFFIX, TARGET, 2)                                                                  \
     MIX_CLIP(mix_clip_##SUFFIX, TARGET)                                                                                \
-    static const MixRows mix_rows_##SUFFIX = {mix_hold_##SUFFIX, mix_ramp_##SUFFIX, mix_clip_##SUFFIX};
+    static const MixRows mix_rows_##SUFFIX = {                                                                         \
+        mix_hold_##SUFFIX,                                                                                             \
+        mix_ramp_##SUFFIX,                                                                                             \
+        {mix_hold16_##SUFFIX, mix_hold16_second_##SUFFIX},                                                             \
+        {mix_ramp16_##SUFFIX, mix_ramp16_second_##SUFFIX},                                                             \
+        mix_clip_##SUFFIX,                                                                                             \
+    };
 
 MIX_ROWS(plain, )
 

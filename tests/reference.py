@@ -213,7 +213,8 @@ def mix(shape, blocks):
     with np.errstate(all="ignore"):
         for samples, offset, (start, stop), ramp in blocks:
             inputs, n = samples.shape
-            clean = np.where(np.isfinite(samples), samples, f32(0))
+            floats = samples / f32(32768) if samples.dtype == np.int16 else samples
+            clean = np.where(np.isfinite(floats), floats, f32(0))
             i = np.arange(n)
             for o in range(shape[0]):
                 for c in range(inputs):

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from engine.frame import AudioFrame, Plane, Samples, VideoFrame
+from engine.frame import AudioFrame, Plane, RawSamples, VideoFrame
 from engine.sources.matrix import Matrix
 from engine.spec import AudioFormat
 
@@ -181,7 +181,9 @@ def _turned(plane: Plane, orientation: Orientation) -> Plane:
 
 
 class SoundConverter:
-    """Decoded sound of one source → planar float32 at the mixer's rate, mono or stereo; others are down-mixed.
+    """Decoded sound of one source → the mixer's rate, mono or stereo; others are down-mixed.
+
+    Float32 comes out, and 16 bits where those came in at that rate: the sum kernel takes both.
 
     A change of rate, layout or format in mid-stream starts a new resampler, after the old one's last samples.
     """
@@ -231,22 +233,13 @@ class SoundConverter:
         return av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
 
 
-_S16_SCALE: Final = np.float32(1 / 32768)
-
-
-def _sound(frame: av.AudioFrame) -> Samples:
-    """(C, N) float32 of a fltp, flt, s16 or s16p frame; fltp in mono is viewed in place, all others are copied."""
+def _sound(frame: av.AudioFrame) -> RawSamples:
+    """(C, N) float32 or int16 of a fltp, flt, s16 or s16p frame, in place where it lies as the mixer takes it."""
     channels, count = frame.layout.nb_channels, frame.samples
     name = frame.format.name
     dtype = np.dtype(np.int16 if name.startswith("s16") else np.float32)
     if name.endswith("p"):
         rows = [np.frombuffer(plane, dtype)[:count] for plane in frame.planes]  # type: ignore[call-overload]
-        raw = rows[0][np.newaxis] if channels == 1 else np.stack(rows)
-    else:
-        raw = np.frombuffer(frame.planes[0], dtype)[: count * channels].reshape(count, channels).T  # type: ignore[call-overload]
-    if dtype == np.float32:
-        return np.ascontiguousarray(raw)
-    scaled: Samples = np.empty(raw.shape, np.float32)
-    scaled[:] = raw
-    scaled *= _S16_SCALE
-    return scaled
+        return rows[0][np.newaxis] if channels == 1 else np.stack(rows)
+    raw = np.frombuffer(frame.planes[0], dtype)[: count * channels].reshape(count, channels).T  # type: ignore[call-overload]
+    return raw if dtype == np.int16 else np.ascontiguousarray(raw)

@@ -38,10 +38,17 @@ def scenes(draw):
         store[strange] = rng.choice(SPECIAL, np.count_nonzero(strange))
         store.flags.writeable = draw(st.booleans())
         channels = slice(3, None if inputs == 2 else 2, -2) if draw(st.booleans()) else slice(0, inputs)
+        samples = store[channels, 2 : 2 + length]
+        kind = draw(st.sampled_from(("float", "planar", "interleaved")))
+        if kind != "float":
+            store = rng.integers(-32768, 32768, (4, length + 3), np.int16)
+            samples = store[channels, 2 : 2 + length]
+        if kind == "interleaved":
+            samples = np.ascontiguousarray(store[:2, 2 : 2 + length].T).T[:inputs]
         matrix = st.tuples(*[gain] * (inputs * outputs))
         blocks.append(
             (
-                store[channels, 2 : 2 + length],
+                samples,
                 draw(st.integers(0, n - length)),
                 draw(st.tuples(matrix, matrix)),
                 draw(st.integers(0, 2 * n)),
@@ -68,9 +75,14 @@ def test_mix_equals_its_oracle_to_the_bit(scene, simd):
 
 
 @pytest.mark.parametrize("simd", [True, False])
-def test_long_ramp_equals_its_oracle_to_the_bit(simd):
+@pytest.mark.parametrize("kind", ["float", "planar", "interleaved"])
+def test_long_ramp_equals_its_oracle_to_the_bit(simd, kind):
     use_simd(simd)
     samples = np.random.default_rng(5).uniform(-1, 1, (2, 48_001)).astype(np.float32)
+    if kind != "float":
+        samples = (samples * 32767).astype(np.int16)
+    if kind == "interleaved":
+        samples = np.ascontiguousarray(samples.T).T
     block = (samples, 0, ((0.1, 0.7, 0.0, 0.0), (0.9, 0.0, 0.3, 0.0)), 47_777)
     want, want_clipped = reference.mix(samples.shape, [block])
     got, clipped = mixed(48_001, block, channels=2)
@@ -102,6 +114,11 @@ def test_matrix_rows_are_outputs():
     assert mixed(1, (stereo, 0, (matrix, matrix)), channels=2)[0].tolist() == [[1.0], [-0.25]]
     assert mixed(1, (stereo, 0, ((1, 1), (1, 1))))[0].tolist() == [[0.75]]
     assert mixed(1, (sound(0.5), 0, ((1, 0.5), (1, 0.5))), channels=2)[0].tolist() == [[0.5], [0.25]]
+
+
+def test_full_scale_of_16_bits_is_one():
+    samples = np.array([[-32768, 16384, 32767]], np.int16)
+    assert mixed(3, (samples, 0, UNITY))[0].tolist() == [[-1.0, 0.5, 32767 / 32768]]
 
 
 def test_ramp_starts_at_from_and_reaches_to_exactly():
@@ -175,7 +192,9 @@ def test_most_blocks_are_all_heard():
         ((np.zeros((3, 4), np.float32), 0, UNITY), "3 channels"),
         ((np.zeros((0, 4), np.float32), 0, UNITY), "0 channels"),
         ((np.zeros((1, 8), np.float32)[:, ::2], 0, UNITY), "8 bytes apart"),
+        ((np.zeros((1, 12), np.int16)[:, ::3], 0, UNITY), "6 bytes apart"),
         ((np.zeros((1, 4), np.float64), 0, UNITY), "dtype"),
+        ((np.zeros((1, 4), np.uint16), 0, UNITY), "dtype"),
         ((np.zeros(4, np.float32), 0, UNITY), "dimensions"),
         ((sound(1.0), -1, UNITY), "offset -1"),
         ((sound(1.0), 0, UNITY, -2), "ramp -2"),
@@ -221,3 +240,5 @@ def test_mix_refuses_a_block_in_its_own_output():
     store = np.zeros((2, 8), np.float32)
     with pytest.raises(ValueError, match="block 1 shares memory"):
         mix(store[:1, :4], [Block(store[1:, :4], 0, UNITY), Block(store[:1, 3:5], 0, UNITY)])
+    with pytest.raises(ValueError, match="block 1 shares memory"):
+        mix(store[:1, :4], [Block(store.view(np.int16)[:1, at : at + 4], 0, UNITY) for at in (8, 7)])
