@@ -66,8 +66,7 @@ UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may 
 class Decoders:
     """The decoders of an engine, by stream name. They run while `run` does.
 
-    limiter  of the threads that decode; None: as many as there are cores.
-    strict   whether a bug in one decoder ends all (tests), or makes only that one begin anew (live).
+    strict  whether a bug in one decoder ends all (tests), or makes only that one begin anew (live).
     """
 
     def __init__(self, hub: Hub, settings: Settings, *, strict: bool = False) -> None:
@@ -250,26 +249,24 @@ class _Decoder:
 
     async def _take_in(self, reader: Reader, items: Sequence[Received]) -> None:
         """Puts packets in their places in time, decodes what is due and gives it to all."""
-        begins_to_see, begins_to_hear = self._pay_attention()
-        sounds: list[Item] = list(self._unheard) if begins_to_hear else []
-        if begins_to_see:
-            self._ahead = deque(self._since_keyframe())
-        for item in items:
-            self._place(item, sounds)
-        if not self._seeing:
-            self._ahead.clear()
-            self._pictures.clear()
-        self._keep_unheard(sounds)
-        if begins_to_see:
-            self._picture.expected = self._wanted()
-        formats = list({source.format for source in self.sources if source.listening})
-        while True:
+        joins = False
+        while True:  # for as long as pictures are due, which is for ever where they come faster than they are decoded
+            begins_to_see = self._begins_to_see()
+            if begins_to_see:
+                joins = True
+                self._ahead = deque(self._since_keyframe())
+            sounds = self._come(items)
+            if not self._seeing:
+                self._ahead.clear()
+                self._pictures.clear()
             wanted = self._wanted()
-            newest_at_once = self._is_behind(wanted) and not begins_to_see  # late: the newest is better than none
+            if begins_to_see:
+                self._picture.expected = wanted
+            newest_at_once = self._is_behind(wanted) and not joins  # late: the newest is better than none
             pictures = self._due(wanted)
             may_rest = self._picture.is_open and not self._seeing
             if not pictures and not may_rest:
-                await self._hear(sounds, formats)
+                await self._hear(sounds)
                 return
             see = partial(
                 self._see,
@@ -278,40 +275,44 @@ class _Decoder:
                 more=self._is_due(wanted) and not newest_at_once,
                 care=self._care(pictures, wanted),
             )
-            self._show(await self._meanwhile(reader, sounds, formats, self._threads.begin(see)))
-            sounds = await self._come(reader)
+            self._show(await self._meanwhile(reader, sounds, self._threads.begin(see)))
+            items = await self._waiting(reader)
 
-    async def _meanwhile(
-        self, reader: Reader, sounds: Sequence[Item], formats: Sequence[AudioFormat], seeing: Pending[list[Shown]]
-    ) -> list[Shown]:
+    async def _meanwhile(self, reader: Reader, sounds: Sequence[Item], seeing: Pending[list[Shown]]) -> list[Shown]:
         """Pictures, when they are decoded, which may take long: sound that is there or comes does not wait for them."""
         try:
             while True:
-                await self._hear(sounds, formats)
+                await self._hear(sounds)
                 with trio.move_on_after(LINGER):
                     await seeing.over.wait()
                 if seeing.over.is_set():
                     break
-                sounds = await self._come(reader)
+                sounds = self._come(await self._waiting(reader))
         finally:
             shown = await seeing.result()  # before its decoder may be closed
         return shown
 
-    async def _hear(self, sounds: Sequence[Item], formats: Sequence[AudioFormat]) -> None:
+    async def _hear(self, sounds: Sequence[Item]) -> None:
         """Decodes sound and gives it; lets the decoder rest when nobody listens."""
         if not self._hearing:
             if self._sound.is_open:
                 await self._sounding.run(self._sound.close)
         elif sounds:
+            formats = list({source.format for source in self.sources if source.listening})
             self._sound_out(await self._sounding.run(partial(self._sound.decode, sounds, formats)))
 
-    async def _come(self, reader: Reader) -> list[Item]:
-        """Takes in what has come meanwhile; returns the sound of it that is heard."""
-        sounds: list[Item] = []
-        for item in await reader.receive() if reader.waiting else ():
+    async def _waiting(self, reader: Reader) -> list[Received]:
+        return await reader.receive() if reader.waiting else []
+
+    def _come(self, items: Sequence[Received]) -> list[Item]:
+        """Puts what has come in its place in time; returns the sound to decode, if somebody listens."""
+        begins_to_hear = not self._hearing
+        self._hearing = any(source.listening for source in self.sources)
+        sounds: list[Item] = list(self._unheard) if self._hearing and begins_to_hear else []
+        for item in items:
             self._place(item, sounds)
         self._keep_unheard(sounds)
-        return sounds if self._hearing else []
+        return sounds
 
     def _is_behind(self, wanted: int) -> bool:
         return bool(self._ahead) and wanted - _time(self._ahead[0]) > LAG
@@ -327,15 +328,14 @@ class _Decoder:
         shrink = min((source.shrink for source in looking), default=1)
         return Care.TINY if shrink >= 3 else Care.SMALL if shrink == 2 else Care.FULL
 
-    def _pay_attention(self) -> tuple[bool, bool]:
-        """Notes who looks and listens; returns whether the first one has begun to."""
-        now, saw, heard = self._hub.now(), self._seeing, self._hearing
+    def _begins_to_see(self) -> bool:
+        """Notes whether somebody looks; returns whether the first one has begun to."""
+        now, saw = self._hub.now(), self._seeing
         if any(source.looks for source in self.sources):
             self._seeing, self._looked = True, now
         elif self._seeing and now - self._looked > REST:
             self._seeing = False
-        self._hearing = any(source.listening for source in self.sources)
-        return self._seeing and not saw, self._hearing and not heard
+        return self._seeing and not saw
 
     def _place(self, item: Received, sounds: list[Item]) -> None:
         if item is END:

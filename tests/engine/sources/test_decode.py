@@ -165,28 +165,34 @@ async def test_sound_of_a_source_on_time_is_whole(studio, media):
     assert viewer.counts.missing == 0
 
 
-async def test_sound_does_not_wait_for_pictures_that_wait_for_a_processor(studio, media, nursery):
-    viewer = await studio.open()
+@pytest.mark.parametrize("listens_before", [True, False])
+async def test_sound_does_not_wait_for_pictures_that_wait_for_a_processor(studio, media, nursery, listens_before):
+    viewer, threads = await studio.open(), studio.decoders._threads
     film, free, came, push = packets(media.path("plain")), threading.Event(), [0], viewer.source.push_sound
+    all_of_them = len(os.sched_getaffinity(0)) + 1
 
     def note(first, block):
         came.append(first + len(block))
         push(first, block)
 
     viewer.source.push_sound = note
-    await viewer.slots(0, 10, film)
-    for _ in range(len(os.sched_getaffinity(0)) + 1):  # as many as there are
-        nursery.start_soon(studio.decoders._threads.run, partial(free.wait, 30))
+    await viewer.slots(0, 10, film, listen=listens_before)
+    for _ in range(all_of_them):
+        nursery.start_soon(threads.run, partial(free.wait, 30))
+    while threads._busy < all_of_them:
+        await trio.sleep(0.005)
     try:
         for n in range(10, 40):
             studio.send(*(packet for packet in film if viewer.due(n - 1) < packet.arrival <= viewer.due(n)))
             studio.time = viewer.due(n)
             start, stop = (first_sample(k, rate=48_000, fps=FPS) for k in (n, n + 1))
-            viewer.source.attend(picture=tick_time(n, FPS), sound=start)
-            with trio.fail_after(30):
-                while came[-1] < stop:
+            listens = listens_before or n > 12
+            viewer.source.attend(picture=tick_time(n, FPS), sound=start if listens else None)
+            with trio.fail_after(10):
+                while (listens and came[-1] < stop) or threads._busy == all_of_them:
                     await trio.sleep(0.005)
-            viewer.source.take(start, stop)
+            if listens:
+                viewer.source.take(start, stop)
             assert viewer.counts.shown <= 10
     finally:
         free.set()
