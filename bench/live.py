@@ -8,14 +8,15 @@ a picture takes through a server that has nothing else to do, and a change of th
 server costs that nobody uses; `memory` whether its size stays the same.
 
 How to read it: "in time" is for ours the share of all sources' pictures that were shown when they were due, for a peer
-how many seconds it made in a second. Ours keeps up when no slot lagged, none was skipped and 99 % were in time, and of the
-sound, a peer when it made 0.995. What does not keep up is tried again, as often as `--rounds` says. The peers have the easier work:
-ours is a server, its films are pushed and its mix is read over RTMP, by processes that share the machine with it; they
-read files at the clock's speed and throw their mix away, and no picture of theirs has a time at which it is too late.
-Therefore ours may be a second late, but in the row `latency`. `ours-files` pulls the films itself, and nobody reads its
-mix: the same work as theirs. `codecs` is the floor: FFmpeg decodes the films, mixes their sound and encodes the first
-of them; nothing is scaled, nothing composed, so what it does not carry nobody can who decodes all of every film. Load
-is the machine's just before: where it is not near 0, others are at work, and what is carried is less than could be.
+how many seconds it made in a second. Ours keeps up when no slot lagged, none was skipped and 99 % were in time, and of
+the sound, a peer when it made 0.995. What does not keep up is tried again, as often as `--rounds` says. The peers have
+the easier work: ours is a server, its films are pushed and its mix is read over RTMP, by processes that share the
+machine with it; they read files at the clock's speed and throw their mix away, and no picture of theirs has a time at
+which it is too late. Therefore ours may be a second late, but in the row `latency`. `ours-files` pulls the films
+itself, and nobody reads its mix: the same work as theirs. `codecs` is the floor: FFmpeg decodes the films, mixes their
+sound and encodes the first of them; nothing is scaled, nothing composed, so what it does not carry nobody can who
+decodes all of every film. Load is the machine's just before: where it is not near 0, others are at work, and what is
+carried is less than could be.
 Linux only, as CPU and memory come from /proc.
 """
 
