@@ -4,7 +4,8 @@ They decide what is shown, held, dropped; they refuse to know what a frame conta
 
 Theory of operation
 -------------------
-* Times are on the consumer's clock. A source has ONE offset for its picture and its sound; it is applied before push.
+* Times are on the consumer's clock, in Fractions of seconds or whole numbers of ns;
+  one queue, one kind. A source has ONE offset for its picture and its sound; it is applied before push.
 * A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
   start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
   time stamps are rounded (TIMING rule 3). Every older frame is dropped, and counted when it was never shown.
@@ -20,11 +21,12 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 F = TypeVar("F")
+Time: TypeAlias = Fraction | int
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):
@@ -37,8 +39,8 @@ class QueueStatistics(msgspec.Struct, frozen=True):
 
 
 class _Entry(NamedTuple, Generic[F]):
-    start: Fraction
-    stop: Fraction
+    start: Time
+    stop: Time
     frame: F
 
 
@@ -46,7 +48,7 @@ class Pick(NamedTuple, Generic[F]):
     """What is on screen: the frame (None = nothing), when it started, and whether its duration is over."""
 
     frame: F | None
-    start: Fraction | None
+    start: Time | None
     held: bool
 
 
@@ -62,7 +64,7 @@ class FrameQueue(Generic[F]):
         self._entries: deque[_Entry[F]] = deque()
         self._shown = False  # whether the first entry has been picked before
         self._ended = False
-        self._none_before: Fraction | None = None
+        self._none_before: Time | None = None
         self._pushed = self._dropped = 0
 
     def __len__(self) -> int:
@@ -74,16 +76,16 @@ class FrameQueue(Generic[F]):
         return self._ended
 
     @property
-    def first_start(self) -> Fraction | None:
+    def first_start(self) -> Time | None:
         """Start of the oldest frame that waits."""
         return self._entries[0].start if self._entries else None
 
     @property
-    def last_stop(self) -> Fraction | None:
+    def last_stop(self) -> Time | None:
         """End of the newest frame that waits."""
         return self._entries[-1].stop if self._entries else None
 
-    def push(self, start: Fraction, stop: Fraction, frame: F) -> None:
+    def push(self, start: Time, stop: Time, frame: F) -> None:
         """Adds a frame on screen within [start, stop). One that does not start later than the newest is dropped."""
         self._pushed += 1
         if self._entries and start <= self._entries[-1].start:
@@ -103,22 +105,22 @@ class FrameQueue(Generic[F]):
         self._shown = self._ended = False
         self._none_before = None
 
-    def expect_none_before(self, t: Fraction) -> None:
+    def expect_none_before(self, t: Time) -> None:
         """No further frame starts before t."""
         self._none_before = t
 
-    def ready(self, t: Fraction) -> bool:
+    def ready(self, t: Time) -> bool:
         """Whether `pick(t)` can no longer change by what is still to come."""
         if self._ended or (self._none_before is not None and self._none_before > t):
             return True
         return bool(self._entries) and self._entries[-1].start > t
 
-    def skip_to(self, t: Fraction) -> None:
+    def skip_to(self, t: Time) -> None:
         """Drops the frames that are over at t, those that a later one has replaced by then."""
         while len(self._entries) > 1 and self._entries[1].start <= t:
             self._drop_first()
 
-    def pick(self, t: Fraction, tolerance: Fraction = Fraction(0)) -> Pick[F]:
+    def pick(self, t: Time, tolerance: Time = 0) -> Pick[F]:
         """What is on screen at t; t must not decrease between calls, except after `clear`."""
         until = t + tolerance
         self.skip_to(until)

@@ -14,6 +14,7 @@ import msgspec
 from engine.errors import LocalProtocolError, SinkRejected
 from engine.rtmp import flv
 from engine.rtmp.session import Shared
+from engine.timebase import nanoseconds
 
 Kind = Literal["video", "audio"]
 
@@ -40,10 +41,25 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Packet:
     """One coded picture or block of sound. Not changed once published.
 
-    arrival  ns on the engine's clock. duration: in the track's time base, 0 = unknown.
+    pts, dts        in the track's time base; pts_ns, dts_ns: the same in ns, rounded down.
+    duration        in the track's time base, 0 = unknown.
+    arrival         ns on the engine's clock.
+    is_video        whether it is a picture.
     """
 
-    __slots__ = ("_shared", "arrival", "data", "dts", "duration", "keyframe", "pts", "track")
+    __slots__ = (
+        "_shared",
+        "arrival",
+        "data",
+        "dts",
+        "dts_ns",
+        "duration",
+        "is_video",
+        "keyframe",
+        "pts",
+        "pts_ns",
+        "track",
+    )
 
     def __init__(
         self,
@@ -60,16 +76,14 @@ class Packet:
         self.track, self.data, self.pts, self.dts = track, data, pts, dts
         self.arrival, self.keyframe, self.duration = arrival, keyframe, duration
         self._shared = shared
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it is a picture."""
-        return self.track.kind == "video"
+        self.is_video = track.kind == "video"
+        self.dts_ns = nanoseconds(dts, track.time_base)
+        self.pts_ns = self.dts_ns if pts == dts else nanoseconds(pts, track.time_base)
 
     @property
     def starts_gop(self) -> bool:
         """Whether a picture can be decoded from here on."""
-        return self.keyframe and self.track.kind == "video"
+        return self.keyframe and self.is_video
 
     @property
     def dts_ms(self) -> int:

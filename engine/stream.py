@@ -293,7 +293,8 @@ class Reader:
             self._needs_keyframe = self._lost = False
         self._items.append(packet)
         self._bytes += len(packet.data)
-        self._parked.unpark_all()
+        if self._parked:
+            self._parked.unpark_all()
         return lost
 
     def _empty(self) -> int:

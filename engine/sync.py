@@ -33,10 +33,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Final, NamedTuple
 
-from engine.timebase import SECOND, nanoseconds
+from engine.timebase import SECOND
 
 MS: Final = 1_000_000
 WINDOW: Final = SECOND
@@ -67,18 +66,17 @@ class Sync:
         self.jumps = 0  # lines begun because of time stamps
         self._last: dict[str, tuple[_Line, int]] = {}  # of each kind: its line, and the dts of its last packet
 
-    def place(self, kind: str, *, pts: int, dts: int, time_base: Fraction, arrival: int) -> Placed:
-        """When a packet is on. `arrival`: ns on the engine's clock, not decreasing."""
-        stamp = nanoseconds(dts, time_base)
-        line, began = self._line(kind, stamp, arrival)
-        self._last[kind] = line, stamp
-        self.resyncs += line.observe(kind, arrival - stamp, arrival)
-        return Placed(nanoseconds(pts, time_base) + line.offset, began)
+    def place(self, kind: str, *, pts: int, dts: int, arrival: int) -> Placed:
+        """When a packet is on. All in ns; `arrival` on the engine's clock, not decreasing."""
+        line, began = self._line(kind, dts, arrival)
+        self._last[kind] = line, dts
+        self.resyncs += line.observe(kind, arrival - dts, arrival)
+        return Placed(pts + line.offset, began)
 
-    def time(self, kind: str, pts: int, time_base: Fraction) -> int | None:
+    def time(self, kind: str, pts: int) -> int | None:
         """When a picture or sound of that time stamp is on by the present offset; None where its kind never came."""
         last = self._last.get(kind)
-        return None if last is None else nanoseconds(pts, time_base) + last[0].offset
+        return None if last is None else pts + last[0].offset
 
     def restart(self) -> None:
         """The publisher has gone; the next packet begins a new line. Not counted as a jump."""

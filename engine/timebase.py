@@ -45,9 +45,15 @@ def seconds(pts: int, time_base: Fraction) -> Fraction:
     return pts * time_base
 
 
-def nanoseconds(units: int, time_base: Fraction) -> int:
-    """How many ns so many units of a time base are, rounded down."""
-    return units * time_base.numerator * SECOND // time_base.denominator
+def nanoseconds(pts: int, time_base: Fraction) -> int:
+    """The time of a timestamp in ns, rounded down."""
+    return pts * time_base.numerator * SECOND // time_base.denominator
+
+
+def units(ns: int, time_base: Fraction) -> int:
+    """The timestamp of a time in ns, rounded to the nearest."""
+    unit = SECOND * time_base.numerator
+    return (2 * ns * time_base.denominator + unit) // (2 * unit)
 
 
 def tick_time(n: int, fps: Fraction) -> Fraction:

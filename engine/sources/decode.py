@@ -41,7 +41,7 @@ from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import Sync
 from engine.threads import Pending, Threads
-from engine.timebase import SECOND, nanoseconds
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 
@@ -344,10 +344,7 @@ class _Decoder:
             self._ahead.append(END)
             sounds.append(END)
             return
-        track = item.track
-        placed = self.sync.place(
-            track.kind, pts=item.pts, dts=item.dts, time_base=track.time_base, arrival=item.arrival
-        )
+        placed = self.sync.place(item.track.kind, pts=item.pts_ns, dts=item.dts_ns, arrival=item.arrival)
         stamped = Stamped(item, placed.time, placed.began)
         if not item.is_video:
             sounds.append(stamped)
@@ -364,7 +361,7 @@ class _Decoder:
             return []
         out = []
         for packet in gop[: gop.index(self._last_picture) + 1]:
-            time = self.sync.time("video", packet.pts, packet.track.time_base)
+            time = self.sync.time("video", packet.pts_ns)
             assert time is not None
             out.append(Stamped(packet, time, False))
         return out
@@ -473,7 +470,4 @@ def _time(item: Item) -> int:
 
 def _turn(item: Item) -> int:
     """When it must be decoded for those that are on next: by its dts; what other pictures need comes before them."""
-    if item is END:
-        return 0
-    packet = item.packet
-    return item.time - nanoseconds(packet.pts - packet.dts, packet.track.time_base)
+    return 0 if item is END else item.time - item.packet.pts_ns + item.packet.dts_ns

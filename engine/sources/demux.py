@@ -37,16 +37,18 @@ from engine.errors import SourceError, SourceMalformed, SourceUnavailable, Sourc
 from engine.packet import Packet, Track
 from engine.sources.avfile import SOUND_TAIL, open_container
 from engine.sources.tracks import Straightener
+from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
 
-BEGINNING: Final = Fraction(1)
-BACK: Final = Fraction(1)  # a dts that goes back by more has jumped, which is left to whoever reads
-PACED_BATCH: Final = 0.25  # seconds of media in one step; a hop to a thread costs 0.1-0.3 ms
-REORDER: Final = 1.0  # seconds; files with sound and picture in turns have chunks of less
-FAR: Final = Fraction(1 << 62)
-REORDERED: Final = Fraction(1, 5)  # that pictures are decoded before they are shown, where nobody says it
-STEP: Final = Fraction(1, 25)  # from one packet without time stamps to the next
+BEGINNING: Final = SECOND
+BACK: Final = SECOND  # a dts that goes back by more has jumped, which is left to whoever reads
+PACED_BATCH: Final = SECOND // 4  # of media in one step; a hop to a thread costs 0.1-0.3 ms
+REORDER: Final = SECOND  # files with sound and picture in turns have chunks of less
+FAR: Final = 1 << 63
+REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
+STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
+_TAIL: Final = int(SOUND_TAIL * SECOND)
 ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
 REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 # What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
@@ -71,9 +73,9 @@ class Demuxer:
         self.repaired = 0  # time stamps
         self._guid, self._url, self._settings, self._now = guid, url, settings, now
         self._lines: dict[str, _Line] = {}
-        self._held: list[tuple[float, int, Packet]] = []  # a heap, by dts
-        self._newest, self._serial, self._at_end = 0.0, 0, False
-        self._shift: Fraction | None = None
+        self._held: list[tuple[int, int, Packet]] = []  # a heap, by dts
+        self._newest, self._serial, self._at_end = 0, 0, False
+        self._shift: int | None = None  # ns from time stamps as they come to those given on
         self._rounds = 0
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
@@ -92,7 +94,7 @@ class Demuxer:
             line = self._lines.setdefault(stream.type, _Line())
             line.begin(stream)
         self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
-        self._zero = max(Fraction(0), Fraction(self._container.start_time or 0, av.time_base))
+        self._zero = max(0, nanoseconds(self._container.start_time or 0, Fraction(1, av.time_base)))
         self._packets = self._container.demux(self._used)
 
     def read(self) -> list[Packet]:
@@ -103,10 +105,9 @@ class Demuxer:
             if packet is None:
                 self._finish()
             elif (made := self._made(packet, self._now())) is not None:
-                t = float(made.dts * made.track.time_base)
-                self._newest = max(t, self._newest)
+                self._newest = max(made.dts_ns, self._newest)
                 self._serial += 1
-                heappush(self._held, (t, self._serial, made))
+                heappush(self._held, (made.dts_ns, self._serial, made))
         until = self._held[0][0] + PACED_BATCH if self._held else 0
         out: list[Packet] = []
         while self._held and self._held[0][0] < until:
@@ -140,22 +141,20 @@ class Demuxer:
             self._at_end = True
             return
         self._container.close()
-        length = max(STEP, self._length())
+        length = max(int(STEP * SECOND), self._length())
         sound = self._lines.get("audio")
         if sound is not None:
-            over = float(self._shift + length + sound.start)
+            over = self._shift + length + sound.start
             self._held = [each for each in self._held if each[2].is_video or each[0] < over]
             heapify(self._held)
         self._open()
         self._shift += length
         self._rounds += 1
 
-    def _length(self) -> Fraction:
-        """From the beginning to where it begins again."""
+    def _length(self) -> int:
+        """ns from the beginning to where it begins again."""
         picture, sound = self._lines.get("video"), self._lines.get("audio")
-        if picture is not None and (
-            sound is None or sound.stop - sound.start <= picture.stop - picture.start + SOUND_TAIL
-        ):
+        if picture is not None and (sound is None or sound.stop - sound.start <= picture.stop - picture.start + _TAIL):
             return picture.stop - picture.start
         lines = self._lines.values()
         return max(line.stop for line in lines) - min(line.start for line in lines)
@@ -169,18 +168,18 @@ class Demuxer:
         if track is None or not data:
             return None
         pts, dts = line.stamps(packet)
-        duration = packet.duration or 0
-        start, stop = pts * track.time_base, (pts + (duration or line.step)) * track.time_base
+        duration, time_base = packet.duration or 0, track.time_base
+        start, stop = nanoseconds(pts, time_base), nanoseconds(pts + (duration or line.step), time_base)
         is_priming = track.kind == "audio" and stop <= self._zero
         if self._shift is None:
-            self._shift = BEGINNING - dts * track.time_base
+            self._shift = BEGINNING - nanoseconds(dts, time_base)
         elif self._rounds and is_priming:
             return None
         if not is_priming:
             line.start, line.stop = min(start, line.start), max(stop, line.stop)
-        ticks = round(self._shift / track.time_base)
+        ticks = units(self._shift, time_base)
         pts, dts = pts + ticks, dts + ticks
-        if line.last is not None and line.last - BACK / track.time_base < dts <= line.last:
+        if line.last is not None and line.last - units(BACK, time_base) < dts <= line.last:
             self.repaired += 1
             pts, dts = max(pts, line.last + 1), line.last + 1
         line.last = dts
@@ -192,7 +191,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.last: int | None = None  # dts as it was given on
-        self.start, self.stop = FAR, -FAR  # of all packets, as they came
+        self.start, self.stop = FAR, -FAR  # of all packets, as they came, ns
         self.step = 1
         self.framing: _Framing
         self._came: int | None = None  # dts as it came

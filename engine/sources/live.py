@@ -33,8 +33,8 @@ from engine.timebase import SECOND, sample_at
 MAX_FRAMES: Final = 64
 MIN_FRAMES: Final = 8
 MAX_BYTES: Final = 128 << 20  # of one queue
-LEAN: Final = Fraction(2, 1000)  # more than stamps of whole milliseconds are off
-BACK: Final = Fraction(1, 10)  # a picture this much before the newest one belongs to a new offset
+LEAN: Final = 2 * SECOND // 1000  # more than stamps of whole milliseconds are off
+BACK: Final = SECOND // 10  # a picture this much before the newest one belongs to a new offset
 
 
 class SourceStatistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -103,13 +103,14 @@ class LiveSource:
         self._hub = hub
         self._epoch = epoch
         self._base = sample_at(epoch, sound.rate)
-        self._patience = Fraction(settings.patience)
+        self._patience = int(Fraction(settings.patience) * SECOND)
+        # Pictures and their times are kept in ns of server time, as they come.
         self._frames: FrameQueue[VideoFrame] = FrameQueue(MAX_FRAMES)
-        self._newest: Fraction | None = None  # start of the newest picture
+        self._newest: int | None = None  # start of the newest picture
         self._last: Pick[VideoFrame] = Pick(None, None, False)
-        self._asked: Fraction | None = None  # when pick was last called for
-        self._usual = Fraction(0)  # how long a picture lasts
-        self._lean = Fraction(0)
+        self._asked: int | None = None  # when pick was last called for
+        self._usual = 0  # how long a picture lasts
+        self._lean = 0
         self._shown = self._held = 0
         self._voice = Fader(sound.rate)
 
@@ -152,7 +153,7 @@ class LiveSource:
         looks, listens = picture is not None and not self.looking, sound is not None and not self.listening
         self.looking, self.listening = picture is not None, sound is not None
         if picture is not None:
-            self.slack = self._hub.now() - int((self._epoch + picture) * SECOND)
+            self.slack = self._hub.now() - self._server_time(picture)
         elif sound is not None:
             self.slack = self._hub.now() - (self._base + sound) * SECOND // self.format.rate
         if looks or picture is None:
@@ -166,7 +167,7 @@ class LiveSource:
     def foresee(self, t: Fraction, *, within: Fraction) -> None:
         """Somebody looks within so many seconds, who would see the picture of t now: it is decoded from that one on."""
         if self._decoder is not None and not self.attends:
-            self.slack = self._hub.now() - int((self._epoch + t) * SECOND)
+            self.slack = self._hub.now() - self._server_time(t)
         if self._decoder is not None and not self.looking:
             self._foreseen = self._hub.now() + int(within * SECOND)
             self._decoder.call(self, looks=True, listens=False)
@@ -176,19 +177,23 @@ class LiveSource:
 
     def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
         """What is on screen at t: the newest picture, held for the patience; t must not decrease."""
-        picked = self._frames.pick(t, tolerance + self._lean)
+        at, slack = self._server_time(t), int(tolerance * SECOND)
+        picked = self._frames.pick(at, slack + self._lean)
         if picked.frame is None and self._last.frame is not None:  # its followers have been withdrawn
             picked = self._last._replace(held=True)
-        if picked.start is None or t - picked.start > self._patience:
+        if picked.start is None or at - picked.start >= self._patience:
             return Pick(None, None, False)
-        if t != self._asked:
+        if at != self._asked:
             self._shown += picked.start != self._last.start
             self._held += picked.held
-        self._last, self._asked = picked, t
-        half_over = (t + tolerance - picked.start) * 2 > self._usual
-        lean = min(self._usual / 16, LEAN)
+        self._last, self._asked = picked, at
+        half_over = (at + slack - picked.start) * 2 > self._usual
+        lean = min(self._usual // 16, LEAN)
         self._lean = -lean if half_over else lean
         return picked
+
+    def _server_time(self, t: Fraction) -> int:
+        return int((self._epoch + t) * SECOND)
 
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there, faded where they begin and end."""
@@ -226,12 +231,11 @@ class LiveSource:
 
     def push_picture(self, start: int, stop: int, frame: VideoFrame) -> None:
         """A picture on screen within [start, stop) ns of server time."""
-        begin, end = Fraction(start, SECOND) - self._epoch, Fraction(stop, SECOND) - self._epoch
-        if self._newest is not None and begin < self._newest - BACK:
+        if self._newest is not None and start < self._newest - BACK:
             self._frames.clear()
-        self._newest, self._usual = begin, end - begin
+        self._newest, self._usual = start, stop - start
         self._frames.capacity = max(MIN_FRAMES, min(MAX_FRAMES, MAX_BYTES * 2 // (3 * frame.width * frame.height)))
-        self._frames.push(begin, end, frame)
+        self._frames.push(start, stop, frame)
 
     def push_sound(self, first: int, block: AudioFrame) -> None:
         """Sound from a sample on, counted from server time 0."""

@@ -32,7 +32,7 @@ from engine.packet import Packet
 from engine.sources.demux import REMOTE, Demuxer
 from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
-from engine.timebase import SECOND, nanoseconds
+from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 
@@ -203,8 +203,7 @@ class Pull:
 
     def _due(self, packet: Packet) -> int:
         """When a packet is due."""
-        stamp = nanoseconds(packet.dts, packet.track.time_base)
-        now = self._hub.now()
+        stamp, now = packet.dts_ns, self._hub.now()
         if self._origin is None or now - stamp - self._origin > SLIP:
             self._origin = now - stamp
         return self._origin + stamp

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.timebase import NTSC, first_sample, frame_rate, sample_at, seconds, tick_count, tick_time
+from engine.timebase import (
+    NTSC,
+    first_sample,
+    frame_rate,
+    nanoseconds,
+    sample_at,
+    seconds,
+    tick_count,
+    tick_time,
+    units,
+)
 
 RATES = st.sampled_from((8000, 11025, 44100, 48000, 96000))
 FPS = st.sampled_from((*NTSC, Fraction(25), Fraction(1), Fraction(120), Fraction(15, 2), Fraction(2997, 100)))
@@ -130,3 +140,10 @@ def test_timestamp_is_converted_exactly(pts, time_base, t):
 )
 def test_sample_is_the_one_that_sounds(t, n):
     assert sample_at(Fraction(t), 48000) == n
+
+
+@given(st.integers(-(10**12), 10**12), st.fractions(Fraction(1, 10**7), 1, max_denominator=10**7))
+def test_a_timestamp_comes_back_from_nanoseconds(pts, time_base):
+    ns = nanoseconds(pts, time_base)
+    assert 0 <= seconds(pts, time_base) * 10**9 - ns < 1
+    assert units(ns, time_base) == pts
