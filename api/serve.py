@@ -6,6 +6,7 @@ It decides the order of starting and stopping; it refuses to know what is served
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -112,6 +113,8 @@ async def serve(settings: Settings, listener: socket.socket, *, demo: bool = Fal
         await nursery.start(servers.run)
         if demo:
             nursery.start_soon(run_demo, engine)
+        gc.collect()
+        gc.freeze()  # what is loaded stays; to look through it again and again would stop everybody for 50 ms
         _announce(settings, listener, engine)
         async with trio.open_nursery() as workers:
             for worker in workers_of(settings, engine, queue, servers):
