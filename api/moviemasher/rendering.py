@@ -3,16 +3,19 @@
 It decides what a job is told of a request, and what the client is to do when it is over; it refuses to know how a job
 is done: the queue and its workers do that, after a restart too.
 
-A request is kept in ``renderings/USER/RENDERING.json`` of the data folder, where nobody looks; its job's template is
-``mash:USER/ID/RENDERING``. What is made of it goes into the folder ``ID/RENDERING`` of the user's media.
+A request is kept in ``renderings/USER/RENDERING.json`` of the data folder, where nobody looks, for as long as its job
+is; that job's template is ``mash:USER/ID/RENDERING``. What is made of it goes into the folder ``ID/RENDERING`` of the
+user's media.
 
 ``mash:ID`` and ``mash:USER/ID`` are a saved mash or cast: any job may have that as its template, and assets besides.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -38,6 +41,8 @@ from engine.template import Kept
 if TYPE_CHECKING:
     from api.queue import JobQueue
 
+log = logging.getLogger(__name__)
+
 TYPE: Final = "rendering"  # of our jobs
 UPLOAD: Final = "upload"  # a tag of those that somebody waits for before he can go on
 FOLDER: Final = "renderings"
@@ -45,6 +50,7 @@ SHARED: Final = "shared"  # a folder of media that everybody's renderings may re
 MAX_WAITING: Final = 500  # renderings
 LONGEST: Final = 6 * 3600  # seconds that one may take: nobody's mash holds up the others for good
 SEQUENCE_RATE: Final = 10
+FORGET_EVERY: Final = 3600  # seconds
 T = TypeVar("T")
 _RENDERING: Final = re.compile(r"[0-9a-f-]{36}")
 
@@ -93,6 +99,25 @@ class Rendering:
         self._options = options
         self._folder = data / FOLDER
         self._disk = trio.CapacityLimiter(2)
+
+    async def run(self) -> None:
+        """Forgets the requests whose jobs have been deleted, now and then, until cancelled."""
+        while True:
+            for path in await self._in_thread(self._kept):
+                try:
+                    await self._queue.record(path.stem)
+                except NotFound:
+                    await self._in_thread(_forget, path)
+            await trio.sleep(FORGET_EVERY)
+
+    def _kept(self) -> list[Path]:
+        """The requests of all users but those so new that their job may not be there yet."""
+        long_ago = time.time() - FORGET_EVERY
+        try:
+            return [path for path in self._folder.glob("*/*") if path.stat().st_mtime < long_ago]
+        except OSError as err:
+            log.warning("%s cannot be looked through: %s", self._folder, err.strerror)
+            return []
 
     def handlers(self) -> dict[str, Handler]:
         """What answers."""
@@ -219,6 +244,13 @@ class Rendering:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await trio.to_thread.run_sync(partial(call, *arguments), limiter=self._disk)
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as err:
+        log.warning("%s cannot be removed: %s", path, err.strerror)
 
 
 def _callback(path: str, body: Mapping[str, Any]) -> Object:

@@ -72,7 +72,9 @@ class Servers:
         self._stored = documents, files
         try:
             task_status.started()
-            await self.streaming.run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.rendering.run)
+                nursery.start_soon(self.streaming.run)
         finally:
             self._stored = None
             with trio.CancelScope(shield=True):

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -319,6 +320,27 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
     async with masher(tmp_path, worker=1) as port:
         last = (await Server(tmp_path, Client(port)).finish(started))[-1]
         assert last["video"]["completed"] == 1
+
+
+async def test_a_request_is_forgotten_when_its_job_is_deleted(tmp_path):
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        outputs = [{"outputType": "video", **SMALL}]
+        for _ in range(3):
+            await client.call("/rendering/start", mash=mash_of(colour("#0f0")), outputs=outputs)
+        gone, new, *_ = [job["uid"] for job in json.loads((await client.get("/api/v1/jobs")).body)]
+        for uid in (gone, new):
+            assert (await client.ask("DELETE", f"/api/v1/jobs/{uid}")).status == 200
+    kept = {path.stem: path for path in (tmp_path / "renderings").glob("*/*.json")}
+    assert len(kept) == 3
+    for uid, path in kept.items():
+        if uid != new:
+            os.utime(path, (0, 0))
+    async with masher(tmp_path):
+        with trio.fail_after(PATIENCE):
+            while kept[gone].exists():
+                await trio.sleep(POLL)
+    assert {uid for uid, path in kept.items() if path.exists()} == kept.keys() - {gone}
 
 
 async def test_an_upload_does_not_wait_for_long_films(server, media):
