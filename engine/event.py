@@ -385,7 +385,9 @@ class _LiveReaders:
 
     def _open(self, named: set[Place]) -> None:
         for place in named - self._sources.keys():
-            self._sources[place] = self._decoders.open(place.name, self._spec.audio, epoch=self._epoch)
+            self._sources[place] = self._decoders.open(
+                place.name, self._spec.audio, epoch=self._epoch, latency=int(self._latency * SECOND)
+            )
 
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
         """Has the pictures decoded now of streams that nobody looks at yet: the mixer's latency is time enough."""

@@ -195,6 +195,14 @@ class SampleQueue(Generic[F]):
             self._runs.append(_Run(fresh, stop, fresh - start, block))
             self._stop = stop
 
+    def cut(self, at: int) -> None:
+        """Forgets the samples from `at` on: others come in their place."""
+        while self._runs and self._runs[-1].start >= at:
+            self._runs.pop()
+        if self._runs and self._runs[-1].stop > at:
+            self._runs[-1] = self._runs[-1]._replace(stop=at)
+        self._stop = min(self._stop, at)
+
     def end(self) -> None:
         """No more samples will come."""
         self._ended = True

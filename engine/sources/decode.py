@@ -34,7 +34,7 @@ from engine.errors import InvalidSpec
 from engine.frame import AudioFrame
 from engine.packet import Packet
 from engine.plan import PictureSize
-from engine.sources.live import LiveSource, SourceStatistics
+from engine.sources.live import LiveSource, SourceStatistics, queue_capacity
 from engine.sources.livetracks import Care, Item, LivePicture, LiveSound, Shown, Sounds, Stamped
 from engine.spec import AudioFormat
 from engine.stream import END, Hub, Reader, check_name
@@ -55,6 +55,7 @@ LINGER: Final = 0.04  # seconds; 25 hops a second are 0.5 % of a core
 LINGER_PART: Final = 5  # of the time that mixers leave
 LINGER_ALONE: Final = 0.25  # where nobody attends
 STEP_PICTURES: Final = 8  # bounds what sound, and a cancellation, waits for
+NEVER: Final = 1 << 63
 LAG: Final = SECOND // 30  # behind what is asked for; a decoder that is later catches up by leaving pictures out
 CALM: Final = 2 * SECOND  # for which a decoder that was late goes on to leave pictures out; it would be late again
 AHEAD: Final = 3 * SECOND // 10  # that pictures are decoded before they are asked for; further ahead packets wait
@@ -77,7 +78,7 @@ class Decoders:
         self._threads = Threads(len(os.sched_getaffinity(0)) + 1, nice=NICE)
         # A block of sound is decoded in 0.2 ms: two threads would wait for the interpreter for longer than that.
         self._sounding = Threads(max(1, len(os.sched_getaffinity(0)) // 4), nice=0, together=True)
-        self._decoders: dict[str, _Decoder] = {}
+        self._decoders: dict[tuple[str, int], _Decoder] = {}  # by stream and latency
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,16 +86,19 @@ class Decoders:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for decoder in self._decoders.values():
-                    nursery.start_soon(self._run, decoder)
+                for key, decoder in self._decoders.items():
+                    nursery.start_soon(self._run, key, decoder)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._threads.close()
             self._sounding.close()
 
-    def open(self, name: str, sound: AudioFormat, *, epoch: Fraction) -> LiveSource:
+    def open(self, name: str, sound: AudioFormat, *, epoch: Fraction, latency: int = 0) -> LiveSource:
         """One mixer's view of a stream, published or not yet; `epoch` is the server time of its t = 0, in seconds.
+
+        latency  how much later it asks, ns. Who asks at other times has a decoder of his own: pictures do not wait
+                 decoded for the one until the other wants them.
 
         A name that no stream can have gives a source that never has anything.
         """
@@ -102,23 +106,24 @@ class Decoders:
             check_name(name)
         except InvalidSpec:
             return LiveSource(None, sound, epoch=epoch, settings=self._settings, hub=self._hub)
-        decoder = self._decoders.get(name)
+        key = name, latency
+        decoder = self._decoders.get(key)
         if decoder is None or decoder.is_over:
-            decoder = self._decoders[name] = _Decoder(
+            decoder = self._decoders[key] = _Decoder(
                 name, self._hub, threads=self._threads, sounding=self._sounding, strict=self._strict
             )
             if self._nursery is not None:
-                self._nursery.start_soon(self._run, decoder)
+                self._nursery.start_soon(self._run, key, decoder)
         source = LiveSource(decoder, sound, epoch=epoch, settings=self._settings, hub=self._hub)
         decoder.sources[source] = None
         return source
 
-    async def _run(self, decoder: _Decoder) -> None:
+    async def _run(self, key: tuple[str, int], decoder: _Decoder) -> None:
         try:
             await decoder.run()
         finally:
-            if self._decoders.get(decoder.name) is decoder:
-                del self._decoders[decoder.name]
+            if self._decoders.get(key) is decoder:
+                del self._decoders[key]
 
 
 class _Decoder:
@@ -401,7 +406,8 @@ class _Decoder:
         if size is None:
             return AHEAD
         count = AHEAD_BYTES * 2 // (3 * size.width * size.height)
-        return max(AHEAD, min(AHEAD_MOST, count * self._picture.usual))
+        fits = (queue_capacity(size.width, size.height) - 2) * self._picture.usual  # beside the one on, and rounding
+        return min(fits, max(AHEAD, min(AHEAD_MOST, count * self._picture.usual)))
 
     def _keep_unheard(self, sounds: Sequence[Item]) -> None:
         """Sound that nobody listens to waits for as long as somebody who begins to might want it."""
@@ -464,8 +470,8 @@ class _Decoder:
 
 
 def _time(item: Item) -> int:
-    """When it is on, ns of server time."""
-    return 0 if item is END else item.time
+    """When it is on, ns of server time; an end is never late."""
+    return NEVER if item is END else item.time
 
 
 def _turn(item: Item) -> int:

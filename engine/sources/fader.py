@@ -17,6 +17,7 @@ from engine.framequeue import Piece, SampleQueue
 
 FADE_IN: Final = Fraction(20, 1000)  # TIMING 10
 FADE_OUT: Final = Fraction(5, 1000)
+BACK: Final = Fraction(1, 2)  # sound that goes back by more takes the place of what there is
 
 
 class Fader:
@@ -25,6 +26,7 @@ class Fader:
     def __init__(self, rate: int) -> None:
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
         self._in, self._out = int(FADE_IN * rate), int(FADE_OUT * rate)
+        self._back = int(BACK * rate)
         self._holes: deque[int] = deque()  # where sound stops, in order, but for the last
         self._next, self._gain = 0, 0.0  # after the last sample that was taken, and its gain
 
@@ -35,6 +37,10 @@ class Fader:
 
     def push(self, first: int, block: AudioFrame) -> None:
         """Sound from sample `first` on."""
+        if first < self._samples.stop - self._back:  # they belong to a new offset
+            self._samples.cut(first - 1)
+            while self._holes and self._holes[-1] >= first - 1:
+                self._holes.pop()
         if first > self._samples.stop:
             self._holes.append(self._samples.stop)
         self._samples.push(first, len(block), block)

@@ -45,19 +45,21 @@ class _Line:
         self.track: Track | None = None
         self.came: int | None = None  # dts of the last packet as it came, ms …
         self.dts = 0  # … as it was given on …
-        self.arrival = 0  # … and when, ns
+        self.base = self.began = 0  # the first of those repeated: as it was given on, and when it came, ns
 
     def repaired(self, dts: int, arrival: int) -> int:
         """A dts that can be used."""
         if self.came is None:
             usable = max(dts, 0)
         elif dts == self.came:
-            usable = self.dts + max(1, (arrival - self.arrival) // 1_000_000)
+            usable = max(self.dts + 1, self.base + (arrival - self.began) // 1_000_000)
         elif dts < 0 or self.dts - BACK_MS < dts <= self.dts:
             usable = self.dts + 1
         else:
             usable = dts
-        self.came, self.dts, self.arrival = dts, usable, arrival
+        if dts != self.came:
+            self.base, self.began = usable, arrival
+        self.came, self.dts = dts, usable
         return usable
 
 

@@ -37,6 +37,11 @@ LEAN: Final = 2 * SECOND // 1000  # more than stamps of whole milliseconds are o
 BACK: Final = SECOND // 10  # a picture this much before the newest one belongs to a new offset
 
 
+def queue_capacity(width: int, height: int) -> int:
+    """Pictures of that size that one source keeps."""
+    return max(MIN_FRAMES, min(MAX_FRAMES, MAX_BYTES * 2 // (3 * width * height)))
+
+
 class SourceStatistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How a live source is doing, as one mixer sees it; counters since it was opened, of the decoder since it runs.
 
@@ -234,7 +239,7 @@ class LiveSource:
         if self._newest is not None and start < self._newest - BACK:
             self._frames.clear()
         self._newest, self._usual = start, stop - start
-        self._frames.capacity = max(MIN_FRAMES, min(MAX_FRAMES, MAX_BYTES * 2 // (3 * frame.width * frame.height)))
+        self._frames.capacity = queue_capacity(frame.width, frame.height)
         self._frames.push(start, stop, frame)
 
     def push_sound(self, first: int, block: AudioFrame) -> None:

@@ -31,6 +31,7 @@ from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Packet, Track
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter
+from engine.sources.fader import BACK
 from engine.sources.tracks import MAX_PIXELS, MAX_RATE, MIN_RATE
 from engine.spec import AudioFormat
 from engine.stream import END, End
@@ -329,7 +330,8 @@ class _Voice:
         return self._append(self._converter.convert(None), [])
 
     def _place(self, at: int) -> None:
-        first = at if self._next is None else max(at, self._next + 1)
+        goes_back = self._next is not None and at < self._next - int(BACK * self._rate)  # what it gave is withdrawn
+        first = at if self._next is None or goes_back else max(at, self._next + 1)
         self._skip = first - at
         self._origin, self._fed, self._next = at, 0, first
         self._off, self._bending, self.broken = 0.0, False, False

@@ -57,7 +57,7 @@ class Viewer:
 
     def __init__(self, studio, name, *, epoch=Fraction(0), rate=48_000, latency=LATENCY):
         self.studio, self.epoch, self.rate, self.latency = studio, epoch, rate, latency
-        self.source = studio.decoders.open(name, AudioFormat(rate), epoch=epoch)
+        self.source = studio.decoders.open(name, AudioFormat(rate), epoch=epoch, latency=latency)
         self.heard = np.zeros(0, np.float32)
 
     def due(self, n):
@@ -304,6 +304,36 @@ async def test_a_publisher_that_comes_back_is_shown_from_its_first_keyframe(stud
     assert spikes(viewer.heard) <= 7
 
 
+async def test_a_publisher_that_is_back_soon_is_not_late(studio, tmp_path):
+    path = encode(tmp_path / "reordered.mp4", Video(gop=60, bframes=2), None, seconds=3)
+    first = [packet for packet in packets(path) if packet.arrival < 2 * NS]
+    again = moved(packets(path), 5 * NS // 2)
+    viewer = await studio.open()
+    await viewer.slots(0, 53, first, listen=False)
+    studio.send(*first)
+    studio.publication.close()
+    studio.begin()
+    seen = await viewer.slots(53, 140, again, listen=False)
+    numbers = [number for _, number, held in seen if not held]
+    assert numbers[numbers.index(0) :] == list(range(len(numbers) - numbers.index(0)))
+    assert viewer.counts.dropped == 0
+
+
+async def test_sound_ahead_of_its_time_ends_with_its_publisher(studio, tmp_path):
+    first = packets(encode(tmp_path / "first.mp4", None, Audio(hz=(440,)), seconds=10))
+    first = [copied(packet, arrival=packet.arrival // 10) for packet in first if packet.arrival < 20 * NS]
+    second = moved(packets(encode(tmp_path / "second.mp4", None, Audio(hz=(1500,)), seconds=4)), 3 * NS // 2)
+    viewer = await studio.open()
+    await viewer.slots(0, 36, first, look=False)
+    studio.send(*first)
+    studio.publication.close()
+    studio.begin()
+    await viewer.slots(36, 120, second, look=False)
+    sound = viewer.heard[-48_000:]
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    assert spectrum.argmax() == pytest.approx(1500, abs=2)
+
+
 async def test_the_frames_that_wait_in_the_decoder_are_shown_at_the_end(studio, media):
     viewer = await studio.open()
     film = packets(media.path("plain"))
@@ -318,6 +348,24 @@ async def test_a_burst_at_the_beginning_is_passed_over(studio, long_gop):
     film = [copied(packet, arrival=max(0, packet.arrival - NS // 2)) for packet in film]
     seen = await (await studio.open()).slots(0, 60, film)
     assert seen[2:] == shown((2, 60, 17, False))
+
+
+async def test_a_mixer_late_by_seconds_beside_another_shows_every_frame(studio, long_gop):
+    film, soon = packets(long_gop), await studio.open()
+    late, behind = await studio.open(latency=LATENCY + 3 * NS), 90
+    seen = []
+    for n in range(160):
+        assert await soon.slots(n, n + 1, film, listen=False) == shown((n, n + 1, n, False))
+        if n >= behind:
+            seen += await late.slots(n - behind, n - behind + 1, listen=False)
+    assert seen == shown((0, 70, 0, False))
+
+
+async def test_no_more_is_decoded_ahead_than_is_kept(studio, tmp_path):
+    film = packets(encode(tmp_path / "fast.mp4", Video(rate=Fraction(120)), None, seconds=2))
+    viewer = await studio.open(latency=NS)
+    seen = await viewer.slots(0, 50, film, listen=False)
+    assert seen == [(n, 4 * n + 1, False) for n in range(50)]  # the newest within a quarter of a slot
 
 
 async def test_a_mixer_late_by_seconds_shows_every_frame(studio, long_gop):

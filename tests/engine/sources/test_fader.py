@@ -84,6 +84,16 @@ def test_sound_that_goes_on_after_all_rises_again():
     assert np.allclose(second[960:], 0.5)
 
 
+def test_sound_that_goes_back_far_takes_the_place_of_what_there_is():
+    fader = Fader(RATE)
+    fader.push(0, tone(0, 2 * RATE))
+    other = AudioFrame(np.full((2, RATE), 0.25, np.float32))
+    fader.push(RATE, other)
+    sound = taken(fader, 0, 2 * RATE, 480)[0]
+    assert np.abs(sound[RATE + RATE // 10 : -RATE // 10] - 0.25).max() < 1e-6
+    assert np.abs(np.diff(sound)).max() < 0.1
+
+
 def test_after_a_clear_everything_begins_anew():
     fader = Fader(RATE)
     fader.push(0, tone(0, 48_000))

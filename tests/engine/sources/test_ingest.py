@@ -1,5 +1,7 @@
 """What a publisher's media become: tracks told by their extradata, time stamps that can be used, relayed bodies."""
 
+from fractions import Fraction
+
 import msgspec
 import pytest
 
@@ -8,6 +10,7 @@ from engine.sources.ingest import Ingest
 from tests.engine.peers import ASC, AVCC, OPENING, SOUND_OPENING, picture, sound
 
 MS = 1_000_000
+BATCH = 30 * MS  # in which packets are read
 
 
 class Clock:
@@ -134,6 +137,13 @@ def test_a_repeated_stamp_is_as_much_later_as_the_packet_came():
 
 def test_a_publisher_without_stamps_has_those_of_arrival():
     assert stamps([0] * 100) == (list(range(0, 4000, 40)), 99)
+
+
+@pytest.mark.parametrize("every", [Fraction(1000, 30), Fraction(1024, 48)])
+def test_a_publisher_without_stamps_stays_with_the_clock(every):
+    clock = Clock(every)
+    dts, _ = stamps([0] * 5000, clock=lambda: int(clock()) // BATCH * BATCH)
+    assert dts[-1] - dts[0] == pytest.approx(clock.now / MS, abs=3 * BATCH / MS)
 
 
 def test_packets_that_come_together_with_one_stamp_are_a_millisecond_apart():
