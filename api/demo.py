@@ -5,12 +5,14 @@ It needs no camera and no file, so that anyone can see the engine work: as a fil
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from engine.errors import NotFound
 from engine.spec import EventSpec, MixerSpec, PullSpec, Raster
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
 
@@ -65,9 +67,10 @@ async def run_demo(engine: Engine) -> None:
     event = await engine.create_event(spec)
     corners = cycle(((60, 60), (820, 60), (820, 460), (60, 460)))
     event.put([_with_inset(raster, *next(corners))])
-    for corner in corners:
-        await trio.sleep(MOVE_EVERY)
-        event.put([_with_inset(raster, *corner)], transition=MOVE_TIME, easing="smooth")
+    with suppress(NotFound):  # somebody has deleted it
+        for corner in corners:
+            await trio.sleep(MOVE_EVERY)
+            event.put([_with_inset(raster, *corner)], transition=MOVE_TIME, easing="smooth")
 
 
 MOVE_EVERY: Final = 3.0  # seconds

@@ -80,6 +80,7 @@ PAGE_BYTES: Final = 4 << 20
 LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute, and loses what comes later
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
+MAX_NAME: Final = 200  # bytes, of a film
 COMMENT_EVERY: Final = 15.0  # seconds; proxies close a connection on which nothing comes for a minute or so
 WORKERS: Final = 1000  # that are remembered
 ALLOWED_HEADERS: Final = (
@@ -371,7 +372,7 @@ class Door:
         """The film of a worker on another machine."""
         name = Path(request.argument("name") or "output").name
         run = _number(request, "run")
-        if not re.fullmatch(r"[\w-][\w .-]{0,199}", name):
+        if not re.fullmatch(r"[^\x00-\x1f\x7f/\\]+", name) or name in (".", "..") or len(name.encode()) > MAX_NAME:
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
         change = await self._queue.record(uid)
         if run is None or run != change.run or not is_held(change.state):

@@ -26,6 +26,7 @@ from engine.jobs import ERROR, FINISHED, QUEUED, Assignment, Document, Rules, is
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY: Final = 1.0  # seconds
+GRACE: Final = 30_000  # ms after the start in which workers report again
 FILE: Final = "mashtun.db"
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class JobQueue:
         opened = partial(Store, self._path, rules=self._rules, ordering=self._ordering)
         self._store = await trio.to_thread.run_sync(opened, limiter=self._writer)
         try:
+            await self._write(lambda store: store.resume(until=self.now() + GRACE))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._courier.run)

@@ -83,9 +83,14 @@ class RemoteQueue:
                 return False
             if answer.status == 409:
                 return False
-            output = str(self._object(answer).get("output"))
+            sent, output = Path(output), str(self._object(answer).get("output"))
+        else:
+            sent = None
         done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
-        return await self.report(assignment, done)
+        taken = await self.report(assignment, done)
+        if sent is not None:
+            await trio.to_thread.run_sync(_drop, sent)  # it is there now
+        return taken
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """As `engine.jobs.Queue.fail`."""
@@ -133,6 +138,12 @@ class RemoteQueue:
         if not (200 <= answer.status < 300 or answer.status == 409):
             raise SinkUnavailable(f'server "{self._host}" answers {answer.status}', where=self._host)
         return answer
+
+
+def _drop(film: Path) -> None:
+    with suppress(OSError):
+        film.unlink()
+        film.parent.rmdir()  # unless there are more
 
 
 class _Answer(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
 from engine.config import Settings, from_env
-from engine.errors import EngineError, InvalidSpec
+from engine.errors import EngineError, InvalidSpec, first_error
 from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     try:
         trio.run(partial(serve, settings, listener, demo=arguments.demo))
     except* EngineError as group:
-        print(f"mashtun: {_first(group)}", file=sys.stderr)
+        print(f"mashtun: {first_error(group)}", file=sys.stderr)
         code = 1
     return code
 
@@ -184,13 +184,6 @@ async def _wait_for_signal(stop: trio.Event) -> None:
         async for number in signals:
             log.info("server: %s: stopping", signal.Signals(number).name)
             stop.set()
-
-
-def _first(group: BaseExceptionGroup[EngineError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _JsonFormatter(logging.Formatter):

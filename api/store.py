@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, Select, bindparam, case, delete, exists, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from api.schema import contents, deliveries, jobs, keys, open_database, queue, waits
@@ -123,6 +123,9 @@ _RECORD = select(jobs.c.state, jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID
 _HELD = select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None))
 _EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW).limit(SWEEP)
 _DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW).limit(SWEEP)
+_RESUME = (
+    update(jobs).where(jobs.c.lease < _NOW).values(lease=case((jobs.c.deadline < _NOW, jobs.c.deadline), else_=_NOW))
+)
 _HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
 _SAVE_CONTENT = update(contents).where(contents.c.seq == _SEQ)
@@ -314,9 +317,15 @@ class Store:
             for seq in write.some(_EXPIRED, now=now):
                 kind, job = write.at(seq)
                 write.save(seq, job, expire(job, now=now, rules=self._rules), kind=kind)
+            changes = list(write.changes)
             due = write.promote()
             write.connection.execute(delete(keys).where(_OLD_KEYS), {"now": now - KEY_LIFE})
-            return due or any(change.state == QUEUED for change in write.changes), write.changes
+            return due or any(change.state == QUEUED for change in changes), changes
+
+    def resume(self, *, until: int) -> None:
+        """Nobody could report while nobody listened: what is held is held at least until then."""
+        with self._write(until) as write:
+            write.connection.execute(_RESUME, {"now": until})
 
     def is_due(self, *, now: int) -> bool:
         """Whether a sweep has anything to do: it costs others nothing to ask."""
@@ -483,7 +492,9 @@ class _Transaction:
         for seq in found:
             self.connection.execute(_SAVE, {"the_seq": seq, "due": None})
             kind, job = self.at(seq)
-            self._line_up(seq, job, kind, waiting=self._waits(seq))
+            if job.state == QUEUED:  # a database of before may have others
+                self._line_up(seq, job, kind, waiting=self._waits(seq))
+                self.changes.append(_change(job))  # others wait for it too
         return bool(found)
 
     def _line_up(self, seq: int, job: Job, kind: str, *, waiting: bool) -> None:

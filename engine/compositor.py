@@ -101,7 +101,7 @@ class Compositor:
         layers = painting.layers(plan.passes[-1])
         if not plan.full:
             layers.insert(0, kernel.Layer(_BLACK, (0, 0, width, height)))
-        kernel.composite(y, u, v, layers, threads=self._threads)
+        _composite((y, u, v), layers, threads=self._threads)
         self._kept = painting.kept
         return VideoFrame(y, u, v, buffer=buffer)
 
@@ -188,7 +188,7 @@ class _Painting:
         size = (each.bounds.height, each.bounds.width)
         half = (size[0] // 2, size[1] // 2)
         y, u, v, a, ac = (np.zeros(shape, np.uint8) for shape in (size, half, half, size, half))
-        kernel.composite(y, u, v, self.layers(each), coverage=(a, ac), threads=self._threads)
+        _composite((y, u, v), self.layers(each), coverage=(a, ac), threads=self._threads)
         if each.mask is not None:
             at_luma, at_chroma = self._passes[each.mask]
             for plane, mask in ((y, at_luma), (u, at_chroma), (v, at_chroma), (a, at_luma), (ac, at_chroma)):
@@ -198,7 +198,7 @@ class _Painting:
     def _mask(self, each: Pass) -> Planes:
         """Two planes: how much shows, at luma and at chroma positions."""
         y, u, v = _canvas(each.bounds.width, each.bounds.height)
-        kernel.composite(y, u, v, self.layers(each), threads=self._threads)
+        _composite((y, u, v), self.layers(each), threads=self._threads)
         at_luma, at_chroma = np.empty_like(y), np.empty_like(u)
         effect_kernel.luma(at_luma, at_chroma, y, u, v)
         return at_luma, at_chroma
@@ -249,6 +249,18 @@ class _Painting:
         )
         kernel.composite(*canvas, [layer], threads=self._threads)
         return canvas
+
+
+def _composite(
+    canvas: tuple[Plane, Plane, Plane],
+    layers: list[kernel.Layer],
+    *,
+    coverage: tuple[Plane, Plane] | None = None,
+    threads: int,
+) -> None:
+    """Any number of layers: transitions one upon the other may have more than the kernel takes at once."""
+    for n in range(0, len(layers), kernel.MAX_LAYERS):
+        kernel.composite(*canvas, layers[n : n + kernel.MAX_LAYERS], coverage=coverage, threads=threads)
 
 
 def _canvas(width: int, height: int) -> tuple[Plane, Plane, Plane]:

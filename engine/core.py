@@ -200,10 +200,14 @@ class Engine:
         log.info("event %s: on air as %s", spec.name, spec.stream())
         self._tell("event", spec.name, event.state)
         if spec.forward is not None:
-            for n in range(spec.sub_mixes):
-                await self.add_push(
-                    spec.stream(n), f"rtmp://{spec.forward}:{self.settings.forward_port}/{spec.stream(n)}"
-                )
+            try:
+                for n in range(spec.sub_mixes):
+                    await self.add_push(
+                        spec.stream(n), f"rtmp://{spec.forward}:{self.settings.forward_port}/{spec.stream(n)}"
+                    )
+            except EngineError:
+                await self.delete_event(spec.name)
+                raise
         await trio.lowlevel.checkpoint()
         return event
 

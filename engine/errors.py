@@ -186,3 +186,12 @@ class ActorGone(EngineError):
 
     code = "actor_gone"
     retry = True
+
+
+def first_error(group: BaseExceptionGroup[EngineError]) -> EngineError:
+    """The first one in groups within groups, as nurseries raise them."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EngineError)
+    return error

@@ -17,7 +17,7 @@ import trio
 from engine.clock import Clock, Pace, WallClock
 from engine.compositor import Compositor
 from engine.config import Settings
-from engine.errors import EngineError, InvalidTree
+from engine.errors import EngineError, InvalidTree, NotFound, first_error
 from engine.frame import VideoFrame
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
 from engine.plan import Picture, Place, place_of
@@ -128,7 +128,7 @@ class Event:
                 for sub in self._subs:
                     sub.end()
         except* EngineError as group:
-            self.state, self.error = "failed", "; ".join(str(err) for err in group.exceptions)
+            self.state, self.error = "failed", str(first_error(group))
             log.error("event %s: failed: %s", self.spec.name, self.error)
         finally:
             if self.state == "on air":
@@ -148,7 +148,10 @@ class Event:
 
         transition  seconds that the picture takes to move there.
         Raises      InvalidTree: more trees than sub-mixes, an unknown easing, `at` or `speed` of what is no file.
+                    NotFound: it is over.
         """
+        if self._ended.is_set():
+            raise NotFound("event", self.spec.name)
         if len(trees) > self.spec.sub_mixes:
             sentence = f"{len(trees)} trees for {self.spec.sub_mixes} sub-mixes of event {self.spec.name}"
             raise InvalidTree(sentence, where=f"$[{self.spec.sub_mixes}]")

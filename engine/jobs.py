@@ -585,7 +585,7 @@ def _renewed(job: Job, *, now: int, rules: Rules) -> Job:
         return _over(job)
     span = job.renew or (rules.pick_lease if job.state == PICKED else rules.silence)
     ends = [end for end in (now + span if span else None, job.deadline) if end is not None]
-    return msgspec.structs.replace(job, lease=min(ends, default=None))
+    return msgspec.structs.replace(job, lease=min(ends, default=None), due=None)
 
 
 def is_held(state: str) -> bool:

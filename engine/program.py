@@ -230,6 +230,7 @@ class Stack:
 Leaf = VideoNode  # a CompositorNode only where it has a mask: what that shows is one thing
 Key = tuple[str, str, int]  # kind, name, n-th of these
 _RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
+UNSEEN: Final = 1 / 510  # an opacity below it is painted as nothing
 _CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
 
 
@@ -291,8 +292,8 @@ def _between_pictures(old: list[Leaf], new: list[Leaf], x: float, raster: Raster
     for key, leaf in before.items():
         if key in after and type(after[key]) is type(leaf):
             anchor = key
-        else:
-            leaving[anchor].append(msgspec.structs.replace(leaf, opacity=float(leaf.opacity) * (1 - x)))
+        elif (opacity := float(leaf.opacity) * (1 - x)) >= UNSEEN:
+            leaving[anchor].append(msgspec.structs.replace(leaf, opacity=opacity))
     result: list[Leaf] = list(leaving[None])
     for key, leaf in after.items():
         was = before.get(key)
@@ -375,6 +376,8 @@ def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: f
         known = b or a
         assert known is not None
         gain = _mix_db(a.gain if a else MUTE_DB, b.gain if b else MUTE_DB, x)
+        if b is None and gain <= MUTE_DB:
+            continue  # it has gone
         pan = _mix(float((a or known).pan), float((b or known).pan), x)
         result.append(msgspec.structs.replace(known, gain=gain, pan=pan))
     return result

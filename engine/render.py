@@ -19,7 +19,7 @@ import trio
 from engine.clock import Pace
 from engine.compositor import Compositor
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec
+from engine.errors import EngineError, InvalidSpec, first_error
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture, Place
@@ -88,7 +88,7 @@ async def render(
             nursery.cancel_scope.cancel()
         tell(ticks, ticks)
     except* EngineError as group:
-        raise _first(group) from None
+        raise first_error(group) from None
     finally:
         if splice is not None:
             with trio.CancelScope(shield=True):
@@ -105,14 +105,6 @@ async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -
     spec = msgspec.structs.replace(spec, encoder=output.encoder)
     # It may read an hour's program: nobody waits for it once the render is given up.
     return await trio.to_thread.run_sync(find_splice, program, spec, settings, abandon_on_cancel=True)
-
-
-def _first(group: BaseExceptionGroup[EngineError]) -> EngineError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, EngineError)
-    return error
 
 
 async def _render(

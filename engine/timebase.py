@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 SECOND: Final = 1_000_000_000  # ns, in which the engine's clock counts
+MAX_DENOMINATOR: Final = 100_000  # of a rate; 30000/1001 divided out is itself again, and encoders count in 32 bits
 
 NTSC = {
     Fraction(n * 1000, 1001): names
@@ -32,7 +33,8 @@ def frame_rate(number: float | str | Fraction) -> Fraction:
     text = str(number)
     try:
         # By way of float: Fraction("1e999999999") would count all its digits.
-        rate = Fraction(text) if "/" in text else Fraction(str(float(text)))
+        exact = Fraction(text) if "/" in text else Fraction(str(float(text)))
+        rate = exact.limit_denominator(MAX_DENOMINATOR)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if rate <= 0:

@@ -53,6 +53,7 @@ LEAST_PAUSE: Final = 1.0
 SETTLED: Final = 2.0  # seconds without a missed tick until live mixers count as well again
 LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
+TIDY_EVERY: Final = 600.0  # seconds, while there is always a job
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
@@ -104,6 +105,7 @@ class Worker:
         self._wall = wall
         # owned by run()
         self._child = Child(child)
+        self._tidied = -math.inf
         self._threads = trio.CapacityLimiter(1)  # disk, and JSON that is large
 
     async def run(self) -> None:
@@ -128,10 +130,13 @@ class Worker:
         """The next job, if there is one soon."""
         kinds = (DOCUMENT,) if self._library is None else (DOCUMENT, KEPT)
         found = await self._queue.pick(self.name, kinds, tags=self._tags, lease=LEASE, wait=WAIT)
-        if found is not None:
+        if found is None:
+            await self._child.close()  # what it has loaded is not worth its memory
+        else:
             await self._hold(found)
-            return
-        await self._child.close()  # what it has loaded is not worth its memory
+            if trio.current_time() < self._tidied + TIDY_EVERY:
+                return
+        self._tidied = trio.current_time()
         await self._fetcher.tidy()
         await self._in_thread(_tidy, self._data / "work")
 
@@ -181,17 +186,17 @@ class Worker:
             log.warning("job %s: not reported: %s", assignment.uid, err)
             return True
 
-    async def _insist(self, say: Callable[[], Awaitable[Any]]) -> None:
-        """Says it until the queue is there to hear it."""
+    async def _insist(self, say: Callable[[], Awaitable[Any]]) -> str:
+        """Says it until the queue is there to hear it; returns why it will not."""
         pause, until = AGAIN[0], trio.current_time() + GIVE_UP
         while True:
             try:
                 await say()
-                return
+                return ""
             except EngineError as err:
                 if not err.retry or trio.current_time() > until:
                     log.warning("worker %s: given up: %s", self.name, err)
-                    return
+                    return str(err)
                 await trio.sleep(pause)
                 pause = min(pause * 2, AGAIN[1])
 
@@ -240,8 +245,8 @@ class _Task:
             with trio.CancelScope(shield=True):
                 await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
         if output is not None:
-            await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
-        else:
+            problem = await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
+        if problem:
             log.info("job %s: %s", assignment.uid, problem)
             await self._worker._insist(lambda: queue.fail(assignment, problem))
         self.is_over = True

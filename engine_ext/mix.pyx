@@ -26,6 +26,7 @@ that overflowed counts as clipped; one that overflowed both ways is NaN, becomes
 cimport cython
 from libc.stdint cimport int16_t
 from libc.math cimport isfinite
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 cdef extern from "mix_rows.h" nogil:
@@ -39,7 +40,6 @@ cdef extern from "mix_rows.h" nogil:
     const MixRows *mix_rows_wide()
 
 cdef enum:
-    MAX_BLOCKS = 4096   # pointers to them stand on the stack: 32 KB of it
     MAX_SAMPLES = 1 << 24  # up to here float32 counts samples exactly; 5.8 minutes at 48 kHz
 
 cdef struct Run:
@@ -147,14 +147,14 @@ def mix(float[:, :] out not None, blocks not None):
         Overwrite out with the sum of all blocks, clipped once at the end; silence where no block is.
 
         out      (M, N) float32, M = 1 or 2, N ≤ 2^24; samples of a channel contiguous, channels any stride apart
-        blocks   at most 4096 of Block, with M outputs each and offset + n ≤ N; may overlap each other, never out
+        blocks   of Block, with M outputs each and offset + n ≤ N; may overlap each other, never out
         Returns  the number of clipped samples, both channels counted.
         NaN and ±infinity in a block are silence. The module's docstring defines the result to the bit. The GIL is free
         during the work.
         Raises ValueError: a block beyond out, shapes that do not match, memory shared with out. TypeError: not a Block.
     """
     cdef Py_ssize_t outputs = out.shape[0], n = out.shape[1], stride, k, count, clipped
-    cdef const Run *runs[MAX_BLOCKS]
+    cdef const Run **runs
     cdef Block block
     if outputs != 1 and outputs != 2:
         raise ValueError(f"out has {outputs} channels, not 1 or 2")
@@ -167,8 +167,6 @@ def mix(float[:, :] out not None, blocks not None):
         raise ValueError(f"out channels are {out.strides[0]} bytes apart: they overlap or are not aligned")
     blocks = tuple(blocks)  # ours, so that no other thread can free a block while the GIL is away
     count = len(blocks)
-    if count > MAX_BLOCKS:
-        raise ValueError(f"{count} blocks, more than {MAX_BLOCKS}")
     for k in range(count):
         block = blocks[k]
         if block is None:
@@ -179,12 +177,18 @@ def mix(float[:, :] out not None, blocks not None):
             raise ValueError(f"block {k} covers [{block.run.offset}, {block.run.offset + block.run.n}) of {n} samples")
         if block.run.n and shares(&out[0, 0], stride, outputs, n, &block.run):
             raise ValueError(f"block {k} shares memory with out")
-        runs[k] = &block.run
     if n == 0:
         return 0
+    runs = <const Run **>malloc((count + 1) * sizeof(Run *))
+    if runs == NULL:
+        raise MemoryError
+    for k in range(count):
+        block = blocks[k]
+        runs[k] = &block.run
     cdef float *first = &out[0, 0]
     with nogil:
         clipped = mix_runs(first, stride, outputs, n, runs, count)
+    free(runs)
     return clipped
 
 

@@ -302,6 +302,14 @@ def test_a_pick_sees_by_itself_that_the_time_has_come(bench):
     assert bench.pick() == uid
 
 
+def test_a_pick_that_sees_it_tells_those_who_wait_for_the_others(bench):
+    uids = [bench.add(notBefore=NOW + 5000) for _ in range(3)]
+    bench.now += 5000
+    told = len(bench.changes)
+    assert bench.pick() == uids[0]
+    assert {change.uid for change in bench.changes[told:] if change.state == "queued"} >= set(uids[1:])
+
+
 def test_a_failed_job_waits_before_it_is_tried_again(bench):
     uid = bench.add(maxAttempts=2, retryDelay=3)
     bench.pick()
@@ -386,6 +394,17 @@ def test_a_job_of_a_worker_that_is_gone_comes_back(bench):
     bench.now += 1
     assert bench.sweep() is True
     assert [change.state for change in bench.changes[-1:]] == ["queued"]
+    assert bench.pick("w2") == uid
+
+
+def test_nobody_is_gone_who_could_not_report(bench):
+    uid = bench.add()
+    bench.pick()
+    bench.now += 3_600_000  # nobody listened
+    bench.store.resume(until=bench.now + 30_000)
+    assert (bench.sweep(), bench.pick("w2")) == (False, None)
+    bench.now += 30_000
+    assert bench.sweep() is True
     assert bench.pick("w2") == uid
 
 

@@ -3,6 +3,7 @@
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 
@@ -54,6 +55,21 @@ async def test_an_event_publishes_until_it_is_deleted_and_its_name_is_free_then(
             assert states(made) == {}
             with pytest.raises(NotFound):
                 made.event("show")
+
+
+async def test_an_event_that_cannot_be_forwarded_is_not_made(tmp_path):
+    async with engine(tmp_path) as made:
+        with pytest.raises(InvalidSpec, match="spaces"):
+            await made.create_event(msgspec.structs.replace(SPEC, stream_name="my mix", forward="127.0.0.1"))
+        assert (made.events(), states(made), made.pushes()) == ([], {}, [])
+
+
+async def test_an_event_that_is_over_takes_no_tree(tmp_path):
+    async with engine(tmp_path) as made:
+        event = await made.create_event(SPEC)
+        await made.delete_event("show")
+        with pytest.raises(NotFound, match="show"):
+            event.put([RenderTree()])
 
 
 async def test_who_asks_for_the_end_of_an_event_may_hang_up(tmp_path):

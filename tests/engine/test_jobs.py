@@ -503,6 +503,11 @@ def test_a_run_may_begin_with_a_status_record():
         assert put(again, record(again, started="s2", state="started"), now=NOW, rules=RULES).begun == b'"s2"'
 
 
+def test_a_job_for_later_that_is_begun_before_is_not_due_any_more():
+    job = msgspec.structs.replace(made(), due=NOW + 5000)
+    assert put(job, record(job, started="s1", state="started"), now=NOW, rules=RULES).due is None
+
+
 def test_a_report_that_does_not_say_of_which_run_is_of_the_present_one():
     job = started(made())
     told = document(jobExecutor="w", state="render:dorender", renderProgress=3)

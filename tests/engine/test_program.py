@@ -302,7 +302,6 @@ def db(amplitude):
         (sound(voice(gain=-100)), sound(voice(gain=0)), db(0.5)),
         (sound(voice(gain=0)), sound(), db(0.5)),
         (sound(), sound(voice(gain=0)), db(0.5)),
-        (sound(voice(gain=-100)), sound(), -100),
         (sound(voice(gain=-6), gain=6), sound(voice(gain=0)), db(1)),
         (sound(voice(gain=20), gain=-100), sound(voice(gain=0)), db(0.5)),  # a muted sum is mute, whatever is in it
         (sound(voice(gain=20), gain=20), sound(voice(gain=20), gain=20), db(100)),  # no jump at the beginning
@@ -311,6 +310,10 @@ def db(amplitude):
 def test_loudness_goes_evenly_in_amplitude(old, new, middle):
     _, (node,) = half(old, new)
     assert node.gain == middle
+
+
+def test_a_mute_voice_that_leaves_is_gone_at_once():
+    assert not half(sound(voice(gain=-100)), sound())[1]
 
 
 def test_fade_to_mute_is_never_louder_than_before():
@@ -397,6 +400,19 @@ def test_a_change_takes_back_those_that_were_to_come_later():
     switch.take(Held(tree(2)), Fraction(2))
     switch.take(Held(tree(3)), Fraction(1))
     assert switch.tree_at(Fraction(5)) == tree(3)
+
+
+def test_transitions_one_upon_the_other_forget_what_has_gone():
+    switch, t = Switch(Held(RenderTree())), Fraction(0)
+    for n in range(400):
+        new = RenderTree(
+            root_video_node=CompositorNode(nodes=(TextNode(string=str(n), dest_width=200, dest_height=60),)),
+            root_audio_node=SumNode(nodes=(voice(f"live/{n}"),)),
+        )
+        switch.take(Morph(switch.peek(t), new, t, Fraction(1, 2), HD, "smooth"), t)
+        t += Fraction(1, 10)
+        switch.tree_at(t)
+    assert len(list(walk(switch.tree_at(t)))) < 150
 
 
 def test_a_switch_asks_a_program_for_the_mixers_time():

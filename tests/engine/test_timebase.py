@@ -41,6 +41,9 @@ TICKS = st.integers(0, 20_000_000)
         (" 25 ", Fraction(25)),
         (12.5, Fraction(25, 2)),
         ("1e1", Fraction(10)),
+        (30000 / 1001, Fraction(30000, 1001)),
+        (24000 / 1001, Fraction(24000, 1001)),
+        (100 / 3, Fraction(100, 3)),
     ],
 )
 def test_written_rate_means_the_exact_one(written, rate):

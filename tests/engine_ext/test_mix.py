@@ -181,8 +181,8 @@ def test_output_channels_may_be_parts_of_a_larger_array():
     assert np.count_nonzero(store == 7) == 30
 
 
-def test_most_blocks_are_all_heard():
-    out, _ = mixed(1, *[(sound(2.0**-12), 0, UNITY)] * 4096)
+def test_thousands_of_blocks_are_all_heard():
+    out, _ = mixed(1, *[(sound(2.0**-14), 0, UNITY)] * 2**14)
     assert out.tolist() == [[1.0]]
 
 
@@ -222,7 +222,6 @@ def test_mix_refuses_what_does_not_fit():
         (np.zeros((1, 18), np.float32)[:, ::2], [], "8 bytes apart"),
         (as_strided(np.zeros(12, np.float32), (2, 9), (8, 4)), [], "overlap"),
         (as_strided(np.zeros(1, np.float32), (1, 2**24 + 1), (0, 0)), [], "more than 16777216"),
-        (np.zeros((1, 9), np.float32), [block] * 4097, "4097 blocks"),
     ):
         with pytest.raises(ValueError, match=message):
             mix(out, blocks)
