@@ -112,9 +112,11 @@ class NewsBody(ResponseBody):
         self._status_at = self._comment_at = 0.0
 
     async def __aenter__(self) -> Self:
-        nursery = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.callback(nursery.cancel_scope.cancel)
-        await nursery.start(self._follow)
+        async with AsyncExitStack() as stack:  # a client that has gone by now leaves nothing behind
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            await nursery.start(self._follow)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, exc_type: type[BaseException], exc_value: BaseException, tb: TracebackType) -> None:

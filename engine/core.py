@@ -49,6 +49,7 @@ from engine.timebase import SECOND
 log = logging.getLogger(__name__)
 
 HLS_IDLE: Final = 30 * SECOND  # a playlist that nobody asks for is no longer made
+HLS_NUMBERS: Final = 10  # a second, more than there are segments: a playlist made later has higher ones
 PICTURE_WAIT: Final = 5.0  # seconds for the first picture of a stream that nobody decodes
 DISK_THREADS: Final = 8
 KEPT: Final = 200  # recordings that are over and still listed
@@ -378,11 +379,14 @@ class Engine:
         raise SourceUnavailable(f'stream "{stream}": no picture for {PICTURE_WAIT:g} s', where=stream)
 
     def hls(self, stream: str) -> Hls:
-        """The playlist of a stream; made from the first call on, until nobody asks for it. Raises NotFound."""
+        """The playlist of a stream; made from the first call on, until nobody asks for it. Raises NotFound.
+
+        One that has ended, since nobody publishes any more, says so until then, or until somebody publishes again.
+        """
         found = self._hls.get(stream)
-        if found is None or found[1].ended.is_set():
+        if found is None or (found[1].ended.is_set() and self.hub.is_published(stream)):
             self.hub.published(stream)
-            made = Hls(self.hub, stream)
+            made = Hls(self.hub, stream, first=self.now() * HLS_NUMBERS // SECOND)
             found = self._hls[stream] = made, self._start("playlist", stream, made.run)
         return found[0]
 
@@ -390,7 +394,7 @@ class Engine:
         while True:
             await trio.sleep(HLS_IDLE / SECOND / 6)
             for name, (hls, running) in list(self._hls.items()):
-                if running.ended.is_set() or self.now() - hls.last_used > HLS_IDLE:
+                if self.now() - hls.last_used > HLS_IDLE:
                     running.scope.cancel()
                     del self._hls[name]
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -36,6 +36,15 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     dropped: int
     missing: int
     waiting: int
+
+
+STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
+
+
+def tolerance(fps: Fraction, *, timed: bool) -> Fraction:
+    """How much later than asked for a picture may start, seconds; of what has a media time the nearest one is shown."""
+    quarter = 1 / fps / 4
+    return max(quarter, 1 / fps / 2 - STAMP) if timed else quarter
 
 
 class _Entry(NamedTuple, Generic[F]):

@@ -20,7 +20,7 @@ from engine.clock import Missing, Pace, Tick
 from engine.compositor import Compositor, Heard
 from engine.errors import SourceError
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import Pick, Piece
+from engine.framequeue import Pick, Piece, tolerance
 from engine.plan import Picture, PictureSize, Place, Plan, Voice
 from engine.program import Coming, Program
 from engine.spec import MixerSpec
@@ -33,7 +33,6 @@ MAX_LAG: Final = Fraction(2)  # seconds; a mixer that stood still for longer goe
 REMEMBERED: Final = 300  # ticks whose lateness is in the statistics
 AHEAD: Final = Fraction(2)  # seconds before something comes on the air that it is opened: files on slow disks take one
 LOOK_EVERY: Final = Fraction(1, 2)  # seconds
-STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
 SAME: Final = 1e-6  # seconds that floats may be off
 TRUE: Final = 2  # samples that a voice may be off: what is more is a jump
 _NOTHING: Final[Pick[VideoFrame]] = Pick(None, None, False)
@@ -149,8 +148,8 @@ class Mixer:
         self._readers = readers
         self._sink = sink
         self._start = start
-        self._tolerance = 1 / spec.fps / 4
-        self._half = max(self._tolerance, 1 / spec.fps / 2 - STAMP)
+        self._tolerance = tolerance(spec.fps, timed=False)
+        self._nearest = tolerance(spec.fps, timed=True)
         self._on_error = on_error
         self._compositor = compositor or Compositor(spec)
         # owned by run()
@@ -368,7 +367,7 @@ class Mixer:
 
     def _slack(self, place: Place) -> Fraction:
         """How much later than asked for a frame may start: of what has a media time the nearest one is shown."""
-        return self._half if place.timed else self._tolerance
+        return self._nearest if place.timed else self._tolerance
 
 
 def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.framequeue import tolerance
 from engine.program import Program
 from engine.spec import EncoderSpec, Raster
 from engine.timebase import tick_time
@@ -59,6 +60,7 @@ class Run(NamedTuple):
     name: str
     first: int
     times: list[Fraction]
+    timed: bool = False  # they are the film's own
 
 
 class Index(NamedTuple):
@@ -126,7 +128,7 @@ def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster
         if node is None or not _goes_on_in(run, node.stream_guid, at):
             if len(run.times) >= LEAST:
                 yield run
-            run = Run("" if node is None else node.stream_guid, n, [])
+            run = Run("" if node is None else node.stream_guid, n, [], node is not None and node.at is not None)
         if node is not None:
             run.times.append(at)
     if len(run.times) >= LEAST:
@@ -158,8 +160,8 @@ def untouched(node: VideoNode | None, raster: Raster) -> VideoSourceNode | None:
 def copies(run: Run, index: Index, *, fps: Fraction, spec: EncoderSpec) -> list[Copy]:
     """What can be copied of a run, in order."""
     shown = sorted(index.pts)
-    tolerance = 1 / fps / 4
-    pictures = [bisect_right(shown, index.unit(t + tolerance)) - 1 for t in run.times]
+    slack = tolerance(fps, timed=run.timed)
+    pictures = [bisect_right(shown, index.unit(t + slack)) - 1 for t in run.times]
     places = _Places(index, shown)
     found: list[Copy] = []
     begin = 0

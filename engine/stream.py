@@ -32,7 +32,7 @@ from engine.packet import Packet, Track
 
 GOP_PACKETS: Final = 2000
 GOP_BYTES: Final = 32 << 20
-QUEUE_PACKETS: Final = 2000
+QUEUE_PACKETS: Final = GOP_PACKETS + 500  # a new reader begins with a whole GOP
 QUEUE_BYTES: Final = 16 << 20  # ten seconds at 12 Mbit/s
 MAX_NAME: Final = 1024
 RATE_WINDOW_NS: Final = 1_000_000_000
@@ -249,8 +249,9 @@ class Reader:
         self._lost = False
         self._parked = trio.lowlevel.ParkingLot()
         self._closed = False
-        for packet in stream._gop if from_gop else ():
-            self._push(packet)
+        if from_gop and stream._gop:  # it is the stream's own, and bounded there
+            self._items.extend(stream._gop)
+            self._needs_keyframe = False
         stream._readers[self] = None
 
     def __enter__(self) -> Reader:
@@ -357,10 +358,14 @@ class Hub:
 
     def published(self, name: str) -> Stream:
         """The stream of that name. Raises NotFound when nobody publishes it."""
-        stream = self._streams.get(name)
-        if stream is None or stream.publication is None:
+        if not self.is_published(name):
             raise NotFound("stream", name)
-        return stream
+        return self._streams[name]
+
+    def is_published(self, name: str) -> bool:
+        """Whether somebody publishes it."""
+        stream = self._streams.get(name)
+        return stream is not None and stream.publication is not None
 
     def streams(self) -> list[Stream]:
         """All that have a publisher or readers, by name."""

@@ -274,13 +274,15 @@ class Mash:
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """What is on at t: from the first clip to the last, gaps included; before and after, the background."""
-        frame = self._wrapped(t) * self.quantize
+        wrapped = self._wrapped(t)
+        frame = wrapped * self.quantize
+        turn = int((t - wrapped) / self.duration) if wrapped != t else 0
         on_air = self._on_air
         if not on_air.start <= math.floor(frame) < on_air.stop:
             on_air = self._on_air = self._look(frame)
         if on_air.tree is not None:
             return on_air.tree
-        return self._tree(on_air.players, frame)
+        return self._tree(on_air.players, frame, turn)
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """The names that some tree within [start, stop) has."""
@@ -318,16 +320,17 @@ class Mash:
         n = bisect_right(self._edges, now)
         start = self._edges[n - 1] if n > 0 else -math.inf
         stop = self._edges[n] if n < len(self._edges) else math.inf
-        tree = self._tree(players, frame) if all(player.still for player in players) else None
+        tree = self._tree(players, frame, 0) if all(player.still for player in players) else None
         return _OnAir(start, stop, tuple(players), tree)
 
-    def _tree(self, players: Sequence[_Player], frame: Fraction) -> RenderTree:
+    def _tree(self, players: Sequence[_Player], frame: Fraction, turn: int) -> RenderTree:
         pictures: list[VideoNode] = []
         sounds: list[AudioNode] = []
         if self.background is not None:
             pictures.append(_solid(self.background))
         for player in players:
             k = frame - player.clip.frame
+            player.turn = turn
             if player.seen:
                 pictures.append(player.picture(k))
             sounds += player.sounds(k)
@@ -425,6 +428,7 @@ class _Player:
             if all(each.still for each in medium.filters)
         }
         self._picture: VideoNode | None = None
+        self.turn = 0  # of a mash that begins again: what is another turn's has other readers, open when it begins
 
     def _is_still(self) -> bool:
         clip = self.clip
@@ -469,7 +473,8 @@ class _Player:
     def _identity(self, medium: Medium) -> str | None:
         if not medium.timed:
             return None
-        return self.clip.id if medium is self.clip.content else self.clip.id + ".container"
+        name = f"{self.clip.id}~{self.turn}" if self.turn else self.clip.id
+        return name if medium is self.clip.content else name + ".container"
 
     def _paint(self, moment: _Moment) -> VideoNode:
         content, container = self.clip.content, self.clip.container
@@ -503,6 +508,10 @@ class _Player:
         first, last = (_round(box.height * _EM / ink.height) if ink.height > 0 else box.height for box in self.boxes)
         size = Tween(first, last).at(moment.progress)
         if not stretched and ink.width > 0 and ink.height > 0:
+            if ink.x > 0:  # it reaches left of the pen, where a rectangle that begins at the pen would cut it off
+                dest["dest_width"] = max(2, _round(ink.width * size / _EM))
+                size = min(max(1.0, size), _LARGEST_FONT)
+                return TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit="fill", **dest)
             shift = _round(ink.x * width / ink.width)
             width = max(width, _round(ink.width / ink.height * size))  # as wide as its letters
             dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}

@@ -357,7 +357,8 @@ class _Task:
         """The document; how it is kept, or the folder that it lies in. Raises NotFound."""
         if order.src[:5].lower() == "mash:" and self._worker._library is not None:
             kept = await self._worker._library(order.src)
-            self._results = self._outputs if kept.results is None else Path(kept.results)
+            if kept.results is not None:
+                self._results = Path(kept.results)
             return kept.document, kept, None
         path = await self._worker._fetcher.fetch(
             order.src, self._work, "template", extension="json", checksum=order.checksum, max_bytes=MAX_BYTES
@@ -476,7 +477,10 @@ def _named(film: Film, scene: Scene) -> Film:
 
 def _move_all(folder: Path, target: Path) -> list[Path]:
     """Moves what is in a folder to another one, which is made; returns where it is, in order of name."""
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(exist_ok=True)
+    except FileNotFoundError as err:
+        raise InvalidJob("what it was rendered for has been deleted meanwhile") from err
     return [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
 
 

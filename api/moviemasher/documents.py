@@ -172,7 +172,7 @@ class Documents:
             return {"id": name}
 
         with self.write() as connection:
-            kept = {**cast, "layers": _with_mashes(layers, keep)} if layers is not None else cast
+            kept = {**cast, "layers": with_mashes(layers, keep)} if layers is not None else cast
             name = self._put(connection, "cast", user, kept)
             if layers is not None:
                 _relate(connection, "cast", name, mashes)
@@ -326,7 +326,7 @@ class _Reader:
         which = (relations.c.kind == "cast", relations.c.parent == document["id"])
         mashes = self._connection.scalars(select(relations.c.child).where(*which).order_by(relations.c.place)).all()
         if "layers" in document:
-            document["layers"] = _with_mashes(document["layers"], self._filled)
+            document["layers"] = with_mashes(document["layers"], self._filled)
         return Found(document, self._needed(mashes))
 
     def _filled(self, mash: Object) -> Object:
@@ -376,7 +376,7 @@ def _users_of(connection: Connection, kind: Kind, user: str, name: str) -> list[
     return list(connection.scalars(which))
 
 
-def _with_mashes(layers: object, change: Callable[[Object], Object], depth: int = 0) -> list[Any]:
+def with_mashes(layers: object, change: Callable[[Object], Object], depth: int = 0) -> list[Any]:
     """A cast's layers with every mash changed, in folders too."""
     if not isinstance(layers, list):
         raise InvalidMash("$.cast.layers: expected an array", where="$.cast.layers")
@@ -387,6 +387,6 @@ def _with_mashes(layers: object, change: Callable[[Object], Object], depth: int 
         if isinstance(layer, dict) and isinstance(layer.get("mash"), dict):
             layer = {**layer, "mash": change(layer["mash"])}
         elif isinstance(layer, dict) and "layers" in layer:
-            layer = {**layer, "layers": _with_mashes(layer["layers"], change, depth + 1)}
+            layer = {**layer, "layers": with_mashes(layer["layers"], change, depth + 1)}
         changed.append(layer)
     return changed

@@ -140,7 +140,8 @@ class Rendering:
         if len(waiting) >= MAX_WAITING:
             raise Overloaded(f"{len(waiting)} renderings are waiting already")
         rendering = str(uuid.uuid4())
-        await self._in_thread(self._keep, user, rendering, document)
+        place = None if asked.upload else self._files().folder(user) / purpose.id  # that of an upload is there
+        await self._in_thread(self._keep, user, rendering, document, place)
         job = {
             "uid": rendering,
             "type": TYPE,
@@ -188,10 +189,12 @@ class Rendering:
         size = base.get(str(output.get("outputType"))) if isinstance(output, dict) else None
         return output if size is None else {"width": size.width, "height": size.height, **output}
 
-    def _keep(self, user: str, rendering: str, document: Object) -> None:
+    def _keep(self, user: str, rendering: str, document: Object, place: Path | None) -> None:
         folder = self._folder / user
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if place is not None:  # results go where it still is when they come
+                place.mkdir(parents=True, exist_ok=True)
             part = folder / f"{rendering}.part"
             part.write_bytes(msgspec.json.encode(document))
             part.replace(folder / f"{rendering}.json")

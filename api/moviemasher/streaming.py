@@ -24,7 +24,7 @@ import msgspec
 import trio
 
 from api.moviemasher.data import wanted
-from api.moviemasher.documents import Documents
+from api.moviemasher.documents import Documents, with_mashes
 from api.moviemasher.door import Handler, Object
 from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
@@ -263,14 +263,17 @@ def _whole(documents: Documents, user: str, cast: Object, definitions: list[Obje
     if cast.keys() == {"id"}:
         saved = documents.get("cast", user, str(cast["id"]))
         cast, definitions = saved.document, [*definitions, *without_built_in(saved.definitions)]
-    layers: list[Any] = []
-    for layer in cast["layers"] if isinstance(cast.get("layers"), list) else []:
-        mash = layer.get("mash") if isinstance(layer, dict) else None
-        if isinstance(mash, dict) and mash.keys() == {"id"}:
-            found = documents.get("mash", user, str(mash["id"]))
-            layer, definitions = {**layer, "mash": found.document}, [*definitions, *without_built_in(found.definitions)]
-        layers.append(layer)
-    return {"cast": {**cast, "layers": layers}, "definitions": definitions}
+    needed: list[Object] = []
+
+    def filled(mash: Object) -> Object:
+        if mash.keys() != {"id"}:
+            return mash
+        found = documents.get("mash", user, str(mash["id"]))
+        needed.extend(without_built_in(found.definitions))
+        return found.document
+
+    layers = with_mashes(cast["layers"], filled) if isinstance(cast.get("layers"), list) else []
+    return {"cast": {**cast, "layers": layers}, "definitions": [*definitions, *needed]}
 
 
 class _Streams(Container[str]):

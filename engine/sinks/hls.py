@@ -74,14 +74,18 @@ class Segment:
 
 
 class Segmenter:
-    """Packets → segments; the newest is open. Knows no time but the packets'."""
+    """Packets → segments; the newest is open. Knows no time but the packets'.
 
-    def __init__(self) -> None:
+    first  number of the first segment, of its map, and of discontinuities before it.
+    """
+
+    def __init__(self, first: int = 0) -> None:
         self.segments = deque[Segment]()
         self.inits: dict[int, bytes] = {}
-        self.discontinuities = 0  # that are no longer listed
+        self.discontinuities = first  # that are no longer listed
         self.target = int(SEGMENT)  # s, as the playlist says it; never shrinks
-        self._number = self._map_number = -1
+        self._first = first
+        self._number = self._map_number = first - 1
         self._restart()
 
     def _restart(self) -> None:
@@ -141,7 +145,7 @@ class Segmenter:
         self._tracks, self._fragmenter = tracks, fmp4.Fragmenter(tracks)
         self._map_number += 1
         self.inits[self._map_number] = fmp4.init_segment(tracks)
-        self._open(discontinuous=self._number >= 0)
+        self._open(discontinuous=self._number >= self._first)
 
     def _open(self, *, discontinuous: bool = False) -> None:
         self._number += 1
@@ -198,14 +202,16 @@ class Hls:
 
     Promises: `run` raises no EngineError and ends by itself when the publisher stays away; requests that wait are
     answered then. What is kept is bounded: KEPT segments.
+
+    first  number of its first segment: above those of a playlist of that name before it, or players wait for it.
     """
 
-    def __init__(self, hub: Hub, name: str) -> None:
+    def __init__(self, hub: Hub, name: str, *, first: int = 0) -> None:
         # given
         self._hub = hub
         self._name = name
         # owned by run()
-        self._segmenter = Segmenter()
+        self._segmenter = Segmenter(first)
         self._error: EngineError | None = None
         self._text: str | None = None  # the playlist, until something changes
         self._news = trio.lowlevel.ParkingLot()

@@ -56,6 +56,14 @@ class Messages:
         return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
 
+async def test_a_client_that_has_gone_by_now_leaves_nothing_behind(engine):
+    with trio.CancelScope() as gone:
+        gone.cancel()
+        async with events.NewsBody(engine, status_every=None):
+            pytest.fail("it has not gone")
+    assert gone.cancelled_caught
+
+
 async def test_health(client, engine):
     answer = await client.get("/healthz")
     assert answer.status_code == 200

@@ -57,6 +57,24 @@ async def test_an_event_publishes_until_it_is_deleted_and_its_name_is_free_then(
                 made.event("show")
 
 
+async def test_a_playlist_says_that_it_has_ended_and_the_next_one_has_higher_numbers(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.create_event(SPEC)
+        first = made.hls("live/mix")
+        await until(first.is_ready)
+        await made.delete_event("show")
+        made._hls["live/mix"][1].scope.cancel()  # it has waited long enough
+        await until(lambda: first.ended)
+        assert made.hls("live/mix") is first
+        assert "#EXT-X-ENDLIST" in await first.playlist()
+        numbers = [segment.number for segment in first._segmenter.segments]
+        await made.create_event(SPEC)
+        again = made.hls("live/mix")
+        await until(again.is_ready)
+        assert again._segmenter.segments[0].number > numbers[-1]
+        assert "#EXT-X-DISCONTINUITY\n" not in await again.playlist()
+
+
 async def test_an_event_that_cannot_be_forwarded_is_not_made(tmp_path):
     async with engine(tmp_path) as made:
         with pytest.raises(InvalidSpec, match="spaces"):

@@ -178,6 +178,13 @@ def test_times_are_looked_up_as_a_reader_does():
     assert spans(copies(Run("film", 0, late), index_of([GOP] * 3))) == [(1, 20)]
 
 
+def test_of_the_films_own_times_the_nearest_picture_is_copied_as_it_is_shown():
+    third = Fraction(1, 3) / FPS
+    run = Run("film", 0, [t - third for t in run_of(20, 20).times], timed=True)
+    assert spans(copies(run, index_of([GOP] * 3))) == [(0, 20)]
+    assert spans(copies(run._replace(timed=False), index_of([GOP] * 3))) != [(0, 20)]
+
+
 def test_a_file_that_does_not_begin_at_zero_is_copied_by_its_media_time():
     (copy,) = copies(run_of(20, 20), index_of([GOP] * 3, zero=5))
     assert (copy.first, copy.stop, copy.key) == (0, 20, 5 * 15360 + 20 * FRAME)

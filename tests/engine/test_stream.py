@@ -58,6 +58,17 @@ async def test_a_reader_who_comes_in_the_middle_gets_the_packets_since_the_last_
         assert later.dropped == 0
 
 
+async def test_a_reader_who_comes_in_the_middle_of_a_gop_larger_than_its_queue_has_all_of_it():
+    world = World()
+    publication = world.publish()
+    for n in range(30):
+        publication.send(picture(n, key=n == 0, size=1 << 20))
+    with world.hub.read("live/cam") as reader:
+        publication.send(picture(30))
+        assert names(await reader.receive()) == [f"v{n}" for n in range(31)]
+        assert reader.dropped == 0
+
+
 async def test_a_stream_is_the_same_for_those_who_wait_before_between_and_after_publishers():
     world = World()
     with world.hub.read("live/cam") as reader:

@@ -162,6 +162,13 @@ def test_looped_mash_begins_again_at_its_end_and_not_before_its_beginning():
     assert mash(loop=True).tree_at(Fraction(5)) == RenderTree()
 
 
+def test_each_turn_of_a_looped_mash_has_places_of_its_own():
+    program = mash([clip(FILM)], loop=True)
+    first, again, third = (pictures(program, t)[0] for t in (Fraction(1, 2), Fraction(3, 2), Fraction(5, 2)))
+    assert first.at == again.at == third.at
+    assert len({first.id, again.id, third.id}) == 3
+
+
 # --- tweens ----------------------------------------------------------------------------------------------------------
 
 
@@ -348,11 +355,11 @@ def test_text_grows_with_its_box():
     assert box(node)[:2] == (38, 42)
 
 
-def test_pen_stands_where_the_ink_was_measured_from():
+def test_ink_that_reaches_left_of_the_pen_is_shown():
     text = Text("j", "sans", Ink(100, 700, 200, 1000))
     container = Container(form=text, natural=(200, 1000), scale=Scale(height=still(0.5)))
     node = picture(colour(), container=container)
-    assert box(node) == (159, 44, 9, 90)  # the box is at 150 and 18 wide; the pen half of that further
+    assert (node.fit, box(node)) == ("fill", (150, 44, 18, 90))  # what reaches left of the pen is shown too
 
 
 def test_text_without_lock_is_stretched_to_its_box():

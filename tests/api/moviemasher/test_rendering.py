@@ -322,6 +322,20 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
         assert last["video"]["completed"] == 1
 
 
+async def test_what_is_rendered_for_a_mash_deleted_meanwhile_is_not_left_behind(tmp_path):
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        mash = mash_of(colour("#0f0"))
+        await client.call("/data/mash/put", mash=mash, definitionIds=[])
+        started = await client.call("/rendering/start", mash=mash, outputs=[{"outputType": "video", **SMALL}])
+        assert (tmp_path / "media" / "ada" / "m1").is_dir()
+        await client.call("/data/mash/delete", id="m1")
+    async with masher(tmp_path, worker=1) as port:
+        last = (await Server(tmp_path, Client(port)).finish(started))[-1]
+        assert "deleted meanwhile" in str(last["error"])
+    assert not (tmp_path / "media" / "ada" / "m1").exists()
+
+
 async def test_a_request_is_forgotten_when_its_job_is_deleted(tmp_path):
     async with masher(tmp_path) as port:
         client = Client(port)

@@ -148,6 +148,14 @@ async def test_what_is_saved_comes_on_by_its_id(viewer):
     assert "nosuch" in (await viewer.client.post("/streaming/cut", id=name, mashObjects=[{"id": "nosuch"}])).error
 
 
+async def test_a_mash_in_a_folder_of_a_cast_comes_on_by_its_id(viewer):
+    mash = {**coloured("#FF0000"), "id": f"m-{viewer.client.user}"}
+    await viewer.client.call("/data/mash/put", mash=mash, definitionIds=[])
+    inner = {"type": "mash", "mash": {"id": mash["id"]}}
+    name = await viewer.start(cast={"id": "c", "layers": [{"type": "folder", "layers": [inner]}]})
+    await viewer.until(name, partial(is_colour, 0))
+
+
 async def test_without_a_word_it_has_the_default_size(viewer):
     started = await viewer.client.call("/streaming/start")
     assert (started["width"], started["height"], started["videoRate"]) == (320, 240, 30)
