@@ -1,4 +1,4 @@
-"""Live sources: one decoder per stream, shared by all mixers, and each mixer's view of what it gives.
+"""Live sources: one decoder per stream, shared by all mixers of one latency, and each mixer's view of what it gives.
 
 It decides what is decoded for whom and when; it refuses to know when packets are on (`engine.sync` does) and how they
 are decoded (`livetracks`).
@@ -7,6 +7,7 @@ Theory of operation
 -------------------
 * The decoder of a stream is started when the first mixer opens it and ends after the last one has closed it. It puts
   every packet in its place in server time, whether somebody looks or not, so the place is right when somebody does.
+  Mixers that ask for other times have decoders of their own: decoded pictures of seconds would be gigabytes.
 * **Who looks?** Mixers say so at every tick (`attend`). When nobody has looked at the picture for `REST`, its decoder
   is dropped; when somebody looks again, it begins anew with the stream's packets since the last keyframe. Sound that
   nobody hears waits undecoded for `UNHEARD`, so it is there at once when somebody listens.

@@ -29,9 +29,9 @@ TREE = {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}
 SMALL = {"width": 64, "height": 36, "frameRate": 10, "duration": 0.5, "composition": "*"}
 
 
-def job(**fields):
+def job(*, actions=None, **fields):
     template = {"src": "data:application/json," + quote(json.dumps(TREE))} | SMALL | fields
-    return read(json.dumps({"template": template}).encode())
+    return read(json.dumps({"template": template, "actions": actions or {}}).encode())
 
 
 @asynccontextmanager
@@ -81,6 +81,10 @@ async def test_a_worker_elsewhere_sends_its_film(server, tmp_path):
         assert (found["state"], found["executor"], found["renderProgress"]) == ("finished", "far", 100)
         assert Path(found["output"]).is_relative_to(tmp_path / "there" / "outputs")
         assert len(numbers(found["output"])) == 5
+        assert not list((tmp_path / "here" / "outputs").glob("**/*.mp4"))  # it is there now
+        named = {"module": "@nexrender/action-encode", "preset": "mp4", "output": "promo (ä).mp4"}
+        found = await until(queue, await add(queue, job(actions={"postrender": [named]})), FINAL)
+        assert (found["state"], Path(found["output"]).name) == ("finished", "promo (ä).mp4")
         found = await until(queue, await add(queue, job(outputExt="avi")), FINAL)
         assert found["state"] == "error"
         uid = await add(queue, job(duration=100_000))

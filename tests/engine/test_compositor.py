@@ -273,6 +273,17 @@ def test_as_many_layers_as_a_tree_may_have():
     assert_painted(Compositor(SPEC).paint(plan, {}), oracle(plan, {}))
 
 
+def test_more_layers_than_the_kernel_takes_at_once():
+    places = [(n % 32 * 2, n // 32) for n in range(32 * 36)]
+    nodes = [
+        SolidColorNode(red=n % 2, alpha=0.5, dest_x=x, dest_y=y, dest_width=2, dest_height=1)
+        for n, (x, y) in enumerate(places)
+    ]
+    plan = compiled({}, *nodes)
+    assert len(plan.layers) > 1024
+    assert_painted(Compositor(SPEC).paint(plan, {}), oracle(plan, {}))
+
+
 def test_the_same_again_is_the_same_picture_and_anything_new_is_not():
     compositor = Compositor(SPEC)
     frames = {Picture("a"): noise(1, 64, 36)}
