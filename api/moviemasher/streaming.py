@@ -322,8 +322,9 @@ def _name_of(file: object) -> str:
 
 def _file_in(folders: tuple[Path, ...], name: str) -> Path:
     """A file by its path from one of the folders, which it does not leave. Raises SourceUnavailable."""
-    for folder in folders:
-        path = (folder / name).resolve()
-        if path.is_relative_to(folder.resolve()) and path.is_file():
-            return path
+    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+        for folder in folders:
+            path = (folder / name).resolve()
+            if path.is_relative_to(folder.resolve()) and path.is_file():
+                return path
     raise SourceUnavailable(f'source "{name[:200]}" is no live stream and no file of its user', where=name)

@@ -172,6 +172,7 @@ class _Decoder:
                         raise
                 self._picture, self._sound = LivePicture(self.name), LiveSound(self.name)
                 self._seeing = self._hearing = False
+                self._last_picture = None
                 self.sync.restart()
                 await trio.sleep(PAUSE)
 

@@ -76,7 +76,7 @@ class Demuxer:
         self._held: list[tuple[int, int, Packet]] = []  # a heap, by dts
         self._newest, self._serial, self._at_end = 0, 0, False
         self._shift: int | None = None  # ns from time stamps as they come to those given on
-        self._rounds = 0
+        self._rounds = self._round_began = 0
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
         self.has_end = (self._container.duration or 0) > 0 and scheme not in ("rtmp", "rtmps", "rtsp", "rtsps")
@@ -135,7 +135,7 @@ class Demuxer:
         return None
 
     def _finish(self) -> None:
-        if self._shift is None:
+        if self._shift is None or self._serial == self._round_began:
             raise SourceMalformed(f'source "{self._guid}": no packets in it', where=self._guid)
         if not self._loop:
             self._at_end = True
@@ -150,6 +150,7 @@ class Demuxer:
         self._open()
         self._shift += length
         self._rounds += 1
+        self._round_began = self._serial
 
     def _length(self) -> int:
         """ns from the beginning to where it begins again."""

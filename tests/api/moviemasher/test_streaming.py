@@ -199,20 +199,20 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
     await viewer.until(name, is_right)
 
 
+def cut_to(source):
+    mash = {"tracks": [{"clips": [{"contentId": "x"}]}]}
+    return {"mashObjects": [mash], "definitionObjects": [{"id": "x", "type": "video", "source": source}]}
+
+
 @pytest.mark.parametrize(
     ("path", "asked", "sentence"),
     [
         ("cut", {"mashObjects": []}, "there are no mashes"),
         ("cut", {"mashObjects": [3]}, "expected an object"),
         ("cut", {"mashObjects": [{"tracks": [{"clips": [{"contentId": "x"}]}]}]}, 'no definition "x"'),
-        (
-            "cut",
-            {
-                "mashObjects": [{"tracks": [{"clips": [{"contentId": "x"}]}]}],
-                "definitionObjects": [{"id": "x", "type": "video", "source": "../other/film.mp4"}],
-            },
-            "is no live stream and no file",
-        ),
+        ("cut", cut_to("../other/film.mp4"), "is no live stream and no file"),
+        ("cut", cut_to("film\0.mp4"), "is no live stream and no file"),
+        ("cut", cut_to("x" * 5000), "is no live stream and no file"),
         ("start", {"format": "mdash"}, "is not one of hls, flv"),
         ("start", {"width": 100_000}, "width 100000 is not within"),
         ("start", {"videoRate": 0}, "not a frame rate"),
