@@ -75,6 +75,7 @@ class RemoteQueue:
     async def finish(self, assignment: Assignment, *, output: str) -> bool:
         """As `engine.jobs.Queue.finish`; a file of this machine is sent there."""
         if Path(output).is_absolute():
+            inode = await trio.to_thread.run_sync(_inode, Path(output))
             query = urlencode({"run": assignment.run, "name": Path(output).name})
             path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
             try:
@@ -83,13 +84,13 @@ class RemoteQueue:
                 return False
             if answer.status == 409:
                 return False
-            sent, output = Path(output), str(self._object(answer).get("output"))
+            sent, output = (Path(output), inode), str(self._object(answer).get("output"))
         else:
             sent = None
         done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
         taken = await self.report(assignment, done)
         if sent is not None:
-            await trio.to_thread.run_sync(_drop, sent)  # it is there now
+            await trio.to_thread.run_sync(_drop, *sent)  # it is there now
         return taken
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
@@ -140,10 +141,17 @@ class RemoteQueue:
         return answer
 
 
-def _drop(film: Path) -> None:
+def _inode(film: Path) -> int | None:
     with suppress(OSError):
-        film.unlink()
-        film.parent.rmdir()  # unless there are more
+        return film.stat().st_ino
+    return None
+
+
+def _drop(film: Path, inode: int | None) -> None:
+    with suppress(OSError):
+        if film.stat().st_ino == inode:  # else the server has the same folder, and this is its own copy
+            film.unlink()
+            film.parent.rmdir()  # unless there are more
 
 
 class _Answer(msgspec.Struct, frozen=True):

@@ -59,6 +59,7 @@ _EM: Final = 1000  # pixels: the font size that an ink box was measured at
 _LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
 _LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
 _LARGEST_FONT: Final = 100_000.0  # pixels; the same
+LONG_TURN: Final = 1  # seconds of a mash that loops; shorter turns share their readers, none is open so soon
 MONO_DB: Final = -3.0103  # of a sound of one channel in two: its power stays, as FFmpeg has it
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
 
@@ -276,7 +277,7 @@ class Mash:
         """What is on at t: from the first clip to the last, gaps included; before and after, the background."""
         wrapped = self._wrapped(t)
         frame = wrapped * self.quantize
-        turn = int((t - wrapped) / self.duration) if wrapped != t else 0
+        turn = int((t - wrapped) / self.duration) if wrapped != t and self.duration >= LONG_TURN else 0
         on_air = self._on_air
         if not on_air.start <= math.floor(frame) < on_air.stop:
             on_air = self._on_air = self._look(frame)

@@ -34,7 +34,7 @@ from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs
 from api.moviemasher.renders import Result, film_of
 from api.moviemasher.uploads import products_of
 from api.store import Filter
-from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded
+from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded
 from engine.jobs import ERROR, FINISHED, QUEUED, raw
 from engine.template import Kept
 
@@ -108,6 +108,9 @@ class Rendering:
                     await self._queue.record(path.stem)
                 except NotFound:
                     await self._in_thread(_forget, path)
+                except EngineError as err:  # later, then
+                    log.warning("rendering %s: %s", path.stem, err)
+                    break
             await trio.sleep(FORGET_EVERY)
 
     def _kept(self) -> list[Path]:

@@ -455,7 +455,10 @@ class _Decoder:
         self._sounds = {sound: self._sounds.get(sound, deque()) for sound in sounds}
         for sound, blocks in sounds.items():
             kept = self._sounds[sound]
-            kept.extend(blocks)
+            for given in blocks:
+                while kept and kept[-1][0] >= given[0]:  # sound has gone back: what was ahead of it is withdrawn
+                    kept.pop()
+                kept.append(given)
             while kept and kept[0][0] + len(kept[0][1]) <= wanted * sound.rate // SECOND:
                 kept.popleft()
 

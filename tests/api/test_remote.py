@@ -95,6 +95,15 @@ async def test_a_worker_elsewhere_sends_its_film(server, tmp_path):
         nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_in_the_servers_own_folder_leaves_the_film_there(server, tmp_path):
+    queue, url = server
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(RemoteQueue(url, secret="s"), "near", data=tmp_path / "there").run)
+        found = await until(queue, await add(queue, job()), FINAL)
+        assert len(numbers(found["output"])) == 5
+        nursery.cancel_scope.cancel()
+
+
 async def test_reports_of_a_run_that_is_over_are_not_taken(server):
     queue, url = server
     remote = RemoteQueue(url, secret="s")
