@@ -4,8 +4,8 @@ They decide what is shown, held, dropped; they refuse to know what a frame conta
 
 Theory of operation
 -------------------
-* Times are on the consumer's clock, in Fractions of seconds or whole numbers of ns;
-  one queue, one kind. A source has ONE offset for its picture and its sound; it is applied before push.
+* Times are on the consumer's clock; all of a queue's are Fractions of seconds, or all whole numbers of ns. A source has
+  ONE offset for its picture and its sound; it is applied before push.
 * A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
   start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
   time stamps are rounded (TIMING rule 3). Every older frame is dropped, and counted when it was never shown.
@@ -28,6 +28,8 @@ import msgspec
 F = TypeVar("F")
 Time: TypeAlias = Fraction | int
 
+STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
+
 
 class QueueStatistics(msgspec.Struct, frozen=True):
     """Counters of a queue since it was made: frames or samples that came, were dropped unseen, or were missing."""
@@ -36,9 +38,6 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     dropped: int
     missing: int
     waiting: int
-
-
-STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
 
 
 def tolerance(fps: Fraction, *, timed: bool) -> Fraction:

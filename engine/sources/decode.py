@@ -249,8 +249,8 @@ class _Decoder:
         if not self._call.is_set():
             with trio.CancelScope() as self._receiving:
                 items = await reader.receive()
-        elif reader.waiting:
-            items = await reader.receive()
+        else:
+            items = await self._waiting(reader)
         self._busy, self._call = True, trio.Event()
         return items
 
