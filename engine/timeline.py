@@ -59,7 +59,7 @@ _EM: Final = 1000  # pixels: the font size that an ink box was measured at
 _LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
 _LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
 _LARGEST_FONT: Final = 100_000.0  # pixels; the same
-LONG_TURN: Final = 1  # seconds of a mash that loops; shorter turns share their readers, none is open so soon
+LONG_TURN: Final = 1  # seconds of a mash, or medium, that loops; shorter turns share a reader, none is open so soon
 MONO_DB: Final = -3.0103  # of a sound of one channel in two: its power stays, as FFmpeg has it
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
 
@@ -155,6 +155,13 @@ class Medium(msgspec.Struct, frozen=True, kw_only=True):
     def timed(self) -> bool:
         """Whether every moment of it is another one."""
         return self.kind != "image" and not self.live
+
+    def period(self, quantize: int) -> Fraction | None:
+        """After how many frames of the mash another turn of it begins; None = never, or too soon for a reader each."""
+        if not self.timed or self.length is None:
+            return None
+        period = self.length / self.speed
+        return period if period >= LONG_TURN * quantize else None
 
     def media_time(self, k: Fraction, quantize: int) -> float | None:
         """Which second of it is on k frames into its clip; None = whatever is current."""
@@ -256,6 +263,7 @@ class Mash:
         self._frames = max((clip.stop for clip in clips), default=0)
         self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
         self._begins = sorted({player.clip.frame for player in self._players if player.used})
+        self._looping = [player for player in self._players if player.periods]
         self._on_air = _OnAir(0, 0, (), None)
 
     @property
@@ -301,14 +309,19 @@ class Mash:
         )
 
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[tuple[Fraction, RenderTree]]:
-        """The moments within [start, stop) at which clips begin that need something from elsewhere, and their trees."""
+        """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere,
+        and their trees.
+        """
         turns, length = [0], self._frames
         if self.loop and length:
             turns = [*range(max(0, math.floor(start / self.duration)), math.ceil(stop / self.duration))]
         coming = []
         for first in (turn * length for turn in turns):
-            low, high = (bisect_left(self._begins, edge * self.quantize - first) for edge in (start, stop))
-            coming += [Fraction(first + frame, self.quantize) for frame in self._begins[low:high]]
+            begin, end = (edge * self.quantize - first for edge in (start, stop))
+            low, high = (bisect_left(self._begins, edge) for edge in (begin, end))
+            frames = {Fraction(frame) for frame in self._begins[low:high]}
+            frames.update(frame for player in self._looping for frame in player.turns_in(begin, end))
+            coming += [(first + frame) / self.quantize for frame in sorted(frames)]
         return [(t, self.tree_at(t)) for t in coming]
 
     def _wrapped(self, t: Fraction) -> Fraction:
@@ -429,7 +442,9 @@ class _Player:
             if all(each.still for each in medium.filters)
         }
         self._picture: VideoNode | None = None
-        self.turn = 0  # of a mash that begins again: what is another turn's has other readers, open when it begins
+        # What is another turn's, of the mash or of the medium, has another reader, open when that begins.
+        self.turn = 0  # of the mash
+        self.periods = {id(medium): period for medium in self.used if (period := medium.period(quantize)) is not None}
 
     def _is_still(self) -> bool:
         clip = self.clip
@@ -460,7 +475,7 @@ class _Player:
         """What is heard of it; a voice at media time `at` sounds from there on, at its speed, until the next tree."""
         for medium in self.voices:
             yield AudioSourceNode(
-                id=self._identity(medium),
+                id=self._identity(medium, k),
                 stream_guid=medium.name,
                 gain=_decibels(_on_curve(medium.gain, self._progress(k))),
                 at=medium.media_time(k, self.quantize),
@@ -471,10 +486,22 @@ class _Player:
     def _progress(self, k: Fraction) -> float:
         return k.numerator / (k.denominator * self.clip.frames)
 
-    def _identity(self, medium: Medium) -> str | None:
+    def turns_in(self, start: Fraction, stop: Fraction) -> Iterator[Fraction]:
+        """The frames of the mash within [start, stop) at which a medium of it begins again."""
+        first, last = self.clip.frame, self.clip.stop
+        for period in self.periods.values():
+            n = max(1, math.ceil((start - first) / period))
+            while (frame := first + n * period) < min(stop, last):
+                yield frame
+                n += 1
+
+    def _identity(self, medium: Medium, k: Fraction) -> str | None:
         if not medium.timed:
             return None
+        period = self.periods.get(id(medium))
+        turn = 0 if period is None else k // period
         name = f"{self.clip.id}~{self.turn}" if self.turn else self.clip.id
+        name = f"{name}*{turn}" if turn else name
         return name if medium is self.clip.content else name + ".container"
 
     def _paint(self, moment: _Moment) -> VideoNode:
@@ -526,7 +553,7 @@ class _Player:
         if medium.kind == "image":
             return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
         return VideoSourceNode(
-            id=self._identity(medium),
+            id=self._identity(medium, moment.k),
             stream_guid=medium.name,
             at=medium.media_time(moment.k, self.quantize),
             fit=fit,

@@ -239,6 +239,7 @@ class _Task:
     async def run(self) -> None:
         """Does it and tells how it ended. Raises nothing but Cancelled."""
         queue, assignment = self._worker._queue, self._assignment
+        await self._in_thread(_forget_runs_before, self._work)
         try:
             output, problem = await self._attempt()
         finally:
@@ -499,6 +500,15 @@ def _tidy(folder: Path) -> None:
         with suppress(OSError):
             if path.stat().st_mtime < old:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _forget_runs_before(work: Path) -> None:
+    """Removes what earlier runs of the same job left in their folders: their workers were killed."""
+    job, _, run = work.name.rpartition(".")
+    for path in work.parent.glob("*"):
+        name, _, number = path.name.rpartition(".")
+        if name == job and number.isdecimal() and int(number) < int(run):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _first(error: BaseException) -> BaseException:

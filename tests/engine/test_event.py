@@ -417,6 +417,14 @@ async def test_a_cast_begins_again_at_its_end(media):
     assert shown[21:40] == [*range(8, 27)]
 
 
+async def test_a_clip_begins_again_without_a_picture_held(media):
+    program = mash([clip("a", 0, 100, film(trim=7, length=35))])
+    async with studio() as made:
+        slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+        found = await numbers(made, slot + 100)
+    assert [found[slot + n] for n in range(100)] == [7 + n % 35 for n in range(100)]
+
+
 async def test_files_and_live_streams_are_mixed(tmp_path, media):
     camera = packets(encode(tmp_path / "a.mp4", Video(gop=30), None, seconds=2), arrival=SECOND)
     right = Scale(x=Tween(1, 1), width=Tween(0.5, 0.5), lock="")

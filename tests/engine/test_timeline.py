@@ -4,6 +4,7 @@ media; and what does not move is made once.
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,6 +168,16 @@ def test_each_turn_of_a_looped_mash_has_places_of_its_own():
     first, again, third = (pictures(program, t)[0] for t in (Fraction(1, 2), Fraction(3, 2), Fraction(5, 2)))
     assert first.at == again.at == third.at
     assert len({first.id, again.id, third.id}) == 3
+
+
+def test_each_turn_of_a_looped_medium_has_a_place_of_its_own_unless_it_is_short():
+    film = Medium(kind="film", name="film", length=20, speed=Fraction(2), gain=((0, 1),))  # a turn is a second
+    program = mash([clip(film, frame=5, frames=30, name="c")])
+    shown = [pictures(program, t)[0] for t in ("0.5", "1.4", "1.5", "3.4")]
+    assert [(node.id, node.at) for node in shown] == [("c", 0), ("c", 1.8), ("c*1", 0), ("c*2", 1.8)]
+    assert [voices(program, t)[0].id for t in ("1.4", "1.5")] == ["c", "c*1"]
+    short = mash([clip(msgspec.structs.replace(film, length=19), frames=30, name="c")])
+    assert {pictures(short, t)[0].id for t in (0, 1, 2)} == {"c"}
 
 
 # --- tweens ----------------------------------------------------------------------------------------------------------
@@ -423,7 +434,7 @@ def test_media_time(fields, t, at):
     (node,), (voice,) = pictures(program, t), voices(program, t)
     assert node.at == voice.at == pytest.approx(at)
     assert isinstance(node, VideoSourceNode)
-    assert node.id == voice.id == "0.0"
+    assert node.id == voice.id
 
 
 def test_media_time_counts_from_the_clip():
@@ -594,6 +605,15 @@ def test_what_is_only_heard_comes_too_and_what_nobody_sees_or_hears_does_not():
     sound, unseen = (Medium(kind="sound", name="s", gain=gain) for gain in (((0, 1),), ()))
     assert begins(mash([clip(sound, frame=5, container=False)]), 0, 3) == [Fraction(1, 2)]
     assert begins(mash([clip(unseen, frame=5, container=False)]), 0, 3) == []
+
+
+def test_every_turn_of_a_looped_medium_comes():
+    film = Medium(kind="film", name="film", length=15)
+    program = mash([clip(film, frame=10, frames=50)], [clip(film, frame=10, frames=15, name="0.1")])
+    assert begins(program, 0, 9) == [1, Fraction(5, 2), 4, Fraction(11, 2)]
+    assert begins(program, "26/10", 4) == []
+    again = mash([clip(film, frame=10, frames=20)], loop=True)
+    assert begins(again, 3, 6) == [4, Fraction(11, 2)]
 
 
 def test_a_mash_that_loops_comes_again():

@@ -191,6 +191,18 @@ async def test_a_stopped_worker_gives_its_job_back(tmp_path):
         nursery.cancel_scope.cancel()
 
 
+async def test_a_run_removes_what_earlier_runs_of_its_job_left(bench):
+    uid = await bench.add(job())
+    picked = await bench.queue.pick("killed", None)
+    left = [bench.folder / "work" / name for name in (f"{uid}.{picked.run}", f"{uid}.1.{picked.run}", f"{uid}.film")]
+    for folder in left:
+        (folder / "films").mkdir(parents=True)
+    await bench.queue.give_back(picked)
+    bench.work()
+    await bench.until(uid, FINAL)
+    assert [folder.exists() for folder in left] == [False, True, True]
+
+
 async def test_a_render_waits_while_live_mixers_lag(bench):
     lagging = False
     bench.work(busy=lambda: lagging)
