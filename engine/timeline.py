@@ -488,12 +488,12 @@ class _Player:
 
     def turns_in(self, start: Fraction, stop: Fraction) -> Iterator[Fraction]:
         """The frames of the mash within [start, stop) at which a medium of it begins again."""
-        first, last = self.clip.frame, self.clip.stop
+        first, last = self.clip.frame, min(stop, Fraction(self.clip.stop))
         for period in self.periods.values():
-            n = max(1, math.ceil((start - first) / period))
-            while (frame := first + n * period) < min(stop, last):
+            frame = first + max(1, math.ceil((start - first) / period)) * period
+            while frame < last:
                 yield frame
-                n += 1
+                frame += period
 
     def _identity(self, medium: Medium, k: Fraction) -> str | None:
         if not medium.timed:
