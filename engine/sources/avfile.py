@@ -50,6 +50,8 @@ PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 k
 SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
+# A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
+SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
@@ -404,7 +406,7 @@ def open_container(guid: str, url: str, settings: Settings, *, glance: bool = Fa
 
     glance  do not decode pictures to learn their format: most of the time that opening takes.
     """
-    options: dict[str, str] = {}
+    options = SPLICED
     if "://" not in url and not url.startswith("pipe:"):
         url, options = _local(guid, url)
     began = time.monotonic()
@@ -439,7 +441,7 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
     is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
-    return f"file:{name}", _WAV_OPTIONS if is_wav else {}  # without "file:" a colon in a name would end a protocol's
+    return f"file:{name}", _WAV_OPTIONS if is_wav else SPLICED  # without "file:" a colon in a name would end a protocol's
 
 
 S = TypeVar("S", av.VideoStream, av.AudioStream)

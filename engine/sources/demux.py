@@ -35,7 +35,7 @@ from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.packet import Packet, Track
-from engine.sources.avfile import SOUND_TAIL, open_container
+from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.tracks import Straightener
 from engine.timebase import SECOND, nanoseconds, units
 
@@ -355,7 +355,7 @@ def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
     scheme, colon, _ = url.partition("://")
     if not colon or scheme.lower() not in REMOTE:
         return open_container(guid, url, settings)
-    options = {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
+    options = SPLICED | {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
     if scheme.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # over UDP a lost packet is a damaged picture
     began = time.monotonic()

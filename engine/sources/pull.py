@@ -11,7 +11,8 @@ Theory of operation
 * What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
   A file that came to its end is over. What can never work is given up.
 * A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
-  holds it any more, never under its feet.
+  holds it any more, never under its feet. libav's time-out is one of silence; where data come and none of them is of
+  the streams that were there when it was opened, the thread is left alone as well, and the URL opened anew.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0
 SETTLED: Final = 10 * SECOND
+LEEWAY: Final = SECOND  # libav's own time-out, and its better sentence, come first
 
 _State = Literal["connecting", "publishing", "retrying", "ended", "failed"]
 
@@ -68,7 +70,8 @@ class Pull:
         self._loop = spec.loop
         self._shown = shown_url(self._url)
         # owned by run()
-        self._limiter = trio.CapacityLimiter(1)
+        self._limiter = trio.CapacityLimiter(1)  # of one attempt: a thread that is left alone keeps it
+        self._reading: int | None = None  # since when, where a read goes on; also set by its thread
         self._scope = trio.CancelScope()
         self._demuxer: Demuxer | None = None  # also looked at by its thread
         self._publication: Publication | None = None
@@ -134,6 +137,7 @@ class Pull:
 
     async def _publish(self) -> None:
         """One attempt. Returns at the end of what has one; raises EngineError."""
+        self._limiter = trio.CapacityLimiter(1)
         opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now, loop=self._loop)
         demuxer = await trio.to_thread.run_sync(opening, limiter=self._limiter, abandon_on_cancel=True)
         self._demuxer = demuxer
@@ -154,6 +158,7 @@ class Pull:
         send, receive = trio.open_memory_channel[list[Packet]](BATCHES if demuxer.is_paced else math.inf)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, demuxer, send, failure)
+            nursery.start_soon(self._watch, nursery.cancel_scope, failure)
             try:
                 async with receive:
                     async for batch in receive:
@@ -161,7 +166,7 @@ class Pull:
                 await trio.sleep(max(0, self._last - self._hub.now()) / SECOND)
             except EngineError as err:
                 failure.append(err)
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
         if failure:
             raise failure[0]
 
@@ -174,16 +179,30 @@ class Pull:
                     follow = partial(self._follow, demuxer, channel, trio.lowlevel.current_trio_token())
                     await trio.to_thread.run_sync(follow, limiter=self._limiter, abandon_on_cancel=True)
                 while not demuxer.ended:
+                    self._reading = self._hub.now()
                     batch = await trio.to_thread.run_sync(demuxer.read, limiter=self._limiter, abandon_on_cancel=True)
+                    self._reading = None
                     await channel.send(batch)
             except EngineError as err:
                 failure.append(err)
+            finally:
+                self._reading = None
+
+    async def _watch(self, relaying: trio.CancelScope, failure: list[EngineError]) -> None:
+        """Gives up when a read takes longer than silence may."""
+        limit = int(self._settings.read_timeout * SECOND) + LEEWAY
+        while self._reading is None or self._hub.now() - self._reading < limit:
+            await trio.sleep(LEEWAY / SECOND)
+        sentence = f'source "{self._name}": none of its streams came for {self._settings.read_timeout:g} s'
+        failure.append(SourceUnavailable(sentence, where=self._name))
+        relaying.cancel()
 
     def _follow(
         self, demuxer: Demuxer, channel: trio.MemorySendChannel[list[Packet]], token: trio.lowlevel.TrioToken
     ) -> None:
         """Reads to the end, in a thread; until nobody wants it any more."""
         while not demuxer.ended and self._demuxer is demuxer:
+            self._reading = self._hub.now()
             token.run_sync_soon(_offer, channel, demuxer.read())
 
     async def _send(self, batch: list[Packet], *, paced: bool) -> None:

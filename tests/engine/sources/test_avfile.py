@@ -584,6 +584,18 @@ def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
     assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
 
 
+def test_a_programme_whose_streams_get_other_pids_goes_on(tmp_path):
+    first = encode(tmp_path / "a.ts", H264, Audio(), seconds=2)
+    other = encode(tmp_path / "b.ts", H264, Audio(), seconds=2, mpegts_start_pid="700")
+    source = opened(joined(tmp_path / "c.ts", first, other))
+    found = drained(source)
+    source.close()
+    shown = [n for n in numbered(found) if n is not None]
+    # Where a PID ends nothing says that its last packet is whole: libav gives it at the very end.
+    assert shown[:58] + shown[59:117] == [*range(58), *range(58)]
+    assert abs(len(heard(found.blocks)[0]) - 4 * 48_000) < 48_000 * 0.2
+
+
 @pytest.mark.parametrize("suffix", ["ts", "flv", "mkv"])
 def test_seek_is_no_jump_of_time_and_opens_nothing_again(tmp_path, suffix):
     source = opened(encode(tmp_path / f"a.{suffix}", H264, Audio(), seconds=8))

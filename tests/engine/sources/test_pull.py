@@ -392,6 +392,22 @@ async def test_a_peer_that_says_nothing_more_is_given_up_in_time(nursery, server
     assert "nothing more came for 0.3 s" in (await station.state("retrying")).error
 
 
+async def test_a_peer_whose_streams_become_others_is_opened_again(nursery, server, tmp_path, media):
+    station = Station(nursery, Settings(open_timeout=2, read_timeout=1))
+    other = encode(
+        tmp_path / "other.ts", PLAIN, TONE, seconds=2, mpegts_start_pid="700", mpegts_pmt_start_pid="4700"
+    ).read_bytes()
+    server.films["/live.ts"] = media.path("transport").read_bytes() + 10 * other, 10
+    station.pull(f"{server.url}/live.ts")
+    await station.receive(until=lambda got: got.count(None) == 1)
+    status = await station.state("retrying")
+    assert status.error == f'source "{NAME}": none of its streams came for 1 s'
+    await station.receive(until=lambda got: got[-1] is not None)
+    assert station.one.status().state == "publishing"
+    station.one.stop()
+    await station.state("ended")
+
+
 async def test_what_is_not_there_is_said_in_one_sentence(station, server):
     station.pull(f"{server.url}/none.ts")
     assert (await station.state("retrying")).error == f'source "{NAME}": server returned 404 Not Found'
