@@ -441,7 +441,8 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
     is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
-    return f"file:{name}", _WAV_OPTIONS if is_wav else SPLICED  # without "file:" a colon in a name would end a protocol's
+    # Without "file:" a colon in a name would end a protocol's.
+    return f"file:{name}", _WAV_OPTIONS if is_wav else SPLICED
 
 
 S = TypeVar("S", av.VideoStream, av.AudioStream)
