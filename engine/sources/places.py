@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from fractions import Fraction
+from itertools import chain
 from typing import Final, NamedTuple
 
 import trio
@@ -21,7 +22,7 @@ from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourc
 
 log = logging.getLogger(__name__)
 
-MAX_COMING: Final = 8  # places and stills open before their time: who cuts faster than that waits for some
+MAX_COMING: Final = 8  # places and stills open before their time, or all that begin next: faster cuts wait for some
 
 Key = Place | str  # a string is the name of a still
 
@@ -92,13 +93,16 @@ class Places:
     def expect(self, coming: Iterable[Mapping[Key, Use]]) -> None:
         """Opens what comes on the air soon, the first of it first, and goes to the media time it begins at."""
         soon: dict[Key, Use] = {}
+        begin: list[list[Key]] = []  # moment by moment
         for used in coming:
-            soon |= {key: use for key, use in used.items() if key not in soon}
+            begin.append([key for key in used if key not in soon and key not in self._named])
+            soon = {**used, **soon}
         self._coming = set(soon)
         self._close_others()
-        room = MAX_COMING - len(self._opened.keys() - self._named)
-        for key in [key for key in soon if key not in self._opened][: max(0, room)]:
-            self._open(key, soon[key])
+        room = max(MAX_COMING, len(next(filter(None, begin), ())))
+        for key in list(chain.from_iterable(begin))[:room]:
+            if key not in self._opened:
+                self._open(key, soon[key])
 
     def name(self, used: Mapping[Key, Use]) -> None:
         """Opens what a tree uses, and closes what neither it nor what comes needs."""

@@ -196,6 +196,19 @@ async def test_no_more_than_a_few_are_open_before_their_time_and_what_no_longer_
         assert made.places.active() == {}
 
 
+async def test_all_that_begins_next_is_open_before_its_time_however_many():
+    first = tree_of(*(film(clip=f"a{n}", at=0) for n in range(2 * MAX_COMING)))
+    on_air, then = tree_of(film(clip="on air", at=0)), tree_of(film(clip="b", at=0))
+    async with desk() as made:
+        await made.show(on_air)
+        made.expect([(Fraction(1), on_air), (Fraction(2), first), (Fraction(3), then)])
+        with trio.fail_after(30):
+            while len(made.open) < 1 + 2 * MAX_COMING:
+                await trio.sleep(0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert Place("film", "b") not in made.asked
+
+
 async def test_what_is_closed_while_it_is_opened_leaves_nothing():
     async with desk() as made:
         made.gate = trio.Event()
