@@ -255,11 +255,12 @@ class Reader:
     def over(self, t: Fraction, *, picture: bool) -> bool:
         """Whether nothing of it is left at media time t; `picture`: whether its picture is shown anywhere.
 
+        What never ends keeps nothing going either: a pattern and a still last as long as what they are mixed with.
         A little sound after the last picture, as encoders leave it, does not count. Right at the time that was settled;
         of a kind that is not attended to only the container's word is known.
         """
         if self.steps.endless:
-            return False
+            return True
         nothing = not (self.has_sound or (picture and self.picture_size is not None))
         if nothing or self._given_up:
             return self.steps.duration is None or self.steps.duration <= t

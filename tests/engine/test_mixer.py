@@ -526,10 +526,12 @@ async def test_given_ticks_are_made_however_short_the_sources():
     assert bench.mixer.ticks_done == 5
 
 
-async def test_the_longest_source_ends_it_and_an_endless_one_does_not_count_as_over():
+async def test_the_longest_source_ends_it_and_an_endless_one_keeps_nothing_going():
     short, long = Script("short", at_rate(30, 3)), Script("long", at_rate(30, 7, base=101))
+    endless = Script("endless", at_rate(30, 60), sound=range(16_000), endless=True)
     left = {"dest_width": 32}
-    bench = await Bench(short, long).run(tree_of(whole("long"), whole("short", **left)))
+    tree = tree_of(whole("endless"), whole("long"), whole("short", **left), sound=["endless"])
+    bench = await Bench(short, long, endless).run(tree)
     assert len(bench.seen) == 7
 
 

@@ -60,6 +60,18 @@ async def test_a_film_is_as_long_as_its_longest_source(tmp_path, media):
     assert len(numbers(tmp_path / "out.mp4")) == 60
 
 
+@pytest.mark.parametrize("endless", ["pattern:bars?size=64x36", "logo.png"])
+async def test_a_pattern_or_a_still_beside_a_film_lasts_as_long_as_the_film(tmp_path, media, endless):
+    plane = np.full((36, 64, 3), 200, np.uint8)
+    av.VideoFrame.from_ndarray(plane).save(str(tmp_path / "logo.png"))
+    source = endless if ":" in endless else str(tmp_path / endless)
+    nodes = (VideoSourceNode(stream_guid="cam"), VideoSourceNode(stream_guid=source, dest_width=32))
+    tree = RenderTree(root_video_node=CompositorNode(nodes=nodes))
+    with trio.fail_after(60):
+        rendered = await render(Held(tree), spec_of(tmp_path / "out.mp4", media))
+    assert rendered.ticks == 60
+
+
 @pytest.mark.parametrize(("fps", "ticks"), [(30, 60), (25, 50), (60, 120), (Fraction(30_000, 1001), 60)])
 async def test_the_pictures_of_a_real_film(tmp_path, media, fps, ticks):
     mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(fps))
