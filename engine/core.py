@@ -257,7 +257,7 @@ class Engine:
         """
         check_name(name)
         actor = self._source(name, spec)
-        if name in self._pulls:
+        while name in self._pulls:  # somebody else may put one while this waits
             await self._end_pull(name)
         if any(stream.name == name and stream.publication is not None for stream in self.hub.streams()):
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
@@ -291,9 +291,11 @@ class Engine:
         publication.publisher.stop()
 
     async def _end_pull(self, name: str) -> None:
-        _, _, running = self._pulls.pop(name)
+        found = self._pulls[name]
         with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
-            await running.stop()
+            await found[2].stop()
+        if self._pulls.get(name) is found:  # nobody else has ended it, and put another
+            del self._pulls[name]
 
     # Outputs
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,9 @@ log = logging.getLogger(__name__)
 MAX_BYTES: Final = 32 << 20
 MAX_IMAGES: Final = 1000
 MAX_NAME: Final = 200
+MAX_LOADED: Final = 1 << 30  # bytes of decoded images; those not named for longest go first …
+LINGER: Final = 10.0  # … but for what was named within so many seconds
+AGAIN: Final = 2.0  # seconds until what could not be loaded is tried again
 _SIGNATURES: Final = {  # what a file begins with → the extension it gets when its name has none
     b"\x89PNG\r\n\x1a\n": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -41,8 +46,22 @@ class ImageInfo(msgspec.Struct, frozen=True, rename="camel"):
     size_bytes: int
 
 
+class _Known:
+    """A name that a tree has, or an upload: its image, None while there is none."""
+
+    def __init__(self, frame: VideoFrame | None = None) -> None:
+        self.frame = frame
+        self.used = trio.current_time()
+        self.retry_at: float | None = None  # set where it could not be loaded
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return 0 if self.frame is None else sum(plane.nbytes for plane in self.frame.planes)
+
+
 class Images:
-    """The images in a folder. `run` loads what `get` asks for; the rest may be called from any task.
+    """The images in a folder. `run` loads what `get` asks for; the rest is called in the Trio thread.
 
     Promises: a file is there whole or not at all; a name never leaves the folder.
     """
@@ -50,30 +69,54 @@ class Images:
     def __init__(self, folder: Path, *, limiter: trio.CapacityLimiter) -> None:
         self._folder = folder
         self._limiter = limiter
-        self._frames: dict[str, VideoFrame | None] = {}  # None: cannot be loaded, or is being loaded
+        self._known: OrderedDict[str, _Known] = OrderedDict()  # the one not named for longest first
         self._send, self._receive = trio.open_memory_channel[str](MAX_IMAGES)
 
     async def run(self) -> None:
         """Loads what is asked for, until cancelled."""
         async for filename in self._receive:
+            known = self._known.get(filename)
+            if known is None:
+                continue
             try:
                 frame = await trio.to_thread.run_sync(self._load, filename, limiter=self._limiter)
             except EngineError as err:
-                log.warning("image %s: %s", filename, err)
+                if known.retry_at is None:
+                    log.warning("image %s: %s", filename, err)
+                known.retry_at = trio.current_time() + AGAIN
                 continue
-            if filename in self._frames:
-                self._frames[filename] = frame
+            if self._known.get(filename) is known:  # neither replaced nor removed meanwhile
+                self._know(filename, frame)
 
     def get(self, filename: str) -> VideoFrame | None:
-        """The image, or None: there is none, or it is not loaded yet. Asks for it the first time."""
-        if filename not in self._frames:
-            try:
-                self._path(filename)
-                self._send.send_nowait(filename)
-            except (EngineError, trio.WouldBlock):
-                return None
-            self._frames[filename] = None
-        return self._frames[filename]
+        """The image, or None: there is none, or it is not loaded yet. Asks for it, now and then again."""
+        known, now = self._known.get(filename), trio.current_time()
+        if known is not None:
+            known.used = now
+            self._known.move_to_end(filename)
+            if known.retry_at is None or now < known.retry_at:
+                return known.frame
+        try:
+            self._path(filename)
+            self._send.send_nowait(filename)
+        except (EngineError, trio.WouldBlock):
+            return None
+        if known is None:
+            self._know(filename)
+        else:
+            known.retry_at = now + AGAIN
+        return None
+
+    def _know(self, filename: str, frame: VideoFrame | None = None) -> None:
+        """Remembers a name, and forgets others where they are too many."""
+        self._known[filename] = _Known(frame)
+        self._known.move_to_end(filename)
+        held = sum(known.size for known in self._known.values())
+        while len(self._known) > MAX_IMAGES or held > MAX_LOADED:
+            oldest = next(iter(self._known))
+            if self._known[oldest].used > trio.current_time() - LINGER:
+                return
+            held -= self._known.pop(oldest).size
 
     async def add(self, filename: str, data: bytes) -> str:
         """Keeps an image, in place of one with the same name; returns the name.
@@ -89,12 +132,13 @@ class Images:
             filename += extension
         path = self._path(filename)
         frame = await trio.to_thread.run_sync(self._store, path, data, limiter=self._limiter)
-        self._frames[filename] = frame
+        self._know(filename, frame)
         return filename
 
     async def infos(self) -> list[ImageInfo]:
         """All images, by name."""
-        return await trio.to_thread.run_sync(self._list, limiter=self._limiter)
+        loaded = {name: known.frame for name, known in self._known.items() if known.frame is not None}
+        return await trio.to_thread.run_sync(self._list, loaded, limiter=self._limiter)
 
     async def remove(self, filename: str) -> None:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
@@ -103,7 +147,7 @@ class Images:
             await trio.to_thread.run_sync(path.unlink, limiter=self._limiter)
         except (InvalidSpec, OSError) as err:
             raise NotFound("image", filename) from err
-        self._frames.pop(filename, None)
+        self._known.pop(filename, None)
 
     def _path(self, filename: str) -> Path:
         bad = filename in ("", ".", "..") or any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in filename)
@@ -135,7 +179,7 @@ class Images:
     def _load(self, filename: str) -> VideoFrame:
         return load_still(filename, str(self._path(filename)))
 
-    def _list(self) -> list[ImageInfo]:
+    def _list(self, loaded: Mapping[str, VideoFrame]) -> list[ImageInfo]:
         if not self._folder.is_dir():
             return []
         found = []
@@ -143,7 +187,7 @@ class Images:
             if path.name.startswith("."):
                 continue
             try:
-                frame = self._frames.get(path.name) or load_still(path.name, str(path))
+                frame = loaded.get(path.name) or load_still(path.name, str(path))
                 found.append(ImageInfo(path.name, frame.width, frame.height, path.stat().st_size))
             except (EngineError, OSError) as err:
                 log.warning("image %s: %s", path.name, err)

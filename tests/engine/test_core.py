@@ -132,6 +132,22 @@ async def test_a_source_is_replaced_by_the_next_one_of_its_name_and_others_are_p
             await made.remove_stream("live/p")
 
 
+async def test_of_sources_put_at_once_under_one_name_one_stays_and_can_be_removed(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: states(made).get("live/p") == "pattern")
+        urls = [f"bars?size={width}x18" for width in (32, 64, 96)]
+        async with trio.open_nursery() as nursery:
+            for url in urls:
+                nursery.start_soon(made.put_source, "live/p", PullSpec(pattern=url))
+        (status,) = made.pulls()
+        await until(lambda: "live/p" in states(made) and made.hub.published("live/p").status().video is not None)
+        assert status.url == f"pattern:bars?size={made.hub.published('live/p').status().video.width}x18"
+        await made.remove_stream("live/p")
+        await until(lambda: "live/p" not in states(made))
+        assert made.pulls() == []
+
+
 async def test_a_mix_cannot_be_removed_as_a_stream_a_publisher_is_shown_the_door(tmp_path):
     async with engine(tmp_path) as made:
         await made.create_event(SPEC)

@@ -8,7 +8,7 @@ import trio
 
 from engine.errors import InvalidSpec, NotFound
 from engine.frame import black
-from engine.images import MAX_BYTES, Images
+from engine.images import AGAIN, LINGER, MAX_BYTES, Images
 from engine.sinks.still import encode_still
 
 PNG, JPEG = encode_still(black(16, 10)), encode_still(black(8, 8), "mjpeg")
@@ -84,6 +84,30 @@ async def test_what_is_no_image_or_no_name_is_refused_and_nothing_is_left(tmp_pa
             await made.add(filename, data)
         assert await made.infos() == []
     assert not (tmp_path / "images").exists() or list((tmp_path / "images").iterdir()) == []
+
+
+async def test_an_image_that_comes_after_it_was_named_is_shown(tmp_path, caplog, autojump_clock):
+    async with images(tmp_path) as made:
+        for _ in range(3):
+            assert made.get("late.png") is None
+            await trio.sleep(AGAIN)
+        (tmp_path / "late.png").write_bytes(PNG)
+        assert (await loaded(made, "late.png")).width == 16
+    assert len(caplog.records) == 1
+
+
+async def test_images_that_nobody_names_any_more_leave_the_memory_but_no_others(tmp_path, monkeypatch, autojump_clock):
+    monkeypatch.setattr("engine.images.MAX_LOADED", 3 * 240)  # an image of 16×10 has 240 bytes
+    async with images(tmp_path) as made:
+        for n in range(3):
+            await made.add(f"{n}.png", PNG)
+        await trio.sleep(LINGER + 1)
+        assert made.get("0.png") is not None
+        await made.add("3.png", PNG)
+        await made.add("4.png", PNG)
+        await made.add("5.png", PNG)  # too much, but all of it was named just now
+        assert [made.get(f"{n}.png") is not None for n in range(6)] == [True, False, False, True, True, True]
+        assert (await loaded(made, "1.png")).width == 16
 
 
 @pytest.mark.parametrize("filename", ["../secret.png", "none.png", "", "a/b"])
