@@ -229,10 +229,18 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
         return self.frame + self.frames
 
     @property
+    def _form(self) -> Shape | Text | Medium | None:
+        return None if self.container is None else self.container.form
+
+    @property
     def media(self) -> list[Medium]:
         """What it needs from elsewhere."""
-        form = None if self.container is None else self.container.form
-        return [each for each in (self.content, form) if isinstance(each, Medium)]
+        return [each for each in (self.content, self._form) if isinstance(each, Medium)]
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether a part of its rectangle can be painted alone: not of a drawing, nor of what has an unknown size."""
+        return not isinstance(self._form, Shape | Text) and all(each.size is not None for each in self.media)
 
 
 class Mash:
@@ -403,12 +411,24 @@ class _Window(NamedTuple):
 
 
 class _Moment(NamedTuple):
-    """A clip k frames after it began: its rectangle in whole pixels, the content's window, fractions allowed."""
+    """A clip k frames after it began: its rectangle in whole pixels, the content's window, fractions allowed.
+
+    whole  the rectangle of which `box` is the part that can be seen.
+    """
 
     k: Fraction
     progress: float
     box: _Box
     window: _Window
+    whole: _Box
+
+    @classmethod
+    def on(cls, raster: Raster, k: Fraction, progress: float, box: _Box, window: _Window) -> _Moment:
+        """The whole rectangle; where a tree does not allow that, the part of it that is on the frame."""
+        x, width, right = _on_frame(box.x, box.width, raster.width, _LARGEST[0])
+        y, height, down = _on_frame(box.y, box.height, raster.height, _LARGEST[1])
+        moved = window._replace(x=window.x + right, y=window.y + down)
+        return cls(k, progress, _Box(x, y, width, height), moved, box)
 
     @property
     def even(self) -> _Moment:
@@ -427,13 +447,15 @@ class _Player:
 
     def __init__(self, clip: Clip, raster: Raster, quantize: int) -> None:
         self.clip = clip
+        self.raster = raster
         self.quantize = quantize
         self.seen = clip.container is not None and not (
             isinstance(clip.content, Medium) and clip.content.kind == "sound"
         )
         self.voices = [each for each in clip.media if each.gain]
         self.used = clip.media if self.seen else self.voices
-        self.boxes = [_box(clip.container, end, raster) for end in (0, 1)]
+        largest = (math.inf, math.inf) if clip.may_be_cut else _LARGEST
+        self.boxes = [_box(clip.container, end, raster, largest) for end in (0, 1)]
         self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]
         self.still = self._is_still()
         self._effects = {  # of media whose effects do not change
@@ -466,7 +488,8 @@ class _Player:
         progress = self._progress(k)
         x, y, width, height = (int(value) for value in _between(self.boxes[0], self.boxes[1], progress))
         box = _Box(x & ~1, y & ~1, max(2, width), max(2, height))
-        node = self._paint(_Moment(k, progress, box, _Window(*_between(self.windows[0], self.windows[1], progress))))
+        window = _Window(*_between(self.windows[0], self.windows[1], progress))
+        node = self._paint(_Moment.on(self.raster, k, progress, box, window))
         if self.still:
             self._picture = node
         return node
@@ -526,7 +549,8 @@ class _Player:
         if isinstance(form, Shape):
             size: dict[str, Any] = {"path_width": form.width, "path_height": form.height}
             return ShapeNode(path=form.path, color=_hex(colour), **size, **moment.dest)
-        window = _Window(moment.box.width, moment.box.height, 0, 0)  # the whole of it, stretched
+        whole, box = moment.whole, moment.box
+        window = _Window(whole.width, whole.height, box.x - whole.x, box.y - whole.y)  # the whole of it, stretched
         return self._shown(form, moment._replace(window=window), fit="fill")
 
     def _text(self, text: Text, moment: _Moment, colour: Colour) -> TextNode:
@@ -566,8 +590,8 @@ class _Player:
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def _box(container: Container | None, end: int, raster: Raster) -> _Box:
-    """The container's rectangle at the clip's first frame (0) or at its end (1)."""
+def _box(container: Container | None, end: int, raster: Raster, largest: tuple[float, float]) -> _Box:
+    """The container's rectangle at the clip's first frame (0) or at its end (1); no larger than that."""
     if container is None:
         return _Box(0, 0, 2, 2)
     natural, scale, off = container.natural, container.scale, container.off
@@ -577,13 +601,25 @@ def _box(container: Container | None, end: int, raster: Raster) -> _Box:
         wide = high * ratio
     elif scale.lock == "V":
         high = wide / ratio
-    width, height = min(_ceil2(wide), _LARGEST[0]), min(_ceil2(high), _LARGEST[1])
+    width, height = min(_ceil2(wide), largest[0]), min(_ceil2(high), largest[1])
     x = _along(scale.x.at(end), raster.width, width, before="E" in off, after="W" in off)
     y = _along(scale.y.at(end), raster.height, height, before="N" in off, after="S" in off)
     return _Box(x, y, width, height)
 
 
-def _along(fraction: float, room: int, size: int, *, before: bool, after: bool) -> int:
+def _on_frame(begin: float, size: float, room: int, limit: int) -> tuple[float, float, float]:
+    """Where a span is seen: the whole of it, or where that is longer or farther off than the limit the part within
+    [0, room); and how far into the span that begins.
+    """
+    if size <= limit and abs(begin) <= limit:
+        return begin, size, 0
+    low, high = max(begin, 0), min(begin + size, room)
+    if high - low < 2:  # nothing of it
+        return room, 2, min(max(-begin, 0), size - 2)
+    return low, high - low, low - begin
+
+
+def _along(fraction: float, room: int, size: float, *, before: bool, after: bool) -> int:
     """Where a thing of that size begins: at 0 it touches the near edge or lies just beyond it, at 1 the far one."""
     return _round((room - size + size * (before + after)) * fraction - size * before)
 

@@ -96,6 +96,24 @@ def crop(node):
     return tuple(-1 if value is None else value for value in fields)
 
 
+def test_a_picture_higher_than_a_tree_allows_is_scrolled_from_its_first_row_to_its_last():
+    page = Medium(kind="image", name="page", size=(720, 3000))
+    scale = Scale(y=Tween(0, 1), width=still(1), lock="V")
+    program = Mash([[clip(page, container=Container(scale=scale, natural=(720, 3000)))]], raster=Raster(1920, 1080))
+    shown = [pictures(program, t)[0] for t in ("0", "0.5")]
+    assert [box(node) for node in shown] == [(0, 0, 1920, 1080)] * 2
+    assert [crop(node)[1::2] for node in shown] == [(0, 405), (pytest.approx(1297.5), 405)]  # 8000 rows high
+
+
+@pytest.mark.parametrize("x", [-8, 9])
+def test_a_picture_too_large_for_a_tree_may_be_off_the_frame(x):
+    wide = Medium(kind="image", name="wide", size=(9000, 20))
+    scale = Scale(x=still(x), width=still(40), lock="V")
+    node = pictures(mash([clip(wide, container=Container(scale=scale, natural=(9000, 20)))]), 0)[0]
+    assert (node.dest_x, node.dest_width) == (320, 2)
+    assert 0 <= node.source_x < node.source_x + node.source_width <= 9000
+
+
 # --- who is on the air -----------------------------------------------------------------------------------------------
 
 
@@ -223,7 +241,7 @@ def test_box_moves_between_whole_pixels_cut_to_even_ones():
         ((400, 300), {"x": still(0)}, (0, 0, 240, 180)),
         ((400, 300), {"x": still(1)}, (80, 0, 240, 180)),
         ((400, 300), {"height": still(2), "y": still(1)}, (-80, -180, 480, 360)),
-        ((1000, 1), {}, (-3680, 0, 7680, 180)),  # no wider than a tree allows
+        ((1000, 1), {}, (0, 0, 320, 180)),  # wider than a tree allows: what is on the frame
     ],
 )
 def test_container_rectangle(natural, fields, expected):
