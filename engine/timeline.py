@@ -59,6 +59,7 @@ _EM: Final = 1000  # pixels: the font size that an ink box was measured at
 _LONGEST: Final = 10_000_000.0  # seconds of media time; more a tree does not allow
 _LARGEST: Final = (7680, 4320)  # pixels; a wider or higher rectangle a tree does not allow
 _LARGEST_FONT: Final = 100_000.0  # pixels; the same
+_TILE: Final = 4096  # pixels of a text that is drawn in parts
 LONG_TURN: Final = 1  # seconds of a mash, or medium, that loops; shorter turns share a reader, none is open so soon
 MONO_DB: Final = -3.0103  # of a sound of one channel in two: its power stays, as FFmpeg has it
 _NOISE: Final = 1e-6  # of a pixel: what floats add to a whole number must not count as another pixel
@@ -239,8 +240,13 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether a part of its rectangle can be painted alone: not of a drawing, nor of what has an unknown size."""
-        return not isinstance(self._form, Shape | Text) and all(each.size is not None for each in self.media)
+        """Whether a part of its rectangle can be painted alone: not of a shape, of what is stretched without being
+        measured, or of what has an unknown size.
+        """
+        form = self._form
+        if isinstance(form, Text) and self.container is not None and not (self.container.scale.lock and form.ink.width):
+            return False
+        return not isinstance(form, Shape) and all(each.size is not None for each in self.media)
 
 
 class Mash:
@@ -454,7 +460,8 @@ class _Player:
         )
         self.voices = [each for each in clip.media if each.gain]
         self.used = clip.media if self.seen else self.voices
-        largest = (math.inf, math.inf) if clip.may_be_cut else _LARGEST
+        highest = _LARGEST[1] if clip.container is not None and isinstance(clip.container.form, Text) else math.inf
+        largest = (math.inf, highest) if clip.may_be_cut else _LARGEST
         self.boxes = [_box(clip.container, end, raster, largest) for end in (0, 1)]
         self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]
         self.still = self._is_still()
@@ -553,8 +560,9 @@ class _Player:
         window = _Window(whole.width, whole.height, box.x - whole.x, box.y - whole.y)  # the whole of it, stretched
         return self._shown(form, moment._replace(window=window), fit="fill")
 
-    def _text(self, text: Text, moment: _Moment, colour: Colour) -> TextNode:
+    def _text(self, text: Text, moment: _Moment, colour: Colour) -> VideoNode:
         """Its ink at the box's top, at the left as far as it was measured; or stretched to the box."""
+        moment = moment._replace(box=moment.whole)
         ink, dest, width = text.ink, moment.dest, moment.box.width
         stretched = self.clip.container is not None and not self.clip.container.scale.lock
         first, last = (_round(box.height * _EM / ink.height) if ink.height > 0 else box.height for box in self.boxes)
@@ -562,14 +570,29 @@ class _Player:
         if not stretched and ink.width > 0 and ink.height > 0:
             if ink.x > 0:  # it reaches left of the pen, where a rectangle that begins at the pen would cut it off
                 dest["dest_width"] = max(2, _round(ink.width * size / _EM))
+                left = -_round(ink.x * size / _EM)
                 size = min(max(1.0, size), _LARGEST_FONT)
-                return TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit="fill", **dest)
+                node = TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit="fill", **dest)
+                return self._parts(node, left)
             shift = _round(ink.x * width / ink.width)
             width = max(width, _round(ink.width / ink.height * size))  # as wide as its letters
             dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
         fit: Literal["none", "fill"] = "fill" if stretched else "none"
         size = min(max(1.0, size), _LARGEST_FONT)
-        return TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit=fit, **dest)
+        return self._parts(TextNode(string=text.string, font=text.font, size=size, color=_hex(colour), fit=fit, **dest))
+
+    def _parts(self, text: TextNode, offset: int = 0) -> VideoNode:
+        """A text that is wider, or farther off, than a tree allows as those parts of it that are on the frame."""
+        x, width = int(text.dest_x or 0), int(text.dest_width or 0)
+        if width <= _LARGEST[0] and abs(x) <= _LARGEST[0]:
+            return text
+        begin = max(0, -x // _TILE)
+        stop = min(-(-width // _TILE), -(-(self.raster.width - x) // _TILE))
+        parts = [
+            {"dest_x": x + left, "dest_width": min(_TILE, width - left), "offset": offset + left}
+            for left in range(begin * _TILE, stop * _TILE, _TILE)
+        ]
+        return CompositorNode(nodes=tuple(msgspec.structs.replace(text, fit="none", **part) for part in parts))
 
     def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
         effects = self._effects.get(id(medium)) or tuple(each.at(moment.progress) for each in medium.filters)

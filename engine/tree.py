@@ -145,6 +145,8 @@ class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
               bottom; or "line": the first line touches the top, wherever its letters reach.
     wrap      whether lines are broken where they get wider than the rectangle; line breaks in `string` always count.
     fit       "fill" stretches the ink to the whole rectangle, whatever `align` and `vertical` say.
+    offset    pixels that the text lies to the left of where it would be: of a text that is too wide for one rectangle
+              each of several shows a part.
     """
 
     string: Annotated[str, Meta(max_length=10_000)]
@@ -155,6 +157,7 @@ class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
     vertical: Literal["top", "middle", "bottom", "line"] = "top"
     wrap: bool = False
     fit: Literal["none", "fill"] = "none"
+    offset: Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)] = 0
 
 
 class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):

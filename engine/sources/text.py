@@ -94,7 +94,7 @@ def _placing(node: TextNode, font: Font, box: Box | None, width: int, height: in
     free = height - (bottom - top) * size
     down = {"top": 0.0, "middle": free / 2, "bottom": free}
     first = font.ascender * size if node.vertical == "line" else down[node.vertical] - top * size
-    return (size, size), (0.0, first)
+    return (size, size), (-float(node.offset), first)
 
 
 def measure(string: str, font: str | None, fonts: Fonts) -> Ink:

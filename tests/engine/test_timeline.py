@@ -96,6 +96,22 @@ def crop(node):
     return tuple(-1 if value is None else value for value in fields)
 
 
+@pytest.mark.parametrize("left", [0, 500])
+def test_a_text_wider_than_a_tree_allows_is_drawn_in_parts_that_can_be_seen(left):
+    long = Text("a long line", "sans", Ink(left, 0, 100_000, 1000))  # 18000 pixels at the height of the frame
+    container = Container(form=long, scale=Scale(x=Tween(0, 1)), natural=(100, 1), off="EW")
+    program = mash([clip(colour(), container=container, frames=100)])
+    found = [pictures(program, t)[0].nodes for t in (Fraction(1, 10), 5, Fraction(99, 10))]
+    for parts, x in zip(found, (-17_817, -8840, 137), strict=True):
+        assert parts[0].dest_x <= max(0, x)
+        assert parts[-1].dest_x + parts[-1].dest_width >= min(320, x + 18_000)
+        for part in parts:
+            assert abs(part.dest_x - part.offset - left * 180 // 1000 - x) <= 1
+            assert -4096 < part.dest_x < 320
+            assert (0 < part.dest_width <= 4096, part.fit) == (True, "none")
+    assert len({part.offset for parts in found for part in parts}) > 1
+
+
 def test_a_picture_higher_than_a_tree_allows_is_scrolled_from_its_first_row_to_its_last():
     page = Medium(kind="image", name="page", size=(720, 3000))
     scale = Scale(y=Tween(0, 1), width=still(1), lock="V")

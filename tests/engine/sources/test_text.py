@@ -90,6 +90,12 @@ def test_what_does_not_fit_is_cut_off():
     assert np.array_equal(whole[:12, :30], part)
 
 
+def test_parts_of_a_text_side_by_side_are_the_whole_of_it():
+    text = "a line that is drawn in three"
+    parts = [alpha(text, width=200, offset=offset) for offset in (0, 200, 400)]
+    assert np.array_equal(np.concatenate(parts, axis=1), alpha(text, width=600))
+
+
 def test_size_is_in_pixels_per_em():
     small, large = ink(alpha("Hello", size=20)), ink(alpha("Hello", size=40))
     assert [2 * side for side in small] == pytest.approx(list(large), abs=2)
