@@ -10,9 +10,11 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import numpy as np
 import trio
 
 from engine import plan as planner
@@ -25,7 +27,7 @@ from engine.plan import Picture, PictureSize, Place, Plan, Voice
 from engine.program import Coming, Program
 from engine.spec import MixerSpec
 from engine.timebase import first_sample, sample_at, tick_time
-from engine.tree import RenderTree
+from engine.tree import RenderTree, SumNode
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +90,25 @@ class Readers(Protocol):
 
 
 class _Block(NamedTuple):
-    """Ticks [first, stop) that are mixed in one go; their picture and their tree are those of tick n, at t."""
+    """Ticks [first, stop) that are mixed in one go; their picture and their tree are those of tick n, at t.
+
+    edges  the moments within it at which sound begins or ends, and the trees of these moments.
+    """
 
     first: int
     n: int
     stop: int
     t: Fraction
+    edges: tuple[Coming, ...]
+
+
+class _Stretch(NamedTuple):
+    """Samples [first, stop) of the mix with the same voices; `lead` of them are before the time these speak of."""
+
+    voices: tuple[Voice, ...]
+    first: int
+    stop: int
+    lead: int
 
 
 class _Played(NamedTuple):
@@ -106,7 +121,7 @@ class _Played(NamedTuple):
 class _Media(NamedTuple):
     plan: Plan
     frames: dict[Picture, VideoFrame]
-    voices: tuple[Voice, ...]  # of the plan, and those that are leaving
+    leaving: list[Voice]
 
 
 class MixerStatistics(msgspec.Struct, frozen=True, rename="camel"):
@@ -188,18 +203,23 @@ class Mixer:
             began = self._count(tick)
             tree = self._program.tree_at(self._start + tick.time)
             t = self._start + tick.time
-            if tree is not self._tree:
-                await self._readers.prepare(tree, t)
+            is_new = tree is not self._tree
+            if is_new:
                 self._show(tree)
+            stop = tick.n + self._span(tree, tick, ticks)
+            block = _Block(began, tick.n, stop, t, self._edges(t, self._time(stop)))
+            if is_new or block.edges:
+                await self._readers.prepare(_with_sound(tree, block.edges), t)
             if t >= self._look_at:
                 self._readers.expect(self._program.coming(t, t + AHEAD))
                 self._look_at = t + LOOK_EVERY
-            block = _Block(began, tick.n, tick.n + self._span(tree, tick, ticks), t)
             media = await self._gather(tree, block)
             if ticks is None and self._all_over(block.t):
                 return
             while ticks is None and block.stop > tick.n + 1 and self._all_over(self._time(block.stop - 1)):
-                block = block._replace(stop=tick.n + (block.stop - tick.n) // 2)  # the end is within
+                stop = tick.n + (block.stop - tick.n) // 2  # the end is within
+                edges = tuple(each for each in block.edges if each[0] < self._time(stop))
+                block = block._replace(stop=stop, edges=edges)
             heard = self._take(media, block)
             entered = time.perf_counter_ns()
             picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block)
@@ -232,13 +252,20 @@ class Mixer:
             span += 1
         return span
 
+    def _edges(self, start: Fraction, stop: Fraction) -> tuple[Coming, ...]:
+        return tuple((t, self._program.tree_at(t)) for t in self._program.edges(start, stop))
+
     def _time(self, n: int) -> Fraction:
         return self._start + tick_time(n, self._spec.fps)
 
-    def _compose(self, media: _Media, heard: list[Heard], block: _Block) -> tuple[VideoFrame, AudioFrame]:
+    def _compose(
+        self, media: _Media, heard: list[tuple[list[Heard], int]], block: _Block
+    ) -> tuple[VideoFrame, AudioFrame]:
         picture = self._compositor.paint(media.plan, media.frames)
-        samples = self._first_sample(block.stop) - self._first_sample(block.first)
-        return picture, self._compositor.sum(heard, samples)
+        sounds = [self._compositor.sum(voices, samples) for voices, samples in heard]
+        if len(sounds) == 1:
+            return picture, sounds[0]
+        return picture, AudioFrame(np.concatenate([sound.samples for sound in sounds], axis=1))
 
     async def _gather(self, tree: RenderTree, block: _Block) -> _Media:
         """Plan and frames of a block. A picture that came, went, or has another size changes the plan: again."""
@@ -246,12 +273,12 @@ class Mixer:
         while True:
             plan = self._compiled(tree)
             watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
-            voices = (*plan.voices, *self._compositor.leaving(plan.voices))
-            await self._settle(watched, voices, block)
+            leaving = self._compositor.leaving(plan.voices)
+            await self._settle(watched, self._stretches(plan, leaving, block), block)
             frames = self._pick(watched, block.t)
             changed = {p: _size(frames.get(p)) for p in watched if _size(frames.get(p)) != self._sizes[p]}
             if not changed:
-                return _Media(plan, frames, voices)
+                return _Media(plan, frames, leaving)
             self._sizes |= changed
             self._plan = None
 
@@ -263,34 +290,56 @@ class Mixer:
             if seen is not None and picture not in shown and (size := self._stated_size(picture)) not in (None, seen):
                 self._sizes[picture], self._plan = size, None
 
-    def _take(self, media: _Media, block: _Block) -> list[Heard]:
-        """The sound of a block, from each source once, however many voices it has."""
-        samples = self._samples(media.voices, block)
-        readers = {place: self._readers.reader(place) for place in samples}
-        taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
-        last = None if block.stop == block.n + 1 else self._program.tree_at(self._time(block.stop - 1))
-        said = media.voices if last is None else planner.voices_named(last)
+    def _take(self, media: _Media, block: _Block) -> list[tuple[list[Heard], int]]:
+        """The sound of a block stretch by stretch, from each source once, however many voices it has; and how long."""
+        stretches = self._stretches(media.plan, media.leaving, block)
+        heard: list[tuple[list[Heard], int]] = []
+        for stretch, samples in zip(stretches, self._samples(stretches), strict=True):
+            readers = {place: self._readers.reader(place) for place in samples}
+            taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
+            voices = [Heard(voice, taken[voice.place]) for voice in stretch.voices if voice.place in taken]
+            heard.append((voices, stretch.stop - stretch.first))
+        said, last = stretches[-1].voices, self._time(block.stop - 1)
+        if block.stop > block.n + 1 and not any(t >= last for t, _ in block.edges):
+            said = planner.voices_named(self._program.tree_at(last))
         self._played = {voice.place: _Played(voice.at, samples[voice.place][1]) for voice in said if voice.place.timed}
-        return [Heard(voice, taken[voice.place]) for voice in media.voices if voice.place in taken]
+        return heard
 
-    def _samples(self, voices: Sequence[Voice], block: _Block) -> dict[Place, tuple[int, int]]:
-        """The samples [first, stop) of every place that a block needs.
+    def _stretches(self, plan: Plan, leaving: list[Voice], block: _Block) -> list[_Stretch]:
+        """A block's samples, cut where sound begins or ends that has a media time; the other changes at ticks."""
+        first, stop = self._first_sample(block.first), self._first_sample(block.stop)
+        lasting = [voice for voice in plan.voices if not voice.place.timed] + leaving
+        cuts = [(first, self._first_sample(block.n) - first, plan.voices)]
+        for t, tree in block.edges:
+            if (cut := sample_at(t, self._spec.audio.rate)) < stop:
+                cuts.append((cut, 0, planner.voices_named(tree)))
+        ends = [*(begin for begin, _, _ in cuts[1:]), stop]
+        return [
+            _Stretch((*(voice for voice in voices if voice.place.timed), *lasting), begin, end, lead)
+            for (begin, lead, voices), end in zip(cuts, ends, strict=True)
+        ]
+
+    def _samples(self, stretches: Sequence[_Stretch]) -> list[dict[Place, tuple[int, int]]]:
+        """The samples [first, stop) of every place that each stretch needs.
 
         What has a media time begins there and goes on by itself, so that no sample is lost or heard twice by rounding;
         it goes elsewhere when another time is said that is not where it is.
         """
-        first, stop = self._first_sample(block.first), self._first_sample(block.stop)
-        samples: dict[Place, tuple[int, int]] = {}
-        for voice in voices:
-            begin, place = first, voice.place
-            if voice.at is not None:
-                played = self._played.get(place)
-                before = self._first_sample(block.n) - first
-                begin = round(voice.at * self._spec.audio.rate / voice.speed) - before
-                if played is not None and (played.at == voice.at or abs(played.next - begin) <= TRUE):
-                    begin = played.next
-            samples[place] = begin, begin + stop - first
-        return samples
+        found: list[dict[Place, tuple[int, int]]] = []
+        played = dict(self._played)
+        for stretch in stretches:
+            samples: dict[Place, tuple[int, int]] = {}
+            for voice in stretch.voices:
+                begin, before = stretch.first, played.get(voice.place)
+                if voice.at is not None:
+                    begin = round(voice.at * self._spec.audio.rate / voice.speed) - stretch.lead
+                    if before is not None and (before.at == voice.at or abs(before.next - begin) <= TRUE):
+                        begin = before.next
+                samples[voice.place] = begin, begin + stretch.stop - stretch.first
+            for voice in stretch.voices:
+                played[voice.place] = _Played(voice.at, samples[voice.place][1])
+            found.append(samples)
+        return found
 
     def _first_sample(self, n: int) -> int:
         rate = self._spec.audio.rate
@@ -317,10 +366,12 @@ class Mixer:
         """Whether a picture is absent now, and not for ever: one that starts late."""
         return self._sizes[picture] is None and self._stated_size(picture) is not None
 
-    async def _settle(self, watched: frozenset[Picture], voices: tuple[Voice, ...], block: _Block) -> None:
+    async def _settle(self, watched: frozenset[Picture], stretches: Sequence[_Stretch], block: _Block) -> None:
         """Tells every reader what is watched and heard, and the others that they may rest; offline, waits for that."""
         looked = {picture.place: self._media_time(picture, block.t) for picture in watched if not picture.still}
-        listened = self._samples(voices, block)
+        listened: dict[Place, tuple[int, int]] = {}
+        for place, (begin, end) in chain.from_iterable(each.items() for each in self._samples(stretches)):
+            listened[place] = listened.get(place, (begin, end))[0], end
         nothing = (None, None)
         active = self._readers.active()
         for place, reader in active.items():
@@ -380,6 +431,15 @@ def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:
         msgspec.structs.replace(b, at=a.at) == a and (a.at is None or abs((b.at or 0.0) - a.at) < SAME)
         for a, b in zip(moved, then, strict=True)
     )
+
+
+def _with_sound(tree: RenderTree, edges: Sequence[Coming]) -> RenderTree:
+    """A tree with the sound of others too."""
+    sounds = [each.root_audio_node for each in (tree, *(later for _, later in edges))]
+    if not edges:
+        return tree
+    nodes = tuple(sound for sound in sounds if sound is not None)
+    return msgspec.structs.replace(tree, root_audio_node=SumNode(nodes=nodes))
 
 
 def _size(frame: VideoFrame | None) -> PictureSize | None:

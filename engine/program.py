@@ -44,6 +44,9 @@ class Program(Protocol):
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
         """What comes on the air within [start, stop), in order of time: it should be open by then."""
 
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """The moments within (start, stop), in order, at which sound begins or ends that is cut to the sample."""
+
 
 Coming = tuple[Fraction, RenderTree]  # the moment at which something comes on the air, and the tree of that moment
 
@@ -74,6 +77,10 @@ class Held(msgspec.Struct, frozen=True):
 
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
         """Nothing: all of it is on already."""
+        return ()
+
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """None."""
         return ()
 
 
@@ -134,6 +141,10 @@ class Morph(msgspec.Struct, frozen=True):
         """The new tree, unless it is on."""
         return ((self.start, self.new),) if start <= self.start < stop else ()
 
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """None: its sound ramps."""
+        return ()
+
 
 class Switch:
     """Programs that take over from one another: what a live mixer has on air. Not pure: `take` changes it.
@@ -183,6 +194,12 @@ class Switch:
                 coming += program.coming(low, high)
         return coming
 
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """Those of the program that is on at `start`, until the next one takes over."""
+        n = max(n for n, (begin, _) in enumerate(self._programs) if begin is None or begin <= start)
+        end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
+        return self._programs[n][1].edges(start, stop if end is None else min(stop, end))
+
 
 class Stack:
     """Programs over one another, the first lowest; their sound is summed.
@@ -216,6 +233,11 @@ class Stack:
         begin, end = start - self._start, stop - self._start
         coming = [each for program in self._programs for each in program.coming(begin, end)]
         return [(t + self._start, tree) for t, tree in sorted(coming, key=lambda each: each[0])]
+
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """Those of all of them."""
+        begin, end = start - self._start, stop - self._start
+        return sorted({t + self._start for program in self._programs for t in program.edges(begin, end)})
 
     def _stacked(self, trees: tuple[RenderTree, ...]) -> RenderTree:
         pictures: list[VideoNode] = [] if self._background is None else [self._background]

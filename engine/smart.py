@@ -235,10 +235,13 @@ class Unseen:
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """The program's tree; its sound only, where its picture is copied."""
-        tick = (t - self._start) * self._fps // 1
+        ticks = (t - self._start) * self._fps
+        tick = ticks // 1
         n = bisect_right(self._firsts, tick) - 1
         if n < 0 or tick >= self._copied[n].stop:
             return self._program.tree_at(t)
+        if tick != ticks:
+            return self._sound(t)
         first = tick - (tick - self._firsts[n]) % BLOCK
         if self._block is None or self._block[0] != first:
             self._block = first, self._sound(self._start + tick_time(first, self._fps))
@@ -258,6 +261,10 @@ class Unseen:
     def coming(self, start: Fraction, stop: Fraction) -> list[tuple[Fraction, RenderTree]]:
         """The program's, as it is seen and heard then."""
         return [(t, self.tree_at(t)) for t, _ in self._program.coming(start, stop)]
+
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """The program's."""
+        return self._program.edges(start, stop)
 
 
 def _goes_on(before: AudioNode | None, after: AudioNode | None, later: Fraction) -> bool:

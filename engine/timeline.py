@@ -277,6 +277,8 @@ class Mash:
         self._frames = max((clip.stop for clip in clips), default=0)
         self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
         self._begins = sorted({player.clip.frame for player in self._players if player.used})
+        heard = [player.clip for player in self._players if player.voices]
+        self._sounds = sorted({edge for clip in heard for edge in (clip.frame, clip.stop)})
         self._looping = [player for player in self._players if player.periods]
         self._on_air = _OnAir(0, 0, (), None)
 
@@ -326,17 +328,33 @@ class Mash:
         """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere,
         and their trees.
         """
-        turns, length = [0], self._frames
-        if self.loop and length:
-            turns = [*range(max(0, math.floor(start / self.duration)), math.ceil(stop / self.duration))]
         coming = []
-        for first in (turn * length for turn in turns):
+        for first in self._turns_in(start, stop):
             begin, end = (edge * self.quantize - first for edge in (start, stop))
             low, high = (bisect_left(self._begins, edge) for edge in (begin, end))
             frames = {Fraction(frame) for frame in self._begins[low:high]}
             frames.update(frame for player in self._looping for frame in player.turns_in(begin, end))
             coming += [(first + frame) / self.quantize for frame in sorted(frames)]
         return [(t, self.tree_at(t)) for t in coming]
+
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """The moments within (start, stop) at which clips that are heard, or turns of them, begin or end."""
+        found: list[Fraction] = []
+        for first in self._turns_in(start, stop) if self._sounds else ():
+            begin, end = (edge * self.quantize - first for edge in (start, stop))
+            low, high = bisect_right(self._sounds, begin), bisect_left(self._sounds, end)
+            frames = {Fraction(frame) for frame in self._sounds[low:high]}
+            looping = (player for player in self._looping if player.voices)
+            frames.update(turn for player in looping for turn in player.turns_in(begin, end) if turn > begin)
+            found += [(first + frame) / self.quantize for frame in frames]
+        return sorted(set(found))
+
+    def _turns_in(self, start: Fraction, stop: Fraction) -> range:
+        """The frames at which the turns of the mash begin that are on within [start, stop)."""
+        if not self.loop or not self._frames:
+            return range(1)
+        first = max(0, math.floor(start / self.duration))
+        return range(first * self._frames, max(0, math.ceil(stop / self.duration)) * self._frames, self._frames)
 
     def _wrapped(self, t: Fraction) -> Fraction:
         return t % self.duration if self.loop and t >= 0 and self._frames else t

@@ -204,7 +204,8 @@ SAME = [name for name in CASES if not name.startswith(("audio-", "bad-", "out-")
 
 
 @pytest.mark.parametrize("name", SAME)
-async def test_live_a_put_and_a_render_show_the_same(name, tmp_path):
+async def test_live_a_put_and_a_render_show_the_same(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.event.DRAWING", 20)  # what is drawn late on a busy machine is not what is compared
     offline = await rendered(name, tmp_path, fps=30)
     film, spec = film_of(name, fps=30)
     count = min(len(offline), 24)

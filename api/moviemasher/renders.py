@@ -82,6 +82,10 @@ class Half:
         """The halves of what comes."""
         return [(t, self._halved(tree)) for t, tree in self._program.coming(start, stop)]
 
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """Those of the whole program, as far as there is sound."""
+        return self._program.edges(start, stop) if self._sound else ()
+
     def _halved(self, tree: RenderTree) -> RenderTree:
         if tree is not self._whole:
             picture = tree.root_video_node if self._picture else None

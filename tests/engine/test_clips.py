@@ -177,6 +177,35 @@ async def test_sound_begins_and_ends_at_its_tick(tmp_path):
     assert np.abs(found - expected).max() <= 1
 
 
+@pytest.mark.parametrize("fps", [1, 7, 12, 25, Fraction(30_000, 1001), 30])
+@pytest.mark.parametrize("seen", [False, True])
+async def test_sound_begins_and_ends_at_its_sample_whatever_the_ticks(tmp_path, media, fps, seen):
+    clips = [
+        clip("a", 1, 3, sound(trim=4), seen=False),
+        clip("b", 5, 2, sound(trim=9), seen=False),
+        clip("c", 7, 2, sound(trim=20), seen=False),
+        clip("d", 19, 1, sound(), seen=False),
+    ]
+    over = [[clip("p", 3, 12, film(trim=10))]] if seen else []
+    program = mash(clips, *over, quantize=10)
+    found = await heard(tmp_path, program, {"tale": tale(tmp_path), "film": media.path("plain")}, fps=fps)
+    expected = np.zeros(2 * RATE, int)
+    for first, stop, at in ((1, 4, 4), (5, 7, 9), (7, 9, 20), (19, 20, 0)):
+        expected[first * RATE // 10 : stop * RATE // 10] = np.arange((stop - first) * RATE // 10) + at * RATE // 10
+    length = len(expected)
+    assert length <= len(found) <= length + RATE // 25  # to the end of its last tick
+    assert np.abs(found[:length] - expected).max() <= 1
+    assert not found[length:].any()
+
+
+@pytest.mark.parametrize("fps", [7, 30])
+async def test_a_sound_begins_again_at_its_sample(tmp_path, fps):
+    program = mash([clip("a", 1, 39, sound(trim=3, length=11), seen=False)], quantize=10)
+    found = await heard(tmp_path, program, {"tale": tale(tmp_path)}, fps=fps)
+    expected = np.append(np.zeros(RATE // 10, int), 2400 + np.arange(39 * RATE // 10) % (11 * RATE // 10))
+    assert np.abs(found - expected).max() <= 1
+
+
 async def test_a_sound_longer_than_its_medium_begins_again(tmp_path):
     found = await heard(
         tmp_path, mash([clip("a", 0, 20, sound(trim=3, length=6), seen=False)]), {"tale": tale(tmp_path)}

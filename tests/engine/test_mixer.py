@@ -338,6 +338,9 @@ class Cue:
     def coming(self, start, stop):
         return ()
 
+    def edges(self, start, stop):
+        return ()
+
 
 async def test_another_tree_is_on_from_its_tick_and_old_sources_rest():
     a, b = Script("a", at_rate(30, 30, base=1)), Script("b", at_rate(30, 30, base=101))

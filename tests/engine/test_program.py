@@ -444,6 +444,9 @@ class Cued:
     def coming(self, start, stop):
         return [(Fraction(n), self.tree_at(Fraction(n))) for n in range(-9, 99) if start <= n < stop]
 
+    def edges(self, start, stop):
+        return [Fraction(n) for n in range(-9, 99) if start < n < stop]
+
 
 def coming(program, start, stop):
     found = program.coming(Fraction(start), Fraction(stop))
@@ -459,6 +462,16 @@ def test_what_comes_of_programs_that_take_over():
     assert times == [1, 2, Fraction(5, 2), Fraction(5, 2), Fraction(7, 2), Fraction(9, 2)]
     assert found[2][1] == switch.peek(Fraction(5, 2))
     assert [each for each in found if each[0] >= Fraction(5, 2)] == switch.coming(Fraction(5, 2), Fraction(5))
+
+
+def test_sound_is_cut_where_the_programs_on_air_say_so():
+    switch = Switch(Stack([Cued("a"), Cued("b")], start=Fraction(1, 2)))
+    switch.take(Cued("c"), Fraction(9, 4))
+    assert switch.edges(Fraction(1, 2), Fraction(5)) == [Fraction(3, 2)]
+    assert switch.edges(Fraction(9, 4), Fraction(4)) == [3]
+    tree = Cued("a").tree_at(0)
+    assert not Held(tree).edges(Fraction(0), Fraction(9))
+    assert not Morph(tree, tree, Fraction(2), Fraction(1), HD).edges(Fraction(0), Fraction(9))
 
 
 def test_what_comes_of_programs_over_one_another_is_in_order_of_time():

@@ -140,6 +140,9 @@ async def test_what_is_cancelled_leaves_nothing(tmp_path, name):
             def coming(self, start, stop):
                 return ()
 
+            def edges(self, start, stop):
+                return ()
+
         await render(Cancelling(), spec_of(tmp_path / name, duration=Fraction(3600)))
     assert scope.cancelled_caught
     assert names(tmp_path) == []

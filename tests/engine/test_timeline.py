@@ -650,6 +650,18 @@ def test_every_turn_of_a_looped_medium_comes():
     assert begins(again, 3, 6) == [4, Fraction(11, 2)]
 
 
+def test_sound_begins_and_ends_where_clips_that_are_heard_do():
+    tale = Medium(kind="sound", name="s", gain=((0, 1),), length=12)
+    clips = [clip(FILM, frame=3, frames=4), clip(tale, frame=8, frames=30, container=False)]
+    silent = [clip(frame=1, frames=44)]
+    program = mash(clips, silent)
+    assert program.edges(Fraction(0), Fraction(9)) == [Fraction(n, 10) for n in (3, 7, 8, 20, 32, 38)]
+    assert program.edges(Fraction(8, 10), Fraction(2)) == []
+    assert mash(silent).edges(Fraction(0), Fraction(9)) == []
+    again = mash([clip(tale, frame=2, frames=10, container=False)], loop=True)
+    assert again.edges(Fraction(1), Fraction(3)) == [Fraction(n, 10) for n in (12, 14, 24, 26)]
+
+
 def test_a_mash_that_loops_comes_again():
     program = mash([clip(FILM), clip(FILM, frame=10, frames=5, name="0.1")], loop=True)
     assert begins(program, "7/5", "31/10") == [Fraction(3, 2), Fraction(5, 2), 3]
