@@ -15,7 +15,8 @@ Theory of operation
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
-  their own time, and so they are given.
+  their own time, and so they are given. What states a duration has an end, and what has a length in bytes: many files
+  say nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
 """
 
 from __future__ import annotations
@@ -79,8 +80,11 @@ class Demuxer:
         self._rounds = self._round_began = 0
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
-        self.has_end = (self._container.duration or 0) > 0 and scheme not in ("rtmp", "rtmps", "rtsp", "rtsps")
-        self.is_paced = self.has_end or self._container.format.name.split(",")[0] in _SEGMENTED
+        in_segments = self._container.format.name.split(",")[0] in _SEGMENTED
+        has_length = self._container.size > 0 and not in_segments  # in bytes: a file's, or as a server states it
+        is_live = scheme in ("rtmp", "rtmps", "rtsp", "rtsps")
+        self.has_end = not is_live and ((self._container.duration or 0) > 0 or has_length)
+        self.is_paced = self.has_end or in_segments
         self._loop = loop and self.has_end
 
     def _open(self) -> None:

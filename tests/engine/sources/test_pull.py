@@ -132,6 +132,24 @@ def test_a_file_that_is_repeated_has_no_seam(tmp_path, name):
     assert max(map(abs, drift)) < Fraction(2 * 1024, rate)
 
 
+@pytest.mark.parametrize(
+    ("name", "codecs"),
+    [("film.webm", ("libvpx", "libopus")), ("film.mkv", ("libx264", "aac")), ("film.h264", ("libx264", None))],
+)
+def test_a_file_that_states_no_duration_is_paced_and_repeated(tmp_path, name, codecs):
+    picture, sounds = codecs
+    stream = {} if sounds is None else {"live": "1"}  # Matroska as it is written to a pipe
+    path = encode(tmp_path / name, Video(picture), Audio(sounds) if sounds else None, **stream)
+    demuxer = Demuxer("film", str(path), Settings(), now=clock, loop=True)
+    made = []
+    while not demuxer.ended and len(made) < 200:
+        made += demuxer.read()
+    assert (demuxer.has_end, demuxer.is_paced, demuxer._container.duration) == (True, True, None)
+    demuxer.close()
+    assert numbers(made)[:60] == [*range(30), *range(30)]
+    assert all(a.dts < b.dts for a, b in pairwise(packet for packet in made if packet.is_video))
+
+
 def test_packets_of_a_file_come_in_the_order_of_time(tmp_path):
     film = encode(tmp_path / "film.mp4", Video(), TONE, seconds=3)
     demuxer = Demuxer("film", str(film), Settings(), now=clock)
@@ -383,6 +401,20 @@ async def test_a_live_url_comes_in_its_own_time_and_is_opened_again_when_it_ends
     assert status.url == f"{server.url}/live.ts?***"
     await station.receive(until=lambda got: got[-1] is not None)
     assert station.one.status().state == "publishing"
+
+
+@pytest.mark.parametrize(("lasts", "state", "least"), [(0, "ended", 0.9), (0.01, "retrying", 0)])
+async def test_a_film_without_a_duration_has_an_end_where_the_server_states_its_length(
+    station, server, tmp_path, lasts, state, least
+):
+    film = encode(tmp_path / "film.mkv", Video(), TONE, live="1")
+    server.films["/film.mkv"] = film.read_bytes(), lasts
+    station.pull(f"{server.url}/film.mkv")
+    began = clock()
+    got = await station.receive(until=lambda got: None in got)
+    assert sum(packet.is_video for packet in got[:-1]) == 30
+    assert clock() - began > least * NS
+    assert (await station.state("ended", "retrying")).state == state
 
 
 async def test_a_peer_that_says_nothing_more_is_given_up_in_time(nursery, server, media):
