@@ -289,7 +289,7 @@ class _SubMix:
         return self._readers.files(at)
 
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
-        """Has decoded what the tree shows, which is on from `at` on."""
+        """Has open, and decoded, what the tree names, which is on from `at` on."""
         self._readers.foresee(tree, at)
 
     def close(self) -> None:
@@ -332,6 +332,7 @@ class _LiveReaders:
         self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
         self._unnamed: dict[Place, int] = {}  # since when
+        self._foreseen: dict[Place, Fraction] = {}  # by trees that are not on yet: from when on
         self._reels = [self._reel(Fraction(0), {}, {})]  # in order of their start; the first one is on
         self._beginnings: dict[Reel, Sequence[Coming]] = {}  # of those that do not run yet
 
@@ -384,7 +385,9 @@ class _LiveReaders:
         self._open(named)
         await reel.drawings.prepare(tree, patience=DRAWING)
         now = self._now()
-        self._unnamed = {place: self._unnamed.get(place, now) for place in self._sources.keys() - named}
+        self._foreseen = {place: at for place, at in self._foreseen.items() if at > t}
+        unnamed = self._sources.keys() - named - self._foreseen.keys()
+        self._unnamed = {place: self._unnamed.get(place, now) for place in unnamed}
 
     def _open(self, named: set[Place]) -> None:
         for place in named - self._sources.keys():
@@ -393,12 +396,21 @@ class _LiveReaders:
             )
 
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
-        """Has the pictures decoded now of streams that nobody looks at yet: the mixer's latency is time enough."""
-        nodes = (node for _, _, node in walk(tree) if isinstance(node, VideoSourceNode))
-        named = {place_of(node) for node in nodes if node.stream_guid not in self.files(at)}
+        """Opens now what the tree names from `at` on, so that nothing of the mixer's latency is missing then.
+
+        Pictures that nobody looks at yet are decoded: the latency is time enough.
+        """
+        files = self.files(at)
+        nodes = [node for node in nodes_of(tree) if isinstance(node, VideoSourceNode | AudioSourceNode)]
+        nodes = [node for node in nodes if node.stream_guid not in files]
+        seen = {place_of(node) for node in nodes if isinstance(node, VideoSourceNode)}
+        named = {place_of(node) for node in nodes}
         self._open(named)
-        for source in (self._sources[place] for place in named):
-            source.foresee(at - self._latency, within=self._latency + FORESIGHT)
+        for place in named:
+            self._foreseen[place] = at
+            self._unnamed.pop(place, None)
+            within = self._latency + FORESIGHT
+            self._sources[place].foresee(at - self._latency, within=within, looks=place in seen)
 
     def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""

@@ -169,11 +169,14 @@ class LiveSource:
         if self._decoder is not None:
             self._decoder.call(self, looks=looks, listens=listens)
 
-    def foresee(self, t: Fraction, *, within: Fraction) -> None:
-        """Somebody looks within so many seconds, who would see the picture of t now: it is decoded from that one on."""
+    def foresee(self, t: Fraction, *, within: Fraction, looks: bool = True) -> None:
+        """Somebody attends within so many seconds, who would be at t now: sound from then on is kept.
+
+        looks  its picture, too, is decoded from that one on.
+        """
         if self._decoder is not None and not self.attends:
             self.slack = self._hub.now() - self._server_time(t)
-        if self._decoder is not None and not self.looking:
+        if self._decoder is not None and looks and not self.looking:
             self._foreseen = self._hub.now() + int(within * SECOND)
             self._decoder.call(self, looks=True, listens=False)
 

@@ -97,6 +97,11 @@ class Studio:
         self.publication = self.publication or self.hub.publish(name, Publisher(kind="pattern"))
         self.film = [*film]
 
+    async def rest(self):
+        """Waits until streams are decoded as far as may be."""
+        for decoder in list(self.decoders._decoders.values()):
+            await decoder.idle()
+
     async def slot(self, n=None, *, late=0):
         """Mixes the next slot, or slot n; what arrives before is published. Returns the pictures of all mixes."""
         self.n = self.n + 1 if n is None else n
@@ -106,8 +111,7 @@ class Studio:
             self.publication.send(self.film.pop(0))
         self.time = max(self.time, due)
         with trio.fail_after(30):
-            for decoder in list(self.decoders._decoders.values()):
-                await decoder.idle()
+            await self.rest()
             for sub in (sub for event in self.events for sub in event._subs):
                 await sub._readers.idle()
             for clock in self.clocks:
@@ -310,6 +314,40 @@ async def test_a_source_that_no_tree_names_any_more_is_closed_after_a_while():
         await made.slot(15 + int(LINGER / SECOND) * 30 + 30)
         with trio.fail_after(30):
             while decoded:
+                await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+async def test_a_source_that_is_named_long_before_its_slot_is_there_at_its_slot(tmp_path, is_seen):
+    patient = EventSpec(name="show", path="live", stream_name="mix", mixer=SPEC.mixer, latency_ms=10_000)
+    film = encode(tmp_path / "a.mp4", Video(), Audio(), seconds=6)
+    async with studio(patient) as made:
+        epoch = made.time
+        made.event.put([showing(colour(RED))])
+        made.time = epoch + 6 * SECOND
+        nodes = [VideoSourceNode(stream_guid="live/cam")] if is_seen else []
+        slot = made.event.put([showing(*nodes, sound=["live/cam"])])
+        assert slot == 180
+        await made.rest()
+        made.play(packets(film, arrival=made.time - SECOND))
+        for n in (0, 149, 179):  # which takes longer than LINGER
+            (picture,) = await made.slot(n)
+            assert is_colour(picture, RED)
+        shown = [(await made.slot())[0] for _ in range(30)]
+        if is_seen:
+            assert [read_number(picture.y) for picture in shown] == list(range(30, 60))
+        source = made.event.status().sub_mixes[0].sources["live/cam"]
+        assert source.missing <= first_sample(1, rate=48_000, fps=FPS)  # it is decoded once somebody listens
+
+
+async def test_what_a_tree_named_that_was_never_on_is_closed_after_a_while():
+    async with studio() as made:
+        made.event.put([showing(VideoSourceNode(stream_guid="live/cam"))])
+        made.event.put([showing(colour(RED))])  # at the same slot
+        await made.slot()
+        await made.slot(int(LINGER / SECOND) * 30 + 30)
+        with trio.fail_after(30):
+            while made.decoders._decoders:
                 await trio.sleep(0.001)
 
 
