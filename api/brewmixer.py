@@ -61,7 +61,10 @@ Timestamp = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An event to create. `path`/`streamName` is the stream it publishes; rates in bits per second, latency in ms."""
+    """An event to create. `path`/`streamName` is the stream it publishes; rates in bits per second, latency in ms.
+
+    The latency is at least the length of a picture and 60 ms: all its sound must have come. The status says what it is.
+    """
 
     path: Name
     stream_name: Name

@@ -195,7 +195,7 @@ STATE: Final = "state"  # of an event, pull, push or recording: a label, with 1 
 EVENT: Final = (
     Figure("event_state", "1 for the state that it is in", STATE),
     Figure("event_slots_total", "Slots since it was made", "slots"),
-    Figure("event_latency_seconds", "From a slot's time to its mixing, as configured", "latency_ms", _MS),
+    Figure("event_latency_seconds", "From a slot's time to its mixing", "latency_ms", _MS),
 )
 MIXER: Final = (
     Figure("mixer_mixed_total", "Slots that were mixed", "mixed"),

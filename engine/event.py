@@ -74,7 +74,7 @@ class EventStatus(msgspec.Struct, frozen=True, rename="camel"):
     width: int
     height: int
     frame_rate: float
-    latency_ms: int
+    latency_ms: int  # that it has, which may be more than was asked for: see EventSpec.latency
     slots: int  # since it was made
     sub_mixes: list[SubMixStatus]
 
@@ -209,7 +209,7 @@ class Event:
             width=raster.width,
             height=raster.height,
             frame_rate=float(fps),
-            latency_ms=self.spec.latency_ms,
+            latency_ms=int(self.spec.latency * 1000),
             slots=tick_count(Fraction(max(0, self._now() - self._epoch), SECOND), fps),
             sub_mixes=[sub.status() for sub in self._subs],
         )
@@ -253,7 +253,7 @@ class _SubMix:
     def build(self, settings: Settings, limiter: trio.CapacityLimiter, clock: MakeClock) -> None:
         """Takes the stream's name. Raises AlreadyExists, InvalidSpec."""
         spec = self._spec
-        pace = Pace.live(clock(epoch=self._epoch, latency=spec.latency_ms * SECOND // 1000))
+        pace = Pace.live(clock(epoch=self._epoch, latency=int(spec.latency * SECOND)))
         publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
         self._publication = self._hub.publish(self.stream, publisher)
         self.sink = StreamSink(
@@ -324,7 +324,7 @@ class _LiveReaders:
         self._decoders = decoders
         self._images = images
         self._spec = spec.mixer
-        self._latency = Fraction(spec.latency_ms, 1000)
+        self._latency = spec.latency
         self._settings = settings
         self._epoch = Fraction(epoch, SECOND)
         self._now = now

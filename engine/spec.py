@@ -8,6 +8,7 @@ sinks on the way out, kernels never.
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -29,6 +30,7 @@ PRESETS: Final = (
     "veryslow",
     "placebo",
 )
+ARRIVAL_MS: Final = 60  # packets of sound last for 20, and a decoder lets them gather for up to 40
 PROFILES: Final = ("baseline", "main", "high")
 H264_MAX_QP: Final = 51
 _HUGE: Final = Fraction(10**300)
@@ -195,7 +197,7 @@ class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
     Sub-mix 0 publishes `path/stream_name`, sub-mix i the same name with `_i` behind it.
 
     forward     None, or where sub-mixes are pushed to: the host of an RTMP origin.
-    latency_ms  from a slot's time to its mixing: what sources may be late.
+    latency_ms  from a slot's time to its mixing: what sources may be late; as it is asked for, see `latency`.
     """
 
     name: str
@@ -210,6 +212,12 @@ class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require(1 <= self.sub_mixes <= 10, f"subMixes {self.sub_mixes} is not within 1…10", "subMixes")
         _require(0 <= self.latency_ms <= 10_000, f"latency {self.latency_ms} ms is not within 0…10000", "latency")
+
+    @property
+    def latency(self) -> Fraction:
+        """From a slot's time to its mixing, in seconds: the sound of the whole slot must have come by then."""
+        least = ceil(1000 / self.mixer.fps) + ARRIVAL_MS
+        return Fraction(max(self.latency_ms, least), 1000)
 
     def stream(self, n: int = 0) -> str:
         """The stream that sub-mix n publishes."""

@@ -10,7 +10,7 @@ import trio
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import AlreadyExists, InUse, InvalidSpec, NotFound, Overloaded
-from engine.spec import EventSpec, MixerSpec, PullSpec, Raster
+from engine.spec import ARRIVAL_MS, EventSpec, MixerSpec, PullSpec, Raster
 from engine.stream import Publisher
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 
@@ -228,5 +228,5 @@ async def test_a_status_tells_all(tmp_path):
         event.put([RenderTree(root_video_node=SolidColorNode(red=1, green=0, blue=0, alpha=1))])
         await until(lambda: made.status().events[0].sub_mixes[0].encoder.encoded > 2)
         status = made.status().events[0]
-        assert (status.name, status.state, status.width, status.latency_ms) == ("show", "on air", 64, 20)
+        assert (status.name, status.state, status.width, status.latency_ms) == ("show", "on air", 64, 34 + ARRIVAL_MS)
         assert status.slots >= status.sub_mixes[0].mixer.mixed

@@ -64,6 +64,7 @@ class Studio:
 
     def __init__(self, spec, nursery):
         self.time = SECOND
+        self.fps = spec.mixer.fps
         self.nursery = nursery
         self.hub = Hub(lambda: self.time)
         self.decoders = Decoders(self.hub, Settings())
@@ -105,7 +106,7 @@ class Studio:
     async def slot(self, n=None, *, late=0):
         """Mixes the next slot, or slot n; what arrives before is published. Returns the pictures of all mixes."""
         self.n = self.n + 1 if n is None else n
-        due = max(clock.start for clock in self.clocks) + int(tick_time(self.n, FPS) * SECOND) + late
+        due = max(clock.start for clock in self.clocks) + int(tick_time(self.n, self.fps) * SECOND) + late
         while self.film and self.film[0].arrival <= due:
             self.time = max(self.time, self.film[0].arrival)
             self.publication.send(self.film.pop(0))
@@ -115,7 +116,7 @@ class Studio:
             for sub in (sub for event in self.events for sub in event._subs):
                 await sub._readers.idle()
             for clock in self.clocks:
-                await clock.send.send(Tick(self.n, tick_time(self.n, FPS), late))
+                await clock.send.send(Tick(self.n, tick_time(self.n, self.fps), late))
             for sub in (sub for event in self.events for sub in event._subs):
                 while sub.mixer.ticks_done <= self.n:
                     await trio.sleep(0.0005)
@@ -205,7 +206,7 @@ async def test_a_transition_moves_there_and_a_second_one_goes_on_from_where_it_i
         assert found == sorted(found)
         assert found[start] == 0
         assert 20 <= found[-1] <= 28
-        made.time = made.clocks[0].start - SPEC.latency_ms * 1_000_000 + int(tick_time(made.n, FPS) * SECOND)
+        made.time = made.clocks[0].start - int(SPEC.latency * SECOND) + int(tick_time(made.n, FPS) * SECOND)
         made.event.put([showing(left)], transition=Fraction(1), easing="linear")
         (picture,) = await made.slot()
         assert abs(int(np.flatnonzero(picture.y[18] > 30)[0]) - found[-1]) <= 4
@@ -338,6 +339,22 @@ async def test_a_source_that_is_named_long_before_its_slot_is_there_at_its_slot(
             assert [read_number(picture.y) for picture in shown] == list(range(30, 60))
         source = made.event.status().sub_mixes[0].sources["live/cam"]
         assert source.missing <= first_sample(1, rate=48_000, fps=FPS)  # it is decoded once somebody listens
+
+
+@pytest.mark.parametrize(("fps", "latency_ms"), [(1, 200), (4, 200), (30, 0)])
+async def test_sound_is_whole_however_long_a_slot_is(tmp_path, fps, latency_ms):
+    mixer = MixerSpec(raster=RASTER, fps=Fraction(fps))
+    spec = EventSpec(name="show", path="live", stream_name="mix", mixer=mixer, latency_ms=latency_ms)
+    film = packets(encode(tmp_path / "a.mp4", Video(), Audio(), seconds=6), arrival=SECOND)
+    async with studio(spec) as made:
+        made.event.put([showing(VideoSourceNode(stream_guid="live/cam"), sound=["live/cam"])])
+        await made.rest()
+        made.play(film)
+        missing = []
+        for _ in range(4 * fps):
+            await made.slot()
+            missing.append(made.event.status().sub_mixes[0].sources["live/cam"].missing)
+        assert missing[-1] == missing[0]  # while the first slot is mixed its sound is still decoded
 
 
 async def test_what_a_tree_named_that_was_never_on_is_closed_after_a_while():

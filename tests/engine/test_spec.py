@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from engine.errors import InvalidSpec
-from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
+from engine.spec import ARRIVAL_MS, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster, RenderSpec
 
 HUGE = Fraction(10**400)
 
@@ -135,3 +135,20 @@ def test_what_is_beyond_a_limit_is_refused(make, sentence, where):
 def test_unknown_preset_is_refused_and_the_known_are_named():
     with pytest.raises(InvalidSpec, match=r'^preset "quick" is not one of ultrafast, .*, placebo$'):
         EncoderSpec(preset="quick")
+
+
+@pytest.mark.parametrize(
+    ("fps", "asked", "got"),
+    [
+        (30, 200, 200),
+        (30, 0, 34 + ARRIVAL_MS),
+        (30, 34 + ARRIVAL_MS, 34 + ARRIVAL_MS),
+        (120, 20, 9 + ARRIVAL_MS),
+        (1, 200, 1000 + ARRIVAL_MS),
+        (1, 10_000, 10_000),
+    ],
+)
+def test_latency_is_at_least_a_slot_and_what_arrival_takes(fps, asked, got):
+    mixer = MixerSpec(fps=Fraction(fps))
+    spec = EventSpec(name="show", path="live", stream_name="mix", mixer=mixer, latency_ms=asked)
+    assert spec.latency == Fraction(got, 1000)
