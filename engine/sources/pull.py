@@ -6,8 +6,10 @@ Theory of operation
 -------------------
 * Two tasks: one reads packets, the other sends them. What comes in its own time is read by one thread all the time, and
   sent at once. What has to be paced is read in batches, a second ahead. A packet *arrives* when its dts is due, counted
-  from the first packet; it is sent before that by up to `LEAD`, batch by batch, so that decoders have time and a disk
-  may pause. What is late by more than `SLIP` makes everything after it later: no backlog is sent in one burst.
+  from the first packet; it is sent before that by up to `LEAD`, so that decoders have time and a disk may pause, and
+  with what is due within the same `BURST`: other servers know of a packet only when it reached them, so a burst must be
+  much shorter than the latency of their mixes. What is late by more than `SLIP` makes everything after it later: no
+  backlog is sent in one burst.
 * What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
   A file that came to its end is over. What can never work is given up.
 * A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LEAD: Final = SECOND * 3 // 10
 SLIP: Final = SECOND * 3 // 10
+BURST: Final = SECOND // 25  # all films send at these beats: to wake once for all costs less
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0
@@ -212,13 +215,19 @@ class Pull:
             self._began = self._hub.now()
             self._state, self._error = "publishing", ""
             log.info("%s: publishing %s", self._name, self._shown)
-        if paced and batch:
-            await trio.sleep(max(0, self._due(batch[0]) - LEAD - self._hub.now()) / SECOND)
         for packet in batch:
             if paced:
-                packet.arrival = self._last = self._due(packet)
+                packet.arrival = self._last = await self._turn(packet)
             if self._publication is not None:
                 self._publication.send(packet)
+
+    async def _turn(self, packet: Packet) -> int:
+        """Waits until a packet may be sent; returns when it is due."""
+        due, now = self._due(packet), self._hub.now()
+        if due - LEAD > now:
+            beat = -((LEAD - due) // BURST) * BURST
+            await trio.sleep((beat - now) / SECOND)
+        return due
 
     def _due(self, packet: Packet) -> int:
         """When a packet is due."""

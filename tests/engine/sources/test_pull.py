@@ -17,7 +17,7 @@ from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, Sourc
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
 from engine.sources.livetracks import LivePicture, LiveSound, Stamped
-from engine.sources.pull import Pull, checked_url, shown_url
+from engine.sources.pull import LEAD, Pull, checked_url, shown_url
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
 from tests.media import PLAIN, TONE, Audio, Video, encode, plane, read_number
@@ -247,6 +247,16 @@ async def test_a_file_is_published_in_real_time_and_ends(station, media):
     assert [round((packet.arrival - got[0].arrival) / NS * 30) for packet in got[:-1]] == list(range(30))
     assert clock() - began > 0.9 * NS
     assert (await station.state("ended")).error == ""
+
+
+async def test_a_file_is_not_sent_in_large_bursts(station, media):
+    station.pull(media.path("plain"))
+    ahead = []
+    with trio.fail_after(30), station.hub.read(NAME) as reader:
+        while END not in (items := await reader.receive()):
+            ahead += [packet.arrival - clock() for packet in items]
+    assert len(ahead) > 100
+    assert max(ahead) <= LEAD  # each is sent in its turn, whatever was read together
 
 
 async def test_the_status_of_a_stream_says_who_pulls_it(station, media):
