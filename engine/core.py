@@ -114,6 +114,7 @@ class Engine:
         self._pulls: dict[str, tuple[Pull | None, PullSpec, _Running]] = {}
         self._recordings: dict[str, tuple[Recording, _Running]] = {}
         self._pushes: dict[str, tuple[Push, _Running]] = {}
+        self._forwards: dict[str, list[PushStatus]] = {}  # of events, by name: the pushes that they asked for
         self._hls: dict[str, tuple[Hls, _Running]] = {}
         self._news: set[_Newsstand] = set()
         self._serial = 0
@@ -201,11 +202,11 @@ class Engine:
         log.info("event %s: on air as %s", spec.name, spec.stream())
         self._tell("event", spec.name, event.state)
         if spec.forward is not None:
+            forwards = self._forwards[spec.name] = []
             try:
-                for n in range(spec.sub_mixes):
-                    await self.add_push(
-                        spec.stream(n), f"rtmp://{spec.forward}:{self.settings.forward_port}/{spec.stream(n)}"
-                    )
+                for stream in (spec.stream(n) for n in range(spec.sub_mixes)):
+                    url = f"rtmp://{spec.forward}:{self.settings.forward_port}/{stream}"
+                    forwards.append(await self.add_push(stream, url))
             except EngineError:
                 await self.delete_event(spec.name)
                 raise
@@ -234,10 +235,9 @@ class Engine:
         await running.stop()
         if self._events.get(name, (None,))[0] is event:
             del self._events[name]
-            streams = {event.spec.stream(n) for n in range(event.spec.sub_mixes)}
-            for push, _ in list(self._pushes.values()):
-                if push.status().stream in streams and event.spec.forward is not None:
-                    await self.remove_push(push.status().stream, push.status().id)
+            for push in self._forwards.pop(name, ()):
+                if push.id in self._pushes:  # nobody else has removed it
+                    await self.remove_push(push.stream, push.id)
             log.info("event %s: over", name)
 
     # Streams

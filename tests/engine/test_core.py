@@ -193,6 +193,18 @@ async def test_a_push_is_listed_until_it_is_removed(tmp_path):
             await made.add_push("live/p", "ftp://nowhere")
 
 
+async def test_with_an_event_end_its_own_pushes_and_no_others(tmp_path):
+    spec = msgspec.structs.replace(SPEC, forward="127.0.0.1")
+    async with engine(tmp_path) as made:
+        await made.create_event(spec)
+        other = await made.add_push("live/mix", f"rtmp://127.0.0.1:{made.rtmp_port}/backup/mix")
+        own = [push for push in made.pushes() if push.id != other.id]
+        assert [push.stream for push in own] == ["live/mix", "live/mix_1"]
+        await made.remove_push("live/mix", own[0].id)
+        await made.delete_event("show")
+        assert [push.id for push in made.pushes()] == [other.id]
+
+
 async def test_a_mix_is_forwarded_under_its_name_and_the_push_ends_with_the_event(tmp_path):
     async with engine(tmp_path / "origin") as origin, engine(tmp_path, forward_port=origin.rtmp_port) as made:
         await made.create_event(
