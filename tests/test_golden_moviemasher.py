@@ -21,7 +21,7 @@ from engine.program import Held
 from engine.render import render
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster, RenderSpec
 from tests.engine.test_event import studio
-from tests.media import MATRICES
+from tests.media import MATRICES, TONE, Video, encode, numbers
 
 GOLDEN = Path(__file__).parent / "golden" / "moviemasher"
 CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((GOLDEN / "cases").glob("*.json"))}
@@ -172,6 +172,19 @@ async def test_a_film_that_is_too_short_begins_again(tmp_path):
     for first, second in zip(found[:30], found[30:], strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(found[0][0], found[29][0])
+
+
+@pytest.mark.parametrize("audio", [None, TONE])
+def test_a_film_that_begins_again_in_the_middle_of_a_frame_leaves_no_gap(audio, tmp_path):
+    encode(tmp_path / "film.mp4", Video(rate=Fraction(5, 4)), audio)  # two pictures: 1.6 s
+    clip = {"contentId": "film", "timing": "custom", "frames": 4}
+    mash = {"quantize": 1, "color": "#FFFFFF", "tracks": [{"clips": [clip]}]}
+    document = {"mash": mash, "definitions": [{"id": "film", "type": "video", "source": "film.mp4"}]}
+    (tmp_path / "mash.json").write_text(json.dumps(document), encoding="utf-8")
+    output = tmp_path / "out.mkv"
+    options = ["--size", "64x36", "--fps", "10", "--progress", "none"]
+    assert main(["render", str(tmp_path / "mash.json"), str(output), *options]) == 0
+    assert numbers(output) == ([0] * 8 + [1] * 2) * 4
 
 
 async def test_an_image_follows_a_film(tmp_path):

@@ -38,6 +38,7 @@ MAX_SECONDS: Final = 7 * 86400  # as long as a render may be
 MAX_FRAME: Final = 1_000_000_000
 MAX_FOLDERS: Final = 32  # within one another
 DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
+ROUNDING: Final = Fraction(1, 1000)  # seconds: in which containers count; a frame that lacks no more is a whole one
 EFFECTS: Final = ("blur", "sharpen", "emboss", "grayscale", "sepia", "chromakey")
 _NO_FILTERS: Final = (
     "fps",
@@ -545,14 +546,17 @@ class _Timing(NamedTuple):
 
 
 def _timing(definition: _Fields, fields: _Fields, duration: Fraction | None, quantize: int) -> _Timing:
-    """`frames` counts whole frames as the client does, `length` to the nearest; a fast clip is a short one."""
+    """Both lengths count whole frames, `frames` as the client does; a fast clip is a short one.
+
+    The client rounds `length`, but what a film does not fill would show what lies under it, at every turn.
+    """
     number = fields.number("speed", 0.1, 2)
     speed = Fraction(1) if number is None else Fraction(repr(number))
     trim = fields.whole("startTrim", 0, 0, MAX_FRAME)
     if duration is None:
         return _Timing(speed, trim, None, None)
     trims = trim + fields.whole("endTrim", 0, 0, MAX_FRAME)
-    length = max(1, math.floor(duration * quantize + Fraction(1, 2)) - trims)
+    length = max(1, math.floor((duration + ROUNDING) * quantize) - trims)
     loops = fields.whole("loops", 1, 1, MAX_FRAME) if definition.flag("loop") else 1
     frames = math.floor((math.floor(duration * quantize) - trims) * loops / speed)
     return _Timing(speed, trim, length, min(MAX_FRAME, max(1, frames)))

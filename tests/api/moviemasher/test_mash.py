@@ -110,6 +110,17 @@ def test_a_looping_sound_lasts_as_often():
     assert read(clip, definitions=definitions).duration == Fraction(45, 10)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "quantize", "turn"),
+    [(2.56, 10, "2.5"), (2.44, 10, "2.4"), (2.6, 1, "2"), (3, 10, "3"), (2.999979, 10, "3"), (0.4, 1, "1")],
+)
+def test_a_film_loops_after_the_whole_frames_that_it_has(seconds, quantize, turn):
+    definitions = [FILM | {"duration": seconds}]
+    film = read({"contentId": "film", "frames": quantize * 6}, definitions=definitions, quantize=quantize)
+    for n in range(60):
+        assert pictures(film, Fraction(n, 10))[0].at == pytest.approx(float(Fraction(n, 10) % Fraction(turn)))
+
+
 def test_quantize_counts_the_frames_of_everything():
     film = read({"contentId": "film", "content": {"startTrim": 15}}, quantize=30)
     assert (film.duration, pictures(film)[0].at) == (Fraction(75, 30), 0.5)
