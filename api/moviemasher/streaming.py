@@ -5,7 +5,8 @@ anything is mixed. Streams end with the process: what is live is not kept. Every
 has too: RTMP, FLV, recordings, pushes.
 
 A definition whose source is the name of a live stream is that stream; other sources are files of the user's, shared
-ones, or at URLs, which are fetched before they come on the air.
+ones, or at URLs, which are fetched before they come on the air. A cut that is overtaken meanwhile by a later one is not
+shown any more, and its answer says so: ``{"overtaken": true}``. That is no error, the stream is as if it had been on.
 """
 
 from __future__ import annotations
@@ -90,14 +91,21 @@ class Named(msgspec.Struct):
 
 
 class Live(msgspec.Struct):
-    """One stream: whose it is, what its mix is like, when it was asked for last."""
+    """One stream: whose it is, what its mix is like, when it was asked for last.
+
+    cuts    how many were asked for.
+    on_air  which of them is on, counted from 1.
+    copies  of what is at URLs.
+    """
 
     id: str
     user: str
     format: str
     spec: EventSpec
     touched: float
-    copies: int = 0  # of what is at URLs
+    cuts: int = 0
+    on_air: int = 0
+    copies: int = 0
 
 
 class Streaming:
@@ -183,8 +191,8 @@ class Streaming:
     async def _cut(self, user: str, request: Object) -> Object:
         asked = wanted(request, Cut)
         live = self._find(user, asked.id)
-        await self._show(live, _cast_of(asked), asked.definition_objects)
-        return {}
+        is_shown = await self._show(live, _cast_of(asked), asked.definition_objects)
+        return {} if is_shown else {"overtaken": True}
 
     async def _preload(self, user: str, request: Object) -> Object:
         asked = wanted(request, Preload)
@@ -234,8 +242,9 @@ class Streaming:
 
     # What is shown
 
-    async def _show(self, live: Live, cast: Object, definitions: list[Any]) -> None:
-        """Cuts to a cast at a slot to come. Raises InvalidMash, SourceError."""
+    async def _show(self, live: Live, cast: Object, definitions: list[Any]) -> bool:
+        """Cuts to a cast at a slot to come; False: a later cut was ready before. Raises InvalidMash, SourceError."""
+        live.cuts = number = live.cuts + 1
         saving = partial(_whole, self._documents(), live.user, cast, without_built_in(definitions))
         document = await trio.to_thread.run_sync(saving, limiter=self._disk)
         streams = _Streams(self._engine)
@@ -244,7 +253,11 @@ class Streaming:
                 definition["source"] = str(await self._place(live, source))
         film = await trio.to_thread.run_sync(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
         files = {name: source for name, source in film.sources.items() if source not in streams}
+        if number < live.on_air:
+            return False
         self._engine.event(live.spec.name).play(film.program, sources=files, fonts=film.fonts)
+        live.on_air = number
+        return True
 
     async def _place(self, live: Live, source: str) -> Path:
         """Where the file is: one of the user's, or shared, or a copy. Raises SourceError, InvalidJob."""

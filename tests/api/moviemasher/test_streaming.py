@@ -1,8 +1,10 @@
 """A cast is a real stream: it plays as HLS, cuts go on in the same playlist, with sound, until it is deleted."""
 
+import http.server
 import io
 import json
 import re
+import threading
 from functools import partial
 
 import av
@@ -18,6 +20,8 @@ from tests.media import read_number
 
 PATIENCE = 30
 SMALL = {"width": 64, "height": 36, "videoRate": 10}
+_PLANES = (((36, 64), 63), ((18, 32), 102), ((18, 32), 240))
+RED = encode_still(VideoFrame(*(np.full(size, level, np.uint8) for size, level in _PLANES)))
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +185,7 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
     put = await viewer.client.ask("PUT", "/streams/1.0/live/bars", body=pattern, headers=headers)
     assert put.status in (200, 201), put.body
     viewer.media.mkdir(parents=True)
-    y, u, v = (np.full(size, level, np.uint8) for size, level in (((36, 64), 63), ((18, 32), 102), ((18, 32), 240)))
-    (viewer.media / "red.png").write_bytes(encode_still(VideoFrame(y, u, v)))
+    (viewer.media / "red.png").write_bytes(RED)
     photo = {"id": "p", "type": "image", "source": "red.png"}
     text = {"container": {"string": "I", "width": 1, "height": 0.5}, "containerId": "com.moviemasher.container.text"}
     camera = {"id": "c", "type": "video", "source": "live/bars"}
@@ -197,6 +200,62 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
         return picture[2, 2].argmax() == 0 and picture[:20].min(axis=2).max() > 150 and has_bars
 
     await viewer.until(name, is_right)
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Gives a picture when the server is told to."""
+
+    def do_GET(self):
+        self.server.is_asked.set()
+        self.server.go_on.wait(PATIENCE)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(RED)))
+        self.end_headers()
+        self.wfile.write(RED)
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.fixture
+def slow():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        server.is_asked, server.go_on = threading.Event(), threading.Event()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_cut_that_a_later_one_overtook_does_not_come_on(tmp_path, slow, monkeypatch):
+    monkeypatch.setattr(streaming, "READY", 1)
+    photo = {"id": "p", "type": "image", "source": f"http://127.0.0.1:{slow.server_port}/red.png"}
+    late = {"mashObjects": [{"tracks": [{"clips": [{"contentId": "p"}]}]}], "definitionObjects": [photo]}
+    answers = []
+    async with masher(tmp_path, allow_private=True) as port, trio.open_nursery() as nursery:
+        viewer = Viewer(tmp_path, Client(port))
+        name = await viewer.start()
+
+        async def cut():
+            answers.append(await viewer.client.call("/streaming/cut", id=name, **late))
+
+        nursery.start_soon(cut)
+        assert await trio.to_thread.run_sync(slow.is_asked.wait, PATIENCE)
+        assert await viewer.client.call("/streaming/cut", id=name, mashObjects=[coloured("#00FF00")]) == {}
+        await viewer.until(name, partial(is_colour, 1))
+        slow.go_on.set()
+        with trio.fail_after(PATIENCE):
+            while not answers:
+                await trio.sleep(0.05)
+        number, _ = await viewer.newest(name)
+        for _ in range(2):
+            number, data = await viewer.newest(name, after=number)
+            assert is_colour(1, data)
+        assert answers == [{"overtaken": True}]
+        assert await viewer.client.call("/streaming/cut", id=name, **late) == {}  # what comes after it does
+        await viewer.until(name, partial(is_colour, 0))
 
 
 def cut_to(source):
