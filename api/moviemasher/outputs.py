@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import permutations
 from typing import Any, Final
 
 import msgspec
@@ -44,7 +45,7 @@ _BASE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One output with everything filled in.
 
-    base    the file's name without its extension; a sequence is numbered instead.
+    base    the file's name without its extension; of a sequence what stands before the numbers, if it is not its type.
     size    width and height in pixels.
     offset  0…1 of the mash: which picture an image is.
     """
@@ -65,6 +66,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     def file(self) -> str:
         """The file's name; a sequence's files have numbers."""
         return "" if self.type == SEQUENCE else f"{self.base}.{self.extension}"
+
+    @property
+    def prefix(self) -> str:
+        """What a sequence's files have before their numbers; nothing where the client pads the numbers itself."""
+        return "" if self.base == SEQUENCE else f"{self.base}-"
 
     @property
     def has_picture(self) -> bool:
@@ -99,7 +105,7 @@ def read_outputs(value: object, *, preview: Raster, output: Raster) -> list[Outp
     """The outputs of a request: at least one.
 
     preview  the size of images that say none, output that of films.
-    Raises   InvalidMash: an unknown type, a size or rate that cannot be.
+    Raises   InvalidMash: an unknown type, a size or rate that cannot be, names of which one file would be two.
     """
     if not isinstance(value, list) or not value or len(value) > MAX_OUTPUTS:
         raise InvalidMash(f"$.outputs: expected an array of 1…{MAX_OUTPUTS} outputs", where="$.outputs")
@@ -117,6 +123,7 @@ def read_outputs(value: object, *, preview: Raster, output: Raster) -> list[Outp
         except InvalidSpec as err:
             raise InvalidMash(f"{where}: {err}", where=where) from None
         read.append(msgspec.structs.replace(found, base=_free_name(found, read, each.get("basename"))))
+    _check_numbers(read)
     return read
 
 
@@ -200,6 +207,14 @@ def _free_name(output: Output, before: Iterable[Output], given: object) -> str:
     return next(name for name in names if (name, output.extension) not in taken)
 
 
+def _check_numbers(outputs: Iterable[Output]) -> None:
+    """Raises InvalidMash: a file is called as one of a sequence's."""
+    for sequence, other in permutations(outputs, 2):
+        is_beside = sequence.type == SEQUENCE != other.type and sequence.extension == other.extension
+        if is_beside and re.fullmatch(rf"{sequence.prefix}\d+", other.base):
+            raise InvalidMash(f"$.outputs: basename {other.base!r} is that of a sequence's file", where="$.outputs")
+
+
 # --- passes ----------------------------------------------------------------------------------------------------------
 
 
@@ -251,10 +266,10 @@ def _joins(mix: Pass, output: Output, duration: Fraction) -> bool:
 
 def output_spec(output: Output, mix: Pass, folder: str, *, duration: Fraction, seen: bool, heard: bool) -> OutputSpec:
     """The engine's words for it: in `folder`, of a mash in which something is seen, or heard."""
-    name = f"%0{digits(duration, output.rate)}d.{output.extension}" if output.type == SEQUENCE else output.file
+    number = f"{output.prefix}%0{digits(duration, output.rate)}d.{output.extension}"
     same = output.size == (mix.mixer.raster.width, mix.mixer.raster.height)
     return OutputSpec(
-        path=f"{folder}/{name}",
+        path=f"{folder}/{output.file or number}",
         encoder=output.encoder,
         picture=seen,
         sound=heard and not output.mute,

@@ -82,6 +82,9 @@ def test_the_second_of_a_kind_has_a_number():
         ([of("waveform", forecolor="red")], "forecolor 'red' is no colour"),
         ([of("image", basename="../x")], "basename '../x' is taken, or no plain word"),
         ([of("image", basename="a"), of("image", basename="a")], "basename 'a' is taken"),
+        ([of("imagesequence", basename="a"), of("imagesequence", basename="a")], "basename 'a' is taken"),
+        ([of("imagesequence"), of("image", basename="07")], "basename '07' is that of a sequence's file"),
+        ([of("image", basename="a-7"), of("imagesequence", basename="a")], "basename 'a-7' is that of a sequence's"),
     ],
 )
 def test_what_cannot_be(outputs, sentence):
@@ -119,6 +122,15 @@ def test_how_a_sequence_is_numbered_and_taken():
     (mix,) = passes_for(read(of("video"), of("imagesequence", width=240, height=135)), duration=SECONDS)
     found = output_spec(mix.outputs[1], mix, "out", duration=SECONDS, seen=True, heard=True)
     assert (found.path, found.every, found.size) == ("out/%02d.jpg", 3, (240, 135))
+
+
+def test_every_sequence_has_names_of_its_own():
+    small = {"width": 240, "height": 135}
+    asked = (of("imagesequence"), of("imagesequence", **small), of("imagesequence", basename="small", **small))
+    read(*asked, of("image", basename="small-x"), of("image", basename="small-1", extension="png"))
+    (mix,) = passes_for(read(*asked), duration=SECONDS)
+    paths = [output_spec(each, mix, "out", duration=SECONDS, seen=True, heard=True).path for each in mix.outputs]
+    assert paths == ["out/%02d.jpg", "out/imagesequence-1-%02d.jpg", "out/small-%02d.jpg"]
 
 
 @pytest.mark.parametrize(

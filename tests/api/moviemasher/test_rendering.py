@@ -240,6 +240,26 @@ async def test_every_kind_of_output(server, media):
     assert (wave.width, wave.height) == (320, 240)
 
 
+async def test_sequences_of_one_rendering_do_not_write_over_one_another(server):
+    outputs = (
+        {"outputType": "imagesequence", **SMALL},
+        {"outputType": "imagesequence", "width": 32, "height": 18, "videoRate": 5, "basename": "small"},
+        {"outputType": "imagesequence", "width": 16, "height": 16, "videoRate": 5},
+    )
+    last = await server.render(mash_of(colour("#FF0000", 20)), *outputs)
+    assert last["imagesequence"] == {"total": 3, "completed": 3}
+    folder = server.media / last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    found = {}
+    for each in folder.iterdir():
+        picture = decoded(each.read_bytes())
+        found.setdefault((picture.width, picture.height), set()).add(each.name)
+    assert found == {
+        (64, 36): {f"{n:02}.jpg" for n in range(1, 21)},
+        (32, 18): {f"small-{n}.jpg" for n in range(1, 11)},
+        (16, 16): {f"imagesequence-1-{n}.jpg" for n in range(1, 11)},
+    }
+
+
 @pytest.mark.parametrize(
     ("mash", "outputs", "sentence"),
     [
