@@ -55,6 +55,7 @@ LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
 TIDY_EVERY: Final = 600.0  # seconds, while there is always a job
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
+FILMS: Final = "films"  # a folder for what is being made
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
 MAX_BYTES: Final = 16 << 20  # of a document; a RenderTree may have less
@@ -300,7 +301,7 @@ class _Task:
             writable=self._worker._writable,
         )
         films = actions.films(order)
-        for folder in (self._work / "films", self._outputs):
+        for folder in (self._work / FILMS, self._outputs):
             folder.mkdir(parents=True, exist_ok=True)
         return order, actions, films
 
@@ -387,7 +388,7 @@ class _Task:
 
     async def _render(self, films: Sequence[Film], scene: Scene) -> Path:
         """Makes all of it; returns the first of what was made."""
-        document, folder = self._work / "scene.json", self._work / "films"  # what is killed leaves its half here
+        document, folder = self._work / "scene.json", self._work / FILMS  # what is killed leaves its half here
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         made: list[Path] = []
@@ -520,9 +521,12 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _tail(path: Path) -> str:
-    """The last words of a render, as one sentence."""
+    """The last words of a render, as one sentence; its files are called as in their folders, which nobody need know."""
     try:
-        lines = path.read_text(errors="replace")[-LOG_TAIL:].splitlines()
+        text = path.read_text(errors="replace")
     except OSError:
         return ""
+    for folder in (path.parent / FILMS, path.parent):
+        text = text.replace(f"{folder}/", "")
+    lines = text[-LOG_TAIL:].splitlines()
     return "; ".join(re.sub("^mashtun( render)?: ", "", line) for line in lines[-LOG_LINES:] if line.strip())

@@ -29,6 +29,7 @@ Object = dict[str, Any]
 
 PREVIEW: Final = Raster(480, 270)  # where nobody says another
 OUTPUT: Final = Raster(1920, 1080)
+WIDEST: Final = 4096  # pixels of what is made of an upload, which may be as flat as a line
 TIMED: Final = ("audio", "video", "videosequence")
 NO_SOUND: Final = "found no audio"
 NO_PICTURE: Final = "found no video"
@@ -269,14 +270,16 @@ def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders
 
 
 def _fitted(output: Output, facts: Facts, source: str) -> Output:
-    """With the proportions of what was sent, as high as is asked for; a PNG stays one.
+    """With the proportions of what was sent, as high as is asked for, or as wide as may be; a PNG stays one.
 
     So does an SVG, although Movie Masher's own server makes a JPEG of it: what can be seen through would be black.
     """
     if not output.has_picture or facts.size is None:
         return output
     width, height = facts.size
-    size = max(1, round(output.size[1] * width / height)), output.size[1]
+    widest = max(WIDEST, output.size[0])
+    high = min(output.size[1], max(1, widest * height // width))
+    size = max(1, min(widest, round(high * width / height))), high
     png = facts.kind == "image" and PurePath(source).suffix.lower() in (".png", ".svg")
     return msgspec.structs.replace(output, size=size, extension="png" if png else output.extension)
 

@@ -16,7 +16,7 @@ import trio
 from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
-from tests.media import numbers
+from tests.media import Video, encode, numbers
 
 POLL = 0.05  # seconds; the stock client waits for two
 PATIENCE = 30
@@ -103,6 +103,16 @@ def image(width=40, height=20):
     return encode_still(VideoFrame(y, u, v, a), "png", alpha=True)
 
 
+def line(width, height, kind):
+    """A grey JPEG or PNG, which may be very thin."""
+    form = {"jpg": "yuvj420p", "png": "rgb24"}[kind]
+    context = av.CodecContext.create({"jpg": "mjpeg"}.get(kind, kind), "w")
+    context.width, context.height, context.pix_fmt, context.time_base = width, height, form, Fraction(1)
+    frame = av.VideoFrame.from_ndarray(np.full((height, width), 128, np.uint8), "gray").reformat(format=form)
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
 def decoded(data):
     with av.open(io.BytesIO(data)) as container:
         return next(container.decode(video=0))
@@ -159,6 +169,33 @@ async def test_sound_and_images_become_what_the_client_shows(server, media):
 
     silent = await server.upload("video", media.path("video_only"))
     assert not {"audio", "audioUrl"} & silent.keys()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "kind", "preview", "icon"),
+    [
+        (800, 3, "jpg", (4000, 15), (4000, 15)),
+        (600, 2, "jpg", (3900, 13), (3900, 13)),
+        (8000, 1, "png", (4096, 1), (4096, 1)),
+        (4000, 20, "png", (4000, 20), (4000, 20)),
+        (1, 800, "png", (1, 90), (1, 45)),
+        (500, 10, "png", (4050, 81), (2250, 45)),
+    ],
+)
+async def test_a_thin_line_becomes_an_image_of_sizes_that_can_be(server, width, height, kind, preview, icon):
+    found = await server.upload("image", line(width, height, kind), f"line.{kind}")
+    assert found["sourceSize"] == {"width": width, "height": height}
+    assert found["previewSize"] == {"width": preview[0], "height": preview[1]}
+    shown, small = [decoded(await server.fetch(found[each])) for each in ("url", "icon")]
+    assert ((shown.width, shown.height), (small.width, small.height)) == (preview, icon)
+
+
+async def test_a_flat_film_becomes_a_sequence_of_sizes_that_can_be(server, tmp_path):
+    film = encode(tmp_path / "flat.mp4", Video(size=(1600, 4)), None)
+    found = await server.upload("video", film)
+    assert found["previewSize"] == {"width": 4000, "height": 10}
+    first = decoded(await server.fetch(f"{found['url']}1.jpg"))
+    assert (first.width, first.height) == (4000, 10)
 
 
 async def test_an_svg_becomes_png_that_can_be_seen_through_and_is_in_a_mash(server):
@@ -293,6 +330,16 @@ async def test_a_rendering_that_fails_ends_the_polling(server, media):
     silent = await server.render(mash_of(colour("#fff")), {"outputType": "audio"})
     assert "found no audio" in silent["error"]
     assert not list(server.media.glob("m1/*/*"))
+
+
+async def test_why_a_rendering_failed_is_told_without_the_folders_of_the_server(server, media):
+    server.media.mkdir(parents=True)
+    (server.media / "s.wav").write_bytes(media.path("hz8000").read_bytes())
+    sound = {"id": "s", "type": "audio", "source": "s.wav", "duration": 1}
+    mash = mash_of({"contentId": "s", "containerId": ""})
+    last = await server.render(mash, {"outputType": "audio", "audioRate": 96000}, definitions=[sound])
+    sentence = last["error"].replace("\N{ONE DOT LEADER}", ".")
+    assert sentence.startswith('output "audio.mp3": libmp3lame has no rate of 96000 Hz')
 
 
 async def test_an_optional_output_may_come_to_nothing(server):
