@@ -193,11 +193,11 @@ async def file_answer(
     asked = parse_range_header(request.headers.get("range"))
     one = asked is not None and asked.units == "bytes" and len(asked.ranges) == 1
     if asked is not None and one and request.headers.get("if-range", tag) in (tag, changed):
-        found = asked.range_for_length(size)
-        if found is None:
+        first, stop = asked.ranges[0]
+        code, begin, end = 206, max(0, size + first) if first < 0 else first, min(size, stop or size)
+        if begin >= end:
             file.close()
             raise Refusal(416, f"the file has {size} bytes", [("Content-Range", f"bytes */{size}")])
-        code, (begin, end) = 206, found
         headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
     headers.append(("Content-Length", str(end - begin)))
     kind = kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -1044,7 +1044,13 @@ async def test_an_output_file(film):
 
 @pytest.mark.parametrize(
     ("asked", "begin", "end"),
-    [("bytes=0-9", 0, 10), ("bytes=590-", 590, 600), ("bytes=-5", 595, 600), ("bytes=10-99999", 10, 600)],
+    [
+        ("bytes=0-9", 0, 10),
+        ("bytes=590-", 590, 600),
+        ("bytes=-5", 595, 600),
+        ("bytes=-5000", 0, 600),
+        ("bytes=10-99999", 10, 600),
+    ],
 )
 async def test_a_range_of_an_output_file(film, asked, begin, end):
     client, content = film

@@ -30,6 +30,7 @@ def folder(tmp_path):
     ):
         (media / name).parent.mkdir(parents=True, exist_ok=True)
         (media / name).write_bytes(CONTENT)
+    (media / "ada" / "1" / "empty.txt").touch()
     (tmp_path / "data" / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     (media / "ada" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
@@ -69,14 +70,20 @@ async def test_media_come_in_ranges(client):
         ("1000-", (1000, 1024)),
         ("-24", (1000, 1024)),
         ("5-9999", (5, 1024)),
+        ("-1024", (0, 1024)),
+        ("-5000", (0, 1024)),
     ):
         answer = await client.get("/media/ada/1/r/video.mp4", Range=f"bytes={asked}")
         start, stop = expected
         assert (answer.status, answer.body) == (206, CONTENT[start:stop])
         assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/1024"
-    answer = await client.get("/media/ada/1/r/video.mp4", Range="bytes=1024-")
-    assert (answer.status, answer.headers["content-range"]) == (416, "bytes */1024")
-    assert answer.json["error"]
+    for asked in ("1024-", "5000-6000"):
+        answer = await client.get("/media/ada/1/r/video.mp4", Range=f"bytes={asked}")
+        assert (answer.status, answer.headers["content-range"]) == (416, "bytes */1024")
+        assert answer.json["error"]
+    for asked in ("-1", "0-"):  # nothing of nothing
+        answer = await client.get("/media/ada/1/empty.txt", Range=f"bytes={asked}")
+        assert (answer.status, answer.headers["content-range"]) == (416, "bytes */0")
 
 
 async def test_media_that_are_known_are_not_sent_again(client):
