@@ -181,7 +181,10 @@ class Actions:
     def _target(self, place: str, name: str, where: str = "output") -> Path:
         """Where a copy goes; links are followed before it is judged."""
         path = self._fetcher.path_of(place) if re.match("file:|[a-zA-Z0-9+.-]+://", place) else self._folder / place
-        path = (path / name if place.endswith("/") or path.is_dir() else path).resolve()
+        try:
+            path = (path / name if place.endswith("/") or path.is_dir() else path).resolve()
+        except (OSError, ValueError) as err:  # too long, or with a NUL
+            raise InvalidJob(f'{where}: "{place[:200]}" is no path', where=f"$.{where}") from err
         allowed = None if self._writable is None else (self._folder, *self._writable)
         if allowed is not None and not any(path.is_relative_to(each.resolve()) for each in allowed):
             raise InvalidJob(f'{where}: "{place[:200]}" may not be written to', where=f"$.{where}")

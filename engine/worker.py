@@ -489,9 +489,10 @@ def _move_all(folder: Path, target: Path) -> list[Path]:
 def _file_in(folder: Path, name: str, *, inside: bool) -> Path | None:
     """A file by its path from a folder; `inside`: it must not lead out of there, nor by a link."""
     path = folder / name
-    if inside and not path.resolve().is_relative_to(folder.resolve()):
-        return None
-    return path if path.is_file() else None
+    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+        if path.is_file() and (not inside or path.resolve().is_relative_to(folder.resolve())):
+            return path
+    return None
 
 
 def _tidy(folder: Path) -> None:

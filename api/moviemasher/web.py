@@ -169,9 +169,9 @@ class Site:
     def _find(self, names: Sequence[str], last: str) -> tuple[Path, bool] | None:
         try:
             path = _below(self._folder, [*names, last or "index.html"])
-        except Refusal:
+            return (path, path.is_dir()) if path.exists() else None
+        except (Refusal, OSError):  # a name that is too long
             return None
-        return (path, path.is_dir()) if path.exists() else None
 
 
 def _components(path: str) -> list[str]:

@@ -126,6 +126,20 @@ async def test_assets_replace_sources_and_properties(bench, media):
             job(actions={"postrender": [{"module": "@nexrender/action-copy", "output": "/etc/x"}], "prerender": []}),
             "may not be written to",
         ),
+        *(
+            (
+                job(actions={"postrender": [{"module": "@nexrender/action-copy", "output": name}], "prerender": []}),
+                "is no path",
+            )
+            for name in ("x" * 300, "a\0b")
+        ),
+        *(
+            (
+                job({"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": name}}),
+                "is neither an asset of the job nor a file",
+            )
+            for name in ("x" * 300, "a\0b")
+        ),
     ],
 )
 async def test_what_cannot_be_done_is_one_sentence(bench, body, sentence):

@@ -320,7 +320,8 @@ async def test_a_rendering_that_fails_ends_the_polling(server, media):
     (secret / "film.mp4").write_bytes(media.path("plain").read_bytes())
     server.media.mkdir()
     (server.media / "link.mp4").symlink_to(secret / "film.mp4")
-    for source in ("../eve/film.mp4", str(secret / "film.mp4"), "link.mp4", f"file://{secret}/film.mp4", "none.mp4"):
+    elsewhere = ("../eve/film.mp4", str(secret / "film.mp4"), "link.mp4", f"file://{secret}/film.mp4")
+    for source in (*elsewhere, "none.mp4", "x" * 300, "a\0b"):
         film = {"id": "f", "type": "video", "source": source, "duration": 1}
         last = await server.render(mash_of({"contentId": "f"}), {"outputType": "video"}, definitions=[film])
         assert "apiCallback" not in last

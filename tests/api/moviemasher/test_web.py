@@ -104,7 +104,7 @@ async def test_nothing_else_is_there(client, user):
         "1/", "", "1", "1/r/", "1/r/icon.jpg/", "1//r/icon.jpg", "nosuch/a.jpg", "../eve/1/r/icon.jpg", "../secret.jpg",
         "%2e%2e/bob/2/x.jpg", "1/../../../secret.jpg", "..%2f..%2fsecret.jpg", "1/%2e%2e/%2e%2e/%2e%2e/secret.jpg",
         "link.jpg", "out/secret.jpg", "1/.hidden", "1/..%5cx", "./1/r/icon.jpg", "%2e/1/r/icon.jpg", "1/r/icon.jpg%00",
-        "1/" + "x" * 5000, "1/%ff",
+        "1/" + "x" * 256, "1/" + "x" * 256 + "/icon.jpg", "1/" + "x" * 5000, "1/%ff",
     ]  # fmt: skip
     for path in (*(f"{user}/{name}" for name in names), "../secret.jpg", "./ada/1/r/icon.jpg", "eve/1/r/icon.jpg"):
         answer = await client.get(f"/media/{path}")
@@ -230,6 +230,10 @@ async def test_what_a_site_does_not_have_other_doors_have(tmp_path, site):
             "/js/",
             "//js/app.js",
             "/js//app.js",
+            f"/{'x' * 256}",
+            f"/js/{'x' * 256}/app.js",
+            f"/{'%C3%A4' * 128}",
+            f"/{'x/' * 3000}",
         ):
             answer = await client.get(path)
             assert (answer.status, b"secret" in answer.body) == (404, False)
