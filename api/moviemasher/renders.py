@@ -189,10 +189,10 @@ def renders_of(document: Object, folder: str) -> Renders:
 
     some = film(PREVIEW)
     duration = length(some)
-    warnings = {output.base: lacks(output, seen=some.seen, heard=some.heard) for output in outputs}
-    wanted = [output for output in outputs if not warnings[output.base]]
+    warnings = {output: lacks(output, seen=some.seen, heard=some.heard) for output in outputs}
+    wanted = [output for output in outputs if not warnings[output]]
     renders = [_render(film(mix.mixer.raster), mix, folder, duration) for mix in passes_for(wanted, duration=duration)]
-    made = [_made(output, warnings[output.base]) for output in outputs]
+    made = [_made(output, warnings[output]) for output in outputs]
     return Renders(renders, lambda: Result(outputs=made, duration=float(duration)))
 
 
@@ -252,10 +252,10 @@ def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders
     facts = look_into(source, name="upload")
     outputs = [_fitted(each, facts, source) for each in outputs]
     warnings = {
-        each.base: lacks(each, seen=facts.size is not None and kind != AUDIO, heard=facts.has_sound) for each in outputs
+        each: lacks(each, seen=facts.size is not None and kind != AUDIO, heard=facts.has_sound) for each in outputs
     }
-    wanted = [output for output in outputs if not warnings[output.base]]
-    made = [_made(output, warnings[output.base]) for output in outputs]
+    wanted = [output for output in outputs if not warnings[output]]
+    made = [_made(output, warnings[output]) for output in outputs]
     if kind == IMAGE:
         images = {f"{folder}/{each.file}": each.size for each in wanted}
 

@@ -350,6 +350,15 @@ async def test_an_optional_output_may_come_to_nothing(server):
     assert last["apiCallback"]["request"]["body"]["mash"]["rendering"].endswith("/video.mp4")
 
 
+async def test_an_output_does_not_come_to_nothing_with_another_of_its_name(server):
+    outputs = (
+        {"outputType": "video", "basename": "x", **SMALL},
+        {"outputType": "audio", "basename": "x", "optional": True},
+    )
+    last = await server.render(mash_of(colour("#fff", 3)), *outputs)
+    assert last["apiCallback"]["request"]["body"]["mash"]["rendering"].endswith("/x.mp4")
+
+
 async def test_what_everybody_shares_may_be_used(server, media):
     shared = server.folder / "media" / "shared"
     shared.mkdir(parents=True)
