@@ -179,6 +179,7 @@ function show(fresh) {
   setText($("uptime"), `up ${duration(status.uptimeMs)}`);
   showChosen();
   const chosen = status.streams.find((each) => each.name === player.name);
+  if (player.name === null && status.events.length === 1) choose(status.events[0].subMixes[0].stream); // nothing to choose
   if (chosen?.publisher && before?.streams.find((each) => each.name === player.name)?.publisher == null) player.retry();
 }
 
