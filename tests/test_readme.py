@@ -15,7 +15,7 @@ from tests.media import TONE, Video, encode
 README = Path(__file__).parent.parent.joinpath("README.md").read_text()
 PART = README[README.index("**Render a film offline**") : README.index("## The RenderTree")]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PART, re.DOTALL)
-SHELL = [text for kind, text in BLOCKS if kind == "sh"] + re.findall(r"`(mashtun (?:render|demo) [^`]*\$cameras)`", PART)
+SHELL = [text for kind, text in BLOCKS if kind == "sh"] + re.findall(r"`(mashtun render [^`]*\$cameras)`", PART)
 CAMERAS = next(line for text in SHELL for line in text.splitlines() if line.startswith("cameras="))
 SMALL = Video(size=(320, 180))
 
