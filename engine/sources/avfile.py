@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -404,7 +405,8 @@ class MediaFile:
 def open_container(guid: str, url: str, settings: Settings, *, glance: bool = False) -> InputContainer:
     """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
 
-    glance  do not decode pictures to learn their format: most of the time that opening takes.
+    glance  do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
+            not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first sound.
     """
     options = SPLICED
     if "://" not in url and not url.startswith("pipe:"):
@@ -412,8 +414,12 @@ def open_container(guid: str, url: str, settings: Settings, *, glance: bool = Fa
     began = time.monotonic()
     deadlines = settings.open_timeout, settings.read_timeout
     try:
-        codec = {"skip_frame": "all"} if glance else {}
-        return av.open(url, "r", timeout=deadlines, options=codec, container_options=options, metadata_errors="replace")
+        opening = partial(av.open, url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
+        container: InputContainer = opening(options={"skip_frame": "all"} if glance else {})
+        if glance and container.format.name.startswith("matroska") and container.start_time != 0:
+            container.close()
+            container = opening()
+        return container
     except av.error.ProtocolNotFoundError as err:
         protocol = url.partition(":")[0][:20]
         raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err

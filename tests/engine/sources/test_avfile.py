@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -703,6 +704,24 @@ def test_sound_that_starts_late_and_one_that_ends_early_leave_the_picture_alone(
         source.close()
         assert [read_number(frame.y) for _, _, frame in shown] == list(range(900))
         assert waiting <= 21 * 30
+
+
+@pytest.mark.parametrize(("bframes", "late"), [(0, 1), (2, 1), (2, Fraction(1, 2))])
+def test_matroska_whose_sound_begins_late_begins_with_its_first_picture(tmp_path, bframes, late):
+    film = encode(tmp_path / "film.mov", replace(H264, bframes=bframes), Audio("pcm_s16le"), seconds=2)
+    moved = remuxed(tmp_path / "moved.mkv", film, lambda packet: late if packet.stream.type == "audio" else 0)
+    found = everything(moved)
+    assert numbered(found) == list(range(60))
+    assert found.pictures[0][0] == 0
+    assert found.blocks[0][0] == late * 48_000
+
+
+@pytest.mark.parametrize("audio", [None, Audio("flac")])
+def test_matroska_that_begins_late_begins_with_its_first_picture(tmp_path, audio):
+    film = encode(tmp_path / "film.mkv", replace(H264, bframes=0), audio)
+    found = everything(remuxed(tmp_path / "moved.mkv", film, lambda _: 5))
+    assert numbered(found) == list(range(30))
+    assert found.pictures[0][0] == 0
 
 
 def test_picture_of_a_pixel_and_of_odd_sizes(tmp_path):
