@@ -238,6 +238,31 @@ def flash_beep(path, seconds=2, size=(64, 36)):
     return encode(path, Video(flash=True, size=size), beep, seconds=seconds)
 
 
+def remuxed(path, source, move):
+    """Copies a file; move(packet) gives the seconds to add to its time stamps."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        copies = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
+        for packet in given.demux():
+            if not packet.size:
+                continue
+            ticks = round(move(packet) / packet.time_base)
+            packet.pts += ticks
+            packet.dts += ticks
+            packet.stream = copies[packet.stream.index]
+            out.mux(packet)
+    return path
+
+
+def change_parameters(path, *, seconds):
+    """A film of H.264 whose second half, numbered from 0 again, has other parameter sets, which its packets lack."""
+    first, second, moved, whole = (path.with_name(f"{path.stem}-{n}.flv") for n in range(4))
+    encode(first, Video(bframes=2, matrix="bt709"), None, seconds=seconds // 2)
+    other = Video(matrix="bt709", options={"x264-params": "cabac=0:8x8dct=0:ref=1"})
+    remuxed(moved, encode(second, other, None, seconds=seconds // 2), lambda _: seconds // 2)
+    whole.write_bytes(first.read_bytes() + moved.read_bytes()[13:])  # without its header
+    return remuxed(path, whole, lambda _: 0)
+
+
 def truncate(path, source, part):
     """Keep the first `part` of a file's bytes."""
     data = source.read_bytes()

@@ -30,6 +30,7 @@ Packet: TypeAlias = "av.Packet[Any]"
 _FORMATS: Final = ("mov", "matroska", "flv")  # whose H.264 comes with all that opens a decoder, and times for each
 _KINDS: Final = frozenset((1, 5, 6, 9, 12))  # NAL units: slices, SEI, delimiters, filler; no parameter sets among them
 _IDR: Final = 5
+_SETS: Final = "new_extradata"
 _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
 _UPRIGHT: Final = (0x10000, 0, 0, 0, 0x10000)  # the first five numbers of a matrix
 _MAX_MOOV: Final = 256 << 20  # bytes
@@ -93,6 +94,8 @@ class CodedFilm:
             raise ValueError("not in H.264")
         if stream.sample_aspect_ratio not in (None, 0, 1) or not self._is_upright():
             raise ValueError("not upright with square pixels")
+        if self._changes():
+            raise ValueError("parameter sets that change")
 
     def _is_upright(self) -> bool:
         """As the head of an MP4 says; in Matroska only a decoded picture does."""
@@ -104,6 +107,17 @@ class CodedFilm:
         pictures = [] if packet is None else stream.decode(packet) + stream.decode(None)
         upright = [orientation_of(picture) == UPRIGHT for picture in pictures if isinstance(picture, av.VideoFrame)]
         return upright[:1] == [True]
+
+    def _changes(self) -> bool:
+        """Whether other parameter sets come later: an MP4's head has them all, an FLV's stand among its packets."""
+        container, stream = self.open()
+        if container.format.name.startswith("mov"):
+            return has_several_formats(self._url.removeprefix("file:"))
+        if container.format.name != "flv":
+            return False
+        head = bytes(stream.codec_context.extradata or b"")
+        sets = (each.get_sidedata(_SETS) for each in container.demux(stream) if each.has_sidedata(_SETS))
+        return any(bytes(each) != head for each in sets)
 
     def _read_sets(self) -> None:
         avcc = bytes(self.open()[1].codec_context.extradata or b"")
@@ -208,6 +222,19 @@ def _drop_gop(index: Index) -> None:
 
 def is_upright(path: str) -> bool:
     """Whether an MP4's pictures are shown as they are stored, not turned and not mirrored; False when it is unclear."""
+    return _are_upright(_moov(path))
+
+
+def has_several_formats(path: str) -> bool:
+    """Whether an MP4 has a track whose samples are not all described alike (ISO 14496-12 8.5.2)."""
+    boxes = [_moov(path)]
+    for name in (b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        boxes = [body for box in boxes for kind, body in _boxes(box) if kind == name]
+    return any(int.from_bytes(body[4:8], "big") > 1 for body in boxes)
+
+
+def _moov(path: str) -> bytes:
+    """The head of an MP4; nothing where there is none."""
     with Path(path).open("rb") as file:
         while len(head := file.read(16)) == 16:
             size, kind = int.from_bytes(head[:4], "big"), head[4:8]
@@ -215,12 +242,12 @@ def is_upright(path: str) -> bool:
             if size == 1:
                 size, body = int.from_bytes(head[8:], "big"), 16
             if size < body:
-                return False
+                break
             if kind == b"moov":
                 file.seek(body - 16, 1)
-                return _are_upright(file.read(min(size - body, _MAX_MOOV)))
+                return file.read(min(size - body, _MAX_MOOV))
             file.seek(size - 16, 1)
-    return False
+    return b""
 
 
 def _are_upright(moov: bytes) -> bool:

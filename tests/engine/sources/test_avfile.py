@@ -19,7 +19,7 @@ from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.sources import open_source
 from engine.sources.avfile import MediaFile
 from engine.spec import AudioFormat
-from tests.media import VFR_MS, Audio, Video, encode, flash_beep, read_number
+from tests.media import VFR_MS, Audio, Video, encode, flash_beep, read_number, remuxed
 
 QUICK = Settings(open_timeout=0.5, read_timeout=0.5)
 H264 = Video(bframes=2)
@@ -507,21 +507,6 @@ def test_hls_playlist_is_read_and_sought(tmp_path):
 
 
 # Time that is not straight
-
-
-def remuxed(path, source, move):
-    """Copies a file; move(packet) gives the seconds to add to its time stamps."""
-    with av.open(str(source)) as given, av.open(str(path), "w") as out:
-        copies = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
-        for packet in given.demux():
-            if not packet.size:
-                continue
-            ticks = round(move(packet) / packet.time_base)
-            packet.pts += ticks
-            packet.dts += ticks
-            packet.stream = copies[packet.stream.index]
-            out.mux(packet)
-    return path
 
 
 def joined(path, *parts):

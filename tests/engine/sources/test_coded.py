@@ -8,7 +8,7 @@ import pytest
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
 from engine.sources.coded import CodedFilm, is_upright
-from tests.media import Video, encode
+from tests.media import Video, change_parameters, encode
 
 FILM = Video(matrix="bt709", bframes=2, gop=15)
 
@@ -120,6 +120,21 @@ def test_what_is_no_film_says_so(tmp_path, media):
 def test_a_film_that_is_turned_is_not_upright(tmp_path, rotation, options):
     path = encode(tmp_path / "film.mp4", Video(matrix="bt709", rotation=rotation), **options)
     assert is_upright(str(path)) is (rotation == 0)
+
+
+@pytest.mark.parametrize("suffix", ["flv", "mp4"])
+def test_a_film_whose_parameter_sets_change_is_not_copied(tmp_path, suffix):
+    changed = change_parameters(tmp_path / f"film.{suffix}", seconds=4)
+    with pytest.raises(ValueError, match="parameter sets that change"):
+        CodedFilm("film", str(changed), settings=Settings())
+
+
+def test_a_film_in_flv_whose_parameter_sets_stay_is_copied(tmp_path):
+    film = CodedFilm("film", str(encode(tmp_path / "film.flv", FILM, None, seconds=2)), settings=Settings())
+    index = film.index(Fraction(0), Fraction(2))
+    assert len(index.pts) == 60
+    assert len(list(film.packets(index.pts[0], 60))) == 60
+    film.close()
 
 
 @pytest.mark.parametrize("data", [b"", b"moov", b"\0\0\0\x08moov", b"\0\0\0\0moov" + bytes(99), bytes(range(99))])
