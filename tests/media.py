@@ -258,7 +258,8 @@ def change_parameters(path, *, seconds):
     first, second, moved, whole = (path.with_name(f"{path.stem}-{n}.flv") for n in range(4))
     encode(first, Video(bframes=2, matrix="bt709"), None, seconds=seconds // 2)
     other = Video(matrix="bt709", options={"x264-params": "cabac=0:8x8dct=0:ref=1"})
-    remuxed(moved, encode(second, other, None, seconds=seconds // 2), lambda _: seconds // 2)
+    behind = seconds // 2 + Fraction(1, 15)  # two pictures: so much B-frames delay the first half
+    remuxed(moved, encode(second, other, None, seconds=seconds // 2), lambda _: behind)
     whole.write_bytes(first.read_bytes() + moved.read_bytes()[13:])  # without its header
     return remuxed(path, whole, lambda _: 0)
 

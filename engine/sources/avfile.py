@@ -15,6 +15,9 @@ Theory of operation
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
   anywhere. Then it tries further back, and at last opens the source again and reads from its start, as it does for
   time 0 (some formats lose their first packets in a seek), where it cannot seek, and where time has jumped.
+* Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
+  seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
+  them only where it is read through: one that is known to have others is read from its start.
 * A packet that a decoder refuses is counted, and the next one goes on. When the demuxer fails, what came before is
   still given; the batch in which a kind comes to its end has the error, which names the time.
 """
@@ -56,6 +59,7 @@ SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
+_SETS: Final = "new_extradata"
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
@@ -122,6 +126,7 @@ class MediaFile:
             self._sound = SoundTrack(self._audio, self._wanted, zero=self._zero)
         self._used = [stream for stream in (self._video, self._audio) if stream is not None]
         self._discard()
+        self._sets: dict[int, av.packet.PacketSideData] = {}  # of parameters: those that the demuxer named last
         self._begin()
         self._has_read = False
 
@@ -132,6 +137,7 @@ class MediaFile:
         """Nothing has been read from here on."""
         self._waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in self._used}
         self._waiting_bytes = 0
+        self._entered: set[int] = set()  # streams of which a packet has been read
         self._at_end = False
         self._failure: Exception | None = None  # of the demuxer
         self._packets = self._container.demux(self._used)
@@ -253,7 +259,7 @@ class MediaFile:
         if self._sound is not None and self._listening:
             aim -= PREROLL
         for back in _BACKS:
-            if self._has_jumped() or aim - back <= 0:
+            if self._has_jumped() or self._has_changed() or aim - back <= 0:
                 break
             if self._seek(aim - back) and self._has_landed(t):
                 self._reset()
@@ -265,12 +271,22 @@ class MediaFile:
     def _has_jumped(self) -> bool:
         return self._straightener is not None and self._straightener.jumped
 
+    def _has_changed(self) -> bool:
+        """Whether an FLV has other parameters than at its start by now: only reading on to them tells which hold."""
+        heads = {stream.index: bytes(stream.codec_context.extradata or b"") for stream in self._used}
+        is_flv = self._container.format.name == "flv"
+        return is_flv and any(bytes(sets) != heads[index] for index, sets in self._sets.items())
+
     def _seek(self, t: Fraction) -> bool:
         stream = self._video if self._video is not None and self._looking else self._used[-1]
         self._packets = self._container.demux(self._used)
-        self._has_read = True
         with suppress(*_LOCAL_ERRORS, IndexError):
-            next(self._packets)  # the read deadline runs from the last packet: from long ago, it would be over at once
+            # The read deadline runs from the last packet: from long ago, it would be over at once.
+            self._tell_sets(next(self._packets))
+            if not self._has_read and self._container.format.name.startswith("mov"):
+                self._container.seek(0, stream=stream)  # when it was opened, libav read on, and dropped what it named
+                any(packet.stream is stream for packet in map(self._tell_sets, self._packets))
+        self._has_read = True
         try:
             self._container.seek(int((t + self._zero) / (stream.time_base or 1)), stream=stream)
         except _LOCAL_ERRORS:
@@ -354,7 +370,7 @@ class MediaFile:
                     continue
                 if self._straightener is not None:
                     self._straightener.apply(packet)
-                return packet
+                return self._tell_sets(packet)
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except _LOCAL_ERRORS as err:
@@ -363,6 +379,16 @@ class MediaFile:
             self._failure = EOFError("the file ends before its index does")
         self._at_end = True
         return None
+
+    def _tell_sets(self, packet: Packet) -> Packet:
+        """Gives the first packet after a seek the parameter sets that hold there; libav names only what changes."""
+        index = packet.stream_index
+        if packet.has_sidedata(_SETS):
+            self._sets[index] = packet.get_sidedata(_SETS)
+        elif index in self._sets and index not in self._entered:
+            packet.set_sidedata(self._sets[index])
+        self._entered.add(index)
+        return packet
 
     def _is_cut_off(self) -> bool:
         """Whether the container's index names bytes that the file does not have; libav calls that a plain end.

@@ -19,7 +19,16 @@ from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.sources import open_source
 from engine.sources.avfile import MediaFile
 from engine.spec import AudioFormat
-from tests.media import VFR_MS, Audio, Video, encode, flash_beep, read_number, remuxed
+from tests.media import (
+    VFR_MS,
+    Audio,
+    Video,
+    change_parameters,
+    encode,
+    flash_beep,
+    read_number,
+    remuxed,
+)
 
 QUICK = Settings(open_timeout=0.5, read_timeout=0.5)
 H264 = Video(bframes=2)
@@ -546,6 +555,22 @@ def test_parameters_that_change_without_a_keyframe_show_nothing_torn(tmp_path):
     source.close()
     assert numbered(found) == [*range(60), *range(30, 60)]
     assert [frame.width for _, _, frame in found.pictures] == [64] * 60 + [96] * 30
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("suffix", "places"), [("mp4", (80, 20, 100, 118, 50, 62, 0, 75)), ("flv", (20, 30, 90))])
+def test_seek_in_a_film_whose_parameters_change_gives_its_pictures(tmp_path, suffix, places, threads):
+    path = change_parameters(tmp_path / f"film.{suffix}", seconds=4)
+    whole = everything(path)
+    source = opened(path, threads=threads)
+    for place in places:
+        t = whole.pictures[place][0]
+        source.seek(t)
+        found = drained(source, start=t)
+        assert [begin for begin, _, _ in found.pictures] == [begin for begin, _, _ in whole.pictures[place:]]
+        for (_, _, frame), (_, _, right) in zip(found.pictures, whole.pictures[place:], strict=True):
+            assert np.array_equal(frame.y, right.y)
+    source.close()
 
 
 @pytest.mark.parametrize("shift", [3600, 86_400, 40])
