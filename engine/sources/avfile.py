@@ -14,7 +14,8 @@ Theory of operation
 * A seek goes to a keyframe at or before the time, and before that by `PREROLL` where sound is wanted: most codecs need
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
   anywhere. Then it tries further back, and at last opens the source again and reads from its start, as it does for
-  time 0 (some formats lose their first packets in a seek), where it cannot seek, and where time has jumped.
+  time 0 (some formats lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV
+  that is not PCM.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
   seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
   them only where it is read through: one that is known to have others is read from its start.
@@ -259,7 +260,7 @@ class MediaFile:
         if self._sound is not None and self._listening:
             aim -= PREROLL
         for back in _BACKS:
-            if self._has_jumped() or self._has_changed() or aim - back <= 0:
+            if self._has_jumped() or self._hides_places() or aim - back <= 0:
                 break
             if self._seek(aim - back) and self._has_landed(t):
                 self._reset()
@@ -271,8 +272,14 @@ class MediaFile:
     def _has_jumped(self) -> bool:
         return self._straightener is not None and self._straightener.jumped
 
-    def _has_changed(self) -> bool:
-        """Whether an FLV has other parameters than at its start by now: only reading on to them tells which hold."""
+    def _hides_places(self) -> bool:
+        """Whether only reading from the start leads to a place and what holds there.
+
+        libav finds it in a WAV by the bytes per second in its head, which are often wrong where it is not PCM. And by
+        now an FLV may have named other parameters than at its start.
+        """
+        if self._container.format.name == "wav":
+            return not self._used[0].codec_context.name.startswith("pcm_")
         heads = {stream.index: bytes(stream.codec_context.extradata or b"") for stream in self._used}
         is_flv = self._container.format.name == "flv"
         return is_flv and any(bytes(sets) != heads[index] for index, sets in self._sets.items())

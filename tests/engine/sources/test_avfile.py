@@ -163,6 +163,21 @@ def test_seek_gives_the_sound_of_sequential_reading_to_the_sample(tmp_path_facto
     source.close()
 
 
+@pytest.mark.parametrize("codec", ["adpcm_ima_wav", "adpcm_ms"])
+def test_seek_in_a_wav_that_is_not_pcm_does_not_believe_its_bytes_per_second(tmp_path, codec):
+    path = encode(tmp_path / "a.wav", None, Audio(codec, hz=(300, 1100)), seconds=8)
+    data = bytearray(path.read_bytes())
+    data[28:32] = (16_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    source = opened(path)
+    whole = heard(drained(source, pictures=None).blocks, start=0)
+    for second in (6, 1):
+        source.seek(Fraction(second))
+        again = heard(drained(source, pictures=None).blocks, start=second * 48_000)
+        assert np.array_equal(again, whole[:, second * 48_000 :])
+    source.close()
+
+
 def test_alpha_of_vp9_and_vp8_comes_through(tmp_path):
     for name, codec in (("vp9.webm", "libvpx-vp9"), ("vp8.webm", "libvpx")):
         path = encode(tmp_path / name, Video(codec, pix_fmt="yuva420p", options={"auto-alt-ref": "0"}), None)
