@@ -67,12 +67,13 @@ class PictureTrack:
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
         self.reset()
+        self._is_first = True  # what is decoded next is the first picture of all
 
     def reset(self) -> None:
         """Forgets everything decoded, after a seek."""
         if self._context.is_open:
             self._context.flush_buffers()
-        self.ended = False
+        self.ended = self._is_first = False
         self.reached = Fraction(0)
         self._passed: tuple[Fraction, Fraction, av.VideoFrame] | None = None
 
@@ -104,6 +105,8 @@ class PictureTrack:
         begin = self.reached if stamp is None else seconds(stamp, self._time_base) - self._zero
         length = seconds(frame.duration, self._time_base) if frame.duration else self._usual
         self.reached = begin + length
+        if self._is_first:  # some containers do not say when it begins, or say when its decoding does
+            self._late, self._is_first = max(self._late, begin), False
         if 0 < begin <= self._late < SNAP:
             begin = Fraction(0)
         return begin, self.reached

@@ -193,6 +193,31 @@ def test_alpha_of_vp9_and_vp8_comes_through(tmp_path):
             assert frame.a[:, 34:].max() < 5
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mpg", "mpeg2video"), ("a.m2v", "mpeg2video")])
+def test_first_picture_that_b_frames_delay_is_on_screen_from_the_start(tmp_path, name, codec):
+    container_format = {"format": "mpeg2video"} if name == "a.m2v" else {}
+    path = encode(tmp_path / name, Video(codec, bframes=2), None, **container_format)
+    whole = everything(path).pictures
+    assert whole[0][0] == 0
+    assert [read_number(frame.y) for _, _, frame in whole] == list(range(30))
+    source = opened(path)
+    for number in (20, 1, 2, 3, 0):
+        source.seek(whole[number][0])
+        again = drained(source, start=whole[number][0]).pictures
+        assert [begin for begin, _, _ in again] == [begin for begin, _, _ in whole[number:]]
+    source.close()
+
+
+def test_place_near_the_start_that_is_sought_first_moves_no_picture(tmp_path):
+    path = encode(tmp_path / "a.mp4", Video(gop=1, rate=Fraction(60)), None)
+    source = opened(path)
+    for number in (5, 3):
+        source.seek(Fraction(number, 60))
+        again = drained(source, start=Fraction(number, 60)).pictures
+        assert [begin for begin, _, _ in again] == [Fraction(n, 60) for n in range(number, 60)]
+    source.close()
+
+
 def test_irregular_times_are_kept(media):
     found = everything(media.path("vfr"))
     assert numbered(found) == list(range(len(VFR_MS)))
