@@ -555,6 +555,39 @@ def test_hls_playlist_is_read_and_sought(tmp_path):
     assert numbered(again) == numbered(whole)[-len(again.pictures) :]
 
 
+def unreadable(path, source, first, last):
+    """A copy of a film in which no decoder can read pictures first to last: nothing follows the first NAL header."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(given.streams.video[0])
+        for n, packet in enumerate(each for each in given.demux(video=0) if each.size):
+            bad = av.Packet(bytes(packet)[:5] + bytes(packet.size - 5)) if first <= n <= last else packet
+            bad.pts, bad.dts, bad.time_base, bad.stream = packet.pts, packet.dts, packet.time_base, copy
+            bad.is_keyframe = packet.is_keyframe
+            out.mux(bad)
+    return path
+
+
+@pytest.mark.parametrize(("first", "start"), [(0, 0), (60, 0), (60, Fraction(5, 2)), (105, Fraction(39, 10))])
+def test_film_of_which_no_picture_can_be_decoded_any_more_breaks_off_there(tmp_path, first, start):
+    film = encode(tmp_path / "film.mp4", Video(), None, seconds=4)
+    source = opened(unreadable(tmp_path / "bad.mp4", film, first, 119))
+    source.seek(Fraction(start))
+    found = drained(source, start=Fraction(start))
+    source.close()
+    assert numbered(found) == (list(range(first)) if start == 0 else [])
+    at = max(first, int(start * 2) * 15) / 30  # the keyframe that is sought
+    assert str(found.error) == f'source "cam": no picture can be decoded from {at:.3f} s on'
+
+
+@pytest.mark.parametrize(("first", "last"), [(30, 89), (100, 119)])
+def test_film_with_a_damaged_stretch_or_end_goes_on(tmp_path, first, last):
+    film = encode(tmp_path / "film.mp4", Video(), None, seconds=4)
+    found = everything(unreadable(tmp_path / "bad.mp4", film, first, last))
+    assert numbered(found) == [*range(first), *range(last + 1, 120)]
+    assert found.corrupt > 0
+    assert found.error is None
+
+
 # Time that is not straight
 
 
