@@ -66,8 +66,9 @@ def mime(tracks: Sequence[Track]) -> str:
 class Opening:
     """Which tracks of a stream are muxed, as packets show them.
 
-    `tracks` is () until both kinds have come or OPENING has passed since the first packet; a new tuple from the packet
-    on whose track is new, or coded in another way. Packets of tracks that are not accepted are left out, and so is what
+    `tracks` is () until both kinds have come or OPENING has passed since the first packet; then a new tuple when one is
+    new, or coded in another way. Where there are pictures this waits for a keyframe, from which a player can begin
+    anew: until then, packets of the new track are left out. So are packets of tracks that are not accepted, and what
     cannot begin: pictures before a keyframe, and sound from before the first picture.
 
     accepts  whether the sink can carry a packet's track, as this packet shows it.
@@ -90,11 +91,17 @@ class Opening:
             return []
         if not self.tracks:
             return self._open(packet)
-        present = {track.kind: track for track in self.tracks}
-        if not _same(present.get(packet.track.kind), packet.track):
-            self.tracks = _ordered(present | {packet.track.kind: packet.track})
-            self._needs_keyframe |= packet.is_video
+        if packet.starts_gop:
+            self._change(self._last)
+        elif not packet.is_video and self.tracks[0].kind == "audio":
+            self._change({"audio": packet.track})
         return self._begun([packet])
+
+    def _change(self, tracks: Mapping[Kind, Track]) -> None:
+        """Other tracks, unless the same decoders go on with them."""
+        changed = _ordered(tracks)
+        if len(changed) != len(self.tracks) or not all(map(_same, self.tracks, changed)):
+            self.tracks = changed
 
     def _accepted(self, packet: Packet) -> bool:
         if packet.track is self._last.get(packet.track.kind):
@@ -123,13 +130,15 @@ class Opening:
                 return []
             packets = [each for each in early if seconds(each) >= seconds(packets[0])] + packets
         self.tracks = _ordered(of)
-        return self._begun([each for each in packets if _same(of[each.track.kind], each.track)])
+        return self._begun(packets)
 
     def _begun(self, packets: list[Packet]) -> list[Packet]:
         begun = []
         for packet in packets:
-            self._needs_keyframe = self._needs_keyframe and not packet.starts_gop
-            if not (packet.is_video and self._needs_keyframe):
+            known = any(_same(track, packet.track) for track in self.tracks)
+            if packet.is_video:
+                self._needs_keyframe = not known or (self._needs_keyframe and not packet.starts_gop)
+            if known and not (packet.is_video and self._needs_keyframe):
                 begun.append(packet)
         return begun
 

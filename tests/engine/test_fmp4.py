@@ -314,9 +314,20 @@ def test_another_configuration_gives_new_tracks_at_its_keyframe():
     before = opening.tracks
     other = Track(kind="video", codec="h264", extradata=AVCC[:-1] + b"\1", time_base=Fraction(1, 30))
     assert opening.take(picture(1, track=other)) == []
-    assert opening.tracks == (other, SOUND)
-    assert opening.tracks is not before
+    assert opening.tracks is before
     key = picture(2, track=other, keyframe=True)
+    assert opening.take(key) == [key]
+    assert opening.tracks == (other, SOUND)
+
+
+def test_pictures_that_miss_some_before_them_are_left_out():
+    opening = fmp4.Opening()
+    opening.take(picture(0, keyframe=True))
+    opening.take(sound(0))
+    other = Track(kind="video", codec="h264", extradata=AVCC[:-1] + b"\1", time_base=Fraction(1, 30))
+    assert opening.take(picture(1, track=other)) == []
+    assert opening.take(picture(2)) == []
+    key = picture(3, keyframe=True)
     assert opening.take(key) == [key]
 
 
@@ -330,12 +341,54 @@ def test_the_same_configuration_again_changes_nothing():
     assert opening.tracks is before
 
 
-def test_a_kind_that_comes_later_gives_new_tracks():
+def test_sound_that_comes_later_is_there_from_a_keyframe_on_and_costs_no_picture():
     opening = fmp4.Opening()
-    for n in range(16):
-        opening.take(picture(n, keyframe=n == 0))
+    shown = [each for n in range(16) for each in opening.take(picture(n, keyframe=n == 0))]
     assert opening.tracks == (PICTURE,)
-    assert len(opening.take(sound(20))) == 1
+    for n in range(16, 30):
+        assert opening.take(sound(n)) == []
+        shown += opening.take(picture(n))
+    assert len(shown) == 30
+    assert opening.tracks == (PICTURE,)
+    key, first = picture(30, keyframe=True), sound(48)
+    assert opening.take(key) == [key]
+    assert opening.tracks == (PICTURE, SOUND)
+    assert opening.take(first) == [first]
+
+
+def test_sound_in_another_format_is_there_from_a_keyframe_on():
+    opening = fmp4.Opening()
+    opening.take(picture(0, keyframe=True))
+    opening.take(sound(0))
+    other = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1188"), time_base=Fraction(1, 48000))
+    first = Packet(other, b"", pts=1024, dts=1024, arrival=0)
+    assert opening.take(first) == []
+    assert opening.take(picture(1)) != []
+    opening.take(picture(2, keyframe=True))
+    assert opening.tracks == (PICTURE, other)
+    assert opening.take(first) == [first]
+
+
+def test_sound_alone_in_another_format_goes_on_at_once():
+    opening = fmp4.Opening()
+    for n in range(30):
+        opening.take(sound(n))
+    assert opening.tracks == (SOUND,)
+    other = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1188"), time_base=Fraction(1, 48000))
+    first = Packet(other, b"", pts=30 * 1024, dts=30 * 1024, arrival=NS)
+    assert opening.take(first) == [first]
+    assert opening.tracks == (other,)
+
+
+def test_a_picture_that_comes_later_is_there_from_its_keyframe_on():
+    opening = fmp4.Opening()
+    for n in range(30):
+        opening.take(sound(n))
+    assert opening.take(picture(20)) == []
+    assert len(opening.take(sound(31))) == 1
+    assert opening.tracks == (SOUND,)
+    key = picture(21, keyframe=True)
+    assert opening.take(key) == [key]
     assert opening.tracks == (PICTURE, SOUND)
 
 

@@ -107,6 +107,16 @@ async def test_fragments_are_a_gop_long_and_never_more_than_a_second(hub, media,
     assert counts[1] in (4, 5)  # sound may make a second full first
 
 
+async def test_sound_that_begins_late_costs_no_picture(hub, tmp_path):
+    path = encode(tmp_path / "film.mp4", Video(gop=60), Audio(), seconds=4)
+    film = [each for each in packets(path) if each.is_video or each.arrival >= NS]
+    recording = await recorded(hub, tmp_path / "a.mp4", film)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.mp4", "a_2.mp4"))
+    assert recording.status().parts == 2
+    assert [number for _, number in pictures(first) + pictures(second)] == list(range(120))
+    assert sounds(second)
+
+
 async def test_wherever_it_is_cut_off_it_plays_to_within_the_last_second(hub, media, tmp_path):
     await recorded(hub, tmp_path / "a.mp4", packets(media.path("plain"), times=3))
     data = (tmp_path / "a.mp4").read_bytes()
