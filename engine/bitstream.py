@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Final, NamedTuple
 
 _SLICES: Final = (1, 5)
@@ -27,7 +28,16 @@ _RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 
 _CHANNELS: Final = {**{n: n for n in range(1, 7)}, 7: 8, 11: 7, 12: 8, 13: 24, 14: 8}
 _SBR: Final = 5
 _PS: Final = 29
+_LC: Final = 2
 _ESCAPE: Final = 31
+_PAIR: Final = 1
+# The elements of a channelConfiguration: 0 is a channel, 1 a pair, 3 the low frequencies.
+_ELEMENTS: Final = {1: (0,), 2: (1,), 3: (0, 1), 4: (0, 1, 0), 5: (0, 1, 1), 6: (0, 1, 1, 3)}
+_SILENT_CHANNEL: Final = 22  # bits, all 0: global_gain, ics_info of one long window, no pulse, TNS or gain control
+_OPUS_SILENCE: Final = (
+    b"\xf8\xff\xfe",
+    Fraction(1, 50),
+)  # CELT, full band, 20 ms, one or two channels
 _EXTENDED_ASPECT: Final = 255
 
 
@@ -314,6 +324,38 @@ def _aac(asc: bytes) -> tuple[int, int, int] | None:
     if kind == _PS and channels == 1:
         channels = 2
     return (kind, rate, channels) if rate and channels else None
+
+
+def silence(codec: str, extradata: bytes) -> tuple[bytes, Fraction] | None:
+    """A packet in which nothing is heard, and how long it lasts, in s; None where none is known.
+
+    For AAC-LC, with SBR and PS too, of up to 5.1 channels and 1024 samples a frame, and for Opus.
+    """
+    if codec == "opus":
+        return _OPUS_SILENCE
+    return _aac_silence(extradata) if codec == "aac" else None
+
+
+def _aac_silence(asc: bytes) -> tuple[bytes, Fraction] | None:
+    """A raw_data_block (ISO/IEC 14496-3 4.4.2.1) of elements without a single scale factor band."""
+    bits = _Bits(asc[:512])
+    try:
+        kind, rate, layout = _aac_kind(bits), _aac_rate(bits), bits.u(4)
+        if kind in (_SBR, _PS):
+            _aac_rate(bits)
+            kind = _aac_kind(bits)
+        is_short = bits.u(1)
+    except (EOFError, IndexError):
+        return None
+    if kind != _LC or is_short or not rate or layout not in _ELEMENTS:
+        return None
+    block = ""
+    for n, element in enumerate(_ELEMENTS[layout]):
+        tag = _ELEMENTS[layout][:n].count(element)
+        block += f"{element:03b}{tag:04b}" + "0" * (1 + 2 * _SILENT_CHANNEL if element == _PAIR else _SILENT_CHANNEL)
+    block += "111"  # the end
+    block += "0" * (-len(block) % 8)
+    return int(block, 2).to_bytes(len(block) // 8, "big"), Fraction(1024, rate)
 
 
 def _aac_kind(bits: _Bits) -> int:

@@ -13,6 +13,10 @@ Theory of operation
   the packet's own or, where it says none, a guess: that of the last one, for a picture twice that. Too
   long is harmless, since the next fragment states its own time; but Media Source Extensions throw pictures away, up to
   the next keyframe, when one comes later than twice the announced length of the last ("coded frame processing", 6).
+* **Sound that stops**: players show no picture where a track that they were told of has nothing. So when pictures have
+  come for SILENT seconds, and no sound, its track goes on with packets of silence, as far as the picture had come that
+  long ago; what came late is heard then, and sound that returns follows the silence. A codec of which no silence is
+  known has a gap.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
   ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
   are kept, and every packet takes the one that fits.
@@ -23,6 +27,7 @@ Specifications: ISO/IEC 14496-12 (boxes), 14496-14 (esds), 14496-15 (avcC, hvcC)
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -33,6 +38,7 @@ from engine.packet import Kind, Packet, Track
 from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
+SILENT: Final = Fraction(1, 2)  # seconds without sound until it has stopped; Opus that saves bits speaks every 0.4 s
 MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
@@ -202,6 +208,8 @@ class _Lane:
         self._last: int | None = None  # dts
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
+        self._silence = bitstream.silence(track.codec, track.extradata)
+        self.is_silent = False  # what was pushed last was silence
 
     def units(self, t: Fraction) -> int:
         """A time in units, rounded."""
@@ -229,17 +237,35 @@ class _Lane:
         """The shift, in s, by which a packet follows at once."""
         return Fraction((self._last or 0) + self._length - packet.dts * self._factor, self.scale)
 
+    def when(self, packet: Packet) -> int:
+        """When a packet is decoded, by the shift taken."""
+        return packet.dts * self._factor + self.shift
+
     def push(self, packet: Packet) -> None:
         """Closes the open sample; the packet is the next one."""
-        dts = packet.dts * self._factor + self.shift
-        pts = packet.pts * self._factor + self.shift
+        dts, pts = self.when(packet), packet.pts * self._factor + self.shift
+        self._push(_Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
+        self.is_silent = False
+
+    def fill(self, until: int) -> None:
+        """Silence, as whole packets, up to `until` at most; a longer gap than MAX_GAP stays one."""
+        if self._silence is None:
+            return
+        data, length = self._silence[0], self._silence[1] * self.scale
+        start = until - length if self._last is None else self._last + length
+        for n in range(int((until - start) / length) if until - start <= self._gap else 0):
+            self._push(_Sample(data, round(start + n * length), 0, keyframe=True, own=round(length)))
+            self.is_silent = True
+
+    def _push(self, sample: _Sample) -> None:
+        dts = sample.dts
         if self._last is not None:
             dts = max(dts, self._last + 1)
             if dts - self._last <= self.scale:  # not a gap
                 self._length = dts - self._last
             self._close(dts - self._last)
-        composition = max(-_I32, min(_I32, pts - dts))
-        self._open = _Sample(packet.data, dts, composition, packet.keyframe, packet.duration * self._factor)
+        composition = max(-_I32, min(_I32, sample.composition + sample.dts - dts))
+        self._open = sample._replace(dts=dts, composition=composition)
         self._last = dts
 
     def close(self) -> None:
@@ -296,6 +322,7 @@ class Fragmenter:
         self._start = start
         self._lanes = {track.kind: _Lane(number, track) for number, track in enumerate(tracks, 1)}
         self._leading = self._lanes[tracks[0].kind]
+        self._shown = deque[tuple[int, Fraction]]()  # arrival and time, in s, of the pictures since the last sound
         self._number = 0
 
     def push(self, packet: Packet) -> None:
@@ -304,10 +331,26 @@ class Fragmenter:
         if not lane.fits(packet) and not lane.fits(packet, late=lane.units(self._now - lane.now)):
             self._shift(lane.joining(packet))
             lane.fits(packet)
+        if lane.is_silent:
+            lane.fill(lane.when(packet))
         lane.push(packet)
+        self._hush(packet)
         if len(lane.shifts) > 1 and all(each.shift == each.shifts[-1] for each in self._lanes.values()):
             for each in self._lanes.values():
                 del each.shifts[:-1]
+
+    def _hush(self, packet: Packet) -> None:
+        """Sound that has stopped goes on in silence."""
+        if not packet.is_video:
+            self._shown.clear()
+            return
+        until = None
+        while self._shown and packet.arrival - self._shown[0][0] >= SILENT * SECOND:
+            _, until = self._shown.popleft()
+        self._shown.append((packet.arrival, self._leading.now))
+        if until is not None and "audio" in self._lanes:
+            sound = self._lanes["audio"]
+            sound.fill(sound.units(until))
 
     def _shift(self, t: Fraction) -> None:
         for lane in self._lanes.values():

@@ -1,5 +1,6 @@
 """Sizes, formats and names are those that libav reads from the same bytes; garbage is None, and never an exception."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -249,6 +250,52 @@ def test_format_of_rarer_aac(config, expected, name):
     assert bitstream.codec_string("aac", config) == name
 
 
+def heard(name, extradata, data):
+    """(channels, samples, rate) of each block that a decoder makes of ten packets; no sample is anything but 0."""
+    context = av.CodecContext.create(name, "r")
+    context.extradata = extradata
+    frames = [frame for _ in range(10) for frame in context.decode(av.Packet(data))]
+    assert len(frames) > 5
+    assert not any(frame.to_ndarray().any() for frame in frames)
+    return {(frame.layout.nb_channels, frame.samples, frame.sample_rate) for frame in frames}
+
+
+@pytest.mark.parametrize("layout", range(1, 7))
+def test_silence_of_aac(layout):
+    config = packed((2, 5), (4, 4), (layout, 4), (0, 3))
+    data, duration = bitstream.silence("aac", config)
+    assert heard("aac", config, data) == {(layout, 1024, 44100)}
+    assert duration == Fraction(1024, 44100)
+
+
+@pytest.mark.parametrize("config", ["2b118800", "eb098800"])
+def test_silence_of_aac_with_sbr(config):
+    data, duration = bitstream.silence("aac", bytes.fromhex(config))
+    assert {samples / Fraction(rate) for _, samples, rate in heard("aac", bytes.fromhex(config), data)} == {duration}
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_silence_of_opus(channels):
+    head = b"OpusHead" + struct.pack("<BBHIhB", 1, channels, 0, 48000, 0, 0)
+    data, duration = bitstream.silence("opus", head)
+    assert heard("opus", head, data) == {(channels, 960, 48000)}
+    assert duration == Fraction(960, 48000)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"",
+        packed((2, 5), (15, 4), (0, 24), (2, 4), (0, 3)),  # at no rate
+        packed((2, 5), (3, 4), (2, 4), (1, 1), (0, 2)),  # 960 samples a frame
+        packed((2, 5), (3, 4), (0, 4), (0, 3), *ELEMENTS),
+        packed((31, 5), (10, 6), (3, 4), (2, 4), (0, 3)),
+    ],
+)
+def test_no_silence_of_rarer_aac(config):
+    assert bitstream.silence("aac", config) is None
+
+
 def test_name_of_h264():
     data = avcc((64, 36), profile="high", level="3.1")
     assert bitstream.codec_string("h264", data) == "avc1.64001f"
@@ -297,6 +344,7 @@ def test_garbage_never_raises(data):
     bitstream.avc_size(data)
     bitstream.hevc_size(data)
     bitstream.aac_format(data)
+    bitstream.silence("aac", data)
     bitstream.avcc_of(data)
     bitstream.length_prefixed(data)
     bitstream.avc_sets(data)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import fmp4
+from engine import bitstream, fmp4
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
 from tests.engine.clips import NS, boxes, decode_times, inside, packets, pictures, sounds
@@ -225,6 +225,68 @@ def test_any_times_give_decode_times_that_grow(times, hold):
             when = int.from_bytes(start[4:], "big")
             assert when > last.get(head, -1)
             last[head] = when
+
+
+def sound_times(fragment):
+    """(start, stop) of the second track's samples in a fragment, in its units; None where it has none."""
+    for traf in inside(fragment.data, "moof", "traf"):
+        (head,), (start,), (trun,) = inside(traf, "tfhd"), inside(traf, "tfdt"), inside(traf, "trun")
+        if head[-1] == 2:
+            first = int.from_bytes(start[4:], "big")
+            return first, first + sum(int.from_bytes(trun[at : at + 4], "big") for at in range(12, len(trun), 8))
+    return None
+
+
+@pytest.mark.parametrize("hold", [True, False], ids=["exact", "at once"])
+def test_sound_that_stops_is_silent_half_a_second_behind_the_picture_until_it_returns(hold):
+    fragmenter, end, stop = fmp4.Fragmenter([PICTURE, SOUND]), 0, Fraction(0)
+    film = sorted([picture(n) for n in range(120)] + [sound(n) for n in range(188)], key=lambda each: each.arrival)
+    for each in film:
+        if not each.is_video and NS <= each.arrival < 3 * NS:
+            continue
+        fragmenter.push(each)
+        fragment = fragmenter.cut(hold=hold)
+        if fragment is None:
+            continue
+        if (times := sound_times(fragment)) is not None:
+            assert times[0] < end + 1024  # no player meets a hole
+            end = times[1]
+        stop = max(stop, fragment.stop if inside(fragment.data, "moof", "traf", "trun") else 0)
+        assert stop - Fraction(end, 48_000) < Fraction(2, 3)
+    assert end >= 187 * 1024
+
+
+def test_silence_is_what_is_heard_while_sound_is_away():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    fragmenter.push(sound(0))
+    for n in range(31):
+        fragmenter.push(picture(n))
+    silence, length = bitstream.silence(SOUND.codec, SOUND.extradata)
+    (body,) = inside(fragmenter.cut().data, "mdat")
+    assert body.endswith(b"sound0" + silence * (int(Fraction(15, 30) / length) - 2))
+
+
+def test_sound_and_picture_that_stall_together_are_not_silent():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    fragmenter.push(picture(0))
+    fragmenter.push(sound(0))
+    late = 3 * NS
+    for n in range(1, 90):  # all that was under way comes at once, the picture first
+        fragmenter.push(Packet(PICTURE, b"", pts=n, dts=n, arrival=late))
+    for n in range(1, 140):
+        fragmenter.push(Packet(SOUND, b"heard", pts=1024 * n, dts=1024 * n, arrival=late))
+    assert inside(fragmenter.cut().data, "mdat")[0].endswith(b"sound0" + 138 * b"heard")
+
+
+def test_sound_of_which_no_silence_is_known_has_a_gap():
+    rare = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1194"), time_base=Fraction(1, 48000))
+    fragmenter = fmp4.Fragmenter([PICTURE, rare])
+    fragmenter.push(Packet(rare, b"sound", pts=0, dts=0, arrival=0))
+    for n in range(60):
+        fragmenter.push(picture(n))
+    assert b"sound" not in fragmenter.cut().data
+    fragmenter.push(Packet(rare, b"again", pts=96_000, dts=96_000, arrival=2 * NS))
+    assert inside(fragmenter.cut().data, "mdat") == [b"sound"]
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------

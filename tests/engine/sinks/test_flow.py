@@ -120,6 +120,16 @@ async def test_other_tracks_begin_with_an_init_segment_and_time_goes_on(hub, med
     assert all(mime.startswith('video/mp4; codecs="avc1.') for mime in mimes)
 
 
+async def test_a_viewer_sees_on_when_the_sound_stops(hub, media):
+    film = packets(media.path("plain"), times=3, units=MS, durations=False)
+    without = [each for each in film if each.is_video or each.arrival < NS]
+    data = await whole(hub, Fmp4Flow, without)
+    last, _ = pictures(data)[-1]
+    assert len(pictures(data)) == 180
+    assert last - sounds(data)[-1][0] < Fraction(2, 3)
+    assert len(sounds(data)) > 200
+
+
 async def test_flv_tells_new_extradata(hub, media, tmp_path):
     larger = encode(tmp_path / "a.mp4", Video(size=(128, 72)), None, seconds=1)
     data = await whole(hub, FlvFlow, packets(media.path("video_only")) + packets(larger, start=1))
