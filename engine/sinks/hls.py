@@ -129,7 +129,8 @@ class Segmenter:
         assert self._fragmenter is not None
         self._fragmenter.push(packet)
         if not leads:
-            return self._fragmenter.longest >= GAP and self._cut_stalled()
+            has_stopped = self._last is None or packet.arrival - self._last.arrival >= GAP * SECOND
+            return has_stopped and self._fragmenter.longest >= GAP and self._cut_stalled()
         self._last = packet
         return self._cut_before(packet)
 

@@ -203,6 +203,24 @@ def test_sound_goes_on_while_the_picture_has_stopped(media):
     assert segmenter.target <= 7
 
 
+@pytest.mark.parametrize("config", [None, "1194"], ids=["silence", "gap"])
+def test_sound_that_pauses_changes_no_length(two_seconds, config):
+    film = packets(two_seconds, times=3)
+    pause = [each for each in film if each.is_video or not 3 * NS <= each.arrival < 5.6 * NS]
+    if config:
+        track = Track(kind="audio", codec="aac", extradata=bytes.fromhex(config), time_base=Fraction(1, 48_000))
+        pause = [each if each.is_video else copied(each, track) for each in pause]
+    segmenter = segmented(pause)
+    assert [segment.duration for segment in segmenter.closed] == [2] * 5
+    assert "PART-TARGET=0.220" in playlist(segmenter)
+    assert "DISCONTINUITY\n" not in playlist(segmenter)
+
+
+def copied(packet, track):
+    """A packet of another track."""
+    return Packet(track, packet.data, pts=packet.pts, dts=packet.dts, arrival=packet.arrival, keyframe=True)
+
+
 PICTURE = Track(
     kind="video", codec="h264", extradata=bytes.fromhex("0142000affe100046742000a01000468ce3c80"), time_base=MS
 )
