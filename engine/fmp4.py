@@ -15,8 +15,8 @@ Theory of operation
   the next keyframe, when one comes later than twice the announced length of the last ("coded frame processing", 6).
 * **Sound that stops**: players show no picture where a track that they were told of has nothing. So when pictures have
   come for SILENT seconds, and no sound, its track goes on with packets of silence, as far as the picture had come that
-  long ago; what came late is heard then, and sound that returns follows the silence. A codec of which no silence is
-  known has a gap.
+  long ago, and sound that returns follows the silence. A codec of which no silence is known has a gap.
+* **The end**, or a picture that has stopped: `finish()` gives all that waits, and no guess is needed.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
   ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
   are kept, and every packet takes the one that fits.
@@ -273,6 +273,12 @@ class _Lane:
         if self._open is not None:
             self._close(self._open.own or self._length * (2 if self.track.kind == "video" else 1))
 
+    def finish(self, until: int) -> None:
+        """The open sample lasts until `until`, where that is SILENT seconds or more, or as long as is usual."""
+        if self._open is not None:
+            own, rest = self._open.own or self._length, until - self._open.dts
+            self._close(rest if rest >= self.units(SILENT) else own)
+
     def _close(self, duration: int) -> None:
         if self._open is not None:
             self.closed.append(self._open._replace(duration=min(_I32, duration)))
@@ -369,6 +375,19 @@ class Fragmenter:
     def longest(self) -> Fraction:
         """As `waiting`, of the track of which most waits: the first one may have paused."""
         return max(lane.span for lane in self._lanes.values())
+
+    def hold_picture(self) -> None:
+        """The last picture stays for as long as there is sound; `cut` gives it."""
+        self._leading.finish(self._leading.units(self._now))
+
+    def finish(self) -> Fragment | None:
+        """All samples, as nothing follows soon; None when there are none.
+
+        The last picture stays as long as there is sound, where that has gone on for SILENT seconds or more.
+        """
+        for lane in self._lanes.values():
+            lane.finish(lane.units(self._now))
+        return self.cut()
 
     def cut(self, *, hold: bool = True) -> Fragment | None:
         """All samples whose length is known, and without `hold` the others too; None when there are none."""

@@ -8,6 +8,7 @@ Theory of operation
   A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
+* While the picture stands still, parts are GAP long, and the first one holds the last picture as long as its sound.
 * When the tracks change, or the publisher returns, or the picture has stood still for GAP seconds, time begins again: a
   discontinuity, with an init segment (a *map*) of its own. When the publisher stays away for PATIENCE seconds, the
   playlist ends.
@@ -117,7 +118,7 @@ class Segmenter:
 
     def end(self) -> None:
         """The publisher has gone; what comes next is discontinuous."""
-        self._cut(hold=False)
+        self._finish()
         self._close()
         self._restart()
 
@@ -141,7 +142,7 @@ class Segmenter:
         return fmp4.seconds(packet) - fmp4.seconds(self._last) > GAP
 
     def _begin(self, tracks: fmp4.Tracks) -> None:
-        self._cut(hold=False)
+        self._finish()
         self._close()
         self._tracks, self._fragmenter = tracks, fmp4.Fragmenter(tracks)
         self._map_number += 1
@@ -166,15 +167,22 @@ class Segmenter:
         return waiting >= NEARLY_PART and self._cut()
 
     def _cut_stalled(self) -> bool:
-        """There is sound, but no picture."""
+        """There is sound, but no picture: the last one stays. Sound waits still: the hinted part will come."""
+        assert self._fragmenter is not None
+        self._fragmenter.hold_picture()
         self._cut()
         if self.open is not None and self.open.duration >= LONGEST:
             self._close()
             self._open()
         return True
 
-    def _cut(self, *, hold: bool = True) -> bool:
-        fragment = None if self._fragmenter is None else self._fragmenter.cut(hold=hold)
+    def _cut(self) -> bool:
+        return self._fragmenter is not None and self._add(self._fragmenter.cut())
+
+    def _finish(self) -> bool:
+        return self._fragmenter is not None and self._add(self._fragmenter.finish())
+
+    def _add(self, fragment: fmp4.Fragment | None) -> bool:
         if fragment is not None and self.open is not None:
             self.open.add(Part(fragment.data, fragment.duration, fragment.keyframe))
         return fragment is not None

@@ -289,6 +289,23 @@ def test_sound_of_which_no_silence_is_known_has_a_gap():
     assert inside(fragmenter.cut().data, "mdat") == [b"sound"]
 
 
+def test_the_last_picture_stays_as_long_as_there_is_sound():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for each in (picture(0), picture(1), *(sound(n) for n in range(100))):
+        fragmenter.push(each)
+    fragment = fragmenter.finish()
+    assert fragment.stop - Fraction(100 * 1024, 48_000) < Fraction(1, 30)
+    assert sound_times(fragment) == (0, 100 * 1024)
+    assert fragmenter.finish() is None
+
+
+def test_what_ends_is_not_guessed_to_be_longer_than_usual():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for each in (picture(0), picture(1), *(sound(n) for n in range(10))):
+        fragmenter.push(each)
+    assert fragmenter.finish().stop == Fraction(2, 30)
+
+
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 

@@ -221,6 +221,38 @@ def copied(packet, track):
     return Packet(track, packet.data, pts=packet.pts, dts=packet.dts, arrival=packet.arrival, keyframe=True)
 
 
+@pytest.mark.parametrize("back", [6, 8])
+def test_while_the_picture_stands_still_the_playlist_is_as_long_as_the_sound(two_seconds, back):
+    film = packets(two_seconds, times=3)
+    segmenter = segmented([each for each in film if not (each.is_video and 3 * NS <= each.arrival < back * NS)])
+    segmenter.end()
+    assert playlist(segmenter).count("#EXT-X-DISCONTINUITY\n") == 1
+    before = [segment for segment in segmenter.closed if segment.map_number == 0]
+    assert abs(float(sum(segment.duration for segment in before)) - back) < 0.1
+    data = segmenter.inits[0] + b"".join(segment.data for segment in before)
+    assert sounds(data)[-1][0] > back - 0.1
+    assert pictures(data)[-1][0] < 3
+
+
+def test_a_hinted_part_comes_whenever_the_picture_returns(two_seconds):
+    film = packets(two_seconds, times=3)
+    stalled = [each for each in film if each.arrival < 8 * NS and not (each.is_video and each.arrival > 3 * NS)]
+    back = [each for each in film if each.arrival >= 8 * NS]
+    for count in range(len(stalled) - 50, len(stalled)):
+        segmenter, hinted, index = Segmenter(), None, 0
+        for packet in stalled[:count] + back:
+            segmenter.push(packet)
+            assert hinted is None or hinted is segmenter.open or len(hinted.parts) > index
+            hinted, index = segmenter.open, len(segmenter.open.parts) if segmenter.open else 0
+
+
+def test_the_last_part_of_a_publisher_is_no_longer_than_the_others(media):
+    for count in range(100, 120):
+        segmenter = segmented(packets(media.path("plain"), durations=False, units=MS)[:count])
+        segmenter.end()
+        assert "PART-TARGET=0.220" in playlist(segmenter)
+
+
 PICTURE = Track(
     kind="video", codec="h264", extradata=bytes.fromhex("0142000affe100046742000a01000468ce3c80"), time_base=MS
 )
