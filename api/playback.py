@@ -6,7 +6,7 @@ stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine import Engine
 
 SEND_WITHIN: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
+SLICE: Final = 1 << 16  # bytes that are sent at a time: whoever takes these within SEND_WITHIN is watching, slow or not
 ENDED, UNPLAYABLE, TOO_SLOW = 1000, 1003, 1008  # RFC 6455 7.4.1
 MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes of UTF-8
 PLAYLIST: Final = "application/vnd.apple.mpegurl"
@@ -39,7 +40,7 @@ ROUTES: Final = [
     Route("GET", "/{name}/seg_{n}.m4s", "Segment n of its HLS", None, MP4),
     Route("GET", "/{name}/part_{n}_{k}.m4s", "Part k of segment n; waits for the next one", None, MP4),
     Route("GET", "/{name}.jpg", "What the stream shows now", None, "image/jpeg"),
-    Route("GET", "/{name}.ws", 'A WebSocket: a text {"mime": …}, then fragmented MP4 in binary messages', None, MP4),
+    Route("GET", "/{name}.ws", 'A WebSocket: a text {"mime": …}, then fragmented MP4 in binary slices', None, MP4),
 ]
 
 
@@ -61,7 +62,7 @@ class Mp4Flow(Flow, Protocol):
 
 
 class FlowBody(ResponseBody):
-    """The body of a response that ends with its stream, or with the patience for its client.
+    """The body of a response, in slices, that ends with its stream, or with the patience for its client.
 
     The flow is opened when the response is sent, so that a client that is gone by then leaves nothing behind.
     """
@@ -69,6 +70,7 @@ class FlowBody(ResponseBody):
     def __init__(self, opened: Callable[[], Flow]) -> None:
         self._opened = opened
         self._flow: Flow | None = None
+        self._slices: Iterator[bytes] = iter(())
         self._given = trio.current_time()
 
     async def __aenter__(self) -> Self:
@@ -89,12 +91,19 @@ class FlowBody(ResponseBody):
     async def __anext__(self) -> bytes:
         if self._flow is None or trio.current_time() - self._given > SEND_WITHIN:
             raise StopAsyncIteration
-        try:
-            data = await self._flow.receive()
-        except (trio.EndOfChannel, SinkRejected):
-            raise StopAsyncIteration from None
+        data = next(self._slices, b"")
+        if not data:
+            try:
+                self._slices = _sliced(await self._flow.receive())
+            except (trio.EndOfChannel, SinkRejected):
+                raise StopAsyncIteration from None
+            data = next(self._slices)
         self._given = trio.current_time()
         return data
+
+
+def _sliced(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + SLICE] for at in range(0, len(data), SLICE))
 
 
 def blueprint(engine: Engine) -> Blueprint:
@@ -183,10 +192,12 @@ async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
             return ENDED, "the stream has ended"
         except SinkRejected as err:
             return UNPLAYABLE, str(err)[:MAX_REASON]
-        with trio.move_on_after(SEND_WITHIN) as scope:
-            if flow.mime != mime:
-                mime = flow.mime
-                await websocket.send(msgspec.json.encode({"mime": mime}).decode())
-            await websocket.send(data)
-        if scope.cancel_called:
-            return TOO_SLOW, f"nothing was taken for {SEND_WITHIN:g} s"
+        messages: list[str | bytes] = list(_sliced(data))
+        if flow.mime != mime:
+            mime = flow.mime
+            messages.insert(0, msgspec.json.encode({"mime": mime}).decode())
+        for message in messages:
+            with trio.move_on_after(SEND_WITHIN) as scope:
+                await websocket.send(message)
+            if scope.cancel_called:
+                return TOO_SLOW, f"nothing was taken for {SEND_WITHIN:g} s"

@@ -12,8 +12,11 @@ from quart.testing.connections import WebsocketDisconnectError, WebsocketRespons
 from api import playback
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
+from engine.sinks.flow import FlvFlow
 from engine.sources.pattern import read_cells
+from engine.stream import Hub, Publisher
 from tests.api.clients import followed
+from tests.engine.clips import packets
 from tests.media import plane
 
 NAME = "live/a/cam"  # names may have any number of segments
@@ -88,6 +91,37 @@ async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch
         async with client.websocket(f"/{NAME}.ws") as socket:
             await socket.receive()
             await no_readers(engine)
+
+
+async def test_a_slow_client_that_takes_something_all_the_time_is_not_let_go(media, autojump_clock):
+    hub = Hub(lambda: 0)
+    publication = hub.publish(NAME, Publisher(kind="pattern"))
+    body = playback.FlowBody(lambda: FlvFlow(hub.read(NAME, max_packets=9999)))
+    taken, times = b"", 0
+    async with body:
+        for packet in packets(media.path("plain"), times=20):
+            publication.send(packet)
+        publication.close()
+        async for data in body:
+            assert 0 < len(data) <= playback.SLICE
+            taken, times = taken + data, times + 1
+            await trio.sleep(0.9 * playback.SEND_WITHIN)
+    assert times > 2
+    assert len(numbers(taken, "flv")[0]) == 1200
+
+
+async def test_a_websocket_gets_its_film_in_slices(client, engine, monkeypatch):
+    monkeypatch.setattr(playback, "SLICE", 500)
+    data, sizes = b"", []
+    with trio.fail_after(ENDLESS):
+        async with client.websocket(f"/{NAME}.ws") as socket:
+            assert "mime" in json.loads(await socket.receive())
+            while len(data) < 20_000:
+                data += await socket.receive()
+                sizes.append(len(data) - sum(sizes))
+    assert max(sizes) == 500
+    shown, _ = numbers(data[: data.rindex(b"moof") - 4], "mp4")
+    assert shown == list(range(shown[0], shown[0] + len(shown)))
 
 
 async def test_head_of_a_film_without_an_end(client, engine):
