@@ -138,32 +138,36 @@ def blueprint(engine: Engine) -> Blueprint:
 
 
 def _add_hls(routes: Blueprint, engine: Engine) -> None:
-    """Also of casts, at addresses of their own: ``/hls/ID/index.m3u8``, whatever the playlist is called there."""
+    """Also of casts, at addresses of their own: ``/hls/ID/index.m3u8``, whatever the playlist is called there.
+
+    Streams of an RTMP app that is called hls have the same addresses, and come first.
+    """
+
+    def stream(name: str) -> str:
+        if not request.path.startswith("/hls/"):
+            return name
+        key = name.removeprefix("hls/")
+        return f"hls/{key}" if engine.has_hls(f"hls/{key}") else f"{CASTS}/{key}"
 
     async def playlist(name: str, file: str = "") -> Response:
         msn, part = _number("_HLS_msn"), _number("_HLS_part")
-        text = await engine.hls(_stream(name)).playlist(msn=msn, part=part)
+        text = await engine.hls(stream(name)).playlist(msn=msn, part=part)
         return Response(text, content_type=PLAYLIST, headers={"Cache-Control": "no-cache"})
 
     async def init(name: str, k: int) -> Response:
-        return Response(engine.hls(_stream(name)).init(k), content_type=MP4, headers=_SEGMENT)
+        return Response(engine.hls(stream(name)).init(k), content_type=MP4, headers=_SEGMENT)
 
     async def segment(name: str, n: int) -> Response:
-        return Response(engine.hls(_stream(name)).segment(n), content_type=MP4, headers=_SEGMENT)
+        return Response(engine.hls(stream(name)).segment(n), content_type=MP4, headers=_SEGMENT)
 
     async def part(name: str, n: int, k: int) -> Response:
-        return Response(await engine.hls(_stream(name)).part(n, k), content_type=MP4, headers=_SEGMENT)
+        return Response(await engine.hls(stream(name)).part(n, k), content_type=MP4, headers=_SEGMENT)
 
     routes.get("/<path:name>/index.m3u8")(playlist)
     routes.get("/<path:name>/init_<int:k>.mp4")(init)
     routes.get("/<path:name>/seg_<int:n>.m4s")(segment)
     routes.get("/<path:name>/part_<int:n>_<int:k>.m4s")(part)
     routes.get("/hls/<name>/<file>.m3u8", endpoint="cast_playlist")(playlist)
-
-
-def _stream(name: str) -> str:
-    """The stream of an address: what is below /hls is a cast's."""
-    return f"{CASTS}/{name.removeprefix('hls/')}" if request.path.startswith("/hls/") else name
 
 
 def _number(name: str) -> int | None:

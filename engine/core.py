@@ -380,6 +380,10 @@ class Engine:
             source.close()
         raise SourceUnavailable(f'stream "{stream}": no picture for {PICTURE_WAIT:g} s', where=stream)
 
+    def has_hls(self, stream: str) -> bool:
+        """Whether `hls` would find it."""
+        return stream in self._hls or self.hub.is_published(stream)
+
     def hls(self, stream: str) -> Hls:
         """The playlist of a stream; made from the first call on, until nobody asks for it. Raises NotFound.
 

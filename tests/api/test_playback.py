@@ -193,6 +193,24 @@ async def test_low_latency_hls(client, engine):
         assert hint[1] in (await answer.get_data(as_text=True))
 
 
+async def test_hls_of_a_stream_whose_app_is_called_hls(client, engine):
+    await engine.put_source("hls/cam", PATTERN)
+    await engine.put_source("cast/cam", PATTERN)
+    await engine.put_source("cast/7", PATTERN)
+    with trio.fail_after(ENDLESS):
+        while not all(each.video and each.audio for each in engine.streams()):
+            await trio.sleep(0.01)
+        for key in ("cam", "7"):
+            answer = await client.get(f"/hls/{key}/index.m3u8")
+            assert answer.status_code == 200
+            for file in re.findall(r"(?:init|seg)_\d+\.m(?:p4|4s)", await answer.get_data(as_text=True)):
+                assert (await client.get(f"/hls/{key}/{file}")).status_code == 200
+        assert {each.name for each in engine.streams() if each.readers} == {"hls/cam", "cast/7"}
+        await engine.remove_stream("hls/cam")
+        assert (await client.get("/hls/cam/index.m3u8")).status_code == 200
+        assert [each.name for each in engine.streams() if each.name.startswith("cast/") and each.readers] == ["cast/7"]
+
+
 async def test_silly_questions(client, engine):
     for query in ("_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=1e3", "_HLS_msn=999999999"):
         with trio.fail_after(ENDLESS):
