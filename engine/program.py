@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from engine.color import rgba, round_half_up
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
@@ -100,10 +99,14 @@ EASINGS: Final[Mapping[str, Callable[[float], float]]] = {
 class Morph(msgspec.Struct, frozen=True):
     """A movement from one tree to another over [start, start + duration).
 
-    A leaf of the old tree and a leaf of the new one are the same thing when they have the same `id`, or else when they
-    are the n-th of their kind showing the same stream, image or (colours) position. Of the same thing, rectangles,
-    opacity, colour, gain and pan go from old to new; what is only old fades out, what is only new fades in. The new
-    tree gives the painting order; leaving nodes stay just above what they were above.
+    The picture dissolves: at every pixel 1 - x of the old scene and x of the new one, x from 0 to 1 as `easing` says,
+    each with its own order, groups, opacities, masks, colours and effects. So nothing dips, and nothing hidden shows.
+    What is the same thing in both moves meanwhile: in both scenes its rectangles, and the size of a text, are those
+    between. Two leaves are the same thing when they have the same `id`, or else when they are the n-th of their kind
+    showing the same stream, image, text or shape, or of the colours. A group with a mask is one thing, the same when
+    all that it shows is; then what is in it moves, and its mask.
+
+    Of the same voice gain and pan go from old to new; what is only old fades out, what is only new fades in.
     """
 
     old: RenderTree
@@ -249,16 +252,20 @@ class Stack:
         )
 
 
-Leaf = VideoNode  # a CompositorNode only where it has a mask: what that shows is one thing
+Thing = VideoNode  # what moves as one: a leaf, or a group that has a mask
 Key = tuple[str, str, int]  # kind, name, n-th of these
-_RECTANGLES: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
+Shares = tuple[float, float]  # of a thing's own place and of the other's: their sum is the same both ways round
+_RECTANGLE: Final = ("dest_x", "dest_y", "dest_width", "dest_height")
+_CROP: Final = ("source_x", "source_y", "source_width", "source_height")
+_GROUND: Final = SolidColorNode(id=" ground of a scene")  # black over the whole frame: a scene hides what is below
 UNSEEN: Final = 1 / 510  # an opacity below it is painted as nothing
-_CROPS: Final = ("source_x", "source_y", "source_width", "source_height")
+MAX_SCENES: Final = 8  # mixed in one picture: each is painted whole
 
 
 def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> RenderTree:
-    before, after = _flat(old.root_video_node, 1.0, raster), _flat(new.root_video_node, 1.0, raster)
-    video = _between_pictures(before, after, x, raster)
+    before, after = _thinned(_flat(old.root_video_node)), _flat(new.root_video_node)
+    first, second = _known(before), _known(after)
+    video = _dissolved(_met(before, second, (1 - x, x), raster), _met(after, first, (x, 1 - x), raster), x)
     audio = _between_sounds(_voices(old.root_audio_node, 0.0), _voices(new.root_audio_node, 0.0), x)
     return RenderTree(root_video_node=CompositorNode(nodes=tuple(video)), root_audio_node=SumNode(nodes=tuple(audio)))
 
@@ -266,11 +273,11 @@ def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> Rend
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def _keyed(nodes: list[T], name: Callable[[T], str]) -> dict[Key, T]:
+def _keyed(nodes: Sequence[T], name: Callable[[T], str]) -> dict[Key, T]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     keyed: dict[Key, T] = {}
     for node in nodes:
-        own_id: str | None = None if isinstance(node, CompositorNode) else getattr(node, "id", None)
+        own_id: str | None = getattr(node, "id", None)
         kind = type(node).__name__ if own_id is None else "#"
         label = name(node) if own_id is None else own_id
         keyed[kind, label, counts[kind, label]] = node
@@ -278,103 +285,164 @@ def _keyed(nodes: list[T], name: Callable[[T], str]) -> dict[Key, T]:
     return keyed
 
 
-def _flat(node: VideoNode | None, opacity: float, raster: Raster) -> list[Leaf]:
-    """The leaves in painting order, groups dissolved, their opacities multiplied in, their rectangles written out."""
+def _flat(node: VideoNode | None) -> list[VideoNode]:
+    """The same picture without groups that change nothing."""
     if node is None:
         return []
-    opacity *= float(node.opacity)
-    if isinstance(node, CompositorNode):
-        if node.mask is not None:
-            return [msgspec.structs.replace(node, opacity=opacity)]
-        return [leaf for child in node.nodes for leaf in _flat(child, opacity, raster)]
-    whole = {"dest_x": 0, "dest_y": 0, "dest_width": raster.width, "dest_height": raster.height}
-    absent = {name: value for name, value in whole.items() if getattr(node, name) is None}
-    return [msgspec.structs.replace(node, opacity=opacity, **absent)]
+    if isinstance(node, CompositorNode) and node.mask is None and node.opacity >= 1:
+        return [each for child in node.nodes for each in _flat(child)]
+    return [node]
 
 
-def _leaf_name(leaf: Leaf) -> str:
-    """What makes a leaf the same thing as another: what it shows. Of a masked group that is all that is in it."""
-    if isinstance(leaf, VideoSourceNode):
-        return leaf.stream_guid
-    if isinstance(leaf, ImageSourceNode):
-        return leaf.filename
-    if isinstance(leaf, TextNode):
-        return leaf.string
-    if isinstance(leaf, ShapeNode):
-        return leaf.path
-    if isinstance(leaf, CompositorNode):
-        return msgspec.json.encode(msgspec.structs.replace(leaf, id=None, opacity=1)).decode()
+def _is_scene(node: VideoNode) -> bool:
+    """Whether a transition made it of a whole scene that comes over another."""
+    return isinstance(node, CompositorNode) and node.nodes[:1] == (_GROUND,)
+
+
+def _things(nodes: Sequence[VideoNode]) -> list[Thing]:
+    """All things in painting order, but those of scenes that come over this one."""
+    found: list[Thing] = []
+    for node in nodes:
+        if not isinstance(node, CompositorNode) or node.mask is not None:
+            found.append(node)
+        elif not _is_scene(node):
+            found += _things(node.nodes)
+    return found
+
+
+def _known(nodes: Sequence[VideoNode]) -> dict[Key, Thing]:
+    """The things of all scenes: what is in several is at the same place in each."""
+    keyed = _keyed(_things(nodes), _thing_name)
+    for node in nodes:
+        if isinstance(node, CompositorNode) and _is_scene(node):
+            keyed |= _known(node.nodes[1:])
+    return keyed
+
+
+def _met(nodes: Sequence[VideoNode], others: Mapping[Key, Thing], shares: Shares, raster: Raster) -> list[VideoNode]:
+    """The nodes as they are, but what the others have too is at the place between."""
+    things = (
+        _moved(thing, other, shares, raster) if type(other := others.get(key)) is type(thing) else thing
+        for key, thing in _keyed(_things(nodes), _thing_name).items()
+    )
+    met: list[VideoNode] = []
+    for node in _rebuilt(nodes, things):
+        if isinstance(node, CompositorNode) and _is_scene(node):
+            scene = _met(node.nodes[1:], others, shares, raster)
+            node = msgspec.structs.replace(node, nodes=(_GROUND, *scene))
+        met.append(node)
+    return met
+
+
+def _rebuilt(nodes: Sequence[VideoNode], things: Iterator[Thing]) -> list[VideoNode]:
+    """The same groups of other things."""
+    found: list[VideoNode] = []
+    for node in nodes:
+        if not isinstance(node, CompositorNode) or node.mask is not None:
+            node = next(things)
+        elif not _is_scene(node):
+            node = msgspec.structs.replace(node, nodes=tuple(_rebuilt(node.nodes, things)))
+        found.append(node)
+    return found
+
+
+def _thing_name(thing: Thing) -> str:
+    """What it shows. Of a group with a mask that is what all in it show."""
+    if isinstance(thing, VideoSourceNode):
+        return thing.stream_guid
+    if isinstance(thing, ImageSourceNode):
+        return thing.filename
+    if isinstance(thing, TextNode):
+        return thing.string
+    if isinstance(thing, ShapeNode):
+        return thing.path
+    if isinstance(thing, CompositorNode):
+        return repr([(type(each).__name__, _thing_name(each)) for each in _things(thing.nodes)])
     return ""
 
 
-def _between_pictures(old: list[Leaf], new: list[Leaf], x: float, raster: Raster) -> list[Leaf]:
-    before, after = _keyed(old, _leaf_name), _keyed(new, _leaf_name)
-    leaving: dict[Key | None, list[Leaf]] = defaultdict(list)  # below which surviving leaf they stand
-    anchor: Key | None = None
-    for key, leaf in before.items():
-        if key in after and type(after[key]) is type(leaf):
-            anchor = key
-        elif (opacity := float(leaf.opacity) * (1 - x)) >= UNSEEN:
-            leaving[anchor].append(msgspec.structs.replace(leaf, opacity=opacity))
-    result: list[Leaf] = list(leaving[None])
-    for key, leaf in after.items():
-        was = before.get(key)
-        if was is not None and type(was) is type(leaf):
-            result.append(_moved(was, leaf, x, raster))
-        else:
-            result.append(msgspec.structs.replace(leaf, opacity=float(leaf.opacity) * x))
-        result.extend(leaving[key])
-    return result
+def _moved(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> Thing:
+    """The thing at the place between its own and the other's, and so its mask."""
+    changes: dict[str, object] = {}
+    if isinstance(thing, CompositorNode) and isinstance(other, CompositorNode):
+        changes["nodes"] = tuple(_met(thing.nodes, _known(other.nodes), shares, raster))
+    else:
+        changes.update(_place_between(thing, other, shares, raster))
+    if thing.mask is not None and other.mask is not None:
+        (changes["mask"],) = _met((thing.mask,), _known((other.mask,)), shares, raster)
+    return msgspec.structs.replace(thing, **changes) if changes else thing
 
 
-def _moved(old: Leaf, new: Leaf, x: float, raster: Raster) -> Leaf:
-    changes: dict[str, object] = {"opacity": _mix(float(old.opacity), float(new.opacity), x)}
-    changes["mask"] = _between_masks(old.mask, new.mask, x, raster)
-    names: tuple[str, ...] = () if isinstance(new, CompositorNode) else _RECTANGLES
-    if isinstance(new, VideoSourceNode | ImageSourceNode):
-        names += _CROPS
-        changes["effects"] = new.effects if x >= 0.5 or not isinstance(old, type(new)) else old.effects
+def _place_between(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> dict[str, float]:
+    """The fields of a place that differ. A source size to the edge, which only the compiler knows, stays as it is."""
+    names: tuple[str, ...] = _RECTANGLE
+    if isinstance(thing, VideoSourceNode | ImageSourceNode):
+        names += _CROP
+    elif isinstance(thing, TextNode):
+        names += ("size",)
+    absent = {"dest_width": raster.width, "dest_height": raster.height, "source_width": -1, "source_height": -1}
+    place: dict[str, float] = {}
     for name in names:
-        a, b = getattr(old, name), getattr(new, name)
-        if name in ("source_x", "source_y"):
-            a, b = a or 0, b or 0
-        # A source size that is absent means the source's edge, which only the compiler knows: it jumps halfway.
-        changes[name] = _mix(a, b, x) if _comparable(name, a, b) else (a if x < 0.5 else b)
-    if isinstance(new, SolidColorNode):
-        for name in ("red", "green", "blue", "alpha"):
-            changes[name] = _mix(float(getattr(old, name)), float(getattr(new, name)), x)
-    if isinstance(old, TextNode | ShapeNode) and isinstance(new, TextNode | ShapeNode):
-        changes["color"] = _mix_color(old.color, new.color, x)
-    if isinstance(old, TextNode) and isinstance(new, TextNode):
-        changes["size"] = _mix(float(old.size), float(new.size), x)
-    return msgspec.structs.replace(new, **changes)
+        a, b = getattr(thing, name), getattr(other, name)
+        if a == b:
+            continue
+        a, b = (absent.get(name, 0) if each is None else each for each in (a, b))
+        if name not in ("source_width", "source_height") or min(a, b) >= 0:
+            place[name] = a * shares[0] + b * shares[1]
+    return place
 
 
-def _between_masks(old: VideoNode | None, new: VideoNode | None, x: float, raster: Raster) -> VideoNode | None:
-    """A mask that moves as what it masks does, or else the one in front of the other as one picture: evenly."""
-    if old == new:
-        return new
-    before, after = _flat(old, 1.0, raster), _flat(new, 1.0, raster)
-    if [_kind(leaf) for leaf in before] == [_kind(leaf) for leaf in after] and len(before) == 1:
-        return _moved(before[0], after[0], x, raster)
-    white = SolidColorNode(red=1.0, green=1.0, blue=1.0)
-    front = CompositorNode(opacity=x, nodes=(SolidColorNode(), new or white))
-    return CompositorNode(nodes=(old or white, front))
+def _dissolved(old: list[VideoNode], new: list[VideoNode], x: float) -> list[VideoNode]:
+    """1 - x of one picture and x of the other at every pixel; what both begin and end with is painted once."""
+    low = _alike(old, new)
+    high = _alike(old[low:][::-1], new[low:][::-1])
+    below, leaving, above = old[:low], old[low : len(old) - high], old[len(old) - high :]
+    coming = new[low : len(new) - high]
+    groups = any(isinstance(node, CompositorNode) and node.mask is None for node in leaving)
+    if len(leaving) == len(coming) == 1 and _opaque(leaving[0]) == _opaque(coming[0]):
+        opacity = _mix(float(leaving[0].opacity), float(coming[0].opacity), x)
+        changing = [msgspec.structs.replace(coming[0], opacity=opacity)]
+    elif not any(node.opacity for node in leaving):
+        changing = [*leaving, *_faded(coming, x)]
+    elif not groups and not any(node.opacity for node in coming):
+        changing = [*_faded(leaving, 1 - x), *coming]
+    else:
+        changing = [*leaving, CompositorNode(nodes=(_GROUND, *below, *coming), opacity=x)]
+    return [*below, *changing, *above]
 
 
-def _kind(leaf: Leaf) -> tuple[type, str]:
-    return type(leaf), _leaf_name(leaf)
+def _alike(some: list[VideoNode], others: list[VideoNode]) -> int:
+    """How many they begin with alike."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((n for n, (one, other) in pairs if one != other), min(len(some), len(others)))
 
 
-def _mix_color(old: str, new: str, x: float) -> str:
-    parts = zip(rgba(old), rgba(new), strict=True)
-    return "#" + "".join(f"{round_half_up(255 * _mix(a, b, x)):02x}" for a, b in parts)
+def _opaque(node: VideoNode) -> VideoNode:
+    return msgspec.structs.replace(node, opacity=1)
 
 
-def _comparable(name: str, a: float | None, b: float | None) -> bool:
-    if a is None or b is None:
-        return False
-    return name in _RECTANGLES or min(a, b) >= 0  # a source size of -1 is the source's edge
+def _faded(nodes: list[VideoNode], opacity: float) -> list[VideoNode]:
+    """Nodes as one picture of an opacity."""
+    if len(nodes) > 1:
+        return [CompositorNode(nodes=tuple(nodes), opacity=opacity)]
+    return [msgspec.structs.replace(node, opacity=node.opacity * opacity) for node in nodes]
+
+
+def _thinned(nodes: list[VideoNode]) -> list[VideoNode]:
+    """Fewer than MAX_SCENES, without those of which least shows: the scene above takes the share of each."""
+    over = [n for n, node in enumerate(nodes) if _is_scene(node)]
+    if not over:
+        return nodes
+    opacities = [1.0, *(float(nodes[n].opacity) for n in over)]
+    shares = [each * math.prod(1 - above for above in opacities[k:]) for k, each in enumerate(opacities[:-1], 1)]
+    k = shares.index(min(shares))
+    if shares[k] >= UNSEEN and len(opacities) < MAX_SCENES:
+        return nodes
+    n, opacity = over[k], 1 - (1 - opacities[k]) * (1 - opacities[k + 1])
+    heir = msgspec.structs.replace(nodes[n], opacity=opacity)
+    if k == 0:
+        return _thinned([*_flat(heir)[1:], *nodes[n + 1 :]])
+    return _thinned([*nodes[: over[k - 1]], *nodes[over[k - 1] + 1 : n], heir, *nodes[n + 1 :]])
 
 
 def _mix(a: float, b: float, x: float) -> float:
