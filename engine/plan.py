@@ -7,9 +7,9 @@ Theory of operation
 -------------------
 * The tree is walked once, first to last, and every node gives *drafts*: layers whose opacity still counts from that
   node. A group of opacity 1 is dissolved into its parent: painting its children straight onto the canvas is the same
-  picture. A group below 1 is dissolved too while its drafts do not overlap (its opacity is multiplied onto them); where
-  they do, they are painted off screen first, as a *pass* of its own, and become one draft: so a crossfade of two scenes
-  fades scenes, not their parts.
+  picture. A group below 1 is dissolved too while its drafts do not overlap (its opacity is multiplied onto them), those
+  aside that others cover wholly; where they do, they are painted off screen first, as a *pass* of its own, and become
+  one draft: so a crossfade of two scenes fades scenes, not their parts.
 * A mask is a pass over black of its own, and what it masks a pass beside it at the same place: where both show, no
   larger. The compositor weighs the one with the luma of the other. So masked things never hide what is below them.
 * Effects work on a picture that is cropped and scaled to its rectangle already, as an `Altered` picture: the part of
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -371,6 +371,7 @@ class _Compiler:
         drafts = [draft for child in node.nodes for draft in self.drafts(child)]
         if opacity >= 1:
             return drafts
+        drafts = _in_sight(drafts, [(draft.visible, draft.layer.opaque and draft.opacity >= 1) for draft in drafts])
         if _overlapping(drafts):
             drafts = self._off_screen(drafts)
         return [draft._replace(opacity=draft.opacity * opacity) for draft in drafts]
@@ -599,16 +600,23 @@ def _moved(layer: Layer, dx: int, dy: int) -> Layer:
 
 def _uncovered(layers: list[Layer], canvas: Rect) -> tuple[Layer, ...]:
     """The layers without those that later opaque ones cover wholly, one alone or several together."""
-    kept: list[Layer] = []
+    return tuple(_in_sight(layers, [(layer.dest.clipped(canvas), layer.opaque) for layer in layers]))
+
+
+T = TypeVar("T", _Draft, Layer)
+
+
+def _in_sight(painted: list[T], shown: list[tuple[Rect, bool]]) -> list[T]:
+    """Those of what is painted first to last that is not covered; `shown` says where each is, and whether opaque."""
+    kept: list[T] = []
     covers: list[Rect] = []
-    for layer in reversed(layers):
-        visible = layer.dest.clipped(canvas)
+    for each, (visible, opaque) in reversed(list(zip(painted, shown, strict=True))):
         if _hidden(visible, covers):
             continue
-        kept.append(layer)
-        if layer.opaque:
+        kept.append(each)
+        if opaque:
             covers.append(visible)
-    return tuple(reversed(kept))
+    return kept[::-1]
 
 
 def _hidden(rect: Rect, covers: Iterable[Rect]) -> bool:

@@ -381,8 +381,18 @@ def test_faded_group_with_overlap_is_painted_off_screen():
 
 @pytest.mark.parametrize("rect", [(9, 9, 5, 5), (9, 0, 5, 5), (0, 9, 5, 5), (4, 4, 1, 1), (-5, 9, 15, 1)])
 def test_one_pixel_of_overlap_is_enough(rect):
-    for nodes in ((colour((0, 0, 10, 10)), colour(rect)), (colour(rect), colour((0, 0, 10, 10)))):
+    seen_through = colour(rect, alpha=0.5), colour((0, 0, 10, 10), alpha=0.5)
+    for nodes in (seen_through, seen_through[::-1]):
         assert len(planned(*nodes, opacity=0.5).passes) == 2
+
+
+def test_what_others_of_a_faded_group_cover_wholly_is_no_overlap():
+    ground, left, right = colour(), colour((0, 0, 640, 720)), source(rect=(640, 0, 640, 720))
+    plan = planned(ground, left, right, opacity=0.5)
+    assert len(plan.passes) == 1
+    assert [(layer.dest.x, layer.alpha) for layer in plan.layers] == [(0, 128), (640, 128)]
+    dim = msgspec.structs.replace(right, opacity=0.5)
+    assert len(planned(ground, left, dim, opacity=0.5).passes) == 2
 
 
 def test_group_of_full_opacity_needs_no_pass():
