@@ -377,7 +377,9 @@ def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
         lines += _segment_lines(segment)
     if ended:
         lines.append("#EXT-X-ENDLIST")
-    elif growing is not None and (growing.parts or not growing.discontinuous):
+    elif growing is None or (growing.discontinuous and not growing.parts):
+        lines.append("#EXT-X-DISCONTINUITY")  # players count it for what comes next, and may not see it change
+    else:
         lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="part_{growing.number}_{len(growing.parts)}.m4s"')
     return "\n".join(lines) + "\n"
 

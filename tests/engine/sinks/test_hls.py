@@ -226,7 +226,7 @@ def test_while_the_picture_stands_still_the_playlist_is_as_long_as_the_sound(two
     film = packets(two_seconds, times=3)
     segmenter = segmented([each for each in film if not (each.is_video and 3 * NS <= each.arrival < back * NS)])
     segmenter.end()
-    assert playlist(segmenter).count("#EXT-X-DISCONTINUITY\n") == 1
+    assert playlist(segmenter, ended=True).count("#EXT-X-DISCONTINUITY\n") == 1
     before = [segment for segment in segmenter.closed if segment.map_number == 0]
     assert abs(float(sum(segment.duration for segment in before)) - back) < 0.1
     data = segmenter.inits[0] + b"".join(segment.data for segment in before)
@@ -251,6 +251,20 @@ def test_the_last_part_of_a_publisher_is_no_longer_than_the_others(media):
         segmenter = segmented(packets(media.path("plain"), durations=False, units=MS)[:count])
         segmenter.end()
         assert "PART-TARGET=0.220" in playlist(segmenter)
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_comes_next_is_told_to_be_discontinuous_before_it_comes(two_seconds, returns):
+    segmenter = segmented(packets(two_seconds)[:150])
+    segmenter.end()
+    if returns:
+        for packet in packets(two_seconds)[:4]:
+            segmenter.push(packet)
+        assert not segmenter.open.parts
+    lines = playlist(segmenter).splitlines()
+    assert lines.count("#EXT-X-DISCONTINUITY") == 1
+    assert lines[-1] == "#EXT-X-DISCONTINUITY"
+    assert "#EXT-X-DISCONTINUITY\n" not in playlist(segmenter, ended=True)
 
 
 PICTURE = Track(
