@@ -1,1 +1,1 @@
-"""The doors of Mashtun: the command line now, the HTTP dialects as they come. Each converts and calls the engine."""
+"""The doors of Mashtun: the command line and the HTTP dialects. Each converts and calls the engine."""

@@ -497,11 +497,6 @@ def prefixed_kinds(data: bytes | memoryview) -> list[int] | None:
     return kinds if at == end else None
 
 
-def length_prefixed(annexb: bytes) -> bytes:
-    """The same NAL units with four bytes of length before each."""
-    return b"".join(len(unit).to_bytes(4, "big") + unit for unit in nal_units(annexb))
-
-
 def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
     """An avcC for NAL units with four bytes of length; b"" when there is no parameter set of either kind."""
     first = [unit for unit in sps if 4 <= len(unit) < 1 << 16][:31]
@@ -518,10 +513,3 @@ def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
 
 def _sized(units: list[bytes]) -> bytes:
     return b"".join(len(unit).to_bytes(2, "big") + unit for unit in units)
-
-
-def avcc_of(annexb: bytes) -> bytes | None:
-    """The avcC of a picture that carries its parameter sets; None when one is missing."""
-    units = nal_units(annexb)
-    of = {kind: [unit for unit in units if unit[0] & 31 == kind] for kind in (_SPS, _PPS)}
-    return avcc(of[_SPS], of[_PPS]) or None

@@ -69,8 +69,8 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     code.add_argument("--bit-rate", type=int, metavar="B", help="bits per second (default: constant quality)")
     code.add_argument("--max-bit-rate", type=int, metavar="B", help="highest rate over a second")
     code.add_argument("--quality", type=float, metavar="CRF", help="constant quality 0 (lossless) … 51 (default 20)")
-    code.add_argument("--qp-min", type=int, metavar="QP", help="0…63")
-    code.add_argument("--qp-max", type=int, metavar="QP", help="0…63")
+    code.add_argument("--qp-min", type=int, metavar="QP", help="0…51, VP9: 0…63")
+    code.add_argument("--qp-max", type=int, metavar="QP", help="0…51, VP9: 0…63")
     code.add_argument("--gop", type=int, metavar="N", help="frames between keyframes at most (default 2 s)")
     code.add_argument("--profile", metavar="NAME", help=", ".join(PROFILES))
     code.add_argument("--audio-bit-rate", type=int, default=160_000, metavar="B", help="bits per second (160000)")
@@ -86,7 +86,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
 def add_document_arguments(parser: argparse.ArgumentParser) -> None:
     """What rendering a document takes besides."""
     parser.add_argument(
-        "document", metavar="DOCUMENT", help="a file with one RenderTree as JSON, or - for standard input"
+        "document", metavar="DOCUMENT", help="a file with one RenderTree as JSON, or a mash; or - for standard input"
     )
     parser.add_argument(
         "out", metavar="OUT", help=".mp4 .mov .mkv .webm .m4a .mp3 .wav .png .jpg, or null: for nothing"

@@ -61,7 +61,6 @@ class News(msgspec.Struct, frozen=True, rename="camel"):
     subject: str
     id: str
     state: str
-    detail: dict[str, object] = {}
 
 
 class EngineStatus(msgspec.Struct, frozen=True, rename="camel"):

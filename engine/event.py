@@ -35,12 +35,11 @@ log = logging.getLogger(__name__)
 
 LINGER: Final = 5 * SECOND  # a source that no tree names stays open for this long: operators go back and forth
 DRAWING: Final = 0.02  # seconds that a tick waits for new texts and shapes; those that take longer come later
-LEAD: Final = (
-    SECOND // 2
-)  # a program with files comes on that much later: to open some and to decode their first pictures
+LEAD: Final = SECOND // 2  # that a program with files comes on later: to open some, and decode their first pictures
 FILE_THREADS: Final = 8  # of one sub-mix: some may wait for slow disks
 FORESIGHT: Final = Fraction(1, 2)  # how much later than its slot somebody may look
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
+FOREVER: Final = 1 << 62  # ticks
 
 
 class MakeClock(Protocol):
@@ -300,9 +299,6 @@ class _SubMix:
 
     def status(self) -> SubMixStatus:
         return SubMixStatus(self.stream, self.mixer.statistics(), self.sink.statistics(), self._readers.statistics())
-
-
-FOREVER: Final = 1 << 62  # ticks
 
 
 class _LiveReaders:

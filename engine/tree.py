@@ -14,7 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -208,8 +208,6 @@ class RenderTree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     root_video_node: VideoNode | None = None
     root_audio_node: AudioNode | None = None
 
-    EMPTY: ClassVar[RenderTree]
-
     @classmethod
     def from_json(cls, document: bytes | str) -> RenderTree:
         """The tree of a JSON document. Raises InvalidTree with one sentence and the JSON path."""
@@ -327,7 +325,8 @@ def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
     except UnicodeDecodeError as err:
         raise InvalidTree(f"$: not UTF-8 at byte {err.start}", where="$") from None
     except json.JSONDecodeError as err:
-        raise InvalidTree(f"$: not JSON: {err.msg} at line {err.lineno} column {err.colno}", where="$") from None
+        reason = err.msg.removesuffix(" at")
+        raise InvalidTree(f"$: not JSON: {reason} at line {err.lineno} column {err.colno}", where="$") from None
     except ValueError:  # an integer of thousands of digits
         raise InvalidTree("$: not JSON: a number is too long", where="$") from None
 
@@ -401,6 +400,3 @@ def _explain(message: str) -> tuple[str, str]:
 def _json_type(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
     return names.get(type(value), "a number")
-
-
-RenderTree.EMPTY = RenderTree()

@@ -25,7 +25,6 @@ from engine.timebase import frame_rate
 
 VIDEO, AUDIO, IMAGE, SEQUENCE, WAVEFORM = TYPES = ("video", "audio", "image", "imagesequence", "waveform")
 MAX_OUTPUTS: Final = 32
-ICON: Final = "icon"
 SOUND_RATE: Final = 44_100
 QUALITY: Final = 20.0  # constant rate factor: with our preset as near to the picture as the original with its 23
 GOP: Final = 60

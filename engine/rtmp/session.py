@@ -153,7 +153,6 @@ class Session:
         # read by anyone
         self.state = State.HANDSHAKE
         self.received_bytes = 0  # in all
-        self.acknowledged_bytes = 0  # of ours, as the peer last said (5.4.3), modulo 2³²
         self.ignored = 0  # messages that meant nothing to us
         # what came in
         self._reader = chunk.Reader(self._limits)
@@ -433,7 +432,7 @@ class Session:
         elif kind == chunk.USER_CONTROL:
             self._hear_user_control(payload)
         elif kind == chunk.ACKNOWLEDGEMENT:
-            self.acknowledged_bytes = chunk.number(payload)
+            chunk.number(payload)  # how much the peer has had changes nothing
         elif kind == chunk.WINDOW_SIZE:
             self._window_bytes = chunk.number(payload) or _WINDOW_BYTES
         elif kind == chunk.PEER_BANDWIDTH:
