@@ -19,9 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import h11
+import hypercorn.protocol
 import msgspec
 import trio
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
 from quart_trio import QuartTrio
 
@@ -94,6 +97,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class Http1(H11Protocol):
+    """A connection that stays with HTTP/1.1: who offers HTTP/2 is answered as if it had not.
+
+    Hypercorn's HTTP/2 waits for ever for the window of a stream that is reset, or whose client is gone.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Nothing that is asked for changes the protocol."""
+
+
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
     """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
     engine, queue = Engine(settings), JobQueue(settings)
@@ -156,6 +169,7 @@ def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Ser
 
 
 async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:
+    hypercorn.protocol.H11Protocol = Http1  # type: ignore[attr-defined]  # no setting says so
     await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
 

@@ -360,6 +360,23 @@ def test_sigterm_ends_it_within_five_seconds_with_the_recording_whole(tmp_path, 
         assert whole(path, player)[-1] >= player.pictures[-1][1]
 
 
+# Nobody who only offers HTTP/2 gets it: a client that left in the middle of an answer kept its stream for ever.
+UPGRADE = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+SMALL_WINDOW = b"HTTP2-Settings: AAQAAABk\r\n\r\n"  # 100 bytes
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5)  # with empty settings
+
+
+@pytest.mark.parametrize(("asks", "status"), [(UPGRADE + SMALL_WINDOW, b"200"), (PREFACE, b"404")], ids=("h2c", "h2"))
+def test_http_2_is_not_spoken_and_who_offers_it_does_not_keep_the_server(tmp_path, asks, status):
+    with Server(tmp_path) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+                client.sendall(asks)
+                assert client.recv(12) == b"HTTP/1.1 " + status
+        server.signal(signal.SIGTERM)
+        assert server.wait(5) == 0
+
+
 def test_what_was_recorded_until_a_kill_plays(tmp_path):
     with recording(tmp_path / "server") as (server, player, path):
         until(lambda: recorded_ms(server) >= 1500)
