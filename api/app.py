@@ -4,7 +4,7 @@ It decides that an error is JSON ``{"error": sentence}`` and nothing redirects; 
 
 Pages of other sites (CORS): anybody's page may use ``/brewmixer`` (the vendor's pages run elsewhere) and read playback;
 the rest is for the server's own page and for programs. A page elsewhere that needs credentials sends them itself, in an
-Authorization header: what the browser knows by itself is never sent along.
+Authorization header: what the browser knows by itself is never sent along, nor taken (`api.auth`).
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _guard(app: QuartTrio, engine: Engine) -> None:
             response.headers["Access-Control-Allow-Origin"] = "*"
             if request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
-                response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Range"
+                response.headers["Access-Control-Allow-Headers"] = (
+                    "Authorization, Content-Type, Range, X-Requested-With"
+                )
                 response.headers["Access-Control-Max-Age"] = "86400"
         return response
 

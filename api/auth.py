@@ -5,6 +5,10 @@ may ask; that is why a server without one listens on loopback only, unless told 
 
 Open even then: preflights, ``/healthz``, and GET of everything in the playback door (players send no credentials). The
 door of jobs, ``/api/v1``, checks by itself: its clients know a secret of their own.
+
+Pages of other sites must not do with the credentials that a browser knows what its user did not ask for. So a page's
+request that changes something counts only where it comes from our own page, or where the browser has asked us for leave
+first: then it carries no credentials but the page's own. Programs are no pages: they send no Origin.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from quart import Request, Websocket
-from werkzeug.datastructures import Authorization, WWWAuthenticate
+from werkzeug.datastructures import Authorization, Headers, WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from engine.config import Settings
@@ -24,6 +28,7 @@ from engine.errors import InvalidSpec
 
 PLAYBACK: Final = "playback"  # the blueprint that needs no credentials
 READING: Final = ("GET", "HEAD", "OPTIONS")
+LEAVE: Final = "JSON as application/json, or the header X-Requested-With"  # so that browsers ask for leave
 WINDOW_MS: Final = 60_000  # a signature's time may be so far from ours: clocks differ, requests wait
 
 
@@ -62,9 +67,28 @@ def check_request(settings: Settings, request: Request | Websocket) -> None:
     if request.blueprint == PLAYBACK and method in READING:
         return
     check_basic(settings, request.authorization)
-    if method not in READING and request.headers.get("Sec-Fetch-Site") == "cross-site" and not allows_origins(request):
-        # A browser would send the credentials that it knows along with a form of any page.
+    if method in READING or not is_from_elsewhere(request.headers):
+        return
+    if not allows_origins(request):
         raise Forbidden("pages of other sites may only use /brewmixer and playback")
+    if settings.username and not is_by_leave(method, request.headers):
+        raise Forbidden(f"pages of other sites must send {LEAVE}")
+
+
+def is_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
+    """Whether a page of another site asks. Browsers send Sec-Fetch-Site to https: and localhost only, Origin to all."""
+    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin")
+    if site in ("same-origin", "none"):
+        return False
+    if origin is None:
+        return site == "cross-site"
+    return origin.lower().rpartition("/")[2] != headers.get("host", "").lower()
+
+
+def is_by_leave(method: str, headers: Mapping[str, str] | Headers) -> bool:
+    """Whether it is a request that no browser makes for a page of another site before it has asked for leave."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return method not in ("GET", "HEAD", "POST") or kind == "application/json" or "x-requested-with" in headers
 
 
 def allows_origins(request: Request | Websocket) -> bool:

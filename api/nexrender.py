@@ -44,7 +44,7 @@ from api.asgi import (
     text_answer,
     until_gone,
 )
-from api.auth import check_basic
+from api.auth import check_basic, is_from_elsewhere
 from api.errors import status_of
 from api.queue import JobQueue
 from api.store import Change, Filter, digest_of
@@ -213,7 +213,7 @@ class Door:
         secret = self._settings.secret
         if not secret:
             check_basic(self._settings, Authorization.from_header(request.headers.get("authorization")))
-            if self._settings.username and request.headers.get("sec-fetch-site") == "cross-site":
+            if self._settings.username and is_from_elsewhere(request.headers):
                 raise Refusal(403, "pages of other sites may only ask with a secret")  # a browser adds what it knows
         elif not hmac.compare_digest(request.headers.get(SECRET, "").encode("latin-1"), secret.encode()):
             raise Refusal(403, f"the header {SECRET} is missing or wrong")

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from api.asgi import JSON, Answer, Headers, Message, Receive, Refusal, Request, Send, respond
+from api.auth import LEAVE, is_by_leave, is_from_elsewhere
 from api.moviemasher.users import Users
 from api.wire import decode
 from engine.errors import EngineError
@@ -35,7 +36,6 @@ MAX_BODY: Final = 8 << 20
 BODY_SECONDS: Final = 60.0
 CORS: Final = (("Access-Control-Allow-Origin", "*"),)
 METHODS: Final = "GET,HEAD,PUT,PATCH,POST,DELETE"
-SAFE_KINDS: Final = ("application/json", "multipart/form-data")
 # Where the client shows errors in its activity panel.
 IMPORTING: Final = ("/rendering/upload", "/rendering/start", "/rendering/status", "/file/store", "/data/definition/put")
 DOT: Final = "\N{ONE DOT LEADER}"
@@ -88,7 +88,7 @@ class Door:
         try:
             if request.method == "OPTIONS":
                 return preflight(request)
-            _check_origin(request)
+            _check_origin(request, is_upload=path in self._uploads)
             user = await self._users.of(request.headers.get("authorization"))
             found = await self._handle(user, request, path)
         except Refusal as err:
@@ -122,15 +122,14 @@ def _read(body: bytes) -> Object:
         raise Refusal(400, str(err)) from None
 
 
-def _check_origin(request: Request) -> None:
+def _check_origin(request: Request, *, is_upload: bool) -> None:
     """Raises Refusal (403) where a browser sends what a page of another site could not ask for by itself.
 
     Pages anywhere may ask with credentials of their own; those that the browser knows go only with requests that need
-    no leave, and these have other content types.
+    no leave. A form with a file is one: it counts only with an id that has been given out, which no other page knows.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.headers.get("sec-fetch-site") == "cross-site" and kind not in SAFE_KINDS:
-        raise Refusal(403, "pages of other sites may only send JSON")
+    if is_from_elsewhere(request.headers) and not is_upload and not is_by_leave(request.method, request.headers):
+        raise Refusal(403, f"pages of other sites must send {LEAVE}")
 
 
 def preflight(request: Request) -> Answer:

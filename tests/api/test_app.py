@@ -192,6 +192,37 @@ async def test_pages_of_other_sites_may_do_nothing_else(start):
         assert (await ask(app, method, path, headers={"Sec-Fetch-Site": "same-origin"})).status_code != 403
 
 
+ELSEWHERE = {"Host": "mixer.test:8570", "Origin": "http://evil.example"}  # as browsers send to a plain http: address
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_taken"),
+    [
+        ({"Content-Type": "text/plain"}, False),
+        ({"Content-Type": "text/plain", "Origin": "null"}, False),
+        ({"Content-Type": "text/plain; application/json"}, False),
+        ({"Content-Type": "text/plain", "Origin": "http://mixer.test:8570"}, True),
+        ({"Content-Type": "text/plain", "Origin": "http://mixer.test:8571", "Sec-Fetch-Site": "same-site"}, False),
+        ({"Content-Type": "text/plain", "Sec-Fetch-Site": "same-origin"}, True),  # a proxy has changed Host
+        ({"Content-Type": "application/json; charset=utf-8"}, True),
+        ({"Content-Type": "text/plain", "X-Requested-With": "fetch"}, True),
+    ],
+)
+async def test_a_form_of_another_site_does_nothing_with_the_password_that_a_browser_knows(start, headers, is_taken):
+    app = await start(username="ada", password="secret")
+    body = json.dumps({"path": "live", "streamName": "evil"})
+    answer = await ask(app, "POST", "/brewmixer/1.0/evil", headers=ELSEWHERE | headers, data=body, **BASIC)
+    assert answer.status_code == (201 if is_taken else 403)
+    answer = await ask(app, "POST", "/streams/1.0/live/a/recordings", headers=ELSEWHERE | headers, **BASIC)
+    assert answer.status_code == (404 if headers.keys() & {"Sec-Fetch-Site", "Origin"} and is_taken else 403)
+
+
+async def test_without_a_password_any_page_may_use_the_vendors_routes(start):
+    headers = ELSEWHERE | {"Content-Type": "text/plain"}
+    answer = await ask(await start(), "POST", "/brewmixer/1.0/a", headers=headers, data='{"path":"a","streamName":"b"}')
+    assert answer.status_code == 201
+
+
 # --- credentials -----------------------------------------------------------------------------------------------------
 
 

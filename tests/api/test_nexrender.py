@@ -211,8 +211,10 @@ async def test_without_a_secret_a_server_with_a_password_asks_for_that(start):
     assert answer.headers["www-authenticate"].lower().startswith("basic")
     basic = {"Authorization": "Basic " + base64.b64encode(b"ada:pw").decode()}
     assert (await client.ask("GET", "/api/v1/jobs", headers=basic)).json == []
-    answer = await client.ask("POST", "/api/v1/jobs", BODY, {**basic, "Sec-Fetch-Site": "cross-site"})
-    assert answer.status == 403
+    for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Host": "mixer.test", "Origin": "http://evil.example"}):
+        assert (await client.ask("POST", "/api/v1/jobs", BODY, basic | elsewhere)).status == 403
+    here = {"Host": "mixer.test", "Origin": "http://mixer.test"}
+    assert (await client.ask("POST", "/api/v1/jobs", BODY, basic | here)).status == 200
 
 
 async def test_with_a_secret_no_password_is_asked_for(start):

@@ -142,13 +142,14 @@ async def test_pages_of_other_sites_may_ask_with_credentials_of_their_own(client
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
-    for headers in (JSON, {}, {"Content-Type": "text/plain"}):
-        answer = await client.ask(
-            "POST", "/api/servers/", body=b"{}", headers={"Sec-Fetch-Site": "cross-site", **headers}
-        )
-        assert answer.status == (200 if headers is JSON else 403)  # the browser's own go without asking for leave
-        assert answer.headers["access-control-allow-origin"] == "*"
-        assert "access-control-allow-credentials" not in answer.headers
+    form = {"Content-Type": "multipart/form-data"}
+    for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+        for headers in (JSON, {}, {"Content-Type": "text/plain"}, form):
+            answer = await client.ask("POST", "/api/servers/", body=b"{}", headers=elsewhere | headers)
+            assert answer.status == (200 if headers is JSON else 403)  # the browser's own go without asking for leave
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in answer.headers
+        assert (await client.ask("POST", "/file/store/", body=b"", headers=elsewhere | form)).status == 200
 
 
 # --- other doors -----------------------------------------------------------------------------------------------------
