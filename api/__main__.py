@@ -81,7 +81,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ordering", help="of jobs: oldest-first, newest-first, priority or random")
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
     parser.add_argument(
-        "--allow-private", action="store_true", default=None, help="let jobs fetch from private addresses"
+        "--allow-private", action="store_true", default=None, help="let jobs and webhooks use private addresses"
     )
     parser.add_argument("--web", metavar="DIR", help="a site to serve at / (our own page)")
     parser.add_argument("--users", metavar="FILE", help="who may use Movie Masher's servers: see the command user")

@@ -81,7 +81,7 @@ class JobQueue:
         self._store: Store | None = None
         self._writer = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(READERS)
-        self._courier = Courier(self)
+        self._courier = Courier(self, allow_private=settings.allow_private)
         self._feeds: set[Feed] = set()
         self._queued = trio.Event()  # another one each time
 
@@ -262,9 +262,10 @@ class JobQueue:
 
     # Webhooks: api.webhooks.Ledger
 
-    async def undelivered(self, besides: Collection[int], limit: int) -> list[Delivery]:
+    async def undelivered(self, besides: Collection[int], limit: int, *, busy: Collection[str] = ()) -> list[Delivery]:
         """As `Store.undelivered`."""
-        return await self._read(lambda store: store.undelivered(now=self.now(), besides=besides, limit=limit))
+        due = partial(Store.undelivered, now=self.now(), besides=besides, busy=busy, limit=limit)
+        return await self._read(due)
 
     async def delivered(self, delivery: Delivery) -> None:
         """As `Store.delivered`."""

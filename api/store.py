@@ -374,10 +374,19 @@ class Store:
 
     # Webhooks
 
-    def undelivered(self, *, now: int, besides: Collection[int], limit: int) -> list[Delivery]:
-        """What is due, the longest due first; without those of these ids, which are under way."""
+    def undelivered(
+        self, *, now: int, besides: Collection[int], limit: int, busy: Collection[str] = ()
+    ) -> list[Delivery]:
+        """What is due, the longest due first; without those of these ids, which are under way.
+
+        busy  scheme, host and port of URLs that are left out.
+        """
+        wanted = _UNDELIVERED.limit(limit + len(besides))
+        for receiver in busy:
+            begin = func.substr(deliveries.c.url, 1, len(receiver) + 1)
+            wanted = wanted.where(begin.not_in([receiver + end for end in ("", "/", "?", "#")]))
         with self._read() as connection:
-            rows = connection.execute(_UNDELIVERED.limit(limit + len(besides)), {"now": now})
+            rows = connection.execute(wanted, {"now": now})
             return [Delivery(*row) for row in rows if row.id not in besides][:limit]
 
     def deliver_again(self, delivery: Delivery, *, due: int, now: int) -> None:

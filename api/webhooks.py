@@ -2,33 +2,36 @@
 
 It decides how a message looks, how often it is tried, and when it is given up; it refuses to know what happened. What
 is not taken yet is in the database: a restart loses nothing. A receiver may hear of a thing twice, never out of order.
+A receiver that does not answer keeps only itself waiting.
 
 A message is a POST of JSON ``{"event": state, "time": …, "job": status record}``. Its signature, in the header
 ``X-Hub-Signature-256``, is ``sha256=`` and the hex HMAC-SHA256 of the body under the webhook's secret; without a secret
-there is none. Any answer 2xx within `TIMEOUT` takes it; redirects are not followed.
+there is none. Any answer 2xx within `TIMEOUT` takes it; redirects are not followed. Private addresses are told nothing
+unless that is allowed, as in all that a job may name (`engine.fetch`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import logging
 import re
-import ssl
+from collections import Counter
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 import trio
 
 from api.store import Delivery
 from engine.errors import EngineError
+from engine.fetch import Fetcher, Limits
 
 log = logging.getLogger(__name__)
 
-TIMEOUT: Final = 10.0  # seconds for each step of a delivery
+TIMEOUT: Final = 10.0  # seconds for a delivery
 AT_ONCE: Final = 16
+SHARE: Final = 4  # of them, for one receiver
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds; each try doubles it
 GIVE_UP: Final = 86_400_000  # ms after it happened
 POLL: Final = 1.0  # seconds between two looks for what is due
@@ -41,8 +44,8 @@ class Ledger(Protocol):
     def now(self) -> int:
         """ms since 1970."""
 
-    async def undelivered(self, besides: Collection[int], limit: int) -> list[Delivery]:
-        """What is due, without those."""
+    async def undelivered(self, besides: Collection[int], limit: int, *, busy: Collection[str] = ()) -> list[Delivery]:
+        """What is due, without those of these ids and those to busy receivers."""
 
     async def delivered(self, delivery: Delivery) -> None:
         """It is done with."""
@@ -54,10 +57,11 @@ class Ledger(Protocol):
 class Courier:
     """Delivers what is due."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, allow_private: bool) -> None:
         self._ledger = ledger
-        self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._under_way: set[int] = set()
+        limits = Limits(seconds=TIMEOUT, at_once=AT_ONCE)
+        self._fetcher = Fetcher(base=Path(), cache=Path(), allow_private=allow_private, limits=limits)
+        self._under_way: dict[int, str] = {}  # id of a delivery → who receives it
         self._news = trio.Event()
 
     def wake(self) -> None:
@@ -69,41 +73,59 @@ class Courier:
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
-                for delivery in await self._due():
-                    self._under_way.add(delivery.id)
+                while (delivery := await self._next()) is not None:
+                    self._under_way[delivery.id] = receiver_of(delivery.url)
                     nursery.start_soon(self._deliver, delivery)
                 with trio.move_on_after(POLL):
                     await self._news.wait()
                     await trio.sleep(SETTLE)
 
-    async def _due(self) -> list[Delivery]:
-        free = AT_ONCE - len(self._under_way)
+    async def _next(self) -> Delivery | None:
+        counted = Counter(self._under_way.values())
+        if counted.total() >= AT_ONCE:
+            return None
+        busy = [receiver for receiver, count in counted.items() if count >= SHARE]
         try:
             # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
-            return await self._ledger.undelivered(frozenset(self._under_way), free) if free else []
+            due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy)
         except EngineError as err:
             log.warning("webhooks: %s", err)
-            return []
+            return None
+        return due[0] if due else None
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            problem = await trio.to_thread.run_sync(send, delivery, limiter=self._limiter, abandon_on_cancel=True)
-            await self._note(delivery, problem)
+            await self._note(delivery, await self._send(delivery))
         except EngineError as err:  # it will be told twice
             log.warning("job %s: webhook: %s", delivery.uid, err)
         finally:
-            self._under_way.discard(delivery.id)
+            del self._under_way[delivery.id]
             self.wake()
+
+    async def _send(self, delivery: Delivery) -> str:
+        """Tells it; returns what went wrong, "" when it was taken."""
+        headers = {
+            "Content-Type": "application/json",
+            "X-Mashtun-Event": re.sub("[^ -~]", "?", delivery.event)[:100],
+            "X-Mashtun-Delivery": str(delivery.id),
+        }
+        if delivery.secret:
+            headers["X-Hub-Signature-256"] = signature(delivery.secret, delivery.body)
+        try:
+            await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body)
+        except EngineError as err:
+            return str(err)
+        return ""
 
     async def _note(self, delivery: Delivery, problem: str) -> None:
         now = self._ledger.now()
         if problem and now - delivery.created < GIVE_UP:
             pause = min(FIRST_PAUSE * 2.0 ** min(delivery.tries, 20), LONGEST_PAUSE)
-            log.info("job %s: %s takes no webhook: %s; again in %g s", delivery.uid, delivery.url, problem, pause)
+            log.info("job %s: webhook: %s; again in %g s", delivery.uid, problem, pause)
             await self._ledger.deliver_again(delivery, now + round(pause * 1000))
         else:
             if problem:
-                log.warning("job %s: %s took no webhook: %s; given up", delivery.uid, delivery.url, problem)
+                log.warning("job %s: webhook: %s; given up", delivery.uid, problem)
             await self._ledger.delivered(delivery)
 
 
@@ -112,31 +134,7 @@ def signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def send(delivery: Delivery) -> str:
-    """Tells it; returns what went wrong, "" when it was taken. Worker thread."""
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "mashtun",
-        "X-Mashtun-Event": re.sub("[^ -~]", "?", delivery.event)[:100],
-        "X-Mashtun-Delivery": str(delivery.id),
-        "Connection": "close",
-    }
-    if delivery.secret:
-        headers["X-Hub-Signature-256"] = signature(delivery.secret, delivery.body)
-    try:
-        parts = urlsplit(delivery.url)
-        host = parts.hostname or ""
-        connection = (
-            http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT, context=ssl.create_default_context())
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT)
-        )
-        try:
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("POST", path, delivery.body, headers)
-            status = connection.getresponse().status
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException, ValueError) as err:
-        return str(err) or type(err).__name__
-    return "" if 200 <= status < 300 else f"status {status}"
+def receiver_of(url: str) -> str:
+    """Scheme, host and port of an ``http(s):`` URL, as they stand there."""
+    scheme, _, rest = url.partition("//")
+    return f"{scheme}//{re.split('[/?#]', rest, maxsplit=1)[0]}"

@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
 PIECE: Final = 1 << 18
-AT_ONCE: Final = 4
 UNKNOWN_LIFE: Final = 1800.0  # seconds; longer than any transfer
 HASHES: Final = ("md5", "sha1", "sha256", "sha512")
 _PUBLIC_SCHEMES: Final = ("http", "https")
@@ -66,6 +65,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 8 << 30
     seconds: float = 900.0  # for one transfer
     cache_bytes: int = 10 << 30
+    at_once: int = 4  # transfers; others wait for their turn, which is no part of `seconds`
 
 
 class Fetcher:
@@ -76,7 +76,7 @@ class Fetcher:
         self._cache = _Cache(cache)
         self._allow_private = allow_private
         self._limits = limits or Limits()
-        self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._limiter = trio.CapacityLimiter(self._limits.at_once)
         self._disk = trio.CapacityLimiter(2)
 
     async def fetch(
@@ -151,14 +151,21 @@ class Fetcher:
         await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes, limiter=self._disk)
 
     async def _in_thread(self, transfer: _Transfer, url: str, run: Callable[[], T]) -> T:
-        try:
-            with trio.fail_after(self._limits.seconds):
-                return await trio.to_thread.run_sync(run, limiter=self._limiter, abandon_on_cancel=True)
-        except trio.TooSlowError:
-            sentence = f'"{shown(url)}" took longer than {self._limits.seconds:g} s'
-            raise SourceUnavailable(sentence, where=shown(url)) from None
-        finally:
-            transfer.close()
+        seconds = self._limits.seconds
+        with trio.CancelScope() as scope:
+
+            def start() -> None:
+                scope.deadline = trio.current_time() + seconds
+
+            def started() -> T:
+                trio.from_thread.run_sync(start)
+                return run()
+
+            try:
+                return await trio.to_thread.run_sync(started, limiter=self._limiter, abandon_on_cancel=True)
+            finally:
+                transfer.close()
+        raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s', where=shown(url))
 
 
 def shown(url: str) -> str:
@@ -187,7 +194,12 @@ def is_public(address: str) -> bool:
 
 
 class _Transfer:
-    """One talk with a server. Worker thread, but `close`."""
+    """One talk with a server. Worker thread, but `close`.
+
+    unavailable  what is raised when there is none.
+    """
+
+    unavailable: type[SourceUnavailable | SinkUnavailable] = SourceUnavailable
 
     def __init__(self, url: str, *, allow_private: bool) -> None:
         self.url = url
@@ -315,6 +327,8 @@ class _Download(_Transfer):
 
 class _Sending(_Transfer):
     """A request with a body; redirects are not followed."""
+
+    unavailable = SinkUnavailable
 
     def __init__(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | Path, *, allow_private: bool

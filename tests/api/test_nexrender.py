@@ -6,6 +6,8 @@ import re
 import resource
 import socket
 import threading
+import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -137,7 +139,7 @@ async def start(tmp_path, nursery, clock):
 
     async def started(**settings):
         new_database(tmp_path / "mashtun.db")
-        configured = Settings(data=str(tmp_path), **settings)
+        configured = Settings(data=str(tmp_path), **{"allow_private": True} | settings)  # receivers are on this machine
         queue = JobQueue(configured, wall=clock)
         await nursery.start(queue.run)
         queues.append(queue)
@@ -1354,7 +1356,7 @@ async def test_what_is_not_taken_is_told_again_in_order(start, receiver, clock, 
 
 
 async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiver, clock, nursery):
-    settings = Settings(data=str(tmp_path))
+    settings = Settings(data=str(tmp_path), allow_private=True)
     new_database(tmp_path / "mashtun.db")
     away = socket.create_server(("127.0.0.1", 0))
     port = away.getsockname()[1]
@@ -1405,12 +1407,77 @@ async def test_a_receiver_that_is_down_for_a_minute_hears_everything_in_order(st
     assert back.events() == ["queued", "picked", "started", "render:dorender", "finished"]
 
 
+@contextmanager
+def listening(answer):
+    """The port of a receiver each of whose connections is given to a function, in a thread."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+
+        def take():
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=take, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def hang(connection):
+    with connection, suppress(OSError):
+        while connection.recv(1 << 16):
+            pass
+
+
+def drip(connection):
+    with connection, suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            connection.sendall(b"y")
+            time.sleep(0.05)
+
+
+async def tried(queue):
+    """Returns when one that is not taken yet has been tried."""
+    with trio.fail_after(30):
+        while not any(each.tries for each in await queue.undelivered([], 10)):
+            queue._wall.now += 1
+            await trio.sleep(0.02)
+
+
 async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, monkeypatch):
-    monkeypatch.setattr(api.webhooks, "TIMEOUT", 0.5)
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 3600)
     client, _ = await start()
-    with socket.create_server(("127.0.0.1", 0)) as hanging:
-        await client.add(webhooks=[{"url": f"http://127.0.0.1:{hanging.getsockname()[1]}/"}, {"url": receiver.url}])
+    with listening(hang) as port:
+        for n in range(2 * api.webhooks.AT_ONCE):
+            await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}{'/?#'[n % 3]}{n}"}])
+        await client.add(webhooks=[{"url": receiver.url}])
         await receiver.until(1)
+
+
+async def test_a_receiver_that_drips_is_given_so_much_time_and_no_more(start, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 0.5)
+    client, queue = await start()
+    with listening(drip) as port:
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}"}])
+        await tried(queue)
+
+
+async def test_private_addresses_are_told_nothing_unless_that_is_allowed(start, receiver, caplog):
+    client, queue = await start(allow_private=False)
+    await client.add(webhooks=[{"url": receiver.url}])
+    caplog.set_level("INFO", "api.webhooks")
+    await tried(queue)
+    assert not receiver.told
+    assert "127.0.0.1 is a private address" in caplog.text
+
+
+async def test_a_receiver_may_have_an_address_of_version_6_and_no_port(start, caplog):
+    client, queue = await start()
+    caplog.set_level("INFO", "api.webhooks")
+    await client.add(webhooks=[{"url": "http://[::1]/hook"}])
+    await tried(queue)
+    assert '"http://[::1]/hook": ' in caplog.text
+    assert "not known" not in caplog.text
 
 
 async def test_what_is_not_taken_for_a_day_is_given_up(start, receiver, clock):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import http.server
 import os
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine.errors import InvalidJob, SinkRejected, SourceMalformed, SourceUnavailable
+from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
 from engine.fetch import Fetcher, Limits, is_public, shown
 
 FILM = bytes(range(256)) * 500
@@ -219,6 +220,25 @@ async def test_a_file_is_sent(fetcher, tmp_path, web):
     assert web.asked == [("/here", FILM)]
     with pytest.raises(SinkRejected, match="answers 403"):
         await fetcher.send("PUT", f"{web.url}/no", headers={}, body=b"x")
+
+
+async def test_the_time_to_wait_for_others_is_no_part_of_a_transfers(tmp_path, web):
+    limits = Limits(seconds=2, at_once=1)
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=limits)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
+
+        async def hang():
+            with pytest.raises(SinkUnavailable, match="took longer than 2 s"):
+                await fetcher.send("PUT", url, headers={}, body=b"x")
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hang)
+                connection, _ = await trio.to_thread.run_sync(hanging.accept)
+                with connection:
+                    await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")
+    assert web.asked == [("/here", b"x")]
 
 
 async def test_the_cache_keeps_within_its_size(tmp_path, web):
