@@ -6,6 +6,7 @@ It decides the order of starting and stopping; it refuses to know what is served
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gc
 import json
 import logging
@@ -17,7 +18,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import h11
 import hypercorn.protocol
@@ -46,6 +47,8 @@ SWITCH_INTERVAL: Final = 0.0005  # seconds; decoders wait that long for the inte
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
+LOCK: Final = "serve.lock"
+LOCK_PATIENCE: Final = 7.0  # seconds; a server that was told to stop needs up to 5
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 
@@ -56,16 +59,18 @@ def run_serve(arguments: argparse.Namespace) -> int:
     try:
         settings = read_settings(arguments)
         check_exposure(settings)
+        lock = take_folder(Path(settings.data))
         listener = listen(settings.host, settings.port)
     except (EngineError, OSError) as err:
         print(f"mashtun: {err}", file=sys.stderr)
         return 1
     code = 0
-    try:
-        trio.run(partial(serve, settings, listener, demo=arguments.demo))
-    except* EngineError as group:
-        print(f"mashtun: {first_error(group)}", file=sys.stderr)
-        code = 1
+    with lock:
+        try:
+            trio.run(partial(serve, settings, listener, demo=arguments.demo))
+        except* EngineError as group:
+            print(f"mashtun: {first_error(group)}", file=sys.stderr)
+            code = 1
     return code
 
 
@@ -79,6 +84,29 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         if not -1 <= port <= 65535 or (name == "port" and port < 0):
             raise InvalidSpec(f"{name} {port} is not within 0…65535", where=name)
     return settings
+
+
+def take_folder(folder: Path) -> TextIO:
+    """An open file; while it is, no other server takes the folder. Waits for one that is about to end.
+
+    Two would take jobs from each other. Raises InvalidSpec: another one stays, or there can be no file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as err:
+        raise InvalidSpec(f'data folder "{folder}": {err.strerror}', where="data") from err
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
+        except BlockingIOError:
+            if time.monotonic() > end:
+                file.close()
+                raise InvalidSpec(f'data folder "{folder}" is in use by another server', where="data") from None
+            time.sleep(0.1)
+        else:
+            return file
 
 
 def listen(host: str, port: int) -> socket.socket:

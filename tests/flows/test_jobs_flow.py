@@ -149,6 +149,22 @@ def test_what_was_answered_outlives_the_server(tmp_path):
     assert kill_again_and_again(tmp_path, trials=1, seed=2).startswith("1 kills in ")
 
 
+def test_a_data_folder_has_one_server_and_the_next_waits_for_the_end_of_the_last(tmp_path):
+    arguments = ["-m", "api", "serve", "--port", 0, "--rtmp-port", 0, "--data", tmp_path / "data"]
+    with Server(tmp_path) as server, (tmp_path / "log").open("wb") as log:
+        with Process(*arguments, log=log) as second:
+            assert second.wait() == 1
+        assert (tmp_path / "log").read_text().endswith('data" is in use by another server\n')
+        with Process(*arguments, log=log) as third:
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+            assert third.line().startswith("mashtun: http://")
+            third.signal(signal.SIGKILL)  # takes nothing along
+            third.wait()
+            with Server(tmp_path) as fourth:
+                assert fourth.done("GET", "/api/v1/jobs") == []
+
+
 QUICK = """
 import sys
 import engine.worker
