@@ -114,6 +114,14 @@ class Request:
             pass  # a client may say that its empty body is over
 
 
+def text_of(header: str) -> str:
+    """A header's value in UTF-8 if it is that, else in Latin-1, which everything is."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
+
+
 async def respond(request: Request, answer: Answer, send: Send) -> None:
     """Sends an answer."""
     headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]

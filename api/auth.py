@@ -103,14 +103,16 @@ def check_basic(settings: Settings, given: Authorization | None) -> None:
     name = password = ""
     if given is not None and given.type == "basic":
         name, password = given.username or "", given.password or ""
-    right = _same(name, settings.username) & _same(password, settings.password)
+    right = is_same(name, settings.username) & is_same(password, settings.password)
     if not right:
         realm = WWWAuthenticate("basic", {"realm": "mashtun", "charset": "UTF-8"})
         raise Unauthorized("user name or password is missing or wrong", www_authenticate=realm)
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+def is_same(given: str, wanted: str) -> bool:
+    """Whether they are the same, in a time that tells nothing; what is given may be UTF-8 read as Latin-1."""
+    found, sought = given.encode(errors="replace"), wanted.encode()
+    return hmac.compare_digest(found, sought) | hmac.compare_digest(found, sought.decode("latin-1").encode())
 
 
 def sign(secret: str, parts: tuple[str, ...], timestamp_ms: int) -> str:
@@ -143,7 +145,7 @@ class Signatures:
         if abs(now - timestamp_ms) > WINDOW_MS:
             raise _unsigned(f"timestamp {timestamp_ms} is not within {WINDOW_MS} ms of {now}")
         right = sign(self._secret, parts, timestamp_ms)
-        if any("|" in part for part in parts) or not _same(digest.lower(), right):
+        if any("|" in part for part in parts) or not is_same(digest.lower(), right):
             raise _unsigned("digest is wrong")
         self._used = {each: until for each, until in self._used.items() if until >= now}
         if right in self._used:

@@ -13,7 +13,6 @@ which reports carry as ``run``), server-sent events, workers, output files.
 from __future__ import annotations
 
 import codecs
-import hmac
 import logging
 import os
 import re
@@ -42,9 +41,10 @@ from api.asgi import (
     json_answer,
     respond,
     text_answer,
+    text_of,
     until_gone,
 )
-from api.auth import check_basic, is_from_elsewhere
+from api.auth import check_basic, is_from_elsewhere, is_same
 from api.errors import status_of
 from api.queue import JobQueue
 from api.store import Change, Filter, digest_of
@@ -215,7 +215,7 @@ class Door:
             check_basic(self._settings, Authorization.from_header(request.headers.get("authorization")))
             if self._settings.username and is_from_elsewhere(request.headers):
                 raise Refusal(403, "pages of other sites may only ask with a secret")  # a browser adds what it knows
-        elif not hmac.compare_digest(request.headers.get(SECRET, "").encode("latin-1"), secret.encode()):
+        elif not is_same(request.headers.get(SECRET, ""), secret):
             raise Refusal(403, f"the header {SECRET} is missing or wrong")
 
     async def _route(self, request: Request) -> Answer:
@@ -298,7 +298,7 @@ class Door:
     # Workers
 
     async def _pickup(self, request: Request, tags: str) -> Answer:
-        worker = request.headers.get(NAME) or _creator(request)
+        worker = text_of(request.headers.get(NAME, "")) or _creator(request)
         self._see(request, worker)
         wait, lease = _seconds(request, "wait", 0, LONGEST_WAIT), _seconds(request, "lease", *LEASES)
         kinds = _kinds(request)

@@ -21,8 +21,10 @@ import trio
 from engine.errors import InvalidJob, InvalidSpec, NotFound, SinkUnavailable
 from engine.jobs import ERROR, FINISHED, Assignment, is_held, stamp
 
-PATIENCE: Final = 30.0  # seconds without an answer
-UPLOAD_PATIENCE: Final = 600.0
+PATIENCE: Final = 30.0  # seconds until there must be an answer
+UPLOAD_SILENCE: Final = 600.0  # seconds in which nothing of a film is taken
+UPLOAD_PATIENCE: Final = 21_600.0
+MAX_ANSWER: Final = 128 << 20  # bytes; the server takes jobs of 100 MiB
 LONGEST_WAIT: Final = 25.0  # seconds that the server keeps a pickup
 LOOK_EVERY: Final = 1.0  # seconds between two looks whether a job is still ours
 
@@ -30,15 +32,22 @@ LOOK_EVERY: Final = 1.0  # seconds between two looks whether a job is still ours
 class RemoteQueue:
     """An `engine.jobs.Queue`. Every method raises SinkUnavailable while the server is away.
 
-    url   of the server, ``http://host:port``; InvalidSpec if it is none.
-    wall  seconds since 1970.
+    url     of the server, ``http://host:port``; InvalidSpec if it is none.
+    secret  of the server; InvalidSpec if no header can have it.
+    wall    seconds since 1970.
     """
 
     def __init__(self, url: str, *, secret: str = "", wall: Callable[[], float] = time.time) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as err:
+            raise InvalidSpec(f'server "{url[:200]}": {err}', where="server") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidSpec(f'server "{url[:200]}" is not an http: or https: URL', where="server")
-        self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
+        check_header("secret", secret)
+        self._host, self._secure = parts.hostname, parts.scheme == "https"
+        self._port = port or (443 if self._secure else 80)
         self._prefix = f"{parts.path.rstrip('/')}/api/v1"
         self._secret = secret
         self._wall = wall
@@ -123,13 +132,18 @@ class RemoteQueue:
         self, method: str, path: str, *, body: bytes | Path | None = None, name: str = "", patience: float = PATIENCE
     ) -> _Answer:
         """Raises NotFound, InvalidJob (the server does not take it), SinkUnavailable."""
-        headers = {"User-Agent": "mashtun", "Connection": "close", "Content-Type": "application/json"}
-        headers |= {"nexrender-secret": self._secret} if self._secret else {}
-        headers |= {"nexrender-name": name} if name else {}
+        headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
+        headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
+        headers |= {"nexrender-name": name.encode()} if name else {}
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        call = _Call(kind(self._host, self._port, timeout=patience), method, self._prefix + path, headers)
+        connection = kind(self._host, self._port, timeout=min(patience, UPLOAD_SILENCE))
+        call = _Call(connection, method, self._prefix + path, headers)
         try:
-            answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
+            with trio.fail_after(patience):
+                answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            sentence = f'server "{self._host}": no answer within {patience:g} s'
+            raise SinkUnavailable(sentence, where=self._host) from None
         finally:
             call.close()
         if answer.status == 404:
@@ -139,6 +153,12 @@ class RemoteQueue:
         if not (200 <= answer.status < 300 or answer.status == 409):
             raise SinkUnavailable(f'server "{self._host}" answers {answer.status}', where=self._host)
         return answer
+
+
+def check_header(name: str, text: str) -> None:
+    """Raises InvalidSpec when a text cannot be sent in a header."""
+    if not text.isprintable() or text != text.strip():
+        raise InvalidSpec(f"{name} {text[:80]!r} has characters that cannot be sent", where=name)
 
 
 def _inode(film: Path) -> int | None:
@@ -164,7 +184,7 @@ class _Call:
     """One request. Worker thread, but `close`."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str]
+        self, connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, bytes]
     ) -> None:
         self._connection = connection
         self._method = method
@@ -177,7 +197,7 @@ class _Call:
         try:
             if isinstance(body, Path):
                 with body.open("rb") as file:
-                    return self._request(file, {"Content-Length": str(body.stat().st_size)})
+                    return self._request(file, {"Content-Length": b"%d" % body.stat().st_size})
             return self._request(body, {})
         except (OSError, http.client.HTTPException) as err:
             host = self._connection.host
@@ -186,13 +206,16 @@ class _Call:
         finally:
             self._connection.close()
 
-    def _request(self, body: Any, headers: Mapping[str, str]) -> _Answer:
+    def _request(self, body: Any, headers: Mapping[str, bytes]) -> _Answer:
         self._connection.connect()
         self._socket = self._connection.sock
         self._connection.request(self._method, self._path, body, {**self._headers, **headers})
         with self._connection.getresponse() as answer:
             told = {name.lower(): value for name, value in answer.getheaders()}
-            return _Answer(answer.status, told, answer.read())
+            content = answer.read(MAX_ANSWER + 1)
+        if len(content) > MAX_ANSWER:
+            raise OSError(f"answers more than {MAX_ANSWER} bytes")
+        return _Answer(answer.status, told, content)
 
     def close(self) -> None:
         """Hangs up: the server keeps nothing for who does not listen."""

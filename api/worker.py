@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from api.moviemasher import template
-from api.remote import RemoteQueue
+from api.remote import RemoteQueue, check_header
 from engine.errors import EngineError
 from engine.worker import Worker
 
@@ -29,6 +29,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     try:
+        check_header("name", name)
         queue = RemoteQueue(arguments.server, secret=arguments.secret)
         Path(arguments.data).mkdir(parents=True, exist_ok=True)
     except (EngineError, OSError) as err:

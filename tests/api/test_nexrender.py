@@ -71,7 +71,10 @@ class Client:
             "path": raw,
             "raw_path": raw.encode(),
             "query_string": query.encode(),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in dict(headers).items()],
+            "headers": [
+                (name.lower().encode(), value if isinstance(value, bytes) else value.encode())
+                for name, value in dict(headers).items()
+            ],
             "client": (peer, 5555),
         }
         pieces = [content[at : at + 65536] for at in range(0, len(content), 65536)]
@@ -222,6 +225,13 @@ async def test_without_a_secret_a_server_with_a_password_asks_for_that(start):
 async def test_with_a_secret_no_password_is_asked_for(start):
     client, _ = await start(username="ada", password="pw", secret="s3cret")
     assert (await client.ask("GET", "/api/v1/jobs", headers=SECRET)).json == []
+
+
+async def test_a_secret_beyond_ascii_is_taken_as_clients_send_it(start):
+    client, _ = await start(secret="geheimnüs")
+    for sent, status in (("geheimnüs", 200), ("geheimnüs".encode("latin-1"), 200), ("geheimn?s", 403)):
+        answer = await client.ask("GET", "/api/v1/jobs", headers={"nexrender-secret": sent})
+        assert answer.status == status
 
 
 # --- common rules ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -35,9 +35,9 @@ def job(*, actions=None, **fields):
 
 
 @asynccontextmanager
-async def server_in(folder):
-    """(queue, url) of a server with the secret "s"."""
-    settings = Settings(data=str(folder), secret="s")
+async def server_in(folder, secret="s"):
+    """(queue, url) of a server with this secret."""
+    settings = Settings(data=str(folder), secret=secret)
     queue = JobQueue(settings)
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -162,9 +162,53 @@ async def test_the_worker_command_works_until_it_is_told_to_stop(server, tmp_pat
     assert json.loads(await queue.whole(uid))["state"] == "queued"
 
 
+@pytest.mark.parametrize("secret", ["geheimnüs", "秘密"])
+async def test_secrets_and_names_may_have_any_letters(tmp_path, secret):
+    async with server_in(tmp_path, secret) as (queue, url):
+        uid = await add(queue, job())
+        remote = RemoteQueue(url, secret=secret)
+        held = await remote.pick("Rechnär ☃", (DOCUMENT,), wait=1)
+        assert json.loads(await queue.whole(uid))["executor"] == "Rechnär ☃"
+        with trio.move_on_after(1.5):  # a look or two
+            await remote.revoked(held)
+            raise AssertionError("it is still ours")
+        for wrong in ("", "?" * len(secret)):
+            with pytest.raises(InvalidJob, match="403"):
+                await RemoteQueue(url, secret=wrong).pick("far", (DOCUMENT,))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=("head", "body"))
+async def test_a_server_that_drips_or_floods_is_away(monkeypatch, answer):
+    monkeypatch.setattr("api.remote.PATIENCE", 1)
+    monkeypatch.setattr("api.remote.MAX_ANSWER", 100)
+
+    async def drip(stream):
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(answer)
+            while True:
+                await stream.send_all(b"y")
+                await trio.sleep(0.005)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, drip, 0, host="127.0.0.1"))
+        remote = RemoteQueue(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        with trio.fail_after(30), pytest.raises(SinkUnavailable, match=r"no answer within 1 s|more than 100 bytes"):
+            await remote.pick("far", (DOCUMENT,))
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_is_wrong_with_the_server(server):
     with pytest.raises(InvalidSpec, match="is not an http"):
         RemoteQueue("localhost:80")
+    for url, secret, sentence in (
+        ("http://h:99999", "", "Port out of range"),
+        ("http://[::1", "", "Invalid IPv6 URL"),
+        ("http://h", "a\nb", "cannot be sent"),
+    ):
+        with pytest.raises(InvalidSpec, match=sentence):
+            RemoteQueue(url, secret=secret)
+    with pytest.raises(SinkUnavailable, match=r"refused|assign"):  # and not a name that is not known
+        await RemoteQueue("http://[::1]").pick("far", (DOCUMENT,))
     with pytest.raises(InvalidJob, match="403"):
         await RemoteQueue(server[1], secret="wrong").pick("far", (DOCUMENT,))
     with socket.socket() as free:
