@@ -78,7 +78,9 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of images, recordings, documents (./data)")
     parser.add_argument("--username", help="of HTTP Basic authentication, together with MASHTUN_PASSWORD")
     parser.add_argument("--secret", help="of the jobs API, in the header nexrender-secret (MASHTUN_SECRET)")
-    parser.add_argument("--ordering", help="of jobs: oldest-first, newest-first, priority or random")
+    parser.add_argument(
+        "--ordering", choices=("oldest-first", "newest-first", "priority", "random"), help="of jobs (oldest-first)"
+    )
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
     parser.add_argument(
         "--allow-private", action="store_true", default=None, help="let jobs and webhooks use private addresses"
@@ -120,12 +122,12 @@ def _backup(arguments: argparse.Namespace) -> int:
 def _import_nexrender(arguments: argparse.Namespace) -> int:
     from api.queue import FILE, rules_of
     from api.store import Store
-    from engine.config import Settings
+    from engine.config import read_settings
 
     try:
         document = Path(arguments.file).read_bytes()
         Path(arguments.data).mkdir(parents=True, exist_ok=True)
-        store = Store(Path(arguments.data) / FILE, rules=rules_of(Settings()))
+        store = Store(Path(arguments.data) / FILE, rules=rules_of(read_settings(os.environ, {})))
         try:
             taken, left = store.take(document, now=time.time_ns() // 1_000_000)
         finally:
@@ -161,7 +163,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slots", type=int, default=1, metavar="N", help="renders at a time (1)")
     parser.add_argument("--tags", default="", metavar="A,B", help="only jobs with one of these (any)")
     parser.add_argument("--data", default="./worker", metavar="DIR", help="folder of films and copies (./worker)")
-    parser.add_argument("--allow-private", action="store_true", help="fetch sources from private addresses too")
+    parser.add_argument("--allow-private", action="store_true", default=None, help="let jobs use private addresses")
 
 
 def _worker(arguments: argparse.Namespace) -> int:

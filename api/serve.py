@@ -22,7 +22,6 @@ from typing import Final, TextIO
 
 import h11
 import hypercorn.protocol
-import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
@@ -37,8 +36,10 @@ from api.moviemasher.rendering import UPLOAD
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
-from engine.config import Settings, from_env
+from engine.command import USAGE, fail, say
+from engine.config import Settings, read_settings
 from engine.errors import EngineError, InvalidSpec, first_error
+from engine.jobs import ORDERINGS
 from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,12 @@ def run_serve(arguments: argparse.Namespace) -> int:
     _log_to_stderr(arguments.log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        settings = read_settings(arguments)
+        settings = read_settings(os.environ, vars(arguments))
+    except InvalidSpec as err:
+        return fail(str(err), USAGE)
+    if settings.ordering not in ORDERINGS:
+        log.warning('ordering "%s" is none of %s: oldest-first', settings.ordering[:80], ", ".join(ORDERINGS))
+    try:
         check_exposure(settings)
         lock = take_folder(Path(settings.data))
         listener = listen(settings.host, settings.port)
@@ -72,18 +78,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
             print(f"mashtun: {first_error(group)}", file=sys.stderr)
             code = 1
     return code
-
-
-def read_settings(arguments: argparse.Namespace) -> Settings:
-    """The command line over the environment over the defaults. Raises InvalidSpec."""
-    given = from_env(os.environ)
-    names = {field.name for field in msgspec.structs.fields(Settings)}
-    given |= {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-    settings = msgspec.convert(given, Settings)
-    for name, port in (("port", settings.port), ("rtmp_port", settings.rtmp_port)):
-        if not -1 <= port <= 65535 or (name == "port" and port < 0):
-            raise InvalidSpec(f"{name} {port} is not within 0…65535", where=name)
-    return settings
 
 
 def take_folder(folder: Path) -> TextIO:
@@ -218,7 +212,7 @@ def _announce(settings: Settings, listener: socket.socket, engine: Engine) -> No
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     rtmp = f", rtmp://{name}:{engine.rtmp_port}/" if engine.rtmp_port else ""
-    print(f"mashtun: http://{name}:{port}/{rtmp}", flush=True)
+    say(f"mashtun: http://{name}:{port}/{rtmp}")
 
 
 async def _wait_for_signal(stop: trio.Event) -> None:

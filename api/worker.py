@@ -10,18 +10,22 @@ import logging
 import os
 import signal
 import socket
-import sys
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from api.moviemasher import template
 from api.remote import RemoteQueue, check_header
-from engine.errors import EngineError
+from engine.command import USAGE, fail, say
+from engine.config import read_settings
+from engine.errors import InvalidSpec
 from engine.worker import Worker
 
 log = logging.getLogger(__name__)
+
+MAX_SLOTS: Final = 256
 
 
 def run_worker(arguments: argparse.Namespace) -> int:
@@ -29,19 +33,24 @@ def run_worker(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     try:
+        settings = read_settings(os.environ, vars(arguments))
         check_header("name", name)
+        if not 1 <= arguments.slots <= MAX_SLOTS:
+            raise InvalidSpec(f"slots {arguments.slots} is not within 1…{MAX_SLOTS}", where="slots")
         queue = RemoteQueue(arguments.server, secret=arguments.secret)
+    except InvalidSpec as err:
+        return fail(str(err), USAGE)
+    try:
         Path(arguments.data).mkdir(parents=True, exist_ok=True)
-    except (EngineError, OSError) as err:
-        print(f"mashtun: {err}", file=sys.stderr)
-        return 1
+    except OSError as err:
+        return fail(f'data folder "{arguments.data}": {err.strerror}')
     slots = [
         Worker(
             queue,
             f"{name}-{n}" if arguments.slots > 1 else name,
             data=Path(arguments.data),
             tags=arguments.tags,
-            allow_private=arguments.allow_private,
+            allow_private=settings.allow_private,
             writable=None,  # who may put jobs there is the server's to say
             child="api.child",
             dialects=(template,),
@@ -57,7 +66,7 @@ async def _work(slots: list[Worker]) -> None:
         async with trio.open_nursery() as nursery:
             for slot in slots:
                 nursery.start_soon(slot.run)
-            print(f"mashtun: {len(slots)} slots", flush=True)
+            say(f"mashtun: {len(slots)} slots")
             async for number in signals:
                 log.info("worker: %s: stopping", signal.Signals(number).name)
                 break

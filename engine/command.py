@@ -209,6 +209,19 @@ def fail(sentence: str, code: int = 1) -> int:
     return code
 
 
+def say(line: str) -> None:
+    """Says a line on standard output; it does not matter whether anybody reads it."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    with suppress(OSError):  # or the interpreter would complain again when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _one_line(text: str) -> str:
     """The text with whatever would break the line, or cannot be shown, written out as an escape."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -318,8 +331,7 @@ class _Lines(_Display):
         try:
             print(msgspec.json.encode(line).decode(), flush=True)
         except OSError as err:
-            with suppress(OSError):  # or the interpreter would complain again when it flushes at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _silence()
             raise SinkUnavailable(f"progress: {(err.strerror or str(err)).lower()}") from err
 
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from engine.errors import InvalidSpec
+
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+Span = Annotated[float, Meta(ge=0, le=1e9)]  # seconds, or none
+Megabytes = Annotated[float, Meta(ge=0, le=1e9)]
+Count = Annotated[int, Meta(ge=0, le=100_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a whole process."""
 
-    open_timeout: float = 10.0  # seconds until a source that does not open is given up
-    read_timeout: float = 10.0  # seconds until a source that delivers nothing is given up
-    decode_ahead: int = 5  # frames decoded ahead of the mixer, each source: decoders run beside the mixer
-    decode_ahead_bytes: int = 192 << 20  # of all sources together; few frames ahead where frames are large
-    composite_threads: int = 1  # threads painting one picture
+    open_timeout: Seconds = 10.0  # seconds until a source that does not open is given up
+    read_timeout: Seconds = 10.0  # seconds until a source that delivers nothing is given up
+    decode_ahead: Annotated[int, Meta(ge=1, le=1000)] = (
+        5  # frames decoded ahead of the mixer, each source: decoders run beside the mixer
+    )
+    decode_ahead_bytes: Annotated[int, Meta(ge=0)] = (
+        192 << 20
+    )  # of all sources together; few frames ahead where frames are large
+    composite_threads: Annotated[int, Meta(ge=1, le=256)] = 1  # threads painting one picture
     # the server
     host: str = "127.0.0.1"
-    port: int = 8570
-    rtmp_port: int = 1935  # 0 = no RTMP
+    port: Port = 8570  # 0 = a free one
+    rtmp_port: Annotated[int, Meta(ge=-1, le=65_535)] = 1935  # 0 = a free one, -1 = none
     data: str = "data"  # folder of images, recordings, documents
     insecure: bool = False  # listen on other addresses than loopback without credentials
     username: str = ""  # HTTP Basic, together with password; empty = open
@@ -29,18 +40,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_key: str = ""  # publishers must give ?key=…; empty = open
     cluster_secret: str = ""  # signs creations of events; empty = unsigned
     # live mixing
-    patience: float = 3.0  # seconds a stalled source's last picture is held
-    forward_port: int = 1935
-    max_streams: int = 256
-    max_recordings: int = 64
-    max_pushes: int = 64
+    patience: Span = 3.0  # seconds a stalled source's last picture is held
+    forward_port: Port = 1935
+    max_streams: Count = 256
+    max_recordings: Count = 64
+    max_pushes: Count = 64
     # jobs
     secret: str = ""  # of /api/v1, in the header nexrender-secret; empty = as everything else
     ordering: str = "oldest-first"  # or newest-first, priority, random; anything else is oldest-first
-    worker: int = 1  # renders at a time; 0 = none here
+    worker: Count = 1  # renders at a time; 0 = none here
     allow_private: bool = False  # fetch sources from private addresses, and tell webhooks there
-    pick_lease: float = 90.0  # seconds from the pick of a job to its worker's first report
-    silence: float = 3600.0  # seconds without a report until a worker counts as gone; 0 = never
+    pick_lease: Seconds = 90.0  # seconds from the pick of a job to its worker's first report
+    silence: Span = 3600.0  # seconds without a report until a worker counts as gone; 0 = never
     unique_workers: bool = False  # who asks for a job under a name holds none any more
     # Movie Masher's servers
     masher_auth: str = "basic"  # or none: everybody is masher_user
@@ -49,13 +60,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     users: str = ""  # a JSON file {"name": "scrypt$…"}: only these may enter
     preview_size: str = ""  # WIDTHxHEIGHT of previews; empty = 480x270
     output_size: str = ""  # WIDTHxHEIGHT of renderings and streams; empty = 1920x1080
-    upload_audio: float = 50.0  # MB of one file
-    upload_font: float = 5.0
-    upload_image: float = 5.0
-    upload_video: float = 100.0
-    quota: float = 0.0  # MB of files of one user; 0 = as much as there is room
+    upload_audio: Megabytes = 50.0  # MB of one file
+    upload_font: Megabytes = 5.0
+    upload_image: Megabytes = 5.0
+    upload_video: Megabytes = 100.0
+    quota: Megabytes = 0.0  # MB of files of one user; 0 = as much as there is room
     private_media: bool = False  # media only under addresses that were given out to their user
-    media_life: float = 86_400.0  # seconds until such an address ends
+    media_life: Seconds = 86_400.0  # seconds until such an address ends
     web: str = ""  # folder of the site at /; empty = our own page
 
 
@@ -63,16 +74,32 @@ OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose p
 
 
 def from_env(environment: Mapping[str, str], *, prefix: str = "MASHTUN_") -> dict[str, object]:
-    """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec."""
+    """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec.
+
+    A variable that is empty is not set: files of container compositions have such.
+    """
     given: dict[str, object] = {}
     for field in msgspec.structs.fields(Settings):
         variable = prefix + field.name.upper()
-        if variable not in environment:
+        if not environment.get(variable):
             variable = OTHER_NAMES.get(field.name, variable)
-        if variable in environment:
-            text = environment[variable]
-            try:
-                given[field.name] = msgspec.convert(text, field.type, strict=False)
-            except msgspec.ValidationError as err:
-                raise InvalidSpec(f"{variable} is {text[:80]!r}: {err}", where=variable) from err
+        if text := environment.get(variable):
+            given[field.name] = _converted(variable, text, field.type)
     return given
+
+
+def read_settings(environment: Mapping[str, str], arguments: Mapping[str, object]) -> Settings:
+    """Arguments, where they are not None, over the environment over the defaults. Raises InvalidSpec."""
+    given = from_env(environment)
+    for field in msgspec.structs.fields(Settings):
+        value = arguments.get(field.name)
+        if value is not None:
+            given[field.name] = _converted(field.name, value, field.type)
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def _converted(name: str, value: object, kind: object) -> object:
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as err:
+        raise InvalidSpec(f"{name} is {str(value)[:80]!r}: {err}", where=name) from err

@@ -59,6 +59,7 @@ HEAD: Final = frozenset(
 DOCUMENT, PROJECT = "document", "project"  # kinds: a JSON document of ours; a project of another program
 KEPT = "kept"  # a kind, too: what only workers of the server itself can read
 OLDEST, NEWEST, PRIORITY, RANDOM = "oldest-first", "newest-first", "priority", "random"
+ORDERINGS: Final = (OLDEST, NEWEST, PRIORITY, RANDOM)
 MAX_UID: Final = 512
 MAX_AFTER: Final = 1000
 MAX_WEBHOOKS: Final = 32

@@ -47,7 +47,10 @@ SEEN_BY_DOORS = {
         )
     ),
 }
-RENDERING = {"__main__.py": {"engine.command"}, "child.py": {"engine.command", "engine.child"}}  # in their processes
+RENDERING = {  # in their processes, or speaking as all commands do
+    **{name: {"engine.command"} for name in ("__main__.py", "serve.py", "worker.py", "logs.py")},
+    "child.py": {"engine.command", "engine.child"},
+}
 EMPTY_JOBS = ("util", "helper", "manager", "handler", "service", "processor", "impl")  # empty with any word before them
 EMPTY_NAMES = {*EMPTY_JOBS, "common", "base", "data", "info"}
 PUBLIC_NAMES = {"api/moviemasher/data.py"}  # the dialect calls it so

@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,6 +49,47 @@ def test_usage_is_one_line_and_exit_code_two(capsys, arguments, sentence):
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["worker", "--server", "http://h:99999"], 'server "http://h:99999": Port out of range 0-65535'),
+        (["worker", "--server", "http://[::1"], 'server "http://[::1": Invalid IPv6 URL'),
+        (["worker", "--server", "http://h", "--slots", "0"], "slots 0 is not within 1…256"),
+        (["worker", "--server", "http://h", "--name", "a\nb"], r"name 'a\nb' has characters that cannot be sent"),
+        (["serve", "--worker", "-3"], "worker is '-3': Expected `int` >= 0"),
+        (["serve"], "MASHTUN_QUOTA is 'nan': Expected `float` >= 0.0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_sentence_and_exit_code_two(tmp_path, arguments, sentence):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {"MASHTUN_QUOTA": "nan"} if arguments == ["serve"] else {}
+    result = subprocess.run(
+        [sys.executable, "-m", "api", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (2, f"mashtun: {sentence}\n")
+
+
+def test_a_server_does_not_mind_that_nobody_reads_where_it_is(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "api", "serve", "--port", "0", "--rtmp-port", "-1", "--data", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MASHTUN_ORDERING": "wrong"}
+    with subprocess.Popen(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writing)
+        try:
+            assert 'ordering "wrong" is none of' in process.stderr.readline()
+            end = time.monotonic() + 60
+            while not (tmp_path / "mashtun.db").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert "Traceback" not in said
+    assert "stopping" in said
+    assert process.returncode == 0
 
 
 def test_an_interrupt_is_130(tmp_path, monkeypatch):

@@ -1,0 +1,43 @@
+"""Settings come from arguments over the environment over the defaults, and what makes no sense is one sentence."""
+
+import pytest
+
+from engine.config import Settings, read_settings
+from engine.errors import InvalidSpec
+
+
+def test_arguments_are_over_the_environment_and_that_is_over_the_defaults():
+    environment = {"MASHTUN_PORT": "1", "MASHTUN_HOST": "h", "MASHTUN_INSECURE": "true", "PORT": "3"}
+    assert read_settings(environment, {"port": 2, "host": None, "log": "text"}) == Settings(
+        port=2, host="h", insecure=True
+    )
+
+
+@pytest.mark.parametrize("name", ["HOST", "INSECURE", "PORT", "ORDERING"])
+def test_an_empty_variable_is_not_set(name):
+    assert read_settings({f"MASHTUN_{name}": ""}, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("pick_lease", "nan", "> 0.0"),
+        ("silence", "inf", "<= 1000000000.0"),
+        ("quota", "nan", ">= 0.0"),
+        ("upload_video", "nan", ">= 0.0"),
+        ("patience", "-1", ">= 0.0"),
+        ("worker", "-3", ">= 0"),
+        ("port", "65536", "<= 65535"),
+        ("rtmp_port", "-2", ">= -1"),
+        ("insecure", "maybe", "bool"),
+    ],
+)
+def test_what_makes_no_sense_is_named_with_its_limit(name, text, limit):
+    for environment, arguments, said in (
+        ({f"MASHTUN_{name.upper()}": text}, {}, f"MASHTUN_{name.upper()}"),
+        ({}, {name: text}, name),
+    ):
+        with pytest.raises(InvalidSpec) as caught:
+            read_settings(environment, arguments)
+        assert str(caught.value).startswith(f"{said} is '{text}': ")
+        assert limit in str(caught.value)
