@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import gc
-import json
 import logging
 import os
 import signal
@@ -31,6 +30,7 @@ from quart_trio import QuartTrio
 from api.app import create_app
 from api.auth import check_exposure
 from api.demo import run_demo
+from api.logs import log_to_stderr
 from api.moviemasher import template
 from api.moviemasher.rendering import UPLOAD
 from api.moviemasher.servers import Servers
@@ -55,7 +55,7 @@ _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
-    _log_to_stderr(arguments.log)
+    log_to_stderr(arguments.log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         settings = read_settings(os.environ, vars(arguments))
@@ -220,28 +220,3 @@ async def _wait_for_signal(stop: trio.Event) -> None:
         async for number in signals:
             log.info("server: %s: stopping", signal.Signals(number).name)
             stop.set()
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def _log_to_stderr(form: str) -> None:
-    handler = logging.StreamHandler()
-    if form == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("hypercorn").setLevel(logging.WARNING)

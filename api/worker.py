@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from api.logs import log_to_stderr
 from api.moviemasher import template
 from api.remote import RemoteQueue, check_header
 from engine.command import USAGE, fail, say
@@ -30,7 +31,7 @@ MAX_SLOTS: Final = 256
 
 def run_worker(arguments: argparse.Namespace) -> int:
     """Works until SIGTERM or SIGINT; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     try:
         settings = read_settings(os.environ, vars(arguments))

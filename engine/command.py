@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence, no usage text."""
-        self.exit(USAGE, f"{self.prog}: {_one_line(message)}\n")
+        self.exit(USAGE, f"{self.prog}: {one_line(message)}\n")
 
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +205,7 @@ def _share(report: _Report | None, before: int, after: int) -> _Report | None:
 
 def fail(sentence: str, code: int = 1) -> int:
     """Says one sentence on standard error; returns the exit code."""
-    print(f"mashtun: {_one_line(sentence)}", file=sys.stderr)
+    print(f"mashtun: {one_line(sentence)}", file=sys.stderr)
     return code
 
 
@@ -222,14 +222,14 @@ def _silence() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text with whatever would break the line, or cannot be shown, written out as an escape."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{self._fmt}{_one_line(record.getMessage())}"
+        return f"{self._fmt}{one_line(record.getMessage())}"
 
 
 def _log_to_stderr(*, clear: bool) -> None:
@@ -370,9 +370,7 @@ class _Bar(_Display):
             seconds = float(rendered.ticks / self._fps)
             clipped = f", {rendered.clipped} samples clipped" if rendered.clipped else ""
             clipped += f", {rendered.copied} of {rendered.ticks} pictures copied" if rendered.copied else ""
-            print(
-                f"{_one_line(rendered.output)}: {seconds:.2f} s in {rendered.elapsed:.2f} s{clipped}", file=sys.stderr
-            )
+            print(f"{one_line(rendered.output)}: {seconds:.2f} s in {rendered.elapsed:.2f} s{clipped}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
