@@ -168,7 +168,7 @@ class Actions:
             raise InvalidJob(sentence, where=f"$.{where}.provider")
         if provider == "file":
             self._check_place(params.get("path"), f"{where}.params.path")
-        elif urlsplit(str(params.get("url"))).scheme not in ("http", "https"):
+        elif not _is_web(str(params.get("url"))):
             raise InvalidJob(f"{where}.params.url is not an http: or https: URL", where=f"$.{where}.params.url")
 
     def _check_place(self, place: object, where: str) -> None:
@@ -220,6 +220,13 @@ class Actions:
             await self._fetcher.send(method, str(url), headers=sent | _headers(headers), body=text)
         except EngineError as err:
             log.warning("job %s: webhook %s: %s", self._job.get("uid"), shown(str(url)), err)
+
+
+def _is_web(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:

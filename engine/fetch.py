@@ -127,10 +127,13 @@ class Fetcher:
         return await self.fetch(font, folder, f"{name}-font")
 
     def path_of(self, src: str) -> Path:
-        """Where a ``file:`` URL or a path is. Raises InvalidJob: another scheme."""
+        """Where a ``file:`` URL or a path is. Raises InvalidJob: another scheme, no URL."""
         scheme, colon, rest = src.partition(":")
         if colon and scheme.lower() == "file":
-            parts = urlsplit(src)
+            try:
+                parts = urlsplit(src)
+            except ValueError as err:
+                raise InvalidJob(f'source "{shown(src)}": {_reason(err)}') from None
             if parts.netloc not in ("", "localhost"):
                 raise InvalidJob(f'source "{shown(src)}": a file of another machine')
             return self._base / unquote(parts.path if parts.path else rest)

@@ -208,7 +208,9 @@ def test_private_addresses(address):
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("src", ["ftp://x/y", "s3://bucket/x", "gs:x", "javascript:x", "file://host/x"])
+@pytest.mark.parametrize(
+    "src", ["ftp://x/y", "s3://bucket/x", "gs:x", "javascript:x", "file://host/x", "file://[/a.json"]
+)
 async def test_other_schemes_are_refused(fetcher, tmp_path, src):
     with pytest.raises(InvalidJob, match="source"):
         await fetch(fetcher, src, tmp_path)
