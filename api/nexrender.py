@@ -115,11 +115,12 @@ class Uploaded(msgspec.Struct):
 
 Handler = Callable[[Request, str], Awaitable[Answer]]
 AnyJob = dict[str, Any]
+OneOrMore = AnyJob | list[AnyJob]
 _JOBS: Final = f"{PREFIX}/jobs"
 _JOB: Final = f"{_JOBS}/{{uid}}"
 ROUTES: Final = [
     Route("GET", f"{PREFIX}/health", "ok", None, "text/plain"),
-    Route("POST", _JOBS, "Queue a job, or an array of them", AnyJob, AnyJob),
+    Route("POST", _JOBS, "Queue a job, or an array of them", OneOrMore, OneOrMore),
     Route("GET", _JOBS, "Every job; ?state= type= tag= order= limit= cursor=", None, list[AnyJob]),
     Route("GET", f"{_JOBS}/status", "Every job's state; as above", None, list[AnyJob]),
     Route("GET", f"{_JOBS}/pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),

@@ -145,7 +145,7 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
         "summary": route.summary,
         "responses": {
             "2XX": _content("It is done", route.response, schemas),
-            "default": _content("It is not", Failure, schemas),
+            "default": _content("It is not", _failure_of(route), schemas),
         },
     }
     names = _PARAMETER.findall(route.path)
@@ -154,6 +154,11 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
     if route.request is not None:
         made["requestBody"] = {"required": True, **_content("", route.request, schemas)}
     return made
+
+
+def _failure_of(route: Route) -> Any:
+    """One sentence in every door: as text to nexrender's clients."""
+    return "text/plain" if route.path.startswith(f"{nexrender.PREFIX}/") else Failure
 
 
 def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:

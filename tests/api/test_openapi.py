@@ -65,6 +65,15 @@ async def test_every_route_of_every_door_is_described(described):
     assert there == set(listed)
 
 
+async def test_what_the_door_of_jobs_takes_and_answers_is_described(described):
+    jobs = described["paths"]["/api/v1/jobs"]["post"]
+    for told in (jobs["requestBody"], jobs["responses"]["2XX"]):
+        kinds = told["content"]["application/json"]["schema"]["anyOf"]
+        assert {kind["type"] for kind in kinds} == {"object", "array"}
+    assert set(jobs["responses"]["default"]["content"]) == {"text/plain"}
+    assert set(described["paths"]["/status"]["get"]["responses"]["default"]["content"]) == {"application/json"}
+
+
 async def test_every_rule_of_the_application_is_listed(app):
     def shape(path):
         return re.sub(r"<[^>]+>|{\w+}", "{}", path).rstrip("/") or "/"
