@@ -208,13 +208,18 @@ class Store:
         """The jobs as they are queued, all of them or none.
 
         key     (Idempotency-Key, digest of the request): the second time, the jobs that it made then, as they are.
-        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest), Conflict (it waits for a failed job).
+        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest, or whose jobs are deleted), Conflict (it
+                waits for a failed job).
         """
         made = [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]
         with self._write(now) as write:
             known = None if key is None else write.created_under(*key)
-            if known is not None:
-                return [write.whole(uid) for uid in known], []
+            if key is not None and known is not None:
+                try:
+                    return [write.whole(uid) for uid in known], []
+                except NotFound as err:
+                    sentence = f'Idempotency-Key "{key[0][:80]}" was used for a job that is deleted: {err}'
+                    raise AlreadyExists(sentence, where="Idempotency-Key") from None
             for job, content in made:
                 write.add(job, content)
             if key is not None:

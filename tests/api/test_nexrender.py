@@ -506,6 +506,10 @@ async def test_a_key_makes_a_job_once(client):
     assert (await client.ask("POST", "/api/v1/jobs", BODY, {"Idempotency-Key": "k2"})).json["uid"] != first["uid"]
     assert len(await client.uids()) == 2
     assert (await client.ask("POST", "/api/v1/jobs", BODY, {"Idempotency-Key": "k" * 256})).status == 400
+    await client.ask("DELETE", f"/api/v1/jobs/{first['uid']}")
+    again = await client.ask("POST", "/api/v1/jobs", BODY, headers)
+    assert (again.status, "deleted" in again.text) == (409, True)  # it was done once, and is not to be done again
+    assert len(await client.uids()) == 1
 
 
 # --- read ------------------------------------------------------------------------------------------------------------

@@ -532,7 +532,7 @@ def test_what_fails_leaves_no_key(bench):
 def test_a_key_of_a_removed_job_does_not_make_it_again(bench):
     bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
     bench.store.remove("a", now=NOW)
-    with pytest.raises(NotFound):
+    with pytest.raises(AlreadyExists, match="deleted"):
         bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
 
 
