@@ -424,7 +424,7 @@ async def _body(request: Request) -> bytes:
         codec = codecs.lookup(charset).name
         if CHARSETS.match(codec):
             return body.decode(codec).encode()
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):  # of a codec, of text; of a name with NUL
         pass  # the same answer as for any other
     raise Refusal(400, f"the body is no text in charset {charset[:80]}")
 

@@ -287,7 +287,7 @@ async def test_the_charset_of_a_body_is_honoured(client, charset):
     assert (await client.ask("POST", "/api/v1/jobs", body, headers)).json["mine"] == "é"
 
 
-@pytest.mark.parametrize("charset", ["nosuch", "rot13", "idna", "unicode_escape", "zlib", "ascii"])
+@pytest.mark.parametrize("charset", ["nosuch", "rot13", "idna", "unicode_escape", "zlib", "ascii", "a\0b"])
 async def test_an_unknown_charset_is_400(client, charset):
     body = json.dumps({**BODY, "mine": "é"}, ensure_ascii=False).encode()
     headers = {"Content-Type": f"application/json; charset={charset}"}
