@@ -82,9 +82,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--ordering", choices=("oldest-first", "newest-first", "priority", "random"), help="of jobs (oldest-first)"
     )
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
-    parser.add_argument(
-        "--allow-private", action="store_true", default=None, help="let jobs and webhooks use private addresses"
-    )
+    parser.add_argument("--allow-private", action="store_true", default=None, help="let jobs use private addresses")
     parser.add_argument("--web", metavar="DIR", help="a site to serve at / (our own page)")
     parser.add_argument("--users", metavar="FILE", help="who may use Movie Masher's servers: see the command user")
     parser.add_argument("--masher-auth", choices=("basic", "none"), help="none: everybody is one user there (basic)")

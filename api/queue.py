@@ -81,7 +81,8 @@ class JobQueue:
         self._store: Store | None = None
         self._writer = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(READERS)
-        self._courier = Courier(self, allow_private=settings.allow_private)
+        # Who may post jobs is on this machine or has a password, but where the server was told to do without.
+        self._courier = Courier(self, allow_private=settings.allow_private or not settings.insecure)
         self._feeds: set[Feed] = set()
         self._queued = trio.Event()  # another one each time
 

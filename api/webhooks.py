@@ -6,8 +6,8 @@ A receiver that does not answer keeps only itself waiting.
 
 A message is a POST of JSON ``{"event": state, "time": …, "job": status record}``. Its signature, in the header
 ``X-Hub-Signature-256``, is ``sha256=`` and the hex HMAC-SHA256 of the body under the webhook's secret; without a secret
-there is none. Any answer 2xx within `TIMEOUT` takes it; redirects are not followed. Private addresses are told nothing
-unless that is allowed, as in all that a job may name (`engine.fetch`).
+there is none. Any answer 2xx within `TIMEOUT` takes it; redirects are not followed. Where strangers may post jobs
+(``--insecure``), private addresses are told nothing unless that is allowed (`engine.fetch`).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret: str = ""  # of /api/v1, in the header nexrender-secret; empty = as everything else
     ordering: str = "oldest-first"  # or newest-first, priority, random; anything else is oldest-first
     worker: Count = 1  # renders at a time; 0 = none here
-    allow_private: bool = False  # fetch sources from private addresses, and tell webhooks there
+    allow_private: bool = False  # jobs may fetch from private addresses, and send there
     pick_lease: Seconds = 90.0  # seconds from the pick of a job to its worker's first report
     silence: Span = 3600.0  # seconds without a report until a worker counts as gone; 0 = never
     unique_workers: bool = False  # who asks for a job under a name holds none any more

@@ -142,7 +142,7 @@ async def start(tmp_path, nursery, clock):
 
     async def started(**settings):
         new_database(tmp_path / "mashtun.db")
-        configured = Settings(data=str(tmp_path), **{"allow_private": True} | settings)  # receivers are on this machine
+        configured = Settings(data=str(tmp_path), **settings)
         queue = JobQueue(configured, wall=clock)
         await nursery.start(queue.run)
         queues.append(queue)
@@ -1370,7 +1370,7 @@ async def test_what_is_not_taken_is_told_again_in_order(start, receiver, clock, 
 
 
 async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiver, clock, nursery):
-    settings = Settings(data=str(tmp_path), allow_private=True)
+    settings = Settings(data=str(tmp_path))
     new_database(tmp_path / "mashtun.db")
     away = socket.create_server(("127.0.0.1", 0))
     port = away.getsockname()[1]
@@ -1476,8 +1476,8 @@ async def test_a_receiver_that_drips_is_given_so_much_time_and_no_more(start, mo
         await tried(queue)
 
 
-async def test_private_addresses_are_told_nothing_unless_that_is_allowed(start, receiver, caplog):
-    client, queue = await start(allow_private=False)
+async def test_private_addresses_are_told_nothing_of_jobs_that_strangers_may_post(start, receiver, caplog):
+    client, queue = await start(insecure=True)
     await client.add(webhooks=[{"url": receiver.url}])
     caplog.set_level("INFO", "api.webhooks")
     await tried(queue)
