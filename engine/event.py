@@ -394,19 +394,21 @@ class _LiveReaders:
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
         """Opens now what the tree names from `at` on, so that nothing of the mixer's latency is missing then.
 
-        Pictures that nobody looks at yet are decoded: the latency is time enough.
+        What nobody looks at or listens to yet is decoded: the latency is time enough.
         """
         files = self.files(at)
         nodes = [node for node in nodes_of(tree) if isinstance(node, VideoSourceNode | AudioSourceNode)]
         nodes = [node for node in nodes if node.stream_guid not in files]
         seen = {place_of(node) for node in nodes if isinstance(node, VideoSourceNode)}
-        named = {place_of(node) for node in nodes}
+        heard = {place_of(node) for node in nodes if isinstance(node, AudioSourceNode)}
+        named = seen | heard
         self._open(named)
         for place in named:
             self._foreseen[place] = at
             self._unnamed.pop(place, None)
             within = self._latency + FORESIGHT
-            self._sources[place].foresee(at - self._latency, within=within, looks=place in seen)
+            looks, listens = place in seen, place in heard
+            self._sources[place].foresee(at - self._latency, within=within, looks=looks, listens=listens)
 
     def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""

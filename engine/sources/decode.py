@@ -305,7 +305,7 @@ class _Decoder:
             if self._sound.is_open:
                 await self._sounding.run(self._sound.close)
         elif sounds:
-            formats = list({source.format for source in self.sources if source.listening})
+            formats = list({source.format for source in self.sources if source.listens})
             self._sound_out(await self._sounding.run(partial(self._sound.decode, sounds, formats)))
 
     async def _waiting(self, reader: Reader) -> list[Received]:
@@ -314,7 +314,7 @@ class _Decoder:
     def _come(self, items: Sequence[Received]) -> list[Item]:
         """Puts what has come in its place in time; returns the sound to decode, if somebody listens."""
         begins_to_hear = not self._hearing
-        self._hearing = any(source.listening for source in self.sources)
+        self._hearing = any(source.listens for source in self.sources)
         sounds: list[Item] = list(self._unheard) if self._hearing and begins_to_hear else []
         for item in items:
             self._place(item, sounds)

@@ -103,7 +103,7 @@ class LiveSource:
         self.looking = self.listening = False
         self.shrink = 1  # how many times smaller every look makes it
         self.slack = 0  # ns from the time that is asked for to now
-        self._foreseen = 0  # until when its picture is decoded although nobody looks yet, ns
+        self._looks_until = self._listens_until = 0  # decoded until then although nobody looks or listens yet, ns
         self._decoder = decoder
         self._hub = hub
         self._epoch = epoch
@@ -132,12 +132,17 @@ class LiveSource:
     @property
     def attends(self) -> bool:
         """Whether somebody looks or listens, or soon will."""
-        return self.looks or self.listening
+        return self.looks or self.listens
 
     @property
     def looks(self) -> bool:
         """Whether somebody looks, or soon will."""
-        return self.looking or self._hub.now() < self._foreseen
+        return self.looking or self._hub.now() < self._looks_until
+
+    @property
+    def listens(self) -> bool:
+        """Whether somebody listens, or soon will."""
+        return self.listening or self._hub.now() < self._listens_until
 
     @property
     def waits(self) -> bool:
@@ -169,16 +174,20 @@ class LiveSource:
         if self._decoder is not None:
             self._decoder.call(self, looks=looks, listens=listens)
 
-    def foresee(self, t: Fraction, *, within: Fraction, looks: bool = True) -> None:
-        """Somebody attends within so many seconds, who would be at t now: sound from then on is kept.
-
-        looks  its picture, too, is decoded from that one on.
-        """
-        if self._decoder is not None and not self.attends:
+    def foresee(self, t: Fraction, *, within: Fraction, looks: bool, listens: bool) -> None:
+        """Somebody looks or listens within so many seconds, who would be at t now: it is decoded from there on."""
+        if self._decoder is None:
+            return
+        if not self.attends:
             self.slack = self._hub.now() - self._server_time(t)
-        if self._decoder is not None and looks and not self.looking:
-            self._foreseen = self._hub.now() + int(within * SECOND)
-            self._decoder.call(self, looks=True, listens=False)
+        until = self._hub.now() + int(within * SECOND)
+        looks, listens = looks and not self.looking, listens and not self.listening
+        if looks:
+            self._looks_until = until
+        if listens:
+            self._listens_until = until
+        if looks or listens:
+            self._decoder.call(self, looks=looks, listens=listens)
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Returns at once: nobody waits for a live source."""

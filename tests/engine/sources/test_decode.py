@@ -240,7 +240,9 @@ async def test_a_picture_that_is_foreseen_is_there_at_the_first_look(studio, lon
     await viewer.slots(0, 100, film, look=False)
     studio.time = int(tick_time(100, FPS) * NS) + NS // 60  # the look itself is later by the latency
     if foreseen:
-        viewer.source.foresee(tick_time(100, FPS) - Fraction(LATENCY, NS), within=Fraction(1, 2))
+        viewer.source.foresee(
+            tick_time(100, FPS) - Fraction(LATENCY, NS), within=Fraction(1, 2), looks=True, listens=False
+        )
         with trio.fail_after(30):
             await viewer.source.idle()
     studio.time = viewer.due(100)
