@@ -332,7 +332,7 @@ def silence(codec: str, extradata: bytes) -> tuple[bytes, Fraction] | None:
     For AAC-LC, with SBR and PS too, of up to 5.1 channels and 1024 samples a frame, and for Opus.
     """
     if codec == "opus":
-        return _OPUS_SILENCE
+        return _OPUS_SILENCE if extradata[18:19] == b"\0" else None  # mapping family 0: one or two channels
     return _aac_silence(extradata) if codec == "aac" else None
 
 

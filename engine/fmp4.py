@@ -15,7 +15,8 @@ Theory of operation
   the next keyframe, when one comes later than twice the announced length of the last ("coded frame processing", 6).
 * **Sound that stops**: players show no picture where a track that they were told of has nothing. So when pictures have
   come for SILENT seconds, and no sound, its track goes on with packets of silence, as far as the picture had come that
-  long ago, and sound that returns follows the silence. A codec of which no silence is known has a gap.
+  long ago; what comes after all where silence was given is left out. What stalls with the line has not stopped. A
+  codec of which no silence is known has a gap.
 * **The end**, or a picture that has stopped: `finish()` gives all that waits, and no guess is needed.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
   ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
@@ -209,7 +210,8 @@ class _Lane:
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
         self._silence = bitstream.silence(track.codec, track.extradata)
-        self.is_silent = False  # what was pushed last was silence
+        self.is_silent = False  # what was pushed last was silence …
+        self._hushed = 0  # … from here on
 
     def units(self, t: Fraction) -> int:
         """A time in units, rounded."""
@@ -247,6 +249,11 @@ class _Lane:
         self._push(_Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
         self.is_silent = False
 
+    def is_late(self, packet: Packet) -> bool:
+        """Whether silence was given in its place."""
+        times = (packet.dts * self._factor + shift for shift in self.shifts)
+        return self.is_silent and any(self._hushed <= t <= (self._last or 0) for t in times)
+
     def fill(self, until: int) -> None:
         """Silence, as whole packets, up to `until` at most; a longer gap than MAX_GAP stays one."""
         if self._silence is None:
@@ -254,6 +261,7 @@ class _Lane:
         data, length = self._silence[0], self._silence[1] * self.scale
         start = until - length if self._last is None else self._last + length
         for n in range(int((until - start) / length) if until - start <= self._gap else 0):
+            self._hushed = self._hushed if self.is_silent else round(start)
             self._push(_Sample(data, round(start + n * length), 0, keyframe=True, own=round(length)))
             self.is_silent = True
 
@@ -329,11 +337,17 @@ class Fragmenter:
         self._lanes = {track.kind: _Lane(number, track) for number, track in enumerate(tracks, 1)}
         self._leading = self._lanes[tracks[0].kind]
         self._shown = deque[tuple[int, Fraction]]()  # arrival and time, in s, of the pictures since the last sound
+        self._arrival = self._stalled = (
+            0  # of the last picture, ns; for how long the line had stalled, which does not count
+        )
         self._number = 0
 
     def push(self, packet: Packet) -> None:
         """Takes the next packet of one of the tracks."""
         lane = self._lanes[packet.track.kind]
+        if lane.is_late(packet):
+            self._shown.clear()
+            return
         if not lane.fits(packet) and not lane.fits(packet, late=lane.units(self._now - lane.now)):
             self._shift(lane.joining(packet))
             lane.fits(packet)
@@ -350,10 +364,14 @@ class Fragmenter:
         if not packet.is_video:
             self._shown.clear()
             return
-        until = None
-        while self._shown and packet.arrival - self._shown[0][0] >= SILENT * SECOND:
+        now, until = self._leading.now, None
+        if self._shown:
+            stalled = packet.arrival - self._arrival - int((now - self._shown[-1][1]) * SECOND)
+            self._stalled += stalled if stalled > SILENT * SECOND / 2 else 0
+        self._arrival = packet.arrival
+        while self._shown and packet.arrival - self._stalled - self._shown[0][0] >= SILENT * SECOND:
             _, until = self._shown.popleft()
-        self._shown.append((packet.arrival, self._leading.now))
+        self._shown.append((packet.arrival - self._stalled, now))
         if until is not None and "audio" in self._lanes:
             sound = self._lanes["audio"]
             sound.fill(sound.units(until))

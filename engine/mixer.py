@@ -374,9 +374,12 @@ class Mixer:
             listened[place] = listened.get(place, (begin, end))[0], end
         nothing = (None, None)
         active = self._readers.active()
+        # What begins within the block is heard before it is seen: were its picture not asked for, it would seek again.
+        begun = {place: Fraction(at) for _, tree in block.edges for place, at in planner.moments(tree).items()}
         for place, reader in active.items():
             sound, _ = listened.get(place, nothing)
-            reader.attend(picture=looked.get(place), sound=sound, shrink=self._shrinks.get(place, 1))
+            picture = looked.get(place, begun.get(place) if sound is not None else None)
+            reader.attend(picture=picture, sound=sound, shrink=self._shrinks.get(place, 1))
         for place, reader in active.items() if self._pace.missing is Missing.WAIT else ():
             if reader in self._broken or (place not in looked and place not in listened):
                 continue

@@ -231,7 +231,7 @@ class Unseen:
         self._start = start
         self._fps = fps
         self._firsts = [copy.first for copy in copied]
-        self._block: tuple[int, RenderTree] | None = None  # the first tick of the last block asked for, and its tree
+        self._block = 0, -1, RenderTree()  # its first tick and the last one asked for, of those that follow one another
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """The program's tree; its sound only, where its picture is copied."""
@@ -240,16 +240,17 @@ class Unseen:
         n = bisect_right(self._firsts, tick) - 1
         if n < 0 or tick >= self._copied[n].stop:
             return self._program.tree_at(t)
-        if tick != ticks:
-            return self._sound(t)
-        first = tick - (tick - self._firsts[n]) % BLOCK
-        if self._block is None or self._block[0] != first:
-            self._block = first, self._sound(self._start + tick_time(first, self._fps))
-        block = self._block[1]
-        if tick == first:
-            return block
         tree = self._sound(t)
-        return block if _goes_on(block.root_audio_node, tree.root_audio_node, (tick - first) / self._fps) else tree
+        if tick != ticks:
+            return tree
+        begin, last, block = self._block
+        if begin <= tick <= last:
+            return block
+        begun = tick == last + 1 and tick - begin < BLOCK
+        if not begun or not _goes_on(block.root_audio_node, tree.root_audio_node, (tick - begin) / self._fps):
+            begin, block = tick, tree
+        self._block = begin, tick, block
+        return block
 
     def _sound(self, t: Fraction) -> RenderTree:
         return RenderTree(root_audio_node=self._program.tree_at(t).root_audio_node)

@@ -277,6 +277,7 @@ def test_silence_of_aac_with_sbr(config):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_silence_of_opus(channels):
     head = b"OpusHead" + struct.pack("<BBHIhB", 1, channels, 0, 48000, 0, 0)
+    assert bitstream.silence("opus", head[:-1] + b"\1" + bytes(channels + 2)) is None  # of several streams in one
     data, duration = bitstream.silence("opus", head)
     assert heard("opus", head, data) == {(channels, 960, 48000)}
     assert duration == Fraction(960, 48000)

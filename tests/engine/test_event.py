@@ -18,6 +18,7 @@ from engine.event import LINGER, Event
 from engine.plan import yuv_of
 from engine.program import Held
 from engine.render import render
+from engine.sources.avfile import MediaFile
 from engine.sources.decode import Decoders
 from engine.spec import EventSpec, MixerSpec, Raster, RenderSpec
 from engine.stream import END, Hub, Publisher
@@ -478,6 +479,25 @@ async def test_a_clip_begins_again_without_a_picture_held(media):
         slot = made.event.play(program, sources={"film": str(media.path("plain"))})
         found = await numbers(made, slot + 100)
     assert [found[slot + n] for n in range(100)] == [7 + n % 35 for n in range(100)]
+
+
+async def test_what_begins_between_two_slots_is_not_sought_again_when_it_is_seen(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", Video(rate=Fraction(25), gop=25), Audio(), seconds=6)
+    sought = []
+    seek = MediaFile.seek
+    monkeypatch.setattr(MediaFile, "seek", lambda self, t: (sought.append(self), seek(self, t))[1])
+    heard = {"gain": ((0, 1.0),)}
+    clips = [
+        clip("a", 0, 5, film(**heard)),
+        clip("b", 5, 10, film(trim=20, **heard)),
+        clip("c", 15, 30, film(length=13)),
+    ]
+    program = Mash([clips], raster=RASTER, quantize=10)
+    mixer = MixerSpec(raster=RASTER, fps=Fraction(25))
+    async with studio(EventSpec(name="show", path="live", stream_name="mix", mixer=mixer)) as made:
+        slot = made.event.play(program, sources={"film": str(path)})
+        await numbers(made, slot + 100)
+    assert len(set(sought)) == len(sought)  # each to where it begins, at most
 
 
 async def test_files_and_live_streams_are_mixed(tmp_path, media):

@@ -278,6 +278,45 @@ def test_sound_and_picture_that_stall_together_are_not_silent():
     assert inside(fragmenter.cut().data, "mdat")[0].endswith(b"sound0" + 138 * b"heard")
 
 
+def arriving(packet, at):
+    """The same packet, later."""
+    return Packet(packet.track, packet.data, pts=packet.pts, dts=packet.dts, arrival=at, keyframe=packet.keyframe)
+
+
+@pytest.mark.parametrize(
+    "arrival",
+    [
+        lambda at: max(at, 3 * NS) if at >= NS else at,  # it stalls, and comes with the times that it should have had
+        lambda at: at + 3 * NS // 2 if not NS <= at < 3 * NS else None,  # it is always late, and away for a while
+    ],
+    ids=["stalls", "late"],
+)
+def test_sound_that_comes_where_silence_was_given_stays_in_step(arrival):
+    sounds = [(each, arrival(each.arrival)) for each in (sound(n) for n in range(420))]
+    film = [arriving(each, at) for each, at in sounds if at is not None] + [picture(n) for n in range(270)]
+    fragmenter, ends = fmp4.Fragmenter([PICTURE, SOUND]), [0]
+    for each in sorted(film, key=lambda each: each.arrival):
+        fragmenter.push(each)
+        if (fragment := fragmenter.cut()) is not None:
+            ends += (sound_times(fragment) or (0, 0))[1:]
+    assert 418 * 1024 <= max(ends) <= 420 * 1024
+
+
+@pytest.mark.parametrize("phase", range(0, 280, 40))
+def test_a_line_that_stalls_puts_no_silence_in_the_place_of_sound_on_its_way(phase):
+    fast = Track(kind="video", codec="h264", extradata=AVCC, time_base=Fraction(1, 60))
+    film = [Packet(fast, b"", pts=n, dts=n, arrival=n * NS // 60) for n in range(360)]
+    film += [arriving(each, each.arrival + 3 * NS // 10) for each in (sound(n) for n in range(270))]
+    begin = 3 * NS + phase * NS // 1000
+    stalled = [(begin + 7 * NS // 10 if begin < each.arrival < begin + 7 * NS // 10 else each.arrival) for each in film]
+    fragmenter = fmp4.Fragmenter([fast, SOUND])
+    order = sorted(zip(film, stalled, strict=True), key=lambda pair: (pair[1], pair[0].arrival))
+    for each, at in order:
+        fragmenter.push(arriving(each, at))
+    silence, _ = bitstream.silence(SOUND.codec, SOUND.extradata)
+    assert silence not in fragmenter.cut().data
+
+
 def test_sound_of_which_no_silence_is_known_has_a_gap():
     rare = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1194"), time_base=Fraction(1, 48000))
     fragmenter = fmp4.Fragmenter([PICTURE, rare])
