@@ -7,6 +7,7 @@ know what a worker does between the steps. Films are sent before their job is fi
 from __future__ import annotations
 
 import http.client
+import math
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -52,7 +53,7 @@ class RemoteQueue:
         self._secret = secret
         self._wall = wall
         self._names: dict[tuple[str, int], str] = {}  # who picked a run of a job
-        self._limiter = trio.CapacityLimiter(64)  # a pickup is one of them for as long as it waits
+        self._limiter = trio.CapacityLimiter(math.inf)  # the slots are few, and each asks for one thing at a time
 
     async def pick(
         self, worker: str, kinds: Collection[str], *, tags: str = "", lease: float = 30.0, wait: float = 0.0

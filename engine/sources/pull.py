@@ -14,7 +14,8 @@ Theory of operation
   A file that came to its end is over. What can never work is given up.
 * A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
   holds it any more, never under its feet. libav's time-out is one of silence; where data come and none of them is of
-  the streams that were there when it was opened, the thread is left alone as well, and the URL opened anew.
+  the streams that were there when it was opened, the thread is left alone as well, and the URL opened anew. Nothing
+  ends such a thread but its peer, so no more than `MOST_LEFT` are left: then the next try waits for one to end.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0
 SETTLED: Final = 10 * SECOND
 LEEWAY: Final = SECOND  # libav's own time-out, and its better sentence, come first
+MOST_LEFT: Final = 3
 
 _State = Literal["connecting", "publishing", "retrying", "ended", "failed"]
 
@@ -74,6 +76,7 @@ class Pull:
         self._shown = shown_url(self._url)
         # owned by run()
         self._limiter = trio.CapacityLimiter(1)  # of one attempt: a thread that is left alone keeps it
+        self._left: list[trio.CapacityLimiter] = []  # those that threads keep
         self._reading: int | None = None  # since when, where a read goes on; also set by its thread
         self._scope = trio.CancelScope()
         self._demuxer: Demuxer | None = None  # also looked at by its thread
@@ -112,9 +115,17 @@ class Pull:
                     settled = self._close()
                 pause = RETRY if settled else pause
                 await trio.sleep(pause)
+                await self._wait_for_threads()
                 pause = min(RETRY_MOST, 2 * pause)
                 self._retries += 1
         self._state = "ended"
+
+    async def _wait_for_threads(self) -> None:
+        """Until few are left alone."""
+        self._left.append(self._limiter)
+        while len(left := [each for each in self._left if each.borrowed_tokens]) >= MOST_LEFT:
+            await trio.sleep(RETRY)
+        self._left = left
 
     def _may_come_back(self, err: EngineError) -> bool:
         is_remote = self._url.partition("://")[0].lower() in REMOTE
@@ -193,7 +204,10 @@ class Pull:
 
     async def _watch(self, relaying: trio.CancelScope, failure: list[EngineError]) -> None:
         """Gives up when a read takes longer than silence may."""
-        limit = int(self._settings.read_timeout * SECOND) + LEEWAY
+        patience = self._settings.read_timeout + (
+            self._settings.open_timeout if self._loop else 0
+        )  # it is opened again
+        limit = int(patience * SECOND) + LEEWAY
         while self._reading is None or self._hub.now() - self._reading < limit:
             await trio.sleep(LEEWAY / SECOND)
         sentence = f'source "{self._name}": none of its streams came for {self._settings.read_timeout:g} s'

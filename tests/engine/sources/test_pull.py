@@ -450,6 +450,24 @@ async def test_a_peer_whose_streams_become_others_is_opened_again(nursery, serve
     await station.state("ended")
 
 
+async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_became_others(
+    nursery, server, tmp_path, media, monkeypatch
+):
+    monkeypatch.setattr("engine.sources.pull.MOST_LEFT", 1)
+    station = Station(nursery, Settings(open_timeout=2, read_timeout=0.2))
+    other = encode(
+        tmp_path / "other.ts", PLAIN, TONE, seconds=2, mpegts_start_pid="700", mpegts_pmt_start_pid="4700"
+    ).read_bytes()
+    server.films["/live.ts"] = media.path("transport").read_bytes() + 10 * other, 6
+    station.pull(f"{server.url}/live.ts")
+    await station.state("retrying")
+    began = clock()
+    await station.state("publishing")
+    assert clock() - began > 3 * NS  # the peer had to come to its end
+    station.one.stop()
+    await station.state("ended")
+
+
 async def test_what_is_not_there_is_said_in_one_sentence(station, server):
     station.pull(f"{server.url}/none.ts")
     assert (await station.state("retrying")).error == f'source "{NAME}": server returned 404 Not Found'
