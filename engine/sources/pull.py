@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 LEAD: Final = SECOND * 3 // 10
 SLIP: Final = SECOND * 3 // 10
-BURST: Final = SECOND // 25  # all films send at these beats: to wake once for all costs less
+BURST: Final = SECOND // 10  # all films send at these beats: to wake once for all costs less
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
 RETRY_MOST: Final = 30.0
