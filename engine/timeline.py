@@ -338,7 +338,7 @@ class Mash:
         return [(t, self.tree_at(t)) for t in coming]
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
-        """The moments within (start, stop) at which clips that are heard, or turns of them, begin or end."""
+        """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends."""
         found: list[Fraction] = []
         for first in self._turns_in(start, stop) if self._sounds else ():
             begin, end = (edge * self.quantize - first for edge in (start, stop))
