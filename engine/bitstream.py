@@ -34,10 +34,7 @@ _PAIR: Final = 1
 # The elements of a channelConfiguration: 0 is a channel, 1 a pair, 3 the low frequencies.
 _ELEMENTS: Final = {1: (0,), 2: (1,), 3: (0, 1), 4: (0, 1, 0), 5: (0, 1, 1), 6: (0, 1, 1, 3)}
 _SILENT_CHANNEL: Final = 22  # bits, all 0: global_gain, ics_info of one long window, no pulse, TNS or gain control
-_OPUS_SILENCE: Final = (
-    b"\xf8\xff\xfe",
-    Fraction(1, 50),
-)  # CELT, full band, 20 ms, one or two channels
+_OPUS_SILENCE: Final = (b"\xf8\xff\xfe", Fraction(1, 50))  # CELT, full band, 20 ms, one or two channels
 _EXTENDED_ASPECT: Final = 255
 
 

@@ -22,12 +22,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     open_timeout: Seconds = 10.0  # seconds until a source that does not open is given up
     read_timeout: Seconds = 10.0  # seconds until a source that delivers nothing is given up
-    decode_ahead: Annotated[int, Meta(ge=1, le=1000)] = (
-        5  # frames decoded ahead of the mixer, each source: decoders run beside the mixer
-    )
-    decode_ahead_bytes: Annotated[int, Meta(ge=0)] = (
-        192 << 20
-    )  # of all sources together; few frames ahead where frames are large
+    # frames decoded ahead of the mixer, each source: decoders run beside the mixer
+    decode_ahead: Annotated[int, Meta(ge=1, le=1000)] = 5
+    # of all sources together; few frames ahead where frames are large
+    decode_ahead_bytes: Annotated[int, Meta(ge=0)] = 192 << 20
     composite_threads: Annotated[int, Meta(ge=1, le=256)] = 1  # threads painting one picture
     # the server
     host: str = "127.0.0.1"

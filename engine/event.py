@@ -24,6 +24,7 @@ from engine.plan import Picture, Place, place_of
 from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import NICE, Decoders, LiveSource, SourceStatistics
+from engine.sources.places import uses
 from engine.sources.reel import Reel
 from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
@@ -397,18 +398,14 @@ class _LiveReaders:
         What nobody looks at or listens to yet is decoded: the latency is time enough.
         """
         files = self.files(at)
-        nodes = [node for node in nodes_of(tree) if isinstance(node, VideoSourceNode | AudioSourceNode)]
-        nodes = [node for node in nodes if node.stream_guid not in files]
-        seen = {place_of(node) for node in nodes if isinstance(node, VideoSourceNode)}
-        heard = {place_of(node) for node in nodes if isinstance(node, AudioSourceNode)}
-        named = seen | heard
-        self._open(named)
-        for place in named:
+        used = {key: use for key, use in uses(tree).items() if isinstance(key, Place) and key.name not in files}
+        self._open(set(used))
+        within = self._latency + FORESIGHT
+        for place, use in used.items():
             self._foreseen[place] = at
             self._unnamed.pop(place, None)
-            within = self._latency + FORESIGHT
-            looks, listens = place in seen, place in heard
-            self._sources[place].foresee(at - self._latency, within=within, looks=looks, listens=listens)
+            source = self._sources[place]
+            source.foresee(at - self._latency, within=within, looks=use.looked, listens=use.listened)
 
     def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""

@@ -337,9 +337,8 @@ class Fragmenter:
         self._lanes = {track.kind: _Lane(number, track) for number, track in enumerate(tracks, 1)}
         self._leading = self._lanes[tracks[0].kind]
         self._shown = deque[tuple[int, Fraction]]()  # arrival and time, in s, of the pictures since the last sound
-        self._arrival = self._stalled = (
-            0  # of the last picture, ns; for how long the line had stalled, which does not count
-        )
+        self._arrival = 0  # of the last picture, ns
+        self._stalled = 0  # for how long the line had stalled until then, which does not count, ns
         self._number = 0
 
     def push(self, packet: Packet) -> None:

@@ -438,9 +438,9 @@ def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:
 
 def _with_sound(tree: RenderTree, edges: Sequence[Coming]) -> RenderTree:
     """A tree with the sound of others too."""
-    sounds = [each.root_audio_node for each in (tree, *(later for _, later in edges))]
     if not edges:
         return tree
+    sounds = (each.root_audio_node for each in (tree, *(later for _, later in edges)))
     nodes = tuple(sound for sound in sounds if sound is not None)
     return msgspec.structs.replace(tree, root_audio_node=SumNode(nodes=nodes))
 

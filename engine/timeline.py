@@ -26,7 +26,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -328,26 +328,26 @@ class Mash:
         """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere,
         and their trees.
         """
-        coming = []
-        for first in self._turns_in(start, stop):
-            begin, end = (edge * self.quantize - first for edge in (start, stop))
-            low, high = (bisect_left(self._begins, edge) for edge in (begin, end))
-            frames = {Fraction(frame) for frame in self._begins[low:high]}
-            frames.update(frame for player in self._looping for frame in player.turns_in(begin, end))
-            coming += [(first + frame) / self.quantize for frame in sorted(frames)]
-        return [(t, self.tree_at(t)) for t in coming]
+        return [(t, self.tree_at(t)) for t in self._moments(self._begins, self._looping, start, stop)]
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
         """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends."""
-        found: list[Fraction] = []
-        for first in self._turns_in(start, stop) if self._sounds else ():
+        looping = [player for player in self._looping if player.voices]
+        return [t for t in self._moments(self._sounds, looping, start, stop) if t > start]
+
+    def _moments(
+        self, marks: Sequence[int], looping: Sequence[_Player], start: Fraction, stop: Fraction
+    ) -> list[Fraction]:
+        """The moments within [start, stop), in order, of frames of each turn and of turns within clips."""
+        found: set[Fraction] = set()
+        for first in self._turns_in(start, stop) if marks else ():
             begin, end = (edge * self.quantize - first for edge in (start, stop))
-            low, high = bisect_right(self._sounds, begin), bisect_left(self._sounds, end)
-            frames = {Fraction(frame) for frame in self._sounds[low:high]}
-            looping = (player for player in self._looping if player.voices)
-            frames.update(turn for player in looping for turn in player.turns_in(begin, end) if turn > begin)
-            found += [(first + frame) / self.quantize for frame in frames]
-        return sorted(set(found))
+            low, high = (bisect_left(marks, edge) for edge in (begin, end))
+            frames: Iterator[Fraction | int] = chain(
+                marks[low:high], *(player.turns_in(begin, end) for player in looping)
+            )
+            found.update(Fraction(first + frame) / self.quantize for frame in frames)
+        return sorted(found)
 
     def _turns_in(self, start: Fraction, stop: Fraction) -> range:
         """The frames at which the turns of the mash begin that are on within [start, stop)."""

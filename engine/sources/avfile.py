@@ -45,7 +45,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.tracks import MAX_BACK, Packet, Picture, PictureTrack, SoundTrack, Straightener
+from engine.sources.tracks import MAX_BACK, NEW_SETS, Packet, Picture, PictureTrack, SoundTrack, Straightener
 from engine.spec import AudioFormat
 from engine.timebase import sample_at, seconds
 
@@ -62,7 +62,6 @@ SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
-_SETS: Final = "new_extradata"
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
@@ -393,8 +392,8 @@ class MediaFile:
     def _tell_sets(self, packet: Packet) -> Packet:
         """Gives the first packet after a seek the parameter sets that hold there; libav names only what changes."""
         index = packet.stream_index
-        if packet.has_sidedata(_SETS):
-            self._sets[index] = packet.get_sidedata(_SETS)
+        if packet.has_sidedata(NEW_SETS):
+            self._sets[index] = packet.get_sidedata(NEW_SETS)
         elif index in self._sets and index not in self._entered:
             packet.set_sidedata(self._sets[index])
         self._entered.add(index)

@@ -23,6 +23,7 @@ from engine.errors import SourceError, SourceMalformed
 from engine.smart import MAX_REORDER, Index
 from engine.sources.avfile import open_container
 from engine.sources.convert import UPRIGHT, orientation_of, tags_of
+from engine.sources.tracks import NEW_SETS
 from engine.timebase import seconds
 
 Packet: TypeAlias = "av.Packet[Any]"
@@ -30,7 +31,6 @@ Packet: TypeAlias = "av.Packet[Any]"
 _FORMATS: Final = ("mov", "matroska", "flv")  # whose H.264 comes with all that opens a decoder, and times for each
 _KINDS: Final = frozenset((1, 5, 6, 9, 12))  # NAL units: slices, SEI, delimiters, filler; no parameter sets among them
 _IDR: Final = 5
-_SETS: Final = "new_extradata"
 _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
 _UPRIGHT: Final = (0x10000, 0, 0, 0, 0x10000)  # the first five numbers of a matrix
 _MAX_MOOV: Final = 256 << 20  # bytes
@@ -92,32 +92,33 @@ class CodedFilm:
         container, stream = self.open()
         if stream.codec_context.name != "h264" or container.format.name.split(",")[0] not in _FORMATS:
             raise ValueError("not in H.264")
-        if stream.sample_aspect_ratio not in (None, 0, 1) or not self._is_upright():
+        head = moov_of(self._url.removeprefix("file:")) if container.format.name.startswith("mov") else None
+        if stream.sample_aspect_ratio not in (None, 0, 1) or not self._is_upright(head):
             raise ValueError("not upright with square pixels")
-        if self._changes():
+        if self._changes(head):
             raise ValueError("parameter sets that change")
 
-    def _is_upright(self) -> bool:
+    def _is_upright(self, head: bytes | None) -> bool:
         """As the head of an MP4 says; in Matroska only a decoded picture does."""
         container, stream = self.open()
-        if container.format.name.startswith("mov"):
-            return is_upright(self._url.removeprefix("file:"))
+        if head is not None:
+            return is_upright(head)
         stream.codec_context.thread_type = "NONE"
         packet = next(container.demux(stream), None)
         pictures = [] if packet is None else stream.decode(packet) + stream.decode(None)
         upright = [orientation_of(picture) == UPRIGHT for picture in pictures if isinstance(picture, av.VideoFrame)]
         return upright[:1] == [True]
 
-    def _changes(self) -> bool:
+    def _changes(self, head: bytes | None) -> bool:
         """Whether other parameter sets come later: an MP4's head has them all, an FLV's stand among its packets."""
         container, stream = self.open()
-        if container.format.name.startswith("mov"):
-            return has_several_formats(self._url.removeprefix("file:"))
+        if head is not None:
+            return has_several_formats(head)
         if container.format.name != "flv":
             return False
-        head = bytes(stream.codec_context.extradata or b"")
-        sets = (each.get_sidedata(_SETS) for each in container.demux(stream) if each.has_sidedata(_SETS))
-        return any(bytes(each) != head for each in sets)
+        first = bytes(stream.codec_context.extradata or b"")
+        sets = (each.get_sidedata(NEW_SETS) for each in container.demux(stream) if each.has_sidedata(NEW_SETS))
+        return any(bytes(each) != first for each in sets)
 
     def _read_sets(self) -> None:
         avcc = bytes(self.open()[1].codec_context.extradata or b"")
@@ -220,20 +221,15 @@ def _drop_gop(index: Index) -> None:
     del index.pts[first:], index.idr[first:]
 
 
-def is_upright(path: str) -> bool:
-    """Whether an MP4's pictures are shown as they are stored, not turned and not mirrored; False when it is unclear."""
-    return _are_upright(_moov(path))
-
-
-def has_several_formats(path: str) -> bool:
+def has_several_formats(moov: bytes) -> bool:
     """Whether an MP4 has a track whose samples are not all described alike (ISO 14496-12 8.5.2)."""
-    boxes = [_moov(path)]
+    boxes = [moov]
     for name in (b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
         boxes = [body for box in boxes for kind, body in _boxes(box) if kind == name]
     return any(int.from_bytes(body[4:8], "big") > 1 for body in boxes)
 
 
-def _moov(path: str) -> bytes:
+def moov_of(path: str) -> bytes:
     """The head of an MP4; nothing where there is none."""
     with Path(path).open("rb") as file:
         while len(head := file.read(16)) == 16:
@@ -250,8 +246,11 @@ def _moov(path: str) -> bytes:
     return b""
 
 
-def _are_upright(moov: bytes) -> bool:
-    """Of all its tracks: what comes after their times (ISO 14496-12 8.2.2, 8.3.2)."""
+def is_upright(moov: bytes) -> bool:
+    """Whether an MP4's pictures are shown as they are stored, not turned and not mirrored; False when it is unclear.
+
+    Of all its tracks: what comes after their times (ISO 14496-12 8.2.2, 8.3.2).
+    """
     heads = [(body, 36) for kind, body in _boxes(moov) if kind == b"mvhd"]
     tracks = [body for kind, body in _boxes(moov) if kind == b"trak"]
     heads += [(body, 40) for track in tracks for kind, body in _boxes(track) if kind == b"tkhd"]

@@ -37,7 +37,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.packet import Packet, Track
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
-from engine.sources.tracks import Straightener
+from engine.sources.tracks import NEW_SETS, Straightener
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -262,8 +262,8 @@ class _Framing:
 
     def unwrapped(self, packet: _AvPacket) -> bytes:
         """What a packet carries, as the track says; b"" when it cannot be used."""
-        if packet.has_sidedata("new_extradata"):
-            self._configure(bytes(packet.get_sidedata("new_extradata")))
+        if packet.has_sidedata(NEW_SETS):
+            self._configure(bytes(packet.get_sidedata(NEW_SETS)))
         return bytes(packet)
 
 

@@ -34,6 +34,7 @@ SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the sta
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 _EASED: Final = {"skip_loop_filter": "bidir"}
+NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"
 Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
 

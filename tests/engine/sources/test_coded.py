@@ -7,7 +7,7 @@ import pytest
 
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
-from engine.sources.coded import CodedFilm, is_upright
+from engine.sources.coded import CodedFilm, is_upright, moov_of
 from tests.media import Video, change_parameters, encode
 
 FILM = Video(matrix="bt709", bframes=2, gop=15)
@@ -119,7 +119,7 @@ def test_what_is_no_film_says_so(tmp_path, media):
 @pytest.mark.parametrize("options", [{"movflags": "faststart"}, {}])
 def test_a_film_that_is_turned_is_not_upright(tmp_path, rotation, options):
     path = encode(tmp_path / "film.mp4", Video(matrix="bt709", rotation=rotation), **options)
-    assert is_upright(str(path)) is (rotation == 0)
+    assert is_upright(moov_of(str(path))) is (rotation == 0)
 
 
 @pytest.mark.parametrize("suffix", ["flv", "mp4"])
@@ -141,7 +141,7 @@ def test_a_film_in_flv_whose_parameter_sets_stay_is_copied(tmp_path):
 def test_what_has_no_head_is_not_upright(tmp_path, data):
     path = tmp_path / "film.mp4"
     path.write_bytes(data)
-    assert not is_upright(str(path))
+    assert not is_upright(moov_of(str(path)))
 
 
 def test_a_matroska_film_is_looked_at(tmp_path):

@@ -434,12 +434,16 @@ async def test_a_peer_that_says_nothing_more_is_given_up_in_time(nursery, server
     assert "nothing more came for 0.3 s" in (await station.state("retrying")).error
 
 
+def turned(folder, media):
+    """A transport stream whose programme goes on under another number after two seconds, for twenty."""
+    pids = {"mpegts_start_pid": "700", "mpegts_pmt_start_pid": "4700"}
+    other = encode(folder / "other.ts", PLAIN, TONE, seconds=2, **pids)
+    return media.path("transport").read_bytes() + 10 * other.read_bytes()
+
+
 async def test_a_peer_whose_streams_become_others_is_opened_again(nursery, server, tmp_path, media):
     station = Station(nursery, Settings(open_timeout=2, read_timeout=1))
-    other = encode(
-        tmp_path / "other.ts", PLAIN, TONE, seconds=2, mpegts_start_pid="700", mpegts_pmt_start_pid="4700"
-    ).read_bytes()
-    server.films["/live.ts"] = media.path("transport").read_bytes() + 10 * other, 10
+    server.films["/live.ts"] = turned(tmp_path, media), 10
     station.pull(f"{server.url}/live.ts")
     await station.receive(until=lambda got: got.count(None) == 1)
     status = await station.state("retrying")
@@ -455,10 +459,7 @@ async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_bec
 ):
     monkeypatch.setattr("engine.sources.pull.MOST_LEFT", 1)
     station = Station(nursery, Settings(open_timeout=2, read_timeout=0.2))
-    other = encode(
-        tmp_path / "other.ts", PLAIN, TONE, seconds=2, mpegts_start_pid="700", mpegts_pmt_start_pid="4700"
-    ).read_bytes()
-    server.films["/live.ts"] = media.path("transport").read_bytes() + 10 * other, 6
+    server.films["/live.ts"] = turned(tmp_path, media), 6
     station.pull(f"{server.url}/live.ts")
     await station.state("retrying")
     began = clock()
