@@ -11,6 +11,7 @@ DEBUG = os.environ.get("ENGINE_EXT_DEBUG") == "1"  # bounds-checked kernels, for
 CFLAGS = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
 
 setup(
+    options={"build_ext": {"parallel": True}},  # one compiler a processor
     ext_modules=cythonize(
         [
             Extension(
