@@ -32,5 +32,5 @@ setup(
             "initializedcheck": DEBUG,
             "freethreading_compatible": False,
         },
-    )
+    ),
 )

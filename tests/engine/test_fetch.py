@@ -2,12 +2,9 @@
 
 import base64
 import hashlib
-import http.server
 import os
 import socket
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import trio
 
 from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
 from engine.fetch import Fetcher, Limits, is_public, shown
+from tests.web import Handler, web_server
 
 FILM = bytes(range(256)) * 500
 STYLES = {
@@ -24,7 +22,7 @@ STYLES = {
 }
 
 
-class _Answers(http.server.BaseHTTPRequestHandler):
+class _Answers(Handler):
     """Answers by path, and notes what was asked."""
 
     protocol_version = "HTTP/1.1"
@@ -71,27 +69,12 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def handle(self):
-        with suppress(OSError):  # whoever asked has gone
-            super().handle()
-
-    def log_message(self, *_):
-        """Says nothing."""
-
 
 @pytest.fixture
 def web():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    server.daemon_threads = False
-    server.asked, server.over = [], threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_server(_Answers) as server:
+        server.asked = []
+        yield server
 
 
 @pytest.fixture

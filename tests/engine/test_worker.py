@@ -1,10 +1,8 @@
 """Jobs go through a real queue, a real child and a real render; what goes wrong is a sentence, never the worker."""
 
-import http.server
 import json
 import os
 import signal
-import threading
 from contextlib import asynccontextmanager
 from functools import partial
 from urllib.parse import quote
@@ -21,6 +19,7 @@ from engine.jobs import FINAL, read
 from engine.worker import PAUSED, RENDERING, Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
+from tests.web import Handler, web_server
 
 RED = {"rootVideoNode": {"node": "SolidColorNode", "id": "back", "red": 1}}
 SMALL = {"width": 64, "height": 36, "frameRate": 10, "duration": 0.5}
@@ -263,7 +262,7 @@ async def test_two_slots_share_many_jobs(bench):
     assert {each["executor"] for each in found} == {"w1", "w2"}
 
 
-class _Files(http.server.BaseHTTPRequestHandler):
+class _Files(Handler):
     """Gives one film, and keeps what it is given."""
 
     def do_GET(self):
@@ -280,20 +279,12 @@ class _Files(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.do_PUT()
 
-    def log_message(self, *_):
-        """Says nothing."""
-
 
 @pytest.fixture
 def web(media):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+    with web_server(_Files) as server:
         server.film, server.taken = media.path("plain").read_bytes(), {}
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 async def test_sources_come_and_films_go_by_http(bench, web):

@@ -1,6 +1,5 @@
 """A cast is a real stream: it plays as HLS, cuts go on in the same playlist, with sound, until it is deleted."""
 
-import http.server
 import io
 import json
 import re
@@ -17,6 +16,7 @@ from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import read_number
+from tests.web import Handler, web_server
 
 PATIENCE = 30
 SMALL = {"width": 64, "height": 36, "videoRate": 10}
@@ -202,36 +202,28 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
     await viewer.until(name, is_right)
 
 
-class Slow(http.server.BaseHTTPRequestHandler):
+class Slow(Handler):
     """Gives a picture when the server is told to."""
 
     def do_GET(self):
         self.server.is_asked.set()
-        self.server.go_on.wait(PATIENCE)
+        self.server.over.wait(PATIENCE)
         self.send_response(200)
         self.send_header("Content-Length", str(len(RED)))
         self.end_headers()
         self.wfile.write(RED)
 
-    def log_message(self, *_):
-        """Says nothing."""
-
 
 @pytest.fixture
 def slow():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
-        server.is_asked, server.go_on = threading.Event(), threading.Event()
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with web_server(Slow) as server:
+        server.is_asked = threading.Event()
         yield server
-        server.go_on.set()
-        server.shutdown()
-        thread.join()
 
 
 async def test_a_cut_that_a_later_one_overtook_does_not_come_on(tmp_path, slow, monkeypatch):
     monkeypatch.setattr(streaming, "READY", 1)
-    photo = {"id": "p", "type": "image", "source": f"http://127.0.0.1:{slow.server_port}/red.png"}
+    photo = {"id": "p", "type": "image", "source": f"{slow.url}/red.png"}
     late = {"mashObjects": [{"tracks": [{"clips": [{"contentId": "p"}]}]}], "definitionObjects": [photo]}
     answers = []
     async with masher(tmp_path, allow_private=True) as port, trio.open_nursery() as nursery:
@@ -245,7 +237,7 @@ async def test_a_cut_that_a_later_one_overtook_does_not_come_on(tmp_path, slow, 
         assert await trio.to_thread.run_sync(slow.is_asked.wait, PATIENCE)
         assert await viewer.client.call("/streaming/cut", id=name, mashObjects=[coloured("#00FF00")]) == {}
         await viewer.until(name, partial(is_colour, 1))
-        slow.go_on.set()
+        slow.over.set()
         with trio.fail_after(PATIENCE):
             while not answers:
                 await trio.sleep(0.05)

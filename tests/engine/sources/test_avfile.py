@@ -4,10 +4,8 @@ import contextlib
 import os
 import re
 import socket
-import threading
 from dataclasses import replace
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import av
@@ -29,6 +27,7 @@ from tests.media import (
     read_number,
     remuxed,
 )
+from tests.web import Handler, web_server
 
 QUICK = Settings(open_timeout=0.5, read_timeout=0.5)
 H264 = Video(bframes=2)
@@ -473,7 +472,7 @@ def test_refused_and_silent_servers_are_given_up_in_time(scheme):
         opened(f"{scheme}://127.0.0.1:{port}/live/film")
 
 
-class _Files(BaseHTTPRequestHandler):
+class _Files(Handler):
     """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent."""
 
     protocol_version = "HTTP/1.1"
@@ -497,24 +496,14 @@ class _Files(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(data[first : self.server.stop_after])
             if self.server.stop_after is not None:
-                self.server.released.wait()
-
-    def log_message(self, *_):
-        pass
+                self.server.over.wait()
 
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+    with web_server(_Files) as server:
         server.files, server.ranges, server.stop_after, server.requests = {}, True, None, []
-        server.released = threading.Event()
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("ranges", [True, False])

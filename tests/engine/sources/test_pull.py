@@ -1,9 +1,7 @@
 """Pull: files and URLs become streams, in real time, again and again. Real files and a real HTTP server on loopback."""
 
-import threading
 import time
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
 import av
@@ -21,6 +19,7 @@ from engine.sources.pull import LEAD, Pull, checked_url, shown_url
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
 from tests.media import PLAIN, TONE, Audio, Video, encode, plane, read_number
+from tests.web import Handler, web_server
 
 NAME = "live/film"
 NS = 10**9
@@ -356,7 +355,7 @@ def test_paths_and_protocols_that_are_ours_are_taken(url):
 # --- over the network -------------------------------------------------------------------------------------------------
 
 
-class Peer(BaseHTTPRequestHandler):
+class Peer(Handler):
     """Serves what its server's `films` say: bytes, and the seconds they take; None = says nothing more."""
 
     def do_GET(self):
@@ -381,23 +380,12 @@ class Peer(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(lasts / len(chunks))
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Peer) as server:
-        server.daemon_threads = True
-        server.films, server.over = {}, threading.Event()
-        server.handle_error = lambda *_: None  # clients go when they like
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with web_server(Peer) as server:
+        server.films = {}
         yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
 
 
 async def test_a_live_url_comes_in_its_own_time_and_is_opened_again_when_it_ends(station, server, media):
