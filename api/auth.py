@@ -4,7 +4,8 @@ It decides whether a request may go on; it refuses to know what it asks for. Wit
 may ask; that is why a server without one listens on loopback only, unless told otherwise.
 
 Open even then: preflights, ``/healthz``, and GET of everything in the playback door (players send no credentials). The
-door of jobs, ``/api/v1``, checks by itself: its clients know a secret of their own.
+door of jobs, ``/api/v1``, checks by itself: its clients know a secret of their own, and pages of other sites, which may
+read what it answers, ask nothing without it.
 
 Pages of other sites must not do with the credentials that a browser knows what its user did not ask for. So a page's
 request that changes something counts only where it comes from our own page, or where the browser has asked us for leave
@@ -81,7 +82,7 @@ def is_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
     if site in ("same-origin", "none"):
         return False
     if origin is None:
-        return site == "cross-site"
+        return bool(site)
     return origin.lower().rpartition("/")[2] != headers.get("host", "").lower()
 
 

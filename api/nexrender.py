@@ -210,12 +210,15 @@ class Door:
             return text_answer("Internal Server Error", 500)
 
     def _check(self, request: Request) -> None:
-        """The secret, or where there is none, what all doors ask for."""
+        """The secret, or where there is none, what all doors ask for, and that no page of another site asks.
+
+        Such a page has no proof of its own then: a browser adds the password that it knows, or there is none.
+        """
         secret = self._settings.secret
         if not secret:
             check_basic(self._settings, Authorization.from_header(request.headers.get("authorization")))
-            if self._settings.username and is_from_elsewhere(request.headers):
-                raise Refusal(403, "pages of other sites may only ask with a secret")  # a browser adds what it knows
+            if is_from_elsewhere(request.headers):
+                raise Refusal(403, "pages of other sites may only ask with a secret")
         elif not is_same(request.headers.get(SECRET, ""), secret):
             raise Refusal(403, f"the header {SECRET} is missing or wrong")
 

@@ -161,6 +161,12 @@ async def client(start):
 # --- who may ask -----------------------------------------------------------------------------------------------------
 
 SECRET = {"nexrender-secret": "s3cret"}
+ELSEWHERE = [  # what browsers say of a page of another site
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": "mixer.test", "Origin": "http://evil.example"},
+    {"Host": "mixer.test", "Origin": "null"},
+]
 
 
 @pytest.mark.parametrize(
@@ -216,10 +222,44 @@ async def test_without_a_secret_a_server_with_a_password_asks_for_that(start):
     assert answer.headers["www-authenticate"].lower().startswith("basic")
     basic = {"Authorization": "Basic " + base64.b64encode(b"ada:pw").decode()}
     assert (await client.ask("GET", "/api/v1/jobs", headers=basic)).json == []
-    for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Host": "mixer.test", "Origin": "http://evil.example"}):
+    for elsewhere in ELSEWHERE:
         assert (await client.ask("POST", "/api/v1/jobs", BODY, basic | elsewhere)).status == 403
     here = {"Host": "mixer.test", "Origin": "http://mixer.test"}
     assert (await client.ask("POST", "/api/v1/jobs", BODY, basic | here)).status == 200
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE, ids=str)
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_pages_of_other_sites_do_nothing_without_a_secret(start, elsewhere, insecure):
+    client, _ = await start(insecure=insecure)
+    made = await client.add(uid="a")
+    headers = elsewhere | {"Content-Type": "text/plain"}
+    asked = [("POST", ""), ("GET", ""), ("GET", "/pickup"), ("GET", "/a"), ("PUT", "/a"), ("DELETE", "/a")]
+    for method, path in asked:
+        answer = await client.ask(method, f"/api/v1/jobs{path}", BODY | {"state": "error"}, headers)
+        assert (answer.status, answer.text) == (403, "pages of other sites may only ask with a secret")
+    assert (await client.ask("GET", "/api/v1/jobs")).json == [made]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "127.0.0.1:8570", "Origin": "http://127.0.0.1:8570", "Content-Type": "text/plain"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},  # an address that the user has typed
+        {"Sec-Fetch-Mode": "cors", "User-Agent": "node"},  # what fetch of Node sends
+        {},
+    ],
+    ids=str,
+)
+async def test_programs_and_pages_of_its_own_need_no_secret_where_there_is_none(client, headers):
+    assert (await client.ask("POST", "/api/v1/jobs", BODY, headers)).status == 200
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE, ids=str)
+async def test_with_the_secret_pages_of_other_sites_may_ask(start, elsewhere):
+    client, _ = await start(secret="s3cret")
+    assert (await client.ask("POST", "/api/v1/jobs", BODY, SECRET | elsewhere)).status == 200
 
 
 async def test_with_a_secret_no_password_is_asked_for(start):
