@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 from quart import Request, Response, Websocket, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import Forbidden, HTTPException, MethodNotAllowed, NotFound
 
-from api import brewmixer, events, nexrender, openapi, playback, streams
-from api.auth import Signatures, allows_origins, check_exposure, check_request
+from api import asgi, brewmixer, events, nexrender, openapi, playback, streams
+from api.auth import Signatures, allows_origins, check_exposure, check_host, check_request
 from api.errors import status_of
 from api.wire import MAX_UPLOAD, json_response
 from engine.errors import EngineError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from api.moviemasher.servers import Servers
     from api.queue import JobQueue
     from engine import Engine
+    from engine.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,29 @@ def create_app(
     if queue is not None:
         jobs = nexrender.Door(queue, engine.settings)
         app.asgi_app = nexrender.in_front_of(app.asgi_app, jobs)  # type: ignore[assignment, method-assign]
+    app.asgi_app = _asked_by_name(app.asgi_app, engine.settings)  # type: ignore[assignment, method-assign]
     return app
+
+
+def _asked_by_name(app: Callable[..., Awaitable[None]], settings: Settings) -> Callable[..., Awaitable[None]]:
+    """An application that answers, at all doors, only who asks by a name that may be this machine's."""
+
+    async def named(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
+        hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        try:
+            check_host(settings, "".join(hosts))
+        except Forbidden as err:
+            answer = asgi.json_answer(msgspec.json.encode({"error": err.description}), status=403)
+            prefix = "websocket." if scope["type"] == "websocket" else ""
+
+            async def refuse(message: asgi.Message) -> None:
+                await send({**message, "type": prefix + message["type"]})
+
+            await asgi.respond(asgi.Request({"method": "GET", **scope}, receive), answer, refuse)
+        else:
+            await app(scope, receive, send)
+
+    return named
 
 
 class Connection(TrioASGIHTTPConnection):

@@ -10,6 +10,9 @@ read what it answers, ask nothing without it.
 Pages of other sites must not do with the credentials that a browser knows what its user did not ask for. So a page's
 request that changes something counts only where it comes from our own page, or where the browser has asked us for leave
 first: then it carries no credentials but the page's own. Programs are no pages: they send no Origin.
+
+A page's own address may be made to lead here (DNS rebinding): then it is our own page as far as its browser knows. It
+has no password, and where none is asked for, what counts is by which name we are asked.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -30,6 +35,8 @@ from engine.errors import InvalidSpec
 PLAYBACK: Final = "playback"  # the blueprint that needs no credentials
 READING: Final = ("GET", "HEAD", "OPTIONS")
 LEAVE: Final = "JSON as application/json, or the header X-Requested-With"  # so that browsers ask for leave
+# Names that lead where their owner likes have a dot in them.
+OUR_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[0-9.]+|[^.]*|.+\.localhost")
 WINDOW_MS: Final = 60_000  # a signature's time may be so far from ours: clocks differ, requests wait
 
 
@@ -58,6 +65,20 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_host(settings: Settings, host: str) -> None:
+    """Lets a request with this Host header go on, or raises Forbidden (403): no such name is surely this machine's.
+
+    With a user name any is right, and where everybody may ask by any name (`insecure`).
+    """
+    name = re.sub(r":\d*$", "", host.lower())
+    if settings.username or settings.insecure or OUR_HOST.fullmatch(name) or name == socket.gethostname().lower():
+        return
+    raise Forbidden(
+        f'the server is asked as "{name[:200]}", which need not be this machine: where it is, start it with --username '
+        "and MASHTUN_PASSWORD, or with --insecure"
+    )
 
 
 def check_request(settings: Settings, request: Request | Websocket) -> None:

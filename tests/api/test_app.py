@@ -11,6 +11,7 @@ from engine.config import Settings
 from engine.core import Engine
 from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
 from tests.api.clients import serving
+from tests.api.moviemasher.asking import Client, masher
 
 BASIC = {"auth": ("ada", "secret")}
 
@@ -218,9 +219,56 @@ async def test_a_form_of_another_site_does_nothing_with_the_password_that_a_brow
 
 
 async def test_without_a_password_any_page_may_use_the_vendors_routes(start):
-    headers = ELSEWHERE | {"Content-Type": "text/plain"}
+    headers = ELSEWHERE | {"Content-Type": "text/plain", "Host": "mixer"}
     answer = await ask(await start(), "POST", "/brewmixer/1.0/a", headers=headers, data='{"path":"a","streamName":"b"}')
     assert answer.status_code == 201
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+REBOUND = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("PUT", "/streams/1.0/a", 400),
+        ("GET", "/brewmixer/1.0/", 200),
+        ("GET", "/live/a.jpg", 404),
+        ("GET", "/api/v1/jobs", 200),
+        ("GET", "/api/v1/health", 200),
+        ("POST", "/api/servers", 200),
+        ("GET", "/media/ada/a/a.png", 404),
+        ("GET", "/", 200),
+        ("GET", "/healthz", 200),
+        ("OPTIONS", "/brewmixer/1.0/", 200),
+    ],
+)
+async def test_no_door_is_open_to_a_page_whose_name_was_made_to_lead_here(tmp_path, method, path, status):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "index.html").write_text("ours")
+    async with masher(tmp_path, web=str(tmp_path / "web")) as port:
+        client = Client(port)
+        answer = await client.ask(method, path, body=b"{}", headers=REBOUND)
+        assert answer.status == 403
+        assert 'asked as "evil.example"' in answer.json["error"]
+        assert "access-control-allow-origin" not in answer.headers
+        assert (await client.ask(method, path, body=b"{}")).status == status
+
+
+@pytest.mark.parametrize("settings", [{"username": "ada", "password": "secret"}, {"insecure": True}])
+async def test_any_name_is_right_with_a_password_or_where_nothing_is_asked_for(start, settings):
+    app = await start(**settings)
+    assert (await ask(app, "GET", "/status", headers={"Host": "mixer.example"}, **BASIC)).status_code == 200
+
+
+async def test_a_websocket_is_refused_by_name_too(start):
+    handshake = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    async with serving(await start()) as port:
+        for host, status in (("evil.example", b"403"), ("localhost", b"404")):
+            answer = await exchange(port, "GET /live/a.ws HTTP/1.1", handshake, connection="Upgrade", host=host)
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            assert b'{"error":"' in answer
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------
@@ -284,11 +332,11 @@ async def test_no_app_is_open_to_other_machines_by_mistake():
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-async def exchange(port, request, header="X: x", body=b"", *, connection="close"):
+async def exchange(port, request, header="X: x", body=b"", *, connection="close", host="x"):
     """The whole answer: everything until the server ends the connection."""
     with trio.fail_after(5):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            head = f"{request}\r\nHost: x\r\nConnection: {connection}\r\n{header}\r\n\r\n"
+            head = f"{request}\r\nHost: {host}\r\nConnection: {connection}\r\n{header}\r\n\r\n"
             await stream.send_all(head.encode() + body)
             return b"".join([data async for data in stream])
 

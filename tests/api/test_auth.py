@@ -2,11 +2,12 @@
 
 import hashlib
 import hmac
+import socket
 
 import pytest
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import Forbidden, Unauthorized
 
-from api.auth import Signatures, check_exposure, sign
+from api.auth import Signatures, check_exposure, check_host, sign
 from engine.config import Settings
 from engine.errors import InvalidSpec
 
@@ -136,3 +137,49 @@ def test_users_who_are_not_asked_for_a_password_come_from_loopback_only():
         check_exposure(Settings(**given))
     assert caught.value.where == "masher_auth"
     check_exposure(Settings(**given, insecure=True))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:8570",
+        "127.0.0.1",
+        "192.168.1.5:80",
+        "[::1]:8570",
+        "[::1]",
+        "[::ffff:127.0.0.1]:1",
+        "localhost:8570",
+        "LOCALHOST",
+        "mixer.localhost:8570",
+        "mashtun:8570",
+        "",
+        "10.0.0.9:",
+        socket.gethostname() + ":8570",
+    ],
+)
+def test_names_of_this_machine_need_no_password(host):
+    check_host(Settings(), host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:8570",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:80",
+        "evil.example:x",
+        ".localhost",
+        "ai.",
+        "evillocalhost.",
+        "evil.localhost.example",
+        "127.0.0.1:80.evil.example",
+        "é.example",
+    ],
+)
+def test_a_name_that_its_owner_may_let_lead_here_needs_a_password(host):
+    with pytest.raises(Forbidden) as caught:
+        check_host(Settings(), host)
+    assert "--username" in caught.value.description
+    check_host(Settings(username="u", password="p"), host)
+    check_host(Settings(insecure=True), host)
