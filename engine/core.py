@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -33,13 +32,13 @@ from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
 from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
-from engine.sinks.publish import PATTERN_ENCODER, publish_steps
+from engine.sinks.publish import publish_steps
 from engine.sinks.push import Push, PushStatus
 from engine.sinks.record import Recording, RecordingStatus
 from engine.sinks.still import encode_still
 from engine.sources.decode import Decoders
 from engine.sources.pattern import PatternSource
-from engine.sources.pull import Pull, PullStatus
+from engine.sources.pull import Pull, PullState, PullStatus
 from engine.sources.rtmp import serve_rtmp
 from engine.spec import AudioFormat, EventSpec, MixerSpec, PullSpec
 from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
@@ -91,6 +90,39 @@ class _Running:
         await self.ended.wait()
 
 
+class _Pattern:
+    """A pattern as a stream. `run` is its actor; like a Pull it says how it is doing."""
+
+    def __init__(self, hub: Hub, name: str, pattern: str, *, limiter: trio.CapacityLimiter) -> None:
+        """Raises InvalidSpec: an unknown pattern, option or value, or a rate that no stream has."""
+        try:
+            self._steps = PatternSource(name, f"pattern:{pattern}", sound=AudioFormat())
+            self._mixer = MixerSpec(raster=self._steps.raster, fps=self._steps.rate, audio=AudioFormat(channels=1))
+        except SourceUnsupported as err:
+            raise InvalidSpec(str(err), where="pattern") from err
+        except InvalidSpec as err:
+            raise InvalidSpec(f"pattern: {err}", where="pattern") from err
+        self._hub, self._name, self._pattern, self._limiter = hub, name, pattern, limiter
+        self._state: PullState = "connecting"
+        self._error = ""
+
+    def status(self) -> PullStatus:
+        """How it is doing."""
+        url = f"pattern:{self._pattern}"
+        return PullStatus(name=self._name, url=url, state=self._state, error=self._error, retries=0)
+
+    async def run(self) -> None:
+        """Publishes until cancelled. Raises AlreadyExists, SinkError; with any error its state is "failed"."""
+        try:
+            publication = self._hub.publish(self._name, Publisher(kind="pattern", peer=self._pattern))
+            self._state = "publishing"
+            now, limiter = self._hub.now, self._limiter
+            await publish_steps(publication, self._steps, mixer=self._mixer, now=now, limiter=limiter)
+        except Exception as err:
+            self._state, self._error = "failed", str(err) or type(err).__name__
+            raise
+
+
 class Engine:
     """The root actor: `run` owns every other one. All else is called in the Trio thread, while it runs.
 
@@ -110,7 +142,7 @@ class Engine:
         self._decoders = Decoders(self.hub, self.settings)
         self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
         self._events: dict[str, tuple[Event, _Running]] = {}
-        self._pulls: dict[str, tuple[Pull | None, PullSpec, _Running]] = {}
+        self._pulls: dict[str, tuple[Pull | _Pattern, _Running]] = {}
         self._recordings: dict[str, tuple[Recording, _Running]] = {}
         self._pushes: dict[str, tuple[Push, _Running]] = {}
         self._forwards: dict[str, list[PushStatus]] = {}  # of events, by name: the pushes that they asked for
@@ -159,11 +191,15 @@ class Engine:
 
     def _start(self, subject: str, name: str, run: Callable[[], Awaitable[None]]) -> _Running:
         """Runs an actor beside the others; its end is news."""
+        running = _Running()
+        self._root(name).start_soon(self._guard, subject, name, run, running)
+        return running
+
+    def _root(self, name: str) -> trio.Nursery:
+        """Where actors run. Raises Overloaded while none may begin."""
         if self._nursery is None or self.stopping:
             raise Overloaded("the engine is not running", where=name)
-        running = _Running()
-        self._nursery.start_soon(self._guard, subject, name, run, running)
-        return running
+        return self._nursery
 
     async def _guard(self, subject: str, name: str, run: Callable[[], Awaitable[None]], running: _Running) -> None:
         try:
@@ -186,7 +222,8 @@ class Engine:
     # Events
 
     async def create_event(self, spec: EventSpec) -> Event:
-        """Begins to mix: black and silence until the first `put`. Raises AlreadyExists, InvalidSpec."""
+        """Begins to mix: black and silence until the first `put`. Raises AlreadyExists, InvalidSpec, Overloaded."""
+        self._root(spec.name)  # what is made publishes at once, also if nothing may run it
         if spec.name in self._events:
             raise AlreadyExists(f'event "{spec.name}" exists', where=spec.name)
         event = Event(
@@ -247,7 +284,7 @@ class Engine:
 
     def pulls(self) -> list[PullStatus]:
         """Every source that is fetched or made by the engine itself."""
-        return [_pull_status(name, pull, spec) for name, (pull, spec, _) in sorted(self._pulls.items())]
+        return [pull.status() for _, (pull, _) in sorted(self._pulls.items())]
 
     async def put_source(self, name: str, spec: PullSpec) -> None:
         """Fetches or makes a stream from now on, in place of the source of that name, if there was one.
@@ -262,21 +299,12 @@ class Engine:
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
-        run = actor.run if isinstance(actor, Pull) else partial(self._run_pattern, name, actor)
-        self._pulls[name] = actor if isinstance(actor, Pull) else None, spec, self._start("stream", name, run)
+        self._pulls[name] = actor, self._start("stream", name, actor.run)
 
-    def _source(self, name: str, spec: PullSpec) -> Pull | PatternSource:
+    def _source(self, name: str, spec: PullSpec) -> Pull | _Pattern:
         if spec.pattern is None:
             return Pull(self.hub, name, spec, self.settings)
-        try:
-            return PatternSource(name, f"pattern:{spec.pattern}", sound=AudioFormat())
-        except SourceUnsupported as err:
-            raise InvalidSpec(str(err), where="pattern") from err
-
-    async def _run_pattern(self, name: str, steps: PatternSource) -> None:
-        publication = self.hub.publish(name, Publisher(kind="pattern", peer=self._pulls[name][1].pattern or ""))
-        mixer = MixerSpec(raster=steps.raster, fps=steps.rate, audio=AudioFormat(channels=1))
-        await publish_steps(publication, steps, mixer=mixer, spec=PATTERN_ENCODER, now=self.now, limiter=self._encoding)
+        return _Pattern(self.hub, name, spec.pattern, limiter=self._encoding)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""
@@ -285,14 +313,15 @@ class Engine:
             return
         publication = self.hub.published(name).publication
         assert publication is not None
-        if publication.publisher.stop is None:
-            raise InUse(f'stream "{name}" is the mix of event "{publication.publisher.peer}"', where=name)
-        publication.publisher.stop()
+        publisher = publication.publisher
+        if publisher.kind == "mix":
+            raise InUse(f'stream "{name}" is the mix of event "{publisher.peer}"', where=name)
+        (publisher.stop or publication.close)()
 
     async def _end_pull(self, name: str) -> None:
         found = self._pulls[name]
         with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
-            await found[2].stop()
+            await found[1].stop()
         if self._pulls.get(name) is found:  # nobody else has ended it, and put another
             del self._pulls[name]
 
@@ -477,9 +506,3 @@ class _Newsstand:
         taken = list(self._pending.values())
         self._pending.clear()
         return taken
-
-
-def _pull_status(name: str, pull: Pull | None, spec: PullSpec) -> PullStatus:
-    if pull is not None:
-        return pull.status()
-    return PullStatus(name=name, url=f"pattern:{spec.pattern}", state="publishing", error="", retries=0)

@@ -113,7 +113,7 @@ class Event:
                 sub = _SubMix(spec, spec.stream(n), **given, epoch=self._epoch)
                 self._subs.append(sub)
                 sub.build(settings, limiter, clock or partial(WallClock, hub.now))
-        except EngineError:
+        except Exception:
             for sub in self._subs:
                 sub.close()
             raise

@@ -50,7 +50,7 @@ SETTLED: Final = 10 * SECOND
 LEEWAY: Final = SECOND  # libav's own time-out, and its better sentence, come first
 MOST_LEFT: Final = 3
 
-_State = Literal["connecting", "publishing", "retrying", "ended", "failed"]
+PullState = Literal["connecting", "publishing", "retrying", "ended", "failed"]
 
 
 class PullStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -58,7 +58,7 @@ class PullStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     name: str
     url: str
-    state: _State
+    state: PullState
     error: str
     retries: int
 
@@ -85,7 +85,7 @@ class Pull:
         self._origin: int | None = None  # server time of time stamp 0, where packets are paced …
         self._last = 0  # … and when the last one is due
         # read by anyone (snapshot)
-        self._state: _State = "connecting"
+        self._state: PullState = "connecting"
         self._error = ""
         self._retries = 0
 

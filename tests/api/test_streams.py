@@ -104,6 +104,7 @@ async def test_a_source_that_is_away_is_listed_with_the_reason(client, engine, t
         ("{", "JSON"),
         ("", "JSON"),
         ('{"pattern": "bars", "pattern": "count"}', "pattern"),
+        ('{"pattern": "count?size=16x16&rate=240"}', "pattern: frame rate 240 is not within 1…120"),
     ],
 )
 async def test_a_wrong_body(client, engine, body, word):

@@ -148,6 +148,38 @@ async def test_of_sources_put_at_once_under_one_name_one_stays_and_can_be_remove
         assert made.pulls() == []
 
 
+@pytest.mark.parametrize(("pattern", "says"), [("count?rate=240", "240 is not within 1…120"), ("hail", "no pattern")])
+async def test_a_pattern_that_no_stream_can_be_is_refused_and_its_name_stays_free(tmp_path, pattern, says):
+    async with engine(tmp_path) as made:
+        with pytest.raises(InvalidSpec, match=says) as caught:
+            await made.put_source("live/p", PullSpec(pattern=pattern))
+        assert caught.value.where == "pattern"
+        assert (made.pulls(), states(made)) == ([], {})
+        await made.put_source("live/p", PullSpec(pattern="count?size=64x36&rate=120"))
+        await until(lambda: states(made) == {"live/p": "pattern"})
+        assert made.pulls()[0].state == "publishing"
+
+
+async def test_a_pattern_that_failed_says_so_and_whose_name_it_is_keeps_it(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.put_source("live/p", PATTERN)
+        made.hub.publish("live/p", Publisher(kind="rtmp"))  # before the pattern has begun to
+        await until(lambda: made.pulls()[0].state == "failed")
+        assert made.pulls()[0].error == 'stream "live/p" is already published (rtmp)'
+        await made.remove_stream("live/p")
+        assert (made.pulls(), states(made)) == ([], {"live/p": "rtmp"})
+        await made.remove_stream("live/p")
+        assert states(made) == {}
+
+
+async def test_no_event_begins_while_the_engine_stops_and_none_of_it_is_left(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.close()
+        with pytest.raises(Overloaded):
+            await made.create_event(SPEC)
+        assert (made.events(), states(made)) == ([], {})
+
+
 async def test_a_mix_cannot_be_removed_as_a_stream_a_publisher_is_shown_the_door(tmp_path):
     async with engine(tmp_path) as made:
         await made.create_event(SPEC)
