@@ -13,11 +13,16 @@ Theory of operation
   others are late is absorbed by the mixers' latency. Where picture and sound have different minima (an encoder that
   sends one of them ahead), the later one counts. A kind with less than `ENOUGH` packets in that while does not count
   beside another that has them: a large keyframe alone, or a slide show, says little about the path.
+* **Bundles.** MPEG-TS carries up to 0.35 s of sound in one piece, and other senders bundle too: the last packet of a
+  bundle has the best transit, the first one the worst, and it is the first one that must be in time. So a packet that
+  came with others, later than it by more than the time that has passed since them, counts as at most `LATE` better than
+  the latest of these within `BUNDLE` of time stamps. Bundles of less than `LATE` change nothing, nor does such jitter.
 * **The beginning.** An encoder may begin with half a second in one burst, and the first packet is a keyframe, large and
-  slow. In the first `SETTLING` the offset therefore follows the minima: at once where they are more than `LATE` away,
-  else as fast as drift is followed, since sound cannot jump unheard as pictures can, and would be apart from them for
-  as long as it takes to catch up. A reader that comes in the middle begins with the packets since the last keyframe;
-  they have their true arrivals, so it finds the offset that everybody else has.
+  slow: that burst is no bundle, and is forgotten when its kind comes again. In the first `SETTLING` the offset follows
+  the minima: at once where they are more than `LATE` away, else as fast as drift is followed, since sound cannot jump
+  unheard as pictures can, and would be apart from them for as long as it takes to catch up. A reader that comes in the
+  middle begins with the packets since the last keyframe; they have their true arrivals, so it finds the offset that
+  everybody else has.
 * **Drift** (TIMING 7). Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
   when that is more than `DEAD_BAND` away, never faster than `SLEW`. When a whole window was later than `LATE`, or the
   minimum is earlier than `EARLY`, the offset is set anew at once, counted as a re-sync. Decoders can go on after it.
@@ -47,6 +52,9 @@ SLEW: Final = 5000  # ppm: 0.5 %, never audible
 GENTLY: Final = 2 * SECOND  # a correction takes at least this long
 LATE: Final = 40 * MS
 EARLY: Final = 500 * MS
+FIRST: Final = 50 * MS  # what comes within this of the first packet is one burst
+BUNDLE: Final = SECOND // 2
+BUNDLED: Final = 64  # packets
 BACK: Final = SECOND
 AHEAD: Final = 2 * SECOND
 
@@ -108,8 +116,10 @@ class _Line:
         self._moved = arrival
         self._settled = arrival + SETTLING
         self._window = arrival
-        self._lowest: dict[str, int] = {}  # transit of each kind in this window; while settling, since the beginning
+        self._lowest: dict[str, int] = {}  # transit of each kind in this window; while settling, since the first burst
         self._packets: dict[str, int] = {}
+        self._began = arrival
+        self._before: dict[str, deque[tuple[int, int]]] = {}  # of each kind, without the first burst: transit, arrival
         self._past: deque[tuple[dict[str, int], dict[str, int]]] = deque(maxlen=WINDOWS)
 
     def observe(self, kind: str, transit: int, arrival: int) -> bool:
@@ -120,11 +130,26 @@ class _Line:
             resync = self._judge()
             self._window = arrival
             self._lowest, self._packets = {}, {}
+        transit = self._bundled(kind, transit, arrival)
         self._lowest[kind] = min(transit, self._lowest.get(kind, transit))
         self._packets[kind] = self._packets.get(kind, 0) + 1
         if arrival < self._settled:
             self._settle(arrival)
         return resync
+
+    def _bundled(self, kind: str, transit: int, arrival: int) -> int:
+        """The transit that counts for a packet, which may be one of a bundle."""
+        if arrival - self._began < FIRST:
+            return transit
+        if kind not in self._before:
+            self._before[kind] = deque(maxlen=BUNDLED)
+            self._lowest.pop(kind, None)
+        before = self._before[kind]
+        while before and arrival - transit - before[0][1] + before[0][0] > BUNDLE:
+            before.popleft()
+        latest = max((late for late, came in before if arrival - came < late - transit), default=transit)
+        before.append((transit, arrival))
+        return max(transit, latest - LATE)
 
     def _slew(self, arrival: int) -> None:
         step = max(0, arrival - self._moved) * self._speed // 1_000_000

@@ -107,6 +107,36 @@ def test_nothing_moves_faster_at_the_beginning_than_sound_can_follow_unless_it_m
         assert abs((t - s) - 40 * MS) <= (b - a) * 0.005 + 1
 
 
+@pytest.mark.parametrize(("bundle", "late"), [(360, 40), (180, 40), (40, 40), (20, 20), (0, 0)])
+def test_sound_that_comes_in_bundles_is_on_when_the_first_of_each_is_there(bundle, late):
+    path = Path()
+    for dts in range(0, 20_000, 20):
+        path.send(dts, pts=dts)
+        last = dts - dts % (bundle + 20) + bundle
+        place, _ = path.send(dts, kind="audio", at=last)
+        assert place >= -late or dts < 1000  # both kinds are there, and the beginning is over
+    assert path.send(20_000)[0] == bundle - late
+    assert (path.sync.resyncs, path.sync.correction) == (0, 0)
+
+
+def test_a_burst_at_the_beginning_does_not_hide_that_sound_comes_in_bundles():
+    path = Path()
+    for dts in range(0, 20_000, 20):
+        path.send(dts, at=max(2000, dts))
+        place, _ = path.send(dts, kind="audio", at=max(2000, dts - dts % 360 + 340))
+        assert place >= -40 or dts < 2160  # the first bundle after the burst
+    assert path.sync.resyncs == 0
+
+
+def test_a_bundle_that_comes_in_two_pieces_moves_nothing_by_more_than_was_between_them():
+    path = Path()
+    for bundle in range(0, 20_000, 360):
+        for n in range(18):
+            place, _ = path.send(bundle + 20 * n, at=bundle + 340 + (15 if n > 9 else 0))
+            assert place >= -40 - 15 or bundle < 1000
+    assert path.sync.resyncs == 0
+
+
 def test_slow_first_keyframe_does_not_make_the_source_late():
     path = Path()
     path.send(0, late=160)
