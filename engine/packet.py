@@ -26,6 +26,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     extradata  what a decoder is opened with: avcC for H.264, AudioSpecificConfig for AAC; b"" where there is none.
                H.264 and HEVC packets are length-prefixed NAL units as it says, AAC packets are raw.
     time_base  seconds of one unit of pts and dts.
+    layout     FFmpeg's name of what the channels are: "5.1", "quad"; "" = as is usual for so many.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     height: int = 0
     rate: int = 0
     channels: int = 0
+    layout: str = ""
 
 
 class Packet:

@@ -238,6 +238,7 @@ class _Framing:
         is_video = stream.type == "video"
         self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
+        self._layout: str = "" if is_video else context.layout.name
         self._configure(bytes(context.extradata or b""))
 
     def _configure(self, extradata: bytes) -> None:
@@ -256,6 +257,7 @@ class _Framing:
             height=height,
             rate=rate,
             channels=channels,
+            layout=self._layout,
         )
         if self.track is None or not _same(made, self.track):
             self.track = made

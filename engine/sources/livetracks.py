@@ -240,7 +240,11 @@ class LiveSound:
             for frame in self._frames(item):
                 time = frame.pts
                 for wanted, voice in self._voices.items():
-                    out[wanted] += voice.add(frame, time)
+                    try:
+                        out[wanted] += voice.add(frame, time)
+                    except _ERRORS:  # so many channels that nobody knows what they are
+                        self.corrupt += 1
+                        voice.broken = True
             if item is END:
                 for wanted, voice in self._voices.items():
                     out[wanted] += voice.interrupt()
@@ -288,7 +292,7 @@ class LiveSound:
             context.extradata = track.extradata
         elif track.rate and track.channels:
             context.sample_rate = track.rate
-            context.layout = "mono" if track.channels == 1 else "stereo"
+            context.layout = track.layout or f"{track.channels} channels"  # which are the usual ones when converted
         self._context = context
 
 

@@ -12,6 +12,8 @@ import trio
 from engine.bitstream import avc_size, hevc_size
 from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.packet import Packet, Track
+from engine.sources.convert import SoundConverter
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
 from engine.sources.livetracks import LivePicture, LiveSound, Stamped
@@ -104,6 +106,28 @@ def test_other_codecs_are_as_they_are(tmp_path):
     assert {packet.track.codec for packet in made} == {"vp8", "opus"}
     assert numbers(made) == list(range(30))
     assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("film.wav", "5.1"), ("film.mov", "quad"), ("film.wav", "mono")])
+def test_sound_of_any_number_of_channels_is_mixed_down_as_in_a_render(tmp_path, name, layout):
+    path = encode(tmp_path / name, None, Audio("pcm_s16le", layout=layout, hz=(440, 550, 660, 770, 880, 990)))
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in demuxed(path)]
+    wanted = AudioFormat(48_000)
+    live = np.concatenate([block.samples for _, block in LiveSound("film").decode(stamped, [wanted])[wanted]], axis=1)
+    with av.open(str(path)) as container:
+        given = [*container.decode(audio=0), None]
+    converter = SoundConverter(wanted)
+    offline = np.concatenate([block.samples for frame in given for block in converter.convert(frame)], axis=1)
+    assert live.shape[1] == pytest.approx(48_000, abs=100)
+    assert np.array_equal(live, offline[:, : live.shape[1]])
+
+
+def test_sound_of_so_many_channels_that_nobody_knows_them_is_counted():
+    track = Track(kind="audio", codec="pcm_s16le", rate=48_000, channels=9)
+    sound, silence = LiveSound("film"), bytes(9 * 2 * 960)
+    stamped = [Stamped(Packet(track, silence, pts=0, dts=0, arrival=0), n * NS // 50, False) for n in range(3)]
+    assert sound.decode(stamped, [MONO]) == {MONO: []}
+    assert sound.corrupt == 3
 
 
 def test_a_file_that_is_repeated_goes_on_in_time(media):
