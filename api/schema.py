@@ -56,7 +56,7 @@ jobs = Table(
     Column("tags", Text, nullable=False),  # ",a,b,", or "" without any
     Column("kind", Text, nullable=False),
     Column("executor", Text),
-    Column("run", Integer, nullable=False),
+    Column("run", BigInteger, nullable=False),  # see api.store.RUN_BITS
     Column("attempts", Integer, nullable=False),
     Column("begun", LargeBinary),
     Column("lease", BigInteger),  # ms since 1970, as every time here

@@ -60,6 +60,7 @@ KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten
 SWEEP: Final = 500  # jobs in one transaction of the sweep: others wait meanwhile
 UID_LENGTH: Final = 21  # as clients know it; 126 random bits
 RECORDS: Final = 1 << 14  # kept; each has a kilobyte with its head
+RUN_BITS: Final = 20  # runs of a job are numbered from its place on; a million later would be those of the next one
 MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
 
 _document: Final = msgspec.json.Decoder(Document)
@@ -296,7 +297,7 @@ class Store:
             if seq is None:
                 return None, write.changes
             row = write.connection.execute(_ALL_AT, {"the_seq": seq}).one()
-            job = _job(row)
+            job = msgspec.structs.replace(_job(row), run=max(row.run, seq << RUN_BITS))
             picked = pick(job, worker=worker, now=now, rules=self._rules, renew=renew)
             write.save(seq, job, picked, kind=row.kind)
             return Picked(picked.uid, picked.run, _join(_encode(picked.head), row.content)), write.changes

@@ -14,11 +14,12 @@ but clients may put any word at any time: only our own steps (`pick`, `expire`) 
 ``started`` or ``render:…`` is *held* by a worker.
 
 Run. Each pick begins a new run of the job, with a number (`run`) and, as soon as the worker has told it, a time
-(`begun`, the worker's ``startedAt``). What a worker reports is taken only for the present run of a job that is not
-over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report is
-known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor`` and,
-unlike a whole job, no ``template``; its ``startedAt`` says of which run. All other changes are a client's, and taken as
-they are.
+(`begun`, the worker's ``startedAt``). Who keeps jobs sees to it that no run has the number of one of a removed job of
+the same name, whose worker may not know yet. What a worker reports is taken only for the present run of a job that is
+not over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report
+is known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor``
+and, unlike a whole job, no ``template``; its ``startedAt`` says of which run. All other changes are a client's, and
+taken as they are.
 
 Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
 report that often, else as the `Rules` say. A job whose lease is over is queued again, or, after too many attempts, ends

@@ -1060,19 +1060,37 @@ async def test_a_worker_of_ours_over_http(start, clock, tmp_path):
     clock.now += 1
 
 
+async def test_a_worker_of_a_removed_job_does_nothing_to_one_made_anew_under_its_name(start):
+    client, _ = await start()
+    runs = []
+    for name in ("first", "second"):
+        await client.add(uid="a", type="mash")
+        headers = {"nexrender-name": name}
+        answer = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30", headers=headers)
+        runs.append(answer.headers["mashtun-run"])
+        if name == "first":
+            await client.ask("DELETE", "/api/v1/jobs/a")
+    old, new = runs
+    assert (await client.ask("PUT", f"/api/v1/jobs/a/output?run={old}&name=film.mp4", b"film")).status == 409
+    answer = await client.ask("PUT", f"/api/v1/jobs/a?run={old}", {"state": "finished", "output": "x"})
+    assert (answer.json["state"], answer.headers["mashtun-run"]) == ("picked", new)
+    assert (await client.ask("PUT", f"/api/v1/jobs/a?run={new}", {"state": "finished"})).json["state"] == "finished"
+
+
 async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path):
     client, _ = await start()
     await client.add(uid="a", type="mash")
-    await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    upload = "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))  # to who writes, a full disk
     try:
-        answer = await client.ask("PUT", "/api/v1/jobs/a/output?run=1&name=film.mp4", bytes(3 << 20))
+        answer = await client.ask("PUT", upload, bytes(3 << 20))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (answer.status, "cannot be kept" in answer.text) == (507, True)
     assert not [each for each in (tmp_path / "outputs").rglob("*") if each.is_file()]
-    assert (await client.ask("PUT", "/api/v1/jobs/a/output?run=1&name=film.mp4", b"film")).json["bytes"] == 4
+    assert (await client.ask("PUT", upload, b"film")).json["bytes"] == 4
 
 
 # --- output files ----------------------------------------------------------------------------------------------------

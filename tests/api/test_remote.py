@@ -111,7 +111,7 @@ async def test_reports_of_a_run_that_is_over_are_not_taken(server):
     remote = RemoteQueue(url, secret="s")
     uid = await add(queue, job())
     held = await remote.pick("far", (DOCUMENT,), wait=1)
-    assert (held.uid, held.run) == (uid, 1)
+    assert held.uid == uid
     assert await remote.report(held, {"state": "started"})
     assert await remote.report(held, {})
     await queue.put(uid, read(b'{"state": "queued"}'))

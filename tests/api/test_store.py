@@ -51,6 +51,7 @@ class Bench:
     def pick(self, worker="w", **asked):
         """The uid of the next job."""
         picked = self.note(self.store.pick(worker, now=self.now, **asked))
+        self.run = picked and picked.run
         return picked and picked.uid
 
     def put(self, uid, /, run=None, **fields):
@@ -313,7 +314,7 @@ def test_a_pick_that_sees_it_tells_those_who_wait_for_the_others(bench):
 def test_a_failed_job_waits_before_it_is_tried_again(bench):
     uid = bench.add(maxAttempts=2, retryDelay=3)
     bench.pick()
-    assert bench.put(uid, run=1, state="error", error="x")["state"] == "queued"
+    assert bench.put(uid, run=bench.run, state="error", error="x")["state"] == "queued"
     assert bench.pick() is None
     bench.now += 3000
     assert bench.pick() == uid
@@ -352,7 +353,7 @@ def test_a_retry_is_no_failure_for_those_who_wait(bench):
     parent = bench.add(maxAttempts=2)
     child = bench.add(after=parent)
     bench.pick()
-    bench.put(parent, run=1, state="error")
+    bench.put(parent, run=bench.run, state="error")
     assert bench.state(child) == "queued"
     assert bench.pick() == parent
     bench.put(parent, state="finished")
@@ -548,9 +549,9 @@ def due(bench, besides=()):
 def test_webhooks_hear_of_each_state_that_they_want_in_order(bench):
     uid = bench.add(webhooks=HOOKS)
     bench.pick()
-    bench.put(uid, run=1, state="render:dorender", renderProgress=1)
-    bench.put(uid, run=1, state="render:dorender", renderProgress=2)
-    bench.put(uid, run=1, state="finished")
+    bench.put(uid, run=bench.run, state="render:dorender", renderProgress=1)
+    bench.put(uid, run=bench.run, state="render:dorender", renderProgress=2)
+    bench.put(uid, run=bench.run, state="finished")
     heard = []
     while found := due(bench):
         assert len({each.url for each in found}) == len(found)  # one of each line

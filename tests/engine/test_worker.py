@@ -15,7 +15,7 @@ import engine.worker
 from api.queue import JobQueue
 from engine.config import Settings
 from engine.errors import Overloaded
-from engine.jobs import FINAL, read
+from engine.jobs import FINAL, raw, read
 from engine.worker import PAUSED, RENDERING, Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
@@ -214,6 +214,19 @@ async def test_a_run_removes_what_earlier_runs_of_its_job_left(bench):
     bench.work()
     await bench.until(uid, FINAL)
     assert [folder.exists() for folder in left] == [False, True, True]
+
+
+async def test_a_job_made_anew_under_the_name_of_a_removed_one_is_rendered(bench):
+    for name in ("w1", "w2"):
+        bench.work(name)
+    for _ in range(3):
+        uid = await bench.add({**LONG(), "uid": raw("same")})
+        await bench.until(uid, RENDERING)
+        await bench.queue.remove(uid)
+        found = await bench.done({**job(), "uid": raw("same")})
+        assert (found["state"], found.get("error")) == ("finished", None)
+        assert len(numbers(found["output"])) == 5
+        await bench.queue.remove(uid)
 
 
 async def test_a_render_waits_while_live_mixers_lag(bench):

@@ -27,7 +27,7 @@ import msgspec
 from sqlalchemy import select
 
 from api.schema import contents, jobs
-from api.store import Store
+from api.store import RUN_BITS, Store
 from engine.jobs import Rules
 from tests.api.auditing import audit
 from tests.flows.live import PATIENCE, Server
@@ -182,7 +182,7 @@ def explained(uid: str, known: Known | None, found: Known | None, who: str, aske
     if found is None:
         return known is None or known.state == REMOVED or any(each[:2] == ("remove", uid) for each in asked)
     if known is None:
-        return any(each[:2] == ("create", uid) for each in asked) and (uid[:5] == "film-" or found.run <= 1)
+        return any(each[:2] == ("create", uid) for each in asked) and (uid[:5] == "film-" or nth(found.run) <= 1)
     if known.state == REMOVED:
         return False
     if uid.startswith("film-"):  # what its worker has done was told to nobody, but what was over stays so
@@ -195,7 +195,13 @@ def explained(uid: str, known: Known | None, found: Known | None, who: str, aske
     if is_over and found.state == QUEUED:
         return True
     picked = found.state == PICKED and any(each.worker == who for each in asked if each.what == "pick")
-    return picked and found.mark == known.mark and (is_over or (known.state, found.run) == (QUEUED, known.run + 1))
+    is_next = known.state == QUEUED and nth(found.run) == nth(known.run) + 1
+    return picked and found.mark == known.mark and (is_over or is_next)
+
+
+def nth(run: int) -> int:
+    """Which one of its job a run is; 0: none yet."""
+    return run % (1 << RUN_BITS)
 
 
 class Trials:

@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("tags", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("executor", sa.Text),
-        sa.Column("run", sa.Integer, nullable=False),
+        sa.Column("run", sa.BigInteger, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("begun", sa.LargeBinary),
         sa.Column("lease", sa.BigInteger),
