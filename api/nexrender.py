@@ -6,8 +6,9 @@ what is not known is 404 or 405 with a sentence, because clients cannot read nex
 
 Beyond the dialect, unseen by its clients: filters and pages of the lists (``state``, ``type``, ``tag``, ``order``,
 ``limit``, ``cursor``), ``Idempotency-Key``, an array of jobs at once, pickups that wait, that are for a kind of jobs,
-that give a lease of some seconds (``wait``, ``kind``, ``lease``; answered with the run's number in ``Mashtun-Run``,
-which reports carry as ``run``), server-sent events, workers, output files.
+that give a lease of some seconds (``wait``, ``kind``, ``lease``; answered with the job's name and the run's number in
+``Mashtun-Job``, percent-encoded, and ``Mashtun-Run``, which reports carry as ``run``: these are answered with the
+status record alone), server-sent events, workers, output files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from email.message import Message as Head
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 import trio
@@ -90,7 +91,7 @@ ALLOWED_HEADERS: Final = (
 CORS: Final = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Credentials", "true"),
-    ("Access-Control-Expose-Headers", "Link,Mashtun-Run"),
+    ("Access-Control-Expose-Headers", "Link,Mashtun-Job,Mashtun-Run"),
 )
 # Text in any of these is text; Python knows codecs that are none, or slow.
 CHARSETS: Final = re.compile(r"utf-|iso8859|ascii|cp\d+|koi8|gb|big5|euc_|shift_jis|latin")
@@ -322,7 +323,8 @@ class Door:
             return json_answer(b"{}")
         if not is_told:
             await self._queue.give_back(found)
-        return json_answer(found.job, headers=[("Mashtun-Run", str(found.run))])
+        headers = [("Mashtun-Job", quote(found.uid, safe="")), ("Mashtun-Run", str(found.run))]
+        return json_answer(found.job, headers=headers)
 
     def _see(self, request: Request, name: str) -> None:
         self._workers.pop(name, None)

@@ -1,7 +1,8 @@
 """The queue of another server, over HTTP: what a worker on another machine talks to.
 
 It decides how each step of a worker is asked for, and that a server that is away is an error that may go; it refuses to
-know what a worker does between the steps. Films are sent before their job is finished.
+know what a worker does between the steps. A job that takes long to come is held by signs of life meanwhile, and films
+are sent before their job is finished.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 import trio
 
-from engine.errors import InvalidJob, InvalidSpec, NotFound, SinkUnavailable
+from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable
 from engine.jobs import ERROR, FINISHED, Assignment, is_held, stamp
 
 PATIENCE: Final = 30.0  # seconds until there must be an answer
+PICK_PATIENCE: Final = 1800.0  # until all of a job is here: 100 MiB at half a megabit a second
 UPLOAD_SILENCE: Final = 600.0  # seconds in which nothing of a film is taken
 UPLOAD_PATIENCE: Final = 21_600.0
 MAX_ANSWER: Final = 128 << 20  # bytes; the server takes jobs of 100 MiB
@@ -62,7 +65,7 @@ class RemoteQueue:
         (kind,) = kinds
         query = urlencode({"kind": kind, "lease": f"{lease:g}", "wait": f"{min(wait, LONGEST_WAIT):g}"})
         path = f"/jobs/pickup/{quote(tags)}" if tags else "/jobs/pickup"
-        answer = await self._ask("GET", f"{path}?{query}", name=worker, patience=wait + PATIENCE)
+        answer = await self._pick(f"{path}?{query}", worker, lease=lease, silence=wait + PATIENCE)
         job = self._object(answer)
         if "uid" not in job:
             return None
@@ -70,6 +73,31 @@ class RemoteQueue:
         self._names = {assignment_of: name for assignment_of, name in self._names.items() if name != worker}
         self._names[assignment.uid, assignment.run] = worker
         return assignment
+
+    async def _pick(self, path: str, worker: str, *, lease: float, silence: float) -> _Answer:
+        """The answer; from its head on the job in it is reported on."""
+        head: dict[str, str] = {}
+        failure: EngineError | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                while True:
+                    await trio.sleep(lease / 3)
+                    if "mashtun-job" in head:
+                        coming = Assignment(unquote(head["mashtun-job"]), int(head["mashtun-run"]), b"")
+                        with suppress(EngineError):  # what is wrong is heard by who asked for the job
+                            await self.report(coming, {})
+
+            nursery.start_soon(hold)
+            try:
+                asked = partial(self._ask, name=worker, patience=PICK_PATIENCE, silence=silence, head=head)
+                answer = await asked("GET", path)
+            except EngineError as err:  # a nursery would wrap it
+                failure = err
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return answer
 
     async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
         """As `engine.jobs.Queue.report`."""
@@ -130,15 +158,27 @@ class RemoteQueue:
         return stamp(round(self._wall() * 1000))
 
     async def _ask(
-        self, method: str, path: str, *, body: bytes | Path | None = None, name: str = "", patience: float = PATIENCE
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | Path | None = None,
+        name: str = "",
+        patience: float = PATIENCE,
+        silence: float = UPLOAD_SILENCE,
+        head: dict[str, str] | None = None,
     ) -> _Answer:
-        """Raises NotFound, InvalidJob (the server does not take it), SinkUnavailable."""
+        """An answer that is whole within `patience`, never silent for longer than `silence`.
+
+        head    is filled with the answer's headers as soon as they are here.
+        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable.
+        """
         headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
         headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
         headers |= {"nexrender-name": name.encode()} if name else {}
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=min(patience, UPLOAD_SILENCE))
-        call = _Call(connection, method, self._prefix + path, headers)
+        connection = kind(self._host, self._port, timeout=min(patience, silence))
+        call = _Call(connection, method, self._prefix + path, headers, {} if head is None else head)
         try:
             with trio.fail_after(patience):
                 answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
@@ -185,12 +225,18 @@ class _Call:
     """One request. Worker thread, but `close`."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, bytes]
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        headers: Mapping[str, bytes],
+        head: dict[str, str],
     ) -> None:
         self._connection = connection
         self._method = method
         self._path = path
         self._headers = headers
+        self._head = head
         self._socket: socket.socket | None = None
 
     def run(self, body: bytes | Path | None) -> _Answer:
@@ -212,11 +258,11 @@ class _Call:
         self._socket = self._connection.sock
         self._connection.request(self._method, self._path, body, {**self._headers, **headers})
         with self._connection.getresponse() as answer:
-            told = {name.lower(): value for name, value in answer.getheaders()}
+            self._head |= {name.lower(): value for name, value in answer.getheaders()}
             content = answer.read(MAX_ANSWER + 1)
         if len(content) > MAX_ANSWER:
             raise OSError(f"answers more than {MAX_ANSWER} bytes")
-        return _Answer(answer.status, told, content)
+        return _Answer(answer.status, self._head, content)
 
     def close(self) -> None:
         """Hangs up: the server keeps nothing for who does not listen."""

@@ -77,7 +77,7 @@ class Change(NamedTuple):
 
 
 class Picked(NamedTuple):
-    """A job in the hands of who asked."""
+    """A job in the hands of who asked, or the status record of one that is there."""
 
     uid: str
     run: int
@@ -250,11 +250,14 @@ class Store:
         return taken, len(found) - taken
 
     def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:
-        """The job after a change, or as it was where the change is not taken. Raises NotFound, InvalidJob."""
+        """The job after a change, or as it was where the change is not taken; with a run, only its status record.
+
+        Raises NotFound, InvalidJob.
+        """
         with self._write(now) as write:
             seq, kind, job = write.load(uid)
-            content = write.content(seq)
             head, new = split(change)
+            content = write.content(seq) if run is None or new or "type" in head else b"{}"
             changed = put(job, change, now=now, rules=self._rules, run=run)
             if changed is not job:
                 merged = _document.decode(content) | new if new else {}
@@ -265,7 +268,8 @@ class Store:
                 if new or "type" in head:
                     kind = kind_of(changed.head | (merged or _document.decode(content)))
                 write.save(seq, job, changed, kind=kind)
-            return Picked(uid, changed.run, _join(_encode(changed.head), content)), write.changes
+            told = _join(_encode(changed.head), content) if run is None else _encode(status_of(changed.head))
+            return Picked(uid, changed.run, told), write.changes
 
     def remove(self, uid: str, *, now: int) -> list[Change]:
         """Forgets a job, whatever its state; what waits for it waits no more. Raises NotFound."""

@@ -628,7 +628,7 @@ async def test_filters_and_pages(client):
     records = await client.ask("GET", "/api/v1/jobs/status?limit=2&state=queued")
     assert [each["uid"] for each in records.json] == ["j0", "j1"]
     assert "/api/v1/jobs/status?state=queued&limit=2&cursor=" in records.headers["link"]
-    assert records.headers["access-control-expose-headers"] == "Link,Mashtun-Run"
+    assert records.headers["access-control-expose-headers"] == "Link,Mashtun-Job,Mashtun-Run"
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=-1", "limit=99999", "cursor=x", "order=up", "limit=²"])
@@ -1039,9 +1039,13 @@ async def test_a_worker_of_ours_over_http(start, clock, tmp_path):
     path = "/api/v1/jobs/a%2F%C3%BC"
     answer = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30&wait=1", headers=headers)
     assert answer.json["uid"] == "a/ü"
+    assert answer.headers["mashtun-job"] == "a%2F%C3%BC"
     run = answer.headers["mashtun-run"]
     answer = await client.ask("PUT", f"{path}?run={run}", {"state": "render:dorender", "renderProgress": 3})
     assert (answer.json["renderProgress"], answer.headers["mashtun-run"]) == (3, run)
+    assert answer.json.keys() == (await client.status("a%2F%C3%BC")).keys()
+    assert (await client.ask("PUT", f"{path}?run={run}", {"result": 1})).json.keys() == answer.json.keys()
+    assert (await client.ask("PUT", path, {"type": "mash"})).json.keys() > {"template", "result", "renderProgress"}
     film = bytes(range(256)) * 4000
     uploaded = (await client.ask("PUT", f"{path}/output?run={run}&name=film.mp4", film)).json
     assert uploaded["bytes"] == len(film)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from engine.worker import Worker
 from tests.media import numbers
 
 TREE = {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}
+BROKEN = trio.BrokenResourceError, trio.ClosedResourceError
 SMALL = {"width": 64, "height": 36, "frameRate": 10, "duration": 0.5, "composition": "*"}
 
 
@@ -35,10 +37,10 @@ def job(*, actions=None, **fields):
 
 
 @asynccontextmanager
-async def server_in(folder, secret="s"):
+async def server_in(folder, secret="s", wall=time.time):
     """(queue, url) of a server with this secret."""
     settings = Settings(data=str(folder), secret=secret)
-    queue = JobQueue(settings)
+    queue = JobQueue(settings, wall=wall)
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = Config()
@@ -136,6 +138,64 @@ async def test_a_pick_that_is_given_up_takes_no_job(server):
     assert await remote.pick("other", (DOCUMENT,), tags="a, b") is None
 
 
+class Line:
+    """A line to a server on which the answer to a pickup comes slowly: its last part when `rest` is set."""
+
+    def __init__(self, url):
+        self.rest = trio.Event()
+        self.reports = 0
+        self._port = int(url.rpartition(":")[2])
+
+    async def carry(self, client):
+        asked = await client.receive_some()
+        self.reports += asked.startswith(b"PUT ")
+        server = await trio.open_tcp_stream("127.0.0.1", self._port)
+        async with client, server, trio.open_nursery() as nursery:
+
+            async def send():
+                with suppress(*BROKEN):
+                    await server.send_all(asked)
+                    async for piece in client:
+                        await server.send_all(piece)
+
+            nursery.start_soon(send)
+            size = 0
+            with suppress(*BROKEN):
+                async for piece in server:
+                    size += len(piece)
+                    if asked.startswith(b"GET ") and size > 1 << 20:
+                        await self.rest.wait()
+                    await client.send_all(piece)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_job_that_takes_long_to_come_is_held_and_does_not_come_again(tmp_path):
+    now = [1e9]
+    async with server_in(tmp_path, wall=lambda: now[0]) as (queue, url), trio.open_nursery() as nursery:
+        line = Line(url)
+        listeners = await nursery.start(partial(trio.serve_tcp, line.carry, 0, host="127.0.0.1"))
+        remote = RemoteQueue(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", secret="s")
+        uid = await add(queue, job() | read(json.dumps({"note": "x" * (2 << 20)}).encode()))
+        held = []
+
+        async def pick():
+            held.append(await remote.pick("far", (DOCUMENT,), lease=1, wait=1))
+
+        nursery.start_soon(pick)
+        with trio.fail_after(30):
+            for told in range(1, 5):
+                while line.reports < told:
+                    await trio.sleep(0.02)
+                await until(queue, uid, ("picked",))
+                now[0] += 0.5  # of a second that it is leased for
+            line.rest.set()
+            while not held:
+                await trio.sleep(0.02)
+        assert (held[0].uid, held[0].run, len(held[0].job) > 2 << 20) == (uid, 1, True)
+        assert await remote.report(held[0], {"state": "started"})
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_worker_command_works_until_it_is_told_to_stop(server, tmp_path):
     queue, url = server
     command = [
@@ -179,7 +239,7 @@ async def test_secrets_and_names_may_have_any_letters(tmp_path, secret):
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=("head", "body"))
 async def test_a_server_that_drips_or_floods_is_away(monkeypatch, answer):
-    monkeypatch.setattr("api.remote.PATIENCE", 1)
+    monkeypatch.setattr("api.remote.PICK_PATIENCE", 1)
     monkeypatch.setattr("api.remote.MAX_ANSWER", 100)
 
     async def drip(stream):
