@@ -157,7 +157,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     secret = os.environ.get("MASHTUN_SECRET", os.environ.get("NEXRENDER_SECRET", ""))
     parser.add_argument("--server", required=True, metavar="URL", help="whose jobs: http://host:port")
     parser.add_argument("--secret", default=secret, help="of the server (MASHTUN_SECRET)")
-    parser.add_argument("--name", default="", help="of this worker and nobody else (host and process)")
+    parser.add_argument("--name", default="", help="of this worker and nobody else (host, process, chance)")
     parser.add_argument("--slots", type=int, default=1, metavar="N", help="renders at a time (1)")
     parser.add_argument("--tags", default="", metavar="A,B", help="only jobs with one of these (any)")
     parser.add_argument("--data", default="./worker", metavar="DIR", help="folder of films and copies (./worker)")

@@ -501,7 +501,8 @@ class _Transaction:
         """Who asks for a job holds none."""
         for seq in self.some(_HELD_BY, worker=worker):
             kind, job = self.at(seq)
-            self.save(seq, job, lose(job, now=self._now, rules=self._rules), kind=kind)
+            how = "asked for another job while it had this one: it was started again, or two have its name"
+            self.save(seq, job, lose(job, now=self._now, rules=self._rules, how=how), kind=kind)
 
     # Queue
 

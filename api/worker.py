@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 import signal
 import socket
 from functools import partial
@@ -32,7 +33,8 @@ MAX_SLOTS: Final = 256
 def run_worker(arguments: argparse.Namespace) -> int:
     """Works until SIGTERM or SIGINT; returns the exit code."""
     log_to_stderr()
-    name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
+    # Containers on one machine may all have its name, and each a process 1.
+    name = arguments.name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     try:
         settings = read_settings(os.environ, vars(arguments))
         check_header("name", name)

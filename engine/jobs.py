@@ -537,12 +537,14 @@ def expire(job: Job, *, now: int, rules: Rules) -> Job:
     return lose(job, now=now, rules=rules)
 
 
-def lose(job: Job, *, now: int, rules: Rules) -> Job:
+def lose(job: Job, *, now: int, rules: Rules, how: str = "is gone") -> Job:
     """The job of a worker that is gone: queued again, or in error after too many picks.
 
     A worker that promised nothing may only have been silent: its run may come back until somebody else picks the job.
+
+    how  what the worker did, as the error says it.
     """
-    again = _fail(_with_error(job, f'worker "{_worker(job)}" is gone', now), now=now, limit=rules.lost_attempts)
+    again = _fail(_with_error(job, f'worker "{_worker(job)}" {how}', now), now=now, limit=rules.lost_attempts)
     if again.state == QUEUED and job.renew is None:
         again = msgspec.structs.replace(again, run=job.run, begun=job.begun)
     return again if again.state == ERROR else msgspec.structs.replace(again, due=None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -220,6 +221,17 @@ async def test_the_worker_command_works_until_it_is_told_to_stop(server, tmp_pat
     with trio.fail_after(10):
         assert await process.wait() == 0
     assert json.loads(await queue.whole(uid))["state"] == "queued"
+
+
+async def test_a_worker_without_a_name_has_one_that_no_process_of_the_same_host_and_number_has(server, tmp_path):
+    queue, url = server
+    command = [sys.executable, "-m", "api", "worker", "--server", url, "--data", str(tmp_path / "here"), "--slots", "2"]
+    starting = partial(trio.lowlevel.open_process, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = await starting(command, env=os.environ | {"MASHTUN_SECRET": "s"})
+    found = await until(queue, await add(queue, job()), FINAL)
+    process.terminate()
+    await process.wait()
+    assert re.fullmatch(f"{re.escape(socket.gethostname())}-{process.pid}-[0-9a-f]{{4}}-[12]", found["executor"])
 
 
 @pytest.mark.parametrize("secret", ["geheimnüs", "秘密"])

@@ -417,6 +417,15 @@ def test_who_promised_to_report_and_picks_again_has_nothing(bench):
     assert bench.store.held() == [("slot", first), ("other", second)]
 
 
+def test_a_job_that_two_of_one_name_take_from_each_other_says_so(bench):
+    uid = bench.add()
+    for _ in range(5):
+        assert bench.pick("slot", renew=30_000) == uid
+    assert bench.pick("slot", renew=30_000) is None
+    assert bench.job(uid)["state"] == "error"
+    assert "two have its name" in bench.job(uid)["error"]
+
+
 def test_workers_with_unique_names_have_nothing_when_they_pick(opened):
     bench = opened(rules=Rules(unique_workers=True))
     bench.add(uid="a", maxAttempts=1)
