@@ -238,6 +238,7 @@ class Mixer:
         """The first tick that this one covers: those that were left out since the last one are lagged."""
         first = max(self.ticks_done, tick.n - int(MAX_LAG * self._spec.fps))
         self.lagged += tick.n - self.ticks_done
+        self.ticks_done = tick.n  # at once with those that are lagged: the others are mixed, and never get fewer
         self._late.append(tick.late)
         return first
 

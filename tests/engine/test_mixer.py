@@ -14,7 +14,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.clock import Pace
+from engine.clock import Pace, Tick
 from engine.compositor import Compositor
 from engine.errors import SinkUnavailable, SourceMalformed
 from engine.frame import AudioFrame, VideoFrame
@@ -24,7 +24,7 @@ from engine.program import Held
 from engine.sources.avfile import Batch
 from engine.sources.reader import Reader
 from engine.spec import AudioFormat, MixerSpec, Raster
-from engine.timebase import first_sample
+from engine.timebase import first_sample, tick_time
 from engine.tree import (
     AudioSourceNode,
     CompositorNode,
@@ -518,6 +518,32 @@ async def test_without_an_audio_branch_there_is_silence():
     bench = await Bench(Script("cam", at_rate(30, 3), sound=range(800))).run(tree_of(whole("cam")))
     assert bench.sound.shape == (1, 800)
     assert not bench.sound.any()
+
+
+# --- ticks that are left out ------------------------------------------------------------------------------------------
+
+
+class Hurried:
+    """A clock that leaves out some ticks."""
+
+    async def tick(self, n, fps):
+        n = {0: 4, 6: 20, 21: 200}.get(n, n)
+        return Tick(n, tick_time(n, fps))
+
+
+async def test_what_is_mixed_never_gets_less_and_with_what_lagged_it_is_every_tick_so_far():
+    bench = Bench(Script("cam", at_rate(30, 300)))
+    told = []
+
+    class Told(Cue):
+        def tree_at(self, t):
+            told.append((30 * t, bench.mixer.statistics()))
+            return super().tree_at(t)
+
+    await bench.run(Told((0, tree_of(whole("cam")))), ticks=203, pace=Pace.live(Hurried()))
+    assert [n for n, _ in told] == [4, 5, 20, 200, 201, 202]
+    assert [(each.mixed, each.lagged) for _, each in told] == [(0, 4), (1, 4), (2, 18), (3, 197), (4, 197), (5, 197)]
+    assert (bench.mixer.statistics().mixed, bench.mixer.lagged) == (6, 197)
 
 
 # --- the end, and what breaks -----------------------------------------------------------------------------------------
