@@ -131,6 +131,7 @@ class MediaFile:
         self._sets: dict[int, av.packet.PacketSideData] = {}  # of parameters: those that the demuxer named last
         self._begin()
         self._has_read = False
+        self._read_to = 0  # bytes: the furthest place of a packet that came since it was opened
 
     def _track_picture(self, video: av.VideoStream) -> PictureTrack:
         return PictureTrack(self.guid, video, zero=self._zero, threads=self._threads, eased=self._eased)
@@ -377,6 +378,7 @@ class MediaFile:
             for packet in self._packets:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
+                self._read_to = max(self._read_to, packet.pos or 0)
                 if self._straightener is not None:
                     self._straightener.apply(packet)
                 return self._tell_sets(packet)
@@ -402,10 +404,14 @@ class MediaFile:
     def _is_cut_off(self) -> bool:
         """Whether the container's index names bytes that the file does not have; libav calls that a plain end.
 
-        A file cut off that has no index in front (MPEG-TS, most FLV) looks like a shorter one, and is taken as such.
+        Where a server states no length, those that did not come. A file cut off that has no index in front (MPEG-TS,
+        most FLV) looks like a shorter one, and is taken as such.
         """
-        ends = [entry.pos + entry.size for stream in self._used for entry in stream.index_entries[-1:]]
-        return bool(ends) and 0 < self._container.size < max(ends)
+        wanted = [stream for stream in self._used if self._is_wanted(stream)]
+        entries = [entry for stream in wanted for entry in stream.index_entries[-1:]]
+        if self._container.size > 0:
+            return any(self._container.size < entry.pos + entry.size for entry in entries)
+        return any(self._read_to < entry.pos for entry in entries)  # that one may well come in several packets
 
     def _position(self) -> Fraction:
         reached = [track.reached for track in (self._picture, self._sound) if track is not None]

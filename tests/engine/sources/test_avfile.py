@@ -26,6 +26,7 @@ from tests.media import (
     flash_beep,
     read_number,
     remuxed,
+    truncate,
 )
 from tests.web import Handler, web_server
 
@@ -365,6 +366,24 @@ def test_file_cut_off_before_its_index_says_so_after_its_good_frames(media):
     assert everything(media.path("plain")).error is None
 
 
+def test_file_cut_off_is_whole_for_who_wants_only_the_kind_that_is(tmp_path, media):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    with (
+        av.open(str(media.path("plain"))) as source,
+        av.open(str(whole), "w", container_options={"movflags": "faststart"}) as out,
+    ):
+        streams = [out.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size and (packet.stream.type == "video" or packet.pts * packet.time_base < Fraction(1, 2)):
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    truncate(cut, whole, 0.99)
+    for unwanted, is_whole in (("pictures", True), ("sounds", False)):
+        source = opened(cut)
+        assert (drained(source, **{unwanted: None}).error is None) == is_whole
+        source.close()
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "avi"])
 def test_cut_and_flipped_files_never_crash(tmp_path, suffix):
     audio = Audio("libmp3lame") if suffix == "avi" else Audio()
@@ -473,7 +492,10 @@ def test_refused_and_silent_servers_are_given_up_in_time(scheme):
 
 
 class _Files(Handler):
-    """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent."""
+    """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent.
+
+    Where server.chunked it states no length.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -491,7 +513,11 @@ class _Files(Handler):
         else:
             self.send_response(200)
         self.server.requests.append(first)
-        self.send_header("Content-Length", str(len(data) - first))
+        if self.server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+        else:
+            self.send_header("Content-Length", str(len(data) - first))
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(data[first : self.server.stop_after])
@@ -503,6 +529,7 @@ class _Files(Handler):
 def server():
     with web_server(_Files) as server:
         server.files, server.ranges, server.stop_after, server.requests = {}, True, None, []
+        server.chunked = False
         yield server
 
 
@@ -530,6 +557,31 @@ def test_server_that_falls_silent_ends_the_source_after_its_good_frames(tmp_path
     assert isinstance(found.error, SourceUnavailable)
     assert str(found.error).startswith('source "cam": nothing more came at ')
     assert numbered(found)[:60] == list(range(60))
+
+
+@pytest.mark.parametrize("part", [1, Fraction(3, 5)])
+def test_film_from_a_server_that_states_no_length_is_whole_or_says_where_it_breaks_off(media, server, part):
+    data = media.path("plain").read_bytes()
+    server.files["/a.mp4"], server.ranges, server.chunked = data[: int(len(data) * part)], False, True
+    source = opened(f"{server.url}/a.mp4")
+    found = drained(source)
+    source.close()
+    if part == 1:
+        assert (numbered(found), found.error) == (list(range(60)), None)
+    else:
+        assert 20 < len(found.pictures) < 60
+        assert re.fullmatch(r'source "cam": breaks off at 1\.\d{3} s', str(found.error))
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_film_whose_index_is_at_its_end_breaks_off_at_once_where_its_server_cannot_go_back(tmp_path, server, chunked):
+    server.files["/a.mov"] = encode(tmp_path / "a.mov", H264, Audio("pcm_s16le")).read_bytes()
+    server.ranges, server.chunked = False, chunked
+    source = opened(f"{server.url}/a.mov")
+    found = drained(source)
+    source.close()
+    assert (found.pictures, found.blocks) == ([], [])
+    assert str(found.error) == 'source "cam": breaks off at 0.000 s'
 
 
 def test_hls_playlist_is_read_and_sought(tmp_path):
