@@ -30,7 +30,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
@@ -89,11 +89,14 @@ class Demuxer:
 
     def _open(self) -> None:
         self._container = _opened(self._guid, self._url, self._settings)
-        streams = [_best(self._container, "video"), _best(self._container, "audio")]
+        video = _best(self._container, "video")
+        streams = [video, _best(self._container, "audio", beside=video)]
         self._used = [stream for stream in streams if stream is not None]
         if not self._used:
             self._container.close()
             raise SourceUnsupported(f'source "{self._guid}": no picture and no sound in it', where=self._guid)
+        for stream in self._container.streams:
+            stream.discard = Discard.default if stream in self._used else Discard.all  # HLS does not even fetch these
         for stream in self._used:
             line = self._lines.setdefault(stream.type, _Line())
             line.begin(stream)
@@ -348,12 +351,15 @@ def hvcc(units: list[bytes]) -> bytes:
     return made
 
 
-def _best(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
-    """libav's choice, or the first stream that it knows the codec of; never a cover picture."""
+def _best(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
+    """libav's choice, or the first stream that it knows the codec of; never a cover picture.
+
+    beside  a stream whose programme, or variant, is preferred.
+    """
     streams: list[Any] = list(container.streams.video if kind == "video" else container.streams.audio)
     streams = [each for each in streams if each.codec_context is not None]
     streams = [each for each in streams if not each.disposition & Disposition.attached_pic]
-    best = container.streams.best(kind)
+    best = container.streams.best(kind, related=beside)
     return next((each for each in streams if each is best), next(iter(streams), None))
 
 

@@ -383,6 +383,7 @@ class Peer(Handler):
     """Serves what its server's `films` say: bytes, and the seconds they take; None = says nothing more."""
 
     def do_GET(self):
+        self.server.asked.append(self.path)
         film = self.server.films.get(self.path.partition("?")[0])
         if film is None:
             self.send_error(404)
@@ -408,7 +409,7 @@ class Peer(Handler):
 @pytest.fixture
 def server():
     with web_server(Peer) as server:
-        server.films = {}
+        server.films, server.asked = {}, []
         yield server
 
 
@@ -513,3 +514,27 @@ async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     spread = got[-2].arrival - got[0].arrival
     assert spread == pytest.approx(2 * NS, abs=0.3 * NS)
     assert (await station.state("ended")).retries == 0
+
+
+def test_of_several_variants_only_one_is_fetched(server, tmp_path):
+    """The sound is that of the same variant; the other is looked at when it is opened, then it may be down."""
+    master = "#EXTM3U\n"
+    for name, size, codec in (("large", (128, 72), "aac"), ("small", (64, 36), "mp2")):
+        (tmp_path / name).mkdir()
+        video, playlist = Video(size=size, gop=30), tmp_path / name / "list.m3u8"
+        encode(playlist, video, Audio(codec), seconds=8, hls_time="1", hls_list_size="0")
+        master += f"#EXT-X-STREAM-INF:BANDWIDTH={1000 * size[0]}\n{name}/list.m3u8\n"
+        for file in (tmp_path / name).iterdir():
+            is_down = name == "small" and file.name in ("list5.ts", "list6.ts", "list7.ts")
+            server.films[f"/{name}/{file.name}"] = (b"", None) if is_down else (file.read_bytes(), 0)
+    server.films["/master.m3u8"] = master.encode(), 0
+    demuxer = Demuxer("film", f"{server.url}/master.m3u8", Settings(open_timeout=2, read_timeout=2), now=clock)
+    made = []
+    while not demuxer.ended:
+        made += demuxer.read()
+    demuxer.close()
+    assert {packet.track.width or packet.track.codec for packet in made} == {128, "aac"}
+    assert numbers(made) == list(range(240))
+    assert len(sound(made)) >= 8 * 48_000
+    assert {f"/large/list{n}.ts" for n in range(8)} < set(server.asked)
+    assert not {f"/small/list{n}.ts" for n in range(4, 8)} & set(server.asked)
