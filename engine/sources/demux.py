@@ -152,8 +152,11 @@ class Demuxer:
         sound = self._lines.get("audio")
         if sound is not None:
             over = self._shift + length + sound.start
-            self._held = [each for each in self._held if each[2].is_video or each[0] < over]
-            heapify(self._held)
+            padding = [each for each in self._held if not each[2].is_video and each[0] >= over]
+            if padding:
+                self._held = [each for each in self._held if each not in padding]
+                heapify(self._held)
+                sound.last = min(packet.dts for _, _, packet in padding) - 1
         self._open()
         self._shift += length
         self._rounds += 1

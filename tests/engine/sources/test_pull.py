@@ -155,6 +155,18 @@ def test_a_file_that_is_repeated_has_no_seam(tmp_path, name):
     assert max(map(abs, drift)) < Fraction(2 * 1024, rate)
 
 
+def test_sound_stays_with_the_picture_of_a_repeated_avi(tmp_path):
+    """Each of its MP3 packets has a stamp of its number, so those of the padding are on the next round's."""
+    made = demuxed(encode(tmp_path / "film.avi", Video("mpeg4"), Audio("mp3"), seconds=2), loop=True, most=800)
+    firsts = []
+    for kind in ("video", "audio"):
+        own = [packet for packet in made if packet.track.kind == kind]
+        firsts.append([seconds(packet) - seconds(own[1]) for packet in own if packet.data == own[1].data])
+    pictures, sounds = firsts
+    assert len(pictures) == len(sounds) > 4
+    assert max(abs(picture - sound) for picture, sound in zip(*firsts, strict=True)) < Fraction(1, 40)
+
+
 @pytest.mark.parametrize(
     ("name", "codecs"),
     [("film.webm", ("libvpx", "libopus")), ("film.mkv", ("libx264", "aac")), ("film.h264", ("libx264", None))],
