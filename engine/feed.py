@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.errors import SinkRejected
-from engine.packet import Kind, Packet, Track, flv_extradata
+from engine.packet import Kind, Packet, Refused, Track, flv_extradata
 from engine.rtmp import Metadata, flv
 from engine.rtmp.flv import Audio, Video
 from engine.rtmp.session import Shared
@@ -20,7 +20,7 @@ class Feed:
     """Follows the packets of one stream for one receiver."""
 
     def __init__(self) -> None:
-        self.refused: dict[Kind, str] = {}  # what FLV cannot carry, and why; it is left out
+        self.refused = Refused()  # what FLV cannot carry
         self._tracks: dict[Kind, Track] = {}
 
     def tell(self, packet: Packet, present: Iterable[Track | None] = ()) -> list[Said]:
@@ -41,15 +41,24 @@ class Feed:
         fresh = {track.kind: track for track in present if track is not None} if not self._tracks else {}
         fresh[packet.track.kind] = packet.track
         self._tracks |= fresh
-        said: list[Said] = [metadata(self._tracks.values())]
+        said: list[Said] = []
         for kind, track in fresh.items():
             self.refused.pop(kind, None)
-            if track.extradata:
-                try:
-                    said.append(flv_extradata(track, packet.dts_ms))
-                except SinkRejected as err:
-                    self.refused[kind] = str(err)
-        return said
+            try:
+                first = packet if track is packet.track else Packet(track, b"", pts=0, dts=0, arrival=0)
+                said += _opening(first, packet.dts_ms)
+            except SinkRejected as err:
+                self.refused[kind] = str(err)
+        if fresh.keys() <= self.refused.keys():
+            return []
+        return [metadata(track for kind, track in self._tracks.items() if kind not in self.refused), *said]
+
+
+def _opening(packet: Packet, dts_ms: int) -> list[Said]:
+    """What opens the decoder of a packet. Raises SinkRejected for a packet that FLV cannot carry."""
+    if packet.track.codec not in flv.RELAYED:
+        _ = packet.shared
+    return [flv_extradata(packet.track, dts_ms)] if packet.track.extradata else []
 
 
 def metadata(tracks: Iterable[Track]) -> Metadata:

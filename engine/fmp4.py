@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from engine import bitstream
 from engine.errors import SinkRejected
-from engine.packet import Kind, Packet, Track
+from engine.packet import Kind, Packet, Refused, Track
 from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
@@ -83,11 +83,12 @@ class Opening:
 
     def __init__(self, accepts: Callable[[Packet], bool] = lambda packet: is_muxable(packet.track)) -> None:
         self.tracks: Tracks = ()
+        self.refused = Refused()
         self._accepts = accepts
         self._last: dict[Kind, Track] = {}  # accepted
         self._waiting: list[Packet] = []
         self._needs_keyframe = True
-        self._refused: int | None = None  # when the first packet was, ns
+        self._refused: int | None = None  # when the first packet that was not accepted came, ns
 
     def take(self, packet: Packet) -> list[Packet]:
         """The packets that can be muxed now, under `tracks` as it is afterwards; in order.
@@ -115,11 +116,13 @@ class Opening:
             return True
         if self._accepts(packet):
             self._last[packet.track.kind] = packet.track
+            self.refused.pop(packet.track.kind, None)
             return True
         if self._refused is None:
             self._refused = packet.arrival
+        what = self.refused[packet.track.kind] = f"{packet.track.kind} in {packet.track.codec}"
         if not self.tracks and not self._waiting and packet.arrival - self._refused > OPENING * SECOND:
-            raise SinkRejected(f"{packet.track.kind} in {packet.track.codec} cannot be sent", where=packet.track.codec)
+            raise SinkRejected(f"{what} cannot be sent", where=packet.track.codec)
         return False
 
     def _open(self, packet: Packet) -> list[Packet]:

@@ -40,6 +40,20 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     layout: str = ""
 
 
+class Refused(dict[Kind, str]):
+    """What a receiver cannot be given of a stream, in words, by kind; it is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reported: dict[Kind, str] = {}
+
+    def report(self) -> list[str]:
+        """What is left out that was not when this was last asked."""
+        news = [words for kind, words in self.items() if self._reported.get(kind) != words]
+        self._reported |= self
+        return news
+
+
 class Packet:
     """One coded picture or block of sound. Not changed once published.
 
@@ -112,15 +126,17 @@ def to_ms(units: int, time_base: Fraction) -> int:
 
 def flv_media(packet: Packet) -> flv.Video | flv.Audio:
     """A packet as an FLV body. Raises SinkRejected for a codec that FLV does not know."""
-    codec = packet.track.codec
+    track = packet.track
     try:
         if packet.is_video:
             return flv.video_packet(
-                packet.data, dts=packet.dts_ms, pts=packet.pts_ms, keyframe=packet.keyframe, codec=codec
+                packet.data, dts=packet.dts_ms, pts=packet.pts_ms, keyframe=packet.keyframe, codec=track.codec
             )
-        return flv.audio_packet(packet.data, dts=packet.dts_ms, codec=codec)
+        return flv.audio_packet(
+            packet.data, dts=packet.dts_ms, codec=track.codec, rate=track.rate, channels=track.channels
+        )
     except LocalProtocolError as err:
-        raise SinkRejected(f"{packet.track.kind} in {codec} cannot be sent as FLV: {err}", where=codec) from err
+        raise SinkRejected(f"{track.kind} in {track.codec} cannot be sent as FLV: {err}", where=track.codec) from err
 
 
 def flv_extradata(track: Track, dts_ms: int) -> flv.Video | flv.Audio:

@@ -157,7 +157,8 @@ function recordingItem(each) {
     key: `recording ${each.id}`, name: each.stream, state: [STATES[each.state] ?? "idle", each.state],
     detail: [
       { link: `/recordings/${encodeURIComponent(each.file)}`, text: each.file },
-      duration(each.durationMs), size(each.bytes), each.error && { alarm: each.error },
+      duration(each.durationMs), size(each.bytes), each.leftOut && { alarm: `without ${each.leftOut}` },
+      each.error && { alarm: each.error },
     ],
   };
 }

@@ -6,9 +6,10 @@ what a codec's bytes mean, and never changes or refuses a body: what it cannot n
 Theory of operation
 -------------------
 A body is kept as it came, with an offset to the codec's bytes, so relaying a packet copies nothing. H.264 and AAC
-have the classic headers of FLV 10.1 Annex E (E.4.2.1, E.4.3.1). Newer codecs have a FourCC and the headers of
-Enhanced RTMP v2 ("ExVideoTagHeader", "ExAudioTagHeader"); of those, the parts that change nothing for a single track
-(ModEx, such as a nanosecond offset) are stepped over, and multitrack bodies are "other".
+have the classic headers of FLV 10.1 Annex E (E.4.2.1, E.4.3.1), G.711 and MP3 too at the rates that it has for them.
+Newer codecs have a FourCC and the headers of Enhanced RTMP v2 ("ExVideoTagHeader", "ExAudioTagHeader"); of those, the
+parts that change nothing for a single track (ModEx, such as a nanosecond offset) are stepped over, and multitrack
+bodies are "other".
 
 Times are integer milliseconds: `dts` is the tag's, `pts = dts + composition`. Composition time is 24 bits and signed;
 HEVC and AVC under a FourCC have it in CodedFrames and not in CodedFramesX, the other codecs never.
@@ -51,6 +52,21 @@ _FOURCC = {
 }
 _FOURCC_OF = {codec: fourcc for fourcc, codec in _FOURCC.items()}
 _CODEC_IDS = {"flv1": 2, "vp6f": 4, "h264": 7, "mp3": 2, "pcm_alaw": 7, "pcm_mulaw": 8, "aac": 10, "speex": 11}
+# E.4.2.1: SoundFormat and SoundRate, by codec and rate.
+_SOUND_HEADERS = {
+    ("pcm_alaw", 8000): 0x70,
+    ("pcm_mulaw", 8000): 0x80,
+    ("mp3", 8000): 0xE0,
+    ("mp3", 11_025): 0x24,
+    ("mp3", 22_050): 0x28,
+    ("mp3", 44_100): 0x2C,
+}
+_16_BITS: Final = 2
+RELAYED: Final = (
+    "flv1",
+    "vp6f",
+    "speex",
+)  # codecs of which no body is made here: they go on as they came, or not at all
 _CLASSIC_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end"}  # AVCPacketType
 _ENHANCED_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end", 3: "packet"}  # 3: CodedFramesX
 _MOD_EX: Final = 7
@@ -233,13 +249,16 @@ def audio_extradata(extradata: bytes, *, dts: int, codec: str = "aac") -> Audio:
     return audio(dts, b"\x90" + _fourcc(codec) + extradata)
 
 
-def audio_packet(data: bytes, *, dts: int, codec: str = "aac") -> Audio:
+def audio_packet(data: bytes, *, dts: int, codec: str = "aac", rate: int = 0, channels: int = 0) -> Audio:
     """A coded block of sound. For AAC the header always says 44.1 kHz stereo; decoders ask the extradata (E.4.2.1).
 
-    Raises  LocalProtocolError: a codec without a FourCC.
+    rate, channels  0 = unknown.
+    Raises          LocalProtocolError: a codec that has no FourCC, and at this rate and with these channels no header.
     """
     if codec == "aac":
         return audio(dts, b"\xaf\x01" + data)
+    if channels in (1, 2) and (codec, rate) in _SOUND_HEADERS:
+        return audio(dts, bytes((_SOUND_HEADERS[codec, rate] | _16_BITS | channels - 1,)) + data)
     return audio(dts, b"\x91" + _fourcc(codec) + data)
 
 

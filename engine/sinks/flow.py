@@ -6,10 +6,11 @@ the stream's own queue, up to a keyframe: time goes on there with a gap.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from fractions import Fraction
-from typing import Self
+from typing import ClassVar, Self
 
 import trio
 
@@ -19,9 +20,13 @@ from engine.packet import Kind, Packet, Track, flv_extradata
 from engine.rtmp import flv
 from engine.stream import END, Item, Reader
 
+log = logging.getLogger(__name__)
+
 
 class Flow(ABC):
     """Bytes made of a reader's packets. A context manager, which closes the reader."""
+
+    form: ClassVar[str]  # for people
 
     def __init__(self, reader: Reader, opening: fmp4.Opening) -> None:
         # given
@@ -55,6 +60,8 @@ class Flow(ABC):
                 break
             for packet in self._opening.take(item):
                 self._write(packet)
+        for what in self._opening.refused.report():
+            log.warning("%s: %s is left out for a player of %s", self._reader.stream.name, what, self.form)
         self._flush()
 
     @abstractmethod
@@ -68,6 +75,8 @@ class Flow(ABC):
 
 class FlvFlow(Flow):
     """FLV: the file header, extradata of each track before its first packet and whenever it changes, a tag a packet."""
+
+    form = "FLV"
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader, fmp4.Opening(_has_flv_body))
@@ -107,6 +116,8 @@ class Fmp4Flow(Flow):
     When the tracks change, the bytes of a call begin with a new init segment ("ftyp" at 4), time goes on, and `mime` is
     another one: MediaSource wants `changeType` before it. Otherwise an init segment is only in the first call.
     """
+
+    form = "MP4"
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader, fmp4.Opening())

@@ -19,6 +19,7 @@ Specification: RFC 8216 and draft-pantos-hls-rfc8216bis (parts, blocking reload 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -28,9 +29,11 @@ import trio
 
 from engine import fmp4
 from engine.errors import EngineError, InvalidSpec, NotFound, SinkRejected, SourceUnavailable
-from engine.packet import Packet
+from engine.packet import Packet, Refused
 from engine.stream import END, Hub, Reader
 from engine.timebase import SECOND
+
+log = logging.getLogger(__name__)
 
 PART: Final = Fraction(1, 5)
 NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted in whole ms, are 199 ms
@@ -94,6 +97,11 @@ class Segmenter:
         self._tracks: fmp4.Tracks = ()
         self._fragmenter: fmp4.Fragmenter | None = None
         self._last: Packet | None = None  # of the first track
+
+    @property
+    def refused(self) -> Refused:
+        """What it leaves out of what is published now."""
+        return self._opening.refused
 
     @property
     def open(self) -> Segment | None:
@@ -257,6 +265,8 @@ class Hls:
                 news = True
             else:
                 news |= self._segmenter.push(item)
+        for what in self._segmenter.refused.report():
+            log.warning("%s: %s is left out of its HLS", self._name, what)
         if news:
             self._tell()
         return True

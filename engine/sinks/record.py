@@ -13,6 +13,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from fractions import Fraction
@@ -27,6 +28,8 @@ from engine import fmp4
 from engine.errors import SinkError, SinkUnavailable
 from engine.packet import Packet
 from engine.stream import END, Hub, Reader
+
+log = logging.getLogger(__name__)
 
 FRAGMENT: Final = Fraction(1)
 STOPPING: Final = 2.0  # s that a disk gets for the last fragment; then its thread is left behind
@@ -50,6 +53,7 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     file         the name of the first file, without a folder; parts: how many there are.
     duration_ms  of what is written.
     dropped      packets lost because the disk was slow.
+    left_out     what of the stream is not in it, as an MP4 cannot hold it; "" = nothing.
     error        why it failed; "" otherwise.
     """
 
@@ -61,6 +65,7 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     bytes: int
     duration_ms: int
     dropped: int
+    left_out: str
     error: str
 
 
@@ -172,6 +177,7 @@ class Recording:
             bytes=self._disk.bytes,
             duration_ms=int(1000 * self._disk.stop),
             dropped=0 if self._reader is None else self._reader.dropped,
+            left_out="; ".join(self._opening.refused.values()),
             error=self._error,
         )
 
@@ -211,6 +217,8 @@ class Recording:
                     break
                 for packet in self._opening.take(item):
                     self._take(packet)
+            for what in self._opening.refused.report():
+                log.warning('%s: %s is left out of recording "%s"', self._name, what, self._path.name)
             await self._write()
         self._cut(hold=False)
         await self._write()

@@ -248,6 +248,8 @@ class _Connection:
                     said.append(StreamEnded())
                     break
                 said += feed.tell(item, (stream.video, stream.audio))
+            for why in feed.refused.report():
+                log.warning("%s: left out for %s: %s", stream.name, self._peer, why)
             await self._link.say(*said, state=State.PLAYING)
 
     async def _listen(self, reader: Reader) -> None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from engine.feed import Feed, metadata
 from engine.packet import Packet, Track
 from engine.rtmp import Metadata, flv
+from engine.rtmp.session import Shared
 from tests.engine.peers import ASC, AVCC, OPENING, SOUND_OPENING
 
 VIDEO = Track(kind="video", codec="h264", extradata=AVCC, width=64, height=36)
@@ -46,11 +47,14 @@ def test_a_changed_track_is_announced_again_and_the_other_is_not():
 
 def test_a_codec_that_flv_does_not_know_is_left_out_until_it_changes():
     feed = Feed()
-    said = feed.tell(packet(VIDEO), (VIDEO, MP2))
+    title, *said = feed.tell(packet(VIDEO), (VIDEO, MP2))
     assert OPENING in said
+    assert not any(name.startswith("audio") or name == "stereo" for name in title.fields)
     for _ in range(2):
-        assert [each for each in feed.tell(packet(MP2)) if not isinstance(each, Metadata)] == []
+        assert feed.tell(packet(MP2)) == []
     assert feed.refused == {"audio": 'audio in mp2 cannot be sent as FLV: codec "mp2" has no FourCC'}
+    assert feed.refused.report() == ['audio in mp2 cannot be sent as FLV: codec "mp2" has no FourCC']
+    assert feed.refused.report() == []
     sound = packet(AUDIO)
     assert feed.tell(sound)[1:] == [SOUND_OPENING, sound.shared]
     assert feed.refused == {}
@@ -61,6 +65,25 @@ def test_extradata_of_a_codec_that_flv_does_not_know_do_not_stop_the_picture():
     feed, first = Feed(), packet(VIDEO)
     assert feed.tell(first, (VIDEO, odd))[1:] == [OPENING, first.shared]
     assert feed.tell(packet(odd)) == []
+
+
+def test_telephone_sound_is_announced_and_sent_where_flv_knows_its_rate():
+    phone = Track(kind="audio", codec="pcm_mulaw", rate=8000, channels=1)
+    feed = Feed()
+    title, *_ = feed.tell(packet(VIDEO), (VIDEO, phone))
+    assert (title.fields["audiocodecid"], title.fields["audiosamplerate"]) == (8, 8000)
+    assert [each.media.body for each in feed.tell(packet(phone))] == [b"\x82data"]
+    wide = Track(kind="audio", codec="pcm_mulaw", rate=16_000, channels=1)
+    title, *_ = Feed().tell(packet(VIDEO), (VIDEO, wide))
+    assert "audiocodecid" not in title.fields
+
+
+def test_what_comes_from_a_publisher_of_flv_goes_on_as_it_came():
+    speech = Track(kind="audio", codec="speex", rate=16_000, channels=1)
+    relayed = Packet(speech, b"x", pts=0, dts=0, arrival=0, shared=Shared(flv.audio(0, b"\xb6x")))
+    feed = Feed()
+    assert feed.tell(packet(VIDEO), (VIDEO, speech))[0].fields["audiocodecid"] == 11
+    assert feed.tell(relayed) == [relayed.shared]
 
 
 def test_metadata_leave_out_what_is_not_known():

@@ -143,6 +143,27 @@ def test_sounds_read_back_as_they_were_written(codec):
     assert (opener.data, opener.kind, opener.codec) == (b"extra", "extradata", codec)
 
 
+@pytest.mark.parametrize(
+    ("codec", "rate", "channels", "first"),
+    [
+        ("pcm_alaw", 8000, 1, "72"),
+        ("pcm_mulaw", 8000, 2, "83"),
+        ("mp3", 44_100, 2, "2f"),
+        ("mp3", 8000, 1, "e2"),
+        ("mp3", 48_000, 2, "91"),  # for which FLV's own header has no number
+    ],
+)
+def test_sounds_that_flv_has_a_header_for_have_it(codec, rate, channels, first):
+    found = audio_packet(b"data", dts=100, codec=codec, rate=rate, channels=channels)
+    assert (found.body[:1].hex(), found.codec, found.kind, found.data) == (first, codec, "packet", b"data")
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (8000, 4), (0, 0)])
+def test_sounds_that_flv_has_no_header_for_are_our_fault(rate, channels):
+    with pytest.raises(LocalProtocolError, match="pcm_mulaw"):
+        audio_packet(b"data", dts=0, codec="pcm_mulaw", rate=rate, channels=channels)
+
+
 def test_what_no_tag_can_carry_is_our_fault():
     with pytest.raises(LocalProtocolError, match="FourCC"):
         video_packet(b"", dts=0, pts=0, keyframe=True, codec="mjpeg")

@@ -13,7 +13,7 @@ from engine.packet import Packet, Track
 from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
 from engine.stream import Hub, Publisher
 from tests.engine.clips import NS, decode_times, packets, pictures, sounds
-from tests.media import Video, encode
+from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
 
@@ -68,6 +68,34 @@ async def test_hevc_goes_as_enhanced_flv(hub, tmp_path):
     path = encode(tmp_path / "a.mkv", Video("libx265"), None)
     data = await whole(hub, FlvFlow, packets(path, start=1))
     assert len(pictures(data)) == 30
+
+
+def phone_film(media, tmp_path):
+    """A picture with the sound of a telephone, as many cameras have it."""
+    path = encode(tmp_path / "phone.wav", None, Audio("pcm_mulaw", rate=8000, layout="mono"), seconds=1)
+    context = Track(kind="audio", codec="pcm_mulaw", rate=8000, channels=1, time_base=Fraction(1, 8000))
+    with av.open(str(path)) as container:
+        coded = b"".join(map(bytes, container.demux()))
+    blocks = [
+        Packet(context, coded[at : at + 160], pts=at, dts=at, arrival=at * NS // 8000) for at in range(0, 8000, 160)
+    ]
+    return sorted([*packets(media.path("video_only"), units=MS), *blocks], key=lambda packet: packet.arrival), coded
+
+
+async def test_the_sound_of_a_telephone_goes_as_flv_has_it(hub, media, tmp_path):
+    film, coded = phone_film(media, tmp_path)
+    data = await whole(hub, FlvFlow, film)
+    with av.open(io.BytesIO(data)) as container:
+        sound = container.streams.audio[0].codec_context
+        assert (sound.name, sound.sample_rate, sound.channels) == ("pcm_mulaw", 8000, 1)
+        assert b"".join(bytes(packet) for packet in container.demux(audio=0)) == coded
+    assert len(pictures(data)) == 30
+
+
+async def test_what_mp4_cannot_hold_is_left_out_and_that_is_said_once(hub, media, tmp_path, caplog):
+    data = await whole(hub, Fmp4Flow, phone_film(media, tmp_path)[0])
+    assert len(pictures(data)) == 30
+    assert caplog.messages == ["live/cam: audio in pcm_mulaw is left out for a player of MP4"]
 
 
 async def test_a_client_in_the_middle_begins_with_the_keyframe(hub, media):

@@ -479,6 +479,18 @@ async def test_waiting_requests_are_answered_when_it_is_stopped(hub, two_seconds
     assert hub.published("live/cam").status().readers == 0
 
 
+async def test_sound_that_mp4_cannot_hold_is_left_out_and_that_is_said_once(hub, two_seconds, nursery, caplog):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    track = Track(kind="audio", codec="pcm_mulaw", rate=8000, channels=1)
+    for packet in packets(two_seconds):
+        publication.send(packet)
+        publication.send(Packet(track, bytes(160), pts=0, dts=0, arrival=packet.arrival))
+        await settle()
+    assert caplog.messages == ["live/cam: audio in pcm_mulaw is left out of its HLS"]
+
+
 async def test_a_stream_that_mp4_cannot_hold_says_so(hub, nursery):
     server, publication = Hls(hub, "live/cam"), publish(hub)
     nursery.start_soon(server.run)

@@ -275,6 +275,18 @@ async def test_a_codec_that_mp4_cannot_hold_fails_with_its_name(hub, tmp_path):
     assert "speex" in recording.status().error
 
 
+async def test_sound_that_mp4_cannot_hold_is_left_out_and_that_is_said_once(hub, media, tmp_path, caplog):
+    phone = Track(kind="audio", codec="pcm_mulaw", rate=8000, channels=1)
+    film = packets(media.path("video_only"))
+    for n in range(50):
+        film.append(Packet(phone, bytes(160), pts=20 * n, dts=20 * n, arrival=n * NS // 50))
+    film.sort(key=lambda packet: packet.arrival)
+    recording = await recorded(hub, tmp_path / "a.mp4", film)
+    assert (recording.status().state, recording.status().left_out) == ("done", "audio in pcm_mulaw")
+    assert caplog.messages == ['live/cam: audio in pcm_mulaw is left out of recording "a.mp4"']
+    assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
+
+
 async def test_a_slow_disk_loses_packets_up_to_a_keyframe_and_goes_on(hub, media, tmp_path):
     publication = publish(hub)
     disk = trio.CapacityLimiter(1)
