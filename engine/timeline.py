@@ -26,7 +26,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -272,14 +272,13 @@ class Mash:
         self.background = background
         self.loop = loop
         clips = [clip for clips in self.tracks for clip in clips]
-        self._lanes = [_Lane([_Player(clip, raster, quantize) for clip in clips]) for clips in self.tracks]
-        self._players = [player for lane in self._lanes for player in lane.players]
+        self._players = [_Player(clip, raster, quantize) for clip in clips]
+        self._timetable = _Timetable(self._players)
         self._frames = max((clip.stop for clip in clips), default=0)
         self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
         self._begins = sorted({player.clip.frame for player in self._players if player.used})
         heard = [player.clip for player in self._players if player.voices]
         self._sounds = sorted({edge for clip in heard for edge in (clip.frame, clip.stop)})
-        self._looping = [player for player in self._players if player.periods]
         self._on_air = _OnAir(0, 0, (), None)
 
     @property
@@ -316,11 +315,10 @@ class Mash:
         ranges = [(begin, end)]
         if self.loop and end > self.duration:
             ranges = [(begin, self.duration), (Fraction(0), end - self.duration)]
-        spans = [(each[0] * self.quantize, each[1] * self.quantize) for each in ranges]
         return frozenset(
             medium.name
-            for player in self._players
-            if any(player.clip.frame < span[1] and span[0] < player.clip.stop for span in spans)
+            for low, high in ranges
+            for player in self._timetable.within(low * self.quantize, high * self.quantize)
             for medium in player.used
         )
 
@@ -328,23 +326,21 @@ class Mash:
         """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere,
         and their trees.
         """
-        return [(t, self.tree_at(t)) for t in self._moments(self._begins, self._looping, start, stop)]
+        return [(t, self.tree_at(t)) for t in self._moments(self._begins, start, stop)]
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
         """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends."""
-        looping = [player for player in self._looping if player.voices]
-        return [t for t in self._moments(self._sounds, looping, start, stop) if t > start]
+        return [t for t in self._moments(self._sounds, start, stop, heard=True) if t > start]
 
-    def _moments(
-        self, marks: Sequence[int], looping: Sequence[_Player], start: Fraction, stop: Fraction
-    ) -> list[Fraction]:
+    def _moments(self, marks: Sequence[int], start: Fraction, stop: Fraction, *, heard: bool = False) -> list[Fraction]:
         """The moments within [start, stop), in order, of frames of each turn and of turns within clips."""
         found: set[Fraction] = set()
         for first in self._turns_in(start, stop) if marks else ():
             begin, end = (edge * self.quantize - first for edge in (start, stop))
             low, high = (bisect_left(marks, edge) for edge in (begin, end))
+            on_air = (each for each in self._timetable.within(begin, end) if each.voices or not heard)
             frames: Iterator[Fraction | int] = chain(
-                marks[low:high], *(player.turns_in(begin, end) for player in looping)
+                marks[low:high], *(player.turns_in(begin, end) for player in on_air)
             )
             found.update(Fraction(first + frame) / self.quantize for frame in frames)
         return sorted(found)
@@ -362,7 +358,7 @@ class Mash:
     def _look(self, frame: Fraction) -> _OnAir:
         """Who is on at a frame, and from when to when nobody comes or goes."""
         now = math.floor(frame)  # clips come and go at whole frames
-        players = [player for lane in self._lanes for player in lane.at(now)]
+        players = self._timetable.within(now, now + 1)
         n = bisect_right(self._edges, now)
         start = self._edges[n - 1] if n > 0 else -math.inf
         stop = self._edges[n] if n < len(self._edges) else math.inf
@@ -386,25 +382,35 @@ class Mash:
         )
 
 
-class _Lane:
-    """The players of one track, found by time."""
+class _Timetable:
+    """The players of a mash, found by time, however many others there are and however long.
+
+    They are sorted by their beginnings. `_stops[level][n]` is the last stop of the n-th 2 ** level of them: where it
+    is too early, none of them needs to be looked at.
+    """
 
     def __init__(self, players: Sequence[_Player]) -> None:
-        self.players = players
+        self._players = players
         self._order = sorted(range(len(players)), key=lambda n: players[n].clip.frame)
-        clips = [players[n].clip for n in self._order]
-        self._begins = [clip.frame for clip in clips]
-        self._last_stops = list(accumulate((clip.stop for clip in clips), max))  # of it and all that begin before
+        self._begins = [players[n].clip.frame for n in self._order]
+        self._stops = [[players[n].clip.stop for n in self._order]]
+        while len(self._stops[-1]) > 1:
+            below = self._stops[-1]
+            self._stops.append([max(below[n : n + 2]) for n in range(0, len(below), 2)])
 
-    def at(self, frame: int) -> list[_Player]:
-        """Who is on at a frame."""
-        k = bisect_right(self._begins, frame)
-        found = []
-        while k > 0 and self._last_stops[k - 1] > frame:
-            k -= 1
-            if self.players[self._order[k]].clip.stop > frame:
-                found.append(self._order[k])
-        return [self.players[n] for n in sorted(found)]
+    def within(self, start: Fraction | int, stop: Fraction | int) -> list[_Player]:
+        """Who is on at some time of [start, stop), in frames of the mash; in order of painting."""
+        begin, begun = math.floor(start), bisect_left(self._begins, math.ceil(stop))
+        found: list[int] = []
+        places = [(len(self._stops) - 1, 0)]
+        while places:
+            level, n = places.pop()
+            if n << level < begun and self._stops[level][n] > begin:
+                if level == 0:
+                    found.append(self._order[n])
+                else:
+                    places += ((level - 1, 2 * n), (level - 1, 2 * n + 1))
+        return [self._players[n] for n in sorted(found)]
 
 
 class _OnAir(NamedTuple):
@@ -491,7 +497,8 @@ class _Player:
         self._picture: VideoNode | None = None
         # What is another turn's, of the mash or of the medium, has another reader, open when that begins.
         self.turn = 0  # of the mash
-        self.periods = {id(medium): period for medium in self.used if (period := medium.period(quantize)) is not None}
+        periods = {id(medium): medium.period(quantize) for medium in self.used}
+        self.periods = {key: each for key, each in periods.items() if each is not None and each < clip.frames}
 
     def _is_still(self) -> bool:
         clip = self.clip

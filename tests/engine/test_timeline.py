@@ -2,6 +2,7 @@
 media; and what does not move is made once.
 """
 
+import sys
 from fractions import Fraction
 
 import msgspec
@@ -660,6 +661,53 @@ def test_sound_begins_and_ends_where_clips_that_are_heard_do():
     assert mash(silent).edges(Fraction(0), Fraction(9)) == []
     again = mash([clip(tale, frame=2, frames=10, container=False)], loop=True)
     assert again.edges(Fraction(1), Fraction(3)) == [Fraction(n, 10) for n in (12, 14, 24, 26)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    tracks=st.lists(st.lists(clips(), max_size=6), max_size=3),
+    start=st.fractions(-1, 7),
+    length=st.fractions(0, 3),
+)
+def test_what_comes_is_what_comes_of_every_clip_alone(tracks, start, length):
+    program, stop = mash(*tracks), start + length
+    alone = [mash([each]) for track in tracks for each in track]
+    assert begins(program, start, stop) == sorted({t for each in alone for t in begins(each, start, stop)})
+    assert program.edges(start, stop) == sorted({t for each in alone for t in each.edges(start, stop)})
+    assert program.sources_in(start, stop) == {name for each in alone for name in each.sources_in(start, stop)}
+
+
+def calls(work):
+    """How many functions are called, which does not hang on the machine."""
+    called = 0
+
+    def count(frame, event, arg):
+        nonlocal called
+        called += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+@pytest.mark.parametrize("length", [1000, 15], ids=["played once", "in turns"])
+@pytest.mark.parametrize("tracks", [1, 2, None], ids=["one track", "two", "each its own"])
+def test_what_comes_is_found_as_fast_among_many_clips_as_among_few(tracks, length):
+    film = Medium(kind="film", name="film", length=length, gain=((0, 1),))
+
+    def cost(count):
+        many = [clip(film, frame=40 * n, frames=40, name=str(n)) for n in range(count)]
+        music = clip(film, frames=40 * count, container=False, name="music")
+        program = mash(*(many[n :: tracks or count] for n in range(tracks or count)), [music])
+        t = Fraction(81, 10)
+        return calls(
+            lambda: (program.edges(t, t + Fraction(1, 30)), program.coming(t, t + 2), program.sources_in(t, t))
+        )
+
+    assert cost(2000) < 2 * cost(20)
 
 
 def test_a_mash_that_loops_comes_again():
