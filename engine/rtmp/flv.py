@@ -62,11 +62,7 @@ _SOUND_HEADERS = {
     ("mp3", 44_100): 0x2C,
 }
 _16_BITS: Final = 2
-RELAYED: Final = (
-    "flv1",
-    "vp6f",
-    "speex",
-)  # codecs of which no body is made here: they go on as they came, or not at all
+RELAYED: Final = ("flv1", "vp6f", "speex")  # no body of these is made here: they go on as they came, or not at all
 _CLASSIC_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end"}  # AVCPacketType
 _ENHANCED_KINDS: dict[int, Kind] = {0: "extradata", 1: "packet", 2: "end", 3: "packet"}  # 3: CodedFramesX
 _MOD_EX: Final = 7
