@@ -2,6 +2,11 @@
 
 It decides in which thread what is done and who hears of it; it refuses to know the rules (`engine.jobs`), the database
 (`api.store`) and HTTP. It is an `engine.jobs.Queue` for workers in this process.
+
+Time. Leases, timeouts and pauses are kept as times of day, but none of them ends because that was set: `now` goes with
+a clock that nobody sets, and at each sweep follows the time of day, with all that is kept. A machine that slept is the
+same. Nor does a worker lose its job because we did not hear it: after a sweep that is late (the process was stopped)
+and after a write that failed (somebody else has the database), everybody has `GRACE` to report.
 """
 
 from __future__ import annotations
@@ -26,7 +31,9 @@ from engine.jobs import ERROR, FINISHED, QUEUED, Assignment, Document, Rules, is
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY: Final = 1.0  # seconds
-GRACE: Final = 30_000  # ms after the start in which workers report again
+GRACE: Final = 30_000  # ms in which workers report again, after the start or whatever else kept them from it
+LATE: Final = 5.0  # seconds between two sweeps, after which nobody may have been heard
+JUMP: Final = 1.0  # seconds that the clock is set by; less is followed without a word
 FILE: Final = "mashtun.db"
 T = TypeVar("T")
 
@@ -67,16 +74,24 @@ def rules_of(settings: Settings) -> Rules:
 class JobQueue:
     """The jobs of one data folder. All is called in the Trio thread, while `run` runs.
 
-    wall  seconds since 1970.
+    wall    seconds since 1970.
+    steady  seconds of a clock that nobody sets.
     """
 
-    def __init__(self, settings: Settings, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         # given
         self.outputs = Path(settings.data) / "outputs"
         self._path = Path(settings.data) / FILE
         self._ordering = settings.ordering
         self._rules = rules_of(settings)
         self._wall = wall
+        self._steady = steady
         # owned by run()
         self._store: Store | None = None
         self._writer = trio.CapacityLimiter(1)
@@ -85,10 +100,12 @@ class JobQueue:
         self._courier = Courier(self, allow_private=settings.allow_private or not settings.insecure)
         self._feeds: set[Feed] = set()
         self._queued = trio.Event()  # another one each time
+        self._offset = wall() - steady()
+        self._is_deaf = False  # somebody may not have been heard
 
     def now(self) -> int:
         """ms since 1970."""
-        return round(self._wall() * 1000)
+        return round((self._steady() + self._offset) * 1000)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Opens the database, and keeps the queue going until cancelled. Raises InvalidSpec, SourceMalformed."""
@@ -106,10 +123,15 @@ class JobQueue:
                 await trio.to_thread.run_sync(store.close, limiter=self._writer)
 
     async def _sweep(self) -> None:
+        last = trio.current_time()
         while True:
+            now = self.now()  # the same for all of it: we may be stopped anywhere
+            self._is_deaf |= trio.current_time() - last > LATE
+            last = trio.current_time()
             try:
-                if await self._read(lambda store: store.is_due(now=self.now())):
-                    ready, changes = await self._write(lambda store: store.sweep(now=self.now()))
+                now = await self._catch_up(now)
+                if await self._read(partial(Store.is_due, now=now)):
+                    ready, changes = await self._write(partial(Store.sweep, now=now))
                     for change in changes:
                         log.info("job %s: %s: its worker is gone", change.uid, change.state)
                     self._tell(changes)
@@ -119,10 +141,32 @@ class JobQueue:
                 log.warning("jobs: %s", err)
             await trio.sleep(SWEEP_EVERY)
 
+    async def _catch_up(self, now: int) -> int:
+        """Follows the time of day, and lets those report who may not have been heard. Returns what `now` is then."""
+        ahead = self._wall() - self._steady() - self._offset
+        by = 0 if abs(ahead) < JUMP else round(ahead * 1000)
+
+        def resume(store: Store) -> None:
+            store.resume(until=now + by + GRACE, by=by)
+            self._offset += ahead  # before anybody else writes
+
+        if by or self._is_deaf:
+            await self._write(resume)
+            self._is_deaf = False
+        else:
+            self._offset += ahead
+        if by:
+            log.info("jobs: the clock was set by %g s", by / 1000)
+        return now + by
+
     async def _write(self, step: Callable[[Store], T]) -> T:
         if self._store is None:
             raise Overloaded("the queue is not running")
-        return await trio.to_thread.run_sync(step, self._store, limiter=self._writer)
+        try:
+            return await trio.to_thread.run_sync(step, self._store, limiter=self._writer)
+        except Overloaded:
+            self._is_deaf = True
+            raise
 
     async def _read(self, step: Callable[[Store], T]) -> T:
         if self._store is None:

@@ -127,6 +127,15 @@ _DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW).limit(SWEEP)
 _RESUME = (
     update(jobs).where(jobs.c.lease < _NOW).values(lease=case((jobs.c.deadline < _NOW, jobs.c.deadline), else_=_NOW))
 )
+_MOVE_HELD = (
+    update(jobs)
+    .where(jobs.c.lease.is_not(None))
+    .values(lease=jobs.c.lease + bindparam("by"), deadline=jobs.c.deadline + bindparam("by"))
+)
+_MOVE_DELIVERIES = update(deliveries).values(
+    due=deliveries.c.due + bindparam("by"), created=deliveries.c.created + bindparam("by")
+)
+_DUE_AGAIN = select(jobs.c.seq).where(jobs.c.due.is_not(None), jobs.c.attempts > 0)
 _HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
 _SAVE_CONTENT = update(contents).where(contents.c.seq == _SEQ)
@@ -332,9 +341,14 @@ class Store:
             write.connection.execute(delete(keys).where(_OLD_KEYS), {"now": now - KEY_LIFE})
             return due or any(change.state == QUEUED for change in changes), changes
 
-    def resume(self, *, until: int) -> None:
-        """Nobody could report while nobody listened: what is held is held at least until then."""
+    def resume(self, *, until: int, by: int = 0) -> None:
+        """Nobody could report while nobody listened: what is held is held at least until then.
+
+        by  ms that the clock was set by: leases, timeouts and pauses before another try end as much later.
+        """
         with self._write(until) as write:
+            if by:
+                write.move(by)
             write.connection.execute(_RESUME, {"now": until})
 
     def is_due(self, *, now: int) -> bool:
@@ -450,7 +464,7 @@ class _Transaction:
         return _whole(self.connection, uid)
 
     def some(self, which: Select[int], **parameters: object) -> Sequence[int]:
-        """The places of these jobs; `SWEEP` at most."""
+        """The places of these jobs."""
         return self.connection.scalars(which, parameters).all()
 
     # Jobs
@@ -505,6 +519,15 @@ class _Transaction:
             self.save(seq, job, lose(job, now=self._now, rules=self._rules, how=how), kind=kind)
 
     # Queue
+
+    def move(self, by: int) -> None:
+        """Moves every moment that is our own; not those that users gave, by the time of day."""
+        self.connection.execute(_MOVE_HELD, {"by": by})
+        self.connection.execute(_MOVE_DELIVERIES, {"by": by})
+        for seq in self.some(_DUE_AGAIN):
+            _, job = self.at(seq)
+            if job.due is not None and job.due != terms_of(job.head).not_before:
+                self.connection.execute(_SAVE, {"the_seq": seq, "due": job.due + by})
 
     def promote(self) -> bool:
         """Queues jobs whose time has come; whether there were any."""

@@ -5,23 +5,28 @@ import json
 import re
 import resource
 import socket
+import sqlite3
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import trio
+from sqlalchemy import select
 
 import api.nexrender
 import api.queue
+import api.schema
 import api.webhooks
 from api.app import create_app
 from api.nexrender import Door
 from api.queue import JobQueue
+from api.schema import jobs
 from engine import Engine
 from engine.config import Settings, from_env
+from engine.errors import Overloaded
 from engine.jobs import DOCUMENT, Queue
 from tests.api.auditing import audit, new_database
 from tests.api.clients import serving
@@ -143,7 +148,7 @@ async def start(tmp_path, nursery, clock):
     async def started(**settings):
         new_database(tmp_path / "mashtun.db")
         configured = Settings(data=str(tmp_path), **settings)
-        queue = JobQueue(configured, wall=clock)
+        queue = JobQueue(configured, wall=clock, steady=clock)
         await nursery.start(queue.run)
         queues.append(queue)
         return Client(Door(queue, configured)), queue
@@ -1032,6 +1037,92 @@ async def test_a_lease_that_is_reported_on_lasts(start, clock, monkeypatch):
     assert (await client.status("a"))["state"] == "queued"
 
 
+def lease_of(queue, uid):
+    with queue._store._reading.connect() as connection:
+        return connection.scalar(select(jobs.c.lease).where(jobs.c.uid == uid))
+
+
+async def heard_again(queue, uid):
+    """Returns when whoever holds a job has time to report."""
+    with trio.fail_after(30):
+        while (lease := lease_of(queue, uid)) is not None and lease <= queue.now():
+            await trio.sleep(0.01)
+
+
+def stand_still(seconds):
+    """Nothing else is done meanwhile, as if the process were stopped."""
+    time.sleep(seconds)
+
+
+async def test_who_was_not_heard_while_the_server_stood_still_keeps_the_job(start, clock, monkeypatch):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(api.queue, "LATE", 0.5)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT], lease=10)
+    clock.now += 42
+    stand_still(1)
+    await heard_again(queue, "a")
+    assert await queue.report(held, {})
+
+
+async def test_who_was_not_heard_while_the_database_was_locked_keeps_the_job(start, clock, monkeypatch, tmp_path):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(api.schema, "BUSY_MS", 50)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT], lease=10)
+    with closing(sqlite3.connect(tmp_path / "mashtun.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        clock.now += 9
+        with pytest.raises(Overloaded):
+            await queue.report(held, {})
+        clock.now += 36
+        other.execute("ROLLBACK")
+    await heard_again(queue, "a")
+    assert await queue.report(held, {})
+
+
+@pytest.mark.parametrize("by", [120, -3600])
+async def test_nothing_ends_because_the_clock_was_set(tmp_path, nursery, clock, monkeypatch, by):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    steady = Clock()
+    new_database(tmp_path / "mashtun.db")
+    settings = Settings(data=str(tmp_path))
+    queue = JobQueue(settings, wall=clock, steady=steady)
+    await nursery.start(queue.run)
+    client = Client(Door(queue, settings))
+
+    def pass_by(seconds):
+        clock.now += seconds
+        steady.now += seconds
+
+    await client.add(uid="held", timeout=100)
+    await client.add(uid="failed", maxAttempts=2, retryDelay=5)
+    await client.add(uid="later", notBefore=(NOW + 60) * 1000)
+    held = await queue.pick("slot", None, lease=30)
+    failed = await queue.pick("other", None, lease=30)
+    assert await queue.fail(failed, "x")
+    clock.now += by
+    with trio.fail_after(30):
+        while queue.now() != round(clock.now * 1000):
+            await trio.sleep(0.01)
+    pass_by(4)
+    found = await queue.pick("other", None, lease=30)
+    assert (found and found.uid) == ("later" if by > 0 else None)  # as its user said, by the time of day
+    pass_by(2)
+    assert (await queue.pick("third", None, lease=30, wait=20)).uid == "failed"
+    for _ in range(4):
+        assert await queue.report(held, {})
+        pass_by(23)
+    assert await queue.report(held, {})
+    pass_by(3)
+    with trio.fail_after(30):
+        await queue.revoked(held)
+    assert (await client.job("held"))["error"] == 'worker "slot" did not finish within 100 s'
+    audit(queue._store)
+
+
 async def test_a_worker_of_ours_over_http(start, clock, tmp_path):
     client, queue = await start()
     await client.add(uid="a/ü", type="mash")
@@ -1438,7 +1529,7 @@ async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiv
     port = away.getsockname()[1]
     away.close()
     async with trio.open_nursery() as first:
-        queue = JobQueue(settings, wall=clock)
+        queue = JobQueue(settings, wall=clock, steady=clock)
         await first.start(queue.run)
         client = Client(Door(queue, settings))
         hooks = [{"url": f"http://127.0.0.1:{port}/"}, {"url": receiver.url}]
@@ -1449,7 +1540,7 @@ async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiv
                 await trio.sleep(0.01)
         first.cancel_scope.cancel()
     clock.now += 60
-    queue = JobQueue(settings, wall=clock)
+    queue = JobQueue(settings, wall=clock, steady=clock)
     await nursery.start(queue.run)
     other = HTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler)
     other.timeout = 5
