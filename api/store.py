@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -218,8 +219,8 @@ class Store:
         """The jobs as they are queued, all of them or none.
 
         key     (Idempotency-Key, digest of the request): the second time, the jobs that it made then, as they are.
-        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest, or whose jobs are deleted), Conflict (it
-                waits for a failed job).
+        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest, or whose jobs are deleted), Conflict (one
+                waits for a failed job, or for itself).
         """
         made = [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]
         with self._write(now) as write:
@@ -230,8 +231,7 @@ class Store:
                 except NotFound as err:
                     sentence = f'Idempotency-Key "{key[0][:80]}" was used for a job that is deleted: {err}'
                     raise AlreadyExists(sentence, where="Idempotency-Key") from None
-            for job, content in made:
-                write.add(job, content)
+            write.add(made)
             if key is not None:
                 write.keep_key(*key, [job.uid for job, _ in made])
             return [_join(_encode(job.head), _encode(content)) for job, content in made], write.changes
@@ -249,14 +249,11 @@ class Store:
             body = each if value_of(each, "uid") else each | {"uid": raw(self._new_uid())}
             named.pop(uid_of(body), None)
             named[uid_of(body)] = body
-        taken = 0
         with self._write(now) as write:
-            for uid, body in named.items():
-                if write.state(uid) is None:
-                    whole = {"state": raw(QUEUED), "type": raw("default"), **body}
-                    write.add(*take_over(whole, now=now, rules=self._rules), told=False)
-                    taken += 1
-        return taken, len(found) - taken
+            new = [body for uid, body in named.items() if write.state(uid) is None]
+            whole = [{"state": raw(QUEUED), "type": raw("default"), **body} for body in new]
+            write.add([take_over(each, now=now, rules=self._rules) for each in whole], told=False)
+        return len(new), len(found) - len(new)
 
     def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:
         """The job after a change, or as it was where the change is not taken; with a run, only its status record.
@@ -469,8 +466,24 @@ class _Transaction:
 
     # Jobs
 
-    def add(self, job: Job, content: Document, *, told: bool = True) -> None:
-        """A new job. Raises AlreadyExists; Conflict when it waits for one that has failed."""
+    def add(self, made: Sequence[tuple[Job, Document]], *, told: bool = True) -> None:
+        """New jobs, which may wait for each other in any order.
+
+        told    they are a client's: everybody hears of them, and what they wait for must come.
+        Raises  AlreadyExists; Conflict when one waits for one that has failed, or for itself.
+        """
+        places = [self._insert(job, content) for job, content in made]
+        if told:
+            _check_order([job for job, _ in made])
+        for (job, _), (seq, kind) in zip(made, places, strict=True):
+            if job.state == QUEUED:
+                waiting = self._wait(seq, job, strict=told)
+                self._line_up(seq, job, kind, waiting=waiting)
+            if told:
+                self._tell(None, job)
+
+    def _insert(self, job: Job, content: Document) -> tuple[int, str]:
+        """(seq, kind) of a new row."""
         kind = kind_of(job.head | content)
         try:
             done = self.connection.execute(insert(jobs), _columns(job, kind))
@@ -479,11 +492,7 @@ class _Transaction:
         assert done.inserted_primary_key is not None
         seq: int = done.inserted_primary_key[0]
         self.connection.execute(insert(contents), {"seq": seq, "content": _encode(content)})
-        if job.state == QUEUED:
-            waiting = self._wait(seq, job, strict=told)
-            self._line_up(seq, job, kind, waiting=waiting)
-        if told:
-            self._tell(None, job)
+        return seq, kind
 
     def save(self, seq: int, old: Job, new: Job, *, kind: str) -> None:
         """A job after a step."""
@@ -631,6 +640,15 @@ def _translated() -> Iterator[None]:
         yield
     except DBAPIError as err:
         raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
+
+
+def _check_order(made: Sequence[Job]) -> None:
+    """Raises Conflict when new jobs wait for each other in a circle: nobody else waits for them yet."""
+    try:
+        TopologicalSorter({job.uid: terms_of(job.head).after for job in made}).prepare()
+    except CycleError as err:
+        first, second = err.args[1][:2]
+        raise Conflict(f'job "{second}" would wait for job "{first}", which waits for it', where=second) from None
 
 
 def _columns(job: Job, kind: str) -> dict[str, object]:

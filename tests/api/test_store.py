@@ -349,6 +349,32 @@ def test_a_long_line_of_jobs_fails(bench):
     assert bench.state("n1199") == "error"
 
 
+def test_a_job_waits_for_those_that_are_made_with_it_in_any_order(bench):
+    made = [body(uid="film", after=["one", "two"]), body(uid="one", parentUid="two"), body(uid="two")]
+    bench.note(bench.store.create(made, creator="c", now=NOW))
+    for uid in ("two", "one", "film"):
+        assert [bench.pick(), bench.pick()] == [uid, None]
+        bench.put(uid, state="finished")
+    many = [body(uid=f"n{n}", after=f"n{n + 1}") for n in range(1200)]
+    bench.note(bench.store.create(many, creator="c", now=NOW))
+    assert [bench.pick(), bench.pick()] == ["n1199", None]
+
+
+def test_of_jobs_that_would_wait_for_each_other_none_is_kept(bench):
+    made = [body(uid="fine"), body(uid="a", after="b"), body(uid="b", after=["fine", "c"]), body(uid="c", after="a")]
+    with pytest.raises(Conflict, match=r'^job "." would wait for job ".", which waits for it$'):
+        bench.store.create(made, creator="c", now=NOW)
+    assert bench.uids() == []
+    assert bench.add(uid="a", after="a") == bench.pick()  # who names itself means nothing
+
+
+def test_imported_jobs_wait_for_each_other_in_any_order(bench):
+    whole = {"template": TEMPLATE, "assets": [], "actions": {}, "state": "queued"}
+    theirs = [{**whole, "uid": "film", "parentUid": "part"}, {**whole, "uid": "part"}]
+    assert bench.store.take(json.dumps(theirs).encode(), now=NOW) == (2, 0)
+    assert [bench.pick(), bench.pick()] == ["part", None]
+
+
 def test_a_retry_is_no_failure_for_those_who_wait(bench):
     parent = bench.add(maxAttempts=2)
     child = bench.add(after=parent)
