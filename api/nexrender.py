@@ -65,6 +65,7 @@ from engine.jobs import (
     value_of,
     word,
 )
+from engine.template import is_file_name
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,6 @@ PAGE_BYTES: Final = 4 << 20
 LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute, and loses what comes later
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
-MAX_NAME: Final = 200  # bytes, of a film
 COMMENT_EVERY: Final = 15.0  # seconds; proxies close a connection on which nothing comes for a minute or so
 WORKERS: Final = 1000  # that are remembered
 ALLOWED_HEADERS: Final = (
@@ -132,7 +132,7 @@ ROUTES: Final = [
     Route("GET", f"{_JOB}/status", "Its state", None, AnyJob),
     Route("GET", f"{_JOB}/events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
     Route("GET", f"{_JOB}/output", "Its film, or a range of it", None, "video/mp4"),
-    Route("PUT", f"{_JOB}/output", "The film of a worker elsewhere; ?run= name=", "video/mp4", Uploaded),
+    Route("PUT", f"{_JOB}/output", "A file of a worker elsewhere, its film last; ?run= name=", "video/mp4", Uploaded),
     Route("GET", f"{PREFIX}/events", "Server-sent events: what changes", None, "text/event-stream"),
     Route("GET", f"{PREFIX}/workers", "Who asked for jobs, and who holds some", None, list[Worker]),
 ]
@@ -375,16 +375,16 @@ class Door:
         return await file_answer(request, path, limiter=self._disk)
 
     async def _upload(self, request: Request, uid: str) -> Answer:
-        """The film of a worker on another machine."""
-        name = Path(request.argument("name") or "output").name
+        """A file of a worker on another machine, by its path from the job's folder."""
+        name = request.argument("name") or "output"
         run = _number(request, "run")
-        if not re.fullmatch(r"[^\x00-\x1f\x7f/\\]+", name) or name in (".", "..") or len(name.encode()) > MAX_NAME:
+        if not all(map(is_file_name, name.split("/"))):
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
         change = await self._queue.record(uid)
         if run is None or run != change.run or not is_held(change.state):
             raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
         path = self._queue.outputs / output_folder(uid) / name
-        size = await self._save(request, path, path.with_name(f".{name}.{run}.part"))
+        size = await self._save(request, path, path.with_name(f".{path.name}.{run}.part"))
         return json_answer(msgspec.json.encode(Uploaded(str(path), size)))
 
     async def _save(self, request: Request, path: Path, part: Path) -> int:

@@ -111,25 +111,27 @@ class RemoteQueue:
         return is_ours and (is_held(state) or state == change.get("state"))
 
     async def finish(self, assignment: Assignment, *, output: str) -> bool:
-        """As `engine.jobs.Queue.finish`; a file of this machine is sent there."""
+        """As `engine.jobs.Queue.finish`; a film of this machine is sent there, after all that lies beside it.
+
+        output  may be a folder too: of many files, none is the film.
+        """
         if Path(output).is_absolute():
-            inode = await trio.to_thread.run_sync(_inode, Path(output))
-            query = urlencode({"run": assignment.run, "name": Path(output).name})
-            path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
-            try:
-                answer = await self._ask("PUT", path, body=Path(output), patience=UPLOAD_PATIENCE)
-            except NotFound:
-                return False
-            if answer.status == 409:
-                return False
-            sent, output = (Path(output), inode), str(self._object(answer).get("output"))
-        else:
-            sent = None
+            film = Path(output)
+            folder, files = await trio.to_thread.run_sync(_files_of, film)
+            for file in files:
+                name = file.relative_to(folder).as_posix()
+                query = urlencode({"run": assignment.run, "name": name})
+                path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
+                try:
+                    answer = await self._ask("PUT", path, body=file, patience=UPLOAD_PATIENCE)
+                except NotFound:
+                    return False
+                if answer.status == 409:
+                    return False
+                place = str(self._object(answer).get("output"))
+                output = place if folder != film else place.removesuffix(f"/{name}")
         done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
-        taken = await self.report(assignment, done)
-        if sent is not None:
-            await trio.to_thread.run_sync(_drop, *sent)  # it is there now
-        return taken
+        return await self.report(assignment, done)
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """As `engine.jobs.Queue.fail`."""
@@ -202,17 +204,11 @@ def check_header(name: str, text: str) -> None:
         raise InvalidSpec(f"{name} {text[:80]!r} has characters that cannot be sent", where=name)
 
 
-def _inode(film: Path) -> int | None:
-    with suppress(OSError):
-        return film.stat().st_ino
-    return None
-
-
-def _drop(film: Path, inode: int | None) -> None:
-    with suppress(OSError):
-        if film.stat().st_ino == inode:  # else the server has the same folder, and this is its own copy
-            film.unlink()
-            film.parent.rmdir()  # unless there are more
+def _files_of(output: Path) -> tuple[Path, list[Path]]:
+    """(the folder of an output, every file in it, the output last); it may be the folder itself."""
+    folder = output if output.is_dir() else output.parent
+    beside = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != output]
+    return folder, beside if folder == output else [*beside, output]
 
 
 class _Answer(msgspec.Struct, frozen=True):

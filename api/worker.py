@@ -57,6 +57,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
             writable=None,  # who may put jobs there is the server's to say
             child="api.child",
             dialects=(template,),
+            keeps=False,
         )
         for n in range(1, arguments.slots + 1)
     ]

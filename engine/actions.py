@@ -22,7 +22,7 @@ import trio
 
 from engine.errors import EngineError, InvalidJob, SinkUnavailable
 from engine.fetch import Fetcher, shown
-from engine.template import Order, file_name
+from engine.template import Order, file_name, is_file_name
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +185,9 @@ class Actions:
             path = (path / name if place.endswith("/") or path.is_dir() else path).resolve()
         except (OSError, ValueError) as err:  # too long, or with a NUL
             raise InvalidJob(f'{where}: "{place[:200]}" is no path', where=f"$.{where}") from err
+        folder = self._folder.resolve()
+        if path.is_relative_to(folder) and not all(map(is_file_name, path.relative_to(folder).parts)):
+            raise InvalidJob(f'{where}: "{place[:200]}" is no path of an output', where=f"$.{where}")
         allowed = None if self._writable is None else (self._folder, *self._writable)
         if allowed is not None and not any(path.is_relative_to(each.resolve()) for each in allowed):
             raise InvalidJob(f'{where}: "{place[:200]}" may not be written to', where=f"$.{where}")

@@ -59,7 +59,8 @@ _FIELDS: Final = {
     kind.__name__: frozenset(field.encode_name for field in msgspec.structs.fields(kind))
     for kind in (*get_args(VideoNode), *get_args(AudioNode))
 }
-_BAD_PATH: Final = re.compile(r"[\x00-\x1f/\\]")
+MAX_NAME: Final = 200  # bytes of a file's name; 255 are possible, and a file that is being made has a longer one
+_BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 Node = dict[str, Any]
 
@@ -398,6 +399,11 @@ def _item(value: object, key: str) -> Any:
     return (
         value[int(key)] if isinstance(value, list) and re.fullmatch(r"\d{1,4}", key) and int(key) < len(value) else None
     )
+
+
+def is_file_name(text: str) -> bool:
+    """Whether an output may have this name."""
+    return text not in ("", ".", "..") and not _BAD_PATH.search(text) and len(text.encode()) <= MAX_NAME
 
 
 def file_name(text: str, otherwise: str) -> str:

@@ -13,7 +13,8 @@ away is said again until it is back. When the worker itself is stopped, it gives
 While `busy` says so, renders are stopped, for `LEAST_PAUSE` at least: their state is ``render:paused`` then.
 
 What a job needs on the way is in ``work/RUN`` folders, and gone afterwards; its films are in ``outputs/UID``, or where
-a kept document says.
+a kept document says. Where the queue takes the films away they are on the way too, and gone when it has them, when the
+job has failed, and when it is no longer ours.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Worker:
     writable       folders beside outputs/ that actions may write to; None: anywhere.
     child          the module that renders: see engine.child.
     dialects       of documents that are no RenderTrees; the child must know them.
+    keeps          whether films stay in outputs/; else the queue's `finish` must have taken them.
     library        opens the documents that are kept here, ``mash:ID``; None: their jobs are not picked.
     wall           seconds since 1970.
     """
@@ -91,12 +93,14 @@ class Worker:
         child: str = "engine.child",
         dialects: Sequence[Dialect] = (),
         library: Library | None = None,
+        keeps: bool = True,
         wall: Callable[[], float] = time.time,
     ) -> None:
         # given
         self.name = name
         self._dialects = dialects
         self._library = library
+        self._keeps = keeps
         self._queue = queue
         self._data = data = data.resolve()  # what is said of it must be true elsewhere
         self._fetcher = Fetcher(base=data, cache=data / "cache", allow_private=allow_private)
@@ -233,9 +237,10 @@ class _Task:
         self._assignment = assignment
         self._job: dict[str, Any] = {}
         self._timings: dict[str, int] = {}
-        self._outputs = worker._data / "outputs" / output_folder(assignment.uid)
+        folder = output_folder(assignment.uid)
+        self._work = worker._data / "work" / f"{folder}.{assignment.run}"
+        self._outputs = worker._data / "outputs" / folder if worker._keeps else self._work / "outputs"
         self._results = self._outputs
-        self._work = worker._data / "work" / f"{output_folder(assignment.uid)}.{assignment.run}"
 
     async def run(self) -> None:
         """Does it and tells how it ended. Raises nothing but Cancelled."""
@@ -243,15 +248,20 @@ class _Task:
         await self._in_thread(_forget_runs_before, self._work)
         try:
             output, problem = await self._attempt()
+            if self._worker._keeps or output is None:
+                await self._clear()  # before it is told: a queue on the same disk may need the room
+            if output is not None:
+                problem = await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
+            if problem:
+                log.info("job %s: %s", assignment.uid, problem)
+                await self._worker._insist(lambda: queue.fail(assignment, problem))
+            self.is_over = True
         finally:
-            with trio.CancelScope(shield=True):
-                await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
-        if output is not None:
-            problem = await self._worker._insist(lambda: queue.finish(assignment, output=str(output)))
-        if problem:
-            log.info("job %s: %s", assignment.uid, problem)
-            await self._worker._insist(lambda: queue.fail(assignment, problem))
-        self.is_over = True
+            await self._clear()
+
+    async def _clear(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
 
     async def _attempt(self) -> tuple[Path | None, str]:
         """(the film, "") or (None, why there is none)."""

@@ -79,14 +79,11 @@ async def test_a_worker_elsewhere_sends_its_film(server, tmp_path):
     queue, url = server
     remote: Queue = RemoteQueue(url, secret="s")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Worker(remote, "far", data=tmp_path / "here").run)
+        nursery.start_soon(Worker(remote, "far", data=tmp_path / "here", keeps=False).run)
         found = await until(queue, await add(queue, job()), FINAL)
         assert (found["state"], found["executor"], found["renderProgress"]) == ("finished", "far", 100)
         assert Path(found["output"]).is_relative_to(tmp_path / "there" / "outputs")
         assert len(numbers(found["output"])) == 5
-        with trio.fail_after(20):
-            while list((tmp_path / "here" / "outputs").glob("**/*.mp4")):  # it is there now
-                await trio.sleep(0.02)
         named = {"module": "@nexrender/action-encode", "preset": "mp4", "output": "promo (ä).mp4"}
         found = await until(queue, await add(queue, job(actions={"postrender": [named]})), FINAL)
         assert (found["state"], Path(found["output"]).name) == ("finished", "promo (ä).mp4")
@@ -103,10 +100,64 @@ async def test_a_worker_elsewhere_sends_its_film(server, tmp_path):
 async def test_a_worker_in_the_servers_own_folder_leaves_the_film_there(server, tmp_path):
     queue, url = server
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Worker(RemoteQueue(url, secret="s"), "near", data=tmp_path / "there").run)
+        nursery.start_soon(Worker(RemoteQueue(url, secret="s"), "near", data=tmp_path / "there", keeps=False).run)
         found = await until(queue, await add(queue, job()), FINAL)
         assert len(numbers(found["output"])) == 5
         nursery.cancel_scope.cancel()
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_every_film_of_a_worker_elsewhere_is_sent_and_none_stays_there(server, tmp_path):
+    queue, url = server
+    here = tmp_path / "here"
+
+    async def left():
+        with trio.fail_after(20):
+            while files_in(here) or list((here / "work").iterdir()):
+                await trio.sleep(0.02)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(RemoteQueue(url, secret="s"), "far", data=here, keeps=False).run)
+        actions = [
+            {"module": "@nexrender/action-encode", "preset": "mp4", "output": "a.mp4"},
+            {"module": "@nexrender/action-encode", "preset": "webm", "output": "b.webm"},
+            {"module": "@nexrender/action-copy", "input": "a.mp4", "output": "more/ä b.mp4"},
+        ]
+        found = await until(queue, await add(queue, job(actions={"postrender": actions})), FINAL)
+        assert (found["state"], Path(found["output"]).name) == ("finished", "b.webm"), found.get("error")
+        assert files_in(Path(found["output"]).parent) == {"a.mp4", "b.webm", "more/ä b.mp4"}
+        await left()
+        upload = {"module": "@nexrender/action-upload", "provider": "http", "params": {"url": "http://127.0.0.1:1/x"}}
+        found = await until(queue, await add(queue, job(actions={"postrender": [upload]})), FINAL)
+        assert found["state"] == "error"
+        await left()
+        actions = [{"module": "@nexrender/action-encode", "preset": "mp4", "output": "a.mp4"},
+                   {"module": "@nexrender/action-encode", "params": {"-t": "100000"}, "output": "b.mp4"}]  # fmt: skip
+        uid = await add(queue, job(actions={"postrender": actions}))
+        with trio.fail_after(20):
+            while not list(here.glob("work/*/outputs/a.mp4")):
+                await trio.sleep(0.02)
+        await queue.put(uid, read(b'{"state": "error", "error": "cancelled"}'))
+        await left()
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_files_without_a_film_have_their_folder_as_output(server, tmp_path):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,), wait=1)
+    for name in ("00.png", "01.png", "more/x.json"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_text(name)
+    assert await remote.finish(held, output=str(tmp_path / "here"))
+    folder = Path(json.loads(await queue.whole(held.uid))["output"])
+    assert folder.parent == tmp_path / "there" / "outputs"
+    assert files_in(folder) == {"00.png", "01.png", "more/x.json"}
+    assert (folder / "01.png").read_text() == "01.png"
 
 
 async def test_reports_of_a_run_that_is_over_are_not_taken(server):
