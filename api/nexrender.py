@@ -293,6 +293,7 @@ class Door:
 
     async def _remove(self, request: Request, uid: str) -> Answer:
         await self._queue.remove(uid)
+        await self._queue.forget_parts(self._queue.outputs / output_folder(uid))
         return json_answer(msgspec.json.encode({"id": uid, "removed": True}))
 
     async def _read(self, body: bytes) -> Document | list[Document]:
@@ -383,7 +384,9 @@ class Door:
         change = await self._queue.record(uid)
         if run is None or run != change.run or not is_held(change.state):
             raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
-        path = self._queue.outputs / output_folder(uid) / name
+        folder = self._queue.outputs / output_folder(uid)
+        path = folder / name
+        await self._queue.forget_parts(folder)  # who holds the job sends one file after the other
         size = await self._save(request, path, path.with_name(f".{path.name}.{run}.part"))
         return json_answer(msgspec.json.encode(Uploaded(str(path), size)))
 

@@ -12,9 +12,10 @@ and after a write that failed (somebody else has the database), everybody has `G
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -95,6 +96,7 @@ class JobQueue:
         # owned by run()
         self._store: Store | None = None
         self._writer = trio.CapacityLimiter(1)
+        self._disk = trio.CapacityLimiter(4)
         self._readers = trio.CapacityLimiter(READERS)
         # Who may post jobs is on this machine or has a password, but where the server was told to do without.
         self._courier = Courier(self, allow_private=settings.allow_private or not settings.insecure)
@@ -109,6 +111,7 @@ class JobQueue:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Opens the database, and keeps the queue going until cancelled. Raises InvalidSpec, SourceMalformed."""
+        began = time.time()
         opened = partial(Store, self._path, rules=self._rules, ordering=self._ordering)
         self._store = await trio.to_thread.run_sync(opened, limiter=self._writer)
         try:
@@ -116,6 +119,7 @@ class JobQueue:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._courier.run)
+                nursery.start_soon(partial(self.forget_parts, self.outputs, before=began))
                 task_status.started()
         finally:
             store, self._store = self._store, None
@@ -235,6 +239,16 @@ class JobQueue:
         """As `Store.held`."""
         return await self._read(lambda store: store.held())
 
+    # Outputs
+
+    async def forget_parts(self, folder: Path, *, before: float = math.inf) -> None:
+        """Removes what is left in a folder of outputs that did not come whole.
+
+        before  seconds since 1970: only what nobody has written to since.
+        """
+        forget = partial(_forget_parts, folder, before=before)
+        await trio.to_thread.run_sync(forget, limiter=self._disk, abandon_on_cancel=True)
+
     # Workers: engine.jobs.Queue
 
     async def pick(
@@ -319,3 +333,12 @@ class JobQueue:
     async def deliver_again(self, delivery: Delivery, due: int) -> None:
         """As `Store.deliver_again`."""
         await self._write(lambda store: store.deliver_again(delivery, due=due, now=self.now()))
+
+
+def _forget_parts(folder: Path, *, before: float) -> None:
+    """Worker thread."""
+    with suppress(OSError):  # a folder that goes meanwhile
+        for path in folder.rglob(".*.part"):
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import resource
 import socket
@@ -11,6 +12,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import trio
@@ -1170,6 +1172,39 @@ async def test_a_worker_of_a_removed_job_does_nothing_to_one_made_anew_under_its
     answer = await client.ask("PUT", f"/api/v1/jobs/a?run={old}", {"state": "finished", "output": "x"})
     assert (answer.json["state"], answer.headers["mashtun-run"]) == ("picked", new)
     assert (await client.ask("PUT", f"/api/v1/jobs/a?run={new}", {"state": "finished"})).json["state"] == "finished"
+
+
+async def test_what_an_upload_left_that_was_cut_off_goes(tmp_path, clock, start):
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    upload = "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
+    (queue.outputs / "a").mkdir(parents=True)
+
+    def leave(name):
+        (queue.outputs / "a" / name).write_bytes(b"x")
+        return queue.outputs / "a" / name
+
+    left = [leave(".film.mp4.0.part"), leave(".more.mp4.1.part")]
+    film = (await client.ask("PUT", upload, b"film")).json["output"]
+    assert not any(path.exists() for path in left)
+    left = [leave(".film.mp4.1.part")]
+    await client.ask("DELETE", "/api/v1/jobs/a")
+    assert not left[0].exists()
+    assert Path(film).read_bytes() == b"film"
+
+
+async def test_what_uploads_left_that_a_server_before_did_not_end_goes(tmp_path, nursery):
+    left, film = (tmp_path / "outputs" / "a" / name for name in (".film.mp4.1.part", "film.mp4"))
+    left.parent.mkdir(parents=True)
+    for path in (left, film):
+        path.write_bytes(b"x")
+        os.utime(path, (1e9, 1e9))
+    await nursery.start(JobQueue(Settings(data=str(tmp_path))).run)
+    with trio.fail_after(20):
+        while left.exists():
+            await trio.sleep(0.01)
+    assert film.exists()
 
 
 async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path):
