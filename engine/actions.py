@@ -243,7 +243,7 @@ def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
         raise InvalidJob(f"{where}.params is not an object", where=f"$.{where}.params")
     extension = str(preset or order.extension)
     name = file_name(str(given.get("output") or ""), f"encoded.{extension}")
-    name = name if PurePath(name).suffix else f"{name}.{extension}"
+    name = name if PurePath(name).suffix else file_name(f"{name}.{extension}", "")
     options = dict(_PRESETS.get(str(preset), {})) | order.options
     for key, value in params.items():
         option = _PARAMETERS.get(key)

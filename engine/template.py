@@ -407,6 +407,7 @@ def is_file_name(text: str) -> bool:
 
 
 def file_name(text: str, otherwise: str) -> str:
-    """A name for a file: the last part of a path or URL, without what no name may have."""
-    name = _BAD_PATH.sub("_", PurePath(re.split("[?#]", text)[0]).name)[-120:]
+    """A name for a file: the last part of a path or URL, without what no name may have; of a long one its end."""
+    name = _BAD_PATH.sub("_", PurePath(re.split("[?#]", text)[0]).name)
+    name = name.encode()[-MAX_NAME:].decode(errors="ignore")  # without the rest of a letter that is cut
     return name if name not in ("", ".", "..") else otherwise

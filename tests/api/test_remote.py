@@ -121,14 +121,15 @@ async def test_every_film_of_a_worker_elsewhere_is_sent_and_none_stays_there(ser
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Worker(RemoteQueue(url, secret="s"), "far", data=here, keeps=False).run)
+        long = "映" * 65 + ".webm"
         actions = [
             {"module": "@nexrender/action-encode", "preset": "mp4", "output": "a.mp4"},
-            {"module": "@nexrender/action-encode", "preset": "webm", "output": "b.webm"},
+            {"module": "@nexrender/action-encode", "preset": "webm", "output": "映" * 75 + ".webm"},
             {"module": "@nexrender/action-copy", "input": "a.mp4", "output": "more/ä b.mp4"},
         ]
         found = await until(queue, await add(queue, job(actions={"postrender": actions})), FINAL)
-        assert (found["state"], Path(found["output"]).name) == ("finished", "b.webm"), found.get("error")
-        assert files_in(Path(found["output"]).parent) == {"a.mp4", "b.webm", "more/ä b.mp4"}
+        assert (found["state"], Path(found["output"]).name) == ("finished", long), found.get("error")
+        assert files_in(Path(found["output"]).parent) == {"a.mp4", long, "more/ä b.mp4"}
         await left()
         upload = {"module": "@nexrender/action-upload", "provider": "http", "params": {"url": "http://127.0.0.1:1/x"}}
         found = await until(queue, await add(queue, job(actions={"postrender": [upload]})), FINAL)

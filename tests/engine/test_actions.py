@@ -49,9 +49,17 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
     assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["result.mp4", "two.mp4"]
 
 
+@pytest.mark.parametrize("output", ["映" * 75 + ".mp4", "x" * 200, "." + "x" * 300])
+def test_a_long_name_keeps_its_end_and_has_room_for_the_extension(tmp_path, output):
+    (film,) = films_of(tmp_path, action("encode", output=output))
+    assert film.name.endswith(".mp4")
+    assert 190 < len(film.name.encode()) <= 200
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        (action("copy", output="more/" + "x" * 201), "is no path of an output"),
         ({"module": "left-pad"}, "'left-pad' is not one of"),
         ({"module": "copy", "output": "x"}, "'copy' is not one of"),
         ({}, "module"),

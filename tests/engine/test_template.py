@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engine.errors import Invalid, InvalidJob
-from engine.template import file_name, locate, place, read_order, unlocated
+from engine.template import file_name, is_file_name, locate, place, read_order, unlocated
 
 PICTURE = {"node": "VideoSourceNode", "id": "shot", "streamGuid": "cam", "at": 3}
 BACK = {"node": "ImageSourceNode", "filename": "back.png", "opacity": 0.5}
@@ -177,7 +177,16 @@ def test_settings_without_a_meaning(template, where):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("a/b.mp4?x", "b.mp4"), ("..", "f"), ("", "f"), ("c:\\x.mov", "c:_x.mov"), ("x" * 200, "x" * 120)],
+    [
+        ("a/b.mp4?x", "b.mp4"),
+        ("..", "f"),
+        ("", "f"),
+        ("c:\\x.mov", "c:_x.mov"),
+        ("a\x7f.mov", "a_.mov"),
+        ("x" * 300, "x" * 200),
+        ("映" * 75 + ".mp4", "映" * 65 + ".mp4"),
+    ],
 )
 def test_names_of_files(text, name):
     assert file_name(text, "f") == name
+    assert is_file_name(name)
