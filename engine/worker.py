@@ -54,6 +54,7 @@ LEAST_PAUSE: Final = 1.0
 SETTLED: Final = 2.0  # seconds without a missed tick until live mixers count as well again
 LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
+BLOCK: Final = 4096  # bytes that a disk gives to a file at a time
 TIDY_EVERY: Final = 600.0  # seconds, while there is always a job
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 FILMS: Final = "films"  # a folder for what is being made
@@ -532,11 +533,16 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _tail(path: Path) -> str:
-    """The last words of a render, as one sentence; its files are called as in their folders, which nobody need know."""
+    """The last words of a render, as one sentence; its files are called as in their folders, which nobody need know.
+
+    Raises OSError: there are none, since nothing can be written.
+    """
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return ""
+    if not text:
+        path.write_bytes(bytes(BLOCK))
     for folder in (path.parent / FILMS, path.parent):
         text = text.replace(f"{folder}/", "")
     lines = text[-LOG_TAIL:].splitlines()

@@ -1,6 +1,7 @@
 """Jobs through a whole server: what it has answered outlives it; what is asked of it is rendered, and can be ended."""
 
 import json
+import os
 import resource
 import signal
 import sqlite3
@@ -204,6 +205,25 @@ def test_a_full_disk_takes_no_job_and_loses_none(tmp_path):
     if copy is not None:  # where the disk is more than the process that mounted it
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         copy.close()
+
+
+def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
+    data = tmp_path / "data"
+    with Server(tmp_path, before=SMALL_DISK.format(data=str(data), size=40 << 20)) as server:
+        seen = Path(f"/proc/{server.process.pid}/root{data}")  # by the process that mounted it
+        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 40 << 20:
+            pytest.skip("no disk can be mounted here")
+        tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "pattern:count"}}
+        big = template(tree, width=640, height=360, duration=1000, quality=5)
+        uid = server.done("POST", "/api/v1/jobs", {"template": big})["uid"]
+        when(server, uid, "render:dorender")
+        with (seen / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(65536))
+        until(lambda: f"job {uid}: " in server.log.read_text())
+        (seen / "full").unlink()
+        found = when(server, uid, "error", "finished")
+        assert (found["state"], "No space left on device" in found["error"].splitlines()[-1]) == ("error", True)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
