@@ -45,8 +45,9 @@ ROUTES: Final = [
     Route(
         "GET",
         "/events",
-        "Server-sent events: the state of everything (status), then what changes (stream, event, recording, push); "
-        "?status=1000 repeats the state every so many ms",
+        "Server-sent events: the state of everything (status), then what changes: stream (published, gone), event "
+        "(on air), recording (recording), push (waiting, connecting, pushing, retrying); in the end event, recording, "
+        "push and pull (failed, or else ended). ?status=1000 repeats the state every so many ms",
         None,
         "text/event-stream",
     ),

@@ -55,11 +55,20 @@ KEPT: Final = 200  # recordings that are over and still listed
 
 
 class News(msgspec.Struct, frozen=True, rename="camel"):
-    """Something has changed. subject: "stream", "event", "recording", "push"."""
+    """Something has changed.
+
+    subject, state  "stream": published, gone. "event": on air. "recording": recording. "push": waiting, connecting,
+                    pushing, retrying. All of these but streams, and "pull", at the end: failed, or else ended.
+    id              the name of a stream, pull or event; the id of a recording or push.
+    stream          what is recorded or pushed; "" with the others.
+    error           why it failed, or is tried again; "" otherwise.
+    """
 
     subject: str
     id: str
     state: str
+    stream: str = ""
+    error: str = ""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,8 +82,13 @@ class EngineStatus(msgspec.Struct, frozen=True, rename="camel"):
     pushes: list[PushStatus]
 
 
+_Status = EventStatus | PullStatus | RecordingStatus | PushStatus
+
+
 class _Actor(Protocol):
     async def run(self) -> None: ...
+
+    def status(self) -> _Status: ...
 
 
 class _Running:
@@ -189,8 +203,18 @@ class Engine:
                 recording.stop()
                 nursery.start_soon(running.ended.wait)
 
-    def _start(self, subject: str, name: str, run: Callable[[], Awaitable[None]]) -> _Running:
-        """Runs an actor beside the others; its end is news."""
+    def _start(self, subject: str, name: str, actor: _Actor) -> _Running:
+        """Runs an actor beside the others; how it ended is news."""
+
+        async def run() -> None:
+            try:
+                await actor.run()
+            finally:
+                self._tell_of(subject, name, actor.status(), "ended")
+
+        return self._run(subject, name, run)
+
+    def _run(self, subject: str, name: str, run: Callable[[], Awaitable[None]]) -> _Running:
         running = _Running()
         self._root(name).start_soon(self._guard, subject, name, run, running)
         return running
@@ -213,7 +237,6 @@ class Engine:
                 raise
         finally:
             running.ended.set()
-            self._tell(subject, name, "ended")
 
     def _next_id(self) -> str:
         self._serial += 1
@@ -234,9 +257,9 @@ class Engine:
             settings=self.settings,
             limiter=self._encoding,
         )
-        self._events[spec.name] = event, self._start("event", spec.name, event.run)
+        self._events[spec.name] = event, self._start("event", spec.name, event)
         log.info("event %s: on air as %s", spec.name, spec.stream())
-        self._tell("event", spec.name, event.state)
+        self._tell(News("event", spec.name, event.state))
         if spec.forward is not None:
             forwards = self._forwards[spec.name] = []
             try:
@@ -299,7 +322,7 @@ class Engine:
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
-        self._pulls[name] = actor, self._start("stream", name, actor.run)
+        self._pulls[name] = actor, self._start("pull", name, actor)
 
     def _source(self, name: str, spec: PullSpec) -> Pull | _Pattern:
         if spec.pattern is None:
@@ -341,8 +364,8 @@ class Engine:
             / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{number}.mp4"
         )
         recording = Recording(self.hub, stream, path, id=number, limiter=self._disk)
-        self._recordings[number] = recording, self._start("recording", number, recording.run)
-        self._tell("recording", number, "recording")
+        self._recordings[number] = recording, self._start("recording", number, recording)
+        self._tell_of("recording", number, recording.status(), "recording")
         over = [key for key, (_, running) in self._recordings.items() if running.ended.is_set()]
         for key in over[:-KEPT]:
             del self._recordings[key]
@@ -368,9 +391,9 @@ class Engine:
         check_name(stream)
         if len(self._pushes) >= self.settings.max_pushes:
             raise Overloaded(f"there are {len(self._pushes)} pushes already", where=stream)
-        push = Push(self.hub, stream, url, id=self._next_id())
-        number = push.status().id
-        self._pushes[number] = push, self._start("push", number, push.run)
+        number = self._next_id()
+        push = Push(self.hub, stream, url, id=number, changed=lambda: self._tell_of("push", number, push.status()))
+        self._pushes[number] = push, self._start("push", number, push)
         return push.status()
 
     async def remove_push(self, stream: str, id: str) -> None:  # noqa: A002
@@ -421,7 +444,7 @@ class Engine:
         if found is None or (found[1].ended.is_set() and self.hub.is_published(stream)):
             self.hub.published(stream)
             made = Hls(self.hub, stream, first=self.now() * HLS_NUMBERS // SECOND)
-            found = self._hls[stream] = made, self._start("playlist", stream, made.run)
+            found = self._hls[stream] = made, self._run("playlist", stream, made.run)
         return found[0]
 
     async def _end_idle_playlists(self) -> None:
@@ -482,11 +505,17 @@ class Engine:
         publication = stream.publication
         state = "gone" if publication is None else "published"
         log.info("stream %s: %s%s", stream.name, state, f" ({publication.publisher.kind})" if publication else "")
-        self._tell("stream", stream.name, state)
+        self._tell(News("stream", stream.name, state))
 
-    def _tell(self, subject: str, name: str, state: str) -> None:
+    def _tell_of(self, subject: str, name: str, status: _Status, state: str = "") -> None:
+        """Tells the state of an actor: "failed", or else what it is called here."""
+        state = status.state if status.state == "failed" else state or status.state
+        stream = status.stream if isinstance(status, RecordingStatus | PushStatus) else ""
+        self._tell(News(subject, name, state, stream, status.error if state in ("failed", "retrying") else ""))
+
+    def _tell(self, news: News) -> None:
         for stand in self._news:
-            stand.put(News(subject, name, state))
+            stand.put(news)
 
 
 class _Newsstand:

@@ -119,7 +119,7 @@ class Event:
             raise
 
     async def run(self) -> None:
-        """Mixes until `close`, or until it fails: then its streams end, and the state says why."""
+        """Mixes until `close`, or until it fails: then its streams end, and the state says why. Raises only bugs."""
         try:
             async with trio.open_nursery() as nursery:
                 for sub in self._subs:
@@ -130,6 +130,9 @@ class Event:
         except* EngineError as group:
             self.state, self.error = "failed", str(first_error(group))
             log.error("event %s: failed: %s", self.spec.name, self.error)
+        except* Exception:
+            self.state, self.error = "failed", "ended by a bug, which the log tells"
+            raise
         finally:
             if self.state == "on air":
                 self.state = "closed"

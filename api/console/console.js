@@ -258,11 +258,10 @@ function follow() {
     showLink("good", "connected");
     show(JSON.parse(message.data));
   });
-  for (const subject of ["stream", "event", "recording", "push"]) {
+  for (const subject of ["stream", "event", "pull", "recording", "push"]) {
     source.addEventListener(subject, (message) => {
       const news = JSON.parse(message.data);
-      const output = [...(status?.recordings ?? []), ...(status?.pushes ?? [])].find((each) => each.id === news.id);
-      tell(news.subject, (["recording", "push"].includes(subject) && output?.stream) || news.id, news.state);
+      tell(news.subject, news.stream || news.id, [news.state, news.error].filter(Boolean).join(": "));
     });
   }
 }

@@ -127,7 +127,7 @@ class _Disk:
 class Recording:
     """Records one stream from its present keyframe on; `run` is its actor.
 
-    Promises: `run` raises no EngineError, and ends after `stop`, when the publisher goes, or when the disk takes no
+    Promises: `run` raises nothing but bugs, and ends after `stop`, when the publisher goes, or when the disk takes no
     more: what was written until then plays. A file that exists is never overwritten.
 
     path     of the first file; missing folders are made
@@ -202,6 +202,9 @@ class Recording:
             self._state, self._error = "failed", str(err)
         except trio.Cancelled:
             await self._save()
+            raise
+        except Exception as err:
+            self._state, self._error = "failed", f"{type(err).__name__}: {err}"
             raise
         finally:
             await self._close()

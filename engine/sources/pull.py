@@ -98,7 +98,7 @@ class Pull:
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Publishes until the end, for ever where there is none."""
+        """Publishes until the end, for ever where there is none. Raises only bugs, with which its state is "failed"."""
         pause = RETRY
         with self._scope:
             while True:
@@ -111,6 +111,9 @@ class Pull:
                         self._fail(err)
                         return
                     self._note(err)
+                except Exception as err:
+                    self._state, self._error = "failed", f"{type(err).__name__}: {err}"
+                    raise
                 finally:
                     settled = self._close()
                 pause = RETRY if settled else pause

@@ -111,7 +111,7 @@ async def test_news_begin_with_the_state_of_everything(client, engine):
             await engine.put_source("live/other", PATTERN)
             event, news = await messages.next()
             assert event == "stream"
-            assert (news["subject"], news["id"], news["state"]) == ("stream", "live/other", "published")
+            assert news == {"subject": "stream", "id": "live/other", "state": "published", "stream": "", "error": ""}
         while engine._news:
             await trio.sleep(0.01)
 

@@ -1,6 +1,7 @@
 """The engine: who owns what, and what ends it. Real streams and sockets, in real time, all short."""
 
-from contextlib import aclosing, asynccontextmanager
+import socket
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 
 import msgspec
@@ -10,7 +11,8 @@ import trio
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import AlreadyExists, InUse, InvalidSpec, NotFound, Overloaded
-from engine.spec import ARRIVAL_MS, EventSpec, MixerSpec, PullSpec, Raster
+from engine.program import Held
+from engine.spec import ARRIVAL_MS, AudioFormat, EventSpec, MixerSpec, PullSpec, Raster
 from engine.stream import Publisher
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 
@@ -21,8 +23,8 @@ PATTERN = PullSpec(pattern="count?size=64x36")
 
 
 @asynccontextmanager
-async def engine(tmp_path, **settings):
-    made = Engine(Settings(data=str(tmp_path), rtmp_port=0, **settings), strict=True)
+async def engine(tmp_path, *, strict=True, **settings):
+    made = Engine(Settings(data=str(tmp_path), rtmp_port=0, **settings), strict=strict)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(made.run)
@@ -264,6 +266,97 @@ async def test_news_come_in_order_and_of_one_thing_only_the_last(tmp_path):
             await made.delete_event("show")
             await until(lambda: ("event", "show", "ended") in found and ("stream", "live/mix", "gone") in found)
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def told(made):
+    """What the news say from now on, as it comes: (subject, id, state, stream, error)."""
+    found = []
+
+    async def read():
+        async with aclosing(made.news()) as news:
+            async for each in news:
+                found.append(msgspec.structs.astuple(each))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await until(lambda: made._news)
+        yield found
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_removed_pattern_is_gone_as_a_stream_and_ended_as_what_is_pulled(tmp_path):
+    async with engine(tmp_path) as made, told(made) as found:
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: found)
+        made.hls("live/p")  # which is nobody's business
+        await made.remove_stream("live/p")
+        await made.create_event(SPEC)
+        await until(lambda: ("event", "show", "on air", "", "") in found)
+        assert [each for each in found if "live/p" in each] == [
+            ("stream", "live/p", "published", "", ""),
+            ("stream", "live/p", "gone", "", ""),
+            ("pull", "live/p", "ended", "", ""),
+        ]
+
+
+async def test_what_fails_is_told_as_failed_and_why(tmp_path):
+    async with engine(tmp_path) as made, told(made) as found:
+        (tmp_path / "recordings").write_text("in the way")
+        await made.create_event(SPEC)
+        id = (await made.start_recording("live/mix")).id  # noqa: A001
+        await until(lambda: made.recordings()[0].state == "failed")
+        (tmp_path / "a.mp4").write_text("no film")
+        await made.put_source("live/p", PullSpec(url=str(tmp_path / "a.mp4")))
+        unheard = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(rate=9000))
+        await made.create_event(EventSpec(name="odd", path="live", stream_name="odd", mixer=unheard))
+        await until(
+            lambda: {each[:2] for each in found if each[2] == "failed"} >= {("pull", "live/p"), ("event", "odd")}
+        )
+        errors = {each[:2]: each[3:] for each in found if each[2] == "failed"}
+        assert errors["recording", id] == ("live/mix", made.recordings()[0].error)
+        assert errors["pull", "live/p"] == ("", made.pulls()[0].error)
+        assert errors["event", "odd"] == ("", made.event("odd").error)
+        assert all(error for _, error in errors.values())
+        assert not [each for each in found if each[2] == "ended"]
+
+
+async def test_an_event_that_a_bug_ends_has_failed(tmp_path, caplog):
+    class Broken(Held):
+        def tree_at(self, t):
+            return super().tree_at(t) if t == 0 else 1 / 0
+
+    async with engine(tmp_path, strict=False) as made, told(made) as found:
+        event = await made.create_event(SPEC)
+        event.play(Broken(RenderTree()), sources={})
+        await until(lambda: [each for each in found if each[:3] == ("event", "show", "failed")])
+        assert (event.status().state, states(made)) == ("failed", {})
+        assert "ZeroDivisionError" in caplog.text
+
+
+async def test_every_state_of_a_push_is_told(tmp_path):
+    async with AsyncExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        made = await stack.enter_async_context(engine(tmp_path, publish_key="sesame"))
+        found = await stack.enter_async_context(told(made))
+        refused = await made.add_push("live/p", f"rtmp://127.0.0.1:{made.rtmp_port}/copy/p")
+        let_in = await made.add_push("live/p", f"rtmp://127.0.0.1:{made.rtmp_port}/copy/p?key=sesame")
+        unheard = await made.add_push("live/p", f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/a/b")
+
+        def last(push):
+            return [each[2:] for each in found if each[:2] == ("push", push.id)][-1:]
+
+        await until(lambda: [last(push) for push in (refused, let_in, unheard)] == [[("waiting", "live/p", "")]] * 3)
+        await made.put_source("live/p", PATTERN)
+        await until(lambda: last(let_in) == [("pushing", "live/p", "")])
+        await until(lambda: {each[1] for each in found if each[2] == "retrying"} == {refused.id, unheard.id})
+        errors = {each[1]: each[4] for each in found if each[2] == "retrying"}
+        assert "the publish key is not right" in errors[refused.id]
+        assert "cannot be reached" in errors[unheard.id]
+        for push in (refused, let_in, unheard):
+            await made.remove_push("live/p", push.id)
+        await until(lambda: [last(push) for push in (refused, let_in, unheard)] == [[("ended", "live/p", "")]] * 3)
 
 
 async def test_a_status_tells_all(tmp_path):
