@@ -16,6 +16,8 @@ Theory of operation
   anywhere. Then it tries further back, and at last opens the source again and reads from its start, as it does for
   time 0 (some formats lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV
   that is not PCM.
+* Sound whose stamps are coarser than its samples is decoded at its start before the first seek that wants it, so that
+  it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
   seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
   them only where it is read through: one that is known to have others is read from its start.
@@ -33,6 +35,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -62,6 +65,7 @@ SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
+_FIRST_PACKETS: Final = 32  # sound that starts with the picture is among them, and libav has read them when it opened
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
@@ -97,6 +101,7 @@ class MediaFile:
         self._eased = False
         self._corrupt = 0
         self._looking = self._listening = True
+        self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
         self._open()
 
@@ -265,12 +270,18 @@ class MediaFile:
         for back in _BACKS:
             if self._has_jumped() or self._hides_places() or aim - back <= 0:
                 break
+            if self._lacks_places() and self._has_read and not self._has_learnt:
+                self._reopen()
             if self._seek(aim - back) and self._has_landed(t):
                 self._reset()
                 return
         if self._has_read:
-            self._container.close()
-            self._open()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Begins anew at the start. Raises SourceError."""
+        self._container.close()
+        self._open()
 
     def _has_jumped(self) -> bool:
         return self._straightener is not None and self._straightener.jumped
@@ -292,7 +303,9 @@ class MediaFile:
         self._packets = self._container.demux(self._used)
         with suppress(*_LOCAL_ERRORS, IndexError):
             # The read deadline runs from the last packet: from long ago, it would be over at once.
-            self._tell_sets(next(self._packets))
+            first = self._tell_sets(next(self._packets))
+            if not self._has_read:
+                self._learn_places(first)
             if not self._has_read and self._container.format.name.startswith("mov"):
                 self._container.seek(0, stream=stream)  # when it was opened, libav read on, and dropped what it named
                 any(packet.stream is stream for packet in map(self._tell_sets, self._packets))
@@ -305,6 +318,19 @@ class MediaFile:
         if self._straightener is not None:
             self._straightener = Straightener()
         return True
+
+    def _lacks_places(self) -> bool:
+        """Whether a place of the sound that is wanted is not found to the sample yet."""
+        return self._sound is not None and self._listening and not self._sound.finds_places
+
+    def _learn_places(self, first: Packet) -> None:
+        """Decodes the first sound of all, from the first packet on, where only that tells where later blocks lie."""
+        for packet in chain([first], islice(map(self._tell_sets, self._packets), _FIRST_PACKETS)):
+            if not self._lacks_places():
+                return
+            self._has_learnt = True
+            if packet.stream is self._audio and self._sound is not None:
+                self._sound.decode(packet)
 
     def _has_landed(self, t: Fraction) -> bool:
         """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on."""

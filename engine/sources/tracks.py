@@ -10,7 +10,9 @@ Theory of operation
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
 * Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
-  size lie on a grid: the block begins at the point of the grid that is nearest, where that is within the rounding.
+  size lie on a grid: the block begins at the point of the grid that is nearest, where that is within the rounding. The
+  grid is learnt from the first blocks of the file, which must be decoded before the first seek: they also use up the
+  priming that an Opus decoder cuts off what it decodes first.
 """
 
 from __future__ import annotations
@@ -143,6 +145,11 @@ class SoundTrack:
     def reached(self) -> Fraction:
         """Media time decoded so far."""
         return Fraction(self._next, self.rate)
+
+    @property
+    def finds_places(self) -> bool:
+        """Whether a block is placed to the sample after a seek: its stamps are as fine, or the grid is known."""
+        return self._grid is not None or self._time_base * self._context.sample_rate <= 1
 
     def decode(self, packet: Packet | None) -> list[tuple[int, AudioFrame]]:
         """Blocks of one packet (None: the last ones), each with the index of its first sample."""

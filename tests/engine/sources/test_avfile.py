@@ -163,6 +163,33 @@ def test_seek_gives_the_sound_of_sequential_reading_to_the_sample(tmp_path_facto
     source.close()
 
 
+@pytest.mark.parametrize("looks_first", [False, True])
+@pytest.mark.parametrize(
+    ("name", "video", "codec"),
+    [
+        ("a.webm", Video("libvpx"), "libopus"),
+        ("a.mkv", H264, "libopus"),
+        ("a.mkv", H264, "aac"),
+        ("a.flv", H264, "aac"),
+    ],
+)
+def test_sound_that_is_sought_first_is_at_its_sample_though_stamps_are_coarse(
+    tmp_path, name, video, codec, looks_first
+):
+    path = encode(tmp_path / name, video, Audio(codec, hz=(440, 700)), seconds=4)
+    whole = heard(everything(path).blocks, start=0)
+    for t in (Fraction(5, 4), Fraction(311, 100)):
+        source = opened(path)
+        if looks_first:
+            source.seek(Fraction(1))
+            source.step(pictures=1, sounds=None, start=Fraction(1))
+        source.seek(t)
+        first = int(t * 48_000)
+        again = heard(drained(source, start=t).blocks, start=first)
+        source.close()
+        assert np.abs(again - whole[:, first:]).max() < 0.02
+
+
 @pytest.mark.parametrize("codec", ["adpcm_ima_wav", "adpcm_ms"])
 def test_seek_in_a_wav_that_is_not_pcm_does_not_believe_its_bytes_per_second(tmp_path, codec):
     path = encode(tmp_path / "a.wav", None, Audio(codec, hz=(300, 1100)), seconds=8)
