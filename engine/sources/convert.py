@@ -29,7 +29,8 @@ _MATRICES: Final = {
     10: Colorspace.BT2020,
 }
 _AVCOL_RANGE_JPEG: Final = 2
-_FULL_RANGE_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p")
+_ONE_BIT_FORMATS: Final = ("monob", "monow")
+_FULL_RANGE_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p", *_ONE_BIT_FORMATS)
 MAX_ASPECT: Final = 16  # of a pixel; anamorphic film has 2, a broken header anything
 # What swscale should care for when it converts: rounding, and chroma of 4:2:0 from every pixel of RGB.
 _QUALITY: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
@@ -92,6 +93,8 @@ class PictureConverter:
             frame = target.matrix.convert(frame)
             planes = frame.planes
         elif not target.native or upside_down:
+            if frame.format.name in _ONE_BIT_FORMATS:
+                frame = frame.reformat(format="gray")  # libav leaves their black and white at 0 and 255 in any range
             frame = self._reformatter.reformat(
                 frame,
                 width=target.width,

@@ -75,6 +75,19 @@ def test_colours_of_files_are_right(media, name):
     assert read_number(number_part(picture.y)) == 0
 
 
+@pytest.mark.parametrize("size", [(64, 36), (65, 37)])
+@pytest.mark.parametrize("pix_fmt", ["monob", "monow"])
+def test_black_and_white_of_one_bit_are_the_range_of_luma(pix_fmt, size):
+    frame = av.VideoFrame(*size, pix_fmt)
+    bits = np.zeros((size[1], frame.planes[0].line_size), np.uint8)
+    bits[:, 4:] = 255
+    frame.planes[0].update((bits if pix_fmt == "monob" else ~bits).tobytes())
+    picture = PictureConverter().convert(frame)
+    assert (picture.width, picture.height) == size
+    assert (set(picture.y[:, :32].flat), set(picture.y[:, 32:].flat)) == ({16}, {235})
+    assert {*picture.u.flat, *picture.v.flat} == {128}
+
+
 def test_mjpeg_is_full_range_and_bt601(tmp_path):
     video = Video("mjpeg", pix_fmt="yuvj420p", matrix="bt601", full_range=True, size=(128, 96))
     picture = first_picture(encode(tmp_path / "a.avi", video, None))
