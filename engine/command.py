@@ -89,7 +89,9 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
         "document", metavar="DOCUMENT", help="a file with one RenderTree as JSON, or a mash; or - for standard input"
     )
     parser.add_argument(
-        "out", metavar="OUT", help=".mp4 .mov .mkv .webm .m4a .mp3 .wav .png .jpg, or null: for nothing"
+        "out",
+        metavar="OUT",
+        help=".mp4 .mov .mkv .webm .m4a .mp3 .wav .png .jpg, %%04d.png for all pictures, or null: for nothing",
     )
     parser.add_argument(
         "--source",

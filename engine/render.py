@@ -26,7 +26,7 @@ from engine.plan import Picture, Place
 from engine.program import Coming, Held, Program
 from engine.sinks import open_sink, open_sinks
 from engine.sinks.file import check_output, has_h264
-from engine.sinks.pictures import STILLS
+from engine.sinks.pictures import STILLS, is_numbered
 from engine.sources import Reader, Steps, load_still, open_source
 from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
@@ -159,7 +159,8 @@ async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:
 
 
 def _is_still(spec: RenderSpec) -> bool:
-    return not spec.outputs and Path(spec.output).suffix.lower() in STILLS
+    is_image = not spec.outputs and Path(spec.output).suffix.lower() in STILLS
+    return is_image and not is_numbered(spec.output)
 
 
 def _total(spec: RenderSpec, sources: _Sources) -> int | None:

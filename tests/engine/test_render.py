@@ -101,6 +101,14 @@ async def test_what_has_no_end_needs_a_duration(tmp_path):
     assert (await render(film("pattern:bars"), spec_of(tmp_path / "out.png"))).ticks == 1
 
 
+@pytest.mark.parametrize("duration", [None, Fraction(1, 2)])
+async def test_a_numbered_name_gets_every_picture(tmp_path, media, duration):
+    rendered = await render(film(), spec_of(tmp_path / "f%02d.png", media, start=Fraction(3, 2), duration=duration))
+    assert rendered.ticks == 15
+    assert names(tmp_path) == [f"f{n:02}.png" for n in range(1, 16)]
+    assert [numbers(tmp_path / name) for name in names(tmp_path)] == [[n] for n in range(45, 60)]
+
+
 async def test_a_start_beyond_the_end_makes_no_empty_film(tmp_path, media):
     with pytest.raises(InvalidSpec, match="every source is over at 2 s"):
         await render(film(), spec_of(tmp_path / "out.mp4", media, start=Fraction(2)))
