@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -34,16 +35,21 @@ def error_of(path: str, err: Exception) -> SinkError:
 
 
 class Partial:
-    """A file under a temporary name of its own, in the same folder so that the rename is atomic. Raises SinkError."""
+    """A file under a temporary name of its own, in the same folder so that the rename is atomic. Raises SinkError.
+
+    Of a path that is a symbolic link, the file it leads to is written. A file that is replaced hands its mode on; what
+    exists and is no file is refused.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.temporary = _beside(Path(path))
         try:
-            if Path(path).is_dir():
-                raise SinkRejected(f'output "{path}": is a directory', where=path)
             _check_folder(path)
-            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            self._target = Path(os.path.realpath(path))
+            self._mode = _mode_of_file(path)
+            self.temporary = _beside(self._target)
+            mode = 0o666 if self._mode is None else 0o600  # nobody reads now who may not read it then
+            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         except (OSError, ValueError) as err:
             raise self.error(err) from err
 
@@ -61,7 +67,10 @@ class Partial:
     def keep(self) -> None:
         """Gives it its name. Raises SinkError."""
         try:
-            Path(self.temporary).replace(self.path)
+            if self._mode is not None:
+                with suppress(OSError):  # some file systems have no modes
+                    Path(self.temporary).chmod(self._mode)
+            Path(self.temporary).replace(self._target)
         except OSError as err:
             raise self.error(err) from err
 
@@ -107,6 +116,19 @@ class PartialFolder:
 def _beside(target: Path) -> str:
     """A name of its own, not made of the target's: that may be as long as a name can be."""
     return str(target.with_name(f".mashtun-{os.urandom(8).hex()}.part"))
+
+
+def _mode_of_file(path: str) -> int | None:
+    """The permissions of a file that exists; None where nothing does. Raises SinkRejected, OSError, ValueError."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise SinkRejected(f'output "{path}": is a directory', where=path)
+    if not stat.S_ISREG(mode):
+        raise SinkRejected(f'output "{path}": is not a file', where=path)
+    return mode & 0o777
 
 
 def _check_folder(path: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 from contextlib import suppress
 from fractions import Fraction
@@ -345,6 +346,49 @@ def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(SinkRejected, match="is a directory"):
         open_sink(str(tmp_path / "film.mp4"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
     assert names(tmp_path) == ["film.mp4"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_pipe_is_not_replaced(tmp_path, is_link):
+    path = tmp_path / "film.mp4"
+    os.mkfifo(tmp_path / "pipe.mp4" if is_link else path)
+    if is_link:
+        path.symlink_to("pipe.mp4")
+    with pytest.raises(SinkRejected, match=re.escape(f'output "{path}": is not a file')):
+        open_sink(str(path), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+    assert path.is_fifo()
+    assert len(names(tmp_path)) == 1 + is_link
+
+
+def test_a_link_that_leads_to_itself(tmp_path):
+    (tmp_path / "film.mp4").symlink_to("film.mp4")
+    with pytest.raises(SinkRejected, match="too many levels of symbolic links"):
+        open_sink(str(tmp_path / "film.mp4"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+    assert names(tmp_path) == ["film.mp4"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("name", ["film.mp4", "still.png"])
+async def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path, name, exists):
+    target, path = tmp_path / "elsewhere" / name, tmp_path / name
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    path.symlink_to(f"elsewhere/{name}")
+    await write(path)
+    assert path.is_symlink()
+    assert numbers(target)[0] == 1
+    assert names(target.parent) == [name]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o664])
+async def test_a_file_that_is_replaced_hands_its_mode_on(tmp_path, mode):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    await write(path)
+    assert path.stat().st_mode & 0o777 == mode
+    assert len(numbers(path)) == 30
 
 
 @pytest.mark.parametrize("part", ["muxer", "video", "audio"])
