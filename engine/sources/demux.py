@@ -17,12 +17,16 @@ Theory of operation
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
   their own time, and so they are given. What states a duration has an end, and what has a length in bytes: many files
   say nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
+* A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
+  it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
+  opening it: an encoder that begins the same film anew is not left out for longer.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
@@ -47,6 +51,8 @@ BACK: Final = SECOND  # a dts that goes back by more has jumped, which is left t
 PACED_BATCH: Final = SECOND // 4  # of media in one step; a hop to a thread costs 0.1-0.3 ms
 REORDER: Final = SECOND  # files with sound and picture in turns have chunks of less
 FAR: Final = 1 << 63
+AGAIN: Final = 5 * SECOND
+READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
 STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
 _TAIL: Final = int(SOUND_TAIL * SECOND)
@@ -60,6 +66,7 @@ _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _ADTS_RATES: Final = 13
 _HEVC_VPS, _HEVC_SPS, _HEVC_PPS = 32, 33, 34
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
+ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
 
 
 class Demuxer:
@@ -67,9 +74,19 @@ class Demuxer:
 
     now   the engine's clock, ns.
     loop  begin again at the end of what has one.
+    read_before  what was read of a live playlist, by others of that URL and by this one.
     """
 
-    def __init__(self, guid: str, url: str, settings: Settings, *, now: Callable[[], int], loop: bool = False) -> None:
+    def __init__(
+        self,
+        guid: str,
+        url: str,
+        settings: Settings,
+        *,
+        now: Callable[[], int],
+        loop: bool = False,
+        read_before: ReadBefore | None = None,
+    ) -> None:
         self.ended = False
         self.repaired = 0  # time stamps
         self._guid, self._url, self._settings, self._now = guid, url, settings, now
@@ -86,6 +103,10 @@ class Demuxer:
         self.has_end = not is_live and ((self._container.duration or 0) > 0 or has_length)
         self.is_paced = self.has_end or in_segments
         self._loop = loop and self.has_end
+        is_growing = in_segments and not self.has_end
+        self._read_before = read_before if is_growing else None
+        self._known = frozenset(read_before or ()) if is_growing else frozenset()
+        self._knows_until = now() + AGAIN
 
     def _open(self) -> None:
         self._container = _opened(self._guid, self._url, self._settings)
@@ -170,7 +191,18 @@ class Demuxer:
         lines = self._lines.values()
         return max(line.stop for line in lines) - min(line.start for line in lines)
 
+    def _was_read_before(self, packet: _AvPacket, arrival: int) -> bool:
+        if self._read_before is None:
+            return False
+        mark = packet.stream.type, packet.pts, packet.dts, packet.size
+        if mark in self._known and arrival < self._knows_until:
+            return True
+        self._read_before.append(mark)
+        return False
+
     def _made(self, packet: _AvPacket, arrival: int) -> Packet | None:
+        if self._was_read_before(packet, arrival):
+            return None
         if self._straightener is not None:
             self._straightener.apply(packet)
         line = self._lines[packet.stream.type]

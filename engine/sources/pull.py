@@ -11,7 +11,8 @@ Theory of operation
   much shorter than the latency of their mixes. What is late by more than `SLIP` makes everything after it later: no
   backlog is sent in one burst.
 * What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
-  A file that came to its end is over. What can never work is given up.
+  A file that came to its end is over, and so is a live playlist that is a film's when it is opened again. What can
+  never work is given up.
 * A thread that reads is left alone on cancellation: it ends by its time-out, and its container is closed when nobody
   holds it any more, never under its feet. libav's time-out is one of silence; where data come and none of them is of
   the streams that were there when it was opened, the thread is left alone as well, and the URL opened anew. Nothing
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import Final, Literal
@@ -33,7 +35,7 @@ import trio
 from engine.config import Settings
 from engine.errors import AlreadyExists, EngineError, InvalidSpec, SourceMalformed, SourceUnavailable
 from engine.packet import Packet
-from engine.sources.demux import REMOTE, Demuxer
+from engine.sources.demux import READ_MOST, REMOTE, Demuxer, ReadBefore
 from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
 from engine.timebase import SECOND
@@ -80,6 +82,7 @@ class Pull:
         self._reading: int | None = None  # since when, where a read goes on; also set by its thread
         self._scope = trio.CancelScope()
         self._demuxer: Demuxer | None = None  # also looked at by its thread
+        self._read_before: ReadBefore = deque(maxlen=READ_MOST)  # of a live playlist; also used by its thread
         self._publication: Publication | None = None
         self._began = 0  # to publish
         self._origin: int | None = None  # server time of time stamp 0, where packets are paced …
@@ -155,11 +158,13 @@ class Pull:
     async def _publish(self) -> None:
         """One attempt. Returns at the end of what has one; raises EngineError."""
         self._limiter = trio.CapacityLimiter(1)
-        opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now, loop=self._loop)
+        opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now)
+        opening = partial(opening, loop=self._loop, read_before=self._read_before)
         demuxer = await trio.to_thread.run_sync(opening, limiter=self._limiter, abandon_on_cancel=True)
         self._demuxer = demuxer
         try:
-            await self._relay(demuxer)
+            if not (demuxer.has_end and self._read_before):  # it was live
+                await self._relay(demuxer)
         finally:
             self._demuxer = None
             if not self._limiter.borrowed_tokens:  # no thread of a cancelled step has it

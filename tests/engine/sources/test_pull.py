@@ -528,6 +528,46 @@ async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     assert (await station.state("ended")).retries == 0
 
 
+def playlist(stop, *, ended=False):
+    """Segments [0, stop) of a second each."""
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n"
+    segments = "".join(f"#EXTINF:1,\nfilm{n}.ts\n" for n in range(stop))
+    return (head + segments + "#EXT-X-ENDLIST\n" * ended).encode(), 0
+
+
+async def test_a_live_playlist_is_not_sent_again_when_it_stands_still_or_has_ended(nursery, server, tmp_path):
+    station = Station(nursery, Settings(open_timeout=2, read_timeout=1))
+    encode(tmp_path / "film.m3u8", Video(gop=30), TONE, seconds=9, hls_time="1", hls_list_size="0")
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.glob("*.ts")}
+    server.films["/live.m3u8"] = playlist(3)
+    station.pull(f"{server.url}/live.m3u8")
+    await station.receive(until=lambda got: None in got)
+    with trio.fail_after(30):
+        while station.one.status().retries < 2:  # one try found nothing new
+            await trio.sleep(0.01)
+    assert station.hub.streams() == []
+    server.films["/live.m3u8"] = playlist(6)
+    await station.receive(until=lambda got: got.count(None) == 2)
+    server.films["/live.m3u8"] = playlist(9, ended=True)
+    await station.state("ended")
+    pictures = [packet for packet in station.packets if packet and packet.is_video]
+    assert numbers(pictures) == sorted(set(numbers(pictures)))
+    assert numbers(pictures)[-1] >= 120
+
+
+async def test_a_live_playlist_that_ends_while_it_is_read_is_over(station, server, tmp_path):
+    encode(tmp_path / "film.m3u8", Video(gop=30), TONE, seconds=4, hls_time="1", hls_list_size="0")
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.glob("*.ts")}
+    server.films["/live.m3u8"] = playlist(3)
+    station.pull(f"{server.url}/live.m3u8")
+    await station.state("publishing")
+    server.films["/live.m3u8"] = playlist(4, ended=True)
+    got = await station.receive(until=lambda got: None in got)
+    assert numbers([packet for packet in got if packet]) == list(range(120))
+    await station.state("ended")
+    assert station.hub.streams() == []
+
+
 def test_of_several_variants_only_one_is_fetched(server, tmp_path):
     """The sound is that of the same variant; the other is looked at when it is opened, then it may be down."""
     master = "#EXTM3U\n"
