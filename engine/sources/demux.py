@@ -15,7 +15,8 @@ Theory of operation
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
-  their own time, and so they are given. What states a duration has an end, and what has a length in bytes: many files
+  their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw H.264), their arrival
+  is one. What states a duration has an end, and what has a length in bytes: many files
   say nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
 * A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
   it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
@@ -54,6 +55,7 @@ FAR: Final = 1 << 63
 AGAIN: Final = 5 * SECOND
 READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
+_ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arrival
 STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
 _TAIL: Final = int(SOUND_TAIL * SECOND)
 ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
@@ -61,7 +63,7 @@ REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 # What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
 _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
 _SEGMENTED: Final = ("hls", "dash")
-_AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
+_AVFMT_NOTIMESTAMPS, _AVFMT_TS_DISCONT = 0x80, 0x200  # libavformat/avformat.h
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _ADTS_RATES: Final = 13
 _HEVC_VPS, _HEVC_SPS, _HEVC_PPS = 32, 33, 34
@@ -102,6 +104,10 @@ class Demuxer:
         is_live = scheme in ("rtmp", "rtmps", "rtsp", "rtsps")
         self.has_end = not is_live and ((self._container.duration or 0) > 0 or has_length)
         self.is_paced = self.has_end or in_segments
+        self._is_unstamped = bool(self._container.format.flags & _AVFMT_NOTIMESTAMPS) and not self.is_paced
+        if self._is_unstamped:
+            for stream in self._used:
+                self._lines[stream.type].begin(stream, _ARRIVAL_BASE)
         self._loop = loop and self.has_end
         is_growing = in_segments and not self.has_end
         self._read_before = read_before if is_growing else None
@@ -203,6 +209,9 @@ class Demuxer:
     def _made(self, packet: _AvPacket, arrival: int) -> Packet | None:
         if self._was_read_before(packet, arrival):
             return None
+        if self._is_unstamped:
+            packet.pts = packet.dts = units(arrival, _ARRIVAL_BASE)
+            packet.duration = 0
         if self._straightener is not None:
             self._straightener.apply(packet)
         line = self._lines[packet.stream.type]
@@ -240,10 +249,10 @@ class _Line:
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
 
-    def begin(self, stream: Any) -> None:
-        """Goes on with the stream of a container just opened."""
+    def begin(self, stream: Any, time_base: Fraction | None = None) -> None:
+        """Goes on with the stream of a container just opened, in its time base or another one."""
         known = self.framing.track if self.last is not None else None
-        self.framing = _framing(stream, known)
+        self.framing = _framing(stream, known, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))
         self._came = None
         reordered = stream.type == "video" and stream.codec_context.has_b_frames
@@ -267,9 +276,9 @@ class _Line:
 class _Framing:
     """How packets of one stream are framed: as they should be."""
 
-    def __init__(self, stream: Any, known: Track | None) -> None:
+    def __init__(self, stream: Any, known: Track | None, time_base: Fraction) -> None:
         context = stream.codec_context
-        self.time_base: Fraction = stream.time_base
+        self.time_base = time_base
         self.track: Track | None = known
         self._kind: Literal["video", "audio"] = stream.type
         self._codec: str = context.codec.canonical_name
@@ -347,13 +356,13 @@ class _Adts(_Framing):
         return data[7:] if data[1] & 1 else data[9:]
 
 
-def _framing(stream: Any, known: Track | None) -> _Framing:
+def _framing(stream: Any, known: Track | None, time_base: Fraction) -> _Framing:
     codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
     if codec in ("h264", "hevc") and extradata[:1] != b"\1":
-        return _AnnexB(stream, known)
+        return _AnnexB(stream, known, time_base)
     if codec == "aac" and not extradata:
-        return _Adts(stream, known)
-    return _Framing(stream, known)
+        return _Adts(stream, known, time_base)
+    return _Framing(stream, known, time_base)
 
 
 def _same(one: Track, other: Track) -> bool:

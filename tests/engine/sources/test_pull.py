@@ -1,6 +1,7 @@
 """Pull: files and URLs become streams, in real time, again and again. Real files and a real HTTP server on loopback."""
 
 import time
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 
@@ -526,6 +527,22 @@ async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     spread = got[-2].arrival - got[0].arrival
     assert spread == pytest.approx(2 * NS, abs=0.3 * NS)
     assert (await station.state("ended")).retries == 0
+
+
+@pytest.mark.parametrize("name", ["cam.mpjpeg", "cam.h264"])
+def test_what_has_no_time_stamps_is_on_when_it_comes(server, tmp_path, name):
+    video = Video("mjpeg", pix_fmt="yuvj420p") if name == "cam.mpjpeg" else Video()
+    film = encode(tmp_path / name, video, None, seconds=2, **({"format": "mpjpeg"} if name == "cam.mpjpeg" else {}))
+    server.films[f"/{name}"] = film.read_bytes(), 1
+    demuxer = Demuxer("film", f"{server.url}/{name}", Settings(), now=clock)
+    made = []
+    with suppress(SourceUnavailable):  # nothing says that it is the end
+        while not demuxer.ended:
+            made += demuxer.read()
+    demuxer.close()
+    assert numbers(made)[:50] == list(range(50))
+    began = made[0].pts_ns - made[0].arrival
+    assert all(packet.pts_ns - packet.arrival == pytest.approx(began, abs=2_000_000) for packet in made)
 
 
 def playlist(stop, *, ended=False):
