@@ -9,8 +9,8 @@ Theory of operation
   picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
   is one step after the last one, one that does not rise is the last one and a little more.
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
-  is where its picture ended, and its sound too when that is only an encoder's padding longer. Priming and padding are
-  left out where they would lie on other sound.
+  is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
+  Priming and padding are left out where they would lie on other sound.
 * Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
@@ -56,6 +56,7 @@ AGAIN: Final = 5 * SECOND
 READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
 _ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arrival
+STILL: Final = SECOND  # of a film of one picture, round by round: nothing is new in it, and patience is longer
 STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
 _TAIL: Final = int(SOUND_TAIL * SECOND)
 ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
@@ -175,7 +176,8 @@ class Demuxer:
             self._at_end = True
             return
         self._container.close()
-        length = max(int(STEP * SECOND), self._length())
+        is_still = self._serial - self._round_began == 1 and "audio" not in self._lines
+        length = max(STILL if is_still else int(STEP * SECOND), self._length())
         sound = self._lines.get("audio")
         if sound is not None:
             over = self._shift + length + sound.start

@@ -156,6 +156,14 @@ def test_a_file_that_is_repeated_has_no_seam(tmp_path, name):
     assert max(map(abs, drift)) < Fraction(2 * 1024, rate)
 
 
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.png", "png", "rgb24"), ("a.jpg", "mjpeg", "yuvj420p")])
+def test_a_still_that_is_repeated_comes_once_a_second(tmp_path, name, codec, pix_fmt):
+    still = encode(tmp_path / name, Video(codec, pts_ms=(0,), pix_fmt=pix_fmt), None, format="image2", update="1")
+    made = demuxed(still, loop=True, most=4)
+    assert [seconds(packet) for packet in made[:4]] == [1, 2, 3, 4]
+    assert len({packet.track for packet in made}) == 1
+
+
 def test_sound_stays_with_the_picture_of_a_repeated_avi(tmp_path):
     """Each of its MP3 packets has a stamp of its number, so those of the padding are on the next round's."""
     made = demuxed(encode(tmp_path / "film.avi", Video("mpeg4"), Audio("mp3"), seconds=2), loop=True, most=800)
