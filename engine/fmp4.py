@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from engine import bitstream
 from engine.errors import SinkRejected
-from engine.packet import Kind, Packet, Refused, Track
+from engine.packet import UPRIGHT, Kind, Orientation, Packet, Refused, Track
 from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
@@ -160,9 +160,11 @@ def seconds(packet: Packet) -> Fraction:
 
 def _same(one: Track | None, other: Track) -> bool:
     """Whether a decoder of one decodes the other."""
-    return one is other or (
-        one is not None and (one.codec, one.extradata, one.time_base) == (other.codec, other.extradata, other.time_base)
-    )
+    return one is other or (one is not None and _config(one) == _config(other))
+
+
+def _config(track: Track) -> tuple[object, ...]:
+    return track.codec, track.extradata, track.time_base, track.look
 
 
 def _ordered(tracks: Mapping[Kind, Track]) -> Tracks:
@@ -500,7 +502,8 @@ def _trak(number: int, track: Track) -> bytes:
     is_video = track.kind == "video"
     width, height = _size(track) if is_video else (0, 0)
     volume = 0 if is_video else 0x100
-    head = struct.pack(">5I8x4H", 0, 0, number, 0, 0, 0, 0, volume, 0) + _MATRIX
+    head = struct.pack(">5I8x4H", 0, 0, number, 0, 0, 0, 0, volume, 0) + _turning(track.look.orientation)
+    wide = round((width << 16) * (track.look.aspect or 1))
     times = struct.pack(">4I", 0, 0, time_scale(track.time_base)[0], 0)
     name = b"vide" if is_video else b"soun"
     media = _full_box(b"vmhd", 0, 1, bytes(8)) if is_video else _full_box(b"smhd", 0, 0, bytes(4))
@@ -508,7 +511,7 @@ def _trak(number: int, track: Track) -> bytes:
     entry = _picture_entry(track) if is_video else _sound_entry(track)
     return _box(
         b"trak",
-        _full_box(b"tkhd", 0, 3, head + struct.pack(">2I", width << 16, height << 16)),
+        _full_box(b"tkhd", 0, 3, head + struct.pack(">2I", min(_U32, wide), height << 16)),
         _box(
             b"mdia",
             _full_box(b"mdhd", 0, 0, times + _UNDEFINED + bytes(2)),
@@ -528,17 +531,27 @@ def _trak(number: int, track: Track) -> bytes:
     )
 
 
+def _turning(orientation: Orientation | None) -> bytes:
+    """The matrix of a track header that makes its picture upright (ISO/IEC 14496-12 8.3.2)."""
+    transposed, flip_x, flip_y = orientation or UPRIGHT
+    x, y = (0xFFFF0000 if flip else 0x10000 for flip in (flip_x, flip_y))
+    a, b, c, d = (0, y, x, 0) if transposed else (x, 0, 0, y)
+    return struct.pack(">9I", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+
+
 def _size(track: Track) -> tuple[int, int]:
     read = bitstream.avc_size if track.codec == "h264" else bitstream.hevc_size
     return read(track.extradata) or (track.width & 0xFFFF, track.height & 0xFFFF)
 
 
 def _picture_entry(track: Track) -> bytes:
-    """avc1 with avcC, or hvc1 with hvcC; 72 dots an inch, 24 bits a pixel."""
+    """avc1 with avcC, or hvc1 with hvcC, and the pixel's aspect; 72 dots an inch, 24 bits a pixel."""
     width, height = _size(track)
     entry, config = (b"avc1", b"avcC") if track.codec == "h264" else (b"hvc1", b"hvcC")
     head = struct.pack(">6xH16x2H2I4xH32xHh", 1, width, height, 0x480000, 0x480000, 1, 24, -1)
-    return _box(entry, head, _box(config, track.extradata))
+    aspect = track.look.aspect
+    shape = b"" if aspect is None else _box(b"pasp", struct.pack(">2I", aspect.numerator, aspect.denominator))
+    return _box(entry, head, _box(config, track.extradata), shape)
 
 
 def _sound_entry(track: Track) -> bytes:

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,32 @@ from engine.rtmp.session import Shared
 from engine.timebase import nanoseconds
 
 Kind = Literal["video", "audio"]
+
+
+class Orientation(NamedTuple):
+    """How a stored picture becomes an upright one: first its axes are exchanged, then it is mirrored."""
+
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+
+UPRIGHT: Final = Orientation()
+
+
+class Look(NamedTuple):
+    """How pictures are to be shown, as a container says it and they themselves do not.
+
+    orientation  None = as each picture says.
+    aspect       of one pixel, width : height; None = as their codec says.
+    tags         AVColorSpace and AVColorRange, for pictures that do not say theirs; 2 and 0 = unknown.
+    see_through  their alpha comes beside them, as in VP8 and VP9.
+    """
+
+    orientation: Orientation | None = None
+    aspect: Fraction | None = None
+    tags: tuple[int, int] = (2, 0)
+    see_through: bool = False
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -38,6 +64,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     rate: int = 0
     channels: int = 0
     layout: str = ""
+    look: Look = Look()
 
 
 class Refused(dict[Kind, str]):
@@ -61,10 +88,12 @@ class Packet:
     duration        in the track's time base, 0 = unknown.
     arrival         ns on the engine's clock.
     is_video        whether it is a picture.
+    alpha           of a picture whose track is see-through: Matroska's BlockAdditional, with its id before it.
     """
 
     __slots__ = (
         "_shared",
+        "alpha",
         "arrival",
         "data",
         "dts",
@@ -87,11 +116,12 @@ class Packet:
         arrival: int,
         keyframe: bool = True,
         duration: int = 0,
+        alpha: bytes = b"",
         shared: Shared | None = None,
     ) -> None:
         self.track, self.data, self.pts, self.dts = track, data, pts, dts
         self.arrival, self.keyframe, self.duration = arrival, keyframe, duration
-        self._shared = shared
+        self._shared, self.alpha = shared, alpha
         self.is_video = track.kind == "video"
         self.dts_ns = nanoseconds(dts, track.time_base)
         self.pts_ns = self.dts_ns if pts == dts else nanoseconds(pts, track.time_base)

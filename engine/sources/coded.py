@@ -20,9 +20,10 @@ from av.video.reformatter import ColorRange, Colorspace
 from engine.bitstream import Sps, avc_sets, pps_numbers, prefixed_kinds, read_sps, renumbered_slices
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
+from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
 from engine.sources.avfile import open_container
-from engine.sources.convert import UPRIGHT, orientation_of, tags_of
+from engine.sources.convert import orientation_of, tags_of
 from engine.sources.tracks import NEW_SETS
 from engine.timebase import seconds
 

@@ -15,6 +15,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from engine.frame import AudioFrame, Plane, RawSamples, VideoFrame
+from engine.packet import UPRIGHT, Orientation
 from engine.sources.matrix import Matrix
 from engine.spec import AudioFormat
 
@@ -36,15 +37,6 @@ MAX_ASPECT: Final = 16  # of a pixel; anamorphic film has 2, a broken header any
 _QUALITY: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
 
-class Orientation(NamedTuple):
-    """How a stored picture becomes an upright one: first its axes are exchanged, then it is mirrored."""
-
-    transposed: bool = False
-    flip_x: bool = False
-    flip_y: bool = False
-
-
-UPRIGHT: Final = Orientation()
 _TURNS: Final = (  # by counter-clockwise quarter turns
     UPRIGHT,
     Orientation(transposed=True, flip_y=True),

@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
 import av
@@ -40,9 +41,10 @@ from av.stream import Discard, Disposition
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.packet import Packet, Track
+from engine.packet import Look, Orientation, Packet, Track
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
-from engine.sources.tracks import NEW_SETS, Straightener
+from engine.sources.convert import orientation_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL i
 REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 # What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
 _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
+_TURNING: Final = ("mov", "matroska")  # that may say that pictures are to be turned
+_MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS, _AVFMT_TS_DISCONT = 0x80, 0x200  # libavformat/avformat.h
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
@@ -98,6 +102,7 @@ class Demuxer:
         self._newest, self._serial, self._at_end = 0, 0, False
         self._shift: int | None = None  # ns from time stamps as they come to those given on
         self._rounds = self._round_began = 0
+        self._turn: Orientation | None = None  # as it was the first time
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
         in_segments = self._container.format.name.split(",")[0] in _SEGMENTED
@@ -108,7 +113,7 @@ class Demuxer:
         self._is_unstamped = bool(self._container.format.flags & _AVFMT_NOTIMESTAMPS) and not self.is_paced
         if self._is_unstamped:
             for stream in self._used:
-                self._lines[stream.type].begin(stream, _ARRIVAL_BASE)
+                self._lines[stream.type].begin(stream, Look(), _ARRIVAL_BASE)
         self._loop = loop and self.has_end
         is_growing = in_segments and not self.has_end
         self._read_before = read_before if is_growing else None
@@ -125,12 +130,40 @@ class Demuxer:
             raise SourceUnsupported(f'source "{self._guid}": no picture and no sound in it', where=self._guid)
         for stream in self._container.streams:
             stream.discard = Discard.default if stream in self._used else Discard.all  # HLS does not even fetch these
+        self._packets = iter(self._container.demux(self._used))
         for stream in self._used:
             line = self._lines.setdefault(stream.type, _Line())
-            line.begin(stream)
+            line.begin(stream, self._look(stream))
         self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
         self._zero = max(0, nanoseconds(self._container.start_time or 0, Fraction(1, av.time_base)))
-        self._packets = self._container.demux(self._used)
+
+    def _look(self, stream: Any) -> Look:
+        """How its pictures are to be shown, where they do not say it. Reads up to the first of them.
+
+        What a picture is to be turned by is not known before one is decoded.
+        """
+        if stream.type != "video":
+            return Look()
+        if self._turn is None and self._container.format.name.split(",")[0] in _TURNING:
+            self._turn = self._decoded_turn(stream)
+        look, own = look_of(stream), stream.codec_context.sample_aspect_ratio
+        return look._replace(orientation=self._turn, aspect=None if (look.aspect or 1) == (own or 1) else look.aspect)
+
+    def _decoded_turn(self, stream: Any) -> Orientation | None:
+        came: list[_AvPacket] = []
+        while len(came) < _MOST_BEFORE and not (came and came[-1].stream is stream):
+            if (packet := self._next()) is None:
+                break
+            came.append(packet)
+        self._packets = chain(came, self._packets)
+        stream.codec_context.thread_type = "NONE"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        try:
+            coded = [packet for packet in came if packet.stream is stream]
+            pictures = [picture for packet in (*coded, None) for picture in stream.decode(packet)]
+        except _ERRORS:
+            return None
+        return orientation_of(pictures[0]) if pictures else None
 
     def read(self) -> list[Packet]:
         """The next packet, or where they are to be paced some; nothing more after those that come with `ended`."""
@@ -237,7 +270,17 @@ class Demuxer:
             self.repaired += 1
             pts, dts = max(pts, line.last + 1), line.last + 1
         line.last = dts
-        return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=packet.is_keyframe, duration=duration)
+        alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
+        return Packet(
+            track,
+            data,
+            pts=pts,
+            dts=dts,
+            arrival=arrival,
+            keyframe=packet.is_keyframe,
+            duration=duration,
+            alpha=alpha,
+        )
 
 
 class _Line:
@@ -251,10 +294,10 @@ class _Line:
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
 
-    def begin(self, stream: Any, time_base: Fraction | None = None) -> None:
+    def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         known = self.framing.track if self.last is not None else None
-        self.framing = _framing(stream, known, time_base or stream.time_base)
+        self.framing = _framing(stream, known, look, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))
         self._came = None
         reordered = stream.type == "video" and stream.codec_context.has_b_frames
@@ -278,7 +321,7 @@ class _Line:
 class _Framing:
     """How packets of one stream are framed: as they should be."""
 
-    def __init__(self, stream: Any, known: Track | None, time_base: Fraction) -> None:
+    def __init__(self, stream: Any, known: Track | None, look: Look, time_base: Fraction) -> None:
         context = stream.codec_context
         self.time_base = time_base
         self.track: Track | None = known
@@ -287,6 +330,7 @@ class _Framing:
         is_video = stream.type == "video"
         self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
+        self._look = look
         self._layout: str = "" if is_video else context.layout.name
         self._configure(bytes(context.extradata or b""))
 
@@ -307,6 +351,7 @@ class _Framing:
             rate=rate,
             channels=channels,
             layout=self._layout,
+            look=self._look,
         )
         if self.track is None or not _same(made, self.track):
             self.track = made
@@ -358,13 +403,13 @@ class _Adts(_Framing):
         return data[7:] if data[1] & 1 else data[9:]
 
 
-def _framing(stream: Any, known: Track | None, time_base: Fraction) -> _Framing:
+def _framing(stream: Any, known: Track | None, look: Look, time_base: Fraction) -> _Framing:
     codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
     if codec in ("h264", "hevc") and extradata[:1] != b"\1":
-        return _AnnexB(stream, known, time_base)
+        return _AnnexB(stream, known, look, time_base)
     if codec == "aac" and not extradata:
-        return _Adts(stream, known, time_base)
-    return _Framing(stream, known, time_base)
+        return _Adts(stream, known, look, time_base)
+    return _Framing(stream, known, look, time_base)
 
 
 def _same(one: Track, other: Track) -> bool:

@@ -28,11 +28,11 @@ import av
 import numpy as np
 
 from engine.frame import AudioFrame, Samples, VideoFrame
-from engine.packet import Packet, Track
+from engine.packet import Look, Packet, Track
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import MAX_PIXELS, MAX_RATE, MIN_RATE
+from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, alpha_decoder
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -66,7 +66,7 @@ class _Decoded(NamedTuple):
     start: int
     stop: int
     frame: av.VideoFrame
-    aspect: Fraction
+    look: Look  # its aspect is known
 
 
 class Care(Enum):
@@ -92,7 +92,7 @@ class LivePicture:
         self._name = name
         self._track: Track | None = None
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
-        self._aspect: Fraction | None = None
+        self._look: Look | None = None  # that the converter was made for
         self._waiting: _Decoded | None = None  # decoded, not converted
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
@@ -172,7 +172,7 @@ class LivePicture:
             if frame.is_corrupt:
                 self._damaged()
                 break
-            decoded.append(self._timed(frame, context.sample_aspect_ratio or Fraction(1)))
+            decoded.append(self._timed(frame, _look(self._track, context)))
         return decoded
 
     def _damaged(self) -> None:
@@ -184,10 +184,14 @@ class LivePicture:
     def _open(self, track: Track, care: Care) -> None:
         self._track, self._context, self._care = track, None, care
         self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
+        context: av.CodecContext | None = None
         try:
-            context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
+            if track.look.see_through:
+                context = alpha_decoder(track.codec, track.extradata or None, (track.width, track.height))
+            else:
+                context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
         except _ERRORS:
-            context = None
+            pass
         if not isinstance(context, av.VideoCodecContext):
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
             return
@@ -199,7 +203,7 @@ class LivePicture:
             context.width, context.height = track.width, track.height
         self._context = context
 
-    def _timed(self, frame: av.VideoFrame, aspect: Fraction) -> _Decoded:
+    def _timed(self, frame: av.VideoFrame, look: Look) -> _Decoded:
         start = frame.pts
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
@@ -207,12 +211,13 @@ class LivePicture:
             self.usual = start - self._last_start
         self._last_start = start
         stop = start + self.usual * 15 // 16  # time stamps are rounded: at the next one's time it is over
-        return _Decoded(start, stop, frame, aspect)
+        return _Decoded(start, stop, frame, look)
 
     def _converted(self, decoded: _Decoded) -> Shown:
-        if decoded.aspect != self._aspect:
-            self._aspect, self._converter = decoded.aspect, PictureConverter(decoded.aspect)
-        picture = self._converter.convert(decoded.frame)
+        look = decoded.look
+        if look != self._look:
+            self._look, self._converter = look, PictureConverter(look.aspect or Fraction(1), tags=look.tags)
+        picture = self._converter.convert(decoded.frame, look.orientation)
         self.size = PictureSize(picture.width, picture.height, picture.a is None)
         return decoded.start, decoded.stop, picture
 
@@ -369,11 +374,21 @@ class _Voice:
 
 
 def _coded(item: Stamped) -> av.Packet[av.stream.Stream]:
-    data = item.packet.data
+    data, alpha = item.packet.data, item.packet.alpha
     coded = av.Packet(len(data))  # a packet over the bytes themselves would lack the padding that decoders read into
     coded.update(data)
     coded.pts, coded.time_base, coded.is_keyframe = item.time, _NS, item.packet.keyframe
+    if alpha:
+        kind = av.packet.packet_sidedata_type_from_literal(ALPHA)
+        beside = av.packet.PacketSideData(kind, len(alpha))  # type: ignore[call-arg]
+        beside.update(alpha)
+        coded.set_sidedata(beside, move=True)
     return coded
+
+
+def _look(track: Track | None, context: av.VideoCodecContext) -> Look:
+    look = Look() if track is None else track.look
+    return look._replace(aspect=look.aspect or context.sample_aspect_ratio or Fraction(1))
 
 
 def stretched(samples: Samples, count: int) -> Samples:

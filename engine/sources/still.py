@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import VideoFrame
+from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
-from engine.sources.convert import UPRIGHT, Orientation, PictureConverter, has_alpha, tags_of
+from engine.sources.convert import PictureConverter, has_alpha, tags_of
 from engine.sources.svg import HEAD, draw_svg, is_svg
 
 MAX_BYTES: Final = 256 << 20

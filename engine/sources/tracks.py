@@ -24,6 +24,7 @@ import av
 
 from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
+from engine.packet import Look
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha
 from engine.spec import AudioFormat
@@ -37,6 +38,7 @@ MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would 
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 _EASED: Final = {"skip_loop_filter": "bidir"}
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
+ALPHA: Final = "matroska_block_additional"  # the one in which it gives what lies beside pictures of VP8 and VP9
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"
 Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
 
@@ -51,19 +53,22 @@ class PictureTrack:
     def __init__(self, guid: str, stream: av.VideoStream, *, zero: Fraction, threads: int, eased: bool = False) -> None:
         self._time_base = stream.time_base or Fraction(1, av.time_base)
         self._zero = zero
-        self._context = _video_decoder(stream)
+        look = look_of(stream)
+        self._context = stream.codec_context
+        if look.see_through:
+            own = self._context
+            self._context = alpha_decoder(own.codec.canonical_name, own.extradata, (own.width, own.height))
         self._context.thread_type = "FRAME" if threads > 1 else "NONE"
         self._context.thread_count = threads
         self._context.options = {"max_pixels": str(MAX_PIXELS), **(_EASED if eased else {})}
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        aspect = look.aspect or Fraction(1)
         width, height = displayed_size(self._context.width, self._context.height, aspect)
         if width < 1 or height < 1:
             raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
         if width * height > MAX_PIXELS:
             sentence = f'source "{guid}": {width}×{height} is more than {MAX_PIXELS} pixels'
             raise SourceUnsupported(sentence, where=guid)
-        tags = (int(stream.codec_context.colorspace), int(stream.codec_context.color_range))
-        self._converter = PictureConverter(aspect, tags=tags)
+        self._converter = PictureConverter(aspect, tags=look.tags)
         see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
         self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -244,13 +249,20 @@ def _rounded(number: int, divisor: int) -> int:
     return (2 * number + divisor) // (2 * divisor)
 
 
-def _video_decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+def look_of(stream: av.VideoStream) -> Look:
+    """How a stream's pictures are to be shown; their orientation is theirs to say, once they are decoded by it."""
     context = stream.codec_context
-    if context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1":
-        # libav's own VP8 and VP9 decoders leave the alpha side channel out; libvpx decodes it.
-        codec = av.CodecContext.create("libvpx-vp9" if context.name == "vp9" else "libvpx", "r")
-        codec.extradata = context.extradata
-        codec.width, codec.height = context.width, context.height
-        codec.pix_fmt = "yuva420p"
-        return codec
+    return Look(
+        aspect=stream.sample_aspect_ratio or None,
+        tags=(int(context.colorspace), int(context.color_range)),
+        see_through=context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1",
+    )
+
+
+def alpha_decoder(codec: str, extradata: bytes | None, size: tuple[int, int]) -> av.VideoCodecContext:
+    """A decoder of VP8 or VP9 with alpha: libvpx. libav's own leave out what lies beside the pictures."""
+    context = av.CodecContext.create("libvpx-vp9" if codec == "vp9" else "libvpx", "r")
+    context.extradata = extradata
+    context.width, context.height = size
+    context.pix_fmt = "yuva420p"
     return context

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from engine.config import Settings
+from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import MediaFile
 from engine.sources.convert import (
-    UPRIGHT,
-    Orientation,
     PictureConverter,
     SoundConverter,
     displayed_size,

@@ -1,5 +1,6 @@
 """Pull: files and URLs become streams, in real time, again and again. Real files and a real HTTP server on loopback."""
 
+import io
 import time
 from contextlib import suppress
 from fractions import Fraction
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import trio
 
+from engine import fmp4
 from engine.bitstream import avc_size, hevc_size
 from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.packet import Packet, Track
-from engine.sources.convert import SoundConverter
+from engine.packet import UPRIGHT, Packet, Track
+from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
 from engine.sources.livetracks import LivePicture, LiveSound, Stamped
 from engine.sources.pull import LEAD, Pull, checked_url, shown_url
+from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
 from tests.media import PLAIN, TONE, Audio, Video, encode, plane, read_number
@@ -121,6 +124,75 @@ def test_sound_of_any_number_of_channels_is_mixed_down_as_in_a_render(tmp_path, 
     offline = np.concatenate([block.samples for frame in given for block in converter.convert(frame)], axis=1)
     assert live.shape[1] == pytest.approx(48_000, abs=100)
     assert np.array_equal(live, offline[:, : live.shape[1]])
+
+
+def shown(packets):
+    """The first picture of some packets, as a live mix has it."""
+    stamped = [Stamped(p, p.pts_ns, False) for p in packets if p.is_video]
+    return LivePicture("film").decode([*stamped, END], wanted=0)[0][2]
+
+
+def rendered(path):
+    """The first picture of a film, as a render has it."""
+    with av.open(str(path)) as container:
+        track = PictureTrack("film", container.streams.video[0], zero=Fraction(0), threads=1)
+        made = [each for packet in container.demux(video=0) for each in track.decode(packet, start=Fraction(0))]
+    return made[0][2]
+
+
+def narrowed(path):
+    """A film whose container says that its pixels are half as wide as high, and whose codec does not."""
+    plain = encode(path.with_name("plain.mp4"), PLAIN, None)
+    with av.open(str(plain)) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        stream.codec_context.sample_aspect_ratio = Fraction(1, 2)
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return path
+
+
+def recorded(packets):
+    """What is written of some packets, opened."""
+    tracks = (packets[0].track,)
+    fragmenter = fmp4.Fragmenter(tracks)
+    for packet in packets:
+        fragmenter.push(packet)
+    return av.open(io.BytesIO(fmp4.init_segment(tracks) + fragmenter.cut(hold=False).data))
+
+
+TURNED = [("film.mp4", Video(rotation=turn)) for turn in (90, 180, 270)]
+ALPHA = {"pix_fmt": "yuva420p", "options": {"auto-alt-ref": "0"}}
+CLEAR = [("film.webm", Video(codec, **ALPHA)) for codec in ("libvpx", "libvpx-vp9")]
+
+
+@pytest.mark.parametrize(("name", "video"), [*TURNED, *CLEAR, ("film.mkv", Video("libx264", matrix="bt601"))])
+def test_pictures_are_turned_and_see_through_as_in_a_render(tmp_path, name, video):
+    path = encode(tmp_path / name, video, Audio("libopus"))
+    live, offline = shown(demuxed(path, loop=True, most=100)), rendered(path)
+    assert (live.width, live.height) == video.size
+    assert (live.a is None) == (name != "film.webm")
+    for one, other in zip(live.planes, offline.planes, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_pixels_that_only_the_container_calls_narrow_are_so_in_a_mix_and_in_a_recording(tmp_path):
+    path = narrowed(tmp_path / "film.mp4")
+    live, offline = shown(demuxed(path)), rendered(path)
+    assert (live.width, live.height) == (32, 36)
+    assert np.array_equal(live.y, offline.y)
+    with recorded(demuxed(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.sample_aspect_ratio, stream.codec_context.width) == (Fraction(1, 2), 64)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_recording_of_turned_pictures_is_turned(tmp_path, turn):
+    path = encode(tmp_path / "film.mp4", Video(rotation=turn), None)
+    with recorded(demuxed(path)) as made, av.open(str(path)) as given:
+        one, other = (orientation_of(next(container.decode(video=0))) for container in (made, given))
+    assert one == other != UPRIGHT
 
 
 def test_sound_of_so_many_channels_that_nobody_knows_them_is_counted():
