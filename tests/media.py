@@ -33,6 +33,7 @@ OPTIONS = {  # small pictures, quickly made, readable; scene cuts off so that th
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"},
     "libsvtav1": {"preset": "8", "crf": "15"},  # from preset 10 on it smears whole cells
     **{codec: {"b": "1M"} for codec in ("mpeg2video", "mpeg4", "flv")},
+    "wmav2": {"b": "128k"},
 }
 
 
@@ -190,7 +191,7 @@ def encode(path, video=PLAIN, audio=TONE, *, seconds=1, **container_options):
     options = {"fflags": "+bitexact", **container_options}  # no random identifiers in Matroska
     with av.open(str(path), "w", format=container_format, container_options=options) as container:
         pictures = _video_stream(container, video) if video else None
-        sounds = container.add_stream(audio.codec, rate=audio.rate, layout=audio.layout) if audio else None
+        sounds = _sound_stream(container, audio) if audio else None
         n = 0
         for second in range(seconds):  # in turns, or the muxer keeps a long film in memory
             while pictures and _time(video, n) < second + 1:
@@ -230,6 +231,11 @@ def _video_stream(container, video):
     if video.rotation:
         stream.set_display_rotation(video.rotation)
     return stream
+
+
+def _sound_stream(container, audio):
+    options = OPTIONS.get(audio.codec, {})
+    return container.add_stream(audio.codec, rate=audio.rate, layout=audio.layout, options=options)
 
 
 def flash_beep(path, seconds=2, size=(64, 36)):

@@ -25,6 +25,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections import deque
@@ -332,6 +333,7 @@ class _Framing:
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
         self._look = look
         self._layout: str = "" if is_video else context.layout.name
+        self._block = (0, 0) if is_video else _block(stream)
         self._configure(bytes(context.extradata or b""))
 
     def _configure(self, extradata: bytes) -> None:
@@ -351,6 +353,7 @@ class _Framing:
             rate=rate,
             channels=channels,
             layout=self._layout,
+            block=self._block,
             look=self._look,
         )
         if self.track is None or not _same(made, self.track):
@@ -410,6 +413,20 @@ def _framing(stream: Any, known: Track | None, look: Look, time_base: Fraction) 
     if codec == "aac" and not extradata:
         return _Adts(stream, known, look, time_base)
     return _Framing(stream, known, look, time_base)
+
+
+def _block(stream: Any) -> tuple[int, int]:
+    """Bytes of a block of sound and bits of a coded sample, which PyAV does not tell but the head of a WAV does."""
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format="wav") as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except _ERRORS:
+        return 0, 0  # nothing that a WAV can have
+    head = file.getvalue()
+    at = head.find(b"fmt ") + 20  # WAVEFORMAT.nBlockAlign
+    return int.from_bytes(head[at : at + 2], "little"), int.from_bytes(head[at + 2 : at + 4], "little")
 
 
 def _same(one: Track, other: Track) -> bool:

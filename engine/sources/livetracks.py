@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 USUAL: Final = SECOND // 25  # how long a picture lasts before there is a second one
 DEAD_BAND: Final = Fraction(2, 1000)
 RESYNC: Final = Fraction(36, 1000)  # less than what `Sync` moves at once, so that sound comes along with the picture
+HOPELESS: Final = 100  # packets without a frame: libvpx, frame threads and B-frames hold back fewer
 BEND: Final = 200  # one sample in 200: 0.5 %
 MEAN: Final = 16  # blocks that a difference is averaged over: a third of a second of AAC
 _DECODERS: Final = {"av1": "libdav1d"}  # libav's own needs hardware
@@ -81,6 +82,25 @@ class Care(Enum):
 _UNSMOOTHED: Final = {Care.SMALL: "bidir", Care.TINY: "nokey"}  # at those sizes 50 dB from exact, and 43 at worst
 
 
+class _Hope:
+    """Whether anything comes out of the decoder of a track; says it once where nothing does."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._track: Track | None = None
+        self._vain = 0  # packets from which nothing has come
+
+    def count(self, track: Track, frames: int) -> None:
+        """Notes a packet, and how many frames came with it."""
+        if track is not self._track:
+            self._track, self._vain = track, 0
+        if frames:
+            self._vain = HOPELESS + 1
+        self._vain += self._vain <= HOPELESS
+        if self._vain == HOPELESS:
+            log.warning('source "%s": nothing of its %s in %s can be decoded', self._name, track.kind, track.codec)
+
+
 class LivePicture:
     """Decodes the pictures of one stream."""
 
@@ -94,6 +114,7 @@ class LivePicture:
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
         self._look: Look | None = None  # that the converter was made for
         self._waiting: _Decoded | None = None  # decoded, not converted
+        self._hope = _Hope(name)
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
         self._last_start: int | None = None
@@ -113,6 +134,8 @@ class LivePicture:
         came = 0
         for item in items:
             frames = self._frames(item, care)
+            if item is not END and self._context is not None:
+                self._hope.count(item.packet.track, len(frames))
             came += len(frames)
             for decoded in frames:
                 self._pass(decoded, shown, wanted)
@@ -231,6 +254,7 @@ class LiveSound:
         self._track: Track | None = None
         self._context: av.AudioCodecContext | None = None
         self._voices: dict[AudioFormat, _Voice] = {}
+        self._hope = _Hope(name)
 
     @property
     def is_open(self) -> bool:
@@ -276,7 +300,8 @@ class LiveSound:
         except _ERRORS:
             self.corrupt += 1
             self._break()
-            return []
+            frames = []
+        self._hope.count(packet.track, len(frames))
         return frames
 
     def _break(self) -> None:
@@ -295,9 +320,11 @@ class LiveSound:
             return
         if track.extradata:
             context.extradata = track.extradata
-        elif track.rate and track.channels:
+        if track.rate and track.channels:
             context.sample_rate = track.rate
             context.layout = track.layout or f"{track.channels} channels"  # which are the usual ones when converted
+        size, bits = track.block
+        context.options = {"block_align": str(size), "bits_per_coded_sample": str(bits)} if size else {}
         self._context = context
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.packet import Packet, Track
-from engine.sources.livetracks import Care, LivePicture, LiveSound, Stamped, stretched
+from engine.sources.livetracks import HOPELESS, Care, LivePicture, LiveSound, Stamped, stretched
 from engine.spec import AudioFormat
 from engine.stream import END
 from tests.engine.clips import packets
@@ -112,6 +112,24 @@ def test_sound_without_a_usable_rate_is_refused():
     track = Track(kind="audio", codec="pcm_f32le", rate=10, channels=1)
     assert sound.decode([Stamped(tone(0, track=track), NS, False)], [MONO]) == {MONO: []}
     assert sound.corrupt == 1
+
+
+@pytest.mark.parametrize(("decoder", "kind", "codec"), [(LiveSound, "audio", "wmav2"), (LivePicture, "video", "vp8")])
+def test_a_track_of_which_nothing_can_be_decoded_is_said_once(caplog, decoder, kind, codec):
+    track = Track(kind=kind, codec=codec, rate=RATE, channels=2)
+    made = decoder("cam")
+    for n in range(3 * HOPELESS):
+        item = [Stamped(Packet(track, b"\xff" * 50, pts=0, dts=0, arrival=0), NS + n * 20 * MS, False)]
+        made.decode(item, [MONO]) if decoder is LiveSound else made.decode(item, wanted=0)
+    assert caplog.messages == [f'source "cam": nothing of its {kind} in {codec} can be decoded']
+
+
+def test_a_track_of_which_something_can_be_decoded_is_not_given_up(caplog):
+    sound = LiveSound("cam")
+    for n in range(3 * HOPELESS):
+        broken = Packet(PCM, b"xx", pts=0, dts=0, arrival=0)
+        sound.decode([Stamped(broken if n else tone(0), NS + n * 20 * MS, False)], [MONO])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("more", [-5, -1, 1, 5])

@@ -195,6 +195,14 @@ def test_a_recording_of_turned_pictures_is_turned(tmp_path, turn):
     assert one == other != UPRIGHT
 
 
+@pytest.mark.parametrize(("name", "codec"), [("film.wma", "wmav2"), ("film.wav", "adpcm_ms")])
+def test_sound_whose_decoder_must_be_told_of_blocks_is_heard(tmp_path, name, codec):
+    made = demuxed(encode(tmp_path / name, None, Audio(codec)))
+    assert made[0].track.codec == codec
+    assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
+    assert len(sound(made)) == pytest.approx(48_000, abs=4096)
+
+
 def test_sound_of_so_many_channels_that_nobody_knows_them_is_counted():
     track = Track(kind="audio", codec="pcm_s16le", rate=48_000, channels=9)
     sound, silence = LiveSound("film"), bytes(9 * 2 * 960)
