@@ -53,6 +53,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                H.264 and HEVC packets are length-prefixed NAL units as it says, AAC packets are raw.
     time_base  seconds of one unit of pts and dts.
     layout     FFmpeg's name of what the channels are: "5.1", "quad"; "" = as is usual for so many.
+    unordered  whether pts do not say in which order pictures are shown: only a decoder knows it.
     block      bytes of a block of sound and bits of a coded sample, for decoders that must be told (WMA, ADPCM).
     """
 
@@ -65,6 +66,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     rate: int = 0
     channels: int = 0
     layout: str = ""
+    unordered: bool = False
     block: tuple[int, int] = (0, 0)
     look: Look = Look()
 

@@ -13,6 +13,8 @@ Theory of operation
   Priming and padding are left out where they would lie on other sound.
 * Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
+* AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
+  track says so. A decoder gives such pictures in the right order; players and recordings may not.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
   their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw H.264), their arrival
@@ -67,6 +69,7 @@ REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 # What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
 _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
 _TURNING: Final = ("mov", "matroska")  # that may say that pictures are to be turned
+_UNORDERED: Final = ("avi", "h264", "hevc")
 _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS, _AVFMT_TS_DISCONT = 0x80, 0x200  # libavformat/avformat.h
@@ -135,6 +138,8 @@ class Demuxer:
         for stream in self._used:
             line = self._lines.setdefault(stream.type, _Line())
             line.begin(stream, self._look(stream))
+        if not self._rounds and any(line.framing.is_unordered for line in self._lines.values()):
+            log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
         self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
         self._zero = max(0, nanoseconds(self._container.start_time or 0, Fraction(1, av.time_base)))
 
@@ -333,6 +338,7 @@ class _Framing:
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
         self._look = look
         self._layout: str = "" if is_video else context.layout.name
+        self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
         self._block = (0, 0) if is_video else _block(stream)
         self._configure(bytes(context.extradata or b""))
 
@@ -353,6 +359,7 @@ class _Framing:
             rate=rate,
             channels=channels,
             layout=self._layout,
+            unordered=self.is_unordered,
             block=self._block,
             look=self._look,
         )
@@ -413,6 +420,11 @@ def _framing(stream: Any, known: Track | None, look: Look, time_base: Fraction) 
     if codec == "aac" and not extradata:
         return _Adts(stream, known, look, time_base)
     return _Framing(stream, known, look, time_base)
+
+
+def _is_unordered(stream: Any) -> bool:
+    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
+    return stream.codec_context.name in ("h264", "hevc") and stream.container.format.name in _UNORDERED
 
 
 def _block(stream: Any) -> tuple[int, int]:

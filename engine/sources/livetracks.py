@@ -10,6 +10,8 @@ Theory of operation
   at. So joining in the middle of a GOP costs the decoding of it, and one conversion.
 * After a jump in time, a new configuration and a damaged picture nothing is shown up to the next keyframe: the last
   picture holds, nobody sees green or torn ones.
+* Where time stamps do not say in which order pictures are shown, the decoder's order does: each picture that comes out
+  takes the earliest time of those that have gone in. None is left out then: nobody could tell whose time it had.
 * **Sound is counted.** Blocks follow each other without holes; the stamps say where the count should be. The difference
   is averaged, since stamps are whole milliseconds or worse. Within `DEAD_BAND` nothing happens; beyond, blocks are
   stretched or squeezed by at most `BEND` until the count is right; beyond `RESYNC`, and after anything that breaks the
@@ -22,6 +24,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from fractions import Fraction
+from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeAlias
 
 import av
@@ -114,6 +117,7 @@ class LivePicture:
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
         self._look: Look | None = None  # that the converter was made for
         self._waiting: _Decoded | None = None  # decoded, not converted
+        self._times: list[int] = []  # of pictures in the decoder, a heap, where its order is that of showing
         self._hope = _Hope(name)
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
@@ -175,10 +179,13 @@ class LivePicture:
             frames += self._decode(None)
             self._open(packet.track, self._care if care is Care.HURRY else care)
         if self._context is not None:
-            self._context.skip_frame = "NONREF" if care is Care.HURRY else "DEFAULT"
+            skips = care is Care.HURRY and not packet.track.unordered
+            self._context.skip_frame = "NONREF" if skips else "DEFAULT"
         if self._needs_keyframe and not packet.keyframe:
             return frames
         self._needs_keyframe = False
+        if packet.track.unordered:
+            heappush(self._times, item.time)
         return frames + self._decode(_coded(item))
 
     def _decode(self, packet: av.Packet[av.stream.Stream] | None) -> list[_Decoded]:
@@ -201,12 +208,14 @@ class LivePicture:
     def _damaged(self) -> None:
         self.corrupt += 1
         self._needs_keyframe = True
+        self._times.clear()
         if self._context is not None and self._context.is_open:
             self._context.flush_buffers()  # what waits in it may be damaged too
 
     def _open(self, track: Track, care: Care) -> None:
         self._track, self._context, self._care = track, None, care
         self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
+        self._times.clear()
         context: av.CodecContext | None = None
         try:
             if track.look.see_through:
@@ -227,7 +236,7 @@ class LivePicture:
         self._context = context
 
     def _timed(self, frame: av.VideoFrame, look: Look) -> _Decoded:
-        start = frame.pts
+        start = heappop(self._times) if self._times else frame.pts
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
         if self._last_start is not None and 0 < start - self._last_start < SECOND:

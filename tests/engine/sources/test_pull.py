@@ -19,7 +19,7 @@ from engine.packet import UPRIGHT, Packet, Track
 from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
-from engine.sources.livetracks import LivePicture, LiveSound, Stamped
+from engine.sources.livetracks import Care, LivePicture, LiveSound, Stamped
 from engine.sources.pull import LEAD, Pull, checked_url, shown_url
 from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
@@ -201,6 +201,22 @@ def test_sound_whose_decoder_must_be_told_of_blocks_is_heard(tmp_path, name, cod
     assert made[0].track.codec == codec
     assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
     assert len(sound(made)) == pytest.approx(48_000, abs=4096)
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film.264", "film.265"])
+@pytest.mark.parametrize("care", [Care.FULL, Care.HURRY])
+def test_pictures_whose_container_has_no_times_for_them_are_shown_in_order(tmp_path, caplog, name, care):
+    codec = "libx265" if name == "film.265" else "libx264"
+    path = encode(
+        tmp_path / name, Video(codec, bframes=2), None, format={"avi": "avi", "264": "h264", "265": "hevc"}[name[5:]]
+    )
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in demuxed(path)]
+    live = LivePicture("film").decode([*stamped, END], wanted=0, care=care)
+    assert [read_number(frame.y) for _, _, frame in live] == list(range(30))
+    times = [start for start, _, _ in live]
+    assert times == sorted(times)
+    assert len(set(times)) == 30
+    assert [message for message in caplog.messages if "order" in message] != []
 
 
 def test_sound_of_so_many_channels_that_nobody_knows_them_is_counted():
