@@ -74,7 +74,7 @@ async def render(
     """
     settings = settings or Settings()
     for output in spec.outputs or (OutputSpec(path=spec.output, encoder=spec.encoder),):
-        check_output(output.path, spec.mixer, output.encoder)
+        check_output(output, spec.mixer)
     began = trio.current_time()
 
     def tell(done: int, total: int | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.errors import InvalidMash, InvalidSpec
-from engine.spec import AudioFormat, EncoderSpec, MixerSpec, OutputSpec, Raster
+from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, AudioFormat, EncoderSpec, MixerSpec, OutputSpec, Raster
 from engine.timebase import frame_rate
 
 VIDEO, AUDIO, IMAGE, SEQUENCE, WAVEFORM = TYPES = ("video", "audio", "image", "imagesequence", "waveform")
@@ -35,6 +35,7 @@ EXTENSIONS: Final = {
     SEQUENCE: ("jpg", "jpeg", "png"),
     WAVEFORM: ("png",),
 }
+_SOUND_RATES: Final = {"webm": OPUS_RATES, "mp3": MP3_RATES, "wav": None}  # of the others AAC's; None = any
 _SIZES: Final = {WAVEFORM: Raster(320, 240)}
 _RATES: Final = {SEQUENCE: Fraction(10)}
 _ORDER: Final = {VIDEO: 0, SEQUENCE: 1, IMAGE: 2, AUDIO: 3, WAVEFORM: 4}
@@ -136,7 +137,6 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
         raise InvalidSpec(
             f"extension {extension[:20]!r} is not one of {', '.join(EXTENSIONS[kind])}", where="extension"
         )
-    audio_rate = _number(given, "audioRate", SOUND_RATE)
     bit_rate = _number(given, "audioBitrate", 160)
     size = round(_number(given, "width", default.width)), round(_number(given, "height", default.height))
     if min(size) < 1 or kind == VIDEO:
@@ -148,7 +148,7 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
         extension=extension,
         size=size,
         rate=_rate(given, _RATES.get(kind, Fraction(30))),
-        sound=AudioFormat(round(audio_rate), round(_number(given, "audioChannels", 2))),
+        sound=AudioFormat(_sound_rate(given, kind, extension), round(_number(given, "audioChannels", 2))),
         encoder=EncoderSpec(
             quality=_number(options, "crf", QUALITY),
             gop=round(_number(options, "g", GOP)),
@@ -160,6 +160,17 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
         mute=given.get("mute") is True,
         colours=(_colour(given, "forecolor", "#000000"), _colour(given, "backcolor", "#00000000")),
     )
+
+
+def _sound_rate(given: dict[str, Any], kind: str, extension: str) -> int:
+    """Samples a second: the dialect's default, or the most there is where the codec has no such rate."""
+    rates = _SOUND_RATES.get(extension, AAC_RATES) if kind in (VIDEO, AUDIO) else None
+    rate = round(_number(given, "audioRate", SOUND_RATE if rates is None or SOUND_RATE in rates else max(rates)))
+    if rates is not None and rate not in rates:
+        raise InvalidSpec(
+            f"audioRate {rate} of {extension} is not one of {', '.join(map(str, rates))}", where="audioRate"
+        )
+    return rate
 
 
 def _number(given: dict[str, Any], name: str, default: float) -> float:

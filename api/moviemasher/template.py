@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from api.moviemasher.mash import TEXT_ID
-from api.moviemasher.outputs import AUDIO, IMAGE, TYPES, VIDEO, Output, read_outputs
+from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import OUTPUT, PREVIEW, id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene
@@ -130,7 +130,10 @@ def _chosen(value: Object, order: Order) -> tuple[list[Object], Output | None]:
     if kind not in TYPES:
         known = ", ".join((*TYPES, *(str(each.get("basename")) for each in given if each.get("basename"))))
         raise InvalidJob(f"template.composition {name[:80]!r} is not one of {known}", where="$.template.composition")
-    (output,) = read_outputs([{"outputType": kind}], preview=PREVIEW, output=OUTPUT)
+    asked: Object = {"outputType": kind}
+    if order.extension in EXTENSIONS[kind]:
+        asked["extension"] = order.extension
+    (output,) = read_outputs([asked], preview=PREVIEW, output=OUTPUT)
     return ([], output) if kind in (VIDEO, AUDIO, IMAGE) else ([{"outputType": kind}], None)
 
 

@@ -25,7 +25,7 @@ from engine.sinks.partial import ERRORS, Partial
 from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
-from engine.spec import AAC_RATES, EncoderSpec, MixerSpec, OutputSpec
+from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec
 
 _FASTSTART: Final = {"movflags": "+faststart"}
 FORMATS: Final = MappingProxyType(
@@ -41,11 +41,7 @@ FORMATS: Final = MappingProxyType(
     }
 )
 NULL: Final = "null:"  # mixed, not encoded: for measuring
-_RATES: Final = {
-    "aac": AAC_RATES,
-    "libopus": (8000, 12000, 16000, 24000, 48000),
-    "libmp3lame": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
-}
+_RATES: Final = {"aac": AAC_RATES, "libopus": OPUS_RATES, "libmp3lame": MP3_RATES}
 QUEUE: Final = 2  # ticks between the mixer and the encoder
 
 Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
@@ -126,9 +122,9 @@ class FileSink:
         await trio.to_thread.run_sync(call, limiter=self._limiter)
 
 
-def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
+def check_output(output: OutputSpec, mixer: MixerSpec) -> None:
     """Raises SinkRejected: an extension we do not write, a rate or a profile that its codec does not have."""
-    suffix = Path(path).suffix.lower()
+    path, suffix = output.path, Path(output.path).suffix.lower()
     if path == NULL or suffix in STILLS:
         return
     encoding = FORMATS.get(suffix)
@@ -136,12 +132,12 @@ def check_output(path: str, mixer: MixerSpec, encoder: EncoderSpec) -> None:
         known = " ".join([*FORMATS, *STILLS])
         raise SinkRejected(f'output "{path}": extension "{suffix}" is not one of {known}', where=path)
     rates = _RATES.get(encoding.audio or "")
-    if rates is not None and mixer.audio.rate not in rates:
+    if output.sound and rates is not None and mixer.audio.rate not in rates:
         listed = ", ".join(map(str, rates))
         sentence = f'output "{path}": {encoding.audio} has no rate of {mixer.audio.rate} Hz, only {listed}'
         raise SinkRejected(sentence, where=path)
-    if encoding.video is not None:
-        check_picture(encoding.video, mixer, encoder, what=f'output "{path}"', where=path)
+    if output.picture and encoding.video is not None:
+        check_picture(encoding.video, mixer, output.encoder, what=f'output "{path}"', where=path)
 
 
 def has_h264(output: OutputSpec) -> bool:
@@ -192,7 +188,7 @@ def open_sinks(
     Blocks a little: worker threads only. Raises SinkError.
     """
     for output in outputs:
-        check_output(output.path, mixer, output.encoder)
+        check_output(output, mixer)
     opened: list[Writing] = []
     try:
         for output in outputs:

@@ -57,6 +57,21 @@ def test_what_is_asked_for_comes_before_the_defaults():
     assert (film.encoder.gop, film.encoder.quality, film.encoder.audio_bit_rate) == (30, 30, 96_000)
 
 
+@pytest.mark.parametrize(
+    ("kind", "extension", "rate"),
+    [("video", "mkv", 44_100), ("video", "webm", 48_000), ("audio", "wav", 44_100), ("waveform", "png", 44_100)],
+)
+def test_sound_has_the_dialects_rate_where_the_codec_has_it(kind, extension, rate):
+    assert read(of(kind, extension=extension))[0].sound.rate == rate
+    (other,) = read(of(kind, extension=extension, audioRate="8000"))
+    assert other.sound.rate == 8000
+
+
+def test_what_has_no_codec_for_sound_has_any_rate():
+    for output in (of("audio", extension="wav"), of("waveform")):
+        assert read(output | {"audioRate": 12_345})[0].sound.rate == 12_345
+
+
 def test_the_second_of_a_kind_has_a_number():
     files = [each.file for each in read(of("image"), of("image"), of("image", extension="png"), of("image"))]
     assert files == ["image.jpg", "image-1.jpg", "image.png", "image-2.jpg"]
@@ -79,6 +94,12 @@ def test_the_second_of_a_kind_has_a_number():
         ([of("video", videoRate="1/0")], "videoRate '1/0' is no number"),
         ([of("video", extension="exe")], "extension 'exe' is not one of mp4"),
         ([of("audio", audioChannels=6)], "6 audio channels"),
+        (
+            [of("audio"), of("video", extension="webm", audioRate=44100)],
+            "$.outputs[1]: audioRate 44100 of webm is not one",
+        ),
+        ([of("audio", audioRate=96000)], "audioRate 96000 of mp3 is not one of 8000, 11025"),
+        ([of("video", audioRate="12345")], "audioRate 12345 of mp4 is not one of 8000, 11025"),
         ([of("waveform", forecolor="red")], "forecolor 'red' is no colour"),
         ([of("image", basename="../x")], "basename '../x' is taken, or no plain word"),
         ([of("image", basename="a"), of("image", basename="a")], "basename 'a' is taken"),
@@ -104,6 +125,7 @@ def test_what_no_mix_serves_has_its_own():
     assert passes(of("video"), of("image", width=300, height=300)) == [["video.mp4"], ["image.jpg"]]
     assert passes(of("video", videoRate=25), of("imagesequence")) == [["video.mp4"], [""]]
     assert passes(of("video"), of("audio", audioRate=48000)) == [["video.mp4"], ["audio.mp3"]]
+    assert passes(of("video", extension="webm"), of("video")) == [["video.webm"], ["video.mp4"]]
     assert passes(of("video", width=320, height=180), of("image")) == [["video.mp4"], ["image.jpg"]]
 
 

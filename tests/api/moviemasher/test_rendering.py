@@ -303,6 +303,11 @@ async def test_sequences_of_one_rendering_do_not_write_over_one_another(server):
         (mash_of(colour("#fff")), [{"outputType": "hologram"}], "'hologram' is not one of video"),
         (mash_of(colour("#fff")), [], "expected an array of 1"),
         (mash_of(), [{"outputType": "video"}], "no clips"),
+        (
+            mash_of(colour("#fff")),
+            [{"outputType": "video", "extension": "webm", "audioRate": 44100}],
+            "8000, 12000, 16000",
+        ),
         ({"id": "m1", "tracks": 3}, [{"outputType": "video"}], "expected an array, got a number"),
         (mash_of({"contentId": "x"}), [{"outputType": "video"}], 'no definition "x"'),
         (None, [{"outputType": "video"}], "mash"),
@@ -333,14 +338,30 @@ async def test_a_rendering_that_fails_ends_the_polling(server, media):
     assert not list(server.media.glob("m1/*/*"))
 
 
-async def test_why_a_rendering_failed_is_told_without_the_folders_of_the_server(server, media):
+async def test_why_a_rendering_failed_is_told_without_the_folders_of_the_server(server):
+    last = await server.render(mash_of(colour("#fff")), {"outputType": "video", **SMALL, "options": {"crf": 0}})
+    sentence = last["error"].replace("\N{ONE DOT LEADER}", ".")
+    assert sentence.startswith('output "video.mp4": quality 0 is lossless')
+
+
+async def test_a_film_of_another_codec_has_a_rate_that_this_has(server, media):
     server.media.mkdir(parents=True)
     (server.media / "s.wav").write_bytes(media.path("hz8000").read_bytes())
     sound = {"id": "s", "type": "audio", "source": "s.wav", "duration": 1}
-    mash = mash_of({"contentId": "s", "containerId": ""})
-    last = await server.render(mash, {"outputType": "audio", "audioRate": 96000}, definitions=[sound])
-    sentence = last["error"].replace("\N{ONE DOT LEADER}", ".")
-    assert sentence.startswith('output "audio.mp3": libmp3lame has no rate of 96000 Hz')
+    mash = mash_of(colour("#fff", 5))
+    mash["tracks"].append({"clips": [{"contentId": "s", "containerId": "", "content": {}, "frames": 5}]})
+    outputs = (
+        {"outputType": "video", **SMALL, "extension": "webm"},
+        {"outputType": "video", **SMALL, "extension": "webm", "mute": True, "basename": "mute"},
+        {"outputType": "audio"},
+    )
+    last = await server.render(mash, *outputs, definitions=[sound])
+    place = server.media / last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    rates = {}
+    for each in place.parent.iterdir():
+        with av.open(each) as container:
+            rates[each.name] = [stream.rate for stream in container.streams.audio]
+    assert rates == {"video.webm": [48_000], "mute.webm": [], "audio.mp3": [44_100]}
 
 
 async def test_an_optional_output_may_come_to_nothing(server):

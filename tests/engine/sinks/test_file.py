@@ -19,7 +19,7 @@ from engine.sinks import file as sinks
 from engine.sinks import pictures
 from engine.sinks.encode import Encoding
 from engine.sinks.file import FORMATS, NULL, QUEUE, check_output, open_sink
-from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
+from engine.spec import AudioFormat, EncoderSpec, MixerSpec, OutputSpec, Raster
 from engine.timebase import first_sample
 from tests.media import numbers, paint_number, plane, read_number
 
@@ -327,9 +327,15 @@ async def test_whoever_mixes_waits_while_the_queue_is_full():
 )
 def test_what_a_format_cannot_do(name, mixer, spec, sentence):
     with pytest.raises(SinkRejected, match=f'output "{name}": ') as caught:
-        check_output(name, MixerSpec(**mixer), EncoderSpec(**spec))
+        check_output(OutputSpec(path=name, encoder=EncoderSpec(**spec)), MixerSpec(**mixer))
     assert sentence in str(caught.value)
     assert caught.value.where == name
+
+
+def test_what_is_left_out_of_a_film_may_be_what_its_format_cannot_do():
+    check_output(OutputSpec(path="a.webm", sound=False), MixerSpec(audio=AudioFormat(44_100)))
+    lossless = EncoderSpec(quality=0, profile="high")
+    check_output(OutputSpec(path="a.mp4", encoder=lossless, picture=False), MixerSpec())
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "still.png"])
