@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
@@ -24,12 +24,15 @@ from engine.sources.text import measure
 from engine.spec import AudioFormat
 from engine.timeline import Ink
 
+MICROSECONDS: Final = 6  # digits of a second
+
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a media file: an image, a film with or without sound, or sound alone.
 
     size      width and height as displayed, in pixels; None = no picture.
-    duration  seconds; None = an image, or nobody knows.
+    duration  whole microseconds in seconds: no container says more exactly when it begins; None = an image, or nobody
+              knows.
     """
 
     kind: Literal["image", "film", "sound"]
@@ -49,7 +52,7 @@ def look_into(path: str, *, name: str = "", settings: Settings | None = None) ->
         return Facts(
             kind="image" if isinstance(steps, StillSource) else kind,
             size=None if size is None else (size.width, size.height),
-            duration=steps.duration,
+            duration=None if steps.duration is None else round(steps.duration, MICROSECONDS),
             has_sound=steps.has_sound,
         )
     finally:
@@ -93,7 +96,10 @@ def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
 
 
 def length_of(path: str, *, name: str = "", settings: Settings | None = None) -> Fraction:
-    """Seconds of a film or sound, found by decoding all of it: for those that do not say. Raises SourceError."""
+    """Seconds, whole microseconds, of a film or sound, found by decoding all of it: for those that do not say.
+
+    Raises SourceError.
+    """
     steps = open_source(name or path, path, sound=AudioFormat(), settings=settings or Settings())
     looks, listens = steps.picture_size is not None, steps.has_sound
     stop = Fraction(0)
@@ -106,6 +112,6 @@ def length_of(path: str, *, name: str = "", settings: Settings | None = None) ->
             ends += [Fraction(first + len(block), AudioFormat().rate) for first, block in batch.sounds]
             stop = max([stop, *ends])
             if (batch.pictures_end or not looks) and (batch.sounds_end or not listens):
-                return stop
+                return round(stop, MICROSECONDS)
     finally:
         steps.close()

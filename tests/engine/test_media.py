@@ -1,5 +1,6 @@
 """What is in a file is known without a mix; images are made smaller with what can be seen through."""
 
+import wave
 from fractions import Fraction
 
 import av
@@ -11,6 +12,7 @@ from engine.frame import VideoFrame
 from engine.media import check_drawing, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT
+from tests.media import Audio, encode
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,22 @@ def test_where_no_image_can_be_written(tmp_path):
 
 def test_how_long_it_is(media):
     assert abs(look_into(str(media.path("plain"))).duration - 2) < Fraction(1, 20)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 22_050])
+def test_an_mp3_of_whole_seconds_lasts_for_whole_seconds(tmp_path, rate):
+    path = str(encode(tmp_path / "tone.mp3", None, Audio("libmp3lame", rate=rate), seconds=3))
+    assert look_into(path).duration == 3
+
+
+def test_a_length_that_is_decoded_is_in_whole_microseconds(tmp_path):
+    path = str(tmp_path / "third.wav")
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(bytes(2 * 16_000))
+    assert length_of(path) == Fraction("0.333333")
 
 
 def test_what_is_no_media(media):
