@@ -264,12 +264,12 @@ def _callback(path: str, body: Mapping[str, Any]) -> Object:
 
 
 def _next(purpose: Purpose, result: Result, place: str) -> Object:
-    """What the client is to do when everything is there, below `place`."""
+    """What the client is to do when everything is there, below `place`; where nothing is, the last one stays."""
     if purpose.kind == "upload":
         definition = definition_of(purpose.definition or {}, result, place)
         return _callback("/data/definition/put", {"definition": definition})
     made = next((each for each in result.outputs if not each.warning), None)
-    rendered = {"id": purpose.id, "rendering": place + made.file if made else ""}
+    rendered = {"id": purpose.id} | ({"rendering": place + made.file} if made else {})
     return _callback(f"/data/{purpose.kind}/put", {purpose.kind: rendered})
 
 

@@ -371,6 +371,17 @@ async def test_an_optional_output_may_come_to_nothing(server):
     assert last["apiCallback"]["request"]["body"]["mash"]["rendering"].endswith("/video.mp4")
 
 
+async def test_a_rendering_that_makes_nothing_leaves_the_one_before(server):
+    mash = mash_of(colour("#fff", 3))
+    await server.client.call("/data/mash/put", mash=mash)
+    last = await server.render(mash, {"outputType": "video", **SMALL})
+    await server.client.execute(last["apiCallback"])
+    last = await server.render(mash, {"outputType": "audio", "optional": True})
+    await server.client.execute(last["apiCallback"])
+    kept = await server.client.call("/data/mash/get", id=mash["id"])
+    assert kept["mash"]["rendering"].endswith("/video.mp4")
+
+
 async def test_an_output_does_not_come_to_nothing_with_another_of_its_name(server):
     outputs = (
         {"outputType": "video", "basename": "x", **SMALL},
