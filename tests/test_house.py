@@ -185,6 +185,18 @@ def test_no_error_is_caught_and_forgotten_without_saying_why():
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_packed_is_whole():
+    packing = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packed: set[Path] = set()
+    for package in packing["packages"]:
+        folder = ROOT / package.replace(".", "/")
+        for pattern in ("*.py", *packing["package-data"].get(package, ())):
+            packed |= set(folder.glob(pattern))
+    found = {path for name in ("engine", "engine_ext", "api") for path in (ROOT / name).rglob("*") if path.is_file()}
+    made = {path for path in found if path.suffix in (".c", ".so", ".pyc")}
+    assert [place(path) for path in sorted(found - made - packed)] == []
+
+
 def test_there_are_kernels():
     assert KERNELS
 
