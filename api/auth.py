@@ -88,7 +88,7 @@ def check_request(settings: Settings, request: Request | Websocket) -> None:
         return
     if request.blueprint == PLAYBACK and method in READING:
         return
-    check_basic(settings, request.authorization)
+    check_basic(settings, request.headers.get("authorization"))
     if method in READING or not is_from_elsewhere(request.headers):
         return
     if not allows_origins(request):
@@ -118,13 +118,22 @@ def allows_origins(request: Request | Websocket) -> bool:
     return request.path.startswith("/brewmixer") or request.blueprint == PLAYBACK
 
 
-def check_basic(settings: Settings, given: Authorization | None) -> None:
-    """Lets a request with these credentials go on, or raises Unauthorized (401); without a user name everybody."""
+def read_basic(header: str | None) -> tuple[str, str]:
+    """User name and password of an Authorization header; both are empty where it has none that can be read."""
+    try:
+        given = Authorization.from_header(header)
+    except ValueError:  # what is not ASCII is no base64
+        return "", ""
+    if given is None or given.type != "basic":
+        return "", ""
+    return given.username or "", given.password or ""
+
+
+def check_basic(settings: Settings, header: str | None) -> None:
+    """Lets a request with this Authorization go on, or raises Unauthorized (401); without a user name everybody."""
     if not settings.username:
         return
-    name = password = ""
-    if given is not None and given.type == "basic":
-        name, password = given.username or "", given.password or ""
+    name, password = read_basic(header)
     right = is_same(name, settings.username) & is_same(password, settings.password)
     if not right:
         realm = WWWAuthenticate("basic", {"realm": "mashtun", "charset": "UTF-8"})

@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 import trio
-from werkzeug.datastructures import Authorization
 
 from api.asgi import Refusal
+from api.auth import read_basic
 from engine.config import Settings
 from engine.errors import InvalidSpec
 
@@ -50,7 +50,7 @@ class Users:
         """The user of a request with this Authorization header. Raises Refusal (401)."""
         if self._only:
             return self._only
-        name, password = _given(header)
+        name, password = read_basic(header)
         if not (name and password):
             raise Refusal(401, "a user name and a password are required", CHALLENGE)
         if not _may_be(name):
@@ -72,13 +72,6 @@ class Users:
             del self._right[next(iter(self._right))]
         self._right[seen] = name
         return True
-
-
-def _given(header: str | None) -> tuple[str, str]:
-    given = Authorization.from_header(header)
-    if given is None or given.type != "basic":
-        return "", ""
-    return given.username or "", given.password or ""
 
 
 def check_name(name: str) -> str:

@@ -302,6 +302,22 @@ async def test_everything_that_controls_needs_credentials(start, method, path):
     assert answer.headers["WWW-Authenticate"].lower().startswith("basic realm=")
 
 
+@pytest.mark.parametrize("given", [b"Basic \xc3\xa9", b"Basic YQ=\xff", b"Basic \x80", b"Basic /w==", b"\xe9 x"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/status"), ("GET", "/"), ("GET", "/api/v1/jobs"), ("POST", "/data/mash/put")]
+)
+async def test_credentials_that_cannot_be_read_are_wrong_at_every_door(tmp_path, method, path, given):
+    async with masher(tmp_path, username="ada", password="secret") as port:
+        answer = await Client(port, user=None).ask(method, path, body=b"", headers={"Authorization": given})
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"].lower().startswith("basic realm=")
+
+
+async def test_credentials_that_cannot_be_read_do_not_matter_where_none_are_asked_for(start):
+    app = await start()
+    assert (await ask(app, "GET", "/status", headers={"Authorization": "Basic é"})).status_code == 200
+
+
 async def test_credentials_open_the_door(start):
     app = await start(username="ada", password="secret")
     for path in ("/brewmixer/1.0/", "/streams/1.0/", "/status", "/metrics", "/", "/openapi.json"):
