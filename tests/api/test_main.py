@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from api.__main__ import main
 from api.moviemasher.users import is_password, read_users
+from api.serve import take_folder
 
 PROBE = """
 import sys
@@ -69,6 +71,26 @@ def test_a_setting_that_makes_no_sense_is_one_sentence_and_exit_code_two(tmp_pat
         [sys.executable, "-m", "api", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (2, f"mashtun: {sentence}\n")
+
+
+def catches(process, number):
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1
+
+
+def test_a_server_that_does_not_serve_yet_ends_at_once(tmp_path):
+    """Also as the first process of a container, where a signal without a handler does nothing."""
+    command = [sys.executable, "-m", "api", "serve", "--port", "0", "--rtmp-port", "-1", "--data", str(tmp_path)]
+    with take_folder(tmp_path), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        try:
+            while not catches(server, signal.SIGTERM):
+                assert server.poll() is None  # at the latest when it does not get the folder
+            server.terminate()
+            said, _ = server.communicate(timeout=20)
+        finally:
+            server.kill()
+    assert (server.returncode, said) == (143, b"")
 
 
 def test_a_server_does_not_mind_that_nobody_reads_where_it_is(tmp_path):
