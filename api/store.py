@@ -154,6 +154,7 @@ _FIRST = {  # SQLite has one writer anyway, and no words for what is locked
 _WAITS = select(exists().where(waits.c.seq == _SEQ))
 _WAIT_NO_MORE = delete(waits).where(waits.c.seq == _SEQ)
 _WAITING_FOR = select(waits.c.seq).where(waits.c.uid == _UID)
+_WHO_WAITS = select(jobs.c.uid).join(waits, waits.c.seq == jobs.c.seq).where(waits.c.uid == _UID)
 _RELEASE = delete(waits).where(waits.c.uid == _UID)
 _MADE_UNDER = select(keys.c.digest, keys.c.uids).where(keys.c.key == bindparam("the_key"))
 _OLD_KEYS = keys.c.created < _NOW
@@ -258,7 +259,7 @@ class Store:
     def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:
         """The job after a change, or as it was where the change is not taken; with a run, only its status record.
 
-        Raises NotFound, InvalidJob.
+        Raises NotFound, InvalidJob, Conflict (it would wait, as it did not before, for a failed job or for itself).
         """
         with self._write(now) as write:
             seq, kind, job = write.load(uid)
@@ -495,14 +496,16 @@ class _Transaction:
         return seq, kind
 
     def save(self, seq: int, old: Job, new: Job, *, kind: str) -> None:
-        """A job after a step."""
+        """A job after a step. Raises Conflict when what it is to wait for from now on has failed or waits for it."""
         self.connection.execute(_SAVE, {"the_seq": seq, **_columns(new, kind)})
         if old.state == QUEUED:
             self.connection.execute(_LEAVE, {"the_seq": seq})
             if terms_of(old.head).after:
                 self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
         if new.state == QUEUED:
-            waiting = self._wait(seq, new, strict=False)
+            after = terms_of(new.head).after
+            behind = self._behind(new.uid) if after else ()
+            waiting = self._wait(seq, new, strict=terms_of(old.head).after != after, behind=behind)
             self._line_up(seq, new, kind, waiting=waiting)
         self._tell(old, new)
         if old.state != new.state:
@@ -560,16 +563,32 @@ class _Transaction:
     def _waits(self, seq: int) -> bool:
         return bool(self.connection.scalar(_WAITS, {"the_seq": seq}))
 
-    def _wait(self, seq: int, job: Job, *, strict: bool) -> bool:
-        """Notes which jobs have to finish first, if any; one that is not there counts as finished."""
+    def _wait(self, seq: int, job: Job, *, strict: bool, behind: Collection[str] = ()) -> bool:
+        """Notes which jobs have to finish first, if any; one that is not there counts as finished.
+
+        strict  raises Conflict for one that has failed, which may be queued again otherwise, and for one of `behind`.
+        behind  jobs that wait for this one, so that it does not for them.
+        """
         found = [(uid, self.state(uid)) for uid in terms_of(job.head).after]
-        for uid, state in found:
-            if state == ERROR and strict:
-                raise Conflict(f'job "{job.uid}" would wait for job "{uid}", which has failed', where=uid)
-        rows = [{"seq": seq, "uid": uid} for uid, state in found if state not in (None, FINISHED)]
+        for uid, state in found if strict else ():
+            if state == ERROR or uid in behind:
+                why = "has failed" if state == ERROR else "waits for it"
+                raise Conflict(f'job "{job.uid}" would wait for job "{uid}", which {why}', where=uid)
+        states = [(uid, state) for uid, state in found if uid not in behind]
+        rows = [{"seq": seq, "uid": uid} for uid, state in states if state not in (None, FINISHED)]
         if rows:
             self.connection.execute(insert(waits), rows)
         return bool(rows)
+
+    def _behind(self, uid: str) -> set[str]:
+        """The jobs that wait for one, or for one of those."""
+        found: set[str] = set()
+        new = [uid]
+        for each in new:  # grows
+            waiting = set(self.connection.scalars(_WHO_WAITS, {"the_uid": each})) - found
+            found |= waiting
+            new += waiting
+        return found
 
     def _settle(self, uid: str, state: str) -> None:
         """Where a job is over, those that wait for it go on, or fail with it."""

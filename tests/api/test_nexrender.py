@@ -1157,6 +1157,14 @@ async def test_a_worker_of_ours_over_http(start, clock, tmp_path):
     clock.now += 1
 
 
+async def test_a_put_that_would_wait_for_a_failed_job_is_409(client):
+    await client.add(uid="failed")
+    await client.put("failed", state="error")
+    await client.add(uid="a")
+    answer = await client.ask("PUT", "/api/v1/jobs/a", {"after": ["failed"]})
+    assert (answer.status, '"failed", which has failed' in answer.text) == (409, True)
+
+
 async def test_a_worker_of_a_removed_job_does_nothing_to_one_made_anew_under_its_name(start):
     client, _ = await start()
     runs = []

@@ -401,6 +401,43 @@ def test_what_a_job_waits_for_can_be_changed(bench):
     assert bench.pick() == child
 
 
+def test_a_change_that_makes_a_job_wait_for_a_failed_one_is_refused(bench):
+    failed, child = bench.add(), bench.add()
+    bench.put(failed, state="error")
+    for change in ({"after": [failed]}, {"parentUid": failed}, {"after": failed, "state": "queued"}):
+        with pytest.raises(Conflict, match="which has failed"):
+            bench.put(child, **change)
+    assert "after" not in bench.job(child)
+    assert bench.pick() == child
+
+
+def test_a_change_that_makes_jobs_wait_for_each_other_is_refused(bench):
+    names = [bench.add()]
+    for _ in range(3):
+        names.append(bench.add(after=names[-1]))
+    with pytest.raises(Conflict, match=f'"{names[3]}", which waits for it'):
+        bench.put(names[0], after=names[3])
+    for uid in names:
+        assert [bench.pick(), bench.pick()] == [uid, None]
+        bench.put(uid, state="finished")
+
+
+def test_jobs_that_are_queued_again_do_not_wait_for_those_that_wait_for_them(bench):
+    first, second = bench.add(uid="first"), bench.add(uid="second", after="first")
+    for uid in (first, second):
+        bench.put(uid, state="finished")
+    bench.put(first, after=second)
+    for uid in (second, first):
+        bench.put(uid, state="error")
+    bench.put(second, state="queued")  # as clients do with all that has failed, in any order
+    assert bench.pick() is None
+    bench.put(first, state="queued")
+    assert [bench.pick(), bench.pick()] == [first, None]
+    bench.put(first, state="finished")
+    assert bench.pick() == second
+    bench.put(second, state="finished")
+
+
 def test_a_job_that_is_queued_again_waits_again(bench):
     parent = bench.add()
     child = bench.add(after=parent)
@@ -788,7 +825,15 @@ def test_every_look_up_of_the_queue_uses_an_index(bench):
         store._DUE,
         store._HELD_BY,
     ]
-    constant += [store._CONTENT, store._WAITS, store._WAITING_FOR, store._IN_LINE, store._UNDELIVERED, store._HELD]
+    constant += [
+        store._CONTENT,
+        store._WAITS,
+        store._WAITING_FOR,
+        store._WHO_WAITS,
+        store._IN_LINE,
+        store._UNDELIVERED,
+        store._HELD,
+    ]
     constant += [
         store._MADE_UNDER,
         *store._FIRST.values(),
