@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Column,
     Connection,
@@ -196,9 +197,8 @@ def open_database(path: Path) -> tuple[Engine, Engine]:
 
 def _engine(path: Path, *, readers: int) -> Engine:
     """Connections of one kind to a SQLite file: for one writer, or for so many readers."""
-    made = create_engine(
-        f"sqlite:///{path}", poolclass=QueuePool, pool_size=readers or 1, max_overflow=0, pool_reset_on_return=None
-    )
+    url = URL.create("sqlite", database=str(path))  # a path may have what means something in the text of a URL
+    made = create_engine(url, poolclass=QueuePool, pool_size=readers or 1, max_overflow=0, pool_reset_on_return=None)
     begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
 
     @event.listens_for(made, "connect")

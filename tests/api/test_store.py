@@ -723,6 +723,21 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
         open_database(tmp_path / "file" / "jobs.db")
 
 
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a%b", "é#ü", "file:a", "a?mode=memory&uri=true"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    path = tmp_path / name / "jobs.db"
+    store = Store(path, rules=Rules())
+    store.create([body(uid="here")], creator="c", now=NOW)
+    store.close()
+    backup(path, tmp_path / "copy.db")
+    for each in (path, tmp_path / "copy.db"):
+        assert each.read_bytes().startswith(b"SQLite format 3")
+        copy = Store(each, rules=Rules())
+        assert json.loads(copy.whole("here"))["uid"] == "here"
+        copy.close()
+    assert {each.name for each in tmp_path.iterdir()} == {name, "copy.db"}
+
+
 def test_nothing_is_lost_when_the_disk_is_full(bench):
     names = [bench.add(mine="x" * 5000) for _ in range(5)]
     with bench.store._writing.connect() as connection:
