@@ -1,5 +1,6 @@
 """The README's commands that render do so, as they stand there, and its Python runs."""
 
+import json
 import os
 import re
 import subprocess
@@ -59,3 +60,16 @@ def test_the_python_renders(folder):
     run(folder, sys.executable, "-c", script)
     with av.open(str(folder / "grid.mp4")) as container:
         assert container.streams.video[0].frames == 300
+
+
+def test_effects_are_asked_for_as_it_says(folder):
+    found = re.search(r"`effects` \(`(\[.*?\])`: ([a-z, ]+)\)", README)
+    named = [{"effect": name} for name in found[2].split(", ")]
+    assert len(named) == 10
+    pictures = []
+    for effects in ([], json.loads(found[1]), named):
+        node = {"node": "VideoSourceNode", "streamGuid": "pattern:bars", "effects": effects}
+        (folder / "tree.json").write_text(json.dumps({"rootVideoNode": node}))
+        run(folder, "mashtun", "render", "tree.json", "still.png", "--start", "1")
+        pictures.append((folder / "still.png").read_bytes())
+    assert len(set(pictures)) == 3
