@@ -29,7 +29,7 @@ from engine.sources.reel import Reel
 from engine.spec import EventSpec
 from engine.stream import Hub, Publication, Publisher
 from engine.threads import Threads
-from engine.timebase import SECOND, tick_count
+from engine.timebase import SECOND, tick_count, tick_time
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, nodes_of, walk
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ FILE_THREADS: Final = 8  # of one sub-mix: some may wait for slow disks
 FORESIGHT: Final = Fraction(1, 2)  # how much later than its slot somebody may look
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
 FOREVER: Final = 1 << 62  # ticks
+AAC_DELAY: Final = 2048  # samples: a packet of sound is there two frames after its first sample at the latest
 
 
 class MakeClock(Protocol):
@@ -100,7 +101,7 @@ class Event:
         self.spec = spec
         self._now = hub.now
         # owned by run()
-        self._epoch = hub.now()
+        self._epoch = _slot_time(Fraction(hub.now(), SECOND), spec.mixer.fps)
         self._subs: list[_SubMix] = []
         self._ending = trio.Event()
         self._ended = trio.Event()
@@ -218,6 +219,12 @@ class Event:
         )
 
 
+def _slot_time(t: Fraction, fps: Fraction) -> int:
+    """The first slot at or after t, in ns. All mixes of a rate have theirs at whole slots of the engine's clock: so one
+    shows the pictures of another just when they are, and a mix of mixes keeps lip sync."""
+    return int(tick_time(tick_count(t, fps), fps) * SECOND)
+
+
 def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
     for path, _, node in walk(tree):
         if not isinstance(node, VideoSourceNode | AudioSourceNode) or node.stream_guid in files:
@@ -259,9 +266,9 @@ class _SubMix:
         pace = Pace.live(clock(epoch=self._epoch, latency=int(spec.latency * SECOND)))
         publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
         self._publication = self._hub.publish(self.stream, publisher)
-        self.sink = StreamSink(
-            self._publication, spec.mixer, spec.encoder, full=pace.full, now=self._hub.now, limiter=limiter
-        )
+        given: dict[str, Any] = {"full": pace.full, "now": self._hub.now, "limiter": limiter}
+        due = self._epoch + _slot_time(spec.latency + Fraction(AAC_DELAY, spec.mixer.audio.rate), spec.mixer.fps)
+        self.sink = StreamSink(self._publication, spec.mixer, spec.encoder, due=due, **given)
         compositor = Compositor(spec.mixer, threads=settings.composite_threads)
         self.mixer = Mixer(
             spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor

@@ -68,6 +68,8 @@ class StreamSink:
     Promises: pictures are published in order, a skipped one is counted, sound is never left out; the publication is
     closed when `run` ends, in whatever way.
 
+    due      when time stamp 0 is due on the engine's clock, ns: what comes before its time has arrived at its time, so
+             that who mixes the stream finds the same offset whatever encoding takes; None = it arrives as it comes.
     full     WAIT: `put` waits while QUEUE pictures wait. DROP: it never does; the oldest picture is skipped.
     now      the engine's clock, ns; called in worker threads too.
     limiter  of the threads that encode.
@@ -82,9 +84,11 @@ class StreamSink:
         full: Full,
         now: Callable[[], int],
         limiter: trio.CapacityLimiter,
+        due: int | None = None,
     ) -> None:
         # given
         self._publication = publication
+        self._due = due
         self._mixer = mixer
         self._spec = spec
         self._full = full
@@ -202,7 +206,7 @@ class StreamSink:
         for packet in packets:
             self._encoded += packet.is_video
             self._keyframes += packet.starts_gop
-        _send(self._publication, packets, self._now())
+        _send(self._publication, packets, self._now(), self._due)
 
     def _forget_times(self) -> None:
         while self._times and self._times[0][0] <= self._now() - SECOND:
@@ -331,9 +335,9 @@ def _open_feed(name: str, steps: Steps, mixer: MixerSpec, spec: EncoderSpec) -> 
     return _Feed(steps, mixer, _open(name, mixer, spec))
 
 
-def _send(publication: Publication, packets: list[Packet], arrival: int) -> None:
+def _send(publication: Publication, packets: list[Packet], now: int, due: int | None = None) -> None:
     for packet in packets:
-        packet.arrival = arrival
+        packet.arrival = now if due is None else max(now, due + packet.dts_ns)
         publication.send(packet)
 
 

@@ -291,6 +291,30 @@ async def test_it_can_show_itself(tmp_path):
         assert abs(int(picture.y[4, 36]) - yuv_of(*RED)[0]) <= 4  # its own picture, a little earlier
 
 
+@pytest.mark.parametrize("fps", [Fraction(30), Fraction(30_000, 1001), Fraction(25), Fraction(60)], ids=str)
+async def test_mixes_of_one_rate_show_each_others_pictures_at_their_slots_in_step_with_the_sound(fps):
+    mixer = MixerSpec(raster=RASTER, fps=fps)
+    spec = EventSpec(name="show", path="live", stream_name="mix", mixer=mixer, latency_ms=213)
+    async with studio(spec) as made:
+        made.time += SECOND // 7
+        other = made.add(EventSpec(name="other", path="live", stream_name="copy", mixer=mixer))
+        for clock, latency in zip(made.clocks, (spec.latency, other.spec.latency), strict=True):
+            slots = (clock.start - latency * SECOND) * fps / SECOND
+            assert abs(slots - round(slots)) < Fraction(1, 1_000_000)
+        assert made.time <= made.clocks[1].start - other.spec.latency * SECOND <= made.time + SECOND / fps + 1
+        made.event.put([showing(VideoSourceNode(stream_guid="live/copy"), sound=["live/copy"])])
+        with trio.fail_after(30):
+            for _ in range(int(fps)):
+                await made.slot()
+                while other.status().sub_mixes[0].encoder.encoded <= made.n:
+                    await trio.sleep(0.0005)
+            await made.rest()
+        (decoder,) = made.decoders._decoders.values()
+        slots = decoder.sync.time("video", 0) * fps / SECOND
+        assert abs(slots - round(slots)) < Fraction(1, 1_000_000)
+        assert decoder.sync.time("video", 0) == decoder.sync.time("audio", 0)
+
+
 async def test_two_mixes_can_show_one_another():
     other = EventSpec(name="other", path="live", stream_name="back", mixer=SPEC.mixer)
     async with studio() as made:
