@@ -6,7 +6,8 @@ for. Worker threads only.
 Theory of operation
 -------------------
 * A picture starts where its stamp says, or where the one before it ended. A first picture that is a little late against
-  the sound is on screen from the start: encoders delay it.
+  the sound is on screen from the start: encoders delay it. In Matroska first pictures without a stamp are over by then:
+  libav leaves out stamps that are before 0.
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
 * Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
@@ -74,6 +75,7 @@ class PictureTrack:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
+        self._hides_early = stream.container.format.name.startswith("matroska")
         self.reset()
         self._is_first = True  # what is decoded next is the first picture of all
 
@@ -110,8 +112,11 @@ class PictureTrack:
 
     def _times(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction]:
         stamp = frame.pts if frame.pts is not None else frame.dts
-        begin = self.reached if stamp is None else seconds(stamp, self._time_base) - self._zero
         length = seconds(frame.duration, self._time_base) if frame.duration else self._usual
+        if stamp is None and self._is_first and self._hides_early:
+            self._late = Fraction(0)
+            return -length, Fraction(0)
+        begin = self.reached if stamp is None else seconds(stamp, self._time_base) - self._zero
         self.reached = begin + length
         if self._is_first:  # some containers do not say when it begins, or say when its decoding does
             self._late, self._is_first = max(self._late, begin), False

@@ -867,6 +867,29 @@ def test_matroska_whose_sound_begins_late_begins_with_its_first_picture(tmp_path
     assert found.blocks[0][0] == late * 48_000
 
 
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("audio", [None, Audio()])
+def test_matroska_that_begins_before_0_shows_at_0_what_is_on_then(tmp_path, audio, bframes):
+    whole, path = tmp_path / "whole.mp4", tmp_path / "a.mkv"
+    encode(whole, Video(bframes=bframes, gop=30), audio, seconds=3)
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
+        streams = [out.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size:
+                half = round(Fraction(1, 2) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - half, packet.dts - half
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    for t in (Fraction(0), Fraction(1, 2)):
+        source = opened(path)
+        source.seek(t)
+        found = drained(source, start=t)
+        source.close()
+        shown = [(begin, read_number(frame.y)) for begin, stop, frame in found.pictures if stop > t]
+        assert [n for _, n in shown] == list(range(int(15 + t * 30), 90))
+        assert all(abs(begin - Fraction(n - 15, 30)) <= Fraction(1, 500) for begin, n in shown)
+
+
 @pytest.mark.parametrize("audio", [None, Audio("flac")])
 def test_matroska_that_begins_late_begins_with_its_first_picture(tmp_path, audio):
     film = encode(tmp_path / "film.mkv", replace(H264, bframes=0), audio)
