@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Handler(BaseHTTPRequestHandler):
+class WebRequest(BaseHTTPRequestHandler):
     """A request; it goes into no log."""
 
     def log_message(self, *_):
@@ -21,7 +21,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def web_server(handler):
-    """Serves with that class of `Handler`. The server has its `url`, and `over` for who waits: it is set at the end."""
+    """Serves with a class of `WebRequest`. The server has its `url`, and `over` for who waits: it is set at the end."""
     with _Server(("127.0.0.1", 0), handler) as server:
         server.url, server.over = f"http://127.0.0.1:{server.server_port}", threading.Event()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -11,6 +11,9 @@ Theory of operation
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
   is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
   Priming and padding are left out where they would lie on other sound.
+* What was cut away from an MP4 without coding it anew is in it still, as far as decoders need it: such pictures come
+  just before the first one that is shown, all within the tick before it, and are no part of the film's length; such
+  sound is left out but for the last `PRIMING`.
 * Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
   later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
 * AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
@@ -61,6 +64,7 @@ AGAIN: Final = 5 * SECOND
 READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
 _ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arrival
+PRIMING: Final = SECOND // 20  # encoders have about as much
 STILL: Final = SECOND  # of a film of one picture, round by round: nothing is new in it, and patience is longer
 STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
 _TAIL: Final = int(SOUND_TAIL * SECOND)
@@ -178,7 +182,8 @@ class Demuxer:
             packet = self._next()
             if packet is None:
                 self._finish()
-            elif (made := self._made(packet, self._now())) is not None:
+                continue
+            for made in self._made(packet, self._now()):
                 self._newest = max(made.dts_ns, self._newest)
                 self._serial += 1
                 heappush(self._held, (made.dts_ns, self._serial, made))
@@ -247,9 +252,9 @@ class Demuxer:
         self._read_before.append(mark)
         return False
 
-    def _made(self, packet: _AvPacket, arrival: int) -> Packet | None:
+    def _made(self, packet: _AvPacket, arrival: int) -> list[Packet]:
         if self._was_read_before(packet, arrival):
-            return None
+            return []
         if self._is_unstamped:
             packet.pts = packet.dts = units(arrival, _ARRIVAL_BASE)
             packet.duration = 0
@@ -259,34 +264,55 @@ class Demuxer:
         data = line.framing.unwrapped(packet)
         track = line.framing.track
         if track is None or not data:
-            return None
+            return []
         pts, dts = line.stamps(packet)
         duration, time_base = packet.duration or 0, track.time_base
         start, stop = nanoseconds(pts, time_base), nanoseconds(pts + (duration or line.step), time_base)
+        is_cut = packet.is_discard and track.kind == "video"
+        if is_cut and not line.shows:
+            line.unseen.append((data, packet.is_keyframe))
+            return []
+        if is_cut and nanoseconds(dts, time_base) >= line.stop:
+            return []
         is_priming = track.kind == "audio" and stop <= self._zero
+        if is_priming and (self._rounds or stop <= self._zero - PRIMING):
+            return []
         if self._shift is None:
             self._shift = BEGINNING - nanoseconds(dts, time_base)
-        elif self._rounds and is_priming:
-            return None
-        if not is_priming:
-            line.start, line.stop = min(start, line.start), max(stop, line.stop)
+        latest_unseen = units(self._zero, time_base) - 1
+        if is_cut:
+            pts = max(dts, latest_unseen)
+        elif not is_priming:
+            line.start, line.stop, line.shows = min(start, line.start), max(stop, line.stop), True
         ticks = units(self._shift, time_base)
-        pts, dts = pts + ticks, dts + ticks
-        if line.last is not None and line.last - units(BACK, time_base) < dts <= line.last:
+        out = [
+            self._packet(line, before, max(dts - early, latest_unseen) + ticks, dts - early + ticks, arrival, keyframe)
+            for early, (before, keyframe) in zip(range(len(line.unseen), 0, -1), line.unseen, strict=True)
+        ]
+        line.unseen = []
+        alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
+        keyframe = packet.is_keyframe
+        return [*out, self._packet(line, data, pts + ticks, dts + ticks, arrival, keyframe, duration, alpha)]
+
+    def _packet(
+        self,
+        line: _Line,
+        data: bytes,
+        pts: int,
+        dts: int,
+        arrival: int,
+        keyframe: bool,
+        duration: int = 0,
+        alpha: bytes = b"",
+    ) -> Packet:
+        """A packet of the line's track; its dts is made to rise."""
+        track = line.framing.track
+        assert track is not None
+        if line.last is not None and line.last - units(BACK, track.time_base) < dts <= line.last:
             self.repaired += 1
             pts, dts = max(pts, line.last + 1), line.last + 1
         line.last = dts
-        alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
-        return Packet(
-            track,
-            data,
-            pts=pts,
-            dts=dts,
-            arrival=arrival,
-            keyframe=packet.is_keyframe,
-            duration=duration,
-            alpha=alpha,
-        )
+        return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=keyframe, duration=duration, alpha=alpha)
 
 
 class _Line:
@@ -296,12 +322,15 @@ class _Line:
         self.last: int | None = None  # dts as it was given on
         self.start, self.stop = FAR, -FAR  # of all packets, as they came, ns
         self.step = 1
+        self.shows = False  # something that is shown has come in this round
+        self.unseen: list[tuple[bytes, bool]] = []  # data before that, and whether it is a keyframe's
         self.framing: _Framing
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
 
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
+        self.shows, self.unseen = False, []
         known = self.framing.track if self.last is not None else None
         self.framing = _framing(stream, known, look, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))

@@ -223,7 +223,7 @@ class LivePicture:
             else:
                 context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
         except _ERRORS:
-            pass
+            pass  # told below
         if not isinstance(context, av.VideoCodecContext):
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
             return

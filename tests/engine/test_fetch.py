@@ -12,7 +12,7 @@ import trio
 
 from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
 from engine.fetch import Fetcher, Limits, is_public, shown
-from tests.web import Handler, web_server
+from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
 STYLES = {
@@ -22,7 +22,7 @@ STYLES = {
 }
 
 
-class _Answers(Handler):
+class _Answers(WebRequest):
     """Answers by path, and notes what was asked."""
 
     protocol_version = "HTTP/1.1"

@@ -19,7 +19,7 @@ from engine.jobs import FINAL, raw, read
 from engine.worker import PAUSED, RENDERING, Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
-from tests.web import Handler, web_server
+from tests.web import WebRequest, web_server
 
 RED = {"rootVideoNode": {"node": "SolidColorNode", "id": "back", "red": 1}}
 SMALL = {"width": 64, "height": 36, "frameRate": 10, "duration": 0.5}
@@ -275,7 +275,7 @@ async def test_two_slots_share_many_jobs(bench):
     assert {each["executor"] for each in found} == {"w1", "w2"}
 
 
-class _Files(Handler):
+class _Files(WebRequest):
     """Gives one film, and keeps what it is given."""
 
     def do_GET(self):

@@ -16,7 +16,7 @@ from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import read_number
-from tests.web import Handler, web_server
+from tests.web import WebRequest, web_server
 
 PATIENCE = 30
 SMALL = {"width": 64, "height": 36, "videoRate": 10}
@@ -202,7 +202,7 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
     await viewer.until(name, is_right)
 
 
-class Slow(Handler):
+class Slow(WebRequest):
     """Gives a picture when the server is told to."""
 
     def do_GET(self):

@@ -28,7 +28,7 @@ from tests.media import (
     remuxed,
     truncate,
 )
-from tests.web import Handler, web_server
+from tests.web import WebRequest, web_server
 
 QUICK = Settings(open_timeout=0.5, read_timeout=0.5)
 H264 = Video(bframes=2)
@@ -518,7 +518,7 @@ def test_refused_and_silent_servers_are_given_up_in_time(scheme):
         opened(f"{scheme}://127.0.0.1:{port}/live/film")
 
 
-class _Files(Handler):
+class _Files(WebRequest):
     """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent.
 
     Where server.chunked it states no length.

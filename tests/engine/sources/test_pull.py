@@ -25,7 +25,7 @@ from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
 from tests.media import PLAIN, TONE, Audio, Video, encode, plane, read_number
-from tests.web import Handler, web_server
+from tests.web import WebRequest, web_server
 
 NAME = "live/film"
 NS = 10**9
@@ -250,6 +250,40 @@ def test_a_file_that_is_repeated_has_no_seam(tmp_path, name):
     rate = heard[0].track.rate
     drift = [seconds(packet) - seconds(heard[0]) - Fraction(1024 * n, rate) for n, packet in enumerate(heard)]
     assert max(map(abs, drift)) < Fraction(2 * 1024, rate)
+
+
+def trimmed(folder, bframes):
+    """An MP4 of which the first 20 of 60 pictures were cut away without coding it anew; its first keyframe is 0."""
+    film = encode(folder / "film.mp4", Video(bframes=bframes, gop=60), TONE, seconds=2)
+    start = Fraction(2, 3)
+    with av.open(str(film)) as whole, av.open(str(folder / "cut.mp4"), "w") as cut:
+        streams = {stream.index: cut.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None:
+                shift = round(start / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = streams[packet.stream_index]
+                cut.mux(packet)
+    return folder / "cut.mp4"
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_what_was_cut_away_from_a_film_is_not_shown(tmp_path, bframes):
+    made = demuxed(trimmed(tmp_path, bframes), loop=True, most=500)
+    pictures = [packet for packet in made if packet.is_video]
+    stamped = [Stamped(p, p.pts_ns, False) for p in pictures]
+    shown = LivePicture("film").decode([*stamped, END], wanted=0)
+    first = next(start for start, _, frame in shown if read_number(frame.y) == 20)
+    at = {}
+    for start, _, frame in sorted(shown, key=lambda each: each[0]):
+        at[round((start - first) / NS * 30)] = read_number(frame.y)  # the last one that begins there is seen
+    assert [at[n] for n in range(80)] == 2 * list(range(20, 60))
+    assert min(at) == 0
+    assert all(a.dts < b.dts for a, b in pairwise(pictures))
+    assert all(packet.pts >= packet.dts for packet in pictures)
+    heard = [packet.pts_ns for packet in made if not packet.is_video]
+    assert heard[0] >= first - NS // 10  # decoders of sound begin a little earlier
+    assert max(b - a for a, b in pairwise(heard)) < NS // 20
 
 
 @pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.png", "png", "rgb24"), ("a.jpg", "mjpeg", "yuvj420p")])
@@ -496,7 +530,7 @@ def test_paths_and_protocols_that_are_ours_are_taken(url):
 # --- over the network -------------------------------------------------------------------------------------------------
 
 
-class Peer(Handler):
+class Peer(WebRequest):
     """Serves what its server's `films` say: bytes, and the seconds they take; None = says nothing more."""
 
     def do_GET(self):
