@@ -374,6 +374,8 @@ class _Framing:
     def _configure(self, extradata: bytes) -> None:
         """The track from here on: the same one while nothing has changed."""
         (width, height), (rate, channels) = self._size, self._sound
+        if self._codec == "mp3" or self._codec.startswith("pcm_"):
+            extradata = b""  # what AVI and WAV have there is their own, and nobody else wants it
         if self._codec in ("h264", "hevc"):
             width, height = (avc_size if self._codec == "h264" else hevc_size)(extradata) or self._size
         if self._codec == "aac":

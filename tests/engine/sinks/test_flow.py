@@ -8,9 +8,11 @@ import pytest
 import trio
 import trio.testing
 
+from engine.config import Settings
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
 from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
+from engine.sources.demux import Demuxer
 from engine.stream import Hub, Publisher
 from tests.engine.clips import NS, decode_times, packets, pictures, sounds
 from tests.media import Audio, Video, encode
@@ -90,6 +92,17 @@ async def test_the_sound_of_a_telephone_goes_as_flv_has_it(hub, media, tmp_path)
         assert (sound.name, sound.sample_rate, sound.channels) == ("pcm_mulaw", 8000, 1)
         assert b"".join(bytes(packet) for packet in container.demux(audio=0)) == coded
     assert len(pictures(data)) == 30
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+async def test_mp3_of_an_avi_is_heard(hub, tmp_path, rate):
+    path = encode(tmp_path / "film.avi", Video(), Audio("libmp3lame", rate=rate))
+    demuxer, film = Demuxer("film", str(path), Settings(), now=lambda: 0), []
+    while not demuxer.ended:
+        film += demuxer.read()
+    data = await whole(hub, FlvFlow, film)
+    assert len(pictures(data)) == 30
+    assert sum(count for _, count in sounds(data)) == pytest.approx(rate, abs=4000)
 
 
 async def test_what_mp4_cannot_hold_is_left_out_and_that_is_said_once(hub, media, tmp_path, caplog):
