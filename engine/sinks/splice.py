@@ -66,7 +66,7 @@ class Splicer:
         self._joint: VideoCodecContext | None = open_joint(mixer, spec, number=splice.number)
         self._encoding = False  # whether it has pictures
         self._video = self._add_video(self._joint)
-        self._sound = Encoder(container, msgspec.structs.replace(encoding, video=None), mixer, spec, hurry=True)
+        self._sound = Encoder(container, msgspec.structs.replace(encoding, video=None), mixer, spec)
 
     def _add_video(self, joint: VideoCodecContext) -> av.VideoStream:
         stream: Any = self._container.add_stream_from_template(self._splice.template, opaque=True)

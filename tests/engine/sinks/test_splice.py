@@ -103,6 +103,25 @@ def played_plainly(path):
         return [plane(frame).copy() for frame in container.decode(video=0)]
 
 
+async def test_a_loud_pure_tone_is_as_clean_as_in_a_film_that_is_encoded(tmp_path, films):
+    with av.open(str(tmp_path / "tone.wav"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=48_000, layout="stereo")
+        wave = 0.9 * np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.float32).repeat(2)[None], "flt", "stereo")
+        frame.sample_rate = 48_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    silent, tone = Medium(kind="film", name="one", size=(64, 36)), Medium(kind="sound", name="tone", gain=((0, 1),))
+    film = Clip(id="film", frame=0, frames=60, content=silent, container=Container())
+    alone = Clip(id="tone", frame=0, frames=60, content=tone)
+    program = Mash([[film], [alone]], raster=Raster(64, 36), quantize=30)
+    made = await rendered(tmp_path / "out.mp4", program, films | {"tone": str(tmp_path / "tone.wav")})
+    assert made.copied == 60
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    levels = [np.sqrt(np.mean(part**2)) for part in heard[4_800:91_200].reshape(-1, 960)]  # of 20 ms, 20 periods
+    assert max(levels) < 1.1 * min(levels)
+
+
 ANYWHERE = [("one", 7, 37), ("two", 13, 40), ("one", 1, 12), ("one", 33, 27)]
 
 
