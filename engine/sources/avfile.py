@@ -483,15 +483,19 @@ class MediaFile:
             self._failure = self._failure or SourceMalformed(sentence, where=self.guid)
 
 
-def open_container(guid: str, url: str, settings: Settings, *, glance: bool = False) -> InputContainer:
+def open_container(
+    guid: str, url: str, settings: Settings, *, glance: bool = False, formats: str = ""
+) -> InputContainer:
     """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
 
     glance  do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
             not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first sound.
+    formats  that are taken, with commas between them; "" = all that libav knows.
     """
     options = SPLICED
     if "://" not in url and not url.startswith("pipe:"):
         url, options = _local(guid, url)
+    options = options | {"format_whitelist": formats} if formats else options
     began = time.monotonic()
     deadlines = settings.open_timeout, settings.read_timeout
     try:
@@ -511,6 +515,8 @@ def open_container(guid: str, url: str, settings: Settings, *, glance: bool = Fa
             raise SourceUnavailable(sentence, where=guid) from err
         if isinstance(err, av.error.InvalidDataError | av.error.EOFError | av.error.DemuxerNotFoundError):
             raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
+        if formats and isinstance(err, av.error.ArgumentError):
+            raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
         raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
 
 

@@ -75,6 +75,8 @@ _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto
 _TURNING: Final = ("mov", "matroska")  # that may say that pictures are to be turned
 _UNORDERED: Final = ("avi", "h264", "hevc")
 _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
+# All but lists of files to be read one after the other: one that names itself is opened without an end.
+_FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS, _AVFMT_TS_DISCONT = 0x80, 0x200  # libavformat/avformat.h
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
@@ -517,8 +519,12 @@ def _best(container: InputContainer, kind: Literal["video", "audio"], *, beside:
 def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
     scheme, colon, _ = url.partition("://")
     if not colon or scheme.lower() not in REMOTE:
-        return open_container(guid, url, settings)
-    options = SPLICED | {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
+        return open_container(guid, url, settings, formats=_FORMATS)
+    options = SPLICED | {
+        "protocol_whitelist": _PROTOCOLS,
+        "format_whitelist": _FORMATS,
+        "analyzeduration": ANALYSED,
+    }
     if scheme.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # over UDP a lost packet is a damaged picture
     began = time.monotonic()
@@ -531,6 +537,8 @@ def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
             error = SourceUnavailable(f'source "{guid}": no answer within {settings.open_timeout:g} s', where=guid)
         elif isinstance(err, av.error.InvalidDataError | av.error.EOFError):
             error = SourceMalformed(f'source "{guid}": not media that can be read', where=guid)
+        elif isinstance(err, av.error.ArgumentError):
+            error = SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid)
         raise error from err
 
 

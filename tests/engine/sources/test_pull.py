@@ -656,6 +656,16 @@ def test_a_playlist_from_the_network_reads_no_files(server, media):
         Demuxer("film", f"{server.url}/list.m3u8", Settings(), now=clock).read()
 
 
+def test_a_list_of_files_that_names_itself_is_refused(server, tmp_path):
+    listing = "ffconcat version 1.0\nfile list.ffconcat\nduration 10\n"
+    (tmp_path / "list.ffconcat").write_text(listing)
+    server.films["/list.ffconcat"] = listing.encode(), 0
+    for url in (str(tmp_path / "list.ffconcat"), f"{server.url}/list.ffconcat"):
+        with pytest.raises(SourceMalformed) as caught:
+            Demuxer("film", url, Settings(), now=clock)
+        assert str(caught.value) == 'source "film": not media of a format that is taken'
+
+
 async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     film = encode(tmp_path / "film.ts", Video(gop=30), TONE, seconds=2)
     playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfilm.ts\n#EXT-X-ENDLIST\n"
