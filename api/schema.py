@@ -243,7 +243,7 @@ def backup(path: Path, target: Path) -> None:
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
-        part.unlink(missing_ok=True)
+        part.write_bytes(b"")  # the target's own errors, before there are SQLite's, which name no file
         reading = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)
