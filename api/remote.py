@@ -52,6 +52,7 @@ class RemoteQueue:
         check_header("secret", secret)
         self._host, self._secure = parts.hostname, parts.scheme == "https"
         self._port = port or (443 if self._secure else 80)
+        self._shown = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
         self._prefix = f"{parts.path.rstrip('/')}/api/v1"
         self._secret = secret
         self._wall = wall
@@ -154,7 +155,7 @@ class RemoteQueue:
         try:
             return msgspec.json.decode(answer.body, type=dict[str, Any])
         except msgspec.DecodeError as err:
-            raise SinkUnavailable(f'server "{self._host}" answers what is no JSON', where=self._host) from err
+            raise SinkUnavailable(f'server "{self._shown}" answers what is no JSON', where=self._shown) from err
 
     def _now(self) -> object:
         return stamp(round(self._wall() * 1000))
@@ -180,13 +181,13 @@ class RemoteQueue:
         headers |= {"nexrender-name": name.encode()} if name else {}
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=min(patience, silence))
-        call = _Call(connection, method, self._prefix + path, headers, {} if head is None else head)
+        call = _Call(connection, self._shown, method, self._prefix + path, headers, {} if head is None else head)
         try:
             with trio.fail_after(patience):
                 answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
         except trio.TooSlowError:
-            sentence = f'server "{self._host}": no answer within {patience:g} s'
-            raise SinkUnavailable(sentence, where=self._host) from None
+            sentence = f'server "{self._shown}": no answer within {patience:g} s'
+            raise SinkUnavailable(sentence, where=self._shown) from None
         finally:
             call.close()
         if answer.status == 404:
@@ -194,7 +195,7 @@ class RemoteQueue:
         if answer.status in (400, 401, 403, 405, 413):
             raise InvalidJob(f"the server answers {answer.status}: {answer.body[:200].decode(errors='replace')}")
         if not (200 <= answer.status < 300 or answer.status == 409):
-            raise SinkUnavailable(f'server "{self._host}" answers {answer.status}', where=self._host)
+            raise SinkUnavailable(f'server "{self._shown}" answers {answer.status}', where=self._shown)
         return answer
 
 
@@ -223,12 +224,14 @@ class _Call:
     def __init__(
         self,
         connection: http.client.HTTPConnection,
+        server: str,
         method: str,
         path: str,
         headers: Mapping[str, bytes],
         head: dict[str, str],
     ) -> None:
         self._connection = connection
+        self._server = server  # as sentences call it: host:port
         self._method = method
         self._path = path
         self._headers = headers
@@ -243,9 +246,8 @@ class _Call:
                     return self._request(file, {"Content-Length": b"%d" % body.stat().st_size})
             return self._request(body, {})
         except (OSError, http.client.HTTPException) as err:
-            host = self._connection.host
             reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-            raise SinkUnavailable(f'server "{host}": {reason.lower()}', where=host) from err
+            raise SinkUnavailable(f'server "{self._server}": {reason.lower()}', where=self._server) from err
         finally:
             self._connection.close()
 
