@@ -138,7 +138,7 @@ class Client(threading.Thread):
         self._count += 1
         self.asked = Asked(what, uid, known=Known(run, state, self._count, 0))
         job, now = self._ask("PUT", f"/jobs/{uid}?run={run}", {"state": state, "mark": self._count})
-        if (now, job["state"], job["mark"]) == (run, state, self._count):
+        if (now, job["state"]) == (run, state):
             self._note(what, uid, run, state, self._count)
         else:  # its lease was over before
             self._held = [each for each in self._held if each != (uid, run)]
