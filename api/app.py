@@ -144,6 +144,12 @@ def _answer_failures(app: QuartTrio) -> None:
             log.warning("%s %s: %s", *_asked(), error)
         return json_response({"error": str(error)}, status)
 
+    @app.errorhandler(asgi.Refusal)
+    async def refuse_file(error: asgi.Refusal) -> Response:
+        response = json_response({"error": str(error)}, error.status)
+        response.headers.extend(error.headers)
+        return response
+
     @app.errorhandler(HTTPException)
     async def refuse_plainly(error: HTTPException) -> Response:
         response = json_response({"error": _sentence(error)}, error.code or 500)

@@ -21,6 +21,7 @@ import msgspec
 import trio
 from werkzeug.http import parse_range_header
 from werkzeug.sansio.http import is_resource_modified
+from werkzeug.sansio.request import Request as SansIoRequest
 
 from engine.errors import EngineError
 
@@ -174,11 +175,16 @@ async def until_gone(request: Request, work: Callable[[], Awaitable[None]]) -> N
 
 
 async def file_answer(
-    request: Request, path: Path, *, limiter: trio.CapacityLimiter, kind: str = "", cache: str = "no-cache"
+    request: Request | SansIoRequest,
+    path: Path,
+    *,
+    limiter: trio.CapacityLimiter,
+    kind: str = "",
+    cache: str = "no-cache",
 ) -> Answer:
-    """A file, or the range of it that is asked for, or that it is as the client has it (RFC 9110 13, 14).
+    """A file as long as it is now, or the range of it that is asked for, or that it is as the client has it.
 
-    Raises Refusal: 404, 416.
+    Asked for anything but one range of bytes it is the whole file (RFC 9110 13, 14). Raises Refusal: 404, 416.
     """
     file, status = await trio.to_thread.run_sync(_open, path, limiter=limiter)
     tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'

@@ -7,17 +7,15 @@ segments; one whose last segment is ``recordings`` or ``pushes`` cannot be addre
 from __future__ import annotations
 
 import stat
-from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 from quart import Blueprint, Response, request
-from quart.wrappers.response import ResponseBody
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.datastructures import Headers
 
+from api.asgi import file_answer
 from api.wire import Route, decode, json_response, read_body
 from engine import PullSpec, PullStatus, PushStatus, RecordingStatus, StreamStatus
 from engine.errors import NotFound
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/streams/1.0"
 STREAM: Final = f"{PREFIX}/<path:name>"
-READ_BYTES: Final = 256 << 10
 MP4: Final = "video/mp4"
 DISK_THREADS: Final = 4
 
@@ -126,14 +123,12 @@ def _add_recordings(routes: Blueprint, engine: Engine) -> None:
 
     @routes.get("/recordings/<file>")
     async def fetch(file: str) -> Response:
-        body = await trio.to_thread.run_sync(find, Path(engine.settings.data) / "recordings", file, disk, limiter=disk)
-        response = Response(body, content_type=MP4, headers={"Cache-Control": "no-cache", "Accept-Ranges": "bytes"})
+        path = await trio.to_thread.run_sync(find, Path(engine.settings.data) / "recordings", file, limiter=disk)
+        answer = await file_answer(request, path, limiter=disk, kind=MP4)
+        kind = [] if answer.status == 304 else [("Content-Type", answer.kind)]
+        response = Response(answer.body, answer.status)
+        response.headers = Headers([*answer.headers, *kind])
         response.timeout = None
-        response.content_length = body.size
-        response.last_modified = body.changed
-        await response.make_conditional(request, accept_ranges=True, complete_length=body.size)
-        if request.method == "HEAD":
-            body.begin = body.end
         return response
 
 
@@ -193,59 +188,9 @@ def entry(engine: Engine, name: str) -> StreamEntry:
     return found[0]
 
 
-# --- recorded files --------------------------------------------------------------------------------------------------
-
-
-class FileBody(ResponseBody):
-    """The bytes [begin, end) of a file, as long as it was when it was asked for: a recording may still grow."""
-
-    def __init__(self, path: Path, *, size: int, changed: float, limiter: trio.CapacityLimiter) -> None:
-        self.size = size
-        self.changed = datetime.fromtimestamp(int(changed), UTC)
-        self.begin, self.end = 0, size
-        self._path = path
-        self._limiter = limiter
-        self._file: BinaryIO | None = None
-
-    async def make_conditional(self, begin: int, end: int | None) -> int:
-        """Takes a range as werkzeug reads it: begin < 0 counts from the end. Raises 416."""
-        self.begin = max(0, self.size + begin) if begin < 0 else begin
-        self.end = self.size if end is None else min(end, self.size)
-        if self.begin >= self.end:
-            raise RequestedRangeNotSatisfiable(self.size)
-        return self.size
-
-    async def __aenter__(self) -> Self:
-        self._file = await trio.to_thread.run_sync(self._open, limiter=self._limiter)
-        return self
-
-    def _open(self) -> BinaryIO:
-        file = self._path.open("rb")
-        file.seek(self.begin)
-        return file
-
-    async def __aexit__(self, exc_type: type[BaseException], exc_value: BaseException, tb: TracebackType) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        assert self._file is not None
-        size = min(self.end - self.begin, READ_BYTES)
-        data = await trio.to_thread.run_sync(self._file.read, size, limiter=self._limiter) if size > 0 else b""
-        if not data:
-            raise StopAsyncIteration
-        self.begin += len(data)
-        return data
-
-
-def find(folder: Path, file: str, limiter: trio.CapacityLimiter) -> FileBody:
-    """A file by its name, which is looked up and never part of a path. Worker thread. Raises NotFound."""
+def find(folder: Path, file: str) -> Path:
+    """A recorded file by its name, which is looked up and never part of a path. Worker thread. Raises NotFound."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name == file and not file.startswith("."):
-            info = path.lstat()
-            if stat.S_ISREG(info.st_mode):
-                return FileBody(path, size=info.st_size, changed=info.st_mtime, limiter=limiter)
+        if path.name == file and not file.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
+            return path
     raise NotFound("recording", file)
