@@ -12,12 +12,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
 from quart import Request, Response, Websocket, has_request_context, request, websocket
+from quart.asgi import ASGIHTTPConnection
+from quart.typing import ResponseTypes
+from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import Forbidden, HTTPException, MethodNotAllowed, NotFound
@@ -95,22 +99,40 @@ def _asked_by_name(app: Callable[..., Awaitable[None]], settings: Settings) -> C
 
 
 class Connection(TrioASGIHTTPConnection):
-    """A request and its answer, whose last message is given to the server whole.
+    """A request and its answer.
 
-    At the answer's end the server tells us that the client is gone, and then closes the connection where it is not kept
-    alive. Quart cancels its tasks when it hears the first, and with them the second: clients that wait for the end of
-    the connection would wait for ever.
+    A client that sends no more may still read. The server says the same of it as of one that is gone, and as at the
+    answer's end, before it closes a connection that is not kept alive; Quart cancels its tasks then. Here that ends
+    only a request that did not come whole, and an answer that is made piece by piece: but for its last message, or
+    clients that wait for the end of the connection would wait for ever.
     """
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request."""
+        self._listened_to = trio.CancelScope()
+        self._is_asked = False
 
+        async def take() -> ASGIReceiveEvent:
+            message = await receive()
+            self._is_asked |= message["type"] == "http.request" and not message.get("more_body", False)
+            return message
+
+        await super().__call__(take, send)
+
+    async def handle_messages(self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable) -> None:  # type: ignore[override]
+        """Until no more comes from the client."""
+        await ASGIHTTPConnection.handle_messages(self, request, receive)
+        (self._listened_to if self._is_asked else nursery.cancel_scope).cancel()
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         async def send_whole(message: ASGISendEvent) -> None:
             is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
             with trio.CancelScope(shield=is_last):
                 await send(message)
 
-        await super().__call__(receive, send_whole)
+        is_whole = isinstance(response.response, DataBody)
+        with nullcontext() if is_whole else self._listened_to:
+            await super()._send_response(send_whole, response)
 
 
 def _guard(app: QuartTrio, engine: Engine) -> None:

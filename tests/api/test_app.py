@@ -375,6 +375,36 @@ async def test_a_connection_is_kept_alive_otherwise(start):
                 assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+async def last_words(port, words):
+    """All that is answered to who says nothing more."""
+    with trio.fail_after(5):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(words)
+            await stream.send_eof()
+            return b"".join([data async for data in stream])
+
+
+@pytest.mark.parametrize("request_line", ["GET /status", "GET /docs", "GET /nosuch", "POST /brewmixer/1.0/show"])
+async def test_who_only_listens_after_the_request_hears_the_whole_answer(start, request_line):
+    async with serving(await start()) as port:
+        for _ in range(5):
+            words = f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"
+            head, _, body = (await last_words(port, words.encode())).partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}" in head.decode()
+            assert body
+
+
+async def test_an_answer_without_an_end_ends_for_who_says_nothing_more(start):
+    async with serving(await start()) as port:
+        await last_words(port, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+async def test_a_request_that_does_not_come_whole_does_nothing(start):
+    async with serving(await start()) as port:
+        words = b"PUT /streams/1.0/live/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+        assert b" 200 " not in await last_words(port, words)
+
+
 @pytest.mark.parametrize("size", [1_048_577, 3_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_who_sends_too_much_hears_why(start, size, chunked):
