@@ -17,6 +17,7 @@ import codecs
 import logging
 import os
 import re
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from email.message import Message as Head
@@ -380,18 +381,23 @@ class Door:
         run = _number(request, "run")
         if not all(map(is_file_name, name.split("/"))):
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
+        await self._check_run(uid, run)
+        folder = self._queue.outputs / output_folder(uid)
+        await self._queue.forget_parts(folder)  # who holds the job sends one file after the other
+        # While it came the job may have been given to somebody else, or made anew under its name.
+        size = await self._save(request, folder / name, check=partial(self._check_run, uid, run))
+        return json_answer(msgspec.json.encode(Uploaded(str(folder / name), size)))
+
+    async def _check_run(self, uid: str, run: int | None) -> None:
+        """Raises Refusal (409) when a job is not in this run, or no longer; NotFound."""
         change = await self._queue.record(uid)
         if run is None or run != change.run or not is_held(change.state):
             raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
-        folder = self._queue.outputs / output_folder(uid)
-        path = folder / name
-        await self._queue.forget_parts(folder)  # who holds the job sends one file after the other
-        size = await self._save(request, path, path.with_name(f".{path.name}.{run}.part"))
-        return json_answer(msgspec.json.encode(Uploaded(str(path), size)))
 
-    async def _save(self, request: Request, path: Path, part: Path) -> int:
-        """The body as a file that appears when it is whole. Raises Refusal: 413, 507."""
+    async def _save(self, request: Request, path: Path, *, check: Callable[[], Awaitable[None]]) -> int:
+        """The body as a file that appears when it is whole, if `check` lets it. Raises Refusal: 413, 507."""
         size = 0
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of one that was cut off nothing is touched
         in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
         try:
             file = await in_thread(_create, part)
@@ -399,6 +405,7 @@ class Door:
                 async with aclosing(request.pieces(limit_bytes=MAX_OUTPUT)) as pieces:
                     async for piece in pieces:
                         size += await in_thread(file.write, piece)
+                await check()
                 await in_thread(_keep, file, part, path)
             finally:
                 with trio.CancelScope(shield=True):

@@ -68,8 +68,8 @@ class Client:
     def __init__(self, door):
         self.door = door
 
-    async def ask(self, method, path, body=b"", headers=(), gone=None, peer="10.0.0.9"):
-        """gone: an event; the client hangs up then."""
+    async def ask(self, method, path, body=b"", headers=(), gone=None, peer="10.0.0.9", meanwhile=None):
+        """gone: an event; the client hangs up then. meanwhile: what is awaited before the body is over."""
         raw, _, query = path.partition("?")
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         scope = {
@@ -92,6 +92,8 @@ class Client:
 
         async def receive():
             await trio.lowlevel.checkpoint()
+            if meanwhile is not None and len(messages) == 1:
+                await meanwhile()
             if messages:
                 return messages.pop(0)
             await hung_up.wait()
@@ -1180,6 +1182,60 @@ async def test_a_worker_of_a_removed_job_does_nothing_to_one_made_anew_under_its
     answer = await client.ask("PUT", f"/api/v1/jobs/a?run={old}", {"state": "finished", "output": "x"})
     assert (answer.json["state"], answer.headers["mashtun-run"]) == ("picked", new)
     assert (await client.ask("PUT", f"/api/v1/jobs/a?run={new}", {"state": "finished"})).json["state"] == "finished"
+
+
+@pytest.mark.parametrize("becomes", ["removed", "made anew", "given away", "cancelled"])
+async def test_a_film_that_is_still_coming_when_its_job_goes_elsewhere_takes_no_ones_place(start, becomes):
+    client, queue = await start()
+
+    async def pick():
+        headers = {"nexrender-name": "slot"}  # who picks again has lost what it had
+        picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30", headers=headers)
+        return "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
+
+    async def become():
+        if becomes == "cancelled":
+            await client.put("a", state="error")
+            return
+        if becomes != "given away":
+            await client.ask("DELETE", "/api/v1/jobs/a")
+        if becomes == "made anew":
+            await client.add(uid="a", type="mash")
+        if becomes != "removed":
+            assert (await client.ask("PUT", await pick(), b"new")).status == 200
+
+    await client.add(uid="a", type="mash")
+    answer = await client.ask("PUT", await pick(), b"old", meanwhile=become)
+    assert answer.status == (404 if becomes == "removed" else 409)
+    left = {path.name: path.read_bytes() for path in (queue.outputs / "a").iterdir()}
+    assert left == ({} if becomes in ("removed", "cancelled") else {"film.mp4": b"new"})
+
+
+async def test_an_upload_that_is_cut_off_late_does_not_harm_the_one_that_was_begun_in_its_place(start):
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    upload = "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
+    begun, over = trio.Event(), trio.Event()
+
+    async def first():
+        async def stall():
+            begun.set()
+            await again.wait()
+
+        await client.ask("PUT", upload, b"half", meanwhile=stall)
+        over.set()
+
+    async def let_the_first_end():
+        again.set()
+        await over.wait()
+
+    again = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await begun.wait()
+        assert (await client.ask("PUT", upload, b"whole", meanwhile=let_the_first_end)).status == 200
+    assert {path.name: path.read_bytes() for path in (queue.outputs / "a").iterdir()} == {"film.mp4": b"whole"}
 
 
 async def test_what_an_upload_left_that_was_cut_off_goes(tmp_path, clock, start):
