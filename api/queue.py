@@ -206,8 +206,7 @@ class JobQueue:
         self, bodies: Sequence[Document], *, creator: str, key: tuple[str, bytes] | None = None
     ) -> list[bytes]:
         """As `Store.create`."""
-        now = self.now()
-        made, changes = await self._write(lambda store: store.create(bodies, creator=creator, now=now, key=key))
+        made, changes = await self._write(lambda store: store.create(bodies, creator=creator, now=self.now(), key=key))
         self._tell(changes)
         return made
 

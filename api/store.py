@@ -136,6 +136,7 @@ _MOVE_HELD = (
 _MOVE_DELIVERIES = update(deliveries).values(
     due=deliveries.c.due + bindparam("by"), created=deliveries.c.created + bindparam("by")
 )
+_MOVE_KEYS = update(keys).values(created=keys.c.created + bindparam("by"))
 _DUE_AGAIN = select(jobs.c.seq).where(jobs.c.due.is_not(None), jobs.c.attempts > 0)
 _HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
@@ -342,7 +343,7 @@ class Store:
     def resume(self, *, until: int, by: int = 0) -> None:
         """Nobody could report while nobody listened: what is held is held at least until then.
 
-        by  ms that the clock was set by: leases, timeouts and pauses before another try end as much later.
+        by  ms that the clock was set by: leases, timeouts, pauses before another try and keys end as much later.
         """
         with self._write(until) as write:
             if by:
@@ -534,8 +535,8 @@ class _Transaction:
 
     def move(self, by: int) -> None:
         """Moves every moment that is our own; not those that users gave, by the time of day."""
-        self.connection.execute(_MOVE_HELD, {"by": by})
-        self.connection.execute(_MOVE_DELIVERIES, {"by": by})
+        for statement in (_MOVE_HELD, _MOVE_DELIVERIES, _MOVE_KEYS):
+            self.connection.execute(statement, {"by": by})
         for seq in self.some(_DUE_AGAIN):
             _, job = self.at(seq)
             if job.due is not None and job.due != terms_of(job.head).not_before:

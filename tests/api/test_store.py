@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from api import schema
 from api.schema import backup, jobs, open_database
-from api.store import Filter, Store, digest_of
+from api.store import KEY_LIFE, Filter, Store, digest_of
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
 from engine.jobs import DOCUMENT, PROJECT, Rules, read
 from tests.api.auditing import audit, new_database
@@ -736,6 +736,17 @@ def test_a_folder_may_have_any_name(tmp_path, name):
         assert json.loads(copy.whole("here"))["uid"] == "here"
         copy.close()
     assert {each.name for each in tmp_path.iterdir()} == {name, "copy.db"}
+
+
+@pytest.mark.parametrize("by", [10 * KEY_LIFE, -10 * KEY_LIFE])
+def test_a_key_is_kept_as_long_also_when_the_clock_is_set(bench, by):
+    key = ("k", b"digest")
+    made, _ = bench.store.create([body()], creator="c", now=NOW, key=key)
+    bench.store.resume(until=NOW + by, by=by)
+    bench.store.sweep(now=NOW + by + KEY_LIFE - 1)
+    assert bench.store.create([body()], creator="c", now=NOW + by, key=key)[0] == made
+    bench.store.sweep(now=NOW + by + KEY_LIFE + 1)
+    assert bench.store.create([body()], creator="c", now=NOW + by, key=key)[0] != made
 
 
 def test_nothing_is_lost_when_the_disk_is_full(bench):
