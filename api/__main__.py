@@ -95,9 +95,13 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log is written")
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    # Until it serves there is nothing to end in order. The first process of a container would not even end.
+def _end_on_sigterm() -> None:
+    """While it starts there is nothing to end in order. The first process of a container would not even end."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    _end_on_sigterm()
     from api.serve import run_serve
 
     return run_serve(arguments)
@@ -168,6 +172,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
+    _end_on_sigterm()
     from api.worker import run_worker
 
     return run_worker(arguments)

@@ -93,6 +93,16 @@ def test_a_server_that_does_not_serve_yet_ends_at_once(tmp_path):
     assert (server.returncode, said) == (143, b"")
 
 
+def test_a_worker_that_does_not_work_yet_ends_at_once():
+    words = ["worker", "--server", "http://127.0.0.1:1"]
+    begins = (
+        f"import os, signal, api.worker\nfrom api.__main__ import main\napi.worker.run_worker = KILL\nmain({words})"
+    )
+    kill = "lambda arguments: os.kill(os.getpid(), signal.SIGTERM)"
+    result = subprocess.run([sys.executable, "-c", begins.replace("KILL", kill)], timeout=60, check=False)
+    assert result.returncode == 143
+
+
 def test_a_server_does_not_mind_that_nobody_reads_where_it_is(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
