@@ -36,7 +36,7 @@ PLAYBACK: Final = "playback"  # the blueprint that needs no credentials
 READING: Final = ("GET", "HEAD", "OPTIONS")
 LEAVE: Final = "JSON as application/json, or the header X-Requested-With"  # so that browsers ask for leave
 # Names that lead where their owner likes have a dot in them.
-OUR_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[0-9.]+|[^.]*|.+\.localhost")
+OUR_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[0-9.]+|[^.]*|.+\.localhost|host\.docker\.internal")
 WINDOW_MS: Final = 60_000  # a signature's time may be so far from ours: clocks differ, requests wait
 
 

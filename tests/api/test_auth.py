@@ -152,6 +152,7 @@ def test_users_who_are_not_asked_for_a_password_come_from_loopback_only():
         "LOCALHOST",
         "mixer.localhost:8570",
         "mashtun:8570",
+        "host.docker.internal:8570",
         "",
         "10.0.0.9:",
         socket.gethostname() + ":8570",
