@@ -26,6 +26,8 @@ Theory of operation
 * **Drift** (TIMING 7). Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
   when that is more than `DEAD_BAND` away, never faster than `SLEW`. When a whole window was later than `LATE`, or the
   minimum is earlier than `EARLY`, the offset is set anew at once, counted as a re-sync. Decoders can go on after it.
+  Packets that only count as late, as some of a bundle, must do so in all `WINDOWS`: a path that bundles now and then,
+  as radio links do, would be set anew again and again.
 * A stall of the network is no drift: after it the waiting packets come in one burst, the last of them in time.
 * **Jumps** (TIMING 8). Time stamps of one kind that go back by more than `BACK`, or ahead by more than `AHEAD` so that
   the packet would be on later than that from now, begin a new *line*: a new offset, from this packet's arrival. A pause
@@ -117,6 +119,7 @@ class _Line:
         self._settled = arrival + SETTLING
         self._window = arrival
         self._lowest: dict[str, int] = {}  # transit of each kind in this window; while settling, since the first burst
+        self._bare: dict[str, int] = {}  # the same whether bundled or not, with the first burst
         self._packets: dict[str, int] = {}
         self._began = arrival
         self._before: dict[str, deque[tuple[int, int]]] = {}  # of each kind, without the first burst: transit, arrival
@@ -129,7 +132,8 @@ class _Line:
         if arrival >= max(self._settled, self._window + WINDOW):
             resync = self._judge()
             self._window = arrival
-            self._lowest, self._packets = {}, {}
+            self._lowest, self._bare, self._packets = {}, {}, {}
+        self._bare[kind] = min(transit, self._bare.get(kind, transit))
         transit = self._bundled(kind, transit, arrival)
         self._lowest[kind] = min(transit, self._lowest.get(kind, transit))
         self._packets[kind] = self._packets.get(kind, 0) + 1
@@ -167,8 +171,8 @@ class _Line:
         """Decides at the end of a window where the offset should go; returns whether it went there at once."""
         self._past.append((self._lowest, self._packets))
         latest, best = _transit(self._lowest, self._packets), _lowest_of(self._past)
-        late, error = latest - self.offset, best - self.offset
-        if late > LATE or error < -EARLY:
+        late, error = _transit(self._bare, self._packets) - self.offset, best - self.offset
+        if late > LATE or error < -EARLY or (error > LATE and len(self._past) == WINDOWS):
             self.offset = self._goal = latest if late > LATE else best
             self._past.clear()
             return True

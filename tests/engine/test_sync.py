@@ -137,6 +137,27 @@ def test_a_bundle_that_comes_in_two_pieces_moves_nothing_by_more_than_was_betwee
     assert path.sync.resyncs == 0
 
 
+def test_a_radio_link_that_bundles_now_more_and_now_less_is_not_set_anew_again_and_again():
+    path, chance = Path(), random.Random(0)
+    edge = 0
+    for dts in range(0, 120_000, 10):
+        while edge < dts:
+            edge += chance.randrange(20, 150)
+        path.send(dts, at=edge, kind="audio" if dts % 20 else "video")
+    assert path.sync.resyncs == 0
+    assert path.sync.correction < 60 * MS
+
+
+def test_sound_that_begins_to_come_in_bundles_is_soon_heard_without_holes():
+    path = Path()
+    for dts in range(0, 40_000, 20):
+        path.send(dts)
+        bundled = dts >= 10_080
+        place, _ = path.send(dts, kind="audio", at=dts - dts % 360 + 340 if bundled else dts)
+        assert place >= -40 or 10_000 < dts < 16_000
+    assert path.sync.resyncs == 1
+
+
 def test_slow_first_keyframe_does_not_make_the_source_late():
     path = Path()
     path.send(0, late=160)
