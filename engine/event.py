@@ -22,6 +22,7 @@ from engine.frame import VideoFrame
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
 from engine.plan import Picture, Place, place_of
 from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
+from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import NICE, Decoders, LiveSource, SourceStatistics
 from engine.sources.places import uses
@@ -41,7 +42,8 @@ FILE_THREADS: Final = 8  # of one sub-mix: some may wait for slow disks
 FORESIGHT: Final = Fraction(1, 2)  # how much later than its slot somebody may look
 FLUSH: Final = 2.0  # seconds that the outputs of an event have to take what is left
 FOREVER: Final = 1 << 62  # ticks
-AAC_DELAY: Final = 2048  # samples: a packet of sound is there two frames after its first sample at the latest
+AAC_DELAY: Final = 3072  # samples: a packet of sound is there three frames after its first sample at the latest
+ENCODING: Final = Fraction(3, 100)  # seconds that encoding a picture may take without its mix becoming later for others
 
 
 class MakeClock(Protocol):
@@ -267,12 +269,17 @@ class _SubMix:
         publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
         self._publication = self._hub.publish(self.stream, publisher)
         given: dict[str, Any] = {"full": pace.full, "now": self._hub.now, "limiter": limiter}
-        due = self._epoch + _slot_time(spec.latency + Fraction(AAC_DELAY, spec.mixer.audio.rate), spec.mixer.fps)
-        self.sink = StreamSink(self._publication, spec.mixer, spec.encoder, due=due, **given)
+        self.sink = StreamSink(self._publication, spec.mixer, spec.encoder, due=self._due(), **given)
         compositor = Compositor(spec.mixer, threads=settings.composite_threads)
         self.mixer = Mixer(
             spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
         )
+
+    def _due(self) -> int:
+        """When time stamp 0 of its stream is due, ns: no later than the latest sound is there, but for whole slots."""
+        mixer = self._spec.mixer
+        there = self._spec.latency + Fraction(AAC_DELAY, mixer.audio.rate) + ENCODING
+        return self._epoch + _slot_time(there - lead_of(mixer) / mixer.fps, mixer.fps)
 
     async def run(self) -> None:
         """Mixes and encodes until `end`. Raises SinkError."""

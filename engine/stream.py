@@ -37,6 +37,7 @@ QUEUE_PACKETS: Final = GOP_PACKETS + 500  # a new reader begins with a whole GOP
 QUEUE_BYTES: Final = 16 << 20  # ten seconds at 12 Mbit/s
 MAX_NAME: Final = 1024
 RATE_WINDOW_NS: Final = 1_000_000_000
+KEPT_NS: Final = 3 * RATE_WINDOW_NS  # of what is counted; the sound of a mix of 1 fps is sent 1.9 s ahead of its time
 
 
 class End(enum.Enum):
@@ -106,7 +107,7 @@ class _Flow:
         self.packets += 1
         self.bytes += size
         self._window.append((packet.arrival, size))
-        while self._window[0][0] <= packet.arrival - 2 * RATE_WINDOW_NS:
+        while self._window[0][0] <= packet.arrival - KEPT_NS:
             self._window.popleft()
 
     def status(self, now: int) -> TrackStatus | None:

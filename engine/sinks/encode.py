@@ -116,7 +116,7 @@ class PacketEncoder:
         self._mixer = mixer
         rate, fps = mixer.audio.rate, mixer.fps
         self.gop = gop_ticks(mixer, spec)
-        self.lead = math.ceil(PRIMING * fps / rate)
+        self.lead = lead_of(mixer)
         self._first_pts = math.ceil(self.lead * rate / fps)  # of tick 0's sound
         self._video, self._audio = _open_h264(mixer, spec), _open_aac(mixer, spec)
         self._pause = math.ceil(KEYFRAME_PAUSE * fps)
@@ -184,6 +184,11 @@ class PacketEncoder:
             times = {"pts": each.pts, "dts": each.dts, "duration": duration, "arrival": 0}
             packets.append(Packet(track, bytes(each), keyframe=each.is_keyframe, **times))
         return packets
+
+
+def lead_of(mixer: MixerSpec) -> int:
+    """The time stamp of tick 0, in ticks: sound begins before its own, and none may be negative."""
+    return math.ceil(PRIMING * mixer.fps / mixer.audio.rate)
 
 
 def gop_ticks(mixer: MixerSpec, spec: EncoderSpec) -> int:

@@ -14,7 +14,7 @@ import trio
 from engine.clock import CATCH_UP, Tick
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
-from engine.event import LINGER, Event
+from engine.event import ENCODING, LINGER, Event
 from engine.plan import yuv_of
 from engine.program import Held
 from engine.render import render
@@ -313,6 +313,24 @@ async def test_mixes_of_one_rate_show_each_others_pictures_at_their_slots_in_ste
         slots = decoder.sync.time("video", 0) * fps / SECOND
         assert abs(slots - round(slots)) < Fraction(1, 1_000_000)
         assert decoder.sync.time("video", 0) == decoder.sync.time("audio", 0)
+
+
+@pytest.mark.parametrize("fps", [1, 5, 10, 30, 60])
+async def test_what_a_mix_publishes_is_due_when_its_latest_sound_is_there_whatever_the_rate(fps):
+    mixer = MixerSpec(raster=RASTER, fps=Fraction(fps))
+    waits, transits = [], set()
+    async with studio(EventSpec(name="show", path="live", stream_name="mix", mixer=mixer)) as made:
+        with made.hub.read("live/mix") as reader, trio.fail_after(30):
+            for _ in range(3 * fps):
+                await made.slot()
+                while made.event.status().sub_mixes[0].encoder.encoded <= made.n:
+                    await trio.sleep(0.0005)
+                packets = await reader.receive()
+                waits += [packet.arrival - made.time for packet in packets]
+                transits |= {packet.arrival - packet.dts_ns for packet in packets}
+    assert max(transits) - min(transits) <= 1  # ns: stamps are rounded
+    block = Fraction(1024, 48_000)
+    assert ENCODING * SECOND - 1 <= min(waits) <= (ENCODING + 1 / Fraction(fps) + block) * SECOND
 
 
 async def test_two_mixes_can_show_one_another():

@@ -226,12 +226,13 @@ def test_a_status_tells_rates_over_the_last_second_and_the_age_of_the_last_pictu
     assert publication.stream.status().video.bit_rate == 0
 
 
-def test_rates_do_not_count_what_is_sent_ahead_of_its_time():
+@pytest.mark.parametrize("ahead", [500, 1900])
+def test_rates_do_not_count_what_is_sent_ahead_of_its_time(ahead):
     world = World()
     publication = world.publish()
     for n in range(90):
         world.time = n * 40 * MS
-        publication.send(picture(n, key=n % 50 == 0, size=1000, arrival=world.time + 500 * MS))
+        publication.send(picture(n, key=n % 50 == 0, size=1000, arrival=world.time + ahead * MS))
     status = publication.stream.status()
     assert (status.video.frame_rate, status.video.bit_rate, status.age_ms) == (25, 8 * 25_000, 0)
 
