@@ -255,6 +255,7 @@ class Demuxer:
         return False
 
     def _made(self, packet: _AvPacket, arrival: int) -> list[Packet]:
+        """What a packet becomes: itself in its place, after the pictures that are not shown and wait for the first."""
         if self._was_read_before(packet, arrival):
             return []
         if self._is_unstamped:
@@ -268,24 +269,18 @@ class Demuxer:
         if track is None or not data:
             return []
         pts, dts = line.stamps(packet)
-        duration, time_base = packet.duration or 0, track.time_base
-        start, stop = nanoseconds(pts, time_base), nanoseconds(pts + (duration or line.step), time_base)
-        is_cut = packet.is_discard and track.kind == "video"
-        if is_cut and not line.shows:
-            line.unseen.append((data, packet.is_keyframe))
-            return []
-        if is_cut and nanoseconds(dts, time_base) >= line.stop:
-            return []
-        is_priming = track.kind == "audio" and stop <= self._zero
-        if is_priming and (self._rounds or stop <= self._zero - PRIMING):
+        time_base = track.time_base
+        latest_unseen = units(self._zero, time_base) - 1
+        if packet.is_discard and track.kind == "video":
+            if not line.shows:
+                line.unseen.append((data, packet.is_keyframe))
+            if not line.shows or nanoseconds(dts, time_base) >= line.stop:
+                return []
+            pts = max(dts, latest_unseen)
+        elif not self._is_heard_or_seen(line, packet, pts):
             return []
         if self._shift is None:
             self._shift = BEGINNING - nanoseconds(dts, time_base)
-        latest_unseen = units(self._zero, time_base) - 1
-        if is_cut:
-            pts = max(dts, latest_unseen)
-        elif not is_priming:
-            line.start, line.stop, line.shows = min(start, line.start), max(stop, line.stop), True
         ticks = units(self._shift, time_base)
         out = [
             self._packet(line, before, max(dts - early, latest_unseen) + ticks, dts - early + ticks, arrival, keyframe)
@@ -293,8 +288,18 @@ class Demuxer:
         ]
         line.unseen = []
         alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
-        keyframe = packet.is_keyframe
-        return [*out, self._packet(line, data, pts + ticks, dts + ticks, arrival, keyframe, duration, alpha)]
+        made = pts + ticks, dts + ticks, arrival, packet.is_keyframe, packet.duration or 0, alpha
+        return [*out, self._packet(line, data, *made)]
+
+    def _is_heard_or_seen(self, line: _Line, packet: _AvPacket, pts: int) -> bool:
+        """Whether a packet is given on; notes where it lies, if it is no priming."""
+        time_base = line.framing.time_base
+        start = nanoseconds(pts, time_base)
+        stop = nanoseconds(pts + (packet.duration or line.step), time_base)
+        if packet.stream.type == "audio" and stop <= self._zero:
+            return not self._rounds and stop > self._zero - PRIMING
+        line.start, line.stop, line.shows = min(start, line.start), max(stop, line.stop), True
+        return True
 
     def _packet(
         self,
