@@ -9,11 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from engine.spec import Raster
+from engine.timebase import Stretch
 from engine.tree import (
     MUTE_DB,
     AudioNode,
@@ -45,6 +46,19 @@ class Program(Protocol):
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
         """The moments within (start, stop), in order, at which sound begins or ends that is cut to the sample."""
+
+
+@runtime_checkable
+class Foreseeable(Protocol):
+    """A program that can say when its picture changes, so that nobody needs to ask for every tick."""
+
+    def stretch(self, t: Fraction) -> Stretch | None:
+        """Until when the topmost node of its picture is that of t, but for its media time; None = nobody knows."""
+
+
+def stretch_of(program: Program, t: Fraction) -> Stretch | None:
+    """What a program promises of its picture from t on."""
+    return program.stretch(t) if isinstance(program, Foreseeable) else None
 
 
 Coming = tuple[Fraction, RenderTree]  # the moment at which something comes on the air, and the tree of that moment

@@ -24,15 +24,15 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise, repeat
 from typing import Final, NamedTuple
 
 import msgspec
 
 from engine.framequeue import tolerance
-from engine.program import Program
+from engine.program import Program, stretch_of
 from engine.spec import EncoderSpec, Raster
-from engine.timebase import tick_time
+from engine.timebase import Stretch, tick_count, tick_time
 from engine.tree import (
     AudioNode,
     AudioSourceNode,
@@ -116,15 +116,8 @@ def may_have(spec: EncoderSpec, *, profile: int, bit_rate: int) -> bool:
 
 def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> Iterator[Run]:
     """The runs of a program's ticks [0, ticks), tick 0 being at `start`; those too short to copy are left out."""
-    tree: RenderTree | None = None
-    node: VideoSourceNode | None = None
     run = Run("", 0, [])
-    for n in range(ticks):
-        t = start + tick_time(n, fps)
-        before, tree = tree, program.tree_at(t)
-        if tree is not before:
-            node = untouched(tree.root_video_node, raster)
-        at = t if node is None or node.at is None else Fraction(node.at)
+    for n, (node, at) in enumerate(_films(program, start=start, ticks=ticks, fps=fps, raster=raster)):
         if node is None or not _goes_on_in(run, node.stream_guid, at):
             if len(run.times) >= LEAST:
                 yield run
@@ -133,6 +126,38 @@ def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster
             run.times.append(at)
     if len(run.times) >= LEAST:
         yield run
+
+
+def _films(
+    program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster
+) -> Iterator[tuple[VideoSourceNode | None, Fraction]]:
+    """The film that each tick shows untouched, and its media time."""
+    tree: RenderTree | None = None
+    node: VideoSourceNode | None = None
+    n = 0
+    while n < ticks:
+        t = start + tick_time(n, fps)
+        before, tree = tree, program.tree_at(t)
+        if tree is not before:
+            node = untouched(tree.root_video_node, raster)
+        stretch = stretch_of(program, t)
+        if stretch is None:
+            yield node, t if node is None or node.at is None else Fraction(node.at)
+            n += 1
+        else:
+            alike = min(ticks - n, tick_count(stretch.stop - t, fps))
+            yield from zip(repeat(node, alike), _times(t, stretch, fps), strict=False)
+            n += alike
+
+
+def _times(t: Fraction, stretch: Stretch, fps: Fraction) -> Iterator[Fraction]:
+    """The media times from t on, tick by tick, as trees have them; the ticks' own where there are none."""
+    at, step = (t, 1 / fps) if stretch.at is None else (stretch.at, stretch.speed / fps)
+    unit = at.denominator * step.denominator
+    numbers = count(at.numerator * step.denominator, step.numerator * at.denominator)
+    if stretch.at is None:
+        return (Fraction(number, unit) for number in numbers)
+    return (Fraction(number / unit) for number in numbers)  # the nearest float, as every media time
 
 
 def _goes_on_in(run: Run, name: str, at: Fraction) -> bool:

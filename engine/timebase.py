@@ -7,7 +7,7 @@ counter).
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 SECOND: Final = 1_000_000_000  # ns, in which the engine's clock counts
 MAX_DENOMINATOR: Final = 100_000  # of a rate; 30000/1001 divided out is itself again, and encoders count in 32 bits
@@ -23,6 +23,17 @@ NTSC = {
     }.items()
 }
 _NTSC_BY_NAME = {Fraction(name): rate for rate, names in NTSC.items() for name in names}
+
+
+class Stretch(NamedTuple):
+    """Before `stop` nothing changes but a media time: from `at` on it goes on evenly, `speed` times as fast as time.
+
+    at  seconds, exactly; a tree has the nearest float. None = there is no media time.
+    """
+
+    stop: Fraction
+    at: Fraction | None = None
+    speed: Fraction = Fraction(1)
 
 
 def frame_rate(number: float | str | Fraction) -> Fraction:

@@ -33,6 +33,7 @@ import msgspec
 
 from engine.effects import step_of
 from engine.spec import Raster
+from engine.timebase import Stretch
 from engine.tree import (
     MUTE_DB,
     AudioNode,
@@ -230,20 +231,21 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
         return self.frame + self.frames
 
     @property
-    def _form(self) -> Shape | Text | Medium | None:
+    def form(self) -> Shape | Text | Medium | None:
+        """In which it is seen; None = a whole rectangle, or not at all."""
         return None if self.container is None else self.container.form
 
     @property
     def media(self) -> list[Medium]:
         """What it needs from elsewhere."""
-        return [each for each in (self.content, self._form) if isinstance(each, Medium)]
+        return [each for each in (self.content, self.form) if isinstance(each, Medium)]
 
     @property
     def may_be_cut(self) -> bool:
         """Whether a part of its rectangle can be painted alone: not of a shape, of what is stretched without being
         measured, or of what has an unknown size.
         """
-        form = self._form
+        form = self.form
         if isinstance(form, Text) and self.container is not None and not (self.container.scale.lock and form.ink.width):
             return False
         return not isinstance(form, Shape) and all(each.size is not None for each in self.media)
@@ -301,12 +303,26 @@ class Mash:
         wrapped = self._wrapped(t)
         frame = wrapped * self.quantize
         turn = int((t - wrapped) / self.duration) if wrapped != t and self.duration >= LONG_TURN else 0
-        on_air = self._on_air
-        if not on_air.start <= math.floor(frame) < on_air.stop:
-            on_air = self._on_air = self._look(frame)
+        on_air = self._at(frame)
         if on_air.tree is not None:
             return on_air.tree
         return self._tree(on_air.players, frame, turn)
+
+    def stretch(self, t: Fraction) -> Stretch | None:
+        """Until clips come or go, or the topmost film begins again; None while the topmost moves, and after all."""
+        frame = self._wrapped(t) * self.quantize
+        on_air = self._at(frame)
+        top = next((player for player in reversed(on_air.players) if player.seen), None)
+        if on_air.stop == math.inf or (top is not None and not top.steady):
+            return None
+        left, at, speed = Fraction(on_air.stop) - frame, None, Fraction(1)
+        if top is not None and isinstance(medium := top.clip.content, Medium) and medium.timed:
+            played, speed = (frame - top.clip.frame) * medium.speed, medium.speed
+            if medium.length is not None:
+                played %= medium.length
+                left = min(left, (medium.length - played) / speed)
+            at = (played + medium.trim) / self.quantize
+        return Stretch(t + left / self.quantize, at, speed)
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """The names that some tree within [start, stop) has."""
@@ -354,6 +370,11 @@ class Mash:
 
     def _wrapped(self, t: Fraction) -> Fraction:
         return t % self.duration if self.loop and t >= 0 and self._frames else t
+
+    def _at(self, frame: Fraction) -> _OnAir:
+        if not self._on_air.start <= math.floor(frame) < self._on_air.stop:
+            self._on_air = self._look(frame)
+        return self._on_air
 
     def _look(self, frame: Fraction) -> _OnAir:
         """Who is on at a frame, and from when to when nobody comes or goes."""
@@ -488,7 +509,8 @@ class _Player:
         largest = (math.inf, highest) if clip.may_be_cut else _LARGEST
         self.boxes = [_box(clip.container, end, raster, largest) for end in (0, 1)]
         self.windows = [_window(clip, end, box) for end, box in enumerate(self.boxes)]
-        self.still = self._is_still()
+        self.steady = self._is_steady()
+        self.still = self.steady and not any(medium.timed or len(medium.gain) > 1 for medium in self.used)
         self._effects = {  # of media whose effects do not change
             id(medium): tuple(each.at(0) for each in medium.filters)
             for medium in clip.media
@@ -500,10 +522,13 @@ class _Player:
         periods = {id(medium): medium.period(quantize) for medium in self.used}
         self.periods = {key: each for key, each in periods.items() if each is not None and each < clip.frames}
 
-    def _is_still(self) -> bool:
+    def _is_steady(self) -> bool:
+        """Whether nothing changes in its picture but the media time of its content."""
         clip = self.clip
-        if any(medium.timed or len(medium.gain) > 1 for medium in self.used):
-            return False
+        for medium in self.used:
+            longest = (medium.trim + clip.frames * medium.speed) / self.quantize
+            if medium.timed and (medium is clip.form or longest > _LONGEST):
+                return False
         values: list[Tween | ColourTween] = [clip.content] if isinstance(clip.content, ColourTween) else []
         values += [clip.container.opacity] if clip.container is not None else []
         moved = self.boxes[0] != self.boxes[1] or self.windows[0] != self.windows[1]

@@ -21,8 +21,9 @@ from api.moviemasher.mash import Film, Measure, read_cast, read_mash
 from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
 from engine.errors import InvalidMash
 from engine.media import Facts, ink_measure, length_of, look_into, shrink_image
-from engine.program import Held, Program
+from engine.program import Held, Program, stretch_of
 from engine.spec import Raster, RenderSpec
+from engine.timebase import Stretch
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SumNode, VideoSourceNode
 
 Object = dict[str, Any]
@@ -74,6 +75,10 @@ class Half:
     def tree_at(self, t: Fraction) -> RenderTree:
         """The half of the program's tree; the same object while that is the same."""
         return self._halved(self._program.tree_at(t))
+
+    def stretch(self, t: Fraction) -> Stretch | None:
+        """What the whole program promises of its picture, as far as there is one."""
+        return stretch_of(self._program, t) if self._picture else None
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """Those of the whole program, although some may not be asked for."""

@@ -3,14 +3,14 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import smart
 from engine.program import Held
 from engine.smart import LEAST, LONGEST, Copy, Index, Run, Unseen
 from engine.spec import EncoderSpec, Raster
-from engine.timeline import Clip, Container, Mash, Medium
+from engine.timeline import Clip, Container, Mash, Medium, Tween
 from engine.tree import (
     AudioSourceNode,
     CompositorNode,
@@ -132,6 +132,66 @@ def test_a_timeline_is_cut_into_runs_of_one_film():
     assert found[0].times[15] == 1  # where the second clip begins, and as it happens goes on
 
 
+class Asked(Mash):
+    """Counts how often it is asked for a tree."""
+
+    asked = 0
+
+    def tree_at(self, t):
+        self.asked += 1
+        return super().tree_at(t)
+
+
+class Plain:
+    """A program that promises nothing of what comes."""
+
+    def __init__(self, program):
+        self.tree_at = program.tree_at
+
+
+def test_of_a_clip_that_only_goes_on_one_tick_is_asked_for():
+    medium = Medium(kind="film", name="film", size=(320, 180), length=400)
+    clips = [Clip(id=str(n), frame=1000 * n, frames=900, content=medium, container=Container()) for n in range(10)]
+    program = Asked([clips], raster=RASTER, quantize=10)
+    (first, *_, last) = smart.runs(program, start=Fraction(0), ticks=29_700, fps=FPS, raster=RASTER)
+    assert (first.first, len(first.times), last.first, len(last.times)) == (0, 1200, 29_400, 300)
+    assert program.asked == 39  # three turns of each, and the gaps between
+
+
+@st.composite
+def films(draw):
+    return Clip(
+        id="a",
+        frame=draw(st.integers(0, 60)),
+        frames=draw(st.integers(1, 60)),
+        content=Medium(
+            kind="film",
+            name=draw(st.sampled_from("ab")),
+            live=draw(st.sampled_from((False, False, True))),
+            size=(320, 180),
+            trim=draw(st.integers(0, 9)),
+            speed=draw(st.sampled_from((Fraction(1), Fraction(2, 3), Fraction(31)))),
+            length=draw(st.none() | st.integers(1, 30)),
+        ),
+        container=Container(opacity=Tween(1, draw(st.sampled_from((1, 1, 1, 0.5))))),
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    tracks=st.lists(st.lists(films(), max_size=4), max_size=3),
+    start=st.fractions(-1, 5, max_denominator=1001),
+    fps=st.sampled_from((FPS, Fraction(30000, 1001), Fraction(60))),
+    loop=st.booleans(),
+)
+def test_runs_are_those_of_every_tick_asked_for(tracks, start, fps, loop):
+    program = Mash(tracks, raster=RASTER, quantize=10, background=(0, 0, 0, 1), loop=loop)
+    found, plain = (
+        list(smart.runs(each, start=start, ticks=400, fps=fps, raster=RASTER)) for each in (program, Plain(program))
+    )
+    assert found == plain
+
+
 def test_a_film_without_a_media_time_runs_with_the_program():
     (run,) = smart.runs(Held(RenderTree(root_video_node=film())), start=Fraction(2), ticks=10, fps=FPS, raster=RASTER)
     assert run.times == [2 + Fraction(n, 30) for n in range(10)]
@@ -212,8 +272,8 @@ def test_gops_are_no_longer_than_asked_for():
 def test_settings_that_a_copy_cannot_keep():
     assert smart.may_copy(EncoderSpec())
     assert smart.may_copy(EncoderSpec(bit_rate=5_000_000, gop=60, profile="high"))
-    for settings in ({"quality": 30}, {"qp_max": 40}, {"bit_rate": 10**6, "max_bit_rate": 10**6}):
-        assert not smart.may_copy(EncoderSpec(**settings))
+    for limits in ({"quality": 30}, {"qp_max": 40}, {"bit_rate": 10**6, "max_bit_rate": 10**6}):
+        assert not smart.may_copy(EncoderSpec(**limits))
     profiles = {None: (66, 77, 100), "high": (66, 77, 100), "main": (66, 77), "baseline": (66,)}
     for profile, fit in profiles.items():
         spec = EncoderSpec(profile=profile)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine.errors import InvalidTree
 from engine.program import Held, Stack, names_in
 from engine.spec import Raster
+from engine.timebase import Stretch
 from engine.timeline import (
     Clip,
     ColourTween,
@@ -586,6 +587,67 @@ def test_every_source_of_a_moment_is_known_beforehand_and_asking_changes_nothing
         tree = program.tree_at(t)
         assert names_in(tree) <= program.sources_in(t, t + Fraction(1, 1000))
         assert mash(*tracks, loop=loop).tree_at(t) == tree
+
+
+SPEEDS = st.sampled_from([Fraction(1), Fraction(2, 3), Fraction(7, 2), Fraction(1, 10)])
+LENGTHS = st.none() | st.integers(1, 25)
+FADE, HALF = ((Filter("opacity", {"opacity": each}),) for each in (Tween(0, 1), still(0.5)))
+MOVES = st.sampled_from(
+    [
+        {},
+        {"opacity": Tween(0, 1)},
+        {"form": FILM},
+        {"form": HEART},
+        {"scale": Scale(width=Tween(1, 2))},
+        {"scale": Scale(x=Tween(0, 1), height=still(0.5))},
+    ]
+)
+
+
+@st.composite
+def films(draw):
+    medium = Medium(
+        kind="film",
+        name=draw(st.sampled_from("ab")),
+        size=(320, 180),
+        trim=draw(st.integers(0, 9) | st.just(99_999_990)),
+        speed=draw(SPEEDS),
+        length=draw(LENGTHS),
+        filters=draw(st.sampled_from(((), FADE, HALF))),
+    )
+    frame, frames = draw(st.integers(0, 40)), draw(st.integers(1, 40))
+    return clip(medium, frame=frame, frames=frames, container=Container(**draw(MOVES)))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    tracks=st.lists(st.lists(films() | clips(), min_size=1, max_size=4), min_size=1, max_size=3),
+    times=st.lists(st.fractions(-1, 9), min_size=1, max_size=4),
+    parts=st.lists(st.fractions(Fraction(1, 9), 1), min_size=1, max_size=8),
+    loop=st.booleans(),
+)
+def test_a_stretch_is_what_its_moments_are(tracks, times, parts, loop):
+    program = mash(*tracks, loop=loop)
+    for t in times:
+        stretch = program.stretch(t)
+        for part in parts if stretch else ():
+            assert stretch.stop > t
+            later = t + (stretch.stop - t) * min(part, Fraction(999_999, 1_000_000))
+            (first, then) = (pictures(program, each)[-1:] for each in (t, later))
+            if stretch.at is not None:
+                first = [msgspec.structs.replace(first[0], at=float(stretch.at + (later - t) * stretch.speed))]
+            assert then == first
+
+
+def test_a_stretch_ends_where_clips_come_or_go_and_where_a_film_begins_again():
+    program = mash([clip(FILM, frame=5, frames=50)], [clip(frame=40)])
+    assert program.stretch(Fraction(-1)) == Stretch(Fraction(1, 2))
+    assert program.stretch(Fraction(1)) == Stretch(Fraction(7, 2), Fraction(1, 2), Fraction(1))
+    assert program.stretch(Fraction(7, 2)) == Stretch(Fraction(4), Fraction(0), Fraction(1))
+    assert program.stretch(Fraction(4)) == Stretch(Fraction(5))
+    assert program.stretch(Fraction(11, 2)) is None
+    for moving in ({"opacity": Tween(0, 1)}, {"form": FILM}, {"scale": Scale(x=Tween(0, 1), height=still(0.5))}):
+        assert mash([clip(PHOTO, **moving)]).stretch(Fraction(0)) is None
 
 
 # --- mashes over one another -----------------------------------------------------------------------------------------
