@@ -121,18 +121,22 @@ class RemoteQueue:
             folder, files = await trio.to_thread.run_sync(_files_of, film)
             for file in files:
                 name = file.relative_to(folder).as_posix()
-                query = urlencode({"run": assignment.run, "name": name})
-                path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
-                try:
-                    answer = await self._ask("PUT", path, body=file, patience=UPLOAD_PATIENCE)
-                except NotFound:
+                place = await self._send(assignment, file, name)
+                if place is None:
                     return False
-                if answer.status == 409:
-                    return False
-                place = str(self._object(answer).get("output"))
                 output = place if folder != film else place.removesuffix(f"/{name}")
         done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
         return await self.report(assignment, done)
+
+    async def _send(self, assignment: Assignment, file: Path, name: str) -> str | None:
+        """The place that a file has on the server now; None when the job is no longer ours."""
+        query = urlencode({"run": assignment.run, "name": name})
+        path = f"/jobs/{quote(assignment.uid, safe='')}/output?{query}"
+        try:
+            answer = await self._ask("PUT", path, body=file, patience=UPLOAD_PATIENCE)
+        except NotFound:
+            return None
+        return None if answer.status == 409 else str(self._object(answer).get("output"))
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """As `engine.jobs.Queue.fail`."""
