@@ -45,6 +45,19 @@ class Look(NamedTuple):
     see_through: bool = False
 
 
+class Variant(NamedTuple):
+    """Which variant of a codec pictures are in, for decoders that must be told (raw, QuickTime RLE, HAP, Ut Video).
+
+    tag      the container's four characters for it, zeros = none.
+    pix_fmt  FFmpeg's name of how pixels are laid out; "" = unknown.
+    bits     of a coded pixel, 0 = unknown.
+    """
+
+    tag: str = "\0\0\0\0"
+    pix_fmt: str = ""
+    bits: int = 0
+
+
 class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How packets of one kind are coded, from here on. Compared by identity.
 
@@ -68,6 +81,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     layout: str = ""
     unordered: bool = False
     block: tuple[int, int] = (0, 0)
+    variant: Variant = Variant()
     look: Look = Look()
 
 

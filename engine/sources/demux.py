@@ -35,6 +35,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from itertools import chain
@@ -47,7 +48,7 @@ from av.stream import Discard, Disposition
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.packet import Look, Orientation, Packet, Track
+from engine.packet import Look, Orientation, Packet, Track, Variant
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of
@@ -376,6 +377,7 @@ class _Framing:
         self._layout: str = "" if is_video else context.layout.name
         self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
         self._block = (0, 0) if is_video else _block(stream)
+        self._variant = _variant(context) if is_video else Variant()
         self._configure(bytes(context.extradata or b""))
 
     def _configure(self, extradata: bytes) -> None:
@@ -399,6 +401,7 @@ class _Framing:
             layout=self._layout,
             unordered=self.is_unordered,
             block=self._block,
+            variant=self._variant,
             look=self._look,
         )
         if self.track is None or not _same(made, self.track):
@@ -477,6 +480,13 @@ def _block(stream: Any) -> tuple[int, int]:
     head = file.getvalue()
     at = head.find(b"fmt ") + 20  # WAVEFORMAT.nBlockAlign
     return int.from_bytes(head[at : at + 2], "little"), int.from_bytes(head[at + 2 : at + 4], "little")
+
+
+def _variant(context: av.VideoCodecContext) -> Variant:
+    variant = Variant(pix_fmt=context.pix_fmt or "", bits=context.bits_per_coded_sample)
+    with suppress(UnicodeDecodeError):  # MPEG-TS has numbers there
+        variant = variant._replace(tag=context.codec_tag)
+    return variant
 
 
 def _same(one: Track, other: Track) -> bool:

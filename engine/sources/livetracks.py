@@ -216,14 +216,10 @@ class LivePicture:
         self._track, self._context, self._care = track, None, care
         self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
         self._times.clear()
-        context: av.CodecContext | None = None
         try:
-            if track.look.see_through:
-                context = alpha_decoder(track.codec, track.extradata or None, (track.width, track.height))
-            else:
-                context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
+            context = _picture_decoder(track)
         except _ERRORS:
-            pass  # told below
+            context = None
         if not isinstance(context, av.VideoCodecContext):
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
             return
@@ -407,6 +403,18 @@ class _Voice:
         self._off -= more
         self._origin += more
         return AudioFrame(stretched(block.samples, len(block) + more))
+
+
+def _picture_decoder(track: Track) -> av.CodecContext:
+    """A decoder that has been told what a container says of pictures. Raises what libav raises."""
+    if track.look.see_through:
+        return alpha_decoder(track.codec, track.extradata or None, (track.width, track.height))
+    context = av.CodecContext.create(_DECODERS.get(track.codec, track.codec), "r")
+    if isinstance(context, av.VideoCodecContext):
+        context.codec_tag, context.bits_per_coded_sample = track.variant.tag, track.variant.bits
+        if track.variant.pix_fmt:
+            context.pix_fmt = track.variant.pix_fmt
+    return context
 
 
 def _coded(item: Stamped) -> av.Packet[av.stream.Stream]:

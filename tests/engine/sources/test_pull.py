@@ -2,6 +2,7 @@
 
 import io
 import time
+import zlib
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -201,6 +202,48 @@ def test_sound_whose_decoder_must_be_told_of_blocks_is_heard(tmp_path, name, cod
     assert made[0].track.codec == codec
     assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
     assert len(sound(made)) == pytest.approx(48_000, abs=4096)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("film.avi", "rawvideo", "yuv420p"),
+        ("film.avi", "rawvideo", "bgr24"),
+        ("film.mov", "rawvideo", "uyvy422"),
+        ("film.mkv", "rawvideo", "nv12"),
+        ("film.nut", "rawvideo", "rgb24"),
+        ("film.y4m", "wrapped_avframe", "yuv422p"),
+        ("film.avi", "utvideo", "yuv422p"),
+        ("film.mov", "qtrle", "argb"),
+        ("film.mov", "prores_ks", "yuva444p10le"),
+    ],
+)
+def test_pictures_whose_decoder_must_be_told_of_their_variant_are_as_in_a_render(tmp_path, name, codec, pix_fmt):
+    path = encode(tmp_path / name, Video(codec, pix_fmt=pix_fmt), None)
+    live = demuxed(path)
+    assert numbers(live) == list(range(30))
+    live, offline = shown(live), rendered(path)
+    assert all(np.array_equal(getattr(live, plane), getattr(offline, plane)) for plane in "yuva")
+
+
+def called_vc1(stream):
+    """A transport stream of one picture, called VC-1 in its map (ISO 13818-1 2.4.4.8), for which it has a number."""
+    packets = [bytearray(stream[at : at + 188]) for at in range(0, len(stream), 188)]
+    for packet in packets:
+        if packet[1] & 0x1F == 0x10 and packet[2] == 0:  # libav's PID of the map; it begins at 5
+            stop = 8 + (packet[6] << 8 & 0xF00 | packet[7])
+            packet[17] = 0xEA
+            mirrored = zlib.crc32(bytes(int(f"{byte:08b}"[::-1], 2) for byte in packet[5 : stop - 4])) ^ 0xFFFFFFFF
+            packet[stop - 4 : stop] = int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "big")
+    return b"".join(packets)
+
+
+def test_pictures_whose_container_has_a_number_for_their_variant_are_taken(tmp_path):
+    path = encode(tmp_path / "film.ts", Video("mpeg2video"), None)
+    path.write_bytes(called_vc1(path.read_bytes()))
+    demuxer = Demuxer("film", str(path), Settings(), now=clock)
+    assert demuxer.read()[0].track.codec == "vc1"
+    demuxer.close()
 
 
 @pytest.mark.parametrize("name", ["film.avi", "film.264", "film.265"])
