@@ -176,7 +176,7 @@ class Mixer:
         self._moments: dict[Place, Fraction] = {}  # of that tree: the media times of its pictures
         self._played: dict[Place, _Played] = {}
         self._look_at = start  # when to look ahead next
-        self._broken: set[Reader] = set()
+        self._broken: set[Reader] = set()  # that it has been said of
         self._late: deque[int] = deque(maxlen=REMEMBERED)
         self._held = 0
         self._mix_ns = 0
@@ -382,7 +382,7 @@ class Mixer:
             picture = looked.get(place, begun.get(place) if sound is not None else None)
             reader.attend(picture=picture, sound=sound, shrink=self._shrinks.get(place, 1))
         for place, reader in active.items() if self._pace.missing is Missing.WAIT else ():
-            if reader in self._broken or (place not in looked and place not in listened):
+            if place not in looked and place not in listened:
                 continue
             picture = looked[place] + self._slack(place) if place in looked else None
             try:
@@ -390,7 +390,8 @@ class Mixer:
             except SourceError as err:
                 if self._on_error != "hold":
                     raise
-                log.warning("%s; its last picture is held", err)
+                if reader not in self._broken:
+                    log.warning("%s; its last picture is held", err)
                 self._broken.add(reader)
 
     def _pick(self, watched: frozenset[Picture], t: Fraction) -> dict[Picture, VideoFrame]:

@@ -21,9 +21,9 @@ Theory of operation
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
   seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
   them only where it is read through: one that is known to have others is read from its start.
-* A packet that a decoder refuses is counted, and the next one goes on; where no picture comes any more, the source
-  broke off there. When the demuxer fails, what came before is
-  still given; the batch in which a kind comes to its end has the error, which names the time.
+* A packet that a decoder refuses is counted, and the next one goes on; where no picture or no sound comes any more, the
+  source broke off there. When the demuxer fails, what came before is still given; the batch in which a kind comes to
+  its end has the error, which names the time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from __future__ import annotations
 import stat
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
@@ -58,7 +58,7 @@ SOUND_TAIL: Final = Fraction(1, 4)  # sound this little longer than the picture 
 PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 kHz are 1/4 s
 SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
-DARK: Final = Fraction(1)  # seconds; less is a damaged end
+BROKEN: Final = Fraction(1)  # seconds of which nothing can be decoded; less is a damaged end
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 # A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
 SPLICED: Final = {"merge_pmt_versions": "1"}
@@ -147,8 +147,9 @@ class MediaFile:
         self._waiting_bytes = 0
         self._entered: set[int] = set()  # streams of which a packet has been read
         self._at_end = False
-        self._failure: Exception | None = None  # of the demuxer, or of a picture that stays away
-        self._refused: list[Fraction] = []  # when the pictures since the last one decoded are: the first, the latest
+        self._failure: Exception | None = None  # of the demuxer, or of a kind of which nothing is decoded any more
+        # When the packets are that a track refused, and gave nothing later: the first, the latest.
+        self._refused: dict[PictureTrack | SoundTrack, list[Fraction]] = {}
         self._packets = self._container.demux(self._used)
 
     @property
@@ -445,41 +446,46 @@ class MediaFile:
 
     def _decode_picture(self, packet: Packet | None, batch: Batch, start: Fraction) -> None:
         assert self._picture is not None
-        reached = self._picture.reached
-        try:
+        with self._decoding(self._picture, packet):
             batch.pictures.extend(self._picture.decode(packet, start=start))
-        except _LOCAL_ERRORS:
-            self._corrupt += 1
-            at = None if packet is None else _time(packet)
-            self._refused = self._refused if at is None else [*self._refused[:1], at]
-        if self._picture.reached != reached:
-            self._refused = []
 
     def _decode_sound(self, packet: Packet | None, batch: Batch) -> int:
         assert self._sound is not None
-        try:
+        blocks: list[tuple[int, AudioFrame]] = []
+        with self._decoding(self._sound, packet):
             blocks = self._sound.decode(packet)
-        except _LOCAL_ERRORS:
-            self._corrupt += 1
-            return 0
         batch.sounds.extend(blocks)
         return sum(len(block) for _, block in blocks)
+
+    @contextmanager
+    def _decoding(self, track: PictureTrack | SoundTrack, packet: Packet | None) -> Iterator[None]:
+        """Counts a packet that is refused, and notes when it is, until the track gives something that is later."""
+        try:
+            yield
+        except _LOCAL_ERRORS:
+            self._corrupt += 1
+            at = None if packet is None else _time(packet)
+            if at is not None:
+                self._refused[track] = [*self._refused.get(track, [])[:1], at]
+        if track in self._refused and track.reached > self._refused[track][-1] - self._zero:
+            del self._refused[track]
 
     def _drain(self, batch: Batch, start: Fraction) -> None:
         """At the end: what still waits in a decoder comes out, once nothing of its kind waits undecoded."""
         waits = [bool(stream is not None and self._waiting[stream.index]) for stream in (self._video, self._audio)]
         if self._picture is not None and not self._picture.ended and not waits[0]:
             self._decode_picture(None, batch, start)
-            self._say_dark()
+            self._say_broken(self._picture, "picture")
         if self._sound is not None and not self._sound.ended and not waits[1]:
             self._decode_sound(None, batch)
+            self._say_broken(self._sound, "sound")
 
-    def _say_dark(self) -> None:
-        """The picture breaks off where none was decoded since the start or a seek, or none of the last `DARK`."""
-        assert self._picture is not None
-        if self._refused and (not self._picture.reached or self._refused[-1] - self._refused[0] >= DARK):
-            at = float(self._refused[0] - self._zero)
-            sentence = f'source "{self.guid}": no picture can be decoded from {at:.3f} s on'
+    def _say_broken(self, track: PictureTrack | SoundTrack, what: str) -> None:
+        """A track breaks off where it gave nothing since the start or a seek, or nothing for the last of `BROKEN`."""
+        refused = self._refused.get(track)
+        if refused and (not track.reached or refused[-1] - refused[0] >= BROKEN):
+            at = float(refused[0] - self._zero)
+            sentence = f'source "{self.guid}": no {what} can be decoded from {at:.3f} s on'
             self._failure = self._failure or SourceMalformed(sentence, where=self.guid)
 
 

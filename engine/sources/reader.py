@@ -213,24 +213,26 @@ class Reader:
         self._wake()
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
-        """Waits until the picture at that media time and all samples before that index are known.
+        """Waits until the picture at that media time and all samples before that index are known, as far as they come.
 
-        Raises SourceError where the source breaks off before.
+        Raises SourceError where the source breaks off before; the other kind, as far as it comes, is known by then.
         """
         self._look_until = self._look_until if picture is None else picture
         self._hear_until = self._hear_until if sound is None else sound
         while True:
             sought = self._seek_to is not None
-            no_picture = picture is not None and (sought or not self._frames.ready(picture))
-            no_sound = sound is not None and (sought or not self._samples.ready(sound))
-            if not no_picture and not no_sound:
-                return
-            broken = (no_picture and self._no_more_pictures) or (no_sound and self._no_more_sounds)
-            if self._error is not None and (self._gone or (broken and not sought)):
-                self._given_up = True
-                raise self._error
+            lacks_picture = picture is not None and (sought or not self._frames.ready(picture))
+            lacks_sound = sound is not None and (sought or not self._samples.ready(sound))
+            broken = self._error is not None and not sought
+            picture_may_come = lacks_picture and not (broken and self._no_more_pictures)
+            sound_may_come = lacks_sound and not (broken and self._no_more_sounds)
+            if self._gone or not (picture_may_come or sound_may_come):
+                break
             self._wake()
             await self._news.park()
+        if self._error is not None and (lacks_picture or lacks_sound):
+            self._given_up = True
+            raise self._error.with_traceback(None)  # who goes on all the same would make it longer with every tick
 
     def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
         """What is on screen at media time t, as far as it is known: until it is, what was on before."""

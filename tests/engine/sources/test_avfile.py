@@ -624,10 +624,10 @@ def test_hls_playlist_is_read_and_sought(tmp_path):
 
 
 def unreadable(path, source, first, last):
-    """A copy of a film in which no decoder can read pictures first to last: nothing follows the first NAL header."""
+    """A copy of a film of one kind in which no decoder can read packets first to last: nothing follows their head."""
     with av.open(str(source)) as given, av.open(str(path), "w") as out:
-        copy = out.add_stream_from_template(given.streams.video[0])
-        for n, packet in enumerate(each for each in given.demux(video=0) if each.size):
+        copy = out.add_stream_from_template(given.streams[0])
+        for n, packet in enumerate(each for each in given.demux() if each.size):
             bad = av.Packet(bytes(packet)[:5] + bytes(packet.size - 5)) if first <= n <= last else packet
             bad.pts, bad.dts, bad.time_base, bad.stream = packet.pts, packet.dts, packet.time_base, copy
             bad.is_keyframe = packet.is_keyframe
@@ -653,6 +653,31 @@ def test_film_with_a_damaged_stretch_or_end_goes_on(tmp_path, first, last):
     found = everything(unreadable(tmp_path / "bad.mp4", film, first, last))
     assert numbered(found) == [*range(first), *range(last + 1, 120)]
     assert found.corrupt > 0
+    assert found.error is None
+
+
+@pytest.mark.parametrize(
+    ("first", "start", "at"), [(0, 0, 0), (101, 0, 100), (101, 3, 128), (150, Fraction(39, 10), 171)]
+)
+def test_film_of_which_no_sound_can_be_decoded_any_more_breaks_off_there(tmp_path, first, start, at):
+    film = encode(tmp_path / "film.mp4", None, Audio(), seconds=4)
+    source = opened(unreadable(tmp_path / "bad.mp4", film, first, 999))
+    source.seek(Fraction(start))
+    found = drained(source, start=Fraction(start))
+    source.close()
+    assert sum(len(block) for _, block in found.blocks) == (0 if start else at * 1024)
+    assert str(found.error) == f'source "cam": no sound can be decoded from {at * 1024 / 48_000:.3f} s on'
+
+
+@pytest.mark.parametrize(("first", "last", "start"), [(47, 140, 0), (180, 999, 0), (180, 999, Fraction(39, 10))])
+def test_film_with_a_damaged_stretch_or_end_of_sound_goes_on(tmp_path, first, last, start):
+    film = encode(tmp_path / "film.mp4", None, Audio(), seconds=4)
+    source = opened(unreadable(tmp_path / "bad.mp4", film, first, last))
+    source.seek(Fraction(start))
+    found = drained(source, start=Fraction(start))
+    source.close()
+    assert found.blocks != []
+    assert source.corrupt > 0
     assert found.error is None
 
 

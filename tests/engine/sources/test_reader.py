@@ -347,6 +347,28 @@ async def test_error_of_one_kind_waits_until_that_kind_is_asked_for():
     await during(script, run)
 
 
+@pytest.mark.parametrize("lacks", ["sound", "picture"])
+async def test_kind_that_goes_on_where_the_other_one_broke_off_is_waited_for(lacks):
+    sound = [AudioFrame(np.zeros((1, 1600), np.float32)) for _ in range(4)]
+    if lacks == "sound":
+        first = Batch(pictures(0), [], sounds_end=True, error=BROKEN)
+        others = [Batch(pictures(n), [], sounds_end=True, error=BROKEN) for n in range(1, 4)]
+    else:
+        first = Batch([], [(0, sound[0])], pictures_end=True, error=BROKEN)
+        others = [Batch([], [(n * 1600, sound[n])], pictures_end=True, error=BROKEN) for n in range(1, 4)]
+    end = Batch([], [], pictures_end=True, sounds_end=True, error=BROKEN)
+
+    async def run(consumer):
+        for n in range(4):
+            with pytest.raises(SourceMalformed):
+                await consumer.picture(Fraction(n, 30), listening=(n * 1600, (n + 1) * 1600))
+            assert consumer.reader.pick(Fraction(n, 30), Fraction(0)).frame == (n if lacks == "sound" else None)
+            pieces = consumer.reader.take(n * 1600, (n + 1) * 1600)
+            assert sum(piece.count for piece in pieces) == (0 if lacks == "sound" else 1600)
+
+    await during(Script(first, *others, end), run, ahead=1)
+
+
 async def test_source_that_cannot_be_opened_again_fails_every_wait():
     async def run(consumer):
         assert await consumer.picture(Fraction(0)) is None
