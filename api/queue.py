@@ -87,7 +87,7 @@ class JobQueue:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         # given
-        self.outputs = Path(settings.data) / "outputs"
+        self.outputs = Path(settings.data).resolve() / "outputs"  # what is said of it must be true elsewhere
         self._path = Path(settings.data) / FILE
         self._ordering = settings.ordering
         self._rules = rules_of(settings)

@@ -149,9 +149,9 @@ async def start(tmp_path, nursery, clock):
     """Gives (client, queue) over a running queue with these settings."""
     queues = []
 
-    async def started(**settings):
+    async def started(*, data=tmp_path, **settings):
         new_database(tmp_path / "mashtun.db")
-        configured = Settings(data=str(tmp_path), **settings)
+        configured = Settings(data=str(data), **settings)
         queue = JobQueue(configured, wall=clock, steady=clock)
         await nursery.start(queue.run)
         queues.append(queue)
@@ -1369,6 +1369,18 @@ async def test_an_output_may_be_a_whole_path(film, tmp_path, form):
     client, content = film
     await client.put("a", output=form.format(tmp_path.resolve() / "outputs" / "a" / "film.mp4"))
     assert (await client.ask("GET", "/api/v1/jobs/a/output")).body == content
+
+
+async def test_a_film_that_was_sent_is_served_where_the_data_folder_is_relative(start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    client, _ = await start(data=tmp_path.name)
+    await client.add(uid="a", type="mash")
+    picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    upload = "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
+    place = (await client.ask("PUT", upload, b"film")).json["output"]
+    assert place == str(tmp_path / "outputs" / "a" / "film.mp4")
+    await client.put("a", state="finished", output=place)
+    assert (await client.ask("GET", "/api/v1/jobs/a/output")).body == b"film"
 
 
 # --- over sockets ----------------------------------------------------------------------------------------------------
