@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from engine.errors import EngineError, InvalidJob, SinkUnavailable
+from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher, shown
+from engine.sinks.partial import Partial, error_of
 from engine.template import Order, file_name, is_file_name
 
 log = logging.getLogger(__name__)
@@ -283,12 +284,16 @@ def _headers(headers: Any) -> dict[str, str]:
 
 
 def _copy_file(found: Path, target: Path) -> None:
-    """A copy that appears when it is whole."""
-    part = target.with_name(f".{target.name}.part")
+    """A copy that appears when it is whole. Raises SinkError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, part)
-        part.replace(target)
     except OSError as err:
-        part.unlink(missing_ok=True)
-        raise SinkUnavailable(f'"{target}" cannot be written: {err.strerror}', where=str(target)) from err
+        raise error_of(str(target), err) from err
+    part = Partial(str(target))
+    try:
+        shutil.copyfile(found, part.temporary)
+        part.keep()
+    except OSError as err:
+        raise part.error(err) from err
+    finally:
+        part.remove()

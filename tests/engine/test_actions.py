@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from engine.actions import Actions, Film
-from engine.errors import InvalidJob
+from engine.errors import InvalidJob, SinkError
 from engine.fetch import Fetcher
 from engine.template import read_order
 
@@ -123,3 +124,27 @@ async def test_copies_go_where_they_may(tmp_path):
     actions, _ = actions_of(tmp_path, action("copy", input="other.mp4", output="x.mp4"))
     with pytest.raises(InvalidJob, match=r'"other\.mp4" is not an output'):
         await actions.run("postrender", out / "result.mp4")
+
+
+async def test_copies_to_one_place_at_the_same_time_all_arrive_and_one_of_them_stays(tmp_path):
+    films = [letter * (32 << 20) for letter in (b"a", b"b", b"c")]
+    async with trio.open_nursery() as nursery:
+        for n, film in enumerate(films):
+            output = tmp_path / str(n) / "out" / "result.mp4"
+            output.parent.mkdir(parents=True)
+            output.write_bytes(film)
+            copy = action("copy", output=str(tmp_path / "there" / "latest.mp4"))
+            actions, _ = actions_of(tmp_path / str(n), copy, writable=[tmp_path / "there"])
+            nursery.start_soon(actions.run, "postrender", output)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["latest.mp4"]
+    assert (tmp_path / "there" / "latest.mp4").read_bytes() in films
+
+
+async def test_a_copy_that_cannot_be_made_is_a_sentence_and_leaves_nothing(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.mp4").write_bytes(b"film")
+    (tmp_path / "there").write_bytes(b"no folder")
+    actions, _ = actions_of(tmp_path, action("copy", output=str(tmp_path / "there" / "x.mp4")), writable=[tmp_path])
+    with pytest.raises(SinkError, match=r'output ".*/there/x\.mp4": '):
+        await actions.run("postrender", tmp_path / "out" / "result.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "there"]
