@@ -22,6 +22,7 @@ import trio
 
 from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher, shown
+from engine.jobs import output_folder
 from engine.sinks.partial import Partial, error_of
 from engine.template import Order, file_name, is_file_name
 
@@ -129,7 +130,7 @@ class Actions:
             elif output is not None and action.module != "cache":
                 found = self._input(action.given, output)
                 if action.module == "copy":
-                    await self._copy(found, self._target(action.given["output"], found.name))
+                    await self._copy(found, self._target(action.given["output"], self._name(found, action.given)))
                 else:
                     await self._upload(found, action.given)
         return output
@@ -200,6 +201,10 @@ class Actions:
         if not found.is_file():
             raise InvalidJob(f'input "{str(name)[:200]}" is not an output of this job')
         return found
+
+    def _name(self, found: Path, given: Mapping[str, Any]) -> str:
+        """What a copy is called in a folder."""
+        return output_folder(str(self._job["uid"])) + found.suffix if given.get("useJobId") else found.name
 
     async def _copy(self, found: Path, target: Path) -> None:
         if target != found.resolve():

@@ -13,9 +13,9 @@ from engine.template import read_order
 MODULE = "@nexrender/action-"
 
 
-def actions_of(folder, *listed, phase="postrender", writable=(), **template):
+def actions_of(folder, *listed, phase="postrender", writable=(), uid="u", **template):
     """(actions, order) of a job with these actions in one phase."""
-    job = {"uid": "u", "template": {"src": "x.json", "composition": "*"} | template, "actions": {phase: list(listed)}}
+    job = {"uid": uid, "template": {"src": "x.json", "composition": "*"} | template, "actions": {phase: list(listed)}}
     order = read_order(job)
     fetcher = Fetcher(base=folder, cache=folder / "cache")
     return Actions(job, order, folder=folder / "out", fetcher=fetcher, writable=writable), order
@@ -124,6 +124,28 @@ async def test_copies_go_where_they_may(tmp_path):
     actions, _ = actions_of(tmp_path, action("copy", input="other.mp4", output="x.mp4"))
     with pytest.raises(InvalidJob, match=r'"other\.mp4" is not an output'):
         await actions.run("postrender", out / "result.mp4")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "result.mp4"),
+        ({"useJobId": False}, "result.mp4"),
+        ({"useJobId": True}, "4n42.mp4"),
+        ({"useJobId": 1, "input": "sound.tar.m4a"}, "4n42.m4a"),
+        ({"useJobId": True, "output": "there/x.mp4"}, "x.mp4"),
+    ],
+)
+async def test_a_copy_into_a_folder_may_have_the_name_of_its_job(tmp_path, given, name):
+    out, there = tmp_path / "out", tmp_path / "there"
+    for path in (out / "result.mp4", out / "sound.tar.m4a", there / "old.mp4"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"film")
+    copy = action("copy", **{"output": "there", **given})
+    copy["output"] = str(tmp_path / copy["output"])
+    actions, _ = actions_of(tmp_path, copy, writable=[there], uid="4n42")
+    assert await actions.run("postrender", out / "result.mp4") == out / "result.mp4"
+    assert {path.name for path in there.iterdir()} == {"old.mp4", name}
 
 
 async def test_copies_to_one_place_at_the_same_time_all_arrive_and_one_of_them_stays(tmp_path):
