@@ -370,7 +370,7 @@ class Door:
 
     async def _output(self, request: Request, uid: str) -> Answer:
         output = msgspec.json.decode(await self._queue.whole(uid)).get("output")
-        path = await trio.to_thread.run_sync(_path_of, output, self._queue.outputs, limiter=self._disk)
+        path = await trio.to_thread.run_sync(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
         if path is None:
             raise NotFound("output of job", uid)
         return await file_answer(request, path, limiter=self._disk)
@@ -529,13 +529,18 @@ def _drop(file: BinaryIO, part: Path) -> None:
     part.unlink(missing_ok=True)
 
 
-def _path_of(output: object, folder: Path) -> Path | None:
-    """The file that a job's `output` names, if it is in the folder; links are followed first. Worker thread."""
+def _path_of(output: object, uid: str, folder: Path) -> Path | None:
+    """The file that a job's `output` names, if it is in the folder; links are followed first. Worker thread.
+
+    A path to where the folder was when the job was rendered is that of the same file in it now.
+    """
     if not isinstance(output, str) or not output or "\0" in output:
         return None
     try:
-        path = Path(unquote(urlsplit(output).path) if output.startswith("file:") else output)
-        found = (path if path.is_absolute() else folder / path).resolve()
-        return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
+        path = unquote(urlsplit(output).path) if output.startswith("file:") else output
+        _, was_here, rest = f"/{path}".rpartition(f"/{folder.name}/{output_folder(uid)}/")
+        places = [folder / path, *([folder / output_folder(uid) / rest] if was_here else [])]
+        found = [place for each in places if (place := each.resolve()).is_relative_to(folder.resolve())]
+        return next((place for place in found if place.is_file()), None)
     except (OSError, ValueError):  # a name that is too long, a broken URL
         return None

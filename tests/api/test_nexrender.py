@@ -1354,6 +1354,7 @@ async def test_a_range_of_another_file_than_before_is_the_whole_file(film):
 @pytest.mark.parametrize(
     "output",
     ["", "nosuch.mp4", "../mashtun.db", "/etc/passwd", "file:///etc/passwd", "a", "a/../../mashtun.db", "a/link", "\0",
+     "/gone/outputs/a/../../mashtun.db", "/gone/outputs/a/link", "/gone/outputs/a/", "/gone/outputs/b/film.mp4",
      None, 5, "x" * 5000, "https://x.org/film.mp4", "file://[x"],
 )  # fmt: skip
 async def test_what_is_no_output_file_is_404(film, output, tmp_path):
@@ -1369,6 +1370,22 @@ async def test_an_output_may_be_a_whole_path(film, tmp_path, form):
     client, content = film
     await client.put("a", output=form.format(tmp_path.resolve() / "outputs" / "a" / "film.mp4"))
     assert (await client.ask("GET", "/api/v1/jobs/a/output")).body == content
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "/gone/outputs/a/film.mp4",
+        "file:///gone/outputs/a/film.mp4",
+        "data/outputs/a/film.mp4",  # of workers elsewhere, while the folder was relative
+        "outputs/a/film.mp4",
+    ],
+)
+async def test_a_film_is_served_after_the_data_folder_was_moved(film, output):
+    client, content = film
+    await client.put("a", output=output)
+    assert (await client.ask("GET", "/api/v1/jobs/a/output")).body == content
+    assert (await client.job("a"))["output"] == output
 
 
 async def test_a_film_that_was_sent_is_served_where_the_data_folder_is_relative(start, tmp_path, monkeypatch):
