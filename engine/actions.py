@@ -24,7 +24,7 @@ from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher, shown
 from engine.jobs import output_folder
 from engine.sinks.partial import Partial, error_of
-from engine.template import Order, file_name, is_file_name
+from engine.template import Order, file_name, is_file_name, item
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def _filled(value: Any, job: Mapping[str, Any]) -> Any:
 
 def _field(job: Any, path: str) -> str:
     for key in path.split("."):
-        job = job.get(key) if isinstance(job, dict) else None
+        job = job.get(key) if isinstance(job, dict) else item(job, key)
     return job if isinstance(job, str) else "" if job is None else msgspec.json.encode(job).decode()
 
 

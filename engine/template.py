@@ -378,12 +378,12 @@ def _set(node: Node, asset: Asset, where: str) -> None:
     *above, last = [key for key in re.split(r"[.\[\]]+", path) if key] or [""]
     at: Any = node
     for key in above:
-        at = at.setdefault(key, {}) if isinstance(at, dict) and _has(at, key) else _item(at, key)
+        at = at.setdefault(key, {}) if isinstance(at, dict) and _has(at, key) else item(at, key)
     if isinstance(at, dict) and _has(at, last):
         at[last] = asset.value
         if asset.value is None:
             del at[last]
-    elif _item(at, last) is not None:
+    elif item(at, last) is not None:
         at[int(last)] = asset.value
     else:
         problem = f"{where}.property {asset.property[:80]!r} is none of {str(node.get('node'))[:80]}"
@@ -395,7 +395,8 @@ def _has(value: Node, key: str) -> bool:
     return bool(key) if fields is None else key in fields
 
 
-def _item(value: object, key: str) -> Any:
+def item(value: object, key: str) -> Any:
+    """What is at a place of an array, counted from 0; None: no array, or no such place."""
     return (
         value[int(key)] if isinstance(value, list) and re.fullmatch(r"\d{1,4}", key) and int(key) < len(value) else None
     )

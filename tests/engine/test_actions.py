@@ -1,5 +1,6 @@
 """The well-known modules are understood before anything is rendered; all others are refused then."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,16 @@ from engine.actions import Actions, Film
 from engine.errors import InvalidJob, SinkError
 from engine.fetch import Fetcher
 from engine.template import read_order
+from tests.web import WebRequest, web_server
 
 MODULE = "@nexrender/action-"
 
 
-def actions_of(folder, *listed, phase="postrender", writable=(), uid="u", **template):
+def actions_of(folder, *listed, phase="postrender", writable=(), uid="u", private=False, **template):
     """(actions, order) of a job with these actions in one phase."""
     job = {"uid": uid, "template": {"src": "x.json", "composition": "*"} | template, "actions": {phase: list(listed)}}
     order = read_order(job)
-    fetcher = Fetcher(base=folder, cache=folder / "cache")
+    fetcher = Fetcher(base=folder, cache=folder / "cache", allow_private=private)
     return Actions(job, order, folder=folder / "out", fetcher=fetcher, writable=writable), order
 
 
@@ -170,3 +172,27 @@ async def test_a_copy_that_cannot_be_made_is_a_sentence_and_leaves_nothing(tmp_p
     with pytest.raises(SinkError, match=r'output ".*/there/x\.mp4": '):
         await actions.run("postrender", tmp_path / "out" / "result.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "there"]
+
+
+class _Receiver(WebRequest):
+    """Keeps what it is told."""
+
+    def do_POST(self):
+        self.server.told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(204)
+        self.end_headers()
+
+
+async def test_a_webhook_is_told_what_stands_in_the_job(tmp_path):
+    told = {
+        "{job.uid}": "4n42",
+        "{job.template.tags.1}": "b",
+        "{job.actions.postrender.0.json.1.at}": "here",
+        "{job.template.tags}": '["a","b"]',
+        "{job.template.tags.2} {job.template.tags.-1} {job.template.tags.x} {job.uid.0}": "   ",
+    }
+    with web_server(_Receiver) as server:
+        webhook = action("webhook", url=server.url, json=[list(told), {"at": "here"}])
+        actions, _ = actions_of(tmp_path, webhook, uid="4n42", private=True, tags=["a", "b"])
+        await actions.run("postrender")
+    assert server.told[0] == list(told.values())
