@@ -10,12 +10,14 @@ forks a process for each render, which costs 20 ms instead of half a second. It 
 safe. Who uses it talks JSON lines: ``{"arguments": […], "log": path}`` begins a render as `engine.command.main` would,
 ``{"signal": n}`` is for the one that runs. Back come its reports and, when it is over, ``{"exit": status}``, negative
 for a signal. Only this process sends signals to its renders and only it waits for them, so none can reach a stranger of
-the same number. When who uses it is gone, the render is killed. All of it yields to everybody else: niced, and the
-first to go when memory is short.
+the same number. When who uses it is gone, the render is killed, and when this process is gone itself, the kernel does
+it: nobody could end the render any more. All of it yields to everybody else: niced, and the first to go when memory is
+short.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -39,6 +41,7 @@ NICENESS: Final = 10
 OOM_SCORE: Final = b"800"  # of 1000
 GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL
 MAX_LINE: Final = 1 << 24
+PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 LOADED: Final = ("engine.render", "engine.sinks", "engine.sources")
 
 Report = Callable[[dict[str, Any]], None]
@@ -189,8 +192,10 @@ def main(render: Render = command.main) -> int:
 
 def _render(order: dict[str, Any], orders: _Orders, render: Render) -> None:
     """From the beginning to the end; ended as well when nobody is there any more."""
+    forking = os.getpid()
     pid = os.fork()
     if pid == 0:
+        _die_with(forking)
         _become(order, render)
     over = os.pidfd_open(pid)
     while not orders.is_over:
@@ -206,6 +211,13 @@ def _render(order: dict[str, Any], orders: _Orders, render: Render) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not orders.is_over:
         os.write(1, b'{"exit":%d}\n' % status)
+
+
+def _die_with(parent: int) -> None:
+    """This process is killed when the thread that forked it ends, which is all that its parent has."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:  # it was gone before
+        os._exit(1)
 
 
 def _become(order: dict[str, Any], render: Render) -> None:

@@ -97,9 +97,7 @@ async def test_a_kill_is_a_status(render, child, victim):
             while not (found := renders()):
                 await trio.sleep(0.01)
             pid, _, parent = found[0]
-            if victim == "parent":
-                os.kill(parent, signal.SIGKILL)
-            os.kill(pid, signal.SIGKILL)
+            os.kill(parent if victim == "parent" else pid, signal.SIGKILL)
 
         nursery.start_soon(kill)
         assert await render(child, 100_000) == -signal.SIGKILL
