@@ -170,6 +170,8 @@ def _asset(value: object, where: str) -> Asset:
         raise InvalidJob(f"{where}.type {asset.type[:80]!r} {reason}", where=f"$.{where}.type")
     if asset.type == "data" and value.get("expression"):
         raise InvalidJob(f"{where}.expression only runs in After Effects", where=f"$.{where}.expression")
+    if asset.type in MEDIA and value.get("sequence"):
+        raise InvalidJob(f"{where}.sequence is not supported", where=f"$.{where}.sequence")
     field = "property" if asset.type == "data" else "src"
     if not getattr(asset, field):
         raise InvalidJob(f"{where}.{field} is missing", where=f"$.{where}.{field}")

@@ -100,6 +100,8 @@ def test_a_composition_is_the_part_below_the_node_of_that_id():
         ({"type": "data", "layerName": "title", "property": "string", "expression": "time"}, "only runs in After"),
         ({"type": "script", "src": "x.jsx"}, "only runs in After Effects"),
         ({"type": "font", "src": "x"}, "is unknown"),
+        (media("image", layerName="shot", sequence=True), r"assets\[0\]\.sequence is not supported"),
+        (media(layerName="shot", sequence=1), r"assets\[0\]\.sequence is not supported"),
         ({"type": "video"}, r"assets\[0\]\.src is missing"),
         ({"type": 5}, r"assets\[0\]"),
         (None, "is not an object"),
@@ -108,6 +110,12 @@ def test_a_composition_is_the_part_below_the_node_of_that_id():
 def test_an_asset_that_cannot_be_placed(asset, sentence):
     with pytest.raises(Invalid, match=sentence):
         filled(asset)
+
+
+@pytest.mark.parametrize("sequence", [None, False, 0, ""])
+def test_an_asset_may_say_that_it_is_no_sequence(sequence):
+    pictures, _, _ = filled(media("image", layerName="shot", sequence=sequence))
+    assert pictures[1]["filename"] == "assets[0]"
 
 
 def test_missing_layers_may_be_left_out():
