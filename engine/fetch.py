@@ -36,7 +36,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
-from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 import msgspec
 import trio
@@ -54,6 +54,7 @@ _PUBLIC_SCHEMES: Final = ("http", "https")
 MAX_STYLE: Final = 1 << 20
 _STYLE_URL: Final = re.compile(r"url\(\s*['\"]?([^'\")]+)")
 _MOVED: Final = (301, 302, 303, 307, 308)
+_AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]"  # in a URL; also letters, digits and -._~ (RFC 3986 §2); % of what is quoted
 _ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 T = TypeVar("T")
@@ -232,8 +233,8 @@ class _Transfer:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(host, port, timeout=SILENCE)
         connection.sock = self._socket
-        path = parts.path or "/"
-        return connection, path + (f"?{parts.query}" if parts.query else "")
+        asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return connection, quote(asked, safe=_AS_IT_IS)
 
     def _dial(self, host: str, port: int, url: str) -> socket.socket:
         found = [each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -292,7 +293,7 @@ class _Download(_Transfer):
     def _next(self, answer: http.client.HTTPResponse, url: str) -> str:
         target = answer.getheader("Location")
         if answer.status in _MOVED and target:
-            return urljoin(url, target)
+            return urljoin(url, quote(target, safe=_AS_IT_IS, encoding="latin-1"))  # the bytes that came
         raise SourceUnavailable(f'source "{shown(url)}": the server answers {answer.status}', where=shown(url))
 
     def _take(self, answer: http.client.HTTPResponse, url: str) -> tuple[Path, str]:
@@ -503,4 +504,4 @@ def _too_large(src: str, limit: int) -> SourceMalformed:
 
 def _reason(err: Exception) -> str:
     text = getattr(err, "strerror", None) or str(err) or type(err).__name__
-    return text[:1].lower() + text[1:]
+    return text if re.match(r"\S+[A-Z]", text) else text[:1].lower() + text[1:]  # not of URL, nor of a class's name

@@ -32,18 +32,23 @@ class _Answers(WebRequest):
         name = self.path.partition("?")[0]
         if name == "/film.mp4" and self.headers.get("If-None-Match") == '"1"':
             self._answer(304)
-        elif name in ("/film.mp4", "/plain"):
+        elif name in ("/film.mp4", "/plain") or name.startswith("/plain/"):
             self._answer(200, FILM, ("ETag", '"1"'), ("Content-Type", "video/mp4"))
         elif name in STYLES:
             self._answer(200, STYLES[name], ("Content-Type", "text/css; charset=utf-8"))
         elif name == "/moved":
             self._answer(302, b"", ("Location", "/film.mp4"))
+        elif name == "/moved-far":
+            self._answer(302, b"", ("Location", "/plain/é 1?a=b c".encode().decode("latin-1")))
         elif name == "/round":
             self._answer(302, b"", ("Location", "/round"))
         elif name == "/away":
             self._answer(302, b"", ("Location", "file:///etc/passwd"))
         elif name == "/short":
             self._answer(200, FILM[:100], ("Content-Length", "5000"))
+            self.close_connection = True
+        elif name == "/torn":
+            self._answer(200, b"5\r\nabcde\r\n", ("Transfer-Encoding", "chunked"), ("Content-Length", "10"))
             self.close_connection = True
         elif name == "/slow":
             self.send_response(200)
@@ -133,10 +138,31 @@ async def test_redirects_are_followed_and_judged(fetcher, tmp_path, web):
 
 
 @pytest.mark.parametrize(
+    ("src", "asked"),
+    [
+        ("/plain/my film.mp4", "/plain/my%20film.mp4"),
+        ("/plain/été.mp4?a=b c&d=é#x", "/plain/%C3%A9t%C3%A9.mp4?a=b%20c&d=%C3%A9"),
+        ("/plain/a%20b%2Fc+d~(1)[2];e=@f?%C3%A9=%00", "/plain/a%20b%2Fc+d~(1)[2];e=@f?%C3%A9=%00"),
+        ("/moved-far", "/plain/%C3%A9%201?a=b%20c"),
+    ],
+)
+async def test_addresses_are_asked_for_as_browsers_do(fetcher, tmp_path, web, src, asked):
+    assert (await fetch(fetcher, web.url + src, tmp_path)).read_bytes() == FILM
+    assert web.asked[-1][0] == asked
+
+
+async def test_a_hosts_name_may_have_any_letters(fetcher, tmp_path, web):
+    url = f"http://\uff4cocalhost:{web.server_port}/film.mp4"  # which IDNA reads as localhost
+    assert (await fetch(fetcher, url, tmp_path)).read_bytes() == FILM
+    assert web.asked[-1][1]["Host"] == f"localhost:{web.server_port}"
+
+
+@pytest.mark.parametrize(
     ("path", "error", "sentence"),
     [
         ("/nosuch", SourceUnavailable, "answers 404"),
         ("/short", SourceUnavailable, "100"),
+        ("/torn", SourceUnavailable, "IncompleteRead"),
     ],
 )
 async def test_what_a_server_does_wrong(fetcher, tmp_path, web, path, error, sentence):
