@@ -13,6 +13,9 @@ What came by HTTP is kept in a cache: with a checksum it is taken from there wit
 is asked whether it has changed. Files of the cache appear whole and are never written to again; who uses one has a link
 of its own, so the oldest can go at any time.
 
+A URL's user and password are HTTP Basic; they and the headers of a job go to the origin that the job names and, as soon
+as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
+
 A transfer blocks in a thread. It is ended from outside by shutting its socket down, so no peer's pace outlasts the
 deadline.
 """
@@ -55,6 +58,14 @@ MAX_STYLE: Final = 1 << 20
 _STYLE_URL: Final = re.compile(r"url\(\s*['\"]?([^'\")]+)")
 _MOVED: Final = (301, 302, 303, 307, 308)
 _AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]"  # in a URL; also letters, digits and -._~ (RFC 3986 §2); % of what is quoted
+_OURS: Final = frozenset(  # headers of what is fetched: how it comes, and that all of it does
+    (
+        *("Host", "Range", "Accept-Encoding", "Content-Length", "Expect", "Proxy-Authorization"),
+        *("Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"),
+    )
+)
+_HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110 §5.1
+_HEADER_VALUE: Final = re.compile(r"[\t -~\xa0-\xff]*")
 _ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 T = TypeVar("T")
@@ -88,20 +99,25 @@ class Fetcher:
         *,
         extension: str = "",
         checksum: str = "",
+        headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
     ) -> Path:
         """The file that `src` names: itself if it is one here, else a copy `folder`/`name` with an extension.
 
         extension  its; "" = as the URL or the server says.
         checksum   "sha256:…", also md5, sha1, sha512; "" = any.
-        Raises InvalidJob (no such scheme, a refused address), SourceUnavailable, SourceMalformed (too large, checksum).
+        headers    to ask an HTTP server with; those in `_OURS` are left out.
+        Raises InvalidJob (no such scheme, a refused address, headers that are none), SourceUnavailable,
+               SourceMalformed (too large, checksum).
         """
         if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
             raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
         limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
         scheme = src[:8].partition(":")[0].lower()
         if scheme in _PUBLIC_SCHEMES:
-            download = _Download(src, checksum, limit, cache=self._cache, allow_private=self._allow_private)
+            download = _Download(
+                src, checksum, limit, headers=headers or {}, cache=self._cache, allow_private=self._allow_private
+            )
             found, suffix = await self._in_thread(download, src, download.run)
             path = folder / f"{name}{_dotted(extension) or suffix}"
             await trio.to_thread.run_sync(_link, found, path, limiter=self._disk)
@@ -143,7 +159,7 @@ class Fetcher:
         return self._base / src
 
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Path) -> None:
-        """Sends bytes or a file. Raises InvalidJob, SinkUnavailable, SinkRejected (4xx)."""
+        """Sends bytes or a file. Raises InvalidJob (also: no headers), SinkUnavailable, SinkRejected (4xx)."""
         sending = _Sending(method, url, headers, body, allow_private=self._allow_private)
         status = await self._in_thread(sending, url, sending.run)
         if not 200 <= status < 300:
@@ -181,7 +197,7 @@ def shown(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         text = parts._replace(netloc=host, query="", fragment="").geturl() if parts.netloc else url
     except ValueError:
-        text = url
+        text = re.sub("//[^/]*@", "//", url.partition("?")[0])
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -220,11 +236,7 @@ class _Transfer:
 
     def _connect(self, url: str) -> tuple[http.client.HTTPConnection, str]:
         """(connection, what to ask there for). Raises InvalidJob, OSError, ValueError."""
-        parts = urlsplit(url)
-        secure = parts.scheme.lower() == "https"
-        if parts.scheme.lower() not in _PUBLIC_SCHEMES or not parts.hostname:
-            raise InvalidJob(f'"{shown(url)}" is not an http: or https: URL')
-        host, port = parts.hostname, parts.port or (443 if secure else 80)
+        secure, host, port = _origin(url)
         self._socket = self._dial(host, port, url)
         if self._closed:
             raise OSError("given up")
@@ -233,6 +245,7 @@ class _Transfer:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(host, port, timeout=SILENCE)
         connection.sock = self._socket
+        parts = urlsplit(url)
         asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return connection, quote(asked, safe=_AS_IT_IS)
 
@@ -254,15 +267,27 @@ class _Transfer:
 class _Download(_Transfer):
     """From a URL into the cache."""
 
-    def __init__(self, url: str, checksum: str, limit: int, *, cache: _Cache, allow_private: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        checksum: str,
+        limit: int,
+        *,
+        headers: Mapping[str, str],
+        cache: _Cache,
+        allow_private: bool,
+    ) -> None:
         super().__init__(url, allow_private=allow_private)
+        given = _headers(url, headers)
+        self._headers = {name: value for name, value in given.items() if name not in _OURS}
+        self._key = repr((url, sorted(self._headers.items())))
         self._checksum = checksum
         self._limit = limit
         self._cache = cache
 
     def run(self) -> tuple[Path, str]:
         """(file in the cache, extension). Raises as `Fetcher.fetch`."""
-        kept = self._cache.find(self.url)
+        kept = self._cache.find(self._key)
         if kept is not None and self._checksum and _matches(kept.path, self._checksum):
             return kept.path, kept.extension
         if kept is not None and kept.size > self._limit:
@@ -273,19 +298,21 @@ class _Download(_Transfer):
             raise SourceUnavailable(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
 
     def _follow(self, kept: _Kept | None) -> tuple[Path, str]:
-        url = self.url
+        url, given = self.url, _credentials(self.url) | self._headers
         for _ in range(REDIRECTS + 1):
             connection, path = self._connect(url)
             try:
-                headers = {"User-Agent": "mashtun", "Accept-Encoding": "identity", "Connection": "close"}
+                ours = {"Accept-Encoding": "identity", "Connection": "close"}
                 conditions = {} if self._checksum else _conditions(kept)
-                connection.request("GET", path, headers=headers | conditions)
+                connection.request("GET", path, headers={"User-Agent": "mashtun"} | given | ours | conditions)
                 with connection.getresponse() as answer:
                     if answer.status == 304 and kept is not None:
                         return kept.path, kept.extension
                     if answer.status == 200:
                         return self._take(answer, url)
-                    url = self._next(answer, url)
+                    before, url = url, self._next(answer, url)
+                if _origin(url) != _origin(before):
+                    given = {}
             finally:
                 connection.close()
         raise SourceUnavailable(f'source "{shown(self.url)}": more than {REDIRECTS} redirects', where=shown(self.url))
@@ -313,7 +340,7 @@ class _Download(_Transfer):
                 etag=answer.getheader("ETag", ""),
                 changed=answer.getheader("Last-Modified", ""),
             )
-            return self._cache.keep(self.url, kept), kept.extension
+            return self._cache.keep(self._key, kept), kept.extension
         finally:
             part.unlink(missing_ok=True)
 
@@ -339,14 +366,15 @@ class _Sending(_Transfer):
     ) -> None:
         super().__init__(url, allow_private=allow_private)
         self._method = method
-        self._headers = headers
+        self._headers = _headers(url, headers)
         self._body = body
 
     def run(self) -> int:
         """The status. Raises InvalidJob, SinkUnavailable."""
         try:
             connection, path = self._connect(self.url)
-            headers = {"User-Agent": "mashtun", "Connection": "close"} | dict(self._headers)
+            given = _credentials(self.url) | self._headers
+            headers = {"User-Agent": "mashtun", "Connection": "close"} | given
             try:
                 if isinstance(self._body, bytes):
                     connection.request(self._method, path, self._body, headers)
@@ -371,7 +399,7 @@ class _Kept(msgspec.Struct, kw_only=True):
 
 
 class _Cache:
-    """Copies of what URLs name: each a file and, beside it, what is known of it. Worker threads, several at once."""
+    """Copies of what was asked for: each a file and, beside it, what is known of it. Worker threads, several."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -381,9 +409,9 @@ class _Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{os.urandom(12).hex()}.part"
 
-    def find(self, url: str) -> _Kept | None:
+    def find(self, key: str) -> _Kept | None:
         """What is kept of it."""
-        known = self._known(url)
+        known = self._known(key)
         try:
             kept = msgspec.json.decode(known.read_bytes(), type=_Kept, dec_hook=lambda _, text: self._folder / text)
             if kept.path.stat().st_size != kept.size:
@@ -393,9 +421,9 @@ class _Cache:
             return None
         return kept
 
-    def keep(self, url: str, kept: _Kept) -> Path:
+    def keep(self, key: str, kept: _Kept) -> Path:
         """Takes the file in; returns where it is from now on."""
-        known = self._known(url)
+        known = self._known(key)
         path = kept.path.with_suffix(".bin")
         kept.path.replace(path)
         part = self.part()
@@ -425,8 +453,33 @@ class _Cache:
                 if path not in needed and path.stat().st_mtime < old:
                     path.unlink()
 
-    def _known(self, url: str) -> Path:
-        return self._folder / f"{hashlib.sha256(url.encode(errors='replace')).hexdigest()}.json"
+    def _known(self, key: str) -> Path:
+        return self._folder / f"{hashlib.sha256(key.encode(errors='replace')).hexdigest()}.json"
+
+
+def _origin(url: str) -> tuple[bool, str, int]:
+    """(whether TLS, host, port). Raises InvalidJob, ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PUBLIC_SCHEMES or not parts.hostname:
+        raise InvalidJob(f'"{shown(url)}" is not an http: or https: URL')
+    secure = parts.scheme == "https"
+    return secure, parts.hostname, parts.port or (443 if secure else 80)
+
+
+def _credentials(url: str) -> dict[str, str]:
+    """The header for a URL's user and password, RFC 7617. Raises ValueError."""
+    user = urlsplit(url).netloc.rpartition("@")[0]
+    name, _, password = user.partition(":")
+    both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+    return {"Authorization": f"Basic {base64.b64encode(both).decode()}"} if user else {}
+
+
+def _headers(url: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Headers, each once whatever its capitals. Raises InvalidJob, with none of them in its sentence."""
+    if not all(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value) for name, value in given.items()):
+        sentence = f'"{shown(url)}": a header is not a word and one line of Latin letters'
+        raise InvalidJob(sentence, where=shown(url))
+    return {name.title(): value for name, value in given.items()}
 
 
 def _conditions(kept: _Kept | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, Protocol, TypeVar, get_args
 
 import msgspec
 
@@ -63,6 +63,13 @@ MAX_NAME: Final = 200  # bytes of a file's name; 255 are possible, and a file th
 _BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 Node = dict[str, Any]
+T = TypeVar("T")
+
+
+class Params(msgspec.Struct, frozen=True):
+    """How to ask an HTTP server: of what nexrender takes for its ``fetch``, this has a meaning here."""
+
+    headers: dict[str, str] = {}
 
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -78,6 +85,7 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     checksum: str = ""
     property: str = ""
     value: Any = None
+    params: Params = Params()
     continue_on_missing: bool = False
 
 
@@ -87,6 +95,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     src: str
     composition: str
     checksum: str
+    params: Params
     assets: tuple[Asset, ...]
     options: dict[str, str]
     extension: str
@@ -151,6 +160,7 @@ def read_order(job: Mapping[str, Any]) -> Order:
         src=template["src"],
         composition=str(template.get("composition") or ""),
         checksum=str(template.get("checksum") or ""),
+        params=_as(Params, template.get("params") or {}, "template.params"),
         assets=tuple(_asset(each, f"assets[{n}]") for n, each in enumerate(assets)),
         options=_options(template),
         extension=extension,
@@ -158,13 +168,18 @@ def read_order(job: Mapping[str, Any]) -> Order:
     )
 
 
+def _as(kind: type[T], value: object, where: str) -> T:
+    """The value as that, unknown fields left out. Raises InvalidJob."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as err:
+        raise InvalidJob(f"{where}: {str(err)[:200]}", where=f"$.{where}") from None
+
+
 def _asset(value: object, where: str) -> Asset:
     if not isinstance(value, dict):
         raise InvalidJob(f"{where} is not an object", where=f"$.{where}")
-    try:
-        asset = msgspec.convert({key: each for key, each in value.items() if each is not None}, Asset)
-    except msgspec.ValidationError as err:
-        raise InvalidJob(f"{where}: {str(err)[:200]}", where=f"$.{where}") from None
+    asset = _as(Asset, {key: each for key, each in value.items() if each is not None}, where)
     if asset.type not in (*MEDIA, "data", "static"):
         reason = "only runs in After Effects" if asset.type == "script" else "is unknown"
         raise InvalidJob(f"{where}.type {asset.type[:80]!r} {reason}", where=f"$.{where}.type")

@@ -38,7 +38,7 @@ from engine import template
 from engine.actions import Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
-from engine.fetch import Fetcher
+from engine.fetch import Fetcher, shown
 from engine.jobs import DOCUMENT, KEPT, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
@@ -341,7 +341,12 @@ class _Task:
                 asset = order.assets[n]
                 extension = asset.extension or Path(asset.name).suffix
                 path = await fetcher.fetch(
-                    asset.src, self._work, f"asset-{n}", extension=extension, checksum=asset.checksum
+                    asset.src,
+                    self._work,
+                    f"asset-{n}",
+                    extension=extension,
+                    checksum=asset.checksum,
+                    headers=asset.params.headers,
                 )
                 files[n] = str(path)
 
@@ -374,7 +379,13 @@ class _Task:
                 self._results = Path(kept.results)
             return kept.document, kept, None
         path = await self._worker._fetcher.fetch(
-            order.src, self._work, "template", extension="json", checksum=order.checksum, max_bytes=MAX_BYTES
+            order.src,
+            self._work,
+            "template",
+            extension="json",
+            checksum=order.checksum,
+            headers=order.params.headers,
+            max_bytes=MAX_BYTES,
         )
         beside = path.parent if path.parent != self._work else None
         return await self._in_thread(path.read_bytes), None, beside
@@ -385,7 +396,7 @@ class _Task:
             return None
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", name):
             if kept is not None and not re.match("(https?|data):", name, re.IGNORECASE):
-                raise SourceUnavailable(f'source "{name[:200]}" is no URL that may be fetched', where=name)
+                raise SourceUnavailable(f'source "{shown(name)}" is no URL that may be fetched', where=shown(name))
             return str(await self._worker._fetcher.fetch_media(name, self._work, f"source-{n}"))
         data = self._worker._data
         folders = [Path(each) for each in kept.folders] if kept else [*filter(None, [beside]), data / "images", data]
@@ -535,6 +546,8 @@ def _first(error: BaseException) -> BaseException:
 def _tail(path: Path) -> str:
     """The last words of a render, as one sentence; its files are called as in their folders, which nobody need know.
 
+    URLs are without their users and passwords.
+
     Raises OSError: there are none, since nothing can be written.
     """
     try:
@@ -545,5 +558,5 @@ def _tail(path: Path) -> str:
         path.write_bytes(bytes(BLOCK))
     for folder in (path.parent / FILMS, path.parent):
         text = text.replace(f"{folder}/", "")
-    lines = text[-LOG_TAIL:].splitlines()
+    lines = re.sub(r"//[^/\s]*@", "//", text[-LOG_TAIL:]).splitlines()
     return "; ".join(re.sub("^mashtun( render)?: ", "", line) for line in lines[-LOG_LINES:] if line.strip())

@@ -40,6 +40,8 @@ class _Answers(WebRequest):
             self._answer(302, b"", ("Location", "/film.mp4"))
         elif name == "/moved-far":
             self._answer(302, b"", ("Location", "/plain/é 1?a=b c".encode().decode("latin-1")))
+        elif name == "/leave":
+            self._answer(302, b"", ("Location", self.path.partition("?")[2]))
         elif name == "/round":
             self._answer(302, b"", ("Location", "/round"))
         elif name == "/away":
@@ -63,6 +65,7 @@ class _Answers(WebRequest):
     def do_PUT(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, body))
+        self.server.user = self.headers.get("Authorization")
         self._answer(403 if self.path == "/no" else 201, b"")
 
     def _answer(self, status, body=b"", *headers):
@@ -264,7 +267,91 @@ async def test_the_cache_keeps_within_its_size(tmp_path, web):
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 1
 
 
+def asked_with(web, name):
+    return [(path.partition("?")[0], headers.get(name)) for path, headers in web.asked]
+
+
+async def test_a_urls_user_and_password_are_told_to_its_own_origin_only(fetcher, tmp_path, web):
+    basic = "Basic " + base64.b64encode("mé:s3:cret@".encode()).decode()
+    with web_server(_Answers) as other:
+        other.asked = []
+        for target in ("film.mp4", f"{web.url}/film.mp4?2", f"{other.url}/leave?{web.url}/film.mp4?3"):
+            src = f"{web.url.replace('//', '//m%C3%A9:s3:cret%40@')}/leave?{target}"
+            assert (await fetch(fetcher, src, tmp_path)).read_bytes() == FILM
+    assert asked_with(web, "Authorization") == [
+        *[("/leave", basic), ("/film.mp4", basic)] * 2,
+        *[("/leave", basic), ("/film.mp4", None)],
+    ]
+    assert asked_with(other, "Authorization") == [("/leave", None)]
+
+
+async def test_a_jobs_headers_are_told_to_its_own_origin_only(fetcher, tmp_path, web):
+    headers = {"authorization": "Bearer tok", "user-agent": "mine"}
+    with web_server(_Answers) as other:
+        other.asked = []
+        src = f"{web.url.replace('//', '//me:s3cret@')}/leave?{other.url}/film.mp4"
+        assert (await fetch(fetcher, src, tmp_path, headers=headers)).read_bytes() == FILM
+    assert asked_with(web, "Authorization") == [("/leave", "Bearer tok")]
+    assert asked_with(web, "User-Agent") == [("/leave", "mine")]
+    assert asked_with(other, "Authorization") == [("/film.mp4", None)]
+    assert asked_with(other, "User-Agent") == [("/film.mp4", "mashtun")]
+
+
+async def test_what_came_with_headers_is_kept_for_who_has_the_same(fetcher, tmp_path, web):
+    checksum = f"sha256:{hashlib.sha256(FILM).hexdigest()}"
+    for headers in ({"Cookie": "1"}, {"Cookie": "2"}, {}, {"cookie": "2"}):
+        await fetch(fetcher, f"{web.url}/film.mp4", tmp_path, checksum=checksum, headers=headers)
+    assert [value for _, value in asked_with(web, "Cookie")] == ["1", "2", None]
+
+
+async def test_headers_of_the_connection_itself_are_not_a_jobs(fetcher, tmp_path, web):
+    headers = {
+        "host": "other",
+        "RANGE": "bytes=5-",
+        "connection": "keep-alive",
+        "accept-encoding": "br",
+        "Content-Length": "5",
+        "Transfer-Encoding": "chunked",
+        "Expect": "100-continue",
+        "te": "x",
+    }
+    assert (await fetch(fetcher, f"{web.url}/film.mp4", tmp_path, headers=headers)).read_bytes() == FILM
+    assert web.asked[0][1] == {
+        "Host": web.url.removeprefix("http://"),
+        "User-Agent": "mashtun",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"a": "s3cret\r\nb: c"}, {"a": "s3cret\n c"}, {"a\r\nb": "s3cret"}, {"a:": "s3cret"}, {"a": "s3cret\u20ac"}],
+)
+async def test_headers_that_are_none_are_refused(fetcher, tmp_path, web, headers):
+    for call in (
+        fetch(fetcher, f"{web.url}/film.mp4", tmp_path, headers=headers),
+        fetcher.send("PUT", f"{web.url}/here", headers=headers, body=b""),
+    ):
+        with pytest.raises(InvalidJob, match="a header is not a word and one line of Latin letters") as error:
+            await call
+        assert "s3cret" not in str(error.value)
+    assert web.asked == []
+
+
+async def test_who_a_url_names_may_send_there(fetcher, web):
+    with trio.fail_after(30):
+        for headers, user in (({}, "Basic bWU6czNjcmV0"), ({"authorization": "Bearer tok"}, "Bearer tok")):
+            url = f"{web.url.replace('//', '//me:s3cret@')}/here"
+            await fetcher.send("PUT", url, headers=headers, body=b"x")
+            assert web.user == user
+        with pytest.raises(SinkRejected) as error:
+            await fetcher.send("PUT", f"{web.url.replace('//', '//me:s3cret@')}/no", headers={}, body=b"x")
+    assert "s3cret" not in str(error.value)
+
+
 def test_urls_are_shown_without_secrets():
+    assert shown("https://me:secret@[x/y?key=secret") == "https://[x/y"
     assert shown("https://me:secret@host/x?key=secret") == "https://host/x"
     assert shown("data:" + "x" * 99).endswith("…")
 

@@ -198,3 +198,15 @@ def test_settings_without_a_meaning(template, where):
 def test_names_of_files(text, name):
     assert file_name(text, "f") == name
     assert is_file_name(name)
+
+
+def test_params_are_the_headers_of_an_http_request():
+    headers = {"Authorization": "Bearer x"}
+    order = order_of(media(params={"headers": headers, "agent": 1}), media(), params={"headers": headers})
+    assert [each.params.headers for each in (order, *order.assets)] == [headers, headers, {}]
+    for params in ("x", {"headers": "s3cret"}, {"headers": {"a": ["s3cret"]}}):
+        with pytest.raises(InvalidJob, match=r"assets\[0\]: Expected .*params") as error:
+            order_of(media(params=params))
+        assert "s3cret" not in str(error.value)
+        with pytest.raises(InvalidJob, match=r"template\.params: Expected"):
+            order_of(params=params)

@@ -279,10 +279,11 @@ class _Files(WebRequest):
     """Gives one film, and keeps what it is given."""
 
     def do_GET(self):
-        self.send_response(200)
+        locked = self.path.startswith("/locked") and self.headers.get("Authorization") != "Bearer s3cret"
+        self.send_response(401 if locked else 200)
         self.send_header("Content-Type", "video/mp4")
         self.end_headers()
-        self.wfile.write(self.server.film)
+        self.wfile.write(self.server.files.get(self.path, self.server.film))
 
     def do_PUT(self):
         self.server.taken[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
@@ -297,6 +298,7 @@ class _Files(WebRequest):
 def web(media):
     with web_server(_Files) as server:
         server.film, server.taken = media.path("plain").read_bytes(), {}
+        server.files = {"/text": b"no film"}
         yield server
 
 
@@ -317,6 +319,23 @@ async def test_sources_come_and_films_go_by_http(bench, web):
     assert numbers(found["output"]) == list(range(15))
     assert json.loads(web.taken["/begin"]) == {"uid": found["uid"]}
     assert web.taken[f"/out/{found['uid']}"] == (bench.folder / "outputs" / found["uid"] / "result.mp4").read_bytes()
+
+
+async def test_a_document_and_assets_are_fetched_with_the_headers_of_their_params(bench, web):
+    web.files["/locked.json"] = json.dumps({"rootVideoNode": {"node": "VideoSourceNode", "id": "shot"}}).encode()
+    params = {"headers": {"Authorization": "Bearer s3cret"}, "method": "GET"}
+    assets = [{"type": "video", "layerName": "shot", "src": f"{web.url}/locked.mp4", "params": params}]
+    bench.work(allow_private=True)
+    found = await bench.done(job(src=f"{web.url}/locked.json", params=params, assets=assets, frameRate=30))
+    assert found["state"] == "finished", found.get("error")
+    assert numbers(found["output"]) == list(range(15))
+
+
+async def test_what_a_render_says_of_a_url_has_no_password(bench, web):
+    url = f"{web.url.replace('//', '//me:s3cret@')}/text"
+    bench.work(allow_private=True)
+    found = await bench.done(job({"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": url}}))
+    assert found["error"] == f'source "{web.url}/text": not media that can be read'
 
 
 async def test_private_addresses_are_not_asked(bench, web):
