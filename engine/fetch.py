@@ -34,7 +34,8 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,9 @@ MAX_STYLE: Final = 1 << 20
 _STYLE_URL: Final = re.compile(r"url\(\s*['\"]?([^'\")]+)")
 _MOVED: Final = (301, 302, 303, 307, 308)
 _AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]"  # in a URL; also letters, digits and -._~ (RFC 3986 §2); % of what is quoted
+_PACKED: Final = ("gzip", "x-gzip", "deflate")  # as Content-Encoding says it
+_EITHER: Final = 32 + zlib.MAX_WBITS  # a header of gzip or of zlib
+_SEALED: Final = ("br", "zstd", "compress", "x-compress")  # which nothing here unpacks
 _OURS: Final = frozenset(  # headers of what is fetched: how it comes, and that all of it does
     (
         *("Host", "Range", "Accept-Encoding", "Content-Length", "Expect", "Proxy-Authorization"),
@@ -105,10 +109,10 @@ class Fetcher:
         """The file that `src` names: itself if it is one here, else a copy `folder`/`name` with an extension.
 
         extension  its; "" = as the URL or the server says.
-        checksum   "sha256:…", also md5, sha1, sha512; "" = any.
+        checksum   of what the file is, however it came: "sha256:…", also md5, sha1, sha512; "" = any.
         headers    to ask an HTTP server with; those in `_OURS` are left out.
         Raises InvalidJob (no such scheme, a refused address, headers that are none), SourceUnavailable,
-               SourceMalformed (too large, checksum).
+               SourceMalformed (too large, checksum, an encoding that cannot be read).
         """
         if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
             raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
@@ -294,6 +298,8 @@ class _Download(_Transfer):
             kept = None
         try:
             return self._follow(kept)
+        except zlib.error as err:
+            raise SourceMalformed(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
         except _ERRORS as err:
             raise SourceUnavailable(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
 
@@ -328,9 +334,6 @@ class _Download(_Transfer):
         try:
             with part.open("wb") as file:
                 size = self._copy(answer, file)
-            declared = answer.getheader("Content-Length", "")
-            if declared.isdigit() and int(declared) != size:
-                raise OSError(f"{size} of {declared} bytes came")
             if self._checksum and not _matches(part, self._checksum):
                 raise SourceMalformed(f'source "{shown(url)}": its checksum is not {self._checksum}', where=shown(url))
             kept = _Kept(
@@ -345,8 +348,9 @@ class _Download(_Transfer):
             part.unlink(missing_ok=True)
 
     def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO) -> int:
+        """Writes what the answer is, unpacked; returns its size."""
         size = 0
-        while piece := answer.read(PIECE):
+        for piece in self._unpacked(answer):
             size += len(piece)
             if size > self._limit:
                 raise _too_large(self.url, self._limit)
@@ -354,6 +358,15 @@ class _Download(_Transfer):
                 raise OSError("given up")
             file.write(piece)
         return size
+
+    def _unpacked(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+        """Words for its encoding that nobody knows mean nothing, as to browsers: stores keep what uploads said."""
+        words = re.split(r"[\s,]+", answer.getheader("Content-Encoding", "").lower())
+        known = [word for word in words if word in _PACKED + _SEALED]
+        if known[1:] or set(known) & set(_SEALED):
+            sentence = f'source "{shown(self.url)}": its encoding {", ".join(known)} cannot be read'
+            raise SourceMalformed(sentence, where=shown(self.url))
+        return _inflated(_pieces(answer)) if known else _pieces(answer)
 
 
 class _Sending(_Transfer):
@@ -480,6 +493,30 @@ def _headers(url: str, given: Mapping[str, str]) -> dict[str, str]:
         sentence = f'"{shown(url)}": a header is not a word and one line of Latin letters'
         raise InvalidJob(sentence, where=shown(url))
     return {name.title(): value for name, value in given.items()}
+
+
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What comes, at most `PIECE` at a time. Raises OSError: not all of it came."""
+    size = 0
+    while piece := answer.read(PIECE):
+        size += len(piece)
+        yield piece
+    declared = answer.getheader("Content-Length", "")
+    if declared.isdigit() and int(declared) != size:
+        raise OSError(f"{size} of {declared} bytes came")
+
+
+def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What was packed with gzip or zlib, `PIECE` by `PIECE`. Raises zlib.error, and OSError: it ends too soon."""
+    stream = zlib.decompressobj(_EITHER)
+    for piece in pieces:
+        while piece:
+            if stream.eof:  # a gzip file may be several, one after the other
+                stream = zlib.decompressobj(_EITHER)
+            yield stream.decompress(piece, PIECE)
+            piece = stream.unconsumed_tail or stream.unused_data
+    if not stream.eof:
+        raise OSError("what is packed breaks off")
 
 
 def _conditions(kept: _Kept | None) -> dict[str, str]:

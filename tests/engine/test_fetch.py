@@ -1,10 +1,12 @@
 """What a job names is fetched within its limits, and never from where the one who wrote the job could not reach."""
 
 import base64
+import gzip
 import hashlib
 import os
 import socket
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,18 @@ from engine.fetch import Fetcher, Limits, is_public, shown
 from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
+PACKED = gzip.compress(FILM)
+ENCODED = {  # path → how it is said to be packed, what comes
+    "/gzip": ("gzip", PACKED),
+    "/gzips": ("X-GZip", gzip.compress(FILM[:999]) + gzip.compress(FILM[999:])),
+    "/deflate": ("aws-chunked, deflate", zlib.compress(FILM)),
+    "/as-it-is": ("aws-chunked", FILM),
+    "/bomb": ("gzip", gzip.compress(bytes(2 << 20))),
+    "/half": ("gzip", PACKED[:-20]),
+    "/no-gzip": ("gzip", FILM),
+    "/br": ("br", FILM),
+    "/twice": ("gzip, gzip", gzip.compress(PACKED)),
+}
 STYLES = {
     "/fonts/css": b"@font-face {src: url(none.woff)} @font-face {src: local('x'), url( '../plain' ) format('ttf')}",
     "/nothing.css": b"body {color: red}",
@@ -36,6 +50,9 @@ class _Answers(WebRequest):
             self._answer(200, FILM, ("ETag", '"1"'), ("Content-Type", "video/mp4"))
         elif name in STYLES:
             self._answer(200, STYLES[name], ("Content-Type", "text/css; charset=utf-8"))
+        elif name in ENCODED:
+            coding, body = ENCODED[name]
+            self._answer(200, body, ("Content-Encoding", coding), ("ETag", '"1"'), ("Content-Type", "video/mp4"))
         elif name == "/moved":
             self._answer(302, b"", ("Location", "/film.mp4"))
         elif name == "/moved-far":
@@ -166,12 +183,26 @@ async def test_a_hosts_name_may_have_any_letters(fetcher, tmp_path, web):
         ("/nosuch", SourceUnavailable, "answers 404"),
         ("/short", SourceUnavailable, "100"),
         ("/torn", SourceUnavailable, "IncompleteRead"),
+        ("/bomb", SourceMalformed, "more than 1048576 bytes"),
+        ("/half", SourceUnavailable, "what is packed breaks off"),
+        ("/no-gzip", SourceMalformed, "incorrect header check"),
+        ("/br", SourceMalformed, "its encoding br cannot be read"),
+        ("/twice", SourceMalformed, "its encoding gzip, gzip cannot be read"),
     ],
 )
 async def test_what_a_server_does_wrong(fetcher, tmp_path, web, path, error, sentence):
     with pytest.raises(error, match=sentence):
         await fetch(fetcher, web.url + path, tmp_path)
     assert not list((tmp_path / "cache").glob("*.part"))
+
+
+@pytest.mark.parametrize("path", ["/gzip", "/gzips", "/deflate", "/as-it-is"])
+async def test_what_comes_packed_is_unpacked(fetcher, tmp_path, web, path):
+    checksum = f"sha256:{hashlib.sha256(FILM).hexdigest()}"
+    for options in ({}, {"checksum": checksum}, {"checksum": checksum}):
+        found = await fetch(fetcher, web.url + path, tmp_path, **options)
+        assert (found.name, found.read_bytes()) == ("it.mp4", FILM)
+    assert len(web.asked) == 1
 
 
 async def test_limits_of_size_and_time(tmp_path, web):
