@@ -1,10 +1,15 @@
 """What a client has put into a log stays in its line."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from api.logs import MAX_WAITING
 
 LOGGING = """
 import logging, sys
@@ -37,3 +42,48 @@ def test_nobody_writes_lines_of_his_own(form):
         assert lines[1].endswith(" ERROR a bug")
         assert all(line.startswith("  ") for line in lines[2:])
         assert said.replace("\n", "").isprintable()
+
+
+FLOOD = """
+import logging, sys
+from api.logs import log_to_stderr
+log_to_stderr()
+log = logging.getLogger("x")
+for n in range(int(sys.argv[1])):
+    log.info("entry %d", n)
+print("on", flush=True)
+sys.stdin.readline()
+log.info("over")
+"""
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads again", "never reads again"])
+def test_who_does_not_read_the_log_keeps_nobody(reads):
+    """What logs goes on and comes to its end; what was left out is counted in its place."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    count = MAX_WAITING + 1000
+    process = subprocess.Popen(
+        [sys.executable, "-c", FLOOD, str(count)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+    )
+    os.close(writing)
+    watch = threading.Timer(30, process.kill)
+    watch.start()
+    with process, os.fdopen(reading) as log:
+        assert process.stdout.readline() == "on\n"
+        entries = [next(log) for _ in range(MAX_WAITING)] if reads else []
+        while reads and "left out" not in entries[-1]:
+            entries.append(next(log))
+        process.communicate("end\n")
+        watch.cancel()
+        assert process.returncode == 0
+        if reads:
+            kept = [int(line.rpartition("entry ")[2]) for line in entries[:-1]]
+            assert kept == list(range(len(kept)))
+            assert entries[-1].endswith(f" WARNING log: {count - len(kept)} entries left out while nobody read it\n")
+            assert log.read().endswith(" INFO over\n")
