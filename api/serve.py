@@ -40,17 +40,15 @@ from engine.command import USAGE, fail, say
 from engine.config import Settings, read_settings
 from engine.errors import EngineError, InvalidSpec, first_error
 from engine.jobs import ORDERINGS
+from engine.link import listen
 from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds; decoders wait that long for the interpreter, hundreds of times a second
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
-SEND_TIMEOUT_MS: Final = 10_000  # a client that takes nothing for so long is cut off
-BACKLOG: Final = 512
 LOCK: Final = "serve.lock"
 LOCK_PATIENCE: Final = 7.0  # seconds; a server that was told to stop needs up to 5
-_TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
@@ -101,22 +99,6 @@ def take_folder(folder: Path) -> TextIO:
             time.sleep(0.1)
         else:
             return file
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections do not wait for ever for a client that takes nothing. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)  # connections inherit it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as err:
-        listener.close()
-        raise OSError(f"cannot listen on {host}:{port}: {err.strerror}") from err
-    return listener
 
 
 class Http1(H11Protocol):

@@ -1,6 +1,6 @@
 """Link: an RTMP session on a Trio stream: events heard and said by any task, bytes whole and in order, with a watchdog.
 
-It decides when a peer is dead, and how much it may make us keep; it refuses to know what is said.
+It decides when a peer is dead, how much it may make us keep, and what we listen on; it refuses to know what is said.
 
 Theory of operation
 -------------------
@@ -25,6 +25,8 @@ from engine.rtmp.session import NEED_DATA, Session, Shared
 
 SLICE_BYTES: Final = 65536  # a peer that takes less within `stall` is not worth waiting for
 RECEIVE_BYTES: Final = 65536
+SEND_TIMEOUT: Final = 10.0  # seconds; a client that takes nothing for so long is cut off
+BACKLOG: Final = 512
 
 
 class Link:
@@ -91,8 +93,31 @@ class Link:
             self.sent_bytes += len(waiting)
 
 
-def abandon_after(stream: trio.SocketStream, seconds: float) -> None:
-    """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482)."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections do not wait for ever for a client that takes nothing. Raises OSError.
+
+    host  "::" is every address of this machine, of either version of IP.
+    port  0: a free one.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        abandon_after(listener, SEND_TIMEOUT)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as err:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port}: {err.strerror}") from err
+    return listener
+
+
+def abandon_after(stream: trio.SocketStream | socket.socket, seconds: float) -> None:
+    """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482).
+
+    A socket that listens: each connection that comes there.
+    """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 

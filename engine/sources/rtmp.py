@@ -30,7 +30,7 @@ import trio
 
 from engine.errors import EngineError, RemoteProtocolError, SourceUnavailable
 from engine.feed import Feed, Said
-from engine.link import Link, abandon_after, race
+from engine.link import Link, abandon_after, listen, race
 from engine.rtmp import (
     Accepted,
     Closed,
@@ -81,12 +81,12 @@ async def serve_rtmp(
     Raises       SourceUnavailable: host and port are not ours to listen on.
     """
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listening = trio.SocketListener(trio.socket.from_stdlib_socket(listen(host, port)))
     except OSError as err:
-        raise SourceUnavailable(f"RTMP cannot listen on {host}:{port}: {err}", where=f"{host}:{port}") from err
+        raise SourceUnavailable(f"RTMP {err}", where=f"{host}:{port}") from err
     listener = _Listener(hub, publish_key, limits or Limits())
-    task_status.started(listeners[0].socket.getsockname()[1])
-    await trio.serve_listeners(listener.serve, listeners)
+    task_status.started(listening.socket.getsockname()[1])
+    await trio.serve_listeners(listener.serve, [listening])
 
 
 class _Listener:

@@ -43,7 +43,7 @@ def new_hub():
 async def listening(hub, **options):
     """A listener on a free port, as a Server; clients are closed at the end."""
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_rtmp, hub, host="127.0.0.1", **{"port": 0, **options})
+        serve = partial(serve_rtmp, hub, **{"host": "127.0.0.1", "port": 0, **options})
         server = Server(await nursery.start(serve))
         yield server
         for client in server.clients:

@@ -1,6 +1,7 @@
 """The listener over real sockets: who is let in, what players get, and that nobody's end or malice harms another."""
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -445,6 +446,14 @@ async def test_a_port_that_is_taken_is_told_in_a_sentence():
         async with listening(new_hub()) as server:
             with pytest.raises(SourceUnavailable, match=f"RTMP cannot listen on 127.0.0.1:{server.port}: "):
                 await serve_rtmp(new_hub(), host="127.0.0.1", port=server.port)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_on_all_addresses_either_version_of_ip_comes_in():
+    with patience():
+        async with listening(new_hub(), host="::") as server:
+            for address in ("127.0.0.1", "::1"):
+                await (await trio.open_tcp_stream(address, server.port)).aclose()
 
 
 async def test_an_app_that_is_asked_for_twice_is_refused():
