@@ -36,7 +36,7 @@ from api.moviemasher.rendering import UPLOAD
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine
-from engine.command import USAGE, fail, say
+from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import Settings, read_settings
 from engine.errors import EngineError, InvalidSpec, first_error
 from engine.jobs import ORDERINGS
@@ -52,7 +52,7 @@ LOCK_PATIENCE: Final = 7.0  # seconds; a server that was told to stop needs up t
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    """Serves until SIGTERM, SIGINT or SIGHUP; returns the exit code."""
     log_to_stderr(arguments.log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
@@ -198,7 +198,7 @@ def _announce(settings: Settings, listener: socket.socket, engine: Engine) -> No
 
 
 async def _wait_for_signal(stop: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*heeded_signals()) as signals:
         async for number in signals:
             log.info("server: %s: stopping", signal.Signals(number).name)
             stop.set()

@@ -20,7 +20,7 @@ import trio
 from api.logs import log_to_stderr
 from api.moviemasher import template
 from api.remote import RemoteQueue, check_header
-from engine.command import USAGE, fail, say
+from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import read_settings
 from engine.errors import InvalidSpec
 from engine.worker import Worker
@@ -31,7 +31,7 @@ MAX_SLOTS: Final = 256
 
 
 def run_worker(arguments: argparse.Namespace) -> int:
-    """Works until SIGTERM or SIGINT; returns the exit code."""
+    """Works until SIGTERM, SIGINT or SIGHUP; returns the exit code."""
     log_to_stderr()
     # Containers on one machine may all have its name, and each a process 1.
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -66,7 +66,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
 
 
 async def _work(slots: list[Worker]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*heeded_signals()) as signals:
         async with trio.open_nursery() as nursery:
             for slot in slots:
                 nursery.start_soon(slot.run)

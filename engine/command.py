@@ -39,7 +39,6 @@ USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 MAX_THREADS: Final = 64
 MAX_TIMEOUT: Final = 3600.0
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # but those that whoever started us has ignored
 _HEAP: Final = {-8: 1, -3: 8 << 20, -1: 64 << 20}  # malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 _BAR_WIDTH: Final = 30
 _CLEAR_LINE: Final = "\r\x1b[K"
@@ -163,11 +162,10 @@ def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, disp
     gc.freeze()
     gc.enable()
     ticks = [tick_count(spec.duration or Fraction(0), spec.mixer.fps) for _, spec in renders]
-    heeded = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     async def interruptible() -> int:
         code = 0
-        with trio.open_signal_receiver(*heeded) as signals:
+        with trio.open_signal_receiver(*heeded_signals()) as signals:
             async with trio.open_nursery() as nursery:
 
                 async def watch() -> None:
@@ -203,6 +201,12 @@ def _share(report: _Report | None, before: int, after: int) -> _Report | None:
         report(msgspec.structs.replace(progress, done=before + progress.done, total=total))
 
     return told
+
+
+def heeded_signals() -> list[signal.Signals]:
+    """Those that end a command in good order: all that ask for it but what whoever started us has ignored (nohup)."""
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [each for each in asking if signal.getsignal(each) != signal.SIG_IGN]
 
 
 def fail(sentence: str, code: int = 1) -> int:

@@ -124,6 +124,36 @@ def test_a_server_does_not_mind_that_nobody_reads_where_it_is(tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ignored", "ends"),
+    [
+        (["serve", "--port", "0", "--rtmp-port", "-1"], [], "SIGHUP"),
+        (["worker", "--server", "http://127.0.0.1:1"], [], "SIGHUP"),
+        (["worker", "--server", "http://127.0.0.1:1"], [signal.SIGHUP], "SIGTERM"),
+    ],
+)
+def test_a_terminal_that_is_closed_ends_it_in_order_unless_it_should_not_care(tmp_path, arguments, ignored, ends):
+    """It should not care when it was started with nohup."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api", *arguments, "--data", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_IGN) for each in ignored],
+    )
+    with process:
+        try:
+            assert process.stdout.readline().startswith("mashtun: ")
+            for each in (signal.SIGHUP, *([signal.SIGTERM] if ignored else [])):
+                process.send_signal(each)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert [line.split()[3] for line in said.splitlines() if "stopping" in line] == [f"{ends}:"]
+
+
 def test_an_interrupt_is_130(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
