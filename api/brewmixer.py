@@ -40,7 +40,7 @@ LATENCY_MS: Final = EventSpec(name="", path="", stream_name="").latency_ms
 LARGE: Final = 64 << 10  # bytes of JSON that take about a millisecond to read; larger ones are read in a thread
 
 _EVENT: Final = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,256}")
-_HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 # A bound is set on both: a number may come as an integer or with a fraction.

@@ -227,6 +227,7 @@ def test_other_names_of_events_are_refused(name):
         ("0000:0000:0000:0000:0000:ffff:192.168.100.228", f"[{ipaddress.ip_address('::ffff:192.168.100.228')}]"),
         ("origin", "origin"),
         ("origin-1.example.org", "origin-1.example.org"),
+        ("red5_origin", "red5_origin"),
     ],
 )
 def test_an_origin_is_an_address_or_a_host(given, host):
@@ -235,7 +236,7 @@ def test_an_origin_is_an_address_or_a_host(given, host):
 
 
 @pytest.mark.parametrize(
-    "given", ["10.0.0.5:1935", "rtmp://x", "a/b", "a b", "user@host", "-a", "a..b", "[::1]", "ä", "a\n"]
+    "given", ["10.0.0.5:1935", "rtmp://x", "a/b", "a b", "user@host", "-a", "_a", "a..b", "[::1]", "ä", "a\n"]
 )
 def test_other_origins_are_refused(given):
     assert refusal(doForward=True, originIp=given)[1] == refusal(originIp=given)[1] == "originIp"
