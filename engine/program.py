@@ -388,7 +388,9 @@ def _moved(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> Thing:
 
 
 def _place_between(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> dict[str, float]:
-    """The fields of a place that differ. A source size to the edge, which only the compiler knows, stays as it is."""
+    """The fields of a place that differ, but for two source sizes, which stay as they are: to the edge, which only the
+    compiler knows, and 0, which hides the thing: between 0 and another it would be a sliver, stretched over all of it.
+    """
     names: tuple[str, ...] = _RECTANGLE
     if isinstance(thing, VideoSourceNode | ImageSourceNode):
         names += _CROP
@@ -401,7 +403,7 @@ def _place_between(thing: Thing, other: Thing, shares: Shares, raster: Raster) -
         if a == b:
             continue
         a, b = (absent.get(name, 0) if each is None else each for each in (a, b))
-        if name not in ("source_width", "source_height") or min(a, b) >= 0:
+        if name not in ("source_width", "source_height") or min(a, b) > 0:
             place[name] = a * shares[0] + b * shares[1]
     return place
 

@@ -199,11 +199,11 @@ def test_opacity_and_crop_move(old, new, middle):
     assert {name: getattr(node, name) for name in middle} == middle
 
 
-@pytest.mark.parametrize("edge", [{}, {"source_width": -1}])
-def test_crop_to_the_edge_dissolves_to_one_of_a_size(edge):
-    nodes, _ = half(video(source("a", **edge)), video(source("a", (640, 0, 640, 720), source_width=50)))
+@pytest.mark.parametrize("width", [None, -1, 0])
+def test_crop_to_the_edge_or_of_nothing_dissolves_to_one_of_a_size(width):
+    nodes, _ = half(video(source("a", source_width=width)), video(source("a", (640, 0, 640, 720), source_width=50)))
     old, (new,) = scenes(nodes)[0][0], scenes(nodes)[1]
-    assert (old.source_width, new.source_width) == (edge.get("source_width"), 50)
+    assert (old.source_width, new.source_width) == (width, 50)
     assert rect(old) == rect(new) == (320, 0, 960, 720)
 
 
