@@ -33,8 +33,9 @@ The caller owns the socket and does, on either side::
   is counted in `ignored`. So are commands that we do not know, as nginx-rtmp does; an `_error` would end FFmpeg.
 * **Timestamps** are 32 bits of ms and wrap after 49.7 days. Each one is placed nearest to the last packet's, in either
   direction: so a wrap goes on upwards, a small step back stays one, and a restart at 0 stays a jump (for whoever
-  consumes the packets). Sound and picture share one base. Extradata and metadata have a time but do not move the base:
-  encoders send them with 0 at any time. A new stream on the connection starts anew.
+  consumes the packets). A jump that would end below 0, where no clock is, is one ahead; a small step back may end
+  there. Sound and picture share one base. Extradata and metadata have a time but do not move the base: encoders send
+  them with 0 at any time. A new stream on the connection starts anew.
 * **Digest handshakes** (Flash, FFmpeg) are accepted by echoing C1 and announcing version 0, which they take for a
   server of the old kind (5.2.3 knows only that kind). RTMPE is refused.
 * **The end.** b"" ends a stream that is on, with StreamEnded, and then gives Closed for ever. A message that was cut
@@ -89,6 +90,7 @@ _STREAMING = (State.PUBLISHING, State.PLAYING)
 
 _VERSION: Final = 3  # C0 and S0 (5.2.2); 6 and 8 are RTMPE
 _HANDSHAKE_BYTES: Final = 1536  # of C1, C2, S1, S2
+BACK_MS: Final = 1000  # encoders interleave, and some count backwards for a few frames; more is a new beginning
 _WINDOW_BYTES: Final = 2_500_000  # Flash Media Server's, and what librtmp assumes
 _CHUNK_BYTES: Final = 65536  # ours: nearly every packet is one chunk; the largest that every server takes
 _DYNAMIC: Final = b"\x02"  # the limit type of SetPeerBandwidth (5.4.5)
@@ -458,11 +460,12 @@ class Session:
         self._events.append(media)
 
     def _unwrapped(self, timestamp: int) -> int:
-        """The time nearest to the last packet's that has these 32 bits."""
+        """The time nearest to the last packet's that has these 32 bits, and is not below 0 after a jump."""
         if self._dts is None:
             return timestamp
         step = (timestamp - self._dts) & 0xFFFFFFFF
-        return self._dts + step - ((step & 0x80000000) << 1)
+        placed = self._dts + step - ((step & 0x80000000) << 1)
+        return timestamp if placed < 0 and placed <= self._dts - BACK_MS else placed
 
     def _values(self, kind: int, payload: bytes) -> list[object]:
         """The AMF values of a command or data message; those of AMF3's types are AMF0 after a zero byte."""

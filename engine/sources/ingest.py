@@ -28,9 +28,8 @@ from engine.bitstream import aac_format, avc_size, hevc_size
 from engine.packet import Kind, Packet, Track
 from engine.rtmp import Media, Metadata
 from engine.rtmp.flv import Audio, Video
-from engine.rtmp.session import Shared
+from engine.rtmp.session import BACK_MS, Shared
 
-BACK_MS: Final = 1000  # encoders interleave, and some count backwards for a few frames; more is a new beginning
 _NEEDS_EXTRADATA: Final = ("h264", "hevc", "vvc", "aac", "flac")
 _RATES: Final = {"pcm_alaw": 8000, "pcm_mulaw": 8000, "speex": 16_000}  # FLV 10.1 E.4.2.1: whatever the header says
 _MOST: Final = 1 << 20  # of a width, height or sample rate

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import LocalProtocolError, RemoteProtocolError
@@ -610,6 +610,16 @@ class TestTime:
     def test_a_restart_stays_a_jump_back(self):
         assert self.times(3_600_000, 0, 40) == [3_600_000, 0, 40]
 
+    @pytest.mark.parametrize("jump", [-3_600_000, -6000, 3_000_000_000])
+    def test_a_jump_that_would_end_below_zero_is_one_ahead(self, jump):
+        there = 4000 + jump & 0xFFFFFFFF
+        assert self.times(3979, 4000, there, there + 21, 0xFFFFFFFF, 20) == [
+            *(3979, 4000, there, there + 21, 0xFFFFFFFF, (1 << 32) + 20),
+        ]
+
+    def test_a_small_step_back_may_end_below_zero(self):
+        assert self.times(900, 0xFFFFFFF0, 20) == [900, -16, 20]
+
     def test_two_wraps(self):
         third = (1 << 32) // 3
         stamps = [(n * third) & 0xFFFFFFFF for n in range(8)]
@@ -638,6 +648,7 @@ class TestTime:
         real = [start]
         for step in steps:
             real.append(real[-1] + step)
+        assume(min(real) >= 0)
         assert self.times(*(time & 0xFFFFFFFF for time in real)) == real
 
 
