@@ -259,6 +259,20 @@ def remuxed(path, source, move):
     return path
 
 
+def moved_flv(path, source, ms):
+    """Copies an FLV; its clock of 32 bits, of which libav would write 31, is so many ms further."""
+    data = bytearray(source.read_bytes())
+    at = 13  # behind the header
+    while at < len(data):
+        if data[at] != 18:  # a script has no time
+            when = int.from_bytes(data[at + 7 : at + 8] + data[at + 4 : at + 7]) + ms & 0xFFFFFFFF
+            data[at + 4 : at + 7] = (when & 0xFFFFFF).to_bytes(3)
+            data[at + 7] = when >> 24
+        at += 15 + int.from_bytes(data[at + 1 : at + 4])
+    path.write_bytes(data)
+    return path
+
+
 def change_parameters(path, *, seconds):
     """A film of H.264 whose second half, numbered from 0 again, has other parameter sets, which its packets lack."""
     first, second, moved, whole = (path.with_name(f"{path.stem}-{n}.flv") for n in range(4))

@@ -48,7 +48,17 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.tracks import MAX_BACK, NEW_SETS, Packet, Picture, PictureTrack, SoundTrack, Straightener
+from engine.sources.tracks import (
+    MAX_BACK,
+    NEW_SETS,
+    Packet,
+    Picture,
+    PictureTrack,
+    SoundTrack,
+    Straightener,
+    may_jump,
+    zero_of,
+)
 from engine.spec import AudioFormat
 from engine.timebase import sample_at, seconds
 
@@ -66,7 +76,6 @@ SPLICED: Final = {"merge_pmt_versions": "1"}
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
 _FIRST_PACKETS: Final = 32  # sound that starts with the picture is among them, and libav has read them when it opened
-_AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 _LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
@@ -121,10 +130,8 @@ class MediaFile:
         self._audio = _choose(self.guid, "sound", container.streams.audio, container.streams.best("audio"))
         if self._video is None and self._audio is None:
             raise SourceUnsupported(f'source "{self.guid}": no picture and no sound in it', where=self.guid)
-        start = Fraction(container.start_time or 0, av.time_base)
-        wraps = bool(container.format.flags & _AVFMT_TS_DISCONT)
-        self._straightener = Straightener() if wraps or container.format.name == "flv" else None
-        self._zero = start if wraps else max(Fraction(0), start)
+        self._straightener = Straightener() if may_jump(container) else None
+        self._zero = zero_of(container)
         self._picture: PictureTrack | None = None
         self._sound: SoundTrack | None = None
         if self._video is not None:

@@ -24,7 +24,7 @@ from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
 from engine.sources.avfile import open_container
 from engine.sources.convert import orientation_of, tags_of
-from engine.sources.tracks import NEW_SETS
+from engine.sources.tracks import NEW_SETS, zero_of
 from engine.timebase import seconds
 
 Packet: TypeAlias = "av.Packet[Any]"
@@ -61,7 +61,7 @@ class CodedFilm:
         except BaseException:
             self.close()
             raise
-        self._zero = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
+        self._zero = zero_of(container)
         self._time_base = stream.time_base or Fraction(1, av.time_base)
 
     @property

@@ -51,7 +51,7 @@ from engine.errors import SourceError, SourceMalformed, SourceUnavailable, Sourc
 from engine.packet import Look, Orientation, Packet, Track, Variant
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.convert import orientation_of
-from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of, zero_of
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Demuxer:
         if not self._rounds and any(line.framing.is_unordered for line in self._lines.values()):
             log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
         self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
-        self._zero = max(0, nanoseconds(self._container.start_time or 0, Fraction(1, av.time_base)))
+        self._zero = int(zero_of(self._container) * SECOND)
 
     def _look(self, stream: Any) -> Look:
         """How its pictures are to be shown, where they do not say it. Reads up to the first of them.

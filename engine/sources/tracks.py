@@ -22,6 +22,7 @@ from fractions import Fraction
 from typing import Final, TypeAlias
 
 import av
+from av.container import InputContainer
 
 from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
@@ -38,6 +39,7 @@ SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the sta
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 _EASED: Final = {"skip_loop_filter": "bidir"}
+_AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
 ALPHA: Final = "matroska_block_additional"  # the one in which it gives what lies beside pictures of VP8 and VP9
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"
@@ -252,6 +254,20 @@ class Straightener:
 
 def _rounded(number: int, divisor: int) -> int:
     return (2 * number + divisor) // (2 * divisor)
+
+
+def may_jump(container: InputContainer) -> bool:
+    """Whether the time of its format may jump, since its clock wraps: MPEG-TS, HLS, FLV."""
+    return bool(container.format.flags & _AVFMT_TS_DISCONT) or container.format.name == "flv"
+
+
+def zero_of(container: InputContainer) -> Fraction:
+    """The container's time that is media time 0: its start; where that is below 0, only if it is a clock's.
+
+    libav gives stamps below 0 to what comes in the last minute before a wrap. In other formats they are priming.
+    """
+    start = Fraction(container.start_time or 0, av.time_base)
+    return start if may_jump(container) else max(Fraction(0), start)
 
 
 def look_of(stream: av.VideoStream) -> Look:
