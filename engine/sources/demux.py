@@ -51,7 +51,7 @@ from engine.errors import SourceError, SourceMalformed, SourceUnavailable, Sourc
 from engine.packet import Look, Orientation, Packet, Track, Variant
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.convert import orientation_of
-from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of, zero_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of, may_jump, zero_of
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 # All but lists of files to be read one after the other: one that names itself is opened without an end.
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
-_AVFMT_NOTIMESTAMPS, _AVFMT_TS_DISCONT = 0x80, 0x200  # libavformat/avformat.h
+_AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _ADTS_RATES: Final = 13
 _HEVC_VPS, _HEVC_SPS, _HEVC_PPS = 32, 33, 34
@@ -147,7 +147,7 @@ class Demuxer:
             line.begin(stream, self._look(stream))
         if not self._rounds and any(line.framing.is_unordered for line in self._lines.values()):
             log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
-        self._straightener = Straightener() if self._container.format.flags & _AVFMT_TS_DISCONT else None
+        self._straightener = Straightener() if may_jump(self._container) else None
         self._zero = int(zero_of(self._container) * SECOND)
 
     def _look(self, stream: Any) -> Look:

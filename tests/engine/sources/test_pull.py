@@ -415,6 +415,19 @@ def test_sound_and_picture_go_on_where_a_clock_wraps(tmp_path, suffix):
     ]
 
 
+@pytest.mark.parametrize("jump", [3_600_000, -3_600_000])
+def test_a_jump_in_an_flv_is_straightened_out(tmp_path, jump):
+    film = encode(tmp_path / "film.flv", PLAIN, TONE, seconds=2)
+    first, second = (moved_flv(tmp_path / f"{ms}.flv", film, ms) for ms in (max(0, -jump), max(0, jump)))
+    whole = tmp_path / "whole.flv"
+    whole.write_bytes(first.read_bytes() + second.read_bytes()[13:])  # without its header
+    made = demuxed(whole)
+    assert numbers(made) == [*range(60), *range(60)]
+    for is_video in (True, False):
+        steps = [seconds(b) - seconds(a) for a, b in pairwise(p for p in made if p.is_video is is_video)]
+        assert 0 < min(steps) <= max(steps) < Fraction(1, 5)  # FLV delays what comes first
+
+
 def test_stamps_that_do_not_rise_are_repaired(tmp_path):
     demuxer = Demuxer("film", str(encode(tmp_path / "film.mp4", Video(), None)), Settings(), now=clock)
     packets = list(demuxer._packets)
