@@ -345,8 +345,7 @@ class _LiveReaders:
         self._threads = Threads(FILE_THREADS, nice=NICE)
         self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
-        self._unnamed: dict[Place, int] = {}  # since when
-        self._foreseen: dict[Place, Fraction] = {}  # by trees that are not on yet: from when on
+        self._unnamed: dict[Place, int] = {}  # since when; where a tree that comes names it: until when it should be on
         self._reels = [self._reel(Fraction(0), {}, {})]  # in order of their start; the first one is on
         self._beginnings: dict[Reel, Sequence[Coming]] = {}  # of those that do not run yet
 
@@ -379,10 +378,12 @@ class _LiveReaders:
         return next(reel.sources for reel in reversed(self._reels) if reel.start <= at)
 
     def expect(self, coming: Sequence[Coming]) -> None:
-        """Opens the files that come on the air soon; streams are not opened before their time."""
+        """Opens the files and the streams that come on the air soon, so that they are there at their first slot."""
         for n, reel in enumerate(self._reels):
             stop = self._reels[n + 1].start if n + 1 < len(self._reels) else None
             reel.expect([each for each in coming if reel.start <= each[0] and (stop is None or each[0] < stop)])
+        for at, tree in coming:
+            self.foresee(tree, at)
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
@@ -399,9 +400,7 @@ class _LiveReaders:
         self._open(named)
         await reel.drawings.prepare(tree, patience=DRAWING)
         now = self._now()
-        self._foreseen = {place: at for place, at in self._foreseen.items() if at > t}
-        unnamed = self._sources.keys() - named - self._foreseen.keys()
-        self._unnamed = {place: self._unnamed.get(place, now) for place in unnamed}
+        self._unnamed = {place: self._unnamed.get(place, now) for place in self._sources.keys() - named}
 
     def _open(self, named: set[Place]) -> None:
         for place in named - self._sources.keys():
@@ -416,13 +415,15 @@ class _LiveReaders:
         """
         files = self.files(at)
         used = {key: use for key, use in uses(tree).items() if isinstance(key, Place) and key.name not in files}
+        on_air = self._sources.keys() - self._unnamed.keys()
         self._open(set(used))
-        within = self._latency + FORESIGHT
+        now = self._now()
+        ahead = self._epoch + at + self._latency - Fraction(now, SECOND)  # seconds, until the mixer is there
         for place, use in used.items():
-            self._foreseen[place] = at
-            self._unnamed.pop(place, None)
+            if place not in on_air:
+                self._unnamed[place] = now + int(ahead * SECOND)
             source = self._sources[place]
-            source.foresee(at - self._latency, within=within, looks=use.looked, listens=use.listened)
+            source.foresee(at - ahead, within=ahead + FORESIGHT, looks=use.looked, listens=use.listened)
 
     def reader(self, place: Place) -> Reader | None:
         """The source of that name, where a tree named it."""

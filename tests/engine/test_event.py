@@ -558,6 +558,19 @@ async def test_files_and_live_streams_are_mixed(tmp_path, media):
         assert picture.y[5, 5] > 0
 
 
+async def test_a_clip_that_is_a_live_stream_is_there_at_its_first_slot(tmp_path):
+    camera = packets(encode(tmp_path / "a.mp4", Video(gop=60), Audio(), seconds=4), arrival=SECOND)
+    live = Medium(kind="film", name="live/cam", live=True, size=(64, 36), gain=((0, 1.0),))
+    program = mash([clip("a", 0, 30, ColourTween((1, 0, 0, 1), (1, 0, 0, 1))), clip("b", 30, 30, live)])
+    async with studio() as made:
+        made.play(camera)
+        slot = made.event.play(program, sources={})
+        found = await numbers(made, slot + 60)
+        source = made.event.status().sub_mixes[0].sources["live/cam"]
+    assert [found[slot + 30 + n] for n in range(30)] == [*range(slot + 30, slot + 60)]
+    assert source.missing == 0
+
+
 async def test_its_sound_is_there_to_the_sample(media):
     program = mash([clip("a", 0, 45, film(trim=3, gain=((0, 1.0),)))])
     async with studio() as made:
