@@ -280,7 +280,7 @@ class _Decoder:
                 pictures,
                 wanted=wanted,
                 more=self._is_due(wanted) and not newest_at_once,
-                care=self._care(pictures, wanted),
+                care=self._care(pictures, wanted, joins=joins),
             )
             self._show(await self._meanwhile(reader, sounds, self._threads.begin(see)))
             items = await self._waiting(reader)
@@ -324,12 +324,16 @@ class _Decoder:
     def _is_behind(self, wanted: int) -> bool:
         return bool(self._ahead) and wanted - _time(self._ahead[0]) > LAG
 
-    def _care(self, pictures: Sequence[Item], wanted: int) -> Care:
-        """How well pictures must be decoded: all of them while there is time, each exactly where it is large."""
+    def _care(self, pictures: Sequence[Item], wanted: int, *, joins: bool) -> Care:
+        """How well pictures must be decoded: all of them while there is time, each exactly where it is large.
+
+        What is over when it joins was nobody's fault: it hurries through that, and is as exact as ever behind it.
+        """
         now = self._hub.now()
-        if pictures and wanted - _time(pictures[0]) > LAG:
+        is_late = bool(pictures) and wanted - _time(pictures[-1 if joins else 0]) > LAG
+        if is_late and not joins:
             self._hurries = now + CALM
-        if now < self._hurries:
+        if is_late or now < self._hurries:
             return Care.HURRY
         looking = [source for source in self.sources if source.looking]
         shrink = min((source.shrink for source in looking), default=1)

@@ -395,6 +395,16 @@ async def test_joining_in_the_middle_of_a_gop_shows_the_picture_at_once(studio, 
     assert viewer.counts.dropped <= 1  # of a hundred that are over
 
 
+async def test_joining_leaves_out_no_picture_that_others_do_not_refer_to(studio, tmp_path):
+    film = packets(encode(tmp_path / "b.mp4", Video(bframes=2, gop=60), None, seconds=6))
+    studio.send(*(packet for packet in film if packet.arrival < 3.5 * NS))
+    viewer = await studio.open()
+    rest = [packet for packet in film if packet.arrival >= 3.5 * NS]
+    seen = await viewer.slots(100, 160, rest)
+    assert [number for _, number, _ in seen] == [*range(seen[0][1], seen[0][1] + 60)]
+    assert not any(held for _, _, held in seen)
+
+
 async def test_what_nobody_looks_at_is_not_decoded(studio, long_gop):
     film = packets(long_gop)
     viewer = await studio.open()
