@@ -39,6 +39,7 @@ PREFERRED: Final = ("dejavusans", "notosans")  # where a character is not in the
 MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
 MAX_GLYPHS: Final = 4096  # outlines kept of one font
+SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
 _SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
 _NAMES: Final = (4, 6, 16, 1)  # OpenType `name`: full name, PostScript name, families
 _REGULAR: Final = 400.0
@@ -56,7 +57,7 @@ class Glyph(NamedTuple):
 
 
 class Font:
-    """One font file, its numbers in ems. Raises ValueError: it has no letters."""
+    """One font file, its numbers in ems. Raises ValueError: it has no letters, or they are cut off, or pictures."""
 
     def __init__(self, path: Path) -> None:
         if path.stat().st_size > MAX_BYTES:
@@ -72,10 +73,13 @@ class Font:
         extents = self._font.get_font_extents("ltr")
         self.ascender = extents.ascender / self._units
         self.line_height = (extents.ascender - extents.descender + extents.line_gap) / self._units
+        if not any(self.has(chr(code)) for code in islice(face.unicodes, SAMPLE)):
+            raise ValueError("its letters have no outlines")
 
     def has(self, character: str) -> bool:
-        """Whether there is a glyph for it."""
-        return self._font.get_nominal_glyph(ord(character)) is not None
+        """Whether there is a glyph for it with something to see: those of colour emoji are bitmaps, with no outline."""
+        number = self._font.get_nominal_glyph(ord(character))
+        return number is not None and self.glyph(number).box is not None
 
     def shape(self, text: str, start: int, stop: int, *, leftwards: bool) -> list[tuple[int, int, float, float, float]]:
         """text[start:stop] as glyphs from left to right: glyph, character, advance, x and y offset.

@@ -1,6 +1,7 @@
 """Text stands where its node says, broken into lines, in any language and any font; no string and no font breaks it."""
 
 import logging
+import struct
 import unicodedata
 from pathlib import Path
 
@@ -200,6 +201,25 @@ def test_letter_that_the_font_lacks_comes_from_another_one():
     assert ink(alpha("א", fonts=FONTS)) is not None  # nobody has it: the box of the font
 
 
+def test_letter_of_which_there_is_nothing_to_see_comes_from_another_font(tmp_path):
+    path = without_outlines(tmp_path / "a.ttf", "א")
+    fonts = Fonts({"mine": str(path)}, folders=(PACKAGES / "fontpkg_heebo",))
+    assert np.array_equal(alpha("א", font="mine", fonts=fonts), alpha("א", font="Heebo", fonts=fonts))
+
+
+def test_font_without_outlines_stands_in_for_none_and_another_one_for_it(tmp_path, caplog):
+    path = without_outlines(tmp_path / "a.ttf")
+    fonts = Fonts({"mine": str(path)}, folders=(tmp_path, PACKAGES / "fontpkg_heebo"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert np.array_equal(alpha("א", fonts=fonts), alpha("א", font="Heebo", fonts=fonts))
+            assert np.array_equal(alpha("Hello", font="mine", fonts=fonts), alpha("Hello"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "font a.ttf: its letters have no outlines",
+        'font "mine": none of that name, another one stands in',
+    ]
+
+
 # --- fonts -----------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +254,22 @@ def test_font_that_is_not_there_is_replaced_and_said_once(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         'font "Comic Sans": none of that name, another one stands in'
     ]
+
+
+def without_outlines(path, letters=""):
+    """Heebo as a file in which these letters, or all, look like nothing: colour emoji and cut-off fonts are such."""
+    data = bytearray(Path(HEEBO).read_bytes())
+    tables = (struct.unpack_from(">4sIII", data, 12 + 16 * n) for n in range(struct.unpack_from(">H", data, 4)[0]))
+    where = {tag: (offset, size) for tag, _, offset, size in tables}
+    begin, size = where[b"loca"]
+    if not letters:
+        data[begin : begin + size] = bytes(size)
+    wide = 4 if data[where[b"head"][0] + 51] else 2
+    for letter in letters:
+        at = begin + wide * Fonts({"x": HEEBO}).named("x").shape(letter, 0, 1, leftwards=False)[0][0]
+        data[at : at + wide] = data[at + wide : at + 2 * wide]  # what is before it is longer, which does no harm
+    path.write_bytes(data)
+    return path
 
 
 def broken_fonts(folder):
