@@ -60,10 +60,12 @@ def look_into(path: str, *, name: str = "", settings: Settings | None = None) ->
 
 
 def check_font(path: str, *, name: str = "") -> None:
-    """Raises SourceMalformed where no font can be read."""
+    """Raises SourceMalformed where no font can be read, or none of its first letters has an outline."""
     try:
         Font(Path(path))
-    except (OSError, ValueError, HarfBuzzError) as err:
+    except ValueError as err:
+        raise SourceMalformed(f'font "{name or path}": {err}', where=name) from err
+    except (OSError, HarfBuzzError) as err:
         raise SourceMalformed(f'font "{name or path}": not a font that can be read', where=name) from err
 
 

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
-from engine.errors import SinkError, SourceError
+from engine.errors import SinkError, SourceError, SourceMalformed
 from engine.frame import VideoFrame
-from engine.media import check_drawing, ink_measure, length_of, look_into, shrink_image
+from engine.media import check_drawing, check_font, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
-from engine.sources.fonts import DEFAULT
+from engine.sources.fonts import DEFAULT, carried
 from tests.media import Audio, encode
 
 
@@ -76,6 +76,16 @@ def test_what_is_no_drawing(tmp_path):
         check_drawing(image(tmp_path), name="logo")
     with pytest.raises(SourceError, match="No such file"):
         check_drawing(str(tmp_path / "nosuch.svg"))
+
+
+@pytest.mark.parametrize("kept", [1, 9_400])  # bytes; those of its letters' outlines begin at 9388
+def test_a_font_that_is_cut_off_is_refused(tmp_path, kept):
+    whole = next(path for path in carried() if "Bungee" in path.name)
+    check_font(str(whole))
+    path = tmp_path / "cut.ttf"
+    path.write_bytes(whole.read_bytes()[:kept])
+    with pytest.raises(SourceMalformed, match='font "upload": '):
+        check_font(str(path), name="upload")
 
 
 def test_where_no_image_can_be_written(tmp_path):
