@@ -128,7 +128,7 @@ ROUTES: Final = [
     Route("GET", f"{_JOBS}/pickup/{{tags}}", "Take the next job with one of these tags", None, AnyJob),
     Route("GET", _JOB, "One job", None, AnyJob),
     Route("PUT", _JOB, 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it', AnyJob, AnyJob),
-    Route("DELETE", _JOB, "Forget it", None, AnyJob),
+    Route("DELETE", _JOB, "Forget it; its films stay", None, AnyJob),
     Route("GET", f"{_JOB}/status", "Its state", None, AnyJob),
     Route("GET", f"{_JOB}/events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
     Route("GET", f"{_JOB}/output", "Its film, or a range of it", None, "video/mp4"),
