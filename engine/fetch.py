@@ -10,8 +10,9 @@ is judged, and the connection goes to an address that was judged; a redirect is 
 reachable from everywhere pass, unless private ones are allowed; one that has an IPv4 address inside is judged by that.
 
 What came by HTTP is kept in a cache: with a checksum it is taken from there without a question, without one the server
-is asked whether it has changed. Files of the cache appear whole and are never written to again; who uses one has a link
-of its own, so the oldest can go at any time.
+is asked whether it has changed. Files of the cache appear whole and are never written to again; who may need one takes
+a link of its own before it asks, so any can go at any time, and one that is replaced goes at once. What is known of a
+file is there before the file is, so a file that nothing is known of is nobody's.
 
 A URL's user and password are HTTP Basic; they and the headers of a job go to the origin that the job names and, as soon
 as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
@@ -120,12 +121,16 @@ class Fetcher:
         scheme = src[:8].partition(":")[0].lower()
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(
-                src, checksum, limit, headers=headers or {}, cache=self._cache, allow_private=self._allow_private
+                src,
+                folder / name,
+                extension=_dotted(extension),
+                checksum=checksum,
+                limit=limit,
+                headers=headers or {},
+                cache=self._cache,
+                allow_private=self._allow_private,
             )
-            found, suffix = await self._in_thread(download, src, download.run)
-            path = folder / f"{name}{_dotted(extension) or suffix}"
-            await trio.to_thread.run_sync(_link, found, path, limiter=self._disk)
-            return path
+            return await self._in_thread(download, src, download.run)
         if scheme == "data":
             unpacking = partial(_unpack, src, folder, name, extension, checksum, limit)
             return await trio.to_thread.run_sync(unpacking, limiter=self._disk)
@@ -269,14 +274,16 @@ class _Transfer:
 
 
 class _Download(_Transfer):
-    """From a URL into the cache."""
+    """From a URL into the cache, and from there to `path` and an extension: "" = as the URL or the server says."""
 
     def __init__(
         self,
         url: str,
+        path: Path,
+        *,
+        extension: str,
         checksum: str,
         limit: int,
-        *,
         headers: Mapping[str, str],
         cache: _Cache,
         allow_private: bool,
@@ -285,25 +292,27 @@ class _Download(_Transfer):
         given = _headers(url, headers)
         self._headers = {name: value for name, value in given.items() if name not in _OURS}
         self._key = repr((url, sorted(self._headers.items())))
+        self._path = path
+        self._extension = extension
         self._checksum = checksum
         self._limit = limit
         self._cache = cache
 
-    def run(self) -> tuple[Path, str]:
-        """(file in the cache, extension). Raises as `Fetcher.fetch`."""
-        kept = self._cache.find(self._key)
-        if kept is not None and self._checksum and _matches(kept.path, self._checksum):
-            return kept.path, kept.extension
-        if kept is not None and kept.size > self._limit:
-            kept = None
+    def run(self) -> Path:
+        """Where it is. Raises as `Fetcher.fetch`."""
         try:
-            return self._follow(kept)
+            kept = self._cache.find(self._key, self._path)
+            if kept is not None and self._checksum and _matches(self._path, self._checksum):
+                extension = kept.extension
+            else:
+                extension = self._follow(None if kept is not None and kept.size > self._limit else kept)
+            return self._path.replace(self._path.with_name(self._path.name + (self._extension or extension)))
         except zlib.error as err:
             raise SourceMalformed(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
         except _ERRORS as err:
             raise SourceUnavailable(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
 
-    def _follow(self, kept: _Kept | None) -> tuple[Path, str]:
+    def _follow(self, kept: _Kept | None) -> str:
         url, given = self.url, _credentials(self.url) | self._headers
         for _ in range(REDIRECTS + 1):
             connection, path = self._connect(url)
@@ -313,7 +322,7 @@ class _Download(_Transfer):
                 connection.request("GET", path, headers={"User-Agent": "mashtun"} | given | ours | conditions)
                 with connection.getresponse() as answer:
                     if answer.status == 304 and kept is not None:
-                        return kept.path, kept.extension
+                        return kept.extension
                     if answer.status == 200:
                         return self._take(answer, url)
                     before, url = url, self._next(answer, url)
@@ -329,7 +338,7 @@ class _Download(_Transfer):
             return urljoin(url, quote(target, safe=_AS_IT_IS, encoding="latin-1"))  # the bytes that came
         raise SourceUnavailable(f'source "{shown(url)}": the server answers {answer.status}', where=shown(url))
 
-    def _take(self, answer: http.client.HTTPResponse, url: str) -> tuple[Path, str]:
+    def _take(self, answer: http.client.HTTPResponse, url: str) -> str:
         part = self._cache.part()
         try:
             with part.open("wb") as file:
@@ -343,7 +352,9 @@ class _Download(_Transfer):
                 etag=answer.getheader("ETag", ""),
                 changed=answer.getheader("Last-Modified", ""),
             )
-            return self._cache.keep(self._key, kept), kept.extension
+            _link(part, self._path)
+            self._cache.keep(self._key, kept)
+            return kept.extension
         finally:
             part.unlink(missing_ok=True)
 
@@ -422,49 +433,59 @@ class _Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{os.urandom(12).hex()}.part"
 
-    def find(self, key: str) -> _Kept | None:
-        """What is kept of it."""
+    def find(self, key: str, path: Path) -> _Kept | None:
+        """What is kept of it, which is at `path` then too."""
         known = self._known(key)
         try:
-            kept = msgspec.json.decode(known.read_bytes(), type=_Kept, dec_hook=lambda _, text: self._folder / text)
+            kept = self._read(known)
             if kept.path.stat().st_size != kept.size:
                 return None
+            _link(kept.path, path)
             os.utime(known)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, SinkUnavailable):
             return None
         return kept
 
-    def keep(self, key: str, kept: _Kept) -> Path:
-        """Takes the file in; returns where it is from now on."""
+    def keep(self, key: str, kept: _Kept) -> None:
+        """Takes the file in; what was kept before is removed."""
         known = self._known(key)
+        before: Path | None = None
+        with suppress(OSError, msgspec.DecodeError):
+            before = self._read(known).path
         path = kept.path.with_suffix(".bin")
-        kept.path.replace(path)
         part = self.part()
-        kept = msgspec.structs.replace(kept, path=path)
-        part.write_bytes(msgspec.json.encode(kept, enc_hook=lambda path: path.name))
-        part.replace(known)  # somebody may still be about to use the old one: `tidy` removes it
-        return path
+        part.write_bytes(msgspec.json.encode(msgspec.structs.replace(kept, path=path), enc_hook=lambda path: path.name))
+        part.replace(known)
+        kept.path.replace(path)
+        if before is not None:
+            before.unlink(missing_ok=True)
 
     def tidy(self, limit_bytes: int) -> None:
         """Removes what was used the longest time ago, and what no one knows any more."""
+        unknown = set(self._folder.glob("*.bin"))  # listed first: one that comes later is none of them
         known: list[tuple[float, Path, Path, int]] = []
         for path in self._folder.glob("*.json"):
             with suppress(OSError, msgspec.DecodeError):
-                kept = msgspec.json.decode(path.read_bytes(), type=_Kept, dec_hook=lambda _, text: self._folder / text)
+                kept = self._read(path)
                 known.append((path.stat().st_mtime, path, kept.path, kept.size))
         size = 0
-        needed: set[Path] = set()
         for _, path, content, its in sorted(known, reverse=True):
             size += its
             if size > limit_bytes:
                 path.unlink(missing_ok=True)
             else:
-                needed.add(content)
+                unknown.discard(content)
         old = time.time() - UNKNOWN_LIFE
-        for path in (*self._folder.glob("*.bin"), *self._folder.glob("*.part")):
+        for path in self._folder.glob("*.part"):
             with suppress(OSError):
-                if path not in needed and path.stat().st_mtime < old:
-                    path.unlink()
+                if path.stat().st_mtime < old:
+                    unknown.add(path)
+        for path in unknown:
+            with suppress(OSError):
+                path.unlink()
+
+    def _read(self, known: Path) -> _Kept:
+        return msgspec.json.decode(known.read_bytes(), type=_Kept, dec_hook=lambda _, name: self._folder / name)
 
     def _known(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode(errors='replace')).hexdigest()}.json"

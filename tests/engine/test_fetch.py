@@ -5,9 +5,9 @@ import gzip
 import hashlib
 import os
 import socket
+import threading
 import time
 import zlib
-from pathlib import Path
 
 import pytest
 import trio
@@ -53,6 +53,10 @@ class _Answers(WebRequest):
         elif name in ENCODED:
             coding, body = ENCODED[name]
             self._answer(200, body, ("Content-Encoding", coding), ("ETag", '"1"'), ("Content-Type", "video/mp4"))
+        elif name == "/no-validators":
+            self._answer(200, FILM)
+        elif name == "/changing":
+            self._change()
         elif name == "/moved":
             self._answer(302, b"", ("Location", "/film.mp4"))
         elif name == "/moved-far":
@@ -78,6 +82,17 @@ class _Answers(WebRequest):
             self.server.over.wait(10)
         else:
             self._answer(404, b"no")
+
+    def _change(self):
+        """At the first question whether it has changed it has not, but it does before the answer."""
+        if not self.headers.get("If-None-Match"):
+            self._answer(200, FILM, ("ETag", '"1"'))
+        elif self.server.changed.is_set():
+            self._answer(200, FILM[::-1], ("ETag", '"2"'))
+        else:
+            self.server.changed.set()
+            self.server.replaced.wait(10)
+            self._answer(304)
 
     def do_PUT(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -286,16 +301,65 @@ async def test_the_time_to_wait_for_others_is_no_part_of_a_transfers(tmp_path, w
     assert web.asked == [("/here", b"x")]
 
 
+def kinds_in(folder):
+    return sorted(path.suffix for path in folder.iterdir())
+
+
 async def test_the_cache_keeps_within_its_size(tmp_path, web):
     limits = Limits(cache_bytes=len(FILM))
     fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=limits)
     for query in "abc":
         await fetch(fetcher, f"{web.url}/film.mp4?{query}", tmp_path)
-    for path in Path(tmp_path / "cache").glob("*.bin"):
-        os.utime(path, (time.time() - 9999,) * 2)
+    (tmp_path / "cache" / "forgotten.bin").write_bytes(FILM)
+    for name, age in (("old.part", 9999), ("new.part", 9)):
+        (tmp_path / "cache" / name).write_bytes(FILM)
+        os.utime(tmp_path / "cache" / name, (time.time() - age,) * 2)
     await fetcher.tidy()
-    assert len(list((tmp_path / "cache").glob("*.json"))) == 1
-    assert len(list((tmp_path / "cache").glob("*.bin"))) == 1
+    assert kinds_in(tmp_path / "cache") == [".bin", ".json", ".part"]
+    assert not (tmp_path / "cache" / "forgotten.bin").exists()
+    assert (tmp_path / "cache" / "new.part").exists()
+
+
+async def test_of_one_address_one_copy_is_kept(fetcher, tmp_path, web):
+    for _ in range(3):
+        assert (await fetch(fetcher, f"{web.url}/no-validators", tmp_path)).read_bytes() == FILM
+        assert kinds_in(tmp_path / "cache") == [".bin", ".json"]
+
+
+async def test_many_may_fetch_one_address_at_once(fetcher, tmp_path, web):
+    found = []
+
+    async def fetch_it(n):
+        path = await fetcher.fetch(f"{web.url}/no-validators", tmp_path, f"it-{n}")
+        found.append((path.name, path.read_bytes() == FILM))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for n in range(9):
+                nursery.start_soon(fetch_it, n)
+                nursery.start_soon(fetcher.tidy)
+        await fetcher.tidy()
+    assert sorted(found) == [(f"it-{n}", True) for n in range(9)]
+    assert kinds_in(tmp_path / "cache") == [".bin", ".json"]
+
+
+async def test_a_copy_that_is_replaced_while_somebody_needs_it_stays_his(fetcher, tmp_path, web):
+    web.changed, web.replaced = threading.Event(), threading.Event()
+    await fetch(fetcher, f"{web.url}/changing", tmp_path)
+    found = []
+
+    async def fetch_old():
+        found.append(await fetcher.fetch(f"{web.url}/changing", tmp_path, "old"))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_old)
+            await trio.to_thread.run_sync(web.changed.wait, 10)
+            new = await fetcher.fetch(f"{web.url}/changing", tmp_path, "new")
+            assert kinds_in(tmp_path / "cache") == [".bin", ".json"]
+            web.replaced.set()
+    assert (found[0].read_bytes(), new.read_bytes()) == (FILM, FILM[::-1])
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["cache", "it", "new", "old"]
 
 
 def asked_with(web, name):
