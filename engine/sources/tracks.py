@@ -215,6 +215,8 @@ class Straightener:
 
     A stream that jumps back by more than `MAX_BACK` or ahead by more than `MAX_AHEAD` gives all streams a new offset,
     so that time goes on where it was; packets of the others that still belong to the old time keep the old offset.
+    The first packet of a stream may be `MAX_AHEAD` behind the others: libav gives a picture of MPEG-TS when the next
+    one comes, and keeps some to learn their format.
     """
 
     def __init__(self) -> None:
@@ -245,8 +247,9 @@ class Straightener:
             return self._offsets[0]
         end = self._ends.get(index)
         newest = max(self._ends.values())
+        back = MAX_AHEAD if end is None else MAX_BACK
         for offset in self._offsets:
-            if -MAX_BACK <= t + offset - (newest if end is None else end) <= MAX_AHEAD:
+            if -back <= t + offset - (newest if end is None else end) <= MAX_AHEAD:
                 return offset
         self._offsets = [newest - t, self._offsets[0]]
         return self._offsets[0]

@@ -788,6 +788,13 @@ def test_seek_is_no_jump_of_time_and_opens_nothing_again(tmp_path, suffix):
     source.close()
 
 
+def test_slow_pictures_of_a_transport_stream_stay_with_its_sound(tmp_path):
+    """The first of them comes when two seconds of sound have come."""
+    found = everything(encode(tmp_path / "a.ts", Video(rate=Fraction(1)), Audio(), seconds=6))
+    assert [round(begin) for begin, _, _ in found.pictures] == [0, 1, 2, 3, 4, 5]
+    assert heard(found.blocks, 0).shape[1] == pytest.approx(6 * 48_000, abs=3000)
+
+
 @pytest.mark.parametrize("suffix", ["ts", "flv"])
 def test_clock_that_wraps_is_no_jump(tmp_path, suffix):
     plain = encode(tmp_path / f"a.{suffix}", H264, Audio(), seconds=2)
