@@ -200,6 +200,7 @@ class Recording:
             self._state = "done"
         except SinkError as err:
             self._state, self._error = "failed", str(err)
+            log.warning("%s: %s", self._name, err)
         except trio.Cancelled:
             await self._save()
             raise

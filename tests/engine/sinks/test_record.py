@@ -242,20 +242,23 @@ async def test_other_tracks_begin_another_file(hub, media, tmp_path):
     assert 1990 <= recording.status().duration_ms <= 2100
 
 
-async def test_on_a_full_disk_it_stops_with_an_error_and_what_is_there_plays(hub, media, tmp_path):
+async def test_on_a_full_disk_it_stops_with_an_error_and_what_is_there_plays(hub, media, tmp_path, caplog):
+    film = packets(media.path("plain"), times=10)
     with file_limit(20_000):
-        recording = await recorded(hub, tmp_path / "a.mp4", packets(media.path("plain"), times=10))
+        recording = await recorded(hub, tmp_path / "a.mp4", film)
     status = recording.status()
     assert status.state == "failed"
     assert status.error == f'recording "a.mp4": File too large after {status.bytes} bytes'
+    assert caplog.messages == [f"live/cam: {status.error}"]
     data = (tmp_path / "a.mp4").read_bytes()
     assert 0 < len(data) == status.bytes <= 20_000
     assert pictures(data)[-1][0] * 1000 == pytest.approx(status.duration_ms, abs=550)
 
 
 async def test_a_full_disk_costs_other_readers_nothing(hub, media, tmp_path):
+    film = packets(media.path("plain"))
     with hub.read("live/cam") as reader, file_limit(5_000):
-        recording = await recorded(hub, tmp_path / "a.mp4", packets(media.path("plain")))
+        recording = await recorded(hub, tmp_path / "a.mp4", film)
         assert recording.status().state == "failed"
         assert reader.dropped == 0
 
