@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    if not Path(arguments.document).is_file():  # what is not there is no mash, nor is standard input
+    if arguments.document != "-" and not Path(arguments.document).exists():  # said at once, without loading anything
         return command.run_document(arguments)
     from api.child import run_document
 

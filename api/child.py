@@ -42,28 +42,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_document(arguments: argparse.Namespace) -> int:
-    """Renders a document file: a mash here, everything else as `engine.command.run_document`."""
+    """Renders a document: a mash here, everything else as `engine.command.run_document`.
+
+    It is read once: standard input and pipes are empty then.
+    """
     try:
-        document = _read(Path(arguments.document))
+        text = command.read_document(arguments.document, MAX_BYTES)
+    except OSError:
+        return command.run_document(arguments)  # which says what is wrong
+    try:
+        document = _decoded(text, Path(arguments.document).parent)
         if document is None:
-            return command.run_document(arguments)
+            return command.run_document(arguments, text)
         return _render(document, arguments)
     except EngineError as err:
         return command.fail(str(err))
 
 
-def _read(path: Path) -> Object | None:
-    """A mash and what belongs to it; None: it is something else."""
+def _decoded(text: bytes, folder: Path) -> Object | None:
+    """A mash and what belongs to it, which lies in a folder; None: it is something else."""
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
         value: Any = msgspec.json.decode(text)
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None  # who reads it then says what is wrong
     if not is_document(value):
         return None
     parse_json(text, limit_bytes=MAX_BYTES)  # strictly
-    return _resolved(whole(value), path.parent)
+    return _resolved(whole(value), folder)
 
 
 def _resolved(document: Object, folder: Path) -> Object:

@@ -104,11 +104,11 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
     add_render_arguments(parser)
 
 
-def run_document(arguments: argparse.Namespace) -> int:
-    """Renders a document file. Returns the exit code."""
+def run_document(arguments: argparse.Namespace, document: bytes | None = None) -> int:
+    """Renders a document: a file, standard input, or what was read of them already. Returns the exit code."""
     path = arguments.document
     try:
-        tree = RenderTree.from_json(_read(path))
+        tree = RenderTree.from_json(read_document(path) if document is None else document)
     except (EngineError, OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or str(err)
         return fail(f'document "{path}": {reason[:1].lower()}{reason[1:]}')
@@ -244,10 +244,10 @@ def _log_to_stderr(*, clear: bool) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-def _read(path: str) -> bytes:
-    """The document; one byte more than it may have, when it has more."""
+def read_document(path: str, most: int = MAX_BYTES) -> bytes:
+    """A file, or standard input for -; one byte more than it may have, when it has more. Raises OSError."""
     with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-        return file.read(MAX_BYTES + 1)
+        return file.read(most + 1)
 
 
 def _by(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -1,6 +1,9 @@
 """What a job's child renders: RenderTrees as ever, mashes into a file, or into a folder what they say themselves."""
 
 import json
+import os
+import subprocess
+import sys
 
 import av
 import pytest
@@ -85,6 +88,21 @@ def test_a_text_is_measured_where_nobody_has(render):
     code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))
     assert code == 0
     assert pictures(path)[0].max() > 200
+
+
+@pytest.mark.parametrize("document", [mash_of(coloured()), {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}])
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_standard_input_and_pipes_are_read_as_files_are(tmp_path, document, source):
+    result = subprocess.run(
+        [sys.executable, "-m", "api", "render", source, "out.png", *SIZE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        input=json.dumps(document).encode(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert pictures(tmp_path / "out.png")[0][18, 32].argmax() == 0
 
 
 @pytest.mark.parametrize("out", ["a.mp3", "a.png"])

@@ -158,5 +158,5 @@ def test_interrupted_before_it_began(scene, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_read", interrupt)
+    monkeypatch.setattr(command, "read_document", interrupt)
     assert main(["scene.json", "out.mp4"]) == 130
