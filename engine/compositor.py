@@ -36,10 +36,11 @@ Pair = tuple[float, float]
 
 
 class Heard(NamedTuple):
-    """One voice of a tick and the sound that is there for it."""
+    """One voice of a tick and the sound that is there for it; `until`: the gain it has at the end, where it moves."""
 
     voice: Voice
     pieces: Sequence[Piece[AudioFrame]]
+    until: float | None = None
 
 
 class CompositorStatistics(msgspec.Struct, frozen=True):
@@ -109,17 +110,18 @@ class Compositor:
         """`count` samples: every voice with its gain and pan; a change moves there within 20 ms, to silence within 30.
 
         A voice that was not there in the last call fades in over 20 ms, but for the very first call. One with a media
-        time begins and ends at once, as it was cut, and moves evenly through the whole tick.
+        time begins and ends at once, as it was cut, and moves evenly through the whole tick to where it is at its end.
         """
         out = np.empty((self._spec.audio.channels, count), np.float32)
         blocks: list[sum_kernel.Block] = []
         seen: dict[tuple[Place, int], _Gain] = {}
         ordinals: dict[Place, int] = defaultdict(int)
-        for voice, pieces in heard:
+        for voice, pieces, until in heard:
             key = (voice.place, ordinals[voice.place])
             ordinals[voice.place] += 1
-            target, timed = pan_gains(voice.gain, voice.pan), voice.place.timed
-            gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun and not timed else target)
+            begin, timed = pan_gains(voice.gain, voice.pan), voice.place.timed
+            target = begin if until is None else pan_gains(until, voice.pan)
+            gain = self._gains.get(key) or _Gain((0.0, 0.0) if self._begun and not timed else begin)
             gain.aim(target, min(count, self._tick) if timed else self._ramp(target))
             blocks.extend(self._block(piece, gain, voice.mono) for piece in pieces)
             gain.advance(count)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -243,15 +243,18 @@ class Mixer:
         return first
 
     def _span(self, tree: RenderTree, tick: Tick, ticks: int | None) -> int:
-        """How many ticks are mixed in one go: several while there is only sound to mix, and it just goes on."""
-        span = 1
+        """How many ticks are mixed in one go: several while there is only sound to mix, and it just goes on.
+
+        A gain that has moved at a tick has moved within the one before, which is not one of several then.
+        """
+        span = 0
         most = self._pace.stride if not self._named else 1
-        while span < most and (ticks is None or tick.n + span < ticks):
-            after = self._program.tree_at(self._time(tick.n + span))
-            if after is not tree and not _goes_on(tree, after, span / self._spec.fps):
+        while 1 < most > span and (ticks is None or tick.n + span < ticks):
+            after = self._program.tree_at(self._time(tick.n + span + 1))
+            if after is not tree and not _goes_on(tree, after, (span + 1) / self._spec.fps):
                 break
             span += 1
-        return span
+        return max(1, span)
 
     def _edges(self, start: Fraction, stop: Fraction) -> tuple[Coming, ...]:
         return tuple((t, self._program.tree_at(t)) for t in self._program.edges(start, stop))
@@ -298,13 +301,26 @@ class Mixer:
         for stretch, samples in zip(stretches, self._samples(stretches), strict=True):
             readers = {place: self._readers.reader(place) for place in samples}
             taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
-            voices = [Heard(voice, taken[voice.place]) for voice in stretch.voices if voice.place in taken]
+            pairs = zip_longest(stretch.voices, self._until(stretch))
+            voices = [Heard(voice, taken[voice.place], until) for voice, until in pairs if voice.place in taken]
             heard.append((voices, stretch.stop - stretch.first))
         said, last = stretches[-1].voices, self._time(block.stop - 1)
         if block.stop > block.n + 1 and not any(t >= last for t, _ in block.edges):
             said = planner.voices_named(self._program.tree_at(last))
         self._played = {voice.place: _Played(voice.at, samples[voice.place][1]) for voice in said if voice.place.timed}
         return heard
+
+    def _until(self, stretch: _Stretch) -> list[float]:
+        """The gains that the voices with a media time, which are its first, have at its last sample.
+
+        Moving there, a curve is in time; moving to where they are at its beginning, it would be a tick behind.
+        """
+        places = [voice.place for voice in stretch.voices if voice.place.timed]
+        if not places:
+            return []
+        last = self._program.tree_at(Fraction(stretch.stop - 1, self._spec.audio.rate))
+        voices = [voice for voice in planner.voices_named(last) if voice.place.timed]
+        return [voice.gain for voice in voices] if [voice.place for voice in voices] == places else []
 
     def _stretches(self, plan: Plan, leaving: list[Voice], block: _Block) -> list[_Stretch]:
         """A block's samples, cut where sound begins or ends that has a media time; the other changes at ticks."""
