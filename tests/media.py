@@ -10,6 +10,7 @@ therefore reads as 0 and an all-white one as 65535 (FLASH): a test of absence mu
 The colour: a file with a `matrix` has the number in its upper two thirds (`number_part`) and COLOUR below.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -282,6 +283,12 @@ def change_parameters(path, *, seconds):
     remuxed(moved, encode(second, other, None, seconds=seconds // 2), lambda _: behind)
     whole.write_bytes(first.read_bytes() + moved.read_bytes()[13:])  # without its header
     return remuxed(path, whole, lambda _: 0)
+
+
+def transport_crc(section):
+    """The CRC_32 of a section of a transport stream's tables (ISO 13818-1 annex A): zlib's, from the other end."""
+    mirrored = zlib.crc32(bytes(int(f"{byte:08b}"[::-1], 2) for byte in section)) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "big")
 
 
 def truncate(path, source, part):

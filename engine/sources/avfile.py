@@ -127,7 +127,8 @@ class MediaFile:
     def _choose_streams(self) -> None:
         container = self._container
         self._video = _choose(self.guid, "picture", container.streams.video, container.streams.best("video"))
-        self._audio = _choose(self.guid, "sound", container.streams.audio, container.streams.best("audio"))
+        best = container.streams.best("audio", related=self._video)  # of its programme, where there are several
+        self._audio = _choose(self.guid, "sound", container.streams.audio, best)
         if self._video is None and self._audio is None:
             raise SourceUnsupported(f'source "{self.guid}": no picture and no sound in it', where=self.guid)
         self._straightener = Straightener() if may_jump(container) else None

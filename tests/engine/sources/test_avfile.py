@@ -6,6 +6,7 @@ import re
 import socket
 from dataclasses import replace
 from fractions import Fraction
+from itertools import zip_longest
 from types import SimpleNamespace
 
 import av
@@ -27,6 +28,7 @@ from tests.media import (
     moved_flv,
     read_number,
     remuxed,
+    transport_crc,
     truncate,
 )
 from tests.web import WebRequest, web_server
@@ -760,6 +762,27 @@ def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
     again = drained(source, start=Fraction(3))
     source.close()
     assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
+
+
+def together(*programmes):
+    """Transport streams, each with number and map PID of its programme, as one of several (ISO 13818-1 2.4.4.3)."""
+    listed = b"".join(number.to_bytes(2, "big") + (0xE000 | pid).to_bytes(2, "big") for number, pid, _ in programmes)
+    section = bytes((0, 0xB0, len(listed) + 9, 0, 1, 0xC1, 0, 0)) + listed
+    section += transport_crc(section)
+    packets = [[data[at : at + 188] for at in range(0, len(data), 188)] for _, _, data in programmes]
+    mixed = [packet for turn in zip_longest(*packets) for packet in turn if packet and (packet[1] & 31 or packet[2])]
+    return (b"\x47\x40\0\x10\0" + section).ljust(188, b"\xff") + b"".join(mixed)
+
+
+def test_picture_and_sound_are_of_the_same_programme(tmp_path):
+    large = encode(tmp_path / "1.ts", H264, Audio("ac3", layout="mono", hz=(1000,)))
+    other = {"mpegts_service_id": "2", "mpegts_pmt_start_pid": "4700", "mpegts_start_pid": "700"}
+    small = encode(tmp_path / "2.ts", Video(size=(32, 18)), Audio("ac3", layout="5.1"), **other)
+    both = tmp_path / "both.ts"
+    both.write_bytes(together((1, 4096, large.read_bytes()), (2, 4700, small.read_bytes())))
+    found = everything(both)
+    assert found.pictures[0][2].width == 64
+    assert pitch(heard(found.blocks)[0][4800:]) == pytest.approx(1000, abs=3)
 
 
 def test_a_programme_whose_streams_get_other_pids_goes_on(tmp_path):

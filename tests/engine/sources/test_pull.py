@@ -2,7 +2,6 @@
 
 import io
 import time
-import zlib
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -25,7 +24,7 @@ from engine.sources.pull import LEAD, Pull, checked_url, shown_url
 from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
-from tests.media import PLAIN, TONE, Audio, Video, encode, moved_flv, plane, read_number, remuxed
+from tests.media import PLAIN, TONE, Audio, Video, encode, moved_flv, plane, read_number, remuxed, transport_crc
 from tests.web import WebRequest, web_server
 
 NAME = "live/film"
@@ -233,8 +232,7 @@ def called_vc1(stream):
         if packet[1] & 0x1F == 0x10 and packet[2] == 0:  # libav's PID of the map; it begins at 5
             stop = 8 + (packet[6] << 8 & 0xF00 | packet[7])
             packet[17] = 0xEA
-            mirrored = zlib.crc32(bytes(int(f"{byte:08b}"[::-1], 2) for byte in packet[5 : stop - 4])) ^ 0xFFFFFFFF
-            packet[stop - 4 : stop] = int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "big")
+            packet[stop - 4 : stop] = transport_crc(packet[5 : stop - 4])
     return b"".join(packets)
 
 
