@@ -7,7 +7,7 @@ Theory of operation
 -------------------
 * Time stamps begin at `BEGINNING`, so that sound that begins before its picture is not negative. One shift holds for
   picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
-  is one step after the last one, one that does not rise is the last one and a little more.
+  is one step after the last one, one that does not rise is the last one and a little more; of sound, two may be equal.
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
   is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
   Priming and padding are left out where they would lie on other sound.
@@ -313,12 +313,14 @@ class Demuxer:
         duration: int = 0,
         alpha: bytes = b"",
     ) -> Packet:
-        """A packet of the line's track; its dts is made to rise."""
+        """A packet of the line's track; its dts is made to rise, or where packets of sound are short not to fall."""
         track = line.framing.track
         assert track is not None
-        if line.last is not None and line.last - units(BACK, track.time_base) < dts <= line.last:
-            self.repaired += 1
-            pts, dts = max(pts, line.last + 1), line.last + 1
+        if line.last is not None:
+            least = line.last + 1 if track.kind == "video" else line.last  # those of TrueHD in Matroska are 0.83 units
+            if line.last - units(BACK, track.time_base) < dts < least:
+                self.repaired += 1
+                pts, dts = max(pts, least), least
         line.last = dts
         return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=keyframe, duration=duration, alpha=alpha)
 

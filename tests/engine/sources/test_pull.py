@@ -440,6 +440,30 @@ def test_stamps_that_do_not_rise_are_repaired(tmp_path):
     assert demuxer.repaired >= 2
 
 
+def in_short_packets(path):
+    """A second of sound in packets of 40 samples, as those of TrueHD; stamps of Matroska are whole milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        for n in range(1200):
+            block = av.AudioFrame.from_ndarray(np.zeros((1, 40), np.int16), "s16", "mono")
+            block.sample_rate, block.pts, block.time_base = 48_000, n * 40, Fraction(1, 48_000)
+            container.mux(stream.encode(block))
+    return path
+
+
+def test_sound_whose_packets_are_shorter_than_a_unit_of_time_has_no_holes(tmp_path):
+    demuxer = Demuxer("film", str(in_short_packets(tmp_path / "film.mkv")), Settings(), now=clock)
+    made = []
+    while not demuxer.ended:
+        made += demuxer.read()
+    demuxer.close()
+    assert (len(made), demuxer.repaired) == (1200, 0)
+    assert seconds(made[-1]) - seconds(made[0]) == pytest.approx(1, abs=0.002)
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in made]
+    blocks = LiveSound("film").decode(stamped, [MONO])[MONO]
+    assert all(first + len(block) == following for (first, block), (following, _) in pairwise(blocks))
+
+
 # --- the actor --------------------------------------------------------------------------------------------------------
 
 
