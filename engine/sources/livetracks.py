@@ -323,8 +323,12 @@ class LiveSound:
         if not isinstance(context, av.AudioCodecContext):
             log.warning('source "%s": no decoder for its sound, %s', self._name, track.codec)
             return
+        extradata = track.extradata
+        if track.codec == "opus":
+            # Its pre-skip (RFC 7845 5.1) would be cut off whatever is decoded first, which then lies too early.
+            extradata = extradata[:10] + bytes(2) + extradata[12:]
         if track.extradata:
-            context.extradata = track.extradata
+            context.extradata = extradata
         if track.rate and track.channels:
             context.sample_rate = track.rate
             context.layout = track.layout or f"{track.channels} channels"  # which are the usual ones when converted

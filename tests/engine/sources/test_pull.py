@@ -203,6 +203,22 @@ def test_sound_whose_decoder_must_be_told_of_blocks_is_heard(tmp_path, name, cod
     assert len(sound(made)) == pytest.approx(48_000, abs=4096)
 
 
+@pytest.mark.parametrize("first", [0, 20])
+@pytest.mark.parametrize("name", ["film.mp4", "film.webm", "film.ogg"])
+def test_opus_lies_where_its_stamps_say_wherever_somebody_begins_to_listen(tmp_path, name, first):
+    path = encode(tmp_path / name, None, Audio("libopus", layout="mono", hz=(100,)))
+    with av.open(str(path)) as container:
+        packet = next(container.demux(audio=0))
+        begins = packet.pts * packet.time_base
+    packets = demuxed(path)
+    zero = int((Fraction(packets[0].pts_ns, NS) - begins) * 48_000)
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in packets[first:]]
+    blocks = LiveSound("film").decode(stamped, [MONO])[MONO]
+    heard = np.concatenate([block.samples[0] for _, block in blocks])[4_800:24_000]
+    n = np.arange(len(heard)) + blocks[0][0] + 4_800 - zero
+    assert np.corrcoef(heard, np.sin(2 * np.pi * 100 * n / 48_000))[0, 1] > 0.9
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "pix_fmt"),
     [
