@@ -26,7 +26,7 @@ from engine.sources.svg import HEAD, draw_svg, is_svg
 
 MAX_BYTES: Final = 256 << 20
 MAX_PIXELS: Final = 8192 * 8192
-# The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film.
+# The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film, as an APNG is.
 MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 _GIF: Final = (b"GIF87a", b"GIF89a")
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
@@ -50,13 +50,19 @@ def is_still(path: str) -> bool:
             return False
         with Path(path).open("rb") as file:
             head = file.read(HEAD)
-            return _is_image(head) or is_svg(head)
+            return (_is_image(head) and not _is_apng(head)) or is_svg(head)
     except (OSError, ValueError):
         return False
 
 
 def _is_image(head: bytes) -> bool:
     return head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _is_apng(head: bytes) -> bool:
+    """Whether a PNG has several pictures, as it says before the first one (PNG 3 11.3.6.1)."""
+    count = head.partition(b"IDAT")[0].partition(b"acTL")[2][:4]
+    return head.startswith(b"\x89PNG") and int.from_bytes(count, "big") > 1
 
 
 def load_still(name: str, path: str) -> VideoFrame:

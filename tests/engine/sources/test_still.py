@@ -15,7 +15,7 @@ from engine.plan import PictureSize
 from engine.sources import open_source
 from engine.sources.still import StillSource, exif_orientation, is_still, load_still
 from engine.spec import AudioFormat
-from tests.media import COLOUR, colour_yuv
+from tests.media import COLOUR, Video, colour_yuv, encode, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
 FORMATS = {
@@ -247,3 +247,14 @@ def test_gif_is_a_film_and_a_pipe_or_a_missing_file_is_no_still(tmp_path):
     assert not is_still(str(tmp_path / "pipe"))
     assert not is_still(str(tmp_path / "none"))
     assert not is_still("\0")
+
+
+def test_png_of_several_pictures_is_a_film_and_as_an_image_its_first_one(tmp_path):
+    path = encode(tmp_path / "x.png", Video("apng", pix_fmt="rgb24"), None, format="apng")
+    source = open_source("x", str(path), sound=AudioFormat(), settings=Settings())
+    found = source.step(pictures=100, sounds=None, start=Fraction(0))
+    source.close()
+    assert [read_number(frame.y) for _, _, frame in found.pictures] == list(range(30))
+    assert found.pictures_end
+    assert read_number(load_still("x", str(path)).y) == 0
+    assert is_still(str(encode(tmp_path / "one.png", Video("apng", rate=1, pix_fmt="rgb24"), None, format="apng")))
