@@ -28,7 +28,8 @@ VFR_MS = (0, 33, 50, 90, 140, 157, 257, 290, 420, 440, 700, 733, 750, 990)  # wh
 SURROUND_HZ = (300, 400, 500, 60, 600, 700)  # one tone per channel of surround.m4a: FL FR FC LFE BL BR
 
 OPTIONS = {  # small pictures, quickly made, readable; scene cuts off so that the GOP is what was asked for
-    "libx264": {"preset": "veryfast", "crf": "18", "sc_threshold": "0", "b_strategy": "0"},
+    # Without mbtree: on pictures so small it reads what was never written, and no two files are the same.
+    "libx264": {"preset": "veryfast", "crf": "18", "sc_threshold": "0", "b_strategy": "0", "mbtree": "0"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1:scenecut=0"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "1M"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"},
