@@ -1,6 +1,7 @@
 """Fragmented MP4: which bytes a player, a browser or a file gets for a stream's packets.
 
-It decides time scales, durations and boxes; it refuses to know when a fragment is cut and where it goes.
+It decides which packets are in it, when they are on and for how long; it refuses to know how that is written (`boxes`),
+when a fragment is cut and where it goes.
 
 Theory of operation
 -------------------
@@ -21,21 +22,19 @@ Theory of operation
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
   ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
   are kept, and every packet takes the one that fits.
-
-Specifications: ISO/IEC 14496-12 (boxes), 14496-14 (esds), 14496-15 (avcC, hvcC), "Encapsulation of Opus in ISOBMFF".
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 from engine import bitstream
+from engine.boxes import Run, Sample, fragment, time_scale
 from engine.errors import SinkRejected
-from engine.packet import UPRIGHT, Kind, Orientation, Packet, Refused, Track
+from engine.packet import Kind, Packet, Refused, Track
 from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
@@ -44,13 +43,7 @@ MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
 
-_LEAST_SCALE: Final = 1000
-_U32: Final = 0xFFFFFFFF
 _I32: Final = 0x7FFFFFFF
-_SYNC: Final = 0x02000000  # depends on no other sample
-_NON_SYNC: Final = 0x01010000
-_MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
-_UNDEFINED: Final = b"\x55\xc4"  # language "und"
 _OPUS_HEAD: Final = 19
 
 Tracks = tuple[Track, ...]  # one or two, the picture first
@@ -190,26 +183,17 @@ class Fragment(NamedTuple):
         return self.stop - self.start
 
 
-class _Sample(NamedTuple):
-    data: bytes
-    dts: int
-    composition: int
-    keyframe: bool
-    own: int  # how long its packet says it is; 0 = it does not
-    duration: int = 0
-
-
 class _Lane:
     """The samples of one track that wait for a fragment, in units of its time scale."""
 
     def __init__(self, number: int, track: Track) -> None:
         self.number, self.track = number, track
         self.scale, self._factor = time_scale(track.time_base)
-        self.closed: list[_Sample] = []
+        self.closed: list[Sample] = []
         self.shifts = [0]  # what may be added to its packets' times, the newest last
         self.shift = 0  # the one that the last packet took
         self.zero = 0  # the dts that becomes decode time 0
-        self._open: _Sample | None = None
+        self._open: Sample | None = None  # its duration is what its packet says, 0 = it does not
         self._taken: int | None = None  # end of what was taken
         self._last: int | None = None  # dts
         self._length = self.units(_LIKELY)  # between the last two
@@ -251,7 +235,7 @@ class _Lane:
     def push(self, packet: Packet) -> None:
         """Closes the open sample; the packet is the next one."""
         dts, pts = self.when(packet), packet.pts * self._factor + self.shift
-        self._push(_Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
+        self._push(Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
         self.is_silent = False
 
     def is_late(self, packet: Packet) -> bool:
@@ -267,10 +251,10 @@ class _Lane:
         start = until - length if self._last is None else self._last + length
         for n in range(int((until - start) / length) if until - start <= self._gap else 0):
             self._hushed = self._hushed if self.is_silent else round(start)
-            self._push(_Sample(data, round(start + n * length), 0, keyframe=True, own=round(length)))
+            self._push(Sample(data, round(start + n * length), 0, keyframe=True, duration=round(length)))
             self.is_silent = True
 
-    def _push(self, sample: _Sample) -> None:
+    def _push(self, sample: Sample) -> None:
         dts = sample.dts
         if self._last is not None:
             dts = max(dts, self._last + 1)
@@ -284,12 +268,12 @@ class _Lane:
     def close(self) -> None:
         """The open sample becomes as long as its packet says, or as is likely."""
         if self._open is not None:
-            self._close(self._open.own or self._length * (2 if self.track.kind == "video" else 1))
+            self._close(self._open.duration or self._length * (2 if self.track.kind == "video" else 1))
 
     def finish(self, until: int) -> None:
         """The open sample lasts until `until`, where that is SILENT seconds or more, or as long as is usual."""
         if self._open is not None:
-            own, rest = self._open.own or self._length, until - self._open.dts
+            own, rest = self._open.duration or self._length, until - self._open.dts
             self._close(rest if rest >= self.units(SILENT) else own)
 
     def _close(self, duration: int) -> None:
@@ -309,7 +293,7 @@ class _Lane:
         last = self.closed[-1] if self.closed else None
         return Fraction(0) if last is None else Fraction(last.dts + last.duration - self.closed[0].dts, self.scale)
 
-    def take(self) -> list[_Sample]:
+    def take(self) -> list[Sample]:
         """The closed samples; those from before zero are lost.
 
         A picture that comes later than the one before it seemed to last is decoded at once and shown when it should be:
@@ -423,168 +407,15 @@ class Fragmenter:
             zero = min(lane.first for lane in lanes if lane.first is not None) - self._start
             for lane in lanes:
                 lane.zero = lane.units(zero)
-        runs = [(lane, samples) for lane in lanes if (samples := lane.take())]
-        if not runs:
+        taken = [(lane, samples) for lane in lanes if (samples := lane.take())]
+        if not taken:
             return None
         self._number += 1
-        lane, samples = runs[0]
+        runs = [Run(lane.number, lane.track.kind, samples[0].dts - lane.zero, samples) for lane, samples in taken]
+        lane, samples = taken[0]
         return Fragment(
-            data=_fragment(self._number, runs),
+            data=fragment(self._number, runs),
             start=Fraction(samples[0].dts - lane.zero, lane.scale),
             stop=Fraction(samples[-1].dts + samples[-1].duration - lane.zero, lane.scale),
             keyframe=lane is self._leading and samples[0].keyframe,
         )
-
-
-def time_scale(time_base: Fraction) -> tuple[int, int]:
-    """A time scale of at least 1000 in which all times of a time base are whole, and how many units one of it is."""
-    times = -(-_LEAST_SCALE // time_base.denominator)
-    return time_base.denominator * times, time_base.numerator * times
-
-
-def _fragment(number: int, runs: Sequence[tuple[_Lane, list[_Sample]]]) -> bytes:
-    """moof and mdat, the samples of a track behind one another (ISO/IEC 14496-12 8.8)."""
-    head = _full_box(b"mfhd", 0, 0, struct.pack(">I", number))
-    trafs = [_traf(lane, samples, 0) for lane, samples in runs]  # only their sizes are right
-    offset = 8 + len(head) + sum(map(len, trafs)) + 8
-    bodies = []
-    for n, (lane, samples) in enumerate(runs):
-        trafs[n] = _traf(lane, samples, offset)
-        bodies += [sample.data for sample in samples]
-        offset += sum(len(sample.data) for sample in samples)
-    return _box(b"moof", head, *trafs) + _box(b"mdat", *bodies)
-
-
-def _traf(lane: _Lane, samples: Sequence[_Sample], offset: int) -> bytes:
-    return _box(
-        b"traf",
-        _full_box(b"tfhd", 0, 0x020000, struct.pack(">I", lane.number)),  # offsets count from the moof
-        _full_box(b"tfdt", 1, 0, struct.pack(">Q", samples[0].dts - lane.zero)),
-        _trun(samples, offset) if lane.track.kind == "video" else _sound_trun(samples, offset),
-    )
-
-
-def _trun(samples: Sequence[_Sample], offset: int) -> bytes:
-    """Of each sample: length, bytes, flags, signed composition offset."""
-    numbers: list[int] = []
-    for sample in samples:
-        flags = _SYNC if sample.keyframe else _NON_SYNC
-        numbers += (sample.duration, len(sample.data), flags, sample.composition & _U32)
-    return _full_box(b"trun", 1, 0xF01, struct.pack(f">Ii{len(numbers)}I", len(samples), offset, *numbers))
-
-
-def _sound_trun(samples: Sequence[_Sample], offset: int) -> bytes:
-    """Of each sample: length, bytes; all are as trex says."""
-    numbers = [number for sample in samples for number in (sample.duration, len(sample.data))]
-    return _full_box(b"trun", 1, 0x301, struct.pack(f">Ii{len(numbers)}I", len(samples), offset, *numbers))
-
-
-def init_segment(tracks: Sequence[Track]) -> bytes:
-    """ftyp and moov of one or two tracks, each of which `is_muxable`."""
-    brands = b"iso6" + struct.pack(">I", 0) + b"iso6mp41dash"
-    times = struct.pack(">4I", 0, 0, 1000, 0)
-    rest = struct.pack(">IH10x", 0x10000, 0x100) + _MATRIX + bytes(24) + struct.pack(">I", len(tracks) + 1)
-    moov = _box(
-        b"moov",
-        _full_box(b"mvhd", 0, 0, times + rest),
-        *(_trak(number, track) for number, track in enumerate(tracks, 1)),
-        _box(b"mvex", *(_trex(number, track) for number, track in enumerate(tracks, 1))),
-    )
-    return _box(b"ftyp", brands) + moov
-
-
-def _trex(number: int, track: Track) -> bytes:
-    flags = _NON_SYNC if track.kind == "video" else _SYNC
-    return _full_box(b"trex", 0, 0, struct.pack(">5I", number, 1, 0, 0, flags))
-
-
-def _trak(number: int, track: Track) -> bytes:
-    is_video = track.kind == "video"
-    width, height = _size(track) if is_video else (0, 0)
-    volume = 0 if is_video else 0x100
-    head = struct.pack(">5I8x4H", 0, 0, number, 0, 0, 0, 0, volume, 0) + _turning(track.look.orientation)
-    wide = round((width << 16) * (track.look.aspect or 1))
-    times = struct.pack(">4I", 0, 0, time_scale(track.time_base)[0], 0)
-    name = b"vide" if is_video else b"soun"
-    media = _full_box(b"vmhd", 0, 1, bytes(8)) if is_video else _full_box(b"smhd", 0, 0, bytes(4))
-    tables = [_full_box(kind, 0, 0, bytes(size)) for kind, size in ((b"stts", 4), (b"stsc", 4), (b"stsz", 8))]
-    entry = _picture_entry(track) if is_video else _sound_entry(track)
-    return _box(
-        b"trak",
-        _full_box(b"tkhd", 0, 3, head + struct.pack(">2I", min(_U32, wide), height << 16)),
-        _box(
-            b"mdia",
-            _full_box(b"mdhd", 0, 0, times + _UNDEFINED + bytes(2)),
-            _full_box(b"hdlr", 0, 0, bytes(4) + name + bytes(12) + name + b"\0"),
-            _box(
-                b"minf",
-                media,
-                _box(b"dinf", _full_box(b"dref", 0, 0, struct.pack(">I", 1), _full_box(b"url ", 0, 1))),
-                _box(
-                    b"stbl",
-                    _full_box(b"stsd", 0, 0, struct.pack(">I", 1), entry),
-                    *tables,
-                    _full_box(b"stco", 0, 0, bytes(4)),
-                ),
-            ),
-        ),
-    )
-
-
-def _turning(orientation: Orientation | None) -> bytes:
-    """The matrix of a track header that makes its picture upright (ISO/IEC 14496-12 8.3.2)."""
-    transposed, flip_x, flip_y = orientation or UPRIGHT
-    x, y = (0xFFFF0000 if flip else 0x10000 for flip in (flip_x, flip_y))
-    a, b, c, d = (0, y, x, 0) if transposed else (x, 0, 0, y)
-    return struct.pack(">9I", a, b, 0, c, d, 0, 0, 0, 0x40000000)
-
-
-def _size(track: Track) -> tuple[int, int]:
-    read = bitstream.avc_size if track.codec == "h264" else bitstream.hevc_size
-    return read(track.extradata) or (track.width & 0xFFFF, track.height & 0xFFFF)
-
-
-def _picture_entry(track: Track) -> bytes:
-    """avc1 with avcC, or hvc1 with hvcC, and the pixel's aspect; 72 dots an inch, 24 bits a pixel."""
-    width, height = _size(track)
-    entry, config = (b"avc1", b"avcC") if track.codec == "h264" else (b"hvc1", b"hvcC")
-    head = struct.pack(">6xH16x2H2I4xH32xHh", 1, width, height, 0x480000, 0x480000, 1, 24, -1)
-    aspect = track.look.aspect
-    shape = b"" if aspect is None else _box(b"pasp", struct.pack(">2I", aspect.numerator, aspect.denominator))
-    return _box(entry, head, _box(config, track.extradata), shape)
-
-
-def _sound_entry(track: Track) -> bytes:
-    """mp4a with esds, or Opus with dOps."""
-    if track.codec == "opus":
-        rate, channels, config = 48000, track.extradata[9], _box(b"dOps", _opus_config(track.extradata))
-    else:
-        rate, channels = bitstream.aac_format(track.extradata) or (track.rate, track.channels)
-        config = _full_box(b"esds", 0, 0, _aac_config(track.extradata))
-    head = struct.pack(">6xH8x2H4xI", 1, channels, 16, rate << 16 if rate < 1 << 16 else 0)
-    return _box(b"mp4a" if track.codec == "aac" else b"Opus", head, config)
-
-
-def _aac_config(asc: bytes) -> bytes:
-    """An ES_Descriptor (ISO/IEC 14496-1 7.2.6.5) of MPEG-4 audio, 0x40, in an audio stream, 5 << 2 | 1."""
-    decoder = struct.pack(">2B3x2I", 0x40, 0x15, 0, 0) + _descriptor(5, asc)
-    return _descriptor(3, struct.pack(">HB", 0, 0) + _descriptor(4, decoder) + _descriptor(6, b"\2"))
-
-
-def _descriptor(tag: int, body: bytes) -> bytes:
-    size = len(body)
-    return bytes((tag, 0x80 | size >> 21 & 127, 0x80 | size >> 14 & 127, 0x80 | size >> 7 & 127, size & 127)) + body
-
-
-def _opus_config(head: bytes) -> bytes:
-    """OpusHead (RFC 7845 5.1) has the same fields in the other byte order, after a magic number and its version."""
-    channels, skip, rate, gain = struct.unpack("<BHIh", head[9:18])
-    return struct.pack(">2BHIh", 0, channels, skip, rate, gain) + head[18:]
-
-
-def _box(kind: bytes, *parts: bytes) -> bytes:
-    return b"".join(((8 + sum(map(len, parts))).to_bytes(4, "big"), kind, *parts))
-
-
-def _full_box(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
-    return _box(kind, (version << 24 | flags).to_bytes(4, "big"), *parts)

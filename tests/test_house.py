@@ -24,6 +24,7 @@ PURE = (
             "rtmp",
             "fmp4",
             "bitstream",
+            "boxes",
             "feed",
             "packet",
             "sync",

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 import trio
 
-from engine import fmp4
+from engine import boxes, fmp4
 from engine.errors import SinkRejected
 from engine.packet import Kind, Packet, Track, flv_extradata
 from engine.rtmp import flv
@@ -139,7 +139,7 @@ class Fmp4Flow(Flow):
         if self._opening.tracks is not self._tracks:
             self._flush()
             self._tracks = self._opening.tracks
-            self._init, self._present = fmp4.init_segment(self._tracks), fmp4.mime(self._tracks)
+            self._init, self._present = boxes.init_segment(self._tracks), fmp4.mime(self._tracks)
             self._fragmenter = fmp4.Fragmenter(self._tracks, start=self._stop)
         assert self._fragmenter is not None
         self._fragmenter.push(packet)

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from engine import fmp4
+from engine import boxes, fmp4
 from engine.errors import EngineError, InvalidSpec, NotFound, SinkRejected, SourceUnavailable
 from engine.packet import Packet, Refused
 from engine.stream import END, Hub, Reader
@@ -154,7 +154,7 @@ class Segmenter:
         self._close()
         self._tracks, self._fragmenter = tracks, fmp4.Fragmenter(tracks)
         self._map_number += 1
-        self.inits[self._map_number] = fmp4.init_segment(tracks)
+        self.inits[self._map_number] = boxes.init_segment(tracks)
         self._open(discontinuous=self._number >= self._first)
 
     def _open(self, *, discontinuous: bool = False) -> None:

@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import trio
 
-from engine import fmp4
+from engine import boxes, fmp4
 from engine.errors import SinkError, SinkUnavailable
 from engine.packet import Packet
 from engine.stream import END, Hub, Reader
@@ -240,7 +240,7 @@ class Recording:
         self._state = "recording"
         self._cut(hold=False)
         self._tracks = self._opening.tracks
-        self._init, self._start = fmp4.init_segment(self._tracks), self._stop
+        self._init, self._start = boxes.init_segment(self._tracks), self._stop
         self._fragmenter = fmp4.Fragmenter(self._tracks)
 
     def _cut(self, *, hold: bool = True) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import bitstream, fmp4
+from engine import bitstream, boxes, fmp4
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
-from tests.engine.clips import NS, boxes, decode_times, inside, packets, pictures, sounds
+from tests.engine.clips import NS, decode_times, inside, packets, pictures, sounds
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -34,7 +34,7 @@ def muxed(film, *, every=1, hold=True):
         if n % every == every - 1:
             fragments.append(fragmenter.cut(hold=hold))
     fragments.append(fragmenter.cut(hold=False))
-    return fmp4.init_segment(tracks), [each for each in fragments if each]
+    return boxes.init_segment(tracks), [each for each in fragments if each]
 
 
 def whole(init, fragments):
@@ -122,22 +122,6 @@ def test_a_known_length_is_not_guessed(media):
     assert all(each.duration in (Fraction(1001, 30_000), Fraction(1024, 48_000)) for each in fragments[:-2])
 
 
-@pytest.mark.parametrize(
-    ("time_base", "scale"),
-    [
-        (Fraction(1, 30), (1020, 34)),
-        (Fraction(1001, 30_000), (30_000, 1001)),
-        (Fraction(1, 1000), (1000, 1)),
-        (Fraction(1), (1000, 1000)),
-        (Fraction(1, 48_000), (48_000, 1)),
-    ],
-    ids=str,
-)
-def test_time_scales_are_exact_and_fine(time_base, scale):
-    assert fmp4.time_scale(time_base) == scale
-    assert Fraction(scale[1], scale[0]) == time_base
-
-
 def picture(n, *, keyframe=False, duration=0, dts=None, track=PICTURE):
     dts = n if dts is None else dts
     return Packet(track, b"picture%d" % n, pts=dts, dts=dts, arrival=n * NS // 30, keyframe=keyframe, duration=duration)
@@ -164,7 +148,7 @@ def test_a_picture_that_comes_later_than_it_seemed_is_decoded_at_once_and_shown_
     fragmenter.push(picture(1, dts=30))
     second = fragmenter.cut(hold=False)
     assert second.start == first.stop < Fraction(30, 30)  # browsers drop pictures after a hole in decode times
-    with av.open(io.BytesIO(fmp4.init_segment([PICTURE]) + first.data + second.data)) as container:
+    with av.open(io.BytesIO(boxes.init_segment([PICTURE]) + first.data + second.data)) as container:
         shown = [packet.pts * packet.time_base for packet in container.demux() if packet.pts is not None]
     assert [t - shown[0] for t in shown] == [0, 1]
 
@@ -345,36 +329,7 @@ def test_what_ends_is_not_guessed_to_be_longer_than_usual():
     assert fragmenter.finish().stop == Fraction(2, 30)
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------------
-
-
-def test_boxes_of_an_init_segment():
-    init = fmp4.init_segment([PICTURE, SOUND])
-    assert [kind for kind, _ in boxes(init)] == ["ftyp", "moov"]
-    assert [kind for kind, _ in boxes(inside(init, "moov")[0])] == ["mvhd", "trak", "trak", "mvex"]
-    assert [body[12:16] for body in inside(init, "moov", "trak", "mdia", "mdhd")] == [
-        (1020).to_bytes(4, "big"),
-        (48_000).to_bytes(4, "big"),
-    ]
-    (stsd, _) = inside(init, "moov", "trak", "mdia", "minf", "stbl", "stsd")
-    ((kind, entry),) = boxes(stsd[8:])
-    assert kind == "avc1"
-    assert boxes(entry[78:]) == [("avcC", AVCC)]
-
-
-def test_boxes_of_a_fragment():
-    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
-    for each in (picture(0, keyframe=True), sound(0), picture(1), sound(1), sound(2)):
-        fragmenter.push(each)
-    data = fragmenter.cut(hold=False).data
-    assert [kind for kind, _ in boxes(data)] == ["moof", "mdat"]
-    assert [kind for kind, _ in boxes(inside(data, "moof")[0])] == ["mfhd", "traf", "traf"]
-    assert inside(data, "mdat") == [b"picture0picture1sound0sound1sound2"]
-    trun, more = inside(data, "moof", "traf", "trun")
-    numbers = [int.from_bytes(trun[at : at + 4], "big") for at in range(0, len(trun), 4)]
-    at = data.index(b"picture0")
-    assert numbers == [0x01000F01, 2, at, 34, 8, 0x02000000, 0, 68, 8, 0x01010000, 0]
-    assert int.from_bytes(more[8:12], "big") == at + 16
+# --- what is cut -----------------------------------------------------------------------------------------------------
 
 
 def test_fragments_are_numbered():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from engine import fmp4
+from engine import boxes, fmp4
 from engine.bitstream import avc_size, hevc_size
 from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
@@ -159,7 +159,7 @@ def recorded(packets):
     fragmenter = fmp4.Fragmenter(tracks)
     for packet in packets:
         fragmenter.push(packet)
-    return av.open(io.BytesIO(fmp4.init_segment(tracks) + fragmenter.cut(hold=False).data))
+    return av.open(io.BytesIO(boxes.init_segment(tracks) + fragmenter.cut(hold=False).data))
 
 
 TURNED = [("film.mp4", Video(rotation=turn)) for turn in (90, 180, 270)]
