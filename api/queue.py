@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -264,15 +264,14 @@ class JobQueue:
         kinds  None: any.
         lease  None: who picks promises nothing; see `engine.jobs.Rules`.
         """
-        asked: dict[str, Any] = {
-            "kinds": kinds,
-            "tags": tags_of(tags) if tags else None,
-            "renew": None if lease is None else round(lease * 1000),
-        }
+        words = tags_of(tags) if tags else None
+        renew = None if lease is None else round(lease * 1000)
         until = trio.current_time() + wait
         while True:
             queued = self._queued
-            picked, changes = await self._write(lambda store: store.pick(worker, now=self.now(), **asked))
+            picked, changes = await self._write(
+                lambda store: store.pick(worker, now=self.now(), kinds=kinds, tags=words, renew=renew)
+            )
             self._tell(changes)
             if picked is not None:
                 return Assignment(picked.uid, picked.run, picked.job)

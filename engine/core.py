@@ -10,12 +10,14 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import trio
 
+from engine.clock import WallClock
 from engine.config import Settings
 from engine.errors import (
     AlreadyExists,
@@ -27,7 +29,7 @@ from engine.errors import (
     SourceUnavailable,
     SourceUnsupported,
 )
-from engine.event import Event, EventStatus
+from engine.event import Event, EventStatus, Surroundings
 from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
 from engine.sinks.flow import FlvFlow, Fmp4Flow
@@ -155,6 +157,9 @@ class Engine:
         self._nursery: trio.Nursery | None = None
         self._decoders = Decoders(self.hub, self.settings)
         self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
+        self._around = Surroundings(
+            self.hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
+        )
         self._events: dict[str, tuple[Event, _Running]] = {}
         self._pulls: dict[str, tuple[Pull | _Pattern, _Running]] = {}
         self._recordings: dict[str, tuple[Recording, _Running]] = {}
@@ -249,14 +254,7 @@ class Engine:
         self._root(spec.name)  # what is made publishes at once, also if nothing may run it
         if spec.name in self._events:
             raise AlreadyExists(f'event "{spec.name}" exists', where=spec.name)
-        event = Event(
-            spec,
-            hub=self.hub,
-            decoders=self._decoders,
-            images=self._images,
-            settings=self.settings,
-            limiter=self._encoding,
-        )
+        event = Event(spec, self._around)
         self._events[spec.name] = event, self._start("event", spec.name, event)
         log.info("event %s: on air as %s", spec.name, spec.stream())
         self._tell(News("event", spec.name, event.state))

@@ -6,15 +6,14 @@ It decides when a change takes effect and what an event's health is; it refuses 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import trio
 
-from engine.clock import Clock, Pace, WallClock
+from engine.clock import Clock, Pace
 from engine.compositor import Compositor
 from engine.config import Settings
 from engine.errors import EngineError, InvalidTree, NotFound, first_error
@@ -28,7 +27,7 @@ from engine.sources.decode import NICE, Decoders, LiveSource, SourceStatistics
 from engine.sources.places import uses
 from engine.sources.reel import Reel
 from engine.spec import EventSpec
-from engine.stream import Hub, Publication, Publisher
+from engine.stream import Hub, Publisher
 from engine.threads import Threads
 from engine.timebase import SECOND, tick_count, tick_time
 from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, nodes_of, walk
@@ -57,6 +56,17 @@ class Images(Protocol):
 
     def get(self, filename: str) -> VideoFrame | None:
         """The image, or None while it is not loaded, or where there is none."""
+
+
+class Surroundings(NamedTuple):
+    """What the events of an engine share. limiter: of the threads that encode; clock: makes that of each mixer."""
+
+    hub: Hub
+    decoders: Decoders
+    images: Images
+    settings: Settings
+    limiter: trio.CapacityLimiter
+    clock: MakeClock
 
 
 class SubMixStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -88,22 +98,12 @@ class Event:
     Raises, when made, AlreadyExists (one of its streams is published), InvalidSpec.
     """
 
-    def __init__(
-        self,
-        spec: EventSpec,
-        *,
-        hub: Hub,
-        decoders: Decoders,
-        images: Images,
-        settings: Settings,
-        limiter: trio.CapacityLimiter,
-        clock: MakeClock | None = None,
-    ) -> None:
+    def __init__(self, spec: EventSpec, around: Surroundings) -> None:
         # given
         self.spec = spec
-        self._now = hub.now
+        self._now = around.hub.now
         # owned by run()
-        self._epoch = _slot_time(Fraction(hub.now(), SECOND), spec.mixer.fps)
+        self._epoch = _slot_time(Fraction(self._now(), SECOND), spec.mixer.fps)
         self._subs: list[_SubMix] = []
         self._ending = trio.Event()
         self._ended = trio.Event()
@@ -112,10 +112,7 @@ class Event:
         self.state, self.error = "on air", ""
         try:
             for n in range(spec.sub_mixes):
-                given: dict[str, Any] = {"hub": hub, "decoders": decoders, "images": images, "settings": settings}
-                sub = _SubMix(spec, spec.stream(n), **given, epoch=self._epoch)
-                self._subs.append(sub)
-                sub.build(settings, limiter, clock or partial(WallClock, hub.now))
+                self._subs.append(_SubMix(spec, spec.stream(n), around, epoch=self._epoch))
         except Exception:
             for sub in self._subs:
                 sub.close()
@@ -227,6 +224,13 @@ def _slot_time(t: Fraction, fps: Fraction) -> int:
     return int(tick_time(tick_count(t, fps), fps) * SECOND)
 
 
+def _due(spec: EventSpec, epoch: int) -> int:
+    """When time stamp 0 of its streams is due, ns: no later than the latest sound is there, but for whole slots."""
+    mixer = spec.mixer
+    there = spec.latency + Fraction(AAC_DELAY, mixer.audio.rate) + ENCODING
+    return epoch + _slot_time(there - lead_of(mixer) / mixer.fps, mixer.fps)
+
+
 def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
     for path, _, node in walk(tree):
         if not isinstance(node, VideoSourceNode | AudioSourceNode) or node.stream_guid in files:
@@ -240,46 +244,36 @@ def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
 
 
 class _SubMix:
-    """One mixer, its sources, its encoder."""
+    """One mixer, its sources, its encoder; it has its stream's name from its making on.
 
-    def __init__(
-        self,
-        spec: EventSpec,
-        stream: str,
-        *,
-        hub: Hub,
-        decoders: Decoders,
-        images: Images,
-        settings: Settings,
-        epoch: int,
-    ) -> None:
+    Raises, when made, AlreadyExists, InvalidSpec.
+    """
+
+    def __init__(self, spec: EventSpec, stream: str, around: Surroundings, *, epoch: int) -> None:
         self.stream = stream
         self.switch = Switch(Held(RenderTree()))
-        self._spec = spec
-        self._hub = hub
-        self._epoch = epoch
-        self._readers = _LiveReaders(decoders, images, spec=spec, settings=settings, epoch=epoch, now=hub.now)
         self._mixing = trio.CancelScope()
-        self._publication: Publication | None = None
-
-    def build(self, settings: Settings, limiter: trio.CapacityLimiter, clock: MakeClock) -> None:
-        """Takes the stream's name. Raises AlreadyExists, InvalidSpec."""
-        spec = self._spec
-        pace = Pace.live(clock(epoch=self._epoch, latency=int(spec.latency * SECOND)))
         publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
-        self._publication = self._hub.publish(self.stream, publisher)
-        given: dict[str, Any] = {"full": pace.full, "now": self._hub.now, "limiter": limiter}
-        self.sink = StreamSink(self._publication, spec.mixer, spec.encoder, due=self._due(), **given)
-        compositor = Compositor(spec.mixer, threads=settings.composite_threads)
-        self.mixer = Mixer(
-            spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
-        )
-
-    def _due(self) -> int:
-        """When time stamp 0 of its stream is due, ns: no later than the latest sound is there, but for whole slots."""
-        mixer = self._spec.mixer
-        there = self._spec.latency + Fraction(AAC_DELAY, mixer.audio.rate) + ENCODING
-        return self._epoch + _slot_time(there - lead_of(mixer) / mixer.fps, mixer.fps)
+        self._publication = around.hub.publish(stream, publisher)
+        self._readers = _LiveReaders(spec, around, epoch=epoch)
+        try:
+            pace = Pace.live(around.clock(epoch=epoch, latency=int(spec.latency * SECOND)))
+            self.sink = StreamSink(
+                self._publication,
+                spec.mixer,
+                spec.encoder,
+                due=_due(spec, epoch),
+                full=pace.full,
+                now=around.hub.now,
+                limiter=around.limiter,
+            )
+            compositor = Compositor(spec.mixer, threads=around.settings.composite_threads)
+            self.mixer = Mixer(
+                spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
+            )
+        except Exception:
+            self.close()
+            raise
 
     async def run(self) -> None:
         """Mixes and encodes until `end`. Raises SinkError."""
@@ -312,8 +306,7 @@ class _SubMix:
     def close(self) -> None:
         """Lets go of sources and of the stream's name."""
         self._readers.close()
-        if self._publication is not None:
-            self._publication.close()
+        self._publication.close()
 
     def status(self) -> SubMixStatus:
         return SubMixStatus(self.stream, self.mixer.statistics(), self.sink.statistics(), self._readers.statistics())
@@ -325,23 +318,14 @@ class _LiveReaders:
     Names are those of streams and of uploaded images, but for those that the last program brought its own files for.
     """
 
-    def __init__(
-        self,
-        decoders: Decoders,
-        images: Images,
-        *,
-        spec: EventSpec,
-        settings: Settings,
-        epoch: int,
-        now: Callable[[], int],
-    ) -> None:
-        self._decoders = decoders
-        self._images = images
+    def __init__(self, spec: EventSpec, around: Surroundings, *, epoch: int) -> None:
+        self._decoders = around.decoders
+        self._images = around.images
         self._spec = spec.mixer
         self._latency = spec.latency
-        self._settings = settings
+        self._settings = around.settings
         self._epoch = Fraction(epoch, SECOND)
-        self._now = now
+        self._now = around.hub.now
         self._threads = Threads(FILE_THREADS, nice=NICE)
         self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
@@ -350,8 +334,9 @@ class _LiveReaders:
         self._beginnings: dict[Reel, Sequence[Coming]] = {}  # of those that do not run yet
 
     def _reel(self, start: Fraction, sources: Mapping[str, str], fonts: Mapping[str, str]) -> Reel:
-        given: dict[str, Any] = {"settings": self._settings, "threads": self._threads}
-        return Reel(self._spec, start=start, sources=sources, fonts=fonts, **given)
+        return Reel(
+            self._spec, start=start, sources=sources, fonts=fonts, settings=self._settings, threads=self._threads
+        )
 
     def begin(self, nursery: trio.Nursery) -> None:
         """Files are read in this nursery from now on."""

@@ -14,7 +14,7 @@ import trio
 from engine.clock import CATCH_UP, Tick
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
-from engine.event import ENCODING, LINGER, Event
+from engine.event import ENCODING, LINGER, Event, Surroundings
 from engine.plan import yuv_of
 from engine.program import Held
 from engine.render import render
@@ -77,15 +77,10 @@ class Studio:
         self.event = self.add(spec)
 
     def add(self, spec):
-        event = Event(
-            spec,
-            hub=self.hub,
-            decoders=self.decoders,
-            images=NoImages(),
-            settings=Settings(),
-            limiter=trio.CapacityLimiter(2),
-            clock=self.clock,
+        around = Surroundings(
+            self.hub, self.decoders, NoImages(), Settings(), limiter=trio.CapacityLimiter(2), clock=self.clock
         )
+        event = Event(spec, around)
         self.nursery.start_soon(event.run)
         self.events.append(event)
         return event
