@@ -28,6 +28,7 @@ from api.webhooks import Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
 from engine.jobs import ERROR, FINISHED, QUEUED, Assignment, Document, Rules, is_held, raw, stamp, tags_of
+from engine.newest import Newest
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +38,6 @@ LATE: Final = 5.0  # seconds between two sweeps, after which nobody may have bee
 JUMP: Final = 1.0  # seconds that the clock is set by; less is followed without a word
 FILE: Final = "mashtun.db"
 T = TypeVar("T")
-
-
-class Feed:
-    """What changes, for one reader who may be slow: of each job the last change counts."""
-
-    def __init__(self, uid: str | None) -> None:
-        self.uid = uid  # None: every job
-        self._pending: dict[str, Change] = {}
-        self._parked = trio.lowlevel.ParkingLot()
-
-    def put(self, change: Change) -> None:
-        """A change has happened."""
-        if self.uid in (None, change.uid):
-            self._pending.pop(change.uid, None)
-            self._pending[change.uid] = change
-            self._parked.unpark_all()
-
-    async def take(self) -> list[Change]:
-        """What has changed since the last call; waits until something has."""
-        while not self._pending:
-            await self._parked.park()
-        taken = list(self._pending.values())
-        self._pending.clear()
-        return taken
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -100,7 +77,7 @@ class JobQueue:
         self._readers = trio.CapacityLimiter(READERS)
         # Who may post jobs is on this machine or has a password, but where the server was told to do without.
         self._courier = Courier(self, allow_private=settings.allow_private or not settings.insecure)
-        self._feeds: set[Feed] = set()
+        self._feeds: dict[Newest[str, Change], str | None] = {}  # each of one job, or of every one
         self._queued = trio.Event()  # another one each time
         self._offset = wall() - steady()
         self._is_deaf = False  # somebody may not have been heard
@@ -178,9 +155,10 @@ class JobQueue:
         return await trio.to_thread.run_sync(step, self._store, limiter=self._readers)
 
     def _tell(self, changes: Sequence[Change]) -> None:
-        for feed in self._feeds:
+        for feed, uid in self._feeds.items():
             for change in changes:
-                feed.put(change)
+                if uid in (None, change.uid):
+                    feed.put(change.uid, change)
         if any(change.state == QUEUED for change in changes):
             self._wake()
         if changes:
@@ -191,14 +169,14 @@ class JobQueue:
         self._queued = trio.Event()
 
     @contextmanager
-    def follow(self, uid: str | None = None) -> Iterator[Feed]:
+    def follow(self, uid: str | None = None) -> Iterator[Newest[str, Change]]:
         """What changes from now on, of one job or of all."""
-        feed = Feed(uid)
-        self._feeds.add(feed)
+        feed = Newest[str, Change]()
+        self._feeds[feed] = uid
         try:
             yield feed
         finally:
-            self._feeds.discard(feed)
+            del self._feeds[feed]
 
     # Clients
 

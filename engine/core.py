@@ -32,6 +32,7 @@ from engine.errors import (
 from engine.event import Event, EventStatus, Surroundings
 from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
+from engine.newest import Newest
 from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
 from engine.sinks.publish import publish_steps
@@ -166,7 +167,7 @@ class Engine:
         self._pushes: dict[str, tuple[Push, _Running]] = {}
         self._forwards: dict[str, list[PushStatus]] = {}  # of events, by name: the pushes that they asked for
         self._hls: dict[str, tuple[Hls, _Running]] = {}
-        self._news: set[_Newsstand] = set()
+        self._news: set[Newest[tuple[str, str], News]] = set()  # of subjects and ids
         self._serial = 0
         # read by anyone (snapshot)
         self.rtmp_port = 0
@@ -490,14 +491,14 @@ class Engine:
 
     async def news(self) -> AsyncGenerator[News]:
         """What changes from now on; of several changes of one thing that were not read yet the last one counts."""
-        stand = _Newsstand()
-        self._news.add(stand)
+        newest = Newest[tuple[str, str], News]()
+        self._news.add(newest)
         try:
             while True:
-                for each in await stand.take():
+                for each in await newest.take():
                     yield each
         finally:
-            self._news.discard(stand)
+            self._news.discard(newest)
 
     def _stream_changed(self, stream: Stream) -> None:
         publication = stream.publication
@@ -512,24 +513,5 @@ class Engine:
         self._tell(News(subject, name, state, stream, status.error if state in ("failed", "retrying") else ""))
 
     def _tell(self, news: News) -> None:
-        for stand in self._news:
-            stand.put(news)
-
-
-class _Newsstand:
-    """One reader of the news: at most one pending of each (subject, id)."""
-
-    def __init__(self) -> None:
-        self._pending: dict[tuple[str, str], News] = {}
-        self._parked = trio.lowlevel.ParkingLot()
-
-    def put(self, news: News) -> None:
-        self._pending[news.subject, news.id] = news
-        self._parked.unpark_all()
-
-    async def take(self) -> list[News]:
-        while not self._pending:
-            await self._parked.park()
-        taken = list(self._pending.values())
-        self._pending.clear()
-        return taken
+        for newest in self._news:
+            newest.put((news.subject, news.id), news)

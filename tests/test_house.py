@@ -44,7 +44,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("template", "fetch"),
+            *("template", "fetch", "newest"),
         )
     ),
 }

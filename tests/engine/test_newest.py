@@ -1,0 +1,27 @@
+"""A reader who is slow hears the last of each thing, and nothing twice."""
+
+import trio
+
+from engine.newest import Newest
+
+
+async def test_of_each_key_the_last_value_waits_in_the_order_of_these():
+    newest = Newest()
+    for key, value in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
+        newest.put(key, value)
+    assert await newest.take() == [2, 3, 4]
+    newest.put("b", 5)
+    assert await newest.take() == [5]
+
+
+async def test_who_takes_waits_until_something_is_put(autojump_clock):
+    newest = Newest()
+
+    async def put_later():
+        await trio.sleep(1)
+        newest.put("a", 1)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put_later)
+            assert await newest.take() == [1]
