@@ -19,32 +19,22 @@ import trio
 
 from engine.clock import WallClock
 from engine.config import Settings
-from engine.errors import (
-    AlreadyExists,
-    EngineError,
-    InUse,
-    InvalidSpec,
-    NotFound,
-    Overloaded,
-    SourceUnavailable,
-    SourceUnsupported,
-)
+from engine.errors import AlreadyExists, EngineError, InUse, NotFound, Overloaded, SourceUnavailable
 from engine.event import Event, EventStatus, Surroundings
 from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
 from engine.newest import Newest
+from engine.patternstream import PatternStream
 from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
-from engine.sinks.publish import publish_steps
 from engine.sinks.push import Push, PushStatus
 from engine.sinks.record import Recording, RecordingStatus
 from engine.sinks.still import encode_still
 from engine.sources.decode import Decoders
-from engine.sources.pattern import PatternSource
-from engine.sources.pull import Pull, PullState, PullStatus
+from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
-from engine.spec import AudioFormat, EventSpec, MixerSpec, PullSpec
-from engine.stream import Hub, Publisher, Stream, StreamStatus, check_name
+from engine.spec import AudioFormat, EventSpec, PullSpec
+from engine.stream import Hub, Stream, StreamStatus, check_name
 from engine.threads import be_punctual
 from engine.timebase import SECOND
 
@@ -107,39 +97,6 @@ class _Running:
         await self.ended.wait()
 
 
-class _Pattern:
-    """A pattern as a stream. `run` is its actor; like a Pull it says how it is doing."""
-
-    def __init__(self, hub: Hub, name: str, pattern: str, *, limiter: trio.CapacityLimiter) -> None:
-        """Raises InvalidSpec: an unknown pattern, option or value, or a rate that no stream has."""
-        try:
-            self._steps = PatternSource(name, f"pattern:{pattern}", sound=AudioFormat())
-            self._mixer = MixerSpec(raster=self._steps.raster, fps=self._steps.rate, audio=AudioFormat(channels=1))
-        except SourceUnsupported as err:
-            raise InvalidSpec(str(err), where="pattern") from err
-        except InvalidSpec as err:
-            raise InvalidSpec(f"pattern: {err}", where="pattern") from err
-        self._hub, self._name, self._pattern, self._limiter = hub, name, pattern, limiter
-        self._state: PullState = "connecting"
-        self._error = ""
-
-    def status(self) -> PullStatus:
-        """How it is doing."""
-        url = f"pattern:{self._pattern}"
-        return PullStatus(name=self._name, url=url, state=self._state, error=self._error, retries=0)
-
-    async def run(self) -> None:
-        """Publishes until cancelled. Raises AlreadyExists, SinkError; with any error its state is "failed"."""
-        try:
-            publication = self._hub.publish(self._name, Publisher(kind="pattern", peer=self._pattern))
-            self._state = "publishing"
-            now, limiter = self._hub.now, self._limiter
-            await publish_steps(publication, self._steps, mixer=self._mixer, now=now, limiter=limiter)
-        except Exception as err:
-            self._state, self._error = "failed", str(err) or type(err).__name__
-            raise
-
-
 class Engine:
     """The root actor: `run` owns every other one. All else is called in the Trio thread, while it runs.
 
@@ -162,7 +119,7 @@ class Engine:
             self.hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
         )
         self._events: dict[str, tuple[Event, _Running]] = {}
-        self._pulls: dict[str, tuple[Pull | _Pattern, _Running]] = {}
+        self._pulls: dict[str, tuple[Pull | PatternStream, _Running]] = {}
         self._recordings: dict[str, tuple[Recording, _Running]] = {}
         self._pushes: dict[str, tuple[Push, _Running]] = {}
         self._forwards: dict[str, list[PushStatus]] = {}  # of events, by name: the pushes that they asked for
@@ -323,10 +280,10 @@ class Engine:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
         self._pulls[name] = actor, self._start("pull", name, actor)
 
-    def _source(self, name: str, spec: PullSpec) -> Pull | _Pattern:
+    def _source(self, name: str, spec: PullSpec) -> Pull | PatternStream:
         if spec.pattern is None:
             return Pull(self.hub, name, spec, self.settings)
-        return _Pattern(self.hub, name, spec.pattern, limiter=self._encoding)
+        return PatternStream(self.hub, name, spec.pattern, limiter=self._encoding)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""

@@ -150,12 +150,10 @@ async def test_of_sources_put_at_once_under_one_name_one_stays_and_can_be_remove
         assert made.pulls() == []
 
 
-@pytest.mark.parametrize(("pattern", "says"), [("count?rate=240", "240 is not within 1…120"), ("hail", "no pattern")])
-async def test_a_pattern_that_no_stream_can_be_is_refused_and_its_name_stays_free(tmp_path, pattern, says):
+async def test_a_pattern_that_no_stream_can_be_is_refused_and_its_name_stays_free(tmp_path):
     async with engine(tmp_path) as made:
-        with pytest.raises(InvalidSpec, match=says) as caught:
-            await made.put_source("live/p", PullSpec(pattern=pattern))
-        assert caught.value.where == "pattern"
+        with pytest.raises(InvalidSpec, match="no pattern"):
+            await made.put_source("live/p", PullSpec(pattern="hail"))
         assert (made.pulls(), states(made)) == ([], {})
         await made.put_source("live/p", PullSpec(pattern="count?size=64x36&rate=120"))
         await until(lambda: states(made) == {"live/p": "pattern"})
