@@ -50,7 +50,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.errors import LocalProtocolError, RemoteProtocolError
 from engine.rtmp import (
@@ -137,6 +137,14 @@ def _media_chunks(media: Video | Audio, stream: int) -> bytes:
     on = chunk.ON_VIDEO if media.tag_kind == flv.VIDEO else chunk.ON_AUDIO
     message = Message(media.tag_kind, stream, media.dts, media.body)
     return chunk.encode(message, on=on, chunk_size=_CHUNK_BYTES)
+
+
+class _Command(NamedTuple):
+    """What the peer asks for, or answers: on which message stream, and what comes behind the name and the number."""
+
+    stream: int
+    transaction: float
+    values: list[object]
 
 
 class Session:
@@ -518,38 +526,39 @@ class Session:
                 if hear is None:
                     self.ignored += 1
                 else:
-                    hear(self, stream, transaction, rest[1:])
+                    hear(self, _Command(stream, transaction, rest[1:]))
             case _:
                 raise RemoteProtocolError("a command without a name")
 
-    def _on_connect(self, _stream: int, transaction: float, values: list[object]) -> None:
+    def _on_connect(self, command: _Command) -> None:
+        values = command.values
         fields = values[0] if values and isinstance(values[0], dict) else {}
         rest = {name: value for name, value in fields.items() if name not in ("app", "tcUrl", "flashVer", "type")}
         app, query = _without_query(_text(fields.get("app")))
-        self._answer_to = transaction
+        self._answer_to = command.transaction
         self._fourcc = "fourCcList" in rest
         url, agent = _text(fields.get("tcUrl")), _text(fields.get("flashVer"))
         self._happen(Connect(app.strip("/"), query, url, agent, rest), "client")
 
-    def _on_create_stream(self, _stream: int, transaction: float, _values: list[object]) -> None:
+    def _on_create_stream(self, command: _Command) -> None:
         self._must_be_connected("createStream")
         self._created += 1
-        self._command("_result", transaction, None, self._created)
+        self._command("_result", command.transaction, None, self._created)
 
-    def _on_publish(self, stream: int, _transaction: float, values: list[object]) -> None:
-        match values:
+    def _on_publish(self, command: _Command) -> None:
+        match command.values:
             case [_, str(key), *more]:
                 name, query = _without_query(key)
                 kind = more[0] if more and isinstance(more[0], str) else "live"
-                self._on_request(stream, Publish(name, query, kind))
+                self._on_request(command.stream, Publish(name, query, kind))
             case _:
                 raise RemoteProtocolError("a publish without a name")
 
-    def _on_play(self, stream: int, _transaction: float, values: list[object]) -> None:
-        match values:
+    def _on_play(self, command: _Command) -> None:
+        match command.values:
             case [_, str(key), *_]:
                 name, query = _without_query(key)
-                self._on_request(stream, Play(name, query))
+                self._on_request(command.stream, Play(name, query))
             case _:
                 raise RemoteProtocolError("a play without a name")
 
@@ -563,37 +572,38 @@ class Session:
         self._happen(request, "client")
         self._stream, self._request = stream, request
 
-    def _on_release(self, _stream: int, transaction: float, _values: list[object]) -> None:
+    def _on_release(self, command: _Command) -> None:
         """FMLE's commands around publish; it waits for an answer to each."""
         self._must_be_connected("releaseStream")
-        self._command("_result", transaction, None, amf.UNDEFINED)
+        self._command("_result", command.transaction, None, amf.UNDEFINED)
 
-    def _on_fc_publish(self, stream: int, transaction: float, values: list[object]) -> None:
-        self._on_release(stream, transaction, values)
+    def _on_fc_publish(self, command: _Command) -> None:
+        self._on_release(command)
         fields = {"level": "status", "code": "NetStream.Publish.Start", "description": "FCPublish"}
         self._command("onFCPublish", 0, None, fields)
 
-    def _on_fc_unpublish(self, stream: int, transaction: float, values: list[object]) -> None:
-        self._on_release(stream, transaction, values)
+    def _on_fc_unpublish(self, command: _Command) -> None:
+        self._on_release(command)
         fields = {"level": "status", "code": "NetStream.Unpublish.Success", "description": "FCUnpublish"}
         self._command("onFCUnpublish", 0, None, fields)
         if self.state is State.PUBLISHING:
             self._end_stream()
 
-    def _on_fc_subscribe(self, _stream: int, _transaction: float, _values: list[object]) -> None:
+    def _on_fc_subscribe(self, _: _Command) -> None:
         fields = {"level": "status", "code": "NetStream.Play.Start", "description": "FCSubscribe"}
         self._command("onFCSubscribe", 0, None, fields)
 
-    def _on_stream_length(self, _stream: int, transaction: float, _values: list[object]) -> None:
-        self._command("_result", transaction, None, 0)  # a live stream has none
+    def _on_stream_length(self, command: _Command) -> None:
+        self._command("_result", command.transaction, None, 0)  # a live stream has none
 
-    def _on_delete_stream(self, stream: int, _transaction: float, values: list[object]) -> None:
-        deleted = values[1] if len(values) > 1 and isinstance(values[1], float) else stream
+    def _on_delete_stream(self, command: _Command) -> None:
+        values = command.values
+        deleted = values[1] if len(values) > 1 and isinstance(values[1], float) else command.stream
         if deleted == self._stream:
             self._end_stream()
 
-    def _on_close_stream(self, stream: int, _transaction: float, _values: list[object]) -> None:
-        if stream == self._stream:
+    def _on_close_stream(self, command: _Command) -> None:
+        if command.stream == self._stream:
             self._end_stream()
 
     def _must_be_connected(self, command: str) -> None:
@@ -602,12 +612,12 @@ class Session:
 
     # ---- answers to our own commands ----
 
-    def _on_result(self, _stream: int, transaction: float, values: list[object]) -> None:
-        asked = self._asked.pop(transaction, "")
+    def _on_result(self, command: _Command) -> None:
+        asked = self._asked.pop(command.transaction, "")
         if asked == "connect" and self.state is State.CONNECTING:
             self._happen(Accepted(), "server")
         elif asked == "createStream" and self.state in _ASKED:
-            self._stream = _stream_number(values)
+            self._stream = _stream_number(command.values)
             self._say_stream_command()
 
     def _say_stream_command(self) -> None:
@@ -622,16 +632,16 @@ class Session:
             self._command("play", 0, None, key, _LIVE, stream=self._stream)
             self._say(chunk.user_control(chunk.SET_BUFFER_LENGTH, self._stream, _BUFFER_MS))
 
-    def _on_error(self, _stream: int, transaction: float, values: list[object]) -> None:
-        asked = self._asked.pop(transaction, "")
+    def _on_error(self, command: _Command) -> None:
+        asked = self._asked.pop(command.transaction, "")
         if (asked == "connect" and self.state is State.CONNECTING) or (
             asked == "createStream" and self.state in _ASKED
         ):
-            _, rejected = _outcome(values)
+            _, rejected = _outcome(command.values)
             self._happen(rejected, "server")
 
-    def _on_status(self, _stream: int, _transaction: float, values: list[object]) -> None:
-        bad, rejected = _outcome(values)
+    def _on_status(self, command: _Command) -> None:
+        bad, rejected = _outcome(command.values)
         if self.state in _STREAMING:
             if bad or rejected.code in _OVER[self.state]:
                 self._end_stream()
@@ -642,7 +652,7 @@ class Session:
                 self._happen(Accepted(), "server")
 
 
-Hear = Callable[[Session, int, float, list[object]], None]
+Hear = Callable[[Session, _Command], None]
 
 # What each side understands; anything else is counted and ignored.
 _COMMANDS: Final[dict[Side, dict[str, Hear]]] = {
