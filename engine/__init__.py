@@ -5,17 +5,15 @@ The public names are here, each loaded when it is first used: who only needs a R
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.config import Settings
     from engine.core import Engine, EngineStatus, News
     from engine.errors import EngineError
+    from engine.offline import Progress, Rendered, render
     from engine.program import Held, Morph, Program
-    from engine.render import Progress, Rendered, render
     from engine.sinks.push import PushStatus
     from engine.sinks.record import RecordingStatus
     from engine.sources.pull import PullStatus
@@ -53,8 +51,8 @@ _HOMES = {
     "config": ("Settings",),
     "core": ("Engine", "EngineStatus", "News"),
     "errors": ("EngineError",),
+    "offline": ("Progress", "Rendered", "render"),
     "program": ("Held", "Morph", "Program"),
-    "render": ("Progress", "Rendered", "render"),
     "sinks.push": ("PushStatus",),
     "sinks.record": ("RecordingStatus",),
     "sources.pull": ("PullStatus",),
@@ -69,15 +67,3 @@ def __getattr__(name: str) -> object:
         if name in names:
             return getattr(import_module(f"engine.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    """`engine.render` is the function, also after an import of the module of that name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "render" and isinstance(value, ModuleType):
-            value = value.render
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

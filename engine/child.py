@@ -42,7 +42,7 @@ OOM_SCORE: Final = b"800"  # of 1000
 GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL
 MAX_LINE: Final = 1 << 24
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
-LOADED: Final = ("engine.render", "engine.sinks", "engine.sources")
+LOADED: Final = ("engine.offline", "engine.sinks", "engine.sources")
 
 Report = Callable[[dict[str, Any]], None]
 Render = Callable[[Sequence[str]], int]

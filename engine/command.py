@@ -1,7 +1,7 @@
 """The render command: arguments → a program and a RenderSpec → render → an exit code and at most one sentence.
 
 It decides exit codes (0 whole, 1 refused or broken, 2 usage, 128 + n when signal n ended it) and how progress is shown;
-it refuses to know what a render does. Used by `mashtun render` and by `python -m engine.render`. What renders is
+it refuses to know what a render does. Used by `mashtun render` and by `python -m engine.child`. What renders is
 imported when there is something to render, so help and a misspelt option are answered at once.
 """
 
@@ -31,7 +31,7 @@ from engine.timebase import frame_rate, tick_count
 from engine.tree import MAX_BYTES, RenderTree
 
 if TYPE_CHECKING:
-    from engine.render import Progress, Rendered
+    from engine.offline import Progress, Rendered
 
     _Report = Callable[[Progress], None]
 
@@ -157,7 +157,7 @@ def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, disp
     gc.disable()  # what is loaded now stays: looking through it again and again is a tenth of the start
     import trio
 
-    from engine.render import render
+    from engine.offline import render
 
     gc.freeze()
     gc.enable()
@@ -380,7 +380,7 @@ class _Bar(_Display):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m engine.render`: renders a document."""
+    """Renders a document as the arguments say; returns the exit code."""
     parser = Parser(prog="mashtun render", description="Render a RenderTree into a film.")
     add_document_arguments(parser)
     try:

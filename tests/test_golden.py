@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from api.demo import demo_sources, demo_tree
+from engine.offline import render
 from engine.program import Held
-from engine.render import render
 from engine.spec import MixerSpec, Raster, RenderSpec
 from engine.tree import (
     CompositorNode,

@@ -17,8 +17,8 @@ import pytest
 
 from api.__main__ import main
 from api.moviemasher.mash import read_mash
+from engine.offline import render
 from engine.program import Held
-from engine.render import render
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster, RenderSpec
 from tests.engine.test_event import studio
 from tests.media import MATRICES, TONE, Video, encode, numbers

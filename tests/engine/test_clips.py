@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from engine.offline import render
 from engine.program import Held
-from engine.render import render
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timeline import Clip, ColourTween, Container, Mash, Medium, Scale, Tween
 from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode

@@ -7,7 +7,7 @@ import pytest
 
 from engine import command
 from engine.command import main
-from engine.render import Progress, Rendered
+from engine.offline import Progress, Rendered
 from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
 from tests.media import numbers
 

@@ -15,9 +15,9 @@ from engine.clock import CATCH_UP, Tick
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
 from engine.event import ENCODING, LINGER, Event, Surroundings
+from engine.offline import render
 from engine.plan import yuv_of
 from engine.program import Held
-from engine.render import render
 from engine.sources.avfile import MediaFile
 from engine.sources.decode import Decoders
 from engine.spec import EventSpec, MixerSpec, Raster, RenderSpec

@@ -384,7 +384,7 @@ def tree_of_files(folder):
 # denied permission like everybody else (capset: none), and a full disk is a limit on the size of a file.
 CHILDREN = """
 import ctypes, json, os, resource, struct, sys, traceback
-import api.__main__, engine.render
+import api.__main__, engine.offline
 for line in sys.stdin:
     case = json.loads(line)
     child = os.fork()

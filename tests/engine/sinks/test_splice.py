@@ -14,8 +14,8 @@ from engine.bitstream import avc_sets
 from engine.config import Settings
 from engine.errors import SourceMalformed
 from engine.frame import AudioFrame, black
+from engine.offline import render
 from engine.program import Held
-from engine.render import render
 from engine.sinks.file import open_sink
 from engine.sources.splice import find_splice
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec

@@ -11,9 +11,9 @@ import trio
 
 from engine.errors import SourceError
 from engine.frame import VideoFrame
+from engine.offline import render
 from engine.plan import pictures_named
 from engine.program import Held
-from engine.render import render
 from engine.sources import drawing as module
 from engine.sources.drawing import Drawings
 from engine.spec import Raster, RenderSpec
@@ -141,7 +141,7 @@ async def test_it_ends_when_it_is_closed():
 
 def test_without_text_no_font_and_no_shaper_is_loaded():
     code = (
-        "import sys, engine.command, engine.render, engine.event;"
+        "import sys, engine.command, engine.offline, engine.event;"
         "names = {'uharfbuzz', *(f'engine.sources.{name}' for name in ('fonts', 'text', 'shape', 'outline'))};"
         "assert not names & set(sys.modules), names & set(sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""An offline render: a program on a virtual clock into a file. `python -m engine.render` is what a job's child runs.
+"""An offline render: a program on a virtual clock into a file.
 
 It decides what is opened for a render, and when a render is over; it refuses to know who asked for it.
 """
@@ -251,9 +251,3 @@ class _Sources:
     def active(self) -> Mapping[Place, Reader]:
         """All readers that a tree has named."""
         return self._places.active()
-
-
-if __name__ == "__main__":
-    from engine.command import main
-
-    raise SystemExit(main())

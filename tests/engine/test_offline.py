@@ -11,8 +11,8 @@ import trio
 
 import engine
 from engine.errors import EngineError, InvalidSpec, SinkRejected, SourceError
+from engine.offline import Progress, render
 from engine.program import Held
-from engine.render import Progress, render
 from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.media import Video, encode, numbers
@@ -34,7 +34,7 @@ def names(folder):
     return sorted(each.name for each in folder.iterdir())
 
 
-def test_the_public_names_are_there_and_render_is_the_function():
+def test_the_public_names_are_there():
     assert engine.render is render
     assert all(getattr(engine, name) for name in engine.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
