@@ -108,7 +108,7 @@ def _render_one(document: Object, arguments: argparse.Namespace) -> int:
     start = spec.start or film.start
     changes: dict[str, Any] = {"start": start, "sources": film.sources | film.fonts}
     changes["duration"] = spec.duration or max(length(film) + film.start - start, 1 / spec.mixer.fps)
-    if seen != heard and suffix in (".mp4", ".m4v", ".mov", ".mkv", ".webm"):
+    if seen != heard:
         changes["outputs"] = (OutputSpec(path=spec.output, encoder=spec.encoder, picture=seen, sound=heard),)
     spec = msgspec.structs.replace(spec, **changes)
     return command.run_renders([(halved(film.program, picture=seen, sound=heard), spec)], arguments)

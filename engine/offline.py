@@ -24,7 +24,7 @@ from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture, Place
 from engine.program import Coming, Held, Program
-from engine.sinks import open_sink, open_sinks
+from engine.sinks import open_sink
 from engine.sinks.file import check_output, has_h264
 from engine.sinks.pictures import STILLS, is_numbered
 from engine.sources import Reader, Steps, load_still, open_source
@@ -32,7 +32,7 @@ from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
 from engine.sources.reader import decode_ahead
 from engine.sources.splice import Splice, find_splice
-from engine.spec import OutputSpec, RenderSpec
+from engine.spec import RenderSpec
 from engine.timebase import tick_count
 from engine.tree import RenderTree
 
@@ -73,7 +73,7 @@ async def render(
     Raises  Invalid, SourceError, SinkError; then no output is left. Cancelling leaves none either.
     """
     settings = settings or Settings()
-    for output in spec.outputs or (OutputSpec(path=spec.output, encoder=spec.encoder),):
+    for output in spec.made:
         check_output(output, spec.mixer)
     began = trio.current_time()
 
@@ -94,17 +94,17 @@ async def render(
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(splice.close)
     copied = 0 if splice is None else sum(len(copy.ticks) for copy in splice.copies)
-    return Rendered(spec.output, ticks, trio.current_time() - began, clipped, copied)
+    return Rendered(spec.made[0].path, ticks, trio.current_time() - began, clipped, copied)
 
 
 async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
     """What of the pictures is copied, when there is one output and it is a film in H.264."""
-    output = spec.outputs[0] if spec.outputs else OutputSpec(path=spec.output, encoder=spec.encoder)
-    if spec.smart == "never" or len(spec.outputs) > 1 or not has_h264(output):
+    output, *others = spec.made
+    if spec.smart == "never" or others or not has_h264(output):
         return None
-    spec = msgspec.structs.replace(spec, encoder=output.encoder)
+    finding = partial(find_splice, program, spec, settings, encoder=output.encoder)
     # It may read an hour's program: nobody waits for it once the render is given up.
-    return await trio.to_thread.run_sync(find_splice, program, spec, settings, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(finding, abandon_on_cancel=True)
 
 
 async def _render(
@@ -122,12 +122,7 @@ async def _render(
     sources = _Sources(spec, settings, nursery=nursery, may_ease=may_ease)
     await sources.prepare(program.tree_at(spec.start), spec.start)
     total = _total(spec, sources)
-    limiter = trio.CapacityLimiter(1)
-    opening = (
-        partial(open_sinks, spec.outputs, spec.mixer, limiter=limiter, splice=splice)
-        if spec.outputs
-        else partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=limiter, splice=splice)
-    )
+    opening = partial(open_sink, spec.made, spec.mixer, limiter=trio.CapacityLimiter(1), splice=splice)
     sink = await trio.to_thread.run_sync(opening)
     compositor = Compositor(spec.mixer, threads=settings.composite_threads)
     mixer = Mixer(
@@ -159,8 +154,10 @@ async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:
 
 
 def _is_still(spec: RenderSpec) -> bool:
-    is_image = not spec.outputs and Path(spec.output).suffix.lower() in STILLS
-    return is_image and not is_numbered(spec.output)
+    """Whether the first picture is all that is made."""
+    output, *others = spec.made
+    is_image = Path(output.path).suffix.lower() in STILLS and not is_numbered(output.path)
+    return is_image and not others and output.waveform is None and output.at == 0
 
 
 def _total(spec: RenderSpec, sources: _Sources) -> int | None:

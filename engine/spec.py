@@ -192,6 +192,11 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")
         _require(not self.outputs or self.duration is not None, "several outputs need a duration", "duration")
 
+    @property
+    def made(self) -> tuple[OutputSpec, ...]:
+        """All that is made."""
+        return self.outputs or (OutputSpec(path=self.output, encoder=self.encoder),)
+
 
 class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A live event: one mixer for each sub-mix, all with the same size, rate and encoding, on the same slots.

@@ -225,11 +225,9 @@ def lacks(output: Output, *, seen: bool, heard: bool) -> str:
 def _render(film: Film, mix: Pass, folder: str, duration: Fraction) -> tuple[Program, RenderSpec]:
     seen, heard = film.seen, film.heard
     outputs = tuple(output_spec(each, mix, folder, duration=duration, seen=seen, heard=heard) for each in mix.outputs)
-    alone = len(outputs) == 1 and mix.outputs[0].type == VIDEO and outputs[0].picture and outputs[0].sound
     spec = RenderSpec(
         output=outputs[0].path,
-        encoder=outputs[0].encoder,
-        outputs=() if alone else outputs,
+        outputs=outputs,
         mixer=mix.mixer,
         sources=film.sources | film.fonts,
         start=film.start + (mix.at or 0),

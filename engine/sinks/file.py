@@ -166,27 +166,15 @@ class NullSink:
 
 
 def open_sink(
-    path: str,
-    mixer: MixerSpec,
-    encoder: EncoderSpec,
-    *,
-    limiter: trio.CapacityLimiter,
-    splice: Splice | None = None,
-) -> FileSink | NullSink:
-    """The sink that a file name asks for. Blocks a little: worker threads only. Raises SinkError."""
-    if path == NULL:
-        return NullSink()
-    return open_sinks([OutputSpec(path=path, encoder=encoder)], mixer, limiter=limiter, splice=splice)
-
-
-def open_sinks(
     outputs: Sequence[OutputSpec], mixer: MixerSpec, *, limiter: trio.CapacityLimiter, splice: Splice | None = None
-) -> FileSink:
-    """One sink for several outputs of one mix: all of them are whole at the end, or none is.
+) -> FileSink | NullSink:
+    """The one sink for all outputs of a mix, as their names ask for: all of them are whole at the end, or none is.
 
     splice  what of a film's picture is copied.
     Blocks a little: worker threads only. Raises SinkError.
     """
+    if all(output.path == NULL for output in outputs):
+        return NullSink()
     for output in outputs:
         check_output(output, mixer)
     opened: list[Writing] = []

@@ -20,7 +20,7 @@ from engine.errors import SourceError
 from engine.program import Held, Program
 from engine.smart import Copy, Run, Unseen
 from engine.sources.coded import ERRORS, CodedFilm, Packet
-from engine.spec import RenderSpec
+from engine.spec import EncoderSpec, MixerSpec, RenderSpec
 from engine.timebase import tick_count
 
 _NUMBERS: Final = range(32)  # of sequence parameter sets
@@ -72,12 +72,12 @@ class Splice:
             film.close()
 
 
-def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
+def find_splice(program: Program, spec: RenderSpec, settings: Settings, *, encoder: EncoderSpec) -> Splice | None:
     """What can be copied of a render; None when nothing can be. What is wrong with a source the mix itself will tell.
 
     It reads the program, tick by tick, and of the films that it shows untouched the packets that it shows.
     """
-    if spec.duration is None or not smart.may_copy(spec.encoder):
+    if spec.duration is None or not smart.may_copy(encoder):
         return None
     fps, raster = spec.mixer.fps, spec.mixer.raster
     if isinstance(program, Held):
@@ -89,23 +89,23 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splic
     copies: list[Copy] = []
     for run in smart.runs(program, start=spec.start, ticks=ticks, fps=fps, raster=raster):
         if run.name not in films:
-            films[run.name] = _film(run.name, spec, settings)
+            films[run.name] = _film(run.name, spec, settings, encoder)
         film = films[run.name]
         if film is not None:
             _make_room(film, films.values())
-            copies += _copies(run, film, spec)
+            copies += _copies(run, film, spec.mixer, encoder)
     splice = Splice(program, spec, copies, {name: film for name, film in films.items() if film is not None})
     return splice if splice.copies else None
 
 
-def _film(name: str, spec: RenderSpec, settings: Settings) -> CodedFilm | None:
+def _film(name: str, spec: RenderSpec, settings: Settings, encoder: EncoderSpec) -> CodedFilm | None:
     """A film that is a local file, and whose packets the output can take."""
     if not _is_file(name, spec):
         return None
     with suppress(SourceError, *ERRORS):
         film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
         same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
-        if same and all(smart.may_have(spec.encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
+        if same and all(smart.may_have(encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
             return film
         film.close()
     return None
@@ -124,12 +124,12 @@ def _make_room(film: CodedFilm, films: Iterable[CodedFilm | None]) -> None:
         others[0].close()
 
 
-def _copies(run: Run, film: CodedFilm, spec: RenderSpec) -> list[Copy]:
+def _copies(run: Run, film: CodedFilm, mixer: MixerSpec, encoder: EncoderSpec) -> list[Copy]:
     try:
-        index = film.index(run.times[0], run.times[-1] + 1 / spec.mixer.fps)
+        index = film.index(run.times[0], run.times[-1] + 1 / mixer.fps)
     except (SourceError, *ERRORS):
         return []
-    found = smart.copies(run, index, fps=spec.mixer.fps, spec=spec.encoder)
+    found = smart.copies(run, index, fps=mixer.fps, spec=encoder)
     return [copy for copy in found if film.reorders or not copy.delay]
 
 

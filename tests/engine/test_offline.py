@@ -13,7 +13,7 @@ import engine
 from engine.errors import EngineError, InvalidSpec, SinkRejected, SourceError
 from engine.offline import Progress, render
 from engine.program import Held
-from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
+from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.media import Video, encode, numbers
 
@@ -92,6 +92,16 @@ async def test_one_picture_of_a_moment(tmp_path, media):
     rendered = await render(film(), spec_of(tmp_path / "still.png", media, start=Fraction(3, 2)))
     assert rendered.ticks == 1
     assert numbers(tmp_path / "still.png") == [45]
+
+
+WAVE = {"waveform": ("#ffffff", "#000000")}
+
+
+@pytest.mark.parametrize(("fields", "ticks"), [({}, 1), ({"at": Fraction(1)}, 45), (WAVE, 45)])
+async def test_an_image_among_the_outputs_is_mixed_as_far_as_it_is_needed(tmp_path, media, fields, ticks):
+    image = OutputSpec(path=str(tmp_path / "still.png"), **fields)
+    spec = spec_of(image.path, media, outputs=(image,), duration=Fraction(3, 2))
+    assert (await render(film(), spec)).ticks == ticks
 
 
 async def test_what_has_no_end_needs_a_duration(tmp_path):

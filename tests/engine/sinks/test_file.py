@@ -43,9 +43,14 @@ def sound(n, mixer):
     return AudioFrame(np.tile(tone.astype(np.float32), (mixer.audio.channels, 1)))
 
 
+def opened(path, mixer=SMALL, **spec):
+    output = OutputSpec(path=str(path), encoder=EncoderSpec(**spec))
+    return open_sink([output], mixer, limiter=trio.CapacityLimiter(1))
+
+
 async def write(path, ticks=30, mixer=SMALL, **spec):
     """A file of so many ticks, pictures numbered from 1 on. Raises the sink's error."""
-    sink = open_sink(str(path), mixer, EncoderSpec(**spec), limiter=trio.CapacityLimiter(1))
+    sink = opened(path, mixer, **spec)
 
     async def mix():
         with suppress(SinkError):  # `run` raises it too
@@ -176,7 +181,7 @@ async def test_null_takes_everything_and_leaves_nothing(tmp_path, monkeypatch):
 async def test_until_it_is_whole_it_has_another_name(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(b"the old film")
-    sink = open_sink(str(path), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+    sink = opened(path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sink.run)
         await sink.put(0, picture(1), sound(0, SMALL))
@@ -214,7 +219,7 @@ async def test_a_file_has_the_usual_permissions(tmp_path):
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".png", ".jpg"])
 async def test_what_is_cancelled_leaves_nothing(tmp_path, suffix):
-    sink = open_sink(str(tmp_path / f"film{suffix}"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+    sink = opened(tmp_path / f"film{suffix}")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sink.run)
         for n in range(20):
@@ -224,7 +229,7 @@ async def test_what_is_cancelled_leaves_nothing(tmp_path, suffix):
 
 
 async def test_what_is_cancelled_while_it_is_finished_leaves_nothing(tmp_path):
-    sink = open_sink(str(tmp_path / "film.mp4"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+    sink = opened(tmp_path / "film.mp4")
     finish = sink._writing.finish
     async with trio.open_nursery() as nursery:
 
@@ -343,14 +348,14 @@ def test_what_is_left_out_of_a_film_may_be_what_its_format_cannot_do():
 def test_where_there_is_no_folder(tmp_path, folder, name):
     (tmp_path / "file").touch()
     with pytest.raises(SinkRejected, match='": there is no folder "'):
-        open_sink(str(tmp_path / folder / name), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+        opened(tmp_path / folder / name)
     assert names(tmp_path) == ["file"]
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "film.mp4").mkdir()
     with pytest.raises(SinkRejected, match="is a directory"):
-        open_sink(str(tmp_path / "film.mp4"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+        opened(tmp_path / "film.mp4")
     assert names(tmp_path) == ["film.mp4"]
 
 
@@ -361,7 +366,7 @@ def test_a_pipe_is_not_replaced(tmp_path, is_link):
     if is_link:
         path.symlink_to("pipe.mp4")
     with pytest.raises(SinkRejected, match=re.escape(f'output "{path}": is not a file')):
-        open_sink(str(path), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+        opened(path)
     assert path.is_fifo()
     assert len(names(tmp_path)) == 1 + is_link
 
@@ -369,7 +374,7 @@ def test_a_pipe_is_not_replaced(tmp_path, is_link):
 def test_a_link_that_leads_to_itself(tmp_path):
     (tmp_path / "film.mp4").symlink_to("film.mp4")
     with pytest.raises(SinkRejected, match="too many levels of symbolic links"):
-        open_sink(str(tmp_path / "film.mp4"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+        opened(tmp_path / "film.mp4")
     assert names(tmp_path) == ["film.mp4"]
 
 
@@ -402,7 +407,7 @@ def test_a_build_of_libav_without_a_codec(tmp_path, monkeypatch, part):
     parts = {"muxer": "matroska", "video": "libx264", "audio": "aac"} | {part: "nosuch"}
     monkeypatch.setattr(sinks, "FORMATS", {".mkv": Encoding(**parts)})
     with pytest.raises(SinkRejected, match="nosuch"):
-        open_sink(str(tmp_path / "film.mkv"), SMALL, EncoderSpec(), limiter=trio.CapacityLimiter(1))
+        opened(tmp_path / "film.mkv")
     assert names(tmp_path) == []
 
 

@@ -14,7 +14,7 @@ import trio
 from engine.errors import InvalidSpec, SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks import pictures
-from engine.sinks.file import open_sinks
+from engine.sinks.file import open_sink
 from engine.sinks.still import encode_still
 from engine.spec import AudioFormat, MixerSpec, OutputSpec, Raster
 from engine.timebase import first_sample
@@ -38,7 +38,7 @@ def sound(n, level=0.5):
 
 async def write(*outputs, ticks=30, level=lambda n: 0.5, span=1):
     """The outputs of so many ticks, pictures numbered from 1 on. Raises the sink's error."""
-    sink = open_sinks(outputs, MIXER, limiter=trio.CapacityLimiter(1))
+    sink = open_sink(outputs, MIXER, limiter=trio.CapacityLimiter(1))
 
     async def mix():
         with suppress(SinkError):  # `run` raises it too
@@ -139,7 +139,7 @@ async def test_what_is_behind_a_wave_may_be_seen_through(tmp_path):
 @pytest.mark.parametrize("colour", ["red", "", "#12345"])
 def test_a_colour_that_is_none(tmp_path, colour):
     with pytest.raises(SinkRejected, match="is no colour"):
-        open_sinks(
+        open_sink(
             [OutputSpec(path=str(tmp_path / "w.png"), waveform=(colour, "#000"))],
             MIXER,
             limiter=trio.CapacityLimiter(1),
@@ -157,13 +157,13 @@ async def test_what_one_output_cannot_leaves_none_of_them(tmp_path, monkeypatch)
         await write(*outputs, ticks=3)
     with pytest.raises(SinkRejected, match="there is no folder"):
         nowhere = OutputSpec(path=str(tmp_path / "no" / "a.png"))
-        open_sinks([*outputs, nowhere], MIXER, limiter=trio.CapacityLimiter(1))
+        open_sink([*outputs, nowhere], MIXER, limiter=trio.CapacityLimiter(1))
     assert names(tmp_path) == []
 
 
 async def test_what_is_cancelled_leaves_nothing(tmp_path):
     outputs = [OutputSpec(path=str(tmp_path / name)) for name in ("a.mp4", "%d.jpg", "b.png")]
-    sink = open_sinks(outputs, MIXER, limiter=trio.CapacityLimiter(1))
+    sink = open_sink(outputs, MIXER, limiter=trio.CapacityLimiter(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sink.run)
         for n in range(10):

@@ -264,10 +264,10 @@ async def test_a_film_that_breaks_off_while_it_is_copied_leaves_no_output(tmp_pa
     encode(source, FILM, None, seconds=2)
     program = mash(("film", 0, 60))
     spec = spec_of(tmp_path / "out.mp4", program, {"film": str(source)})
-    splice = find_splice(program, spec, Settings())
+    splice = find_splice(program, spec, Settings(), encoder=FINE)
     splice.films["film"].close()
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    opening = partial(open_sink, spec.output, spec.mixer, spec.encoder, limiter=trio.CapacityLimiter(1), splice=splice)
+    opening = partial(open_sink, spec.made, spec.mixer, limiter=trio.CapacityLimiter(1), splice=splice)
     sink = await trio.to_thread.run_sync(opening)
     silence = AudioFrame(np.zeros((2, 1600), np.float32))
     with pytest.raises(ExceptionGroup) as caught:
@@ -284,7 +284,7 @@ async def test_a_film_that_breaks_off_while_it_is_copied_leaves_no_output(tmp_pa
 async def test_of_many_films_few_are_open(tmp_path):
     films = {f"film{n}": str(encode(tmp_path / f"{n}.mp4", FILM, None)) for n in range(12)}
     program = mash(*((name, 0, 15) for name in films))
-    splice = find_splice(program, spec_of("out.mp4", program, films), Settings())
+    splice = find_splice(program, spec_of("out.mp4", program, films), Settings(), encoder=FINE)
     assert len(splice.copies) == 12
     for copy in splice.copies:
         assert len(list(splice.packets(copy))) == 15
