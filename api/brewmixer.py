@@ -23,7 +23,7 @@ from api.auth import Signatures
 from api.wire import Route, decode, empty_response, json_response, read_body, read_upload
 from engine.errors import InvalidSpec
 from engine.program import EASINGS
-from engine.spec import AAC_RATES, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
+from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.timebase import frame_rate
 from engine.tree import RenderTree, trees_from_json
 
@@ -44,7 +44,7 @@ _HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 # A bound is set on both: a number may come as an integer or with a fraction.
-_WIDTH, _HEIGHT, _RATE = Meta(ge=2, le=7680), Meta(ge=2, le=4320), Meta(ge=1, le=120)
+_WIDTH, _HEIGHT, _RATE = Meta(ge=2, le=MAX_WIDTH), Meta(ge=2, le=MAX_HEIGHT), Meta(ge=1, le=120)
 _BITS, _QP, _HZ = Meta(ge=100, le=MAX_BIT_RATE), Meta(ge=0, le=63), Meta(ge=8000, le=96000)
 _CHANNELS, _SUB_MIXES, _LATENCY = Meta(ge=1, le=2), Meta(ge=1, le=10), Meta(ge=0, le=10_000)
 Width = Annotated[int, _WIDTH] | Annotated[float, _WIDTH]

@@ -22,19 +22,22 @@ from msgspec import Meta
 from engine.color import rgba
 from engine.effects import step_of
 from engine.errors import InvalidTree
+from engine.spec import MAX_HEIGHT, MAX_WIDTH
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
 MAX_EFFECTS: Final = 16  # of one node
 MAX_BYTES: Final = 1 << 20
+MAX_MEDIA_TIME: Final = 10_000_000  # seconds
+MAX_FONT_SIZE: Final = 100_000  # pixels
 
 # A bound is set on both: a number may come as an integer or with a fraction.
-_UNIT, _SECONDS = Meta(ge=0, le=1), Meta(ge=0, le=10_000_000)
-_X, _Y = Meta(ge=0, le=7680), Meta(ge=0, le=4320)
-_SPAN_X, _SPAN_Y = Meta(ge=-1, le=7680), Meta(ge=-1, le=4320)
-_DEST_X, _DEST_Y = Meta(ge=-7680, le=7680), Meta(ge=-4320, le=4320)
-_DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=100_000)
+_UNIT, _SECONDS = Meta(ge=0, le=1), Meta(ge=0, le=MAX_MEDIA_TIME)
+_X, _Y = Meta(ge=0, le=MAX_WIDTH), Meta(ge=0, le=MAX_HEIGHT)
+_SPAN_X, _SPAN_Y = Meta(ge=-1, le=MAX_WIDTH), Meta(ge=-1, le=MAX_HEIGHT)
+_DEST_X, _DEST_Y = Meta(ge=-MAX_WIDTH, le=MAX_WIDTH), Meta(ge=-MAX_HEIGHT, le=MAX_HEIGHT)
+_DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=MAX_FONT_SIZE)
 
 Number = int | float
 Unit = Annotated[int, _UNIT] | Annotated[float, _UNIT]

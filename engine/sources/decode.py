@@ -37,7 +37,7 @@ from engine.packet import Packet
 from engine.plan import PictureSize
 from engine.sources.live import LiveSource, SourceStatistics, queue_capacity
 from engine.sources.livetracks import Care, Item, LivePicture, LiveSound, Shown, Sounds, Stamped
-from engine.spec import AudioFormat
+from engine.spec import MAX_HEIGHT, MAX_WIDTH, AudioFormat
 from engine.stream import END, Hub, Reader, check_name
 from engine.stream import Item as Received
 from engine.sync import Sync
@@ -62,7 +62,7 @@ CALM: Final = 2 * SECOND  # for which a decoder that was late goes on to leave p
 AHEAD: Final = 3 * SECOND // 10  # that pictures are decoded before they are asked for; further ahead packets wait
 AHEAD_MOST: Final = SECOND  # for pictures so small that there are …
 AHEAD_BYTES: Final = 32 << 20  # … no more of them
-UNKNOWN: Final = PictureSize(7680, 4320, opaque=False)  # of a picture that may come: no crop lies outside
+UNKNOWN: Final = PictureSize(MAX_WIDTH, MAX_HEIGHT, opaque=False)  # of a picture that may come: no crop lies outside
 
 
 class Decoders:
