@@ -119,8 +119,7 @@ def _backup(arguments: argparse.Namespace) -> int:
     try:
         backup(Path(arguments.data) / FILE, Path(arguments.file))
     except EngineError as err:
-        print(f"mashtun: {err}", file=sys.stderr)
-        return 1
+        return command.fail(str(err))
     return 0
 
 
@@ -138,8 +137,7 @@ def _import_nexrender(arguments: argparse.Namespace) -> int:
         finally:
             store.close()
     except (EngineError, OSError) as err:
-        print(f"mashtun: {err}", file=sys.stderr)
-        return 1
+        return command.fail(str(err))
     print(f"{taken} jobs taken, {left} left out")
     return 0
 
@@ -154,8 +152,7 @@ def _user(arguments: argparse.Namespace) -> int:
     try:
         write_user(Path(arguments.file), arguments.name, password)
     except EngineError as err:
-        print(f"mashtun: {err}", file=sys.stderr)
-        return 1
+        return command.fail(str(err))
     return 0
 
 

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import msgspec
 import trio
 
-from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable
+from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
 from engine.jobs import ERROR, FINISHED, Assignment, is_held, stamp
 
 PATIENCE: Final = 30.0  # seconds until there must be an answer
@@ -250,8 +250,7 @@ class _Call:
                     return self._request(file, {"Content-Length": b"%d" % body.stat().st_size})
             return self._request(body, {})
         except (OSError, http.client.HTTPException) as err:
-            reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-            raise SinkUnavailable(f'server "{self._server}": {reason.lower()}', where=self._server) from err
+            raise SinkUnavailable(f'server "{self._server}": {reason_of(err)}', where=self._server) from err
         finally:
             self._connection.close()
 

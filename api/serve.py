@@ -66,15 +66,13 @@ def run_serve(arguments: argparse.Namespace) -> int:
         lock = take_folder(Path(settings.data))
         listener = listen(settings.host, settings.port)
     except (EngineError, OSError) as err:
-        print(f"mashtun: {err}", file=sys.stderr)
-        return 1
+        return fail(str(err))
     code = 0
     with lock:
         try:
             trio.run(partial(serve, settings, listener, demo=arguments.demo))
         except* EngineError as group:
-            print(f"mashtun: {first_error(group)}", file=sys.stderr)
-            code = 1
+            code = fail(str(first_error(group)))
     return code
 
 

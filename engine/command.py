@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 import msgspec
 
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, SinkUnavailable
+from engine.errors import EngineError, InvalidSpec, SinkUnavailable, reason_of
 from engine.program import Held, Program
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate, tick_count
@@ -110,8 +110,7 @@ def run_document(arguments: argparse.Namespace, document: bytes | None = None) -
     try:
         tree = RenderTree.from_json(read_document(path) if document is None else document)
     except (EngineError, OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or str(err)
-        return fail(f'document "{path}": {reason[:1].lower()}{reason[1:]}')
+        return fail(f'document "{path}": {reason_of(err)}')
     folder = "." if path == "-" else str(Path(path).parent)
     return run_program(Held(tree), arguments, sources=dict(arguments.source), images=arguments.images or folder)
 
@@ -338,7 +337,7 @@ class _Lines(_Display):
             print(msgspec.json.encode(line).decode(), flush=True)
         except OSError as err:
             _silence()
-            raise SinkUnavailable(f"progress: {(err.strerror or str(err)).lower()}") from err
+            raise SinkUnavailable(f"progress: {reason_of(err)}") from err
 
 
 class _Bar(_Display):

@@ -21,6 +21,7 @@ A message is one sentence with the id and the numbers.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 Fault = Literal["caller", "remote", "us"]
@@ -186,6 +187,12 @@ class ActorGone(EngineError):
 
     code = "actor_gone"
     retry = True
+
+
+def reason_of(err: BaseException) -> str:
+    """Why something failed, for the end of a sentence: what the system, libav or a peer says, or the error's name."""
+    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
+    return text if re.match(r"\S+[A-Z]", text) else text[:1].lower() + text[1:]  # not of URL, nor of a class's name
 
 
 def first_error(group: BaseExceptionGroup[EngineError]) -> EngineError:

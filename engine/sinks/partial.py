@@ -17,7 +17,7 @@ from typing import Final
 import av
 from av.codec.codec import UnknownCodecError
 
-from engine.errors import SinkError, SinkRejected, SinkUnavailable
+from engine.errors import SinkError, SinkRejected, SinkUnavailable, reason_of
 
 ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -30,8 +30,7 @@ def error_of(path: str, err: Exception) -> SinkError:
         return SinkUnavailable(f'output "{path}": no space left', where=path)
     if isinstance(err, UnknownCodecError):
         return SinkRejected(f'output "{path}": there is no encoder {err} here', where=path)
-    reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-    return SinkRejected(f'output "{path}": {reason[:1].lower()}{reason[1:]}', where=path)
+    return SinkRejected(f'output "{path}": {reason_of(err)}', where=path)
 
 
 class Partial:

@@ -18,7 +18,7 @@ import numpy as np
 import trio
 
 from engine.clock import Full
-from engine.errors import ActorGone, SinkError, SinkRejected
+from engine.errors import ActorGone, SinkError, SinkRejected, reason_of
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, SampleQueue
 from engine.packet import Packet
@@ -346,5 +346,4 @@ async def _in_thread(call: Callable[[], T], *, name: str, limiter: trio.Capacity
     try:
         return await trio.to_thread.run_sync(call, limiter=limiter)
     except _ERRORS as err:
-        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-        raise SinkRejected(f'stream "{name}": {reason[:1].lower()}{reason[1:]}', where=name) from err
+        raise SinkRejected(f'stream "{name}": {reason_of(err)}', where=name) from err

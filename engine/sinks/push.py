@@ -31,7 +31,15 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 import trio
 
-from engine.errors import InvalidSpec, NotFound, RemoteProtocolError, SinkError, SinkRejected, SinkUnavailable
+from engine.errors import (
+    InvalidSpec,
+    NotFound,
+    RemoteProtocolError,
+    SinkError,
+    SinkRejected,
+    SinkUnavailable,
+    reason_of,
+)
 from engine.feed import Feed, Said
 from engine.link import Link, abandon_after, race
 from engine.packet import Packet
@@ -426,5 +434,5 @@ def _reason(err: BaseException) -> str:
     while err.__cause__ is not None or isinstance(err, BaseExceptionGroup):
         err = err.exceptions[0] if isinstance(err, BaseExceptionGroup) else err.__cause__ or err
     if isinstance(err, OSError) and not isinstance(err, ssl.SSLError) and err.errno in errno.errorcode:
-        return os.strerror(err.errno or 0)
-    return getattr(err, "strerror", None) or str(err) or type(err).__name__
+        err = OSError(err.errno, os.strerror(err.errno or 0))
+    return reason_of(err)

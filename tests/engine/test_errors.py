@@ -69,3 +69,17 @@ def test_message_and_place_are_kept():
 def test_not_found_names_what_is_missing():
     error = NotFound("stream", "live/cam1")
     assert (str(error), error.kind, error.where) == ('no stream "live/cam1"', "stream", "live/cam1")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "no such file or directory"),
+        (ValueError("Embedded null byte"), "embedded null byte"),
+        (ValueError("URL without a host"), "URL without a host"),
+        (ValueError(), "ValueError"),
+        (InvalidTree("$.x: wrong"), "$.x: wrong"),
+    ],
+)
+def test_the_reason_of_an_error_ends_a_sentence(error, reason):
+    assert errors.reason_of(error) == reason
