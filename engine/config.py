@@ -71,14 +71,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose place is taken; ours come first
 
 
-def from_env(environment: Mapping[str, str], *, prefix: str = "MASHTUN_") -> dict[str, object]:
+def from_env(environment: Mapping[str, str]) -> dict[str, object]:
     """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec.
 
     A variable that is empty is not set: files of container compositions have such.
     """
     given: dict[str, object] = {}
     for field in msgspec.structs.fields(Settings):
-        variable = prefix + field.name.upper()
+        variable = f"MASHTUN_{field.name.upper()}"
         if not environment.get(variable):
             variable = OTHER_NAMES.get(field.name, variable)
         if text := environment.get(variable):

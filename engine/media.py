@@ -41,9 +41,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_sound: bool = False
 
 
-def look_into(path: str, *, name: str = "", settings: Settings | None = None) -> Facts:
+def look_into(path: str, *, name: str = "") -> Facts:
     """What a file is. `name` is what it is called in an error. Raises SourceError."""
-    steps = open_source(name or path, path, sound=AudioFormat(), settings=settings or Settings())
+    steps = open_source(name or path, path, sound=AudioFormat(), settings=Settings())
     try:
         if steps.picture_size is not None:
             steps.step(pictures=1, sounds=None, start=Fraction(0))  # how it is turned, its first picture says
@@ -97,12 +97,12 @@ def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
     return lambda string, font: Ink(*measure(string, font, fonts))
 
 
-def length_of(path: str, *, name: str = "", settings: Settings | None = None) -> Fraction:
+def length_of(path: str, *, name: str = "") -> Fraction:
     """Seconds, whole microseconds, of a film or sound, found by decoding all of it: for those that do not say.
 
     Raises SourceError.
     """
-    steps = open_source(name or path, path, sound=AudioFormat(), settings=settings or Settings())
+    steps = open_source(name or path, path, sound=AudioFormat(), settings=Settings())
     looks, listens = steps.picture_size is not None, steps.has_sound
     stop = Fraction(0)
     try:

@@ -52,28 +52,6 @@ from engine.tree import (
     nodes_of,
 )
 
-__all__ = [
-    "Altered",
-    "Crop",
-    "Drawn",
-    "Layer",
-    "Pass",
-    "Picture",
-    "PictureSize",
-    "Place",
-    "Plan",
-    "Rect",
-    "Voice",
-    "compile",
-    "moments",
-    "pan_gains",
-    "pictures_named",
-    "place_of",
-    "round_half_up",
-    "voices_named",
-    "yuv_of",
-]
-
 MAX_PIECES: Final = 64  # a layer covered in more pieces than this counts as visible: looking on would cost more
 FINEST: Final = 1 / 65536  # of a pixel: what the kernel counts a crop in
 REACH: Final = 2  # pixels that an effect looks at around each: one of chroma

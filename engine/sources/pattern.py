@@ -16,9 +16,10 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.color import yuv_of
 from engine.errors import InvalidSpec, SourceUnsupported
 from engine.frame import AudioFrame, Plane, VideoFrame, i420_views
-from engine.plan import PictureSize, yuv_of
+from engine.plan import PictureSize
 from engine.pool import BufferPool
 from engine.sources.avfile import Batch
 from engine.spec import AudioFormat, Raster

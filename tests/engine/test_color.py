@@ -1,10 +1,10 @@
-"""A written colour is read as CSS reads it; see test_plan for Y'CbCr."""
+"""A written colour is read as CSS reads it, and is in Y'CbCr what BT.709 says."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.color import rgba
+from engine.color import rgba, round_half_up, yuv_of
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,34 @@ def test_any_text_is_a_colour_or_refused(text):
         assert all(0 <= part <= 1 for part in rgba(text))
     except ValueError as err:
         assert len(str(err)) < 100
+
+
+@pytest.mark.parametrize(
+    ("rgb", "yuv"),
+    [  # ITU-R BT.709-6, 75 % and 100 % bars
+        ((0, 0, 0), (16, 128, 128)),
+        ((1, 1, 1), (235, 128, 128)),
+        ((1, 0, 0), (63, 102, 240)),
+        ((0, 1, 0), (173, 42, 26)),
+        ((0, 0, 1), (32, 240, 118)),
+        ((0.75, 0.75, 0), (168, 44, 136)),
+        ((0.5, 0.5, 0.5), (126, 128, 128)),
+    ],
+)
+def test_colour_is_bt709_limited_range(rgb, yuv):
+    assert yuv_of(*rgb) == yuv
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_any_colour_is_within_limited_range(red, green, blue):
+    luma, cb, cr = yuv_of(red, green, blue)
+    assert 16 <= luma <= 235
+    assert 16 <= min(cb, cr) <= max(cb, cr) <= 240
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(0.5, 1), (1.5, 2), (2.5, 3), (-0.5, 0), (-1.5, -1), (0.49, 0), (-0.51, -1)]
+)
+def test_halves_go_up(value, rounded):
+    assert round_half_up(value) == rounded

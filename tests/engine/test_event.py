@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from engine.clock import CATCH_UP, Tick
+from engine.color import yuv_of
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
 from engine.event import ENCODING, LINGER, Event, Surroundings
 from engine.offline import render
-from engine.plan import yuv_of
 from engine.program import Held
 from engine.sources.avfile import MediaFile
 from engine.sources.decode import Decoders

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.color import yuv_of
 from engine.effects import Convolve, Fade
 from engine.plan import (
     REACH,
@@ -25,8 +26,6 @@ from engine.plan import (
     moments,
     pan_gains,
     pictures_named,
-    round_half_up,
-    yuv_of,
 )
 from engine.spec import Raster
 from engine.tree import (
@@ -733,40 +732,6 @@ def test_pan_keeps_the_power(pan, gain):
     assert min(left, right) >= 0
     assert left * left + right * right == pytest.approx(2 * gain * gain)
     assert (right, left) == pytest.approx(pan_gains(gain, -pan))
-
-
-# --- colours ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rgb", "yuv"),
-    [  # ITU-R BT.709-6, 75 % and 100 % bars
-        ((0, 0, 0), (16, 128, 128)),
-        ((1, 1, 1), (235, 128, 128)),
-        ((1, 0, 0), (63, 102, 240)),
-        ((0, 1, 0), (173, 42, 26)),
-        ((0, 0, 1), (32, 240, 118)),
-        ((0.75, 0.75, 0), (168, 44, 136)),
-        ((0.5, 0.5, 0.5), (126, 128, 128)),
-    ],
-)
-def test_colour_is_bt709_limited_range(rgb, yuv):
-    assert yuv_of(*rgb) == yuv
-
-
-@settings(deadline=None)
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_any_colour_is_within_limited_range(red, green, blue):
-    luma, cb, cr = yuv_of(red, green, blue)
-    assert 16 <= luma <= 235
-    assert 16 <= min(cb, cr) <= max(cb, cr) <= 240
-
-
-@pytest.mark.parametrize(
-    ("value", "rounded"), [(0.5, 1), (1.5, 2), (2.5, 3), (-0.5, 0), (-1.5, -1), (0.49, 0), (-0.51, -1)]
-)
-def test_halves_go_up(value, rounded):
-    assert round_half_up(value) == rounded
 
 
 # --- any tree --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from engine.packet import Packet, Track
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded
 from engine.rtmp.session import Session
 from engine.sinks.push import Patience, Push, Timeline, parse_url
-from engine.sources.rtmp import Limits
 from engine.stream import END, Publisher
 from tests.engine.clips import packets
 from tests.engine.peers import ASC, AVCC, listening, new_hub, until
@@ -500,7 +499,7 @@ async def test_a_publisher_key_is_given_in_the_query():
     here, there = new_hub(), new_hub()
     publication = publish(here)
     publication.send(picture(0, keyframe=True))
-    async with listening(there, publish_key="k", limits=Limits()) as server:
+    async with listening(there, publish_key="k") as server:
         async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y?key=k") as push:
             await until(lambda: push.status().state == "pushing")
         async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/z") as push:
