@@ -141,7 +141,7 @@ def parse_url(url: str) -> Target:
     return Target(parts.scheme, host, port or PORTS[parts.scheme], app, key, user, password)
 
 
-class Timeline:
+class Rebase:
     """The time stamps of one connection: from 0 on, without the stream's jumps.
 
     When sound or picture has jumped, the other one comes with old stamps for a while: so the last two zeros count.
@@ -373,14 +373,14 @@ class Push:
             self._link = self._reader = None
 
     async def _send(self, link: Link, reader: Reader) -> None:
-        feed, timeline, stream = Feed(), Timeline(), reader.stream
+        feed, rebase, stream = Feed(), Rebase(), reader.stream
         while True:
             said: list[Said | StreamEnded] = []
             for item in await reader.receive():
                 if item is END:
                     said.append(StreamEnded())
                     break
-                at = timeline.place(item)
+                at = rebase.place(item)
                 said += [_at(each, at) for each in feed.tell(item, (stream.video, stream.audio))]
                 self._packets += 1
             if feed.refused:

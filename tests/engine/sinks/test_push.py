@@ -16,7 +16,7 @@ from engine.link import Link
 from engine.packet import Packet, Track
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded
 from engine.rtmp.session import Session
-from engine.sinks.push import Patience, Push, Timeline, parse_url
+from engine.sinks.push import Patience, Push, Rebase, parse_url
 from engine.stream import END, Publisher
 from tests.engine.clips import packets
 from tests.engine.peers import ASC, AVCC, listening, new_hub, until
@@ -128,8 +128,8 @@ def test_a_bad_stream_name_is_refused():
 
 def placed(*stamps):
     """The dts of packets with these (dts, arrival) in ms."""
-    timeline = Timeline()
-    return [timeline.place(Packet(VIDEO, b"", pts=dts, dts=dts, arrival=at * 1_000_000)) for dts, at in stamps]
+    rebase = Rebase()
+    return [rebase.place(Packet(VIDEO, b"", pts=dts, dts=dts, arrival=at * 1_000_000)) for dts, at in stamps]
 
 
 def test_time_stamps_begin_at_zero_and_run_as_the_streams():
