@@ -97,7 +97,7 @@ CORS: Final = (
 CHARSETS: Final = re.compile(r"utf-|iso8859|ascii|cp\d+|koi8|gb|big5|euc_|shift_jis|latin")
 
 
-class Worker(msgspec.Struct, rename="camel"):
+class WorkerStatus(msgspec.Struct, rename="camel"):
     """Somebody who asked for jobs; `jobs` are the uids that it holds."""
 
     name: str
@@ -134,7 +134,7 @@ ROUTES: Final = [
     Route("GET", f"{_JOB}/output", "Its film, or a range of it", None, "video/mp4"),
     Route("PUT", f"{_JOB}/output", "A file of a worker elsewhere, its film last; ?run= name=", "video/mp4", Uploaded),
     Route("GET", f"{PREFIX}/events", "Server-sent events: what changes", None, "text/event-stream"),
-    Route("GET", f"{PREFIX}/workers", "Who asked for jobs, and who holds some", None, list[Worker]),
+    Route("GET", f"{PREFIX}/workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
 ]
 
 
@@ -158,7 +158,7 @@ class Door:
         self._settings = settings
         self._disk = trio.CapacityLimiter(4)
         self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
-        self._workers: dict[str, Worker] = {}  # the last seen last
+        self._workers: dict[str, WorkerStatus] = {}  # the last seen last
         uid = "/jobs/(.+)"
         self._routes: Sequence[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(path), handler)
@@ -332,13 +332,13 @@ class Door:
         if len(self._workers) >= WORKERS:
             del self._workers[next(iter(self._workers))]
         agent = request.headers.get("user-agent", "")
-        self._workers[name] = Worker(name, request.peer, agent, word(stamp(self._queue.now())))
+        self._workers[name] = WorkerStatus(name, request.peer, agent, word(stamp(self._queue.now())))
 
     async def _list_workers(self, request: Request, _: str) -> Answer:
         """Who asked for jobs since the server began, and who holds some."""
         listed = {name: msgspec.structs.replace(worker, jobs=[]) for name, worker in self._workers.items()}
         for name, uid in await self._queue.held():
-            listed.setdefault(name, Worker(name, jobs=[])).jobs.append(uid)
+            listed.setdefault(name, WorkerStatus(name, jobs=[])).jobs.append(uid)
         return json_answer(msgspec.json.encode(sorted(listed.values(), key=lambda worker: worker.name)))
 
     # Events
