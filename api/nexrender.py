@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from email.message import Message as Head
 from functools import partial
@@ -117,25 +117,26 @@ class Uploaded(msgspec.Struct):
 Handler = Callable[[Request, str], Awaitable[Answer]]
 AnyJob = dict[str, Any]
 OneOrMore = AnyJob | list[AnyJob]
-_JOBS: Final = f"{PREFIX}/jobs"
-_JOB: Final = f"{_JOBS}/{{uid}}"
-ROUTES: Final = [
-    Route("GET", f"{PREFIX}/health", "ok", None, "text/plain"),
-    Route("POST", _JOBS, "Queue a job, or an array of them", OneOrMore, OneOrMore),
-    Route("GET", _JOBS, "Every job; ?state= type= tag= order= limit= cursor=", None, list[AnyJob]),
-    Route("GET", f"{_JOBS}/status", "Every job's state; as above", None, list[AnyJob]),
-    Route("GET", f"{_JOBS}/pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),
-    Route("GET", f"{_JOBS}/pickup/{{tags}}", "Take the next job with one of these tags", None, AnyJob),
-    Route("GET", _JOB, "One job", None, AnyJob),
-    Route("PUT", _JOB, 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it', AnyJob, AnyJob),
-    Route("DELETE", _JOB, "Forget it; its films stay", None, AnyJob),
-    Route("GET", f"{_JOB}/status", "Its state", None, AnyJob),
-    Route("GET", f"{_JOB}/events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
-    Route("GET", f"{_JOB}/output", "Its film, or a range of it", None, "video/mp4"),
-    Route("PUT", f"{_JOB}/output", "A file of a worker elsewhere, its film last; ?run= name=", "video/mp4", Uploaded),
-    Route("GET", f"{PREFIX}/events", "Server-sent events: what changes", None, "text/event-stream"),
-    Route("GET", f"{PREFIX}/workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
-]
+_JOB: Final = "/jobs/{uid}"
+_ROUTES: Final = (  # method, below the prefix, who answers, summary, request, response; of paths that fit, the first
+    ("GET", "/health", "_health", "ok", None, "text/plain"),
+    ("POST", "/jobs", "_create", "Queue a job, or an array of them", OneOrMore, OneOrMore),
+    ("GET", "/jobs", "_list", "Every job; ?state= type= tag= order= limit= cursor=", None, list[AnyJob]),
+    ("GET", "/jobs/status", "_list", "Every job's state; as above", None, list[AnyJob]),
+    ("GET", "/jobs/pickup", "_pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),
+    ("GET", "/jobs/pickup/{tags}", "_pickup", "Take the next job with one of these tags", None, AnyJob),
+    ("GET", "/events", "_events", "Server-sent events: what changes", None, "text/event-stream"),
+    ("GET", "/workers", "_list_workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
+    ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
+    ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
+    ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "video/mp4"),
+    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last; ?run= name=", "video/mp4", Uploaded),
+    ("GET", _JOB, "_fetch", "One job", None, AnyJob),
+    ("PUT", _JOB, "_put", 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it', AnyJob, AnyJob),
+    ("DELETE", _JOB, "_remove", "Forget it; its films stay", None, AnyJob),
+)
+_ALSO_HEAD: Final = ("_health", "_output")
+ROUTES: Final = [Route(row[0], PREFIX + row[1], *row[3:]) for row in _ROUTES]
 
 
 def in_front_of(
@@ -159,28 +160,10 @@ class Door:
         self._disk = trio.CapacityLimiter(4)
         self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
         self._workers: dict[str, WorkerStatus] = {}  # the last seen last
-        uid = "/jobs/(.+)"
-        self._routes: Sequence[tuple[str, re.Pattern[str], Handler]] = [
-            (method, re.compile(path), handler)
-            for method, path, handler in (
-                ("GET", "/health", self._health),
-                ("HEAD", "/health", self._health),
-                ("POST", "/jobs", self._create),
-                ("GET", "/jobs", self._list),
-                ("GET", "/jobs/status", self._list),
-                ("GET", "/jobs/pickup", self._pickup),
-                ("GET", "/jobs/pickup/(.+)", self._pickup),
-                ("GET", "/events", self._events),
-                ("GET", "/workers", self._list_workers),
-                ("GET", f"{uid}/status", self._status),
-                ("GET", f"{uid}/events", self._events),
-                ("GET", f"{uid}/output", self._output),
-                ("HEAD", f"{uid}/output", self._output),
-                ("PUT", f"{uid}/output", self._upload),
-                ("GET", uid, self._fetch),
-                ("PUT", uid, self._put),
-                ("DELETE", uid, self._remove),
-            )
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
+            (method, re.compile(re.sub(r"{\w+}", "(.+)", path)), getattr(self, name))
+            for given, path, name, *_ in _ROUTES
+            for method in ([given, "HEAD"] if name in _ALSO_HEAD else [given])
         ]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
