@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from engine import command
 from engine.errors import EngineError
+from engine.jobs import ORDERINGS
 from engine.program import Held
 
 
@@ -79,9 +80,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of images, recordings, documents (./data)")
     parser.add_argument("--username", help="of HTTP Basic authentication, together with MASHTUN_PASSWORD")
     parser.add_argument("--secret", help="of the jobs API, in the header nexrender-secret (MASHTUN_SECRET)")
-    parser.add_argument(
-        "--ordering", choices=("oldest-first", "newest-first", "priority", "random"), help="of jobs (oldest-first)"
-    )
+    parser.add_argument("--ordering", choices=ORDERINGS, help="of jobs (oldest-first)")
     parser.add_argument("--worker", type=int, metavar="N", help="jobs rendered here at a time (1); 0 = none")
     parser.add_argument("--allow-private", action="store_true", default=None, help="let jobs use private addresses")
     parser.add_argument("--web", metavar="DIR", help="a site to serve at / (our own page)")

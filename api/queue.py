@@ -27,7 +27,20 @@ from api.store import Change, Delivery, Filter, Picked, Store
 from api.webhooks import Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
-from engine.jobs import ERROR, FINISHED, QUEUED, Assignment, Document, Rules, is_held, raw, stamp, tags_of
+from engine.jobs import (
+    ERROR,
+    FINISHED,
+    OLDEST,
+    ORDERINGS,
+    QUEUED,
+    Assignment,
+    Document,
+    Rules,
+    is_held,
+    raw,
+    stamp,
+    tags_of,
+)
 from engine.newest import Newest
 
 log = logging.getLogger(__name__)
@@ -66,7 +79,9 @@ class JobQueue:
         # given
         self.outputs = Path(settings.data).resolve() / "outputs"  # what is said of it must be true elsewhere
         self._path = Path(settings.data) / FILE
-        self._ordering = settings.ordering
+        self._ordering = settings.ordering if settings.ordering in ORDERINGS else OLDEST
+        if self._ordering != settings.ordering:
+            log.warning('ordering "%s" is none of %s: %s', settings.ordering[:80], ", ".join(ORDERINGS), OLDEST)
         self._rules = rules_of(settings)
         self._wall = wall
         self._steady = steady

@@ -39,7 +39,6 @@ from engine import Engine
 from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import Settings, read_settings
 from engine.errors import EngineError, InvalidSpec, first_error
-from engine.jobs import ORDERINGS
 from engine.link import listen
 from engine.worker import Lag, Worker
 
@@ -59,8 +58,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
         settings = read_settings(os.environ, vars(arguments))
     except InvalidSpec as err:
         return fail(str(err), USAGE)
-    if settings.ordering not in ORDERINGS:
-        log.warning('ordering "%s" is none of %s: oldest-first', settings.ordering[:80], ", ".join(ORDERINGS))
     try:
         check_exposure(settings)
         lock = take_folder(Path(settings.data))

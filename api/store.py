@@ -173,8 +173,9 @@ _DELIVERED = delete(deliveries).where(deliveries.c.id == bindparam("the_id"))
 class Store:
     """The jobs of one database.
 
-    chance   a random number below its argument, for the ordering "random".
-    new_uid  a name for a job that has none.
+    ordering  one of `engine.jobs.ORDERINGS`.
+    chance    a random number below its argument, for the ordering "random".
+    new_uid   a name for a job that has none.
     """
 
     def __init__(
@@ -320,7 +321,7 @@ class Store:
             count = connection.scalar(select(func.count()).select_from(choice.subquery())) or 0
             chosen = choice.order_by(queue.c.seq).offset(self._chance(count)).limit(1) if count else None
             return None if chosen is None else connection.scalar(chosen)
-        first = _FIRST.get(self._ordering, _FIRST[OLDEST])
+        first = _FIRST[self._ordering]
         found = [row for pool in pools for row in connection.execute(first, {"the_pool": pool})]
         if self._ordering == PRIORITY:
             return min(((-priority, seq) for priority, seq in found), default=(0, None))[1]

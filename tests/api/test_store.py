@@ -18,7 +18,7 @@ from api import schema
 from api.schema import backup, jobs, open_database
 from api.store import KEY_LIFE, Filter, Store, digest_of
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
-from engine.jobs import DOCUMENT, PROJECT, Rules, read
+from engine.jobs import DOCUMENT, ORDERINGS, PROJECT, Rules, read
 from tests.api.auditing import audit, new_database
 
 NOW = 1_700_000_000_000
@@ -198,7 +198,7 @@ ASK = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("ordering", ["oldest-first", "newest-first", "priority", "random", "Priority", ""])
+@pytest.mark.parametrize("ordering", ORDERINGS)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(added=st.lists(JOB, max_size=8), asked=st.lists(ASK, max_size=10), seed=st.randoms(use_true_random=False))
 def test_a_pick_gives_the_first_job_that_fits(tmp_path_factory, ordering, added, asked, seed):
