@@ -52,6 +52,7 @@ from api.store import Change, Filter, digest_of
 from api.wire import Route
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound
+from engine.fetch import file_in
 from engine.jobs import (
     DOCUMENT,
     PROJECT,
@@ -517,13 +518,11 @@ def _path_of(output: object, uid: str, folder: Path) -> Path | None:
 
     A path to where the folder was when the job was rendered is that of the same file in it now.
     """
-    if not isinstance(output, str) or not output or "\0" in output:
+    if not isinstance(output, str):
         return None
     try:
         path = unquote(urlsplit(output).path) if output.startswith("file:") else output
-        _, was_here, rest = f"/{path}".rpartition(f"/{folder.name}/{output_folder(uid)}/")
-        places = [folder / path, *([folder / output_folder(uid) / rest] if was_here else [])]
-        found = [place for each in places if (place := each.resolve()).is_relative_to(folder.resolve())]
-        return next((place for place in found if place.is_file()), None)
-    except (OSError, ValueError):  # a name that is too long, a broken URL
+    except ValueError:  # a broken URL
         return None
+    _, was_here, rest = f"/{path}".rpartition(f"/{folder.name}/{output_folder(uid)}/")
+    return file_in([folder], path) or (file_in([folder], f"{output_folder(uid)}/{rest}") if was_here else None)

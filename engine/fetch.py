@@ -36,7 +36,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -220,6 +220,19 @@ def is_public(address: str) -> bool:
         if inner is not None:
             return is_public(str(inner))
     return ip.is_global and not ip.is_multicast
+
+
+def file_in(folders: Iterable[Path], name: str, *, inside: bool = True) -> Path | None:
+    """A file by its path from a folder, the first of these that has it. Worker thread.
+
+    inside  it does not lead out of that folder, nor by a link, and there is none in what is returned.
+    """
+    for folder in folders:
+        with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+            path = (folder / name).resolve() if inside else folder / name
+            if path.is_file() and (not inside or path.is_relative_to(folder.resolve())):
+                return path
+    return None
 
 
 class _Transfer:

@@ -38,7 +38,7 @@ from engine import template
 from engine.actions import Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
-from engine.fetch import Fetcher, shown
+from engine.fetch import Fetcher, file_in, shown
 from engine.jobs import DOCUMENT, KEPT, QUEUED, STARTED, Assignment, Queue, output_folder, stamp
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
@@ -400,9 +400,8 @@ class _Task:
             return str(await self._worker._fetcher.fetch_media(name, self._work, f"source-{n}"))
         data = self._worker._data
         folders = [Path(each) for each in kept.folders] if kept else [*filter(None, [beside]), data / "images", data]
-        for folder in folders:
-            if path := await self._in_thread(_file_in, folder, name, inside=kept is not None):
-                return str(path)
+        if path := await self._in_thread(file_in, folders, name, inside=kept is not None):
+            return str(path)
         problem = "no file of its user" if kept else "neither an asset of the job nor a file"
         raise SourceUnavailable(f'source "{name[:200]}" is {problem}', where=name)
 
@@ -506,15 +505,6 @@ def _move_all(folder: Path, target: Path) -> list[Path]:
     except FileNotFoundError as err:
         raise InvalidJob("what it was rendered for has been deleted meanwhile") from err
     return [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
-
-
-def _file_in(folder: Path, name: str, *, inside: bool) -> Path | None:
-    """A file by its path from a folder; `inside`: it must not lead out of there, nor by a link."""
-    path = folder / name
-    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
-        if path.is_file() and (not inside or path.resolve().is_relative_to(folder.resolve())):
-            return path
-    return None
 
 
 def _tidy(folder: Path) -> None:

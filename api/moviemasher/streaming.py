@@ -34,7 +34,7 @@ from api.moviemasher.rendering import SHARED
 from api.moviemasher.renders import complete, fonts_of
 from api.moviemasher.template import definitions_used, source_of, without_built_in
 from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
-from engine.fetch import Fetcher
+from engine.fetch import Fetcher, file_in
 from engine.media import ink_measure
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.timebase import frame_rate
@@ -267,8 +267,11 @@ class Streaming:
             await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
             return await self._fetcher.fetch_media(source, folder, f"copy-{live.copies}")
         mine = self._files().folder(live.user)
-        find = partial(_file_in, (mine, mine.parent / SHARED), source)
-        return await trio.to_thread.run_sync(find, limiter=self._disk)
+        path = await trio.to_thread.run_sync(file_in, (mine, mine.parent / SHARED), source, limiter=self._disk)
+        if path is None:
+            sentence = f'source "{source[:200]}" is no live stream and no file of its user'
+            raise SourceUnavailable(sentence, where=source)
+        return path
 
 
 def _whole(documents: Documents, user: str, cast: Object, definitions: list[Object]) -> Object:
@@ -331,13 +334,3 @@ def _name_of(file: object) -> str:
     if isinstance(file, dict):
         file = next((file[name] for name in ("source", "url", "file") if isinstance(file.get(name), str)), "")
     return file if isinstance(file, str) else ""
-
-
-def _file_in(folders: tuple[Path, ...], name: str) -> Path:
-    """A file by its path from one of the folders, which it does not leave. Raises SourceUnavailable."""
-    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
-        for folder in folders:
-            path = (folder / name).resolve()
-            if path.is_relative_to(folder.resolve()) and path.is_file():
-                return path
-    raise SourceUnavailable(f'source "{name[:200]}" is no live stream and no file of its user', where=name)

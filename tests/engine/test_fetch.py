@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
-from engine.fetch import Fetcher, Limits, is_public, shown
+from engine.fetch import Fetcher, Limits, file_in, is_public, shown
 from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
@@ -460,3 +460,19 @@ async def test_of_a_style_sheet_the_font_is_fetched_that_it_names_last(fetcher, 
             await fetcher.fetch_media(f"{web.url}/nothing.css", tmp_path, "none")
         with pytest.raises(InvalidJob):
             await fetcher.fetch_media(f"{web.url}/sly.css", tmp_path, "sly")
+
+
+def test_a_file_is_found_by_its_path_from_the_first_folder_that_has_it(tmp_path):
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    for path in (mine / "a", mine / "deep/b", shared / "a", shared / "c", tmp_path / "secret"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (mine / "out").symlink_to("../secret")
+    (mine / "link").symlink_to("a")
+    folders = (mine, shared)
+    expected = {"a": mine / "a", "deep/b": mine / "deep/b", "c": shared / "c", "link": mine / "a"}
+    refused = ("", ".", "deep", "none", "../secret", "out", str(tmp_path / "secret"), "a\0", "a" * 5000)
+    for name in (*expected, *refused):
+        assert file_in(folders, name) == expected.get(name), name
+    for name in ("out", "../secret", "link"):
+        assert file_in(folders, name, inside=False) == mine / name
