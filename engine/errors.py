@@ -195,10 +195,9 @@ def reason_of(err: BaseException) -> str:
     return text if re.match(r"\S+[A-Z]", text) else text[:1].lower() + text[1:]  # not of URL, nor of a class's name
 
 
-def first_error(group: BaseExceptionGroup[EngineError]) -> EngineError:
-    """The first one in groups within groups, as nurseries raise them."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, EngineError)
-    return error
+def first_error(error: BaseException) -> BaseException:
+    """What counts in groups within groups, as nurseries raise them: the first that is no cancellation, if any is."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [first_error(each) for each in error.exceptions]
+    return next((each for each in found if isinstance(each, Exception)), found[0])

@@ -11,12 +11,14 @@ import msgspec
 import pytest
 import trio
 
+import engine.jobrun
 import engine.worker
 from api.queue import JobQueue
 from engine.config import Settings
 from engine.errors import Overloaded
+from engine.jobrun import PAUSED, RENDERING
 from engine.jobs import FINAL, raw, read
-from engine.worker import PAUSED, RENDERING, Lag, Worker
+from engine.worker import Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
 from tests.web import WebRequest, web_server
@@ -417,7 +419,7 @@ async def test_a_bug_ends_a_job_and_not_its_worker(bench, monkeypatch, caplog):
 
     bench.work()
     with monkeypatch.context() as patch:
-        patch.setattr(engine.worker, "read_order", broken)
+        patch.setattr(engine.jobrun, "read_order", broken)
         assert (await bench.done(job()))["error"] == "a bug of the worker: KeyError"
     assert (await bench.done(job()))["state"] == "finished"
     assert "a bug" in caplog.text
