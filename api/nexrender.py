@@ -53,19 +53,8 @@ from api.wire import Route
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound
 from engine.fetch import file_in
-from engine.jobs import (
-    DOCUMENT,
-    PROJECT,
-    Assignment,
-    Document,
-    is_held,
-    output_folder,
-    read,
-    stamp,
-    tags_of,
-    value_of,
-    word,
-)
+from engine.jobdocument import DOCUMENT, PROJECT, Document, output_folder, read, stamp, tags_of, value_of, word
+from engine.jobs import Assignment, is_held
 from engine.template import is_file_name
 
 log = logging.getLogger(__name__)

@@ -27,20 +27,8 @@ from api.store import Change, Delivery, Filter, Picked, Store
 from api.webhooks import Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
-from engine.jobs import (
-    ERROR,
-    FINISHED,
-    OLDEST,
-    ORDERINGS,
-    QUEUED,
-    Assignment,
-    Document,
-    Rules,
-    is_held,
-    raw,
-    stamp,
-    tags_of,
-)
+from engine.jobdocument import Document, raw, tags_of
+from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Rules, failed, finished, is_held
 from engine.newest import Newest
 
 log = logging.getLogger(__name__)
@@ -287,14 +275,11 @@ class JobQueue:
 
     async def finish(self, assignment: Assignment, *, output: str) -> bool:
         """As `engine.jobs.Queue.finish`."""
-        time = stamp(self.now())
-        return await self.report(
-            assignment, {"state": FINISHED, "finishedAt": time, "renderProgress": 100, "output": output}
-        )
+        return await self.report(assignment, finished(output, self.now()))
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """As `engine.jobs.Queue.fail`."""
-        return await self.report(assignment, {"state": ERROR, "errorAt": stamp(self.now()), "error": error})
+        return await self.report(assignment, failed(error, self.now()))
 
     async def give_back(self, assignment: Assignment) -> bool:
         """Queues a job again that nobody has begun; that was no attempt."""

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
-from engine.jobs import ERROR, FINISHED, Assignment, is_held, stamp
+from engine.jobs import Assignment, failed, finished, is_held
 
 PATIENCE: Final = 30.0  # seconds until there must be an answer
 PICK_PATIENCE: Final = 1800.0  # until all of a job is here: 100 MiB at half a megabit a second
@@ -62,7 +62,7 @@ class RemoteQueue:
     async def pick(
         self, worker: str, kinds: Collection[str], *, tags: str = "", lease: float = 30.0, wait: float = 0.0
     ) -> Assignment | None:
-        """As `engine.jobs.Queue.pick`."""
+        """As `engine.jobs.Queue.pick`, but of one kind: the server is asked so."""
         (kind,) = kinds
         query = urlencode({"kind": kind, "lease": f"{lease:g}", "wait": f"{min(wait, LONGEST_WAIT):g}"})
         path = f"/jobs/pickup/{quote(tags)}" if tags else "/jobs/pickup"
@@ -125,8 +125,7 @@ class RemoteQueue:
                 if place is None:
                     return False
                 output = place if folder != film else place.removesuffix(f"/{name}")
-        done = {"state": FINISHED, "finishedAt": self._now(), "renderProgress": 100, "output": output}
-        return await self.report(assignment, done)
+        return await self.report(assignment, finished(output, self._now()))
 
     async def _send(self, assignment: Assignment, file: Path, name: str) -> str | None:
         """The place that a file has on the server now; None when the job is no longer ours."""
@@ -140,7 +139,7 @@ class RemoteQueue:
 
     async def fail(self, assignment: Assignment, error: str) -> bool:
         """As `engine.jobs.Queue.fail`."""
-        return await self.report(assignment, {"state": ERROR, "errorAt": self._now(), "error": error})
+        return await self.report(assignment, failed(error, self._now()))
 
     async def revoked(self, assignment: Assignment) -> None:
         """As `engine.jobs.Queue.revoked`."""
@@ -161,8 +160,8 @@ class RemoteQueue:
         except msgspec.DecodeError as err:
             raise SinkUnavailable(f'server "{self._shown}" answers what is no JSON', where=self._shown) from err
 
-    def _now(self) -> object:
-        return stamp(round(self._wall() * 1000))
+    def _now(self) -> int:
+        return round(self._wall() * 1000)
 
     async def _ask(
         self,

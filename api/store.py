@@ -22,6 +22,21 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from api.schema import contents, deliveries, jobs, keys, open_database, queue, waits
 from engine.errors import AlreadyExists, Conflict, InvalidJob, NotFound, Overloaded
+from engine.jobdocument import (
+    Document,
+    check_content,
+    kind_of,
+    priority_of,
+    raw,
+    read,
+    split,
+    stamp,
+    tags_of,
+    terms_of,
+    uid_of,
+    value_of,
+    word,
+)
 from engine.jobs import (
     ERROR,
     FINISHED,
@@ -30,31 +45,18 @@ from engine.jobs import (
     PRIORITY,
     QUEUED,
     RANDOM,
-    Document,
     Job,
     Rules,
     abandon,
-    check_content,
     create,
     expire,
-    kind_of,
     lose,
     pick,
     pools_asked,
     pools_of,
-    priority_of,
     put,
-    raw,
-    read,
-    split,
-    stamp,
     status_of,
-    tags_of,
     take_over,
-    terms_of,
-    uid_of,
-    value_of,
-    word,
 )
 
 KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten

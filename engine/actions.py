@@ -22,7 +22,7 @@ import trio
 
 from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher, shown
-from engine.jobs import output_folder
+from engine.jobdocument import output_folder
 from engine.sinks.partial import Partial, error_of
 from engine.template import Order, file_name, is_file_name, item
 

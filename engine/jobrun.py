@@ -30,7 +30,8 @@ from engine.actions import Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error
 from engine.fetch import Fetcher, file_in, shown
-from engine.jobs import STARTED, Assignment, output_folder, stamp
+from engine.jobdocument import output_folder, stamp
+from engine.jobs import STARTED, Assignment
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,9 @@ import trio
 from engine.child import Child
 from engine.errors import EngineError
 from engine.fetch import Fetcher
+from engine.jobdocument import DOCUMENT, KEPT
 from engine.jobrun import JobRun, Library, Workshop
-from engine.jobs import DOCUMENT, KEPT, QUEUED, Assignment, Queue
+from engine.jobs import QUEUED, Assignment, Queue
 from engine.template import Dialect
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ PURE = (
         f"engine.{name}"
         for name in (
             "framequeue",
+            "jobdocument",
             "jobs",
             "rtmp",
             "fmp4",
@@ -44,7 +45,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("template", "fetch", "newest"),
+            *("template", "fetch", "jobdocument", "newest"),
         )
     ),
 }

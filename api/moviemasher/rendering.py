@@ -35,7 +35,8 @@ from api.moviemasher.renders import Result, film_of
 from api.moviemasher.uploads import products_of
 from api.store import Filter
 from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded
-from engine.jobs import ERROR, FINISHED, QUEUED, raw
+from engine.jobdocument import raw
+from engine.jobs import ERROR, FINISHED, QUEUED
 from engine.template import Kept
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import msgspec
 from sqlalchemy import select
 
 from api.schema import contents, jobs, open_database, queue, waits
-from engine.jobs import kind_of, pools_of, priority_of, read, tags_of, terms_of, uid_of, value_of, word
+from engine.jobdocument import kind_of, priority_of, read, tags_of, terms_of, uid_of, value_of, word
+from engine.jobs import pools_of
 
 
 @functools.cache

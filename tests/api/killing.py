@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from api.store import Store
-from engine.jobs import Rules, read
+from engine.jobdocument import read
+from engine.jobs import Rules
 from tests.api.auditing import audit, new_database
 
 BODY = read(

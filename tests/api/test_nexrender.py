@@ -29,7 +29,8 @@ from api.schema import jobs
 from engine import Engine
 from engine.config import Settings, from_env
 from engine.errors import Overloaded
-from engine.jobs import DOCUMENT, Queue
+from engine.jobdocument import DOCUMENT
+from engine.jobs import Queue
 from tests.api.auditing import audit, new_database
 from tests.api.clients import serving
 

@@ -23,7 +23,8 @@ from api.queue import JobQueue
 from api.remote import RemoteQueue
 from engine.config import Settings
 from engine.errors import InvalidJob, InvalidSpec, SinkUnavailable
-from engine.jobs import DOCUMENT, FINAL, Queue, read
+from engine.jobdocument import DOCUMENT, read
+from engine.jobs import FINAL, Queue
 from engine.worker import Worker
 from tests.media import numbers
 

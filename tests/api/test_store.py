@@ -18,7 +18,8 @@ from api import schema
 from api.schema import backup, jobs, open_database
 from api.store import KEY_LIFE, Filter, Store, digest_of
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
-from engine.jobs import DOCUMENT, ORDERINGS, PROJECT, Rules, read
+from engine.jobdocument import DOCUMENT, PROJECT, read
+from engine.jobs import ORDERINGS, Rules
 from tests.api.auditing import audit, new_database
 
 NOW = 1_700_000_000_000

@@ -16,8 +16,9 @@ import engine.worker
 from api.queue import JobQueue
 from engine.config import Settings
 from engine.errors import Overloaded
+from engine.jobdocument import raw, read
 from engine.jobrun import PAUSED, RENDERING
-from engine.jobs import FINAL, raw, read
+from engine.jobs import FINAL
 from engine.worker import Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
