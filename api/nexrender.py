@@ -48,7 +48,8 @@ from api.asgi import (
 from api.auth import check_basic, is_from_elsewhere, is_same
 from api.errors import status_of
 from api.queue import JobQueue
-from api.store import Change, Filter, digest_of
+from api.store import Filter, digest_of
+from api.transaction import Change
 from api.wire import Route
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound

@@ -23,7 +23,8 @@ from typing import Final, TypeVar
 import trio
 
 from api.schema import READERS
-from api.store import Change, Delivery, Filter, Picked, Store
+from api.store import Delivery, Filter, Picked, Store
+from api.transaction import Change
 from api.webhooks import Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded

@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from api import schema
 from api.schema import backup, jobs, open_database
-from api.store import KEY_LIFE, Filter, Store, digest_of
+from api.store import Filter, Store, digest_of
+from api.transaction import KEY_LIFE
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
 from engine.jobdocument import DOCUMENT, PROJECT, read
 from engine.jobs import ORDERINGS, Rules
@@ -841,32 +842,32 @@ def test_what_was_answered_survives_a_kill(tmp_path):
 
 def test_every_look_up_of_the_queue_uses_an_index(bench):
     """Cost must not grow with what is there."""
-    from api import store
+    from api import store, transaction
 
     constant = [
-        store._JOB,
-        store._JOB_AT,
-        store._ALL_AT,
+        transaction._JOB,
+        transaction._JOB_AT,
+        transaction._ALL_AT,
         store._WHOLE,
         store._RECORD,
-        store._EXPIRED,
-        store._DUE,
-        store._HELD_BY,
+        transaction._EXPIRED,
+        transaction._DUE,
+        transaction._HELD_BY,
     ]
     constant += [
-        store._CONTENT,
-        store._WAITS,
-        store._WAITING_FOR,
-        store._WHO_WAITS,
-        store._IN_LINE,
+        transaction._CONTENT,
+        transaction._WAITS,
+        transaction._WAITING_FOR,
+        transaction._WHO_WAITS,
+        transaction._IN_LINE,
         store._UNDELIVERED,
         store._HELD,
     ]
     constant += [
-        store._MADE_UNDER,
-        *store._FIRST.values(),
-        store._LEAVE,
-        select(store.keys.c.key).where(store._OLD_KEYS),
+        transaction._MADE_UNDER,
+        *transaction._FIRST.values(),
+        transaction._LEAVE,
+        select(transaction.keys.c.key).where(transaction._OLD_KEYS),
     ]
     with bench.store._reading.connect() as connection:
         for each in constant:
