@@ -1,0 +1,187 @@
+"""The queue of jobs for who is in its process: workers learn what becomes of their jobs, and no clock ends one."""
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+import trio
+from sqlalchemy import select
+
+import api.queue
+import api.schema
+from api.nexrender import Door
+from api.queue import JobQueue
+from api.schema import jobs
+from engine.config import Settings
+from engine.errors import Overloaded
+from engine.jobdocument import DOCUMENT
+from engine.jobs import Queue
+from tests.api.auditing import audit, new_database
+from tests.api.door import NOW, Client, Clock
+
+
+async def test_a_worker_in_this_process(start, clock):
+    client, queue = await start()
+    worker: Queue = queue
+    await client.add(uid="theirs")
+    await client.add(uid="ours", type="mash")
+    held = await worker.pick("slot 1", [DOCUMENT])
+    assert (held.uid, json.loads(held.job)["state"]) == ("ours", "picked")
+    assert await worker.pick("slot 2", [DOCUMENT]) is None
+    assert await worker.report(held, {"state": "started", "startedAt": "2026-01-01T00:00:00.000Z"})
+    assert await worker.report(held, {"state": "render:dorender", "renderProgress": 7})
+    assert await worker.report(held, {})
+    assert (await client.status("ours"))["renderProgress"] == 7
+    assert await worker.finish(held, output="ours/film.mp4")
+    job = await client.job("ours")
+    assert (job["state"], job["output"], job["finishedAt"]) == ("finished", "ours/film.mp4", "2023-11-14T22:13:20.000Z")
+    assert not await worker.report(held, {"state": "render:dorender"})
+
+
+async def test_a_failure_in_this_process(start):
+    client, queue = await start()
+    await client.add(uid="a", type="mash", maxAttempts=2)
+    for state in ("queued", "error"):
+        held = await queue.pick("slot", [DOCUMENT])
+        assert await queue.fail(held, "boom")
+        assert (await client.status("a"))["state"] == state
+    assert (await client.job("a"))["error"] == "boom"
+
+
+@pytest.mark.parametrize("how", ["cancel", "queue", "remove", "finish"])
+async def test_a_worker_learns_at_once_that_a_job_is_no_longer_its_own(start, nursery, how):
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT])
+    revoked = trio.Event()
+
+    async def wait():
+        await queue.revoked(held)
+        revoked.set()
+
+    nursery.start_soon(wait)
+    await queue.report(held, {"state": "render:dorender", "renderProgress": 1})
+    await trio.testing.wait_all_tasks_blocked(0.02)
+    assert not revoked.is_set()
+    if how == "remove":
+        await client.ask("DELETE", "/api/v1/jobs/a")
+    else:
+        await client.put("a", state={"cancel": "error", "queue": "queued", "finish": "finished"}[how])
+    with trio.fail_after(2):
+        await revoked.wait()
+        await queue.revoked(held)  # also for who asks later
+    assert not await queue.report(held, {"state": "finished"})
+
+
+async def test_a_lease_that_is_reported_on_lasts(start, clock, monkeypatch):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT], lease=10)
+    for _ in range(3):
+        clock.now += 9
+        await trio.sleep(0.03)
+        assert await queue.report(held, {})
+    clock.now += 11
+    with trio.fail_after(30):
+        await queue.revoked(held)
+    assert not await queue.finish(held, output="x")
+    assert (await client.status("a"))["state"] == "queued"
+
+
+def lease_of(queue, uid):
+    with queue._store._reading.connect() as connection:
+        return connection.scalar(select(jobs.c.lease).where(jobs.c.uid == uid))
+
+
+async def heard_again(queue, uid):
+    """Returns when whoever holds a job has time to report."""
+    with trio.fail_after(30):
+        while (lease := lease_of(queue, uid)) is not None and lease <= queue.now():
+            await trio.sleep(0.01)
+
+
+def stand_still(seconds):
+    """Nothing else is done meanwhile, as if the process were stopped."""
+    time.sleep(seconds)
+
+
+async def test_who_was_not_heard_while_the_server_stood_still_keeps_the_job(start, clock, monkeypatch):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(api.queue, "LATE", 0.5)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT], lease=10)
+    clock.now += 42
+    stand_still(1)
+    await heard_again(queue, "a")
+    assert await queue.report(held, {})
+
+
+async def test_who_was_not_heard_while_the_database_was_locked_keeps_the_job(start, clock, monkeypatch, tmp_path):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(api.schema, "BUSY_MS", 50)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    held = await queue.pick("slot", [DOCUMENT], lease=10)
+    with closing(sqlite3.connect(tmp_path / "mashtun.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        clock.now += 9
+        with pytest.raises(Overloaded):
+            await queue.report(held, {})
+        clock.now += 36
+        other.execute("ROLLBACK")
+    await heard_again(queue, "a")
+    assert await queue.report(held, {})
+
+
+@pytest.mark.parametrize("by", [120, -3600])
+async def test_nothing_ends_because_the_clock_was_set(tmp_path, nursery, clock, monkeypatch, by):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    steady = Clock()
+    new_database(tmp_path / "mashtun.db")
+    settings = Settings(data=str(tmp_path))
+    queue = JobQueue(settings, wall=clock, steady=steady)
+    await nursery.start(queue.run)
+    client = Client(Door(queue, settings))
+
+    def pass_by(seconds):
+        clock.now += seconds
+        steady.now += seconds
+
+    await client.add(uid="held", timeout=100)
+    await client.add(uid="failed", maxAttempts=2, retryDelay=5)
+    await client.add(uid="later", notBefore=(NOW + 60) * 1000)
+    held = await queue.pick("slot", None, lease=30)
+    failed = await queue.pick("other", None, lease=30)
+    assert await queue.fail(failed, "x")
+    clock.now += by
+    with trio.fail_after(30):
+        while queue.now() != round(clock.now * 1000):
+            await trio.sleep(0.01)
+    pass_by(4)
+    found = await queue.pick("other", None, lease=30)
+    assert (found and found.uid) == ("later" if by > 0 else None)  # as its user said, by the time of day
+    pass_by(2)
+    assert (await queue.pick("third", None, lease=30, wait=20)).uid == "failed"
+    for _ in range(4):
+        assert await queue.report(held, {})
+        pass_by(23)
+    assert await queue.report(held, {})
+    pass_by(3)
+    with trio.fail_after(30):
+        await queue.revoked(held)
+    assert (await client.job("held"))["error"] == 'worker "slot" did not finish within 100 s'
+    audit(queue._store)
+
+
+async def test_slow_readers_hear_the_last_of_each_job(start):
+    client, queue = await start()
+    with queue.follow() as feed:
+        await client.add(uid="a")
+        await client.add(uid="b")
+        await client.put("a", state="finished")
+        with trio.fail_after(1):
+            assert [(each.uid, each.state) for each in await feed.take()] == [("b", "queued"), ("a", "finished")]

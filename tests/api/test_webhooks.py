@@ -1,0 +1,246 @@
+"""Webhooks: who wants to hear of a job does, in order, whatever goes wrong on the way."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import trio
+
+import api.webhooks
+from api.nexrender import Door
+from api.queue import JobQueue
+from engine.config import Settings
+from tests.api.auditing import new_database
+from tests.api.door import NOW, Client
+
+
+class Receiver:
+    """Takes webhooks on a port of its own; `status` is what it answers."""
+
+    def __init__(self, port=0):
+        self.told, self.status = [], 200
+        receiver = self
+
+        class Taking(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.told.append((receiver.status, dict(self.headers), body))
+                self.send_response(receiver.status)
+                if receiver.status == 302:
+                    self.send_header("Location", "/other")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", port), Taking)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?x=1"
+        self._thread = threading.Thread(target=partial(self._server.serve_forever, 0.01), daemon=True)
+        self._thread.start()
+
+    def events(self):
+        return [json.loads(body)["event"] for status, _, body in self.told if status == 200]
+
+    async def until(self, count, clock=None):
+        """clock: time goes by meanwhile."""
+        with trio.fail_after(30):
+            while len(self.told) < count:
+                await trio.sleep(0.01)
+                if clock is not None:
+                    clock.now += 0.1
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def receiver(monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 0.02)
+    made = Receiver()
+    yield made
+    made.close()
+
+
+async def test_webhooks_are_told_and_signed(start, receiver):
+    client, queue = await start()
+    hooks = [{"url": receiver.url, "secret": "shh", "events": ["queued", "finished"]}]
+    uid = (await client.add(webhooks=hooks))["uid"]
+    await client.put(uid, state="started")
+    await client.put(uid, state="finished")
+    await receiver.until(2)
+    assert receiver.events() == ["queued", "finished"]
+    for _, headers, body in receiver.told:
+        assert headers["X-Hub-Signature-256"] == api.webhooks.signature("shh", body)
+        assert headers["X-Mashtun-Event"] == json.loads(body)["event"]
+        assert headers["Content-Type"] == "application/json"
+    assert json.loads(receiver.told[1][2])["job"] == await client.status(uid)
+    with trio.fail_after(30):
+        while await queue.undelivered([], 10):
+            await trio.sleep(0.01)
+
+
+def test_a_signature_is_the_hmac_of_the_body():
+    known = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+    assert api.webhooks.signature("It's a Secret to Everybody", b"Hello, World!") == known
+
+
+@pytest.mark.parametrize("status", [500, 404, 302])
+async def test_what_is_not_taken_is_told_again_in_order(start, receiver, clock, status):
+    client, _ = await start()
+    receiver.status = status
+    uid = (await client.add(webhooks=[{"url": receiver.url}]))["uid"]
+    await client.put(uid, state="finished")
+    await receiver.until(2, clock)
+    receiver.status = 200
+    await receiver.until(4, clock)
+    assert receiver.events() == ["queued", "finished"]
+    numbers = [headers["X-Mashtun-Delivery"] for _, headers, _ in receiver.told]
+    assert len(set(numbers)) == 2
+    assert numbers == sorted(numbers)
+
+
+async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiver, clock, nursery):
+    settings = Settings(data=str(tmp_path))
+    new_database(tmp_path / "mashtun.db")
+    away = socket.create_server(("127.0.0.1", 0))
+    port = away.getsockname()[1]
+    away.close()
+    async with trio.open_nursery() as first:
+        queue = JobQueue(settings, wall=clock, steady=clock)
+        await first.start(queue.run)
+        client = Client(Door(queue, settings))
+        hooks = [{"url": f"http://127.0.0.1:{port}/"}, {"url": receiver.url}]
+        await client.add(webhooks=hooks)
+        await receiver.until(1)
+        with trio.fail_after(30):
+            while [each for each in await queue.undelivered([], 10) if not each.tries]:
+                await trio.sleep(0.01)
+        first.cancel_scope.cancel()
+    clock.now += 60
+    queue = JobQueue(settings, wall=clock, steady=clock)
+    await nursery.start(queue.run)
+    other = HTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler)
+    other.timeout = 5
+    await trio.to_thread.run_sync(other.handle_request)
+    other.server_close()
+    assert len(receiver.told) == 1
+
+
+async def test_a_receiver_that_is_down_for_a_minute_hears_everything_in_order(start, receiver, clock, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 0.005)
+    client, queue = await start()
+    away = socket.create_server(("127.0.0.1", 0))
+    port = away.getsockname()[1]
+    away.close()
+    uid = (await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}/hook"}]))["uid"]
+    begun = clock.now
+    for state in ("picked", "started", "render:dorender", "finished"):
+        await client.put(uid, state=state)
+    tries = 0
+    with trio.fail_after(30):
+        while clock.now < begun + 60:
+            clock.now += 0.5
+            await trio.sleep(0.01)
+        while not tries:  # the first one holds up the others, and is tried now and then
+            clock.now += 1
+            tries = max([each.tries for each in await queue.undelivered([], 10)], default=0)
+    assert 3 < tries < 10
+    back = Receiver(port)
+    await back.until(5, clock)
+    back.close()
+    assert back.events() == ["queued", "picked", "started", "render:dorender", "finished"]
+
+
+@contextmanager
+def listening(answer):
+    """The port of a receiver each of whose connections is given to a function, in a thread."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+
+        def take():
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=take, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def hang(connection):
+    with connection, suppress(OSError):
+        while connection.recv(1 << 16):
+            pass
+
+
+def drip(connection):
+    with connection, suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            connection.sendall(b"y")
+            time.sleep(0.05)
+
+
+async def tried(queue):
+    """Returns when one that is not taken yet has been tried."""
+    with trio.fail_after(30):
+        while not any(each.tries for each in await queue.undelivered([], 10)):
+            queue._wall.now += 1
+            await trio.sleep(0.02)
+
+
+async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 3600)
+    client, _ = await start()
+    with listening(hang) as port:
+        for n in range(2 * api.webhooks.AT_ONCE):
+            await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}{'/?#'[n % 3]}{n}"}])
+        await client.add(webhooks=[{"url": receiver.url}])
+        await receiver.until(1)
+
+
+async def test_a_receiver_that_drips_is_given_so_much_time_and_no_more(start, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 0.5)
+    client, queue = await start()
+    with listening(drip) as port:
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}"}])
+        await tried(queue)
+
+
+async def test_private_addresses_are_told_nothing_of_jobs_that_strangers_may_post(start, receiver, caplog):
+    client, queue = await start(insecure=True)
+    await client.add(webhooks=[{"url": receiver.url}])
+    caplog.set_level("INFO", "api.webhooks")
+    await tried(queue)
+    assert not receiver.told
+    assert "127.0.0.1 is a private address" in caplog.text
+
+
+async def test_a_receiver_may_have_an_address_of_version_6_and_no_port(start, caplog):
+    client, queue = await start()
+    caplog.set_level("INFO", "api.webhooks")
+    await client.add(webhooks=[{"url": "http://[::1]/hook"}])
+    await tried(queue)
+    assert '"http://[::1]/hook": ' in caplog.text
+    assert "not known" not in caplog.text
+
+
+async def test_what_is_not_taken_for_a_day_is_given_up(start, receiver, clock):
+    client, queue = await start()
+    receiver.status = 500
+    await client.add(webhooks=[{"url": receiver.url}])
+    with trio.fail_after(30):
+        while (clock.now < NOW + 86_400) or await queue.undelivered([], 10):
+            clock.now += 1800
+            await trio.sleep(0.02)
+    told = len(receiver.told)
+    assert told > 1
+    clock.now += 86_400
+    await trio.sleep(0.05)
+    assert len(receiver.told) == told
