@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -84,10 +84,15 @@ class _Actor(Protocol):
     def status(self) -> _Status: ...
 
 
-class _Running:
+A = TypeVar("A")
+Reporting = TypeVar("Reporting", bound=_Actor)
+
+
+class _Running(Generic[A]):
     """An actor in a task of its own: it can be cancelled, and waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, actor: A) -> None:
+        self.actor = actor
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
 
@@ -118,12 +123,12 @@ class Engine:
         self._around = Surroundings(
             self.hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
         )
-        self._events: dict[str, tuple[Event, _Running]] = {}
-        self._pulls: dict[str, tuple[Pull | PatternStream, _Running]] = {}
-        self._recordings: dict[str, tuple[Recording, _Running]] = {}
-        self._pushes: dict[str, tuple[Push, _Running]] = {}
+        self._events: dict[str, _Running[Event]] = {}
+        self._pulls: dict[str, _Running[Pull | PatternStream]] = {}
+        self._recordings: dict[str, _Running[Recording]] = {}
+        self._pushes: dict[str, _Running[Push]] = {}
         self._forwards: dict[str, list[PushStatus]] = {}  # of events, by name: the pushes that they asked for
-        self._hls: dict[str, tuple[Hls, _Running]] = {}
+        self._hls: dict[str, _Running[Hls]] = {}
         self._news: set[Newest[tuple[str, str], News]] = set()  # of subjects and ids
         self._serial = 0
         # read by anyone (snapshot)
@@ -159,14 +164,14 @@ class Engine:
         """Ends events and recordings in good order, within a few seconds; then `run` may be cancelled."""
         self.stopping = True
         async with trio.open_nursery() as nursery:
-            for event, _ in list(self._events.values()):
+            for event in self.events():
                 nursery.start_soon(event.close)
         async with trio.open_nursery() as nursery:
-            for recording, running in list(self._recordings.values()):
-                recording.stop()
+            for running in list(self._recordings.values()):
+                running.actor.stop()
                 nursery.start_soon(running.ended.wait)
 
-    def _start(self, subject: str, name: str, actor: _Actor) -> _Running:
+    def _start(self, subject: str, name: str, actor: Reporting) -> _Running[Reporting]:
         """Runs an actor beside the others; how it ended is news."""
 
         async def run() -> None:
@@ -175,10 +180,10 @@ class Engine:
             finally:
                 self._tell_of(subject, name, actor.status(), "ended")
 
-        return self._run(subject, name, run)
+        return self._run(subject, name, actor, run)
 
-    def _run(self, subject: str, name: str, run: Callable[[], Awaitable[None]]) -> _Running:
-        running = _Running()
+    def _run(self, subject: str, name: str, actor: A, run: Callable[[], Awaitable[None]]) -> _Running[A]:
+        running = _Running(actor)
         self._root(name).start_soon(self._guard, subject, name, run, running)
         return running
 
@@ -188,7 +193,7 @@ class Engine:
             raise Overloaded("the engine is not running", where=name)
         return self._nursery
 
-    async def _guard(self, subject: str, name: str, run: Callable[[], Awaitable[None]], running: _Running) -> None:
+    async def _guard(self, subject: str, name: str, run: Callable[[], Awaitable[None]], running: _Running[A]) -> None:
         try:
             with running.scope:
                 await run()
@@ -213,7 +218,7 @@ class Engine:
         if spec.name in self._events:
             raise AlreadyExists(f'event "{spec.name}" exists', where=spec.name)
         event = Event(spec, self._around)
-        self._events[spec.name] = event, self._start("event", spec.name, event)
+        self._events[spec.name] = self._start("event", spec.name, event)
         log.info("event %s: on air as %s", spec.name, spec.stream())
         self._tell(News("event", spec.name, event.state))
         if spec.forward is not None:
@@ -232,23 +237,23 @@ class Engine:
         """Raises NotFound."""
         if name not in self._events:
             raise NotFound("event", name)
-        return self._events[name][0]
+        return self._events[name].actor
 
     def events(self) -> list[Event]:
         """All of them, in the order they were made."""
-        return [event for event, _ in self._events.values()]
+        return [running.actor for running in self._events.values()]
 
     async def delete_event(self, name: str) -> None:
         """Ends it; returns when what was mixed is published, and its pushes had their chance. Raises NotFound."""
-        event = self.event(name)
+        if name not in self._events:
+            raise NotFound("event", name)
         with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
-            await self._end_event(name, event)
+            await self._end_event(name, self._events[name])
 
-    async def _end_event(self, name: str, event: Event) -> None:
-        _, running = self._events[name]
-        await event.close()
+    async def _end_event(self, name: str, running: _Running[Event]) -> None:
+        await running.actor.close()
         await running.stop()
-        if self._events.get(name, (None,))[0] is event:
+        if self._events.get(name) is running:
             del self._events[name]
             for push in self._forwards.pop(name, ()):
                 if push.id in self._pushes:  # nobody else has removed it
@@ -263,7 +268,7 @@ class Engine:
 
     def pulls(self) -> list[PullStatus]:
         """Every source that is fetched or made by the engine itself."""
-        return [pull.status() for _, (pull, _) in sorted(self._pulls.items())]
+        return [running.actor.status() for _, running in sorted(self._pulls.items())]
 
     async def put_source(self, name: str, spec: PullSpec) -> None:
         """Fetches or makes a stream from now on, in place of the source of that name, if there was one.
@@ -278,7 +283,7 @@ class Engine:
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
-        self._pulls[name] = actor, self._start("pull", name, actor)
+        self._pulls[name] = self._start("pull", name, actor)
 
     def _source(self, name: str, spec: PullSpec) -> Pull | PatternStream:
         if spec.pattern is None:
@@ -300,7 +305,7 @@ class Engine:
     async def _end_pull(self, name: str) -> None:
         found = self._pulls[name]
         with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
-            await found[1].stop()
+            await found.stop()
         if self._pulls.get(name) is found:  # nobody else has ended it, and put another
             del self._pulls[name]
 
@@ -309,7 +314,7 @@ class Engine:
     async def start_recording(self, stream: str) -> RecordingStatus:
         """Writes a stream into a file of the data folder from the next keyframe on. Raises NotFound, Overloaded."""
         self.hub.published(stream)
-        active = [recording for recording, running in self._recordings.values() if not running.ended.is_set()]
+        active = [running for running in self._recordings.values() if not running.ended.is_set()]
         if len(active) >= self.settings.max_recordings:
             raise Overloaded(f"there are {len(active)} recordings running", where=stream)
         number = self._next_id()
@@ -320,9 +325,9 @@ class Engine:
             / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{number}.mp4"
         )
         recording = Recording(self.hub, stream, path, id=number, limiter=self._disk)
-        self._recordings[number] = recording, self._start("recording", number, recording)
+        self._recordings[number] = self._start("recording", number, recording)
         self._tell_of("recording", number, recording.status(), "recording")
-        over = [key for key, (_, running) in self._recordings.items() if running.ended.is_set()]
+        over = [key for key, running in self._recordings.items() if running.ended.is_set()]
         for key in over[:-KEPT]:
             del self._recordings[key]
         return recording.status()
@@ -330,16 +335,15 @@ class Engine:
     async def stop_recording(self, stream: str, id: str) -> RecordingStatus:  # noqa: A002
         """Ends a recording; returns when the file is whole. Raises NotFound."""
         found = self._recordings.get(id)
-        if found is None or found[0].status().stream != stream:
+        if found is None or found.actor.status().stream != stream:
             raise NotFound("recording", f"{stream}/{id}")
-        recording, running = found
-        recording.stop()
-        await running.ended.wait()
-        return recording.status()
+        found.actor.stop()
+        await found.ended.wait()
+        return found.actor.status()
 
     def recordings(self, stream: str | None = None) -> list[RecordingStatus]:
         """Of one stream or all; the last ones that are over too."""
-        states = [recording.status() for recording, _ in self._recordings.values()]
+        states = [running.actor.status() for running in self._recordings.values()]
         return [status for status in states if stream in (None, status.stream)]
 
     async def add_push(self, stream: str, url: str) -> PushStatus:
@@ -349,20 +353,20 @@ class Engine:
             raise Overloaded(f"there are {len(self._pushes)} pushes already", where=stream)
         number = self._next_id()
         push = Push(self.hub, stream, url, id=number, changed=lambda: self._tell_of("push", number, push.status()))
-        self._pushes[number] = push, self._start("push", number, push)
+        self._pushes[number] = self._start("push", number, push)
         return push.status()
 
     async def remove_push(self, stream: str, id: str) -> None:  # noqa: A002
         """Ends it. Raises NotFound."""
         found = self._pushes.get(id)
-        if found is None or found[0].status().stream != stream:
+        if found is None or found.actor.status().stream != stream:
             raise NotFound("push", f"{stream}/{id}")
-        await found[1].stop()
+        await found.stop()
         self._pushes.pop(id, None)
 
     def pushes(self, stream: str | None = None) -> list[PushStatus]:
         """Of one stream or all."""
-        states = [push.status() for push, _ in self._pushes.values()]
+        states = [running.actor.status() for running in self._pushes.values()]
         return [status for status in states if stream in (None, status.stream)]
 
     async def picture(self, stream: str) -> bytes:
@@ -397,17 +401,17 @@ class Engine:
         One that has ended, since nobody publishes any more, says so until then, or until somebody publishes again.
         """
         found = self._hls.get(stream)
-        if found is None or (found[1].ended.is_set() and self.hub.is_published(stream)):
+        if found is None or (found.ended.is_set() and self.hub.is_published(stream)):
             self.hub.published(stream)
             made = Hls(self.hub, stream, first=self.now() * HLS_NUMBERS // SECOND)
-            found = self._hls[stream] = made, self._run("playlist", stream, made.run)
-        return found[0]
+            found = self._hls[stream] = self._run("playlist", stream, made, made.run)
+        return found.actor
 
     async def _end_idle_playlists(self) -> None:
         while True:
             await trio.sleep(HLS_IDLE / SECOND / 6)
-            for name, (hls, running) in list(self._hls.items()):
-                if self.now() - hls.last_used > HLS_IDLE:
+            for name, running in list(self._hls.items()):
+                if self.now() - running.actor.last_used > HLS_IDLE:
                     running.scope.cancel()
                     del self._hls[name]
 
