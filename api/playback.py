@@ -30,7 +30,7 @@ MP4: Final = "video/mp4"
 FLV: Final = "video/x-flv"
 CASTS: Final = "cast"  # what the names of casts' streams begin with
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-# Enough for a cache in front of many players; numbers begin anew when a publisher has been away for ten seconds.
+# Enough for a cache in front of many players.
 _SEGMENT: Final = {"Cache-Control": "max-age=5"}
 
 ROUTES: Final = [

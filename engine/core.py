@@ -41,7 +41,8 @@ from engine.timebase import SECOND
 log = logging.getLogger(__name__)
 
 HLS_IDLE: Final = 30 * SECOND  # a playlist that nobody asks for is no longer made
-HLS_NUMBERS: Final = 10  # a second, more than there are segments: a playlist made later has higher ones
+HLS_NUMBERS: Final = 2  # a second, more than there are segments: a playlist made later has higher ones, and …
+HLS_EPOCH: Final = 1_735_689_600  # … 2025, s: so has one of a server that was started again; 31 bits last until 2059
 PICTURE_WAIT: Final = 5.0  # seconds for the first picture of a stream that nobody decodes
 DISK_THREADS: Final = 8
 KEPT: Final = 200  # recordings that are over and still listed
@@ -113,6 +114,7 @@ class Engine:
         self.settings = settings or Settings()
         self._strict = strict
         self._began = time.monotonic_ns()
+        self._began_at = max(0, time.time_ns() - HLS_EPOCH * SECOND)  # ns since then; 0: the system's clock is not set
         # owned by run()
         self.hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
@@ -403,7 +405,7 @@ class Engine:
         found = self._hls.get(stream)
         if found is None or (found.ended.is_set() and self.hub.is_published(stream)):
             self.hub.published(stream)
-            made = Hls(self.hub, stream, first=self.now() * HLS_NUMBERS // SECOND)
+            made = Hls(self.hub, stream, first=(self._began_at + self.now()) * HLS_NUMBERS // SECOND)
             found = self._hls[stream] = self._run("playlist", stream, made, made.run)
         return found.actor
 

@@ -45,6 +45,9 @@ GAP: Final = Fraction(2)
 LISTED: Final = 6
 KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
 WITH_PARTS: Final = 3
+DISCONTINUITIES: Final = (
+    1 << 14
+)  # before the first: hls.js looks through an array of that length at every reload, in 4 ms
 PATIENCE: Final = 10.0  # s until a publisher that has gone will not come back
 FIRST_PART: Final = 10.0  # s until a stream without anything to show is given up
 FIRST_SEGMENT: Final = 3.0  # s more for a whole segment: players without low latency take nothing else
@@ -80,13 +83,13 @@ class Segment:
 class Segmenter:
     """Packets → segments; the newest is open. Knows no time but the packets'.
 
-    first  number of the first segment, of its map, and of discontinuities before it.
+    first  number of the first segment and of its map; discontinuities before it are as many, but for whole rounds.
     """
 
     def __init__(self, first: int = 0) -> None:
         self.segments = deque[Segment]()
         self.inits: dict[int, bytes] = {}
-        self.discontinuities = first  # that are no longer listed
+        self.discontinuities = first % DISCONTINUITIES  # that are no longer listed
         self.target = int(SEGMENT)  # s, as the playlist says it; never shrinks
         self._first = first
         self._number = self._map_number = first - 1

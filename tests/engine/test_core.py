@@ -1,6 +1,8 @@
 """The engine: who owns what, and what ends it. Real streams and sockets, in real time, all short."""
 
+import re
 import socket
+import time
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 
@@ -8,13 +10,17 @@ import msgspec
 import pytest
 import trio
 
+from engine import core
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import AlreadyExists, InUse, InvalidSpec, NotFound, Overloaded
 from engine.program import Held
+from engine.sinks.hls import DISCONTINUITIES
 from engine.spec import ARRIVAL_MS, AudioFormat, EventSpec, MixerSpec, PullSpec, Raster
 from engine.stream import Publisher
+from engine.timebase import SECOND
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
+from tests.engine.clips import packets
 
 SPEC = EventSpec(
     name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), latency_ms=20, sub_mixes=2
@@ -75,6 +81,20 @@ async def test_a_playlist_says_that_it_has_ended_and_the_next_one_has_higher_num
         await until(again.is_ready)
         assert again._segmenter.segments[0].number > numbers[-1]
         assert "#EXT-X-DISCONTINUITY\n" not in await again.playlist()
+
+
+async def test_the_numbers_of_a_playlist_go_on_when_the_server_is_started_again(tmp_path, media):
+    since = time.time_ns() - core.HLS_EPOCH * SECOND  # a server that began before now has used lower ones
+    async with engine(tmp_path) as made:
+        publication = made.hub.publish("live/cam", Publisher(kind="rtmp"))
+        for packet in packets(media.path("plain")):
+            publication.send(packet)
+        text = await made.hls("live/cam").playlist()
+    sequence, discontinuities = (int(each) for each in re.findall(r"-SEQUENCE:(\d+)", text))
+    assert since * core.HLS_NUMBERS // SECOND <= sequence < 2**31  # players may count in 32 bits
+    assert (
+        discontinuities == sequence % DISCONTINUITIES
+    )  # others than before, but few: a player may keep a list of them
 
 
 async def test_an_event_that_cannot_be_forwarded_is_not_made(tmp_path):
