@@ -5,6 +5,7 @@ It decides where segments and parts are cut and what the playlist says; it refus
 Theory of operation
 -------------------
 * A **segment** begins with a keyframe, or after LONGEST seconds with any picture; one of sound alone is SEGMENT long.
+  The first playlist waits for a whole one: by its length players are told how long segments are, once for all.
   A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
@@ -40,7 +41,7 @@ NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted i
 PART_TARGET: Final = Fraction(22, 100)  # a part is at least 85 % of it
 LEAST: Final = Fraction(1)
 SEGMENT: Final = Fraction(2)
-LONGEST: Final = Fraction(6)
+LONGEST: Final = Fraction(12)  # players stop where a segment begins without a keyframe; x264 sends one in 250 pictures
 GAP: Final = Fraction(2)
 LISTED: Final = 6
 KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
@@ -50,7 +51,9 @@ DISCONTINUITIES: Final = (
 )  # before the first: hls.js looks through an array of that length at every reload, in 4 ms
 PATIENCE: Final = 10.0  # s until a publisher that has gone will not come back
 FIRST_PART: Final = 10.0  # s until a stream without anything to show is given up
-FIRST_SEGMENT: Final = 3.0  # s more for a whole segment: players without low latency take nothing else
+FIRST_SEGMENT: Final = float(
+    LONGEST
+)  # s more for a whole one: many players take nothing else, nor another target later
 
 
 class Part(NamedTuple):
@@ -182,7 +185,7 @@ class Segmenter:
         assert self._fragmenter is not None
         self._fragmenter.hold_picture()
         self._cut()
-        if self.open is not None and self.open.duration >= LONGEST:
+        if self.open is not None and self.open.duration >= self.target:
             self._close()
             self._open()
         return True
@@ -295,7 +298,7 @@ class Hls:
         segmenter = self._segmenter
         if not segmenter.listed:
             await self._until(lambda: bool(segmenter.listed), FIRST_PART)
-        if not segmenter.closed and msn is None:
+        if segmenter.listed and not segmenter.closed and msn is None:
             await self._until(lambda: bool(segmenter.closed), FIRST_SEGMENT)
         self._check()
         if not segmenter.listed:

@@ -73,10 +73,18 @@ def test_short_gops_make_segments_of_a_second(media):
 
 
 def test_long_gops_are_cut_all_the_same(tmp_path):
-    path = encode(tmp_path / "a.mp4", Video(gop=400), None, seconds=13)
+    path = encode(tmp_path / "a.mp4", Video(gop=800), None, seconds=25)
     segmenter = segmented(packets(path))
-    assert [segment.duration for segment in segmenter.closed] == [6, 6]
-    assert segmenter.target == 6
+    assert [segment.duration for segment in segmenter.closed] == [12, 12]
+    assert segmenter.target == 12
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30])
+def test_a_keyframe_in_250_pictures_makes_a_segment_of_each_gop(tmp_path, rate):
+    path = encode(tmp_path / "a.mp4", Video(rate=Fraction(rate), gop=250), None, seconds=24)
+    segmenter = segmented(packets(path))
+    assert [segment.duration for segment in segmenter.closed] == [Fraction(250, rate)] * 2
+    assert all(segment.parts[0].independent for segment in segmenter.segments)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(25, 5), (Fraction(30_000, 1001), 6), (24, 5), (50, 10), (60, 12)])
@@ -158,7 +166,7 @@ def test_the_playlist_of_a_running_stream(two_seconds):
 
 
 def test_the_target_never_shrinks(tmp_path, two_seconds):
-    long = encode(tmp_path / "a.mp4", Video(gop=400), Audio(), seconds=6)
+    long = encode(tmp_path / "a.mp4", Video(gop=180), Audio(), seconds=6)
     segmenter = segmented(packets(long) + packets(two_seconds, times=5, start=6, arrival=6 * NS))
     assert "#EXT-X-TARGETDURATION:6" in playlist(segmenter)
     assert durations(playlist(segmenter))[-1] == 2
@@ -199,8 +207,9 @@ def test_a_picture_that_stood_still_is_a_discontinuity_and_no_long_part(media):
 def test_sound_goes_on_while_the_picture_has_stopped(media):
     film = packets(media.path("plain"), times=15)
     segmenter = segmented([each for each in film if not each.is_video or each.arrival < 2 * NS])
-    assert sum(segment.duration for segment in segmenter.closed) > 20
-    assert segmenter.target <= 7
+    assert segmenter.closed[-1].number > 10
+    assert sum(segment.duration for segment in segmenter.closed) > 15
+    assert segmenter.target == 2
 
 
 @pytest.mark.parametrize("config", [None, "1194"], ids=["silence", "gap"])
@@ -338,10 +347,26 @@ async def test_a_playlist_waits_for_a_segment_but_not_for_ever(hub, two_seconds,
     await settle()
     for packet in packets(two_seconds)[:60]:
         publication.send(packet)
-    with trio.fail_after(5):
+    with trio.fail_after(hls.FIRST_SEGMENT + 1):
         text = await server.playlist()  # no segment will come
     assert uris(text, "seg") == []
     assert uris(text, "part")[0] == (0, 0)
+
+
+async def test_the_first_playlist_has_a_whole_segment_and_tells_how_long_they_are(
+    hub, tmp_path, nursery, autojump_clock
+):
+    film = encode(tmp_path / "a.mp4", Video(rate=Fraction(12), gop=125), None, seconds=33)
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    nursery.start_soon(partial(play, publication, packets(film)))
+    with trio.fail_after(40):
+        first = await server.playlist()
+        assert uris(first, "seg") == [(0,)]
+        later = await server.playlist(msn=2)
+    assert uris(later, "seg") == [(0,), (1,), (2,)]
+    assert [re.findall(r"TARGETDURATION:(\d+)", each) for each in (first, later)] == [["10"], ["10"]]
 
 
 async def test_a_stream_that_shows_nothing_is_given_up(hub, nursery, autojump_clock):
