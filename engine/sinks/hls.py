@@ -46,14 +46,10 @@ GAP: Final = Fraction(2)
 LISTED: Final = 6
 KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
 WITH_PARTS: Final = 3
-DISCONTINUITIES: Final = (
-    1 << 14
-)  # before the first: hls.js looks through an array of that length at every reload, in 4 ms
+DISCONTINUITIES: Final = 1 << 14  # before the first: hls.js goes through an array so long at each reload, in 4 ms
 PATIENCE: Final = 10.0  # s until a publisher that has gone will not come back
 FIRST_PART: Final = 10.0  # s until a stream without anything to show is given up
-FIRST_SEGMENT: Final = float(
-    LONGEST
-)  # s more for a whole one: many players take nothing else, nor another target later
+FIRST_SEGMENT: Final = float(LONGEST)  # s more for a whole one: many players take nothing else, nor another target
 
 
 class Part(NamedTuple):
