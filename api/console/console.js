@@ -3,6 +3,7 @@
 import { Player } from "/console/player.js";
 
 const STATUS_EVERY = 1000; // ms
+const DEAD = 8000; // ms until an event stream that says nothing is opened again
 const LATE = 1000, STALLED = 3000; // ms since the last picture
 const NEWS = 50; // lines that are kept
 const $ = (id) => document.getElementById(id);
@@ -249,9 +250,11 @@ function showLink(state, text) {
 
 let source = null;
 let heard = -Infinity;
+let followed = -Infinity; // when the event stream was opened
 
 function follow() {
   source?.close();
+  followed = performance.now();
   source = new EventSource(`/events?status=${STATUS_EVERY}`);
   source.addEventListener("status", (message) => {
     heard = performance.now();
@@ -277,12 +280,15 @@ async function poll() {
   }
 }
 
-// Where the event stream says nothing, the state is asked for; and now and then the stream is opened again.
+// Where the event stream says nothing, the state is asked for; and now and then the stream is opened again: its connection
+// may be dead, and nobody says so.
 async function watch() {
-  if (performance.now() - heard < 3 * STATUS_EVERY) return;
-  if (await poll()) showLink("warn", "polling");
+  const now = performance.now();
+  if (now - heard < 3 * STATUS_EVERY) return;
+  const answered = await poll();
+  if (answered) showLink("warn", "polling");
   else showLink("bad", "no connection");
-  if (source.readyState === EventSource.CLOSED) follow();
+  if (source.readyState === EventSource.CLOSED || (answered && now - followed > DEAD)) follow();
 }
 
 // --- begin ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ const KEEP = 6; // s of what was played that stay in the buffer
 const UNPLAYABLE = 1003; // why a socket is closed
 const RETRY_FIRST = 500, RETRY_LAST = 8000; // ms
 const SILENCE = 4000; // ms without data that are worth a word
+const DEAD = 2 * SILENCE; // … after which the connection may be dead without a word: another one is tried
 
 export class Player {
   // report({state, text}): "idle", "opening", "playing", "away"; the text says why.
@@ -72,6 +73,7 @@ export class Player {
     this.socket = socket;
     this.queue = [];
     this.started = false;
+    this.heard = performance.now();
   }
 
   #disconnect() {
@@ -196,7 +198,8 @@ export class Player {
 
   #watch() {
     const now = performance.now();
-    if (!this.started || this.socket === null) return;
+    if (this.socket !== null && now - this.heard > DEAD) this.#connect();
+    if (!this.started) return;
     const { droppedVideoFrames } = this.video.getVideoPlaybackQuality();
     if (now - this.jumped > 1000) this.lost += Math.max(0, droppedVideoFrames - this.dropped);
     this.dropped = droppedVideoFrames;

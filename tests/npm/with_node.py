@@ -1,4 +1,6 @@
-"""nexrender's own client from npm, unmodified, against a real server: each ``*.test.js`` here is one test.
+"""What needs node: nexrender's own client from npm, unmodified, against a real server, and the player of our page.
+
+Each ``*.test.js`` here is one test.
 
 It needs node and what ``npm ci`` puts into this folder, so it is not collected with the others; it is run by its name:
 ``cd tests/npm && npm ci && cd ../.. && pytest tests/npm/with_node.py``.
@@ -16,7 +18,7 @@ SCRIPTS = sorted(each.name for each in HERE.glob("*.test.js"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_client_of_nexrender_finds_what_it_expects(tmp_path, script):
+def test_what_node_runs_finds_what_it_expects(tmp_path, script):
     with Server(tmp_path, MASHTUN_SECRET="s3cret") as server:
         found = subprocess.run(
             ["node", "--test", "--test-reporter=spec", script],

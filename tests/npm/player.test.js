@@ -1,0 +1,74 @@
+/* The player of the operator's page, under a clock of ours and a browser that does only what it is told. */
+
+'use strict'
+
+const { readFileSync } = require('node:fs')
+const { join } = require('node:path')
+const test = require('node:test')
+const assert = require('node:assert')
+
+const SOURCE = readFileSync(join(__dirname, '../../api/console/player.js'), 'utf8')
+
+class Video extends EventTarget {
+    buffered = { length: 1, start: () => 0, end: () => 1 }
+    currentTime = 0
+    async play() {}
+    getVideoPlaybackQuality = () => ({ droppedVideoFrames: 0 })
+}
+
+async function opened() {
+    const found = { sockets: [], now: 0, notes: [] }
+    globalThis.performance = { now: () => found.now }
+    globalThis.setInterval = (watch) => { found.watch = watch }
+    globalThis.setTimeout = () => 1
+    globalThis.location = { protocol: 'http:', host: 'here' }
+    globalThis.URL = { createObjectURL: () => '', revokeObjectURL() {} }
+    globalThis.WebSocket = class {
+        constructor() { found.sockets.push(this) }
+        close() {}
+    }
+    globalThis.MediaSource = class extends EventTarget {
+        static isTypeSupported = () => true
+        constructor() { super(); found.source = this }
+        addSourceBuffer() { return Object.assign(new EventTarget(), { appendBuffer() { this.filled = true } }) }
+    }
+    const { Player } = await import(`data:text/javascript,${encodeURIComponent(SOURCE)}`)
+    found.video = new Video()
+    found.player = new Player(found.video, ({ text }) => found.notes.push(text))
+    return found
+}
+
+// A first piece comes and is shown.
+function begin(page) {
+    const socket = page.sockets.at(-1)
+    socket.onmessage({ data: JSON.stringify({ mime: 'video/mp4' }) })
+    page.source.dispatchEvent(new Event('sourceopen'))
+    socket.onmessage({ data: new ArrayBuffer(8) })
+    page.player.buffer.dispatchEvent(new Event('updateend'))
+}
+
+function pass(page, seconds, { data = false } = {}) {
+    for (const until = page.now + seconds * 1000; page.now < until; page.now += 500) {
+        if (data) page.sockets.at(-1).onmessage({ data: new ArrayBuffer(8) })
+        page.watch()
+    }
+}
+
+test('a connection that is dead without a word is made anew, now and then', async () => {
+    const page = await opened()
+    page.player.play('live/cam')
+    begin(page)
+    pass(page, 60, { data: true })
+    assert.strictEqual(page.sockets.length, 1)
+    pass(page, 9)
+    assert.strictEqual(page.sockets.length, 2)
+    assert.ok(page.notes.includes('Nothing has come for some seconds'))
+    pass(page, 60) // nor does the next one say anything
+    assert.ok(page.sockets.length > 5 && page.sockets.length < 11, `${page.sockets.length}`)
+    begin(page)
+    assert.strictEqual(page.notes.at(-1), '')
+    page.player.stop()
+    const made = page.sockets.length
+    pass(page, 60)
+    assert.strictEqual(page.sockets.length, made)
+})
