@@ -41,6 +41,7 @@ export class Player {
     this.stop();
     this.name = name;
     this.delay = RETRY_FIRST;
+    this.wanted = WANTED_LEAST;
     this.stalls = this.lost = 0;
     this.#connect();
   }
@@ -72,7 +73,6 @@ export class Player {
     socket.onclose = ({ code, reason }) => this.#closed(socket, code === UNPLAYABLE ? reason : "");
     this.socket = socket;
     this.queue = [];
-    this.started = false;
     this.heard = performance.now();
   }
 
@@ -86,6 +86,7 @@ export class Player {
       socket.close();
     }
     this.buffer = null;
+    this.started = false; // a picture that has come to its end is no stall
   }
 
   #closed(socket, reason) {

@@ -72,3 +72,24 @@ test('a connection that is dead without a word is made anew, now and then', asyn
     pass(page, 60)
     assert.strictEqual(page.sockets.length, made)
 })
+
+test('the end of a stream is no stall, and another stream begins with a short delay', async () => {
+    const page = await opened()
+    page.player.play('live/cam')
+    for (let n = 0; n < 5; n += 1) {
+        begin(page)
+        pass(page, 2, { data: true })
+        page.sockets.at(-1).onclose({ code: 1000, reason: '' })
+        page.video.dispatchEvent(new Event('waiting')) // what was buffered is over
+        page.player.retry()
+    }
+    assert.strictEqual(page.player.stalls, 0)
+    const { wanted } = page.player
+    begin(page)
+    pass(page, 2, { data: true })
+    page.video.dispatchEvent(new Event('waiting')) // while it plays
+    assert.strictEqual(page.player.stalls, 1)
+    assert.ok(page.player.wanted > wanted)
+    page.player.play('live/other')
+    assert.strictEqual(page.player.wanted, wanted)
+})
