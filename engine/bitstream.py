@@ -19,7 +19,9 @@ _SLICE_HEAD: Final = 33  # bytes within which a slice names its picture paramete
 _TO_ESCAPE: Final = re.compile(rb"\0\0(?=[\0-\3])")
 _SPS: Final = 7
 _PPS: Final = 8
+_HEVC_VPS: Final = 32
 _HEVC_SPS: Final = 33
+_HEVC_PPS: Final = 34
 _HIGH_PROFILES: Final = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)  # H.264 7.3.2.1.1
 _WITHOUT_FORMAT: Final = (66, 77, 88)  # profiles whose avcC ends with the PPS (ISO/IEC 14496-15 5.3.3.1.2)
 _CHROMA_UNITS: Final = ((1, 1), (2, 2), (2, 1), (1, 1))  # luma samples of a chroma sample, by chroma_format_idc
@@ -255,7 +257,7 @@ def pps_numbers(nal: bytes) -> tuple[int, int] | None:
 def joined_avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
     """An avcC for pictures of several encoders: of the highest profile and level among them (14496-15 5.3.3.1.2)."""
     highest = max(sps, key=lambda unit: unit[1])
-    made = bytearray(avcc([highest, *(unit for unit in sps if unit is not highest)], pps))
+    made = bytearray(avcc([highest, *(unit for unit in sps if unit is not highest), *pps]))
     for unit in sps:
         made[2] &= unit[2] if unit[1] == highest[1] else 0
         made[3] = max(made[3], unit[3])
@@ -494,10 +496,10 @@ def prefixed_kinds(data: bytes | memoryview) -> list[int] | None:
     return kinds if at == end else None
 
 
-def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
-    """An avcC for NAL units with four bytes of length; b"" when there is no parameter set of either kind."""
-    first = [unit for unit in sps if 4 <= len(unit) < 1 << 16][:31]
-    second = [unit for unit in pps if len(unit) < 1 << 16][:255]
+def avcc(units: list[bytes]) -> bytes:
+    """The avcC of NAL units with four bytes of length; b"" when there is no parameter set of either kind."""
+    first = [unit for unit in units if unit[0] & 31 == _SPS and 4 <= len(unit) < 1 << 16][:31]
+    second = [unit for unit in units if unit[0] & 31 == _PPS and len(unit) < 1 << 16][:255]
     if not first or not second:
         return b""
     made = b"\1" + first[0][1:4] + bytes((0xFF, 0xE0 | len(first))) + _sized(first)
@@ -505,6 +507,27 @@ def avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
     read = None if first[0][1] in _WITHOUT_FORMAT else read_sps(first[0])
     if read is not None:
         made += bytes((0xFC | read.chroma, 0xF8 | read.luma_depth - 8, 0xF8 | read.chroma_depth - 8, 0))
+    return made
+
+
+def hvcc(units: list[bytes]) -> bytes:
+    """The hvcC (ISO/IEC 14496-15 8.3.3) of NAL units with parameter sets; b"" when one is missing."""
+    arrays = {kind: [unit for unit in units if unit[0] >> 1 & 63 == kind] for kind in (_HEVC_VPS, _HEVC_SPS, _HEVC_PPS)}
+    if not all(arrays.values()):
+        return b""
+    sps = _unescaped(arrays[_HEVC_SPS][0])
+    if len(sps) < 15:
+        return b""
+    layers, nested = (sps[2] >> 1 & 7) + 1, sps[2] & 1
+    depth = 2 if sps[3] & 31 == 2 else 0  # Main 10; decoders read the SPS itself
+    made = (
+        b"\1"
+        + sps[3:15]
+        + bytes((0xF0, 0, 0xFC, 0xFD, 0xF8 | depth, 0xF8 | depth, 0, 0, layers << 3 | nested << 2 | 3))
+    )
+    made += bytes((len(arrays),))
+    for kind, sets in arrays.items():
+        made += bytes((0x80 | kind,)) + len(sets).to_bytes(2, "big") + _sized(sets)
     return made
 
 

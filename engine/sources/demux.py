@@ -1,7 +1,7 @@
 """A file or URL that libav opens → packets of a stream: H.264 and HEVC length-prefixed, AAC raw, time stamps upwards.
 
-It decides what a packet of another framing becomes and how its time stamps are put right; it refuses to know when it is
-sent and to whom. Worker threads only, one call at a time.
+It decides which packets are given on and how their time stamps are put right; it refuses to know when they are sent and
+to whom. Worker threads only, one call at a time.
 
 Theory of operation
 -------------------
@@ -14,10 +14,6 @@ Theory of operation
 * What was cut away from an MP4 without coding it anew is in it still, as far as decoders need it: such pictures come
   just before the first one that is shown, all within the tick before it, and are no part of the film's length; such
   sound is left out but for the last `PRIMING`.
-* Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
-  later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
-* AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
-  track says so. A decoder gives such pictures in the right order; players and recordings may not.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
   their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw H.264), their arrival
@@ -30,12 +26,10 @@ Theory of operation
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from itertools import chain
@@ -45,13 +39,13 @@ import av
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 
-from engine.bitstream import aac_format, avc_size, avcc, hevc_size, nal_units
 from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.packet import Look, Orientation, Packet, Track, Variant
+from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.convert import orientation_of
-from engine.sources.tracks import ALPHA, MAX_PIXELS, NEW_SETS, Straightener, look_of, may_jump, zero_of
+from engine.sources.framing import Framing, framing_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, Straightener, look_of, may_jump, zero_of
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -74,15 +68,12 @@ REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 # What a playlist may name; never files, which the engine can read and the one who wrote the playlist can not.
 _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
 _TURNING: Final = ("mov", "matroska")  # that may say that pictures are to be turned
-_UNORDERED: Final = ("avi", "h264", "hevc")
 _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 # All but lists of files to be read one after the other: one that names itself is opened without an end.
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
-_ADTS_RATES: Final = 13
-_HEVC_VPS, _HEVC_SPS, _HEVC_PPS = 32, 33, 34
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
 
@@ -334,7 +325,7 @@ class _Line:
         self.step = 1
         self.shows = False  # something that is shown has come in this round
         self.unseen: list[tuple[bytes, bool]] = []  # data before that, and whether it is a keyframe's
-        self.framing: _Framing
+        self.framing: Framing
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
 
@@ -342,7 +333,7 @@ class _Line:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         self.shows, self.unseen = False, []
         known = self.framing.track if self.last is not None else None
-        self.framing = _framing(stream, known, look, time_base or stream.time_base)
+        self.framing = framing_of(stream, known, look, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))
         self._came = None
         reordered = stream.type == "video" and stream.codec_context.has_b_frames
@@ -361,164 +352,6 @@ class _Line:
             self.step = dts - self._came
         self._came = dts
         return dts if pts is None else pts, dts
-
-
-class _Framing:
-    """How packets of one stream are framed: as they should be."""
-
-    def __init__(self, stream: Any, known: Track | None, look: Look, time_base: Fraction) -> None:
-        context = stream.codec_context
-        self.time_base = time_base
-        self.track: Track | None = known
-        self._kind: Literal["video", "audio"] = stream.type
-        self._codec: str = context.codec.canonical_name
-        is_video = stream.type == "video"
-        self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
-        self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
-        self._look = look
-        self._layout: str = "" if is_video else context.layout.name
-        self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
-        self._block = (0, 0) if is_video else _block(stream)
-        self._variant = _variant(context) if is_video else Variant()
-        self._configure(bytes(context.extradata or b""))
-
-    def _configure(self, extradata: bytes) -> None:
-        """The track from here on: the same one while nothing has changed."""
-        (width, height), (rate, channels) = self._size, self._sound
-        if self._codec == "mp3" or self._codec.startswith("pcm_"):
-            extradata = b""  # what AVI and WAV have there is their own, and nobody else wants it
-        if self._codec in ("h264", "hevc"):
-            width, height = (avc_size if self._codec == "h264" else hevc_size)(extradata) or self._size
-        if self._codec == "aac":
-            rate, channels = aac_format(extradata) or self._sound
-        made = Track(
-            kind=self._kind,
-            codec=self._codec,
-            extradata=extradata,
-            time_base=self.time_base,
-            width=width,
-            height=height,
-            rate=rate,
-            channels=channels,
-            layout=self._layout,
-            unordered=self.is_unordered,
-            block=self._block,
-            variant=self._variant,
-            look=self._look,
-        )
-        if self.track is None or not _same(made, self.track):
-            self.track = made
-
-    def unwrapped(self, packet: _AvPacket) -> bytes:
-        """What a packet carries, as the track says; b"" when it cannot be used."""
-        if packet.has_sidedata(NEW_SETS):
-            self._configure(bytes(packet.get_sidedata(NEW_SETS)))
-        return bytes(packet)
-
-
-class _AnnexB(_Framing):
-    """H.264 and HEVC with start codes, their parameter sets among the pictures."""
-
-    def _configure(self, extradata: bytes) -> None:
-        self._take(nal_units(extradata))
-
-    def unwrapped(self, packet: _AvPacket) -> bytes:
-        units = nal_units(bytes(packet))
-        self._take(units)
-        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units if not self._is_parameter(unit))
-
-    def _take(self, units: list[bytes]) -> None:
-        """Takes parameter sets for the track's extradata."""
-        made = (_avcc if self._codec == "h264" else hvcc)(units)
-        if made:
-            super()._configure(made)
-
-    def _is_parameter(self, unit: bytes) -> bool:
-        """Parameter sets and access unit delimiters: not among the packets of a track."""
-        return unit[0] & 31 in (7, 8, 9) if self._codec == "h264" else unit[0] >> 1 & 63 in (32, 33, 34, 35)
-
-
-class _Adts(_Framing):
-    """AAC with a header before each block (ISO 14496-3 1.A.2.2.1)."""
-
-    def _configure(self, extradata: bytes) -> None:
-        pass  # the first header says it
-
-    def unwrapped(self, packet: _AvPacket) -> bytes:
-        data = bytes(packet)
-        if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
-            return b""
-        kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
-        channels = (data[2] & 1) << 2 | data[3] >> 6
-        if rate >= _ADTS_RATES or not channels:
-            return b""
-        super()._configure(bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3)))
-        return data[7:] if data[1] & 1 else data[9:]
-
-
-def _framing(stream: Any, known: Track | None, look: Look, time_base: Fraction) -> _Framing:
-    codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
-    if codec in ("h264", "hevc") and extradata[:1] != b"\1":
-        return _AnnexB(stream, known, look, time_base)
-    if codec == "aac" and not extradata:
-        return _Adts(stream, known, look, time_base)
-    return _Framing(stream, known, look, time_base)
-
-
-def _is_unordered(stream: Any) -> bool:
-    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
-    return stream.codec_context.name in ("h264", "hevc") and stream.container.format.name in _UNORDERED
-
-
-def _block(stream: Any) -> tuple[int, int]:
-    """Bytes of a block of sound and bits of a coded sample, which PyAV does not tell but the head of a WAV does."""
-    file = io.BytesIO()
-    try:
-        with av.open(file, "w", format="wav") as container:
-            container.add_stream_from_template(stream)
-            container.start_encoding()
-    except _ERRORS:
-        return 0, 0  # nothing that a WAV can have
-    head = file.getvalue()
-    at = head.find(b"fmt ") + 20  # WAVEFORMAT.nBlockAlign
-    return int.from_bytes(head[at : at + 2], "little"), int.from_bytes(head[at + 2 : at + 4], "little")
-
-
-def _variant(context: av.VideoCodecContext) -> Variant:
-    variant = Variant(pix_fmt=context.pix_fmt or "", bits=context.bits_per_coded_sample)
-    with suppress(UnicodeDecodeError):  # MPEG-TS has numbers there
-        variant = variant._replace(tag=context.codec_tag)
-    return variant
-
-
-def _same(one: Track, other: Track) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("codec", "extradata", "time_base"))
-
-
-def _avcc(units: list[bytes]) -> bytes:
-    return avcc([unit for unit in units if unit[0] & 31 == 7], [unit for unit in units if unit[0] & 31 == 8])
-
-
-def hvcc(units: list[bytes]) -> bytes:
-    """The hvcC (ISO/IEC 14496-15 8.3.3) of NAL units with parameter sets; b"" when one is missing."""
-    arrays = {kind: [unit for unit in units if unit[0] >> 1 & 63 == kind] for kind in (_HEVC_VPS, _HEVC_SPS, _HEVC_PPS)}
-    if not all(arrays.values()):
-        return b""
-    sps = arrays[_HEVC_SPS][0].replace(b"\0\0\3", b"\0\0")
-    if len(sps) < 15:
-        return b""
-    layers, nested = (sps[2] >> 1 & 7) + 1, sps[2] & 1
-    depth = 2 if sps[3] & 31 == 2 else 0  # Main 10; decoders read the SPS itself
-    made = (
-        b"\1"
-        + sps[3:15]
-        + bytes((0xF0, 0, 0xFC, 0xFD, 0xF8 | depth, 0xF8 | depth, 0, 0, layers << 3 | nested << 2 | 3))
-    )
-    made += bytes((len(arrays),))
-    for kind, sets in arrays.items():
-        made += bytes((0x80 | kind,)) + len(sets).to_bytes(2, "big")
-        made += b"".join(len(unit).to_bytes(2, "big") + unit for unit in sets)
-    return made
 
 
 def _best(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:

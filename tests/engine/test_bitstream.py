@@ -87,7 +87,7 @@ def test_parameter_sets_of_several_encoders_in_one_avcc():
     assert bitstream.avc_sets(joined) == (sps[::-1], pps)  # the higher profile first
     assert joined[1:4] == bytes((100, 0, 40))
     assert bitstream.avc_size(joined) == (64, 64)
-    assert bitstream.joined_avcc(*first) == bitstream.avcc(*first)
+    assert bitstream.joined_avcc(*first) == bitstream.avcc([*first[0], *first[1]])
 
 
 def coded(size=(64, 64), count=12, **params):
@@ -144,7 +144,7 @@ def test_pictures_under_other_numbers_are_the_same_pictures(params, old, new, sp
     assert bitstream.renumbered_pps(other_pps, old, old) == own_pps
     others = [(pts, bitstream.renumbered_slices(data, {old: new})) for pts, data in pictures]
     assert [bitstream.renumbered_slices(data, {new: old}) for _, data in others] == [data for _, data in pictures]
-    frames = decoded(bitstream.avcc([other_sps], [other_pps]), others)
+    frames = decoded(bitstream.avcc([other_sps, other_pps]), others)
     assert len(frames) == 12
     assert all(np.array_equal(a, b) for a, b in zip(frames, decoded(avcc, pictures), strict=True))
 
@@ -201,6 +201,11 @@ def test_size_and_name_of_hevc(tmp_path, pix_fmt, size, name):
         hvcc = bytes(container.streams[0].codec_context.extradata)
     assert bitstream.hevc_size(hvcc) == size
     assert bitstream.codec_string("hevc", hvcc).startswith(name)
+    units = bitstream.nal_units(extradata("libx265", size, pix_fmt=pix_fmt))
+    made = bitstream.hvcc(units)
+    assert made[:13] == hvcc[:13]  # up to the level
+    assert bitstream.hevc_size(made) == size
+    assert bitstream.hvcc(units[:2]) == b""  # without a picture parameter set
 
 
 def test_name_of_a_known_hvcc():
@@ -326,8 +331,7 @@ def test_avcc_of_parameter_sets_is_that_of_libav(profile, pix_fmt):
 
 def avcc_of(annexb):
     """The avcC of the parameter sets among NAL units."""
-    units = bitstream.nal_units(annexb)
-    return bitstream.avcc(*([unit for unit in units if unit[0] & 31 == kind] for kind in (7, 8)))
+    return bitstream.avcc(bitstream.nal_units(annexb))
 
 
 def _decodes(data):
@@ -381,6 +385,6 @@ GOOD = {
 
 @given(st.binary(max_size=60))
 def test_parameter_sets_of_garbage_never_raise(rest):
-    made = bitstream.avcc([b"\x67\x64\0\x1f" + rest], [b"\x68" + rest])
+    made = bitstream.avcc([b"\x67\x64\0\x1f" + rest, b"\x68" + rest])
     assert made[0] == 1
     bitstream.avc_size(made)

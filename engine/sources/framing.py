@@ -1,0 +1,166 @@
+"""How packets of a stream are framed in its container → as a track says it: H.264 and HEVC behind lengths, AAC raw.
+
+It decides what a packet of another framing becomes, and when that is another track; it refuses to know when a packet is
+shown.
+
+Theory of operation
+-------------------
+* Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
+  later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
+* AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
+  track says so. A decoder gives such pictures in the right order; players and recordings may not.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, Final, Literal, TypeAlias
+
+import av
+
+from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units
+from engine.packet import Look, Track, Variant
+from engine.sources.tracks import NEW_SETS
+
+_UNORDERED: Final = ("avi", "h264", "hevc")
+_ADTS_RATES: Final = 13
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+_AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
+
+
+class Framing:
+    """How packets of one stream are framed: as they should be."""
+
+    def __init__(self, stream: Any, known: Track | None, look: Look, time_base: Fraction) -> None:
+        context = stream.codec_context
+        self.time_base = time_base
+        self.track: Track | None = known
+        self._kind: Literal["video", "audio"] = stream.type
+        self._codec: str = context.codec.canonical_name
+        is_video = stream.type == "video"
+        self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
+        self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
+        self._look = look
+        self._layout: str = "" if is_video else context.layout.name
+        self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
+        self._block = (0, 0) if is_video else _block(stream)
+        self._variant = _variant(context) if is_video else Variant()
+        self._configure(bytes(context.extradata or b""))
+
+    def _configure(self, extradata: bytes) -> None:
+        """The track from here on: the same one while nothing has changed."""
+        (width, height), (rate, channels) = self._size, self._sound
+        if self._codec == "mp3" or self._codec.startswith("pcm_"):
+            extradata = b""  # what AVI and WAV have there is their own, and nobody else wants it
+        if self._codec in ("h264", "hevc"):
+            width, height = (avc_size if self._codec == "h264" else hevc_size)(extradata) or self._size
+        if self._codec == "aac":
+            rate, channels = aac_format(extradata) or self._sound
+        made = Track(
+            kind=self._kind,
+            codec=self._codec,
+            extradata=extradata,
+            time_base=self.time_base,
+            width=width,
+            height=height,
+            rate=rate,
+            channels=channels,
+            layout=self._layout,
+            unordered=self.is_unordered,
+            block=self._block,
+            variant=self._variant,
+            look=self._look,
+        )
+        if self.track is None or not _same(made, self.track):
+            self.track = made
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        """What a packet carries, as the track says; b"" when it cannot be used."""
+        if packet.has_sidedata(NEW_SETS):
+            self._configure(bytes(packet.get_sidedata(NEW_SETS)))
+        return bytes(packet)
+
+
+class _AnnexB(Framing):
+    """H.264 and HEVC with start codes, their parameter sets among the pictures."""
+
+    def _configure(self, extradata: bytes) -> None:
+        self._take(nal_units(extradata))
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        units = nal_units(bytes(packet))
+        self._take(units)
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units if not self._is_parameter(unit))
+
+    def _take(self, units: list[bytes]) -> None:
+        """Takes parameter sets for the track's extradata."""
+        made = (avcc if self._codec == "h264" else hvcc)(units)
+        if made:
+            super()._configure(made)
+
+    def _is_parameter(self, unit: bytes) -> bool:
+        """Parameter sets and access unit delimiters: not among the packets of a track."""
+        return unit[0] & 31 in (7, 8, 9) if self._codec == "h264" else unit[0] >> 1 & 63 in (32, 33, 34, 35)
+
+
+class _Adts(Framing):
+    """AAC with a header before each block (ISO 14496-3 1.A.2.2.1)."""
+
+    def _configure(self, extradata: bytes) -> None:
+        pass  # the first header says it
+
+    def unwrapped(self, packet: _AvPacket) -> bytes:
+        data = bytes(packet)
+        if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+            return b""
+        kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
+        channels = (data[2] & 1) << 2 | data[3] >> 6
+        if rate >= _ADTS_RATES or not channels:
+            return b""
+        super()._configure(bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3)))
+        return data[7:] if data[1] & 1 else data[9:]
+
+
+def framing_of(stream: Any, known: Track | None, look: Look, time_base: Fraction) -> Framing:
+    """How a stream of a container comes, in a time base that may be another one.
+
+    known  the track that goes on, while nothing of it changes.
+    """
+    codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
+    if codec in ("h264", "hevc") and extradata[:1] != b"\1":
+        return _AnnexB(stream, known, look, time_base)
+    if codec == "aac" and not extradata:
+        return _Adts(stream, known, look, time_base)
+    return Framing(stream, known, look, time_base)
+
+
+def _is_unordered(stream: Any) -> bool:
+    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
+    return stream.codec_context.name in ("h264", "hevc") and stream.container.format.name in _UNORDERED
+
+
+def _block(stream: Any) -> tuple[int, int]:
+    """Bytes of a block of sound and bits of a coded sample, which PyAV does not tell but the head of a WAV does."""
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format="wav") as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except _ERRORS:
+        return 0, 0  # nothing that a WAV can have
+    head = file.getvalue()
+    at = head.find(b"fmt ") + 20  # WAVEFORMAT.nBlockAlign
+    return int.from_bytes(head[at : at + 2], "little"), int.from_bytes(head[at + 2 : at + 4], "little")
+
+
+def _variant(context: av.VideoCodecContext) -> Variant:
+    variant = Variant(pix_fmt=context.pix_fmt or "", bits=context.bits_per_coded_sample)
+    with suppress(UnicodeDecodeError):  # MPEG-TS has numbers there
+        variant = variant._replace(tag=context.codec_tag)
+    return variant
+
+
+def _same(one: Track, other: Track) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("codec", "extradata", "time_base"))
