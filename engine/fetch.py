@@ -46,7 +46,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 import msgspec
 import trio
 
-from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
+from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Fetcher:
             try:
                 parts = urlsplit(src)
             except ValueError as err:
-                raise InvalidJob(f'source "{shown(src)}": {_reason(err)}') from None
+                raise InvalidJob(f'source "{shown(src)}": {reason_of(err)}') from None
             if parts.netloc not in ("", "localhost"):
                 raise InvalidJob(f'source "{shown(src)}": a file of another machine')
             return self._base / unquote(parts.path if parts.path else rest)
@@ -321,9 +321,9 @@ class _Download(_Transfer):
                 extension = self._follow(None if kept is not None and kept.size > self._limit else kept)
             return self._path.replace(self._path.with_name(self._path.name + (self._extension or extension)))
         except zlib.error as err:
-            raise SourceMalformed(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
+            raise SourceMalformed(f'source "{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
         except _ERRORS as err:
-            raise SourceUnavailable(f'source "{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
+            raise SourceUnavailable(f'source "{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
 
     def _follow(self, kept: _Kept | None) -> str:
         url, given = self.url, _credentials(self.url) | self._headers
@@ -424,7 +424,7 @@ class _Sending(_Transfer):
             finally:
                 connection.close()
         except _ERRORS as err:
-            raise SinkUnavailable(f'"{shown(self.url)}": {_reason(err)}', where=shown(self.url)) from err
+            raise SinkUnavailable(f'"{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
 
 
 class _Kept(msgspec.Struct, kw_only=True):
@@ -579,7 +579,7 @@ def _link(found: Path, path: Path) -> None:
         except OSError:  # another file system
             shutil.copyfile(found, path)
     except OSError as err:
-        raise SinkUnavailable(f'"{path.name}" cannot be kept: {_reason(err)}') from err
+        raise SinkUnavailable(f'"{path.name}" cannot be kept: {reason_of(err)}') from err
 
 
 def _unpack(src: str, folder: Path, name: str, extension: str, checksum: str, limit: int) -> Path:
@@ -599,7 +599,7 @@ def _unpack(src: str, folder: Path, name: str, extension: str, checksum: str, li
     try:
         path.write_bytes(content)
     except OSError as err:
-        raise SinkUnavailable(f'"{path.name}" cannot be kept: {_reason(err)}') from err
+        raise SinkUnavailable(f'"{path.name}" cannot be kept: {reason_of(err)}') from err
     _check_file(path, src, checksum, limit)
     return path
 
@@ -613,7 +613,7 @@ def _check_file(path: Path, src: str, checksum: str, limit: int) -> None:
         if checksum and not _matches(path, checksum):
             raise SourceMalformed(f'source "{shown(src)}": its checksum is not {checksum}', where=shown(src))
     except (OSError, ValueError) as err:
-        raise SourceUnavailable(f'source "{shown(src)}": {_reason(err)}', where=shown(src)) from err
+        raise SourceUnavailable(f'source "{shown(src)}": {reason_of(err)}', where=shown(src)) from err
 
 
 def _matches(path: Path, checksum: str) -> bool:
@@ -624,8 +624,3 @@ def _matches(path: Path, checksum: str) -> bool:
 
 def _too_large(src: str, limit: int) -> SourceMalformed:
     return SourceMalformed(f'source "{shown(src)}": more than {limit} bytes', where=shown(src))
-
-
-def _reason(err: Exception) -> str:
-    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
-    return text if re.match(r"\S+[A-Z]", text) else text[:1].lower() + text[1:]  # not of URL, nor of a class's name

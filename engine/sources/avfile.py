@@ -45,7 +45,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 
 from engine.config import Settings
-from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
 from engine.sources.tracks import (
@@ -531,7 +531,7 @@ def open_container(
             raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
         if formats and isinstance(err, av.error.ArgumentError):
             raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
-        raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
+        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
 
 
 def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
@@ -544,7 +544,7 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
         with Path(name).open("rb") as file:
             head = file.read(12)
     except (OSError, ValueError) as err:
-        raise SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid) from err
+        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
     is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
@@ -578,8 +578,3 @@ def _broken(guid: str, at: Fraction, err: Exception) -> SourceError:
         error = SourceUnavailable(f'source "{guid}": nothing more came at {float(at):.3f} s', where=guid)
     error.__cause__ = err
     return error
-
-
-def _reason(err: Exception) -> str:
-    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
-    return text[:1].lower() + text[1:]

@@ -40,7 +40,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 
 from engine.config import Settings
-from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
 from engine.sources.convert import orientation_of
@@ -201,7 +201,7 @@ class Demuxer:
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except _ERRORS as err:
-            sentence = f'source "{self._guid}": {_reason(err)}'
+            sentence = f'source "{self._guid}": {reason_of(err)}'
             if isinstance(err, av.error.ExitError):
                 sentence = f'source "{self._guid}": nothing more came for {self._settings.read_timeout:g} s'
             raise SourceUnavailable(sentence, where=self._guid) from err
@@ -382,7 +382,7 @@ def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
         deadlines = settings.open_timeout, settings.read_timeout
         return av.open(url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
     except _ERRORS as err:
-        error: SourceError = SourceUnavailable(f'source "{guid}": {_reason(err)}', where=guid)
+        error: SourceError = SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid)
         if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
             error = SourceUnavailable(f'source "{guid}": no answer within {settings.open_timeout:g} s', where=guid)
         elif isinstance(err, av.error.InvalidDataError | av.error.EOFError):
@@ -390,8 +390,3 @@ def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
         elif isinstance(err, av.error.ArgumentError):
             error = SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid)
         raise error from err
-
-
-def _reason(err: Exception) -> str:
-    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
-    return text[:1].lower() + text[1:]

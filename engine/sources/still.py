@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.frame import VideoFrame
 from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
@@ -100,8 +100,7 @@ def _read(name: str, path: str) -> bytes:
             raise SourceUnsupported(f'image "{name}": {status.st_size} bytes, more than {MAX_BYTES}', where=name)
         return Path(path).read_bytes()
     except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or str(err)
-        raise SourceUnavailable(f'image "{name}": {reason[:1].lower()}{reason[1:]}', where=name) from err
+        raise SourceUnavailable(f'image "{name}": {reason_of(err)}', where=name) from err
 
 
 def exif_orientation(data: bytes) -> int:
