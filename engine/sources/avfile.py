@@ -28,26 +28,23 @@ Theory of operation
 
 from __future__ import annotations
 
-import stat
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from functools import partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, Literal
 
 import av
 import msgspec
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from engine.config import Settings
-from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
+from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
+from engine.sources.container import LIBAV_ERRORS, best_stream, open_container, streams_of
 from engine.sources.tracks import (
     MAX_BACK,
     NEW_SETS,
@@ -70,13 +67,8 @@ SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than de
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 BROKEN: Final = Fraction(1)  # seconds of which nothing can be decoded; less is a damaged end
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
-# A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
-SPLICED: Final = {"merge_pmt_versions": "1"}
-# By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
-_WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 _PACKETS_A_STEP: Final = 1024
 _FIRST_PACKETS: Final = 32  # sound that starts with the picture is among them, and libav has read them when it opened
-_LOCAL_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Batch(msgspec.Struct):
@@ -126,9 +118,8 @@ class MediaFile:
 
     def _choose_streams(self) -> None:
         container = self._container
-        self._video = _choose(self.guid, "picture", container.streams.video, container.streams.best("video"))
-        best = container.streams.best("audio", related=self._video)  # of its programme, where there are several
-        self._audio = _choose(self.guid, "sound", container.streams.audio, best)
+        self._video: av.VideoStream | None = _choose(self.guid, container, "video")
+        self._audio: av.AudioStream | None = _choose(self.guid, container, "audio", beside=self._video)
         if self._video is None and self._audio is None:
             raise SourceUnsupported(f'source "{self.guid}": no picture and no sound in it', where=self.guid)
         self._straightener = Straightener() if may_jump(container) else None
@@ -310,7 +301,7 @@ class MediaFile:
     def _seek(self, t: Fraction) -> bool:
         stream = self._video if self._video is not None and self._looking else self._used[-1]
         self._packets = self._container.demux(self._used)
-        with suppress(*_LOCAL_ERRORS, IndexError):
+        with suppress(*LIBAV_ERRORS, IndexError):
             # The read deadline runs from the last packet: from long ago, it would be over at once.
             first = self._tell_sets(next(self._packets))
             if not self._has_read:
@@ -321,7 +312,7 @@ class MediaFile:
         self._has_read = True
         try:
             self._container.seek(int((t + self._zero) / (stream.time_base or 1)), stream=stream)
-        except _LOCAL_ERRORS:
+        except LIBAV_ERRORS:
             return False
         self._begin()
         if self._straightener is not None:
@@ -419,7 +410,7 @@ class MediaFile:
                 return self._tell_sets(packet)
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
-        except _LOCAL_ERRORS as err:
+        except LIBAV_ERRORS as err:
             self._failure = err.with_traceback(None)
         if self._failure is None and self._is_cut_off():
             self._failure = EOFError("the file ends before its index does")
@@ -470,7 +461,7 @@ class MediaFile:
         """Counts a packet that is refused, and notes when it is, until the track gives something that is later."""
         try:
             yield
-        except _LOCAL_ERRORS:
+        except LIBAV_ERRORS:
             self._corrupt += 1
             at = None if packet is None else _time(packet)
             if at is not None:
@@ -497,71 +488,13 @@ class MediaFile:
             self._failure = self._failure or SourceMalformed(sentence, where=self.guid)
 
 
-def open_container(
-    guid: str, url: str, settings: Settings, *, glance: bool = False, formats: str = ""
-) -> InputContainer:
-    """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
-
-    glance  do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
-            not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first sound.
-    formats  that are taken, with commas between them; "" = all that libav knows.
-    """
-    options = SPLICED
-    if "://" not in url and not url.startswith("pipe:"):
-        url, options = _local(guid, url)
-    options = options | {"format_whitelist": formats} if formats else options
-    began = time.monotonic()
-    deadlines = settings.open_timeout, settings.read_timeout
-    try:
-        opening = partial(av.open, url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
-        container: InputContainer = opening(options={"skip_frame": "all"} if glance else {})
-        if glance and container.format.name.startswith("matroska") and container.start_time != 0:
-            container.close()
-            container = opening()
-        return container
-    except av.error.ProtocolNotFoundError as err:
-        protocol = url.partition(":")[0][:20]
-        raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err
-    except _LOCAL_ERRORS as err:
-        # Some protocols say something else than that their time was over.
-        if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
-            sentence = f'source "{guid}": no answer within {settings.open_timeout:g} s'
-            raise SourceUnavailable(sentence, where=guid) from err
-        if isinstance(err, av.error.InvalidDataError | av.error.EOFError | av.error.DemuxerNotFoundError):
-            raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
-        if formats and isinstance(err, av.error.ArgumentError):
-            raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
-        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
-
-
-def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
-    """URL and options of a file that can be read; of others libav says nothing clear, or waits for ever."""
-    name = path.removeprefix("file:")
-    try:
-        status = Path(name).stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise SourceUnsupported(f'source "{guid}": not a file', where=guid)
-        with Path(name).open("rb") as file:
-            head = file.read(12)
-    except (OSError, ValueError) as err:
-        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
-    if status.st_size == 0:
-        raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
-    is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
-    # Without "file:" a colon in a name would end a protocol's.
-    return f"file:{name}", _WAV_OPTIONS if is_wav else SPLICED
-
-
-S = TypeVar("S", av.VideoStream, av.AudioStream)
-
-
-def _choose(guid: str, what: str, streams: Sequence[S], best: av.stream.Stream | None) -> S | None:
-    """libav's choice, or the first stream that can be decoded; never a cover picture. Raises SourceUnsupported."""
-    streams = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
-    decodable = [stream for stream in streams if stream.codec_context is not None]
-    if streams and not decodable:
+def _choose(guid: str, container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
+    """The best stream, None when there is none. Raises SourceUnsupported when none can be decoded."""
+    best = best_stream(container, kind, beside=beside)
+    if best is None and streams_of(container, kind):
+        what = "picture" if kind == "video" else "sound"
         raise SourceUnsupported(f'source "{guid}": no decoder for its {what}', where=guid)
-    return next((stream for stream in decodable if stream is best), next(iter(decodable), None))
+    return best
 
 
 def _time(packet: Packet) -> Fraction | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 from av.video.reformatter import ColorRange, Colorspace
 
 from engine.bitstream import Sps, avc_sets, pps_numbers, prefixed_kinds, read_sps, renumbered_slices
@@ -22,7 +22,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
 from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
-from engine.sources.avfile import open_container
+from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of, tags_of
 from engine.sources.tracks import NEW_SETS, zero_of
 from engine.timebase import seconds
@@ -36,7 +36,7 @@ _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
 _UPRIGHT: Final = (0x10000, 0, 0, 0, 0x10000)  # the first five numbers of a matrix
 _MAX_MOOV: Final = 256 << 20  # bytes
 _BACK: Final = 12  # seconds; a demuxer's idea of a keyframe may be another one
-ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
+ERRORS: Final = (*LIBAV_ERRORS, IndexError)
 
 
 class CodedFilm:
@@ -73,8 +73,8 @@ class CodedFilm:
         """Its file, opened unless it is open, and the picture in it. Raises as when it is made."""
         if self._opened is None:
             container = open_container(self.guid, self._url, self._settings, glance=True)
-            best = container.streams.best("video")
-            if not isinstance(best, av.VideoStream) or best.disposition & Disposition.attached_pic:
+            best = best_stream(container, "video")
+            if best is None:
                 container.close()
                 raise ValueError("no picture")
             for each in container.streams:

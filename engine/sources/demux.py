@@ -27,22 +27,22 @@ Theory of operation
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from engine.config import Settings
-from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
-from engine.sources.avfile import SOUND_TAIL, SPLICED, open_container
+from engine.sources.avfile import SOUND_TAIL
+from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
 from engine.sources.tracks import ALPHA, MAX_PIXELS, Straightener, look_of, may_jump, zero_of
@@ -73,7 +73,6 @@ _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
-_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
 
@@ -124,8 +123,8 @@ class Demuxer:
 
     def _open(self) -> None:
         self._container = _opened(self._guid, self._url, self._settings)
-        video = _best(self._container, "video")
-        streams = [video, _best(self._container, "audio", beside=video)]
+        video = best_stream(self._container, "video")
+        streams = [video, best_stream(self._container, "audio", beside=video)]
         self._used = [stream for stream in streams if stream is not None]
         if not self._used:
             self._container.close()
@@ -165,7 +164,7 @@ class Demuxer:
         try:
             coded = [packet for packet in came if packet.stream is stream]
             pictures = [picture for packet in (*coded, None) for picture in stream.decode(packet)]
-        except _ERRORS:
+        except LIBAV_ERRORS:
             return None
         return orientation_of(pictures[0]) if pictures else None
 
@@ -200,7 +199,7 @@ class Demuxer:
                     return packet
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
-        except _ERRORS as err:
+        except LIBAV_ERRORS as err:
             sentence = f'source "{self._guid}": {reason_of(err)}'
             if isinstance(err, av.error.ExitError):
                 sentence = f'source "{self._guid}": nothing more came for {self._settings.read_timeout:g} s'
@@ -354,39 +353,11 @@ class _Line:
         return dts if pts is None else pts, dts
 
 
-def _best(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
-    """libav's choice, or the first stream that it knows the codec of; never a cover picture.
-
-    beside  a stream whose programme, or variant, is preferred.
-    """
-    streams: list[Any] = list(container.streams.video if kind == "video" else container.streams.audio)
-    streams = [each for each in streams if each.codec_context is not None]
-    streams = [each for each in streams if not each.disposition & Disposition.attached_pic]
-    best = container.streams.best(kind, related=beside)
-    return next((each for each in streams if each is best), next(iter(streams), None))
-
-
 def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
-    scheme, colon, _ = url.partition("://")
-    if not colon or scheme.lower() not in REMOTE:
-        return open_container(guid, url, settings, formats=_FORMATS)
-    options = SPLICED | {
-        "protocol_whitelist": _PROTOCOLS,
-        "format_whitelist": _FORMATS,
-        "analyzeduration": ANALYSED,
-    }
-    if scheme.lower().startswith("rtsp"):
-        options["rtsp_transport"] = "tcp"  # over UDP a lost packet is a damaged picture
-    began = time.monotonic()
-    try:
-        deadlines = settings.open_timeout, settings.read_timeout
-        return av.open(url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
-    except _ERRORS as err:
-        error: SourceError = SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid)
-        if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
-            error = SourceUnavailable(f'source "{guid}": no answer within {settings.open_timeout:g} s', where=guid)
-        elif isinstance(err, av.error.InvalidDataError | av.error.EOFError):
-            error = SourceMalformed(f'source "{guid}": not media that can be read', where=guid)
-        elif isinstance(err, av.error.ArgumentError):
-            error = SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid)
-        raise error from err
+    scheme, colon, _ = url.lower().partition("://")
+    options = {"format_whitelist": _FORMATS}
+    if colon and scheme in REMOTE:
+        options |= {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
+        if scheme.startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"  # over UDP a lost packet is a damaged picture
+    return open_container(guid, url, settings, options=options)

@@ -22,11 +22,11 @@ import av
 
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units
 from engine.packet import Look, Track, Variant
+from engine.sources.container import LIBAV_ERRORS
 from engine.sources.tracks import NEW_SETS
 
 _UNORDERED: Final = ("avi", "h264", "hevc")
 _ADTS_RATES: Final = 13
-_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 
 
@@ -148,7 +148,7 @@ def _block(stream: Any) -> tuple[int, int]:
         with av.open(file, "w", format="wav") as container:
             container.add_stream_from_template(stream)
             container.start_encoding()
-    except _ERRORS:
+    except LIBAV_ERRORS:
         return 0, 0  # nothing that a WAV can have
     head = file.getvalue()
     at = head.find(b"fmt ") + 20  # WAVEFORMAT.nBlockAlign

@@ -1,0 +1,98 @@
+"""A file or URL opened by libav, and which of its streams are taken.
+
+It decides how long opening may take, what is said when it goes wrong, and which picture and sound are meant; it refuses
+to know what is read from them. Worker threads only.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+
+from engine.config import Settings
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
+
+LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+# A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
+_SPLICED: Final = {"merge_pmt_versions": "1"}
+# By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
+_WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
+
+
+def open_container(
+    guid: str, url: str, settings: Settings, *, options: dict[str, str] | None = None, glance: bool = False
+) -> InputContainer:
+    """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
+
+    options  libav's, beside our own.
+    glance   do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
+             not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first
+             sound.
+    """
+    own = _SPLICED
+    if "://" not in url and not url.startswith("pipe:"):
+        url, own = _local(guid, url)
+    options = own | (options or {})
+    began = time.monotonic()
+    deadlines = settings.open_timeout, settings.read_timeout
+    try:
+        opening = partial(av.open, url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
+        container: InputContainer = opening(options={"skip_frame": "all"} if glance else {})
+        if glance and container.format.name.startswith("matroska") and container.start_time != 0:
+            container.close()
+            container = opening()
+        return container
+    except av.error.ProtocolNotFoundError as err:
+        protocol = url.partition(":")[0][:20]
+        raise SourceUnsupported(f'source "{guid}": no such protocol as {protocol}', where=guid) from err
+    except LIBAV_ERRORS as err:
+        # Some protocols say something else than that their time was over.
+        if isinstance(err, av.error.ExitError) or time.monotonic() - began >= settings.open_timeout:
+            sentence = f'source "{guid}": no answer within {settings.open_timeout:g} s'
+            raise SourceUnavailable(sentence, where=guid) from err
+        if isinstance(err, av.error.InvalidDataError | av.error.EOFError | av.error.DemuxerNotFoundError):
+            raise SourceMalformed(f'source "{guid}": not media that can be read', where=guid) from err
+        if "format_whitelist" in options and isinstance(err, av.error.ArgumentError):
+            raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
+        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
+
+
+def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
+    """URL and options of a file that can be read; of others libav says nothing clear, or waits for ever."""
+    name = path.removeprefix("file:")
+    try:
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise SourceUnsupported(f'source "{guid}": not a file', where=guid)
+        with Path(name).open("rb") as file:
+            head = file.read(12)
+    except (OSError, ValueError) as err:
+        raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
+    if status.st_size == 0:
+        raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
+    is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    # Without "file:" a colon in a name would end a protocol's.
+    return f"file:{name}", _WAV_OPTIONS if is_wav else _SPLICED
+
+
+def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
+    """libav's choice, or the first stream that it knows the codec of; never a cover picture. None = there is none.
+
+    beside  a stream whose programme, or variant, is preferred.
+    """
+    streams = [each for each in streams_of(container, kind) if each.codec_context is not None]
+    best = container.streams.best(kind, related=beside)
+    return next((each for each in streams if each is best), next(iter(streams), None))
+
+
+def streams_of(container: InputContainer, kind: Literal["video", "audio"]) -> list[Any]:
+    """All streams of a kind, but for cover pictures; the codec of some may be one that libav does not know."""
+    streams = container.streams.video if kind == "video" else container.streams.audio
+    return [each for each in streams if not each.disposition & Disposition.attached_pic]
