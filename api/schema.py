@@ -166,7 +166,7 @@ uploads = Table(  # files of users: announced, and what came
     Column("name", Text, nullable=False),  # as the user calls it
     Column("extension", Text, nullable=False),
     Column("size", BigInteger, nullable=False),  # bytes, as announced
-    Column("created", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),  # of one that was refused or broke off: see Files.release
     Column("stored", BigInteger),  # bytes that came; none before
 )
 Index("uploads_user", uploads.c.user)

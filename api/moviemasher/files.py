@@ -4,13 +4,15 @@ It decides who may store what, and where it lies; it refuses to know HTTP and wh
 worker threads only. What a user calls a file is a label: paths are made of the user's name and ids of ours.
 
 A file that comes is written where nobody looks, and moved when it is whole and what it should be. What was announced
-and did not come within a day is forgotten.
+has room kept for it for as long as a file may take to come, or until it was refused or broke off; it may still be sent
+then, if there is room when it has come, and is forgotten after a day.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from api.moviemasher.documents import ID, Documents
 from api.moviemasher.options import EXTENSIONS, MB, Options
@@ -27,8 +29,9 @@ from api.schema import uploads
 from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed
 from engine.media import check_drawing, check_font, look_into
 
+UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is kept for it
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
-MAX_ANNOUNCED: Final = 1000  # of one user
+MAX_ANNOUNCED: Final = 1000  # of one user: with room kept for them, and remembered at all
 MAX_NAME: Final = 255
 PART: Final = ".part"
 _BINARY: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
@@ -81,6 +84,7 @@ class Files:
         self._options = options
         self._wall = wall
         self._new_id = new_id
+        self._booking = threading.Lock()  # two at a time would both find the last room
         try:
             for folder in (media, spool):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -105,25 +109,46 @@ class Files:
             raise InvalidSpec(f"Invalid extension {extension[:20]} of {kind}", where="name")
         if len(name) > MAX_NAME:
             raise InvalidSpec(f"Invalid name of {len(name)} characters, more than {MAX_NAME}", where="name")
-        now = round(self._wall() * 1000)
         upload = Upload(self._new_id(), check_name(user), kind, name, extension, size, None)
-        used = self._bytes_of(user) if self._options.quota else 0
+        now = round(self._wall() * 1000)
         mine = (uploads.c.user == user, uploads.c.stored.is_(None))
-        with self._documents.write() as connection:
-            connection.execute(delete(uploads).where(*mine, uploads.c.created < now - LIFE_MS))
-            row = connection.execute(select(func.count(), func.sum(uploads.c.size)).where(*mine)).one()
-            if row[0] >= MAX_ANNOUNCED:
-                raise Overloaded(f"{row[0]} files of yours are announced and did not come", where="uploads")
-            if self._options.quota and used + (row[1] or 0) + size > self._options.quota:
-                room = self._options.quota // MB
-                raise Overloaded(f"Your files would have more than {room} MB", where="quota")
-            connection.execute(insert(uploads).values(created=now, **upload._asdict()))
+        oldest = select(uploads.c.id).where(*mine).order_by(uploads.c.created.desc()).offset(MAX_ANNOUNCED - 1)
+        with self._booking:
+            used = self._bytes_of(user)
+            with self._documents.write() as connection:
+                coming = connection.scalar(select(func.count()).where(*self._coming(user))) or 0
+                if coming >= MAX_ANNOUNCED:
+                    raise Overloaded(f"{coming} files of yours are announced and did not come", where="uploads")
+                self._check_quota(connection, user, used + size)
+                old = or_(uploads.c.created < now - LIFE_MS, uploads.c.id.in_(oldest))
+                connection.execute(delete(uploads).where(*mine, old))
+                connection.execute(insert(uploads).values(created=now, **upload._asdict()))
         return upload
 
+    def release(self, upload: Upload) -> None:
+        """Keeps no more room for what did not come: it is as one that was announced too long ago. Raises Overloaded."""
+        with self._documents.write() as connection:
+            mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
+            connection.execute(update(uploads).where(*mine).values(created=self._too_long_ago()))
+
+    def _too_long_ago(self) -> int:
+        """When that was announced for which no room is kept any more, at the latest; ms since 1970."""
+        return round((self._wall() - UPLOAD_SECONDS) * 1000)
+
+    def _coming(self, user: str) -> tuple[ColumnElement[bool], ...]:
+        """Which files room is kept for."""
+        return (uploads.c.user == user, uploads.c.stored.is_(None), uploads.c.created > self._too_long_ago())
+
+    def _check_quota(self, connection: Connection, user: str, used: int) -> None:
+        """Whether a user may have so many bytes beside those that room is kept for. Raises Overloaded."""
+        coming = connection.scalar(select(func.sum(uploads.c.size)).where(*self._coming(user))) or 0
+        if self._options.quota and used + coming > self._options.quota:
+            raise Overloaded(f"Your files would have more than {self._options.quota // MB} MB", where="quota")
+
     def _bytes_of(self, user: str) -> int:
-        """How much a user has, with what was made of it."""
+        """How much a user has, with what was made of it; 0 where nobody asks."""
         size = 0
-        for each in self.folder(user).rglob("*"):
+        for each in self.folder(user).rglob("*") if self._options.quota else ():
             with suppress(OSError):  # it is gone meanwhile
                 size += each.stat().st_size if each.is_file() else 0
         return size
@@ -157,16 +182,23 @@ class Files:
         return upload
 
     def keep(self, upload: Upload, part: Path) -> None:
-        """Stores what came. Raises AlreadyExists: another one was first, Overloaded: the disk does not take it."""
+        """Stores what came.
+
+        Raises AlreadyExists: another one was first; Overloaded: the user has too much, the disk does not take it.
+        """
         path = self.folder(upload.user) / upload.source
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._documents.write() as connection:
-                mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
-                done = connection.execute(update(uploads).where(*mine).values(stored=part.stat().st_size))
-                if done.rowcount != 1:
-                    raise AlreadyExists("the file is stored already", where="id")
-                part.replace(path)
+            size = part.stat().st_size
+            with self._booking:
+                used = self._bytes_of(upload.user)
+                with self._documents.write() as connection:
+                    mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
+                    done = connection.execute(update(uploads).where(*mine).values(stored=size))
+                    if done.rowcount != 1:
+                        raise AlreadyExists("the file is stored already", where="id")
+                    self._check_quota(connection, upload.user, used + size)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    part.replace(path)
         except OSError as err:
             raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
 

@@ -22,7 +22,7 @@ from api.forms import FormReader, Part
 from api.moviemasher.data import wanted
 from api.moviemasher.door import Handler, Object
 from api.moviemasher.door import Upload as Taking
-from api.moviemasher.files import Files, Upload, check
+from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check
 from api.moviemasher.options import EXTENSIONS, MB, Options
 from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
 
@@ -30,7 +30,6 @@ CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
 SILENCE: Final = 30.0  # seconds without a byte: a client that takes longer is gone
 MAX_ID: Final = 128
-UPLOAD_SECONDS: Final = 3600.0
 CHECK_SECONDS: Final = 20.0
 AT_A_TIME: Final = 4  # forms in threads
 
@@ -132,9 +131,13 @@ class Form:
         self.path = Path(self._file.name)
 
     def close(self) -> None:
-        """Ends; what came is gone, if it was not kept."""
+        """Ends; what came is gone, if it was not kept, and so is the room for it. Raises Overloaded."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        if not self.path.exists():
+            return
+        self.path.unlink()
+        if self._upload is not None:
+            self._files.release(self._upload)
 
     def take(self, piece: bytes) -> None:
         """Some more of the form. Raises InvalidSpec, AlreadyExists, Overloaded."""

@@ -3,17 +3,19 @@
 import gzip
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import trio
 
 from api.moviemasher.documents import Documents
-from api.moviemasher.files import LIFE_MS, Files
+from api.moviemasher.files import LIFE_MS, UPLOAD_SECONDS, Files
 from api.moviemasher.options import MB, read_options
 from api.moviemasher.uploads import Form
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, Overloaded
+from engine.errors import AlreadyExists, EngineError, InvalidSpec, Overloaded
 from tests.api.moviemasher.asking import Client, form, masher
 
 
@@ -283,8 +285,35 @@ async def test_a_file_is_stored_once(client, tmp_path):
     assert left(tmp_path) == [f"ada/{made}/original.png"]
 
 
+async def test_a_file_that_is_refused_leaves_its_room_to_others(tmp_path):
+    async with masher(tmp_path, quota=1) as port:
+        client = Client(port)
+        for content in (b"hello" * 1000, PNG[:40], PNG + b"x" * MB):
+            made = (await announced(client, size=MB - 1))["id"]
+            assert "1 MB" in (await client.post("/rendering/upload", name="a.png", type="image", size=2)).error
+            assert (await store(client, made, content)).error
+        assert (await store(client, made)).json == {}  # the last one may still be sent
+        await announced(client, size=MB - len(PNG))
+
+
+async def test_room_is_left_to_others_when_the_client_goes_away(tmp_path):
+    async with masher(tmp_path, quota=1) as port:
+        client = Client(port)
+        await break_off(client, (await announced(client, size=MB))["id"], tmp_path)
+        with trio.fail_after(10):
+            while "id" not in (await client.post("/rendering/upload", name="a.png", type="image", size=MB)).json:
+                await trio.sleep(0.01)
+
+
 async def test_nothing_is_left_when_the_client_goes_away(client, tmp_path):
     made = (await announced(client, size=MB))["id"]
+    await break_off(client, made, tmp_path)
+    assert left(tmp_path) == []
+    assert (await store(client, made)).json == {}
+
+
+async def break_off(client, made, tmp_path):
+    """Sends half of a file of 1 MB, and goes away."""
     headers, body = form({"id": made}, ("a.png", b"x" * MB))
     head = f"POST /file/store/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in {**client.headers, **headers}.items())
@@ -296,8 +325,6 @@ async def test_nothing_is_left_when_the_client_goes_away(client, tmp_path):
         await stream.aclose()
         while files_in(tmp_path / "spool"):
             await trio.sleep(0.01)
-    assert left(tmp_path) == []
-    assert (await store(client, made)).json == {}
 
 
 async def test_what_an_earlier_process_left_goes_at_the_start(tmp_path):
@@ -341,10 +368,14 @@ def opened(tmp_path):
 
 def kept(files, user="ada", content=PNG):
     upload = files.reserve(user, "a.png", "image", len(content))
+    keep(files, upload, content)
+    return upload
+
+
+def keep(files, upload, content=PNG):
     with files.open_part() as part:
         part.write(content)
-    files.keep(upload, files.folder(user).parent.parent / "spool" / part.name)
-    return upload
+    files.keep(upload, Path(part.name))
 
 
 def test_a_file_is_found_by_its_user_only(opened):
@@ -375,10 +406,56 @@ def test_what_was_announced_and_did_not_come_is_forgotten(opened):
     first = files.reserve("ada", "a.png", "image", MB)
     with pytest.raises(Overloaded):
         files.reserve("ada", "a.png", "image", MB)
-    opened.now += LIFE_MS / 1000 + 1
+    opened.now += UPLOAD_SECONDS
+    second = files.reserve("ada", "a.png", "image", MB)
+    assert files.expect("ada", first.id) == first
+    opened.now += LIFE_MS / 1000
     files.reserve("ada", "a.png", "image", MB)
+    assert files.expect("ada", second.id) == second
     with pytest.raises(InvalidSpec):
         files.expect("ada", first.id)
+
+
+def test_a_quota_is_asked_again_when_a_file_has_come(opened):
+    files = opened(quota=1)
+    first, second = (files.reserve("ada", "a.png", "image", MB // 2) for _ in range(2))
+    files.release(first)
+    third = files.reserve("ada", "a.png", "image", MB // 2)
+    with pytest.raises(Overloaded, match="more than 1 MB"):
+        keep(files, first, bytes(MB // 2))
+    keep(files, second, bytes(MB // 2))
+    files.release(third)
+    keep(files, first, bytes(MB // 2))
+    with pytest.raises(Overloaded, match="more than 1 MB"):
+        keep(files, third)
+    with pytest.raises(AlreadyExists):
+        keep(files, first)
+    assert [files.path("ada", each.id) is None for each in (first, second, third)] == [False, False, True]
+
+
+def test_two_files_that_come_at_once_do_not_both_find_the_last_room(opened):
+    files = opened(quota=1)
+    made = []
+    for _ in range(8):
+        made.append(files.reserve("ada", "a.png", "image", MB // 2))
+        files.release(made[-1])
+    with ThreadPoolExecutor(len(made)) as pool:
+        errors = [each.exception() for each in [pool.submit(keep, files, one, bytes(MB // 2)) for one in made]]
+    assert errors.count(None) == 2
+    assert {type(each) for each in errors if each is not None} == {Overloaded}
+
+
+def test_only_files_that_may_come_are_too_many(opened, monkeypatch):
+    monkeypatch.setattr("api.moviemasher.files.MAX_ANNOUNCED", 8)
+    files = opened()
+    made = [files.reserve("ada", "a.png", "image", 1) for _ in range(8)]
+    with pytest.raises(Overloaded, match="did not come"):
+        files.reserve("ada", "a.png", "image", 1)
+    files.release(made[5])
+    files.reserve("ada", "a.png", "image", 1)
+    assert files.expect("ada", made[4].id) == made[4]
+    with pytest.raises(InvalidSpec):  # no more than so many are remembered
+        files.expect("ada", made[5].id)
 
 
 def test_a_form_may_come_in_any_pieces(opened):
