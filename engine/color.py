@@ -25,6 +25,12 @@ def rgba(color: str) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
+def hex_of(color: tuple[float, float, float, float]) -> str:
+    """``#rrggbb`` of what `rgba` says; alpha goes its own way."""
+    red, green, blue = (round_half_up(255 * channel) for channel in color[:3])
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def yuv_of(red: float, green: float, blue: float) -> tuple[int, int, int]:
     """Non-linear R'G'B' 0…1 → 8-bit limited-range Y'CbCr, rounded half up. ITU-R BT.709-6 §3."""
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
 
+from engine.clip import Ink
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
 from engine.sinks.pictures import save_still
@@ -22,7 +23,6 @@ from engine.sources.still import StillSource
 from engine.sources.svg import HEAD, is_svg
 from engine.sources.text import measure
 from engine.spec import AudioFormat
-from engine.timeline import Ink
 
 MICROSECONDS: Final = 6  # digits of a second
 

@@ -30,8 +30,10 @@ PURE = (
             "packet",
             "sync",
             "template",
+            "clip",
             "color",
             "effects",
+            "player",
             "smart",
         )
     ),
@@ -45,7 +47,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("template", "fetch", "jobdocument", "newest"),
+            *("clip", "template", "fetch", "jobdocument", "newest"),
         )
     ),
 }

@@ -13,17 +13,32 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterator
+from collections import abc
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from engine import timeline
+from engine.clip import (
+    WHITE,
+    Clip,
+    Colour,
+    ColourTween,
+    Container,
+    Filter,
+    Ink,
+    Kind,
+    Medium,
+    Scale,
+    Shape,
+    Text,
+    Tween,
+)
 from engine.errors import InvalidMash, InvalidTree
 from engine.program import Stack
 from engine.spec import Raster
-from engine.timeline import WHITE, Clip, Colour, ColourTween, Filter, Ink, Mash, Medium, Scale, Shape, Text, Tween
+from engine.timeline import Mash
 from engine.tree import MAX_EFFECTS, SolidColorNode
 
 COLOUR_ID: Final = "com.moviemasher.content.default"
@@ -65,7 +80,7 @@ SHAPES: Final = {
     ),
 }
 
-_KINDS: Final[dict[str, timeline.Kind]] = {
+_KINDS: Final[dict[str, Kind]] = {
     "image": "image",
     "audio": "sound",
     "video": "film",
@@ -98,7 +113,7 @@ def read_mash(
     definitions: object = (),
     *,
     raster: Raster,
-    streams: Container[str] = (),
+    streams: abc.Container[str] = (),
     measure: Measure | None = None,
 ) -> Film:
     """The film of a mash.
@@ -121,7 +136,7 @@ def read_cast(
     definitions: object = (),
     *,
     raster: Raster,
-    streams: Container[str] = (),
+    streams: abc.Container[str] = (),
     measure: Measure | None = None,
 ) -> Film:
     """The film of a cast: its mashes over one another, the first layer on top, each beginning again at its end.
@@ -316,7 +331,7 @@ class _Reader:
     """Reads documents against one set of definitions; notes which sources and fonts they use."""
 
     def __init__(
-        self, definitions: object, *, raster: Raster, streams: Container[str], measure: Measure | None
+        self, definitions: object, *, raster: Raster, streams: abc.Container[str], measure: Measure | None
     ) -> None:
         if not isinstance(definitions, list | tuple):
             raise InvalidMash(f"$.definitions: expected an array, got {_kind_of(definitions)}", where="$.definitions")
@@ -611,7 +626,7 @@ def _source(definition: _Fields) -> str | None:
     return None
 
 
-def _audible(definition: _Fields, fields: _Fields, *, kind: timeline.Kind, unknown: bool) -> bool:
+def _audible(definition: _Fields, fields: _Fields, *, kind: Kind, unknown: bool) -> bool:
     """Whether it can be heard; a film of unknown length is thought to have sound."""
     if kind == "image" or fields.flag("muted"):
         return False
@@ -639,11 +654,11 @@ def _scale(fields: _Fields, *, low: float, size: tuple[float, float], lock: str)
     )
 
 
-def _container(fields: _Fields, form: _Form, natural: tuple[float, float] | None) -> timeline.Container:
+def _container(fields: _Fields, form: _Form, natural: tuple[float, float] | None) -> Container:
     """The container, with the defaults of its form."""
     text = isinstance(form, Text)
     film = isinstance(form, Medium) and form.kind == "film"
-    return timeline.Container(
+    return Container(
         form=form,
         scale=_scale(fields, low=0, size=(0.8, 0.3) if text else (1, 1), lock="V" if text else "" if film else "H"),
         off="".join(letter for letter in "NESW" if fields.flag("off" + letter)),

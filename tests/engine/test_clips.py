@@ -9,10 +9,11 @@ import av
 import numpy as np
 import pytest
 
+from engine.clip import Clip, ColourTween, Container, Medium, Scale, Tween
 from engine.offline import render
 from engine.program import Held
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
-from engine.timeline import Clip, ColourTween, Container, Mash, Medium, Scale, Tween
+from engine.timeline import Mash
 from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode
 from tests.media import Video, encode, numbers, read_number
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.color import rgba, round_half_up, yuv_of
+from engine.color import hex_of, rgba, round_half_up, yuv_of
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from engine.color import rgba, round_half_up, yuv_of
 )
 def test_colour_is_red_green_blue_and_alpha(text, color):
     assert rgba(text) == pytest.approx(color)
+    assert rgba(hex_of(color)) == pytest.approx((*color[:3], 1))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trio
 
+from engine.clip import Clip, ColourTween, Container, Ink, Medium, Scale, Text, Tween
 from engine.clock import CATCH_UP, Tick
 from engine.color import yuv_of
 from engine.config import Settings
@@ -23,7 +24,7 @@ from engine.sources.decode import Decoders
 from engine.spec import EventSpec, MixerSpec, Raster, RenderSpec
 from engine.stream import END, Hub, Publisher
 from engine.timebase import SECOND, first_sample, tick_time
-from engine.timeline import Clip, ColourTween, Container, Ink, Mash, Medium, Scale, Text, Tween
+from engine.timeline import Mash
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
 from tests.engine.clips import packets
 from tests.media import Audio, Video, encode, read_number

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import smart
+from engine.clip import Clip, Container, Medium, Tween
 from engine.program import Held
 from engine.smart import LEAST, LONGEST, Copy, Index, Run, Unseen
 from engine.spec import EncoderSpec, Raster
-from engine.timeline import Clip, Container, Mash, Medium, Tween
+from engine.timeline import Mash
 from engine.tree import (
     AudioSourceNode,
     CompositorNode,

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.moviemasher.mash import Film, read_cast, read_mash
+from engine.clip import Ink
 from engine.errors import InvalidMash
 from engine.program import names_in
 from engine.spec import Raster
-from engine.timeline import Ink
 from engine.tree import Effect, RenderTree, ShapeNode, SolidColorNode, TextNode
 from tests.strategies import JSON, damaged
 

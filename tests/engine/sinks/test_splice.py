@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from engine.bitstream import avc_sets
+from engine.clip import Clip, Container, Medium, Scale, Shape, Tween
 from engine.config import Settings
 from engine.errors import SourceMalformed
 from engine.frame import AudioFrame, black
@@ -19,7 +20,7 @@ from engine.program import Held
 from engine.sinks.file import open_sink
 from engine.sources.splice import find_splice
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
-from engine.timeline import Clip, Container, Mash, Medium, Scale, Shape, Tween
+from engine.timeline import Mash
 from engine.tree import RenderTree, VideoSourceNode
 from tests.media import TONE, Video, encode, number_part, plane, read_number
 

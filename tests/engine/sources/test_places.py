@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.clip import Clip, Container, Medium
 from engine.config import Settings
 from engine.errors import SourceUnavailable
 from engine.plan import Place
@@ -16,7 +17,7 @@ from engine.sources.places import MAX_COMING, Places, Use, uses
 from engine.sources.reader import Reader, decode_ahead
 from engine.sources.still import load_still
 from engine.spec import AudioFormat, Raster
-from engine.timeline import Clip, Container, Mash, Medium
+from engine.timeline import Mash
 from engine.tree import (
     AudioSourceNode,
     CompositorNode,
