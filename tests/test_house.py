@@ -37,6 +37,7 @@ PURE = (
             "smart",
         )
     ),
+    "api.moviemasher.fields",
     "api.moviemasher.mash",
     "api.moviemasher.outputs",
 )

@@ -11,15 +11,15 @@ where an object or an array must be, an id that stands for nothing.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections import abc
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 import msgspec
 
+from api.moviemasher.fields import Fields, colour_of, kind_of, number_of, quoted, well_formed
 from engine.clip import (
     WHITE,
     Clip,
@@ -125,7 +125,7 @@ def read_mash(
     Raises InvalidMash.
     """
     reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
-    document = _Fields.of(mash, "$.mash")
+    document = Fields.of(mash, "$.mash")
     program = reader.mash(document)
     start = Fraction(document.whole("frame", 0, 0, MAX_FRAME), program.quantize)
     return reader.film(program, [program], start if start < program.duration else Fraction(0))
@@ -144,7 +144,7 @@ def read_cast(
     The mashes must be whole, not just their ids. Arguments and errors as for `read_mash`.
     """
     reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
-    document = _Fields.of(cast, "$.cast")
+    document = Fields.of(cast, "$.cast")
     layers = list(_layers(document, 0))
     mashes = [reader.mash(layer, prefix=f"{n}/", cast=True) for n, layer in enumerate(layers)]
     background = _background(document)
@@ -152,7 +152,7 @@ def read_cast(
     return reader.film(Stack(mashes[::-1], background=colour), mashes, Fraction(0))
 
 
-def _layers(folder: _Fields, depth: int) -> Iterator[_Fields]:
+def _layers(folder: Fields, depth: int) -> Iterator[Fields]:
     """The mashes of a folder, topmost first."""
     if depth > MAX_FOLDERS:
         raise InvalidMash(f"{folder.path}: folders within one another more than {MAX_FOLDERS} times", where=folder.path)
@@ -163,152 +163,10 @@ def _layers(folder: _Fields, depth: int) -> Iterator[_Fields]:
         yield from _layers(layer, depth + 1) if kind == "folder" else (layer.inner("mash"),)
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------------
-
-
-class _Fields:
-    """A JSON object and its path."""
-
-    def __init__(self, value: dict[str, Any], path: str) -> None:
-        self.value = value
-        self.path = path
-
-    @classmethod
-    def of(cls, value: object, path: str) -> _Fields:
-        """Raises InvalidMash when it is no object."""
-        if not isinstance(value, dict):
-            raise InvalidMash(f"{path}: expected an object, got {_kind_of(value)}", where=path)
-        return cls(value, path)
-
-    def refuse(self, name: str, problem: str) -> NoReturn:
-        """Raises InvalidMash about a field."""
-        where = f"{self.path}.{name}"
-        raise InvalidMash(f"{where}: {problem}", where=where)
-
-    def inner(self, name: str) -> _Fields:
-        """An object within; an absent one is empty."""
-        value = self.value.get(name)
-        return _Fields.of({} if value is None else value, f"{self.path}.{name}")
-
-    def objects(self, name: str) -> list[_Fields]:
-        """An array of objects within; an absent one is empty."""
-        value = self.value.get(name)
-        if value is not None and not isinstance(value, list):
-            self.refuse(name, f"expected an array, got {_kind_of(value)}")
-        return [_Fields.of(each, f"{self.path}.{name}[{n}]") for n, each in enumerate(value or ())]
-
-    def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-        """A number within its range; None when there is none."""
-        number = _number(self.value.get(name))
-        return None if number is None else min(max(number, low), high)
-
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
-        """A number without its fraction."""
-        number = self.number(name, low, high)
-        return default if number is None else int(number)
-
-    def positive(self, name: str) -> Fraction | None:
-        """A number above 0, in its decimals."""
-        number = self.number(name, high=10_000_000)
-        return Fraction(repr(number)) if number is not None and number > 0 else None
-
-    def size(self, name: str) -> tuple[float, float] | None:
-        """Width and height of a size object, both above 0."""
-        value = self.value.get(name)
-        fields = _Fields(value, "") if isinstance(value, dict) else None
-        width, height = (fields.number(side, high=1e6) if fields else None for side in ("width", "height"))
-        return (width, height) if width and height and min(width, height) > 0 else None
-
-    def tween(self, name: str, default: float, low: float, high: float) -> Tween:
-        """A number and what it becomes."""
-        start = self.number(name, low, high)
-        start = default if start is None else start
-        end = self.number(name + "End", low, high)
-        return Tween(start, start if end is None else end)
-
-    def colours(self, name: str, default: Colour) -> ColourTween:
-        """A colour and what it becomes."""
-        start = _colour(self.value.get(name)) or default
-        return ColourTween(start, _colour(self.value.get(name + "End")) or start)
-
-    def flag(self, name: str) -> bool:
-        """A boolean, false unless it says true."""
-        return self.value.get(name) in (True, 1, "true", "1")
-
-    def text(self, name: str, default: str, most: int) -> str:
-        """A string; a number is its digits. Raises InvalidMash when it is longer than `most`."""
-        value = self.value.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and _number(value) is not None:
-            value = str(value)
-        text = value if isinstance(value, str) else default
-        if len(text) > most:
-            self.refuse(name, f"{len(text)} characters, more than {most}")
-        return _whole(text)
-
-    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        """One of some words."""
-        value = self.value.get(name)
-        return value if isinstance(value, str) and value in choices else default
-
-
-def _kind_of(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", tuple: "an array"}
-    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
-
-
-def _whole(text: str) -> str:
-    """A text without halves of surrogate pairs, which are no characters."""
-    return text.encode(errors="replace").decode()
-
-
-def _quoted(name: str) -> str:
-    return f'"{_whole(name[:100])}"'
-
-
-def _number(value: object) -> float | None:
-    """A finite number, also from a string of digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-_HEX = re.compile(r"#(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
-
-
-def _colour(value: object) -> Colour | None:
-    """``#RGB``, ``#RGBA``, ``#RRGGBB``, ``#RRGGBBAA``."""
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
-        return None
-    digits = value[1:] if len(value) > 5 else "".join(digit * 2 for digit in value[1:])
-    red, green, blue, alpha = (int((digits + "ff")[n : n + 2], 16) / 255 for n in (0, 2, 4, 6))
-    return red, green, blue, alpha
-
-
-def _background(document: _Fields) -> Colour | None:
+def _background(document: Fields) -> Colour | None:
     """The colour under everything; black is what is there anyway."""
-    red, green, blue, _ = _colour(document.value.get("color")) or (0, 0, 0, 1)
+    red, green, blue, _ = colour_of(document.value.get("color")) or (0, 0, 0, 1)
     return (red, green, blue, 1.0) if red or green or blue else None
-
-
-def _gain(fields: _Fields) -> tuple[tuple[float, float], ...]:
-    """Points of a gain curve; none when nothing can be heard."""
-    value = fields.value.get("gain")
-    curve: list[tuple[float, float]] = []
-    if isinstance(value, str) and "," in value:
-        numbers = [_number(each) for each in value.split(",")]
-        known = [each for each in numbers if each is not None]
-        if len(known) == len(numbers):
-            curve = [(min(max(a, 0), 1), min(max(b, 0), 2)) for a, b in zip(known[::2], known[1::2], strict=False)]
-    if not curve:
-        number = fields.number("gain", 0, 2)
-        curve = [(0, 1.0 if number is None else number)]
-    curve.sort(key=lambda point: point[0])
-    level = all(factor == curve[0][1] for _, factor in curve)
-    return () if level and not curve[0][1] else tuple(curve[:1] if level else curve)
 
 
 # --- documents -------------------------------------------------------------------------------------------------------
@@ -334,15 +192,15 @@ class _Reader:
         self, definitions: object, *, raster: Raster, streams: abc.Container[str], measure: Measure | None
     ) -> None:
         if not isinstance(definitions, list | tuple):
-            raise InvalidMash(f"$.definitions: expected an array, got {_kind_of(definitions)}", where="$.definitions")
+            raise InvalidMash(f"$.definitions: expected an array, got {kind_of(definitions)}", where="$.definitions")
         self._raster = raster
         self._streams = streams
         self._measure = measure
         self._sources: dict[str, str] = {}
         self._fonts: dict[str, str] = {}
-        self._definitions: dict[str, _Fields] = {}
+        self._definitions: dict[str, Fields] = {}
         for n, value in enumerate(definitions):
-            fields = _Fields.of(value, f"$.definitions[{n}]")
+            fields = Fields.of(value, f"$.definitions[{n}]")
             name = fields.value.get("id")
             if isinstance(name, str):
                 self._definitions.setdefault(name, fields)
@@ -353,7 +211,7 @@ class _Reader:
         seen, heard = any(mash.seen for mash in mashes), any(mash.heard for mash in mashes)
         return Film(program, duration, start, self._sources, self._fonts, seen, heard)
 
-    def mash(self, mash: _Fields, *, prefix: str = "", cast: bool = False) -> Mash:
+    def mash(self, mash: Fields, *, prefix: str = "", cast: bool = False) -> Mash:
         """The timeline of a mash; in a cast it has no colour of its own, and begins again at its end."""
         quantize = mash.number("quantize", high=1000)
         quantize = int(quantize) if quantize is not None and quantize >= 1 else 10
@@ -378,7 +236,7 @@ class _Reader:
             mash.refuse("tracks", f"{float(program.duration):g} s long, more than {MAX_SECONDS}")
         return program
 
-    def _clip(self, clip: _Fields, name: str, quantize: int) -> Clip:
+    def _clip(self, clip: Fields, name: str, quantize: int) -> Clip:
         what, nature = self._content(clip, quantize)
         container, form = None, _PLAIN
         if clip.value.get("containerId") != "":
@@ -396,16 +254,16 @@ class _Reader:
 
     # --- what ids stand for ------------------------------------------------------------------------------------------
 
-    def _content(self, clip: _Fields, quantize: int) -> tuple[ColourTween | Medium, _Nature]:
+    def _content(self, clip: Fields, quantize: int) -> tuple[ColourTween | Medium, _Nature]:
         name, fields = _id(clip, "contentId", COLOUR_ID), clip.inner("content")
         if name == COLOUR_ID:
             return fields.colours("color", WHITE), _PLAIN
         found = self._medium(self._definition(clip, "contentId", name), fields, name, quantize)
         if found is None:
-            clip.refuse("contentId", f"{_quoted(name)} is no image, video or audio")
+            clip.refuse("contentId", f"{quoted(name)} is no image, video or audio")
         return found
 
-    def _form(self, clip: _Fields, quantize: int) -> tuple[_Form, _Nature]:
+    def _form(self, clip: Fields, quantize: int) -> tuple[_Form, _Nature]:
         name, fields = _id(clip, "containerId", RECTANGLE_ID), clip.inner("container")
         if name == RECTANGLE_ID:
             return None, _PLAIN
@@ -419,16 +277,16 @@ class _Reader:
             if found is not None and found[0].kind != "sound":
                 return found
             if definition.value.get("type") != "container":
-                clip.refuse("containerId", f"{_quoted(name)} is no shape and no picture")
+                clip.refuse("containerId", f"{quoted(name)} is no shape and no picture")
             shape = _shape(definition)
         return shape, _Nature(size=(shape.width, shape.height))
 
-    def _definition(self, clip: _Fields, field: str, name: str) -> _Fields:
+    def _definition(self, clip: Fields, field: str, name: str) -> Fields:
         if name not in self._definitions:
-            clip.refuse(field, f"no definition {_quoted(name)}")
+            clip.refuse(field, f"no definition {quoted(name)}")
         return self._definitions[name]
 
-    def _text(self, fields: _Fields) -> Text:
+    def _text(self, fields: Fields) -> Text:
         string, font = fields.text("string", "Text", 10_000), fields.text("fontId", FONT_ID, 256) or FONT_ID
         definition = self._definitions.get(font)
         if definition is not None and (source := _source(definition)) is not None:
@@ -438,16 +296,16 @@ class _Reader:
             ink = Ink(0, 0, 0, 0) if self._measure is None else self._measure(string, font)
         return Text(string, font, ink)
 
-    def _ink(self, fields: _Fields) -> Ink | None:
+    def _ink(self, fields: Fields) -> Ink | None:
         """The ink box that the client measured; None when it did not, or to nothing."""
         box = fields.value.get("intrinsic")
         size = fields.size("intrinsic")
         if size is None or not isinstance(box, dict):
             return None
-        x, y = (_number(box.get(name)) or 0 for name in ("x", "y"))
+        x, y = (number_of(box.get(name)) or 0 for name in ("x", "y"))
         return Ink(min(max(x, -1e6), 1e6), min(max(y, -1e6), 1e6), *size)
 
-    def _medium(self, definition: _Fields, fields: _Fields, name: str, quantize: int) -> tuple[Medium, _Nature] | None:
+    def _medium(self, definition: Fields, fields: Fields, name: str, quantize: int) -> tuple[Medium, _Nature] | None:
         """An image, film or sound with what the clip does to it; None when the definition is of no medium."""
         kind = _KINDS.get(definition.choice("type", tuple(_KINDS), ""))
         if kind is None:
@@ -457,8 +315,8 @@ class _Reader:
             definition.refuse("source", "missing")
         live = kind == "film" and source in self._streams
         shown_as = source if live else name
-        if not 1 <= len(shown_as) <= 1024 or _whole(shown_as) != shown_as:
-            definition.refuse("id", f"{_quoted(shown_as)} is no name of 1…1024 characters")
+        if not 1 <= len(shown_as) <= 1024 or well_formed(shown_as) != shown_as:
+            definition.refuse("id", f"{quoted(shown_as)} is no name of 1…1024 characters")
         self._sources[shown_as] = source
         duration = None if live or kind == "image" else definition.positive("duration")
         timing = _timing(definition, fields, duration, quantize)
@@ -479,7 +337,7 @@ class _Reader:
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
-    def _filters(self, fields: _Fields) -> tuple[Filter, ...]:
+    def _filters(self, fields: Fields) -> tuple[Filter, ...]:
         filters: list[Filter] = []
         for effect in fields.objects("effects"):
             name = _id(effect, "definitionId", "")
@@ -493,7 +351,7 @@ class _Reader:
         return tuple(filters)
 
 
-def _chromakey(effect: _Fields) -> dict[str, Tween | ColourTween | str]:
+def _chromakey(effect: Fields) -> dict[str, Tween | ColourTween | str]:
     return {
         "color": effect.colours("color", (0.0, 1.0, 0.0, 1.0)),
         "similarity": effect.tween("similarity", 0.9, 0, 1),
@@ -501,7 +359,7 @@ def _chromakey(effect: _Fields) -> dict[str, Tween | ColourTween | str]:
     }
 
 
-def _custom(definition: _Fields, effect: _Fields) -> Iterator[Filter]:
+def _custom(definition: Fields, effect: Fields) -> Iterator[Filter]:
     """The filters of an effect's definition, with the values of the effect's own properties."""
     values: dict[str, object] = {}
     for each in definition.objects("properties"):
@@ -522,12 +380,12 @@ def _custom(definition: _Fields, effect: _Fields) -> Iterator[Filter]:
             yield filter_
 
 
-def _parameters(each: _Fields, values: dict[str, object]) -> dict[str, Tween | ColourTween | str]:
+def _parameters(each: Fields, values: dict[str, object]) -> dict[str, Tween | ColourTween | str]:
     given: dict[str, object] = {}
     for parameter in each.objects("parameters"):
         name, value = parameter.text("name", "", 256), parameter.value.get("value")
         if not name or not isinstance(value, int | float | str) or isinstance(value, bool):
-            parameter.refuse("value", f"expected a name with a number or a string, got {_kind_of(value)}")
+            parameter.refuse("value", f"expected a name with a number or a string, got {kind_of(value)}")
         given[name] = values.get(value) if isinstance(value, str) and value in values else value
         if isinstance(value, str) and value + "End" in values:
             given[name + "End"] = values[value + "End"]
@@ -539,13 +397,13 @@ def _parameters(each: _Fields, values: dict[str, object]) -> dict[str, Tween | C
 
 
 def _changing(start: float | str, end: object) -> Tween | ColourTween | str:
-    first, last = _number(start), _number(end)
+    first, last = number_of(start), number_of(end)
     if first is not None:
         return Tween(first, first if last is None else last)
-    colour = _colour(start)
+    colour = colour_of(start)
     if colour is not None:
-        return ColourTween(colour, _colour(end) or colour)
-    return _whole(str(start)[:10_000])
+        return ColourTween(colour, colour_of(end) or colour)
+    return well_formed(str(start)[:10_000])
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
@@ -560,7 +418,7 @@ class _Timing(NamedTuple):
     frames: int | None
 
 
-def _timing(definition: _Fields, fields: _Fields, duration: Fraction | None, quantize: int) -> _Timing:
+def _timing(definition: Fields, fields: Fields, duration: Fraction | None, quantize: int) -> _Timing:
     """Both lengths count whole frames, `frames` as the client does; a fast clip is a short one.
 
     The client rounds `length`, but what a film does not fill would show what lies under it, at every turn.
@@ -612,12 +470,12 @@ def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
     return sorted(arranged, key=lambda each: each.frame)
 
 
-def _id(fields: _Fields, name: str, default: str) -> str:
+def _id(fields: Fields, name: str, default: str) -> str:
     value = fields.value.get(name)
     return value if isinstance(value, str) and value else default
 
 
-def _source(definition: _Fields) -> str | None:
+def _source(definition: Fields) -> str | None:
     """Where the server finds it: `source`, else what the client plays."""
     for name in ("source", "url", "audioUrl"):
         value = definition.value.get(name)
@@ -626,14 +484,31 @@ def _source(definition: _Fields) -> str | None:
     return None
 
 
-def _audible(definition: _Fields, fields: _Fields, *, kind: Kind, unknown: bool) -> bool:
+def _audible(definition: Fields, fields: Fields, *, kind: Kind, unknown: bool) -> bool:
     """Whether it can be heard; a film of unknown length is thought to have sound."""
     if kind == "image" or fields.flag("muted"):
         return False
     return kind == "sound" or unknown or definition.flag("audio") or bool(definition.value.get("audioUrl"))
 
 
-def _shape(definition: _Fields) -> Shape:
+def _gain(fields: Fields) -> tuple[tuple[float, float], ...]:
+    """Points of a gain curve; none when nothing can be heard."""
+    value = fields.value.get("gain")
+    curve: list[tuple[float, float]] = []
+    if isinstance(value, str) and "," in value:
+        numbers = [number_of(each) for each in value.split(",")]
+        known = [each for each in numbers if each is not None]
+        if len(known) == len(numbers):
+            curve = [(min(max(a, 0), 1), min(max(b, 0), 2)) for a, b in zip(known[::2], known[1::2], strict=False)]
+    if not curve:
+        number = fields.number("gain", 0, 2)
+        curve = [(0, 1.0 if number is None else number)]
+    curve.sort(key=lambda point: point[0])
+    level = all(factor == curve[0][1] for _, factor in curve)
+    return () if level and not curve[0][1] else tuple(curve[:1] if level else curve)
+
+
+def _shape(definition: Fields) -> Shape:
     path = definition.text("path", "", 100_000)
     if not path:
         definition.refuse("path", "missing")
@@ -643,7 +518,7 @@ def _shape(definition: _Fields) -> Shape:
     return Shape(path, sides[0] or 1, sides[1] or 1)
 
 
-def _scale(fields: _Fields, *, low: float, size: tuple[float, float], lock: str) -> Scale:
+def _scale(fields: Fields, *, low: float, size: tuple[float, float], lock: str) -> Scale:
     value = fields.choice("lock", ("H", "V", ""), lock)
     return Scale(
         x=fields.tween("x", 0.5, 0, 1),
@@ -654,7 +529,7 @@ def _scale(fields: _Fields, *, low: float, size: tuple[float, float], lock: str)
     )
 
 
-def _container(fields: _Fields, form: _Form, natural: tuple[float, float] | None) -> Container:
+def _container(fields: Fields, form: _Form, natural: tuple[float, float] | None) -> Container:
     """The container, with the defaults of its form."""
     text = isinstance(form, Text)
     film = isinstance(form, Medium) and form.kind == "film"
@@ -667,7 +542,7 @@ def _container(fields: _Fields, form: _Form, natural: tuple[float, float] | None
     )
 
 
-def _length(clip: _Fields, content: _Nature, form: _Nature, quantize: int) -> int:
+def _length(clip: Fields, content: _Nature, form: _Nature, quantize: int) -> int:
     """Frames of a clip that does not say: as long as its content or container, or three seconds."""
     timing = clip.choice("timing", ("content", "container", "custom"), "content")
     if content.is_default and timing == "content":
@@ -680,7 +555,7 @@ def _length(clip: _Fields, content: _Nature, form: _Nature, quantize: int) -> in
     return DEFAULT_SECONDS * quantize if frames is None else frames
 
 
-def _natural(clip: _Fields, content: _Nature, form: _Nature) -> tuple[float, float] | None:
+def _natural(clip: Fields, content: _Nature, form: _Nature) -> tuple[float, float] | None:
     """The size that gives the container its proportions; None = the output's."""
     sizing = clip.choice("sizing", ("content", "container", "preview"), "content")
     if content.is_default and sizing == "content":

@@ -178,22 +178,6 @@ def test_the_playhead_is_where_a_render_begins():
 # --- properties ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("color", "rgb"),
-    [
-        ("#FF8000", (255, 128, 0)),
-        ("#f80", (255, 136, 0)),
-        ("#FF800080", (255, 128, 0)),
-        ("red", (255, 255, 255)),
-        ("#12345", (255, 255, 255)),
-        (5, (255, 255, 255)),
-    ],
-)
-def test_colours_and_the_default_for_what_is_none(color, rgb):
-    node = first({"content": {"color": color}})
-    assert [round(255 * part) for part in (node.red, node.green, node.blue)] == list(rgb)
-
-
 def test_half_seen_colour_keeps_its_alpha():
     assert first({"content": {"color": "#FFFFFF80"}}).alpha == pytest.approx(128 / 255)
     shape = first({"content": {"color": "#FFFFFF80"}, "containerId": HEART, "container": {"opacity": 0.5}})
@@ -203,14 +187,6 @@ def test_half_seen_colour_keeps_its_alpha():
 def test_background_is_drawn_unless_it_is_black():
     assert first({}, color="#336699", t=99) == SolidColorNode(red=0x33 / 255, green=0x66 / 255, blue=0x99 / 255)
     assert pictures(read({}, color="#000000"), 99) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "opacity"),
-    [(0.5, 0.5), ("0.5", 0.5), (7, 1), (-1, 0), (True, 1), (None, 1), ([], 1), ("x", 1), (10**400, 1)],
-)
-def test_a_number_is_within_its_range_or_the_default(value, opacity):
-    assert first({"container": {"opacity": value}}).opacity == opacity
 
 
 def test_tweens_have_an_end_or_stand_still():
