@@ -63,8 +63,8 @@ def test_the_python_renders(folder):
 
 
 def test_effects_are_asked_for_as_it_says(folder):
-    found = re.search(r"`effects` \(`(\[.*?\])`: ([a-z, ]+)\)", README)
-    named = [{"effect": name} for name in found[2].split(", ")]
+    found = re.search(r"`effects` \(`(\[.*?\])`: ([a-z,\s]+)\)", README)
+    named = [{"effect": name} for name in re.split(r",\s+", found[2])]
     assert len(named) == 10
     pictures = []
     for effects in ([], json.loads(found[1]), named):
