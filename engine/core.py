@@ -25,6 +25,7 @@ from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
 from engine.newest import Newest
 from engine.patternstream import PatternStream
+from engine.resolver import Resolver
 from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
 from engine.sinks.push import Push, PushStatus
@@ -144,6 +145,7 @@ class Engine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; what is open then is cut off: call `close` before."""
         be_punctual()
+        trio.socket.set_custom_hostname_resolver(Resolver())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._decoders.run)

@@ -167,6 +167,7 @@ class Mixer:
         self._nearest = tolerance(spec.fps, timed=True)
         self._on_error = on_error
         self._compositor = compositor or Compositor(spec)
+        self._thread = trio.CapacityLimiter(1)  # its own: threads that all share may be taken by others for seconds
         # owned by run()
         self._tree: RenderTree | None = None
         self._named: tuple[Picture, ...] = ()  # by that tree
@@ -222,7 +223,7 @@ class Mixer:
                 block = block._replace(stop=stop, edges=edges)
             heard = self._take(media, block)
             entered = time.perf_counter_ns()
-            picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block)
+            picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block, limiter=self._thread)
             await self._sink.put(block.first, picture, sound, block.stop - block.first)
             self._mix_ns = time.perf_counter_ns() - entered
             self.ticks_done = block.stop

@@ -245,6 +245,16 @@ async def test_a_push_is_listed_until_it_is_removed(tmp_path):
             await made.add_push("live/p", "ftp://nowhere")
 
 
+async def test_a_push_to_a_name_is_looked_up_in_no_thread_that_others_share(tmp_path):
+    async with engine(tmp_path) as made:
+        shared = trio.to_thread.current_default_thread_limiter()
+        for n in range(int(shared.total_tokens)):
+            shared.acquire_on_behalf_of_nowait(n)
+        await made.put_source("live/p", PATTERN)
+        await made.add_push("live/p", f"rtmp://localhost:{made.rtmp_port}/copy/p")
+        await until(lambda: states(made).get("copy/p") == "rtmp")
+
+
 async def test_with_an_event_end_its_own_pushes_and_no_others(tmp_path):
     spec = msgspec.structs.replace(SPEC, forward="127.0.0.1")
     async with engine(tmp_path) as made:

@@ -234,6 +234,15 @@ async def test_the_usual_conversions_written_out(rate, out, expected):
     assert bench.seen == [(n, number, False) for n, number in enumerate(expected)]
 
 
+async def test_it_ticks_while_all_threads_that_others_share_are_taken():
+    shared = trio.to_thread.current_default_thread_limiter()
+    for n in range(int(shared.total_tokens)):
+        shared.acquire_on_behalf_of_nowait(n)
+    with trio.fail_after(10):
+        bench = await Bench(Script("cam", at_rate(30, 10))).run(tree_of(whole("cam")), ticks=5)
+    assert bench.numbers == [1, 2, 3, 4, 5]
+
+
 async def test_an_hour_into_it_nothing_has_drifted():
     for rate, out in ((NTSC, 30), (30, NTSC), (25, NTSC), (60, 25)):
         hour = int(3600 * Fraction(rate))
