@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -85,7 +86,9 @@ class _Waiting(QueueHandler):
         data = f"{entry}\n".encode(self._encoding, "backslashreplace")
         with suppress(OSError):  # there is nobody to read it, nor to tell so
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                select.select([], [self._descriptor], [])  # others may have made it one that does not wait
+                with suppress(BlockingIOError):
+                    data = data[os.write(self._descriptor, data) :]
 
 
 class _TextFormatter(logging.Formatter):

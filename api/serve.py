@@ -69,6 +69,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         try:
             trio.run(partial(serve, settings, listener, demo=arguments.demo))
         except* EngineError as group:
+            logging.shutdown()  # what led to it comes first
             code = fail(str(first_error(group)))
     return code
 

@@ -63,8 +63,9 @@ _AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]"  # in a URL; also letters, digits and -
 _PACKED: Final = ("gzip", "x-gzip", "deflate")  # as Content-Encoding says it
 _EITHER: Final = 32 + zlib.MAX_WBITS  # a header of gzip or of zlib
 _SEALED: Final = ("br", "zstd", "compress", "x-compress")  # which nothing here unpacks
-_OURS: Final = frozenset(  # headers of what is fetched: how it comes, and that all of it does
+_OURS: Final = frozenset(  # headers of what is fetched: how it comes, whether it does, and that all of it does
     (
+        *("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"),
         *("Host", "Range", "Accept-Encoding", "Content-Length", "Expect", "Proxy-Authorization"),
         *("Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"),
     )

@@ -365,5 +365,5 @@ def _tail(path: Path) -> str:
         path.write_bytes(bytes(BLOCK))
     for folder in (path.parent / FILMS, path.parent):
         text = text.replace(f"{folder}/", "")
-    lines = re.sub(r"//[^/\s]*@", "//", text[-LOG_TAIL:]).splitlines()
+    lines = re.sub(r"//[^/\s]*@", "//", text)[-LOG_TAIL:].splitlines()  # in this order: a cut may be in a password
     return "; ".join(re.sub("^mashtun( render)?: ", "", line) for line in lines[-LOG_LINES:] if line.strip())

@@ -262,10 +262,10 @@ class Streaming:
     async def _place(self, live: Live, source: str) -> Path:
         """Where the file is: one of the user's, or shared, or a copy. Raises SourceError, InvalidJob."""
         if source.lower().startswith(("http:", "https:", "data:")):
-            live.copies += 1
+            live.copies = number = live.copies + 1  # now: another cut may come meanwhile
             folder = self._copies / live.id
             await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
-            return await self._fetcher.fetch_media(source, folder, f"copy-{live.copies}")
+            return await self._fetcher.fetch_media(source, folder, f"copy-{number}")
         mine = self._files().folder(live.user)
         path = await trio.to_thread.run_sync(file_in, (mine, mine.parent / SHARED), source, limiter=self._disk)
         if path is None:

@@ -57,11 +57,16 @@ log.info("over")
 """
 
 
-@pytest.mark.parametrize("reads", [True, False], ids=["reads again", "never reads again"])
-def test_who_does_not_read_the_log_keeps_nobody(reads):
+@pytest.mark.parametrize(
+    ("reads", "waits"),
+    [(True, True), (True, False), (False, True)],
+    ids=["reads again", "reads again where others let nobody wait", "never reads again"],
+)
+def test_who_does_not_read_the_log_keeps_nobody(reads, waits):
     """What logs goes on and comes to its end; what was left out is counted in its place."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, waits)
     count = MAX_WAITING + 1000
     process = subprocess.Popen(
         [sys.executable, "-c", FLOOD, str(count)],

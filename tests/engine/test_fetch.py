@@ -409,6 +409,7 @@ async def test_headers_of_the_connection_itself_are_not_a_jobs(fetcher, tmp_path
         "Transfer-Encoding": "chunked",
         "Expect": "100-continue",
         "te": "x",
+        "if-none-match": '"1"',
     }
     assert (await fetch(fetcher, f"{web.url}/film.mp4", tmp_path, headers=headers)).read_bytes() == FILM
     assert web.asked[0][1] == {
