@@ -260,14 +260,21 @@ class _Transfer:
     def _connect(self, url: str) -> tuple[http.client.HTTPConnection, str]:
         """(connection, what to ask there for). Raises InvalidJob, OSError, ValueError."""
         secure, host, port = _origin(url)
-        self._socket = self._dial(host, port, url)
-        if self._closed:
-            raise OSError("given up")
-        if secure:  # which closes it when it cannot
-            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
+        found = self._dial(host, port, url)
+        if secure:  # which closes it when it cannot; hands are shaken when `close` can reach it
+            context = ssl.create_default_context()
+            found = context.wrap_socket(found, server_hostname=host, do_handshake_on_connect=False)
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(host, port, timeout=SILENCE)
-        connection.sock = self._socket
+        self._socket = connection.sock = found
+        try:
+            if self._closed:
+                raise OSError("given up")
+            if isinstance(found, ssl.SSLSocket):
+                found.do_handshake()
+        except _ERRORS:
+            connection.close()
+            raise
         parts = urlsplit(url)
         asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return connection, quote(asked, safe=_AS_IT_IS)

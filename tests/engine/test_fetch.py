@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import zlib
+from contextlib import suppress
 
 import pytest
 import trio
@@ -298,6 +299,26 @@ async def test_the_time_to_wait_for_others_is_no_part_of_a_transfers(tmp_path, w
                 connection, _ = await trio.to_thread.run_sync(hanging.accept)
                 with connection:
                     await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")
+    assert web.asked == [("/here", b"x")]
+
+
+async def test_a_server_that_drips_in_its_tls_handshake_gives_the_place_back(tmp_path, web):
+    limits = Limits(seconds=0.3, at_once=1)
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=limits)
+
+    def drip():
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb\x03\x03")  # a long ServerHello begins
+            while True:
+                connection.sendall(b"\x00")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(10):
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(SinkUnavailable, match="took longer"):
+            await fetcher.send("PUT", f"https://127.0.0.1:{server.getsockname()[1]}/", headers={}, body=b"x")
+        await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")
     assert web.asked == [("/here", b"x")]
 
 
