@@ -302,9 +302,10 @@ class Store:
         busy  scheme, host and port of URLs that are left out.
         """
         wanted = _UNDELIVERED.limit(limit + len(besides))
-        for receiver in busy:
-            begin = func.substr(deliveries.c.url, 1, len(receiver) + 1)
-            wanted = wanted.where(begin.not_in([receiver + end for end in ("", "/", "?", "#")]))
+        for length in {len(receiver) for receiver in busy}:  # one term each: what one query may have is limited
+            alike = [receiver for receiver in busy if len(receiver) == length]
+            begin = func.substr(deliveries.c.url, 1, length + 1)
+            wanted = wanted.where(begin.not_in([each + end for each in alike for end in ("", "/", "?", "#")]))
         with self._read() as connection:
             rows = connection.execute(wanted, {"now": now})
             return [Delivery(*row) for row in rows if row.id not in besides][:limit]

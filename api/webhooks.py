@@ -2,7 +2,8 @@
 
 It decides how a message looks, how often it is tried, and when it is given up; it refuses to know what happened. What
 is not taken yet is in the database: a restart loses nothing. A receiver may hear of a thing twice, never out of order.
-A receiver that does not answer keeps only itself waiting.
+A receiver that does not answer keeps only itself waiting: whose last try was slow is told one thing at a time, and all
+such together have half of the places. A place is taken until its thread has ended.
 
 A message is a POST of JSON ``{"event": state, "time": …, "job": status record}``. Its signature, in the header
 ``X-Hub-Signature-256``, is ``sha256=`` and the hex HMAC-SHA256 of the body under the webhook's secret; without a secret
@@ -30,8 +31,9 @@ from engine.fetch import Fetcher, Limits
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0  # seconds for a delivery
-AT_ONCE: Final = 16
+AT_ONCE: Final = 64  # each a thread, which mostly waits
 SHARE: Final = 4  # of them, for one receiver
+SLOW: Final = 0.5  # of TIMEOUT
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds; each try doubles it
 GIVE_UP: Final = 86_400_000  # ms after it happened
 POLL: Final = 1.0  # seconds between two looks for what is due
@@ -59,9 +61,10 @@ class Courier:
 
     def __init__(self, ledger: Ledger, *, allow_private: bool) -> None:
         self._ledger = ledger
-        limits = Limits(seconds=TIMEOUT, at_once=AT_ONCE)
+        limits = Limits(seconds=TIMEOUT)
         self._fetcher = Fetcher(base=Path(), cache=Path(), allow_private=allow_private, limits=limits)
         self._under_way: dict[int, str] = {}  # id of a delivery → who receives it
+        self._slow: set[str] = set()  # receivers whose last try was
         self._news = trio.Event()
 
     def wake(self) -> None:
@@ -84,7 +87,9 @@ class Courier:
         counted = Counter(self._under_way.values())
         if counted.total() >= AT_ONCE:
             return None
-        busy = [receiver for receiver, count in counted.items() if count >= SHARE]
+        busy = {who for who, count in counted.items() if count >= (1 if who in self._slow else SHARE)}
+        if sum(counted[who] for who in self._slow) >= AT_ONCE // 2:
+            busy |= self._slow
         try:
             # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
             due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy)
@@ -94,15 +99,20 @@ class Courier:
         return due[0] if due else None
 
     async def _deliver(self, delivery: Delivery) -> None:
+        limiter = trio.CapacityLimiter(1)  # of one try: a thread that is left alone keeps it
+        begun = trio.current_time()
         try:
-            await self._note(delivery, await self._send(delivery))
+            problem = await self._send(delivery, limiter)
+            is_slow = trio.current_time() - begun > SLOW * TIMEOUT
+            (self._slow.add if is_slow else self._slow.discard)(self._under_way[delivery.id])
+            await self._note(delivery, problem)
         except EngineError as err:  # it will be told twice
             log.warning("job %s: webhook: %s", delivery.uid, err)
-        finally:
+        async with limiter:
             del self._under_way[delivery.id]
-            self.wake()
+        self.wake()
 
-    async def _send(self, delivery: Delivery) -> str:
+    async def _send(self, delivery: Delivery, limiter: trio.CapacityLimiter) -> str:
         """Tells it; returns what went wrong, "" when it was taken."""
         headers = {
             "Content-Type": "application/json",
@@ -112,7 +122,7 @@ class Courier:
         if delivery.secret:
             headers["X-Hub-Signature-256"] = signature(delivery.secret, delivery.body)
         try:
-            await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body)
+            await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body, limiter=limiter)
         except EngineError as err:
             return str(err)
         return ""

@@ -168,10 +168,21 @@ class Fetcher:
             raise InvalidJob(f'source "{shown(src)}": {scheme[:20]}: is not one of file:, http:, https:, data:')
         return self._base / src
 
-    async def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Path) -> None:
-        """Sends bytes or a file. Raises InvalidJob (also: no headers), SinkUnavailable, SinkRejected (4xx)."""
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | Path,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
+        """Sends bytes or a file. Raises InvalidJob (also: no headers), SinkUnavailable, SinkRejected (4xx).
+
+        limiter  instead of `Limits.at_once`; its place is taken until the thread has ended, which may be later.
+        """
         sending = _Sending(method, url, headers, body, allow_private=self._allow_private)
-        status = await self._in_thread(sending, url, sending.run)
+        status = await self._in_thread(sending, url, sending.run, limiter)
         if not 200 <= status < 300:
             error = SinkRejected if 400 <= status < 500 else SinkUnavailable
             raise error(f'"{shown(url)}" answers {status}', where=shown(url))
@@ -180,8 +191,10 @@ class Fetcher:
         """Takes the oldest away where the cache is too large."""
         await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes, limiter=self._disk)
 
-    async def _in_thread(self, transfer: _Transfer, url: str, run: Callable[[], T]) -> T:
-        seconds = self._limits.seconds
+    async def _in_thread(
+        self, transfer: _Transfer, url: str, run: Callable[[], T], limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        seconds, limiter = self._limits.seconds, limiter or self._limiter
         with trio.CancelScope() as scope:
 
             def start() -> None:
@@ -192,7 +205,7 @@ class Fetcher:
                 return run()
 
             try:
-                return await trio.to_thread.run_sync(started, limiter=self._limiter, abandon_on_cancel=True)
+                return await trio.to_thread.run_sync(started, limiter=limiter, abandon_on_cancel=True)
             finally:
                 transfer.close()
         raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s', where=shown(url))

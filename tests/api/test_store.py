@@ -655,6 +655,14 @@ def test_what_was_not_taken_is_due_later_and_holds_up_its_line_only(bench):
     assert [each.event for each in due(bench) if each.url == first.url] == ["error"]
 
 
+def test_thousands_of_receivers_may_be_busy(bench):
+    bench.add(webhooks=HOOKS[0])
+    bench.add(webhooks={"url": "http://a1/x"})
+    busy = {f"http://a{n}" for n in range(3000)}
+    found = bench.store.undelivered(now=bench.now, besides=[], limit=10, busy=busy)
+    assert [each.url for each in found] == [HOOKS[0]["url"]]
+
+
 def test_what_is_undelivered_outlives_job_and_process(opened):
     bench = opened()
     uid = bench.add(webhooks=HOOKS[0])

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import api.webhooks
+import engine.fetch
 from api.nexrender import Door
 from api.queue import JobQueue
 from engine.config import Settings
@@ -203,6 +204,62 @@ async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, 
             await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}{'/?#'[n % 3]}{n}"}])
         await client.add(webhooks=[{"url": receiver.url}])
         await receiver.until(1)
+
+
+async def test_a_few_receivers_that_hang_do_not_hold_up_others(start, receiver, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 3600)
+    monkeypatch.setattr(engine.fetch, "SILENCE", 3600)
+    client, _ = await start()
+    with ExitStack() as stack:
+        ports = [stack.enter_context(listening(hang)) for _ in range(5)]
+        for _ in range(api.webhooks.SHARE):
+            await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}"} for port in ports])
+        await client.add(webhooks=[{"url": receiver.url}])
+        await receiver.until(1)
+
+
+async def test_many_receivers_that_hung_leave_half_of_the_places_to_others(start, receiver, clock, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 0.2)
+    monkeypatch.setattr(api.webhooks, "AT_ONCE", 4)
+    client, queue = await start()
+    with ExitStack() as stack:
+        hooks = [{"url": f"http://127.0.0.1:{stack.enter_context(listening(hang))}"} for _ in range(5)]
+        for hook in hooks:
+            await client.add(webhooks=[hook])
+        with trio.fail_after(30):
+            while not all(each.tries for each in await queue.undelivered([], 10)):
+                await trio.sleep(0.02)
+        for _ in range(20):
+            await client.add(webhooks=hooks)
+        clock.now += 5
+        await client.add(webhooks=[{"url": receiver.url}])
+        await receiver.until(1)
+        untried = [each for each in await queue.undelivered([], 200) if not each.tries]
+        assert len(untried) > 80  # of 100 that were due before it
+
+
+async def test_a_name_that_is_not_resolved_keeps_no_more_than_its_receivers_share(start, receiver, clock, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 0.05)
+    resolve, waiting, over = socket.getaddrinfo, [], threading.Event()
+
+    def unanswered(host, *args, **kwargs):
+        if host != "silent.test":
+            return resolve(host, *args, **kwargs)
+        waiting.append(host)
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    client, _ = await start()
+    try:
+        for n in range(1, 21):
+            await client.add(webhooks=[{"url": "http://silent.test/"}, {"url": receiver.url}])
+            await receiver.until(n, clock)
+            await trio.sleep(0.03)
+            clock.now += 300
+        assert len(waiting) <= api.webhooks.SHARE
+    finally:
+        over.set()
 
 
 async def test_a_receiver_that_drips_is_given_so_much_time_and_no_more(start, monkeypatch):
