@@ -42,7 +42,8 @@ from engine.timebase import SECOND
 log = logging.getLogger(__name__)
 
 HLS_IDLE: Final = 60 * SECOND  # a playlist that nobody asks for is no longer made; longer than a request waits
-HLS_NUMBERS: Final = 2  # a second, more than there are segments: a playlist made later has higher ones, and …
+# A second, more than there are segments of who publishes in real time: a playlist made later has higher ones, and …
+HLS_NUMBERS: Final = 2
 HLS_EPOCH: Final = 1_735_689_600  # … 2025, s: so has one of a server that was started again; 31 bits last until 2059
 PICTURE_WAIT: Final = 5.0  # seconds for the first picture of a stream that nobody decodes
 DISK_THREADS: Final = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from engine.errors import InvalidSpec, SourceUnsupported
+from engine.errors import InvalidSpec, SourceUnsupported, reason_of
 from engine.sinks.publish import publish_steps
 from engine.sources.pattern import PatternSource
 from engine.sources.pull import PullState, PullStatus
@@ -47,5 +47,5 @@ class PatternStream:
             now, limiter = self._hub.now, self._limiter
             await publish_steps(publication, self._steps, mixer=self._mixer, now=now, limiter=limiter)
         except Exception as err:
-            self._state, self._error = "failed", str(err) or type(err).__name__
+            self._state, self._error = "failed", reason_of(err)
             raise

@@ -5,7 +5,8 @@ It decides where segments and parts are cut and what the playlist says; it refus
 Theory of operation
 -------------------
 * A **segment** begins with a keyframe, or after LONGEST seconds with any picture; one of sound alone is SEGMENT long.
-  The first playlist waits for a whole one: by its length players are told how long segments are, once for all.
+  The first playlist waits for a whole one: by its length players are told how long segments are, and told anew only
+  where a longer GOP comes, or the picture stops within one.
   A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
@@ -46,7 +47,9 @@ GAP: Final = Fraction(2)
 LISTED: Final = 6
 KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
 WITH_PARTS: Final = 3
-DISCONTINUITIES: Final = 1 << 14  # before the first: hls.js goes through an array so long at each reload, in 4 ms
+# Before the first there are fewer than this, other ones than before a restart. They should only rise; but hls.js goes
+# through an array as long as their number at each reload, in 4 ms with so many.
+DISCONTINUITIES: Final = 1 << 14
 PATIENCE: Final = 10.0  # s until a publisher that has gone will not come back
 FIRST_PART: Final = 10.0  # s until a stream without anything to show is given up
 FIRST_SEGMENT: Final = float(LONGEST)  # s more for a whole one: many players take nothing else, nor another target

@@ -66,6 +66,8 @@ PREROLL: Final = Fraction(1, 4)  # Opus asks for 80 ms; two blocks of AAC at 8 k
 SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than decoding half of it
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 BROKEN: Final = Fraction(1)  # seconds of which nothing can be decoded; less is a damaged end
+# Formats of sound without frames of their own: what stands behind it (tags, with pictures in them) looks like packets.
+_BARE: Final = ("mp3", "aac", "ac3", "eac3", "dts", "truehd", "mlp")
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 _PACKETS_A_STEP: Final = 1024
 _FIRST_PACKETS: Final = 32  # sound that starts with the picture is among them, and libav has read them when it opened
@@ -477,7 +479,8 @@ class MediaFile:
             self._say_broken(self._picture, "picture")
         if self._sound is not None and not self._sound.ended and not waits[1]:
             self._decode_sound(None, batch)
-            self._say_broken(self._sound, "sound")
+            if self._container.format.name not in _BARE:
+                self._say_broken(self._sound, "sound")
 
     def _say_broken(self, track: PictureTrack | SoundTrack, what: str) -> None:
         """A track breaks off where it gave nothing since the start or a seek, or nothing for the last of `BROKEN`."""

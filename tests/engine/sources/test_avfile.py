@@ -672,6 +672,17 @@ def test_film_of_which_no_sound_can_be_decoded_any_more_breaks_off_there(tmp_pat
     assert str(found.error) == f'source "cam": no sound can be decoded from {at * 1024 / 48_000:.3f} s on'
 
 
+def test_a_tag_behind_raw_sound_is_no_broken_sound(tmp_path):
+    """A cover in it looks like packets, of which none can be decoded."""
+    song = encode(tmp_path / "song.mp3", None, Audio("libmp3lame"), seconds=2)
+    cover = np.random.default_rng(1).bytes(1 << 20)
+    song.write_bytes(song.read_bytes() + b"APETAGEX" + cover)
+    found = everything(song)
+    assert found.error is None
+    assert found.corrupt > 0
+    assert 2 * 48_000 <= sum(len(block) for _, block in found.blocks) < 2.2 * 48_000
+
+
 @pytest.mark.parametrize(("first", "last", "start"), [(47, 140, 0), (180, 999, 0), (180, 999, Fraction(39, 10))])
 def test_film_with_a_damaged_stretch_or_end_of_sound_goes_on(tmp_path, first, last, start):
     film = encode(tmp_path / "film.mp4", None, Audio(), seconds=4)
