@@ -159,7 +159,7 @@ async def test_a_killed_render_is_an_error_and_the_next_one_works(bench):
     bench.work()
     uid = await bench.add(LONG())
     await bench.until(uid, RENDERING)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not renders():
             await trio.sleep(0.01)
     os.kill(renders()[0][0], signal.SIGKILL)
@@ -173,7 +173,7 @@ async def test_a_cancelled_job_ends_its_render(bench):
     uid = await bench.add(LONG())
     await bench.until(uid, RENDERING)
     await bench.queue.put(uid, read(b'{"state": "error", "error": "cancelled"}'))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while renders():
             await trio.sleep(0.02)
     assert (await bench.get(uid))["error"] == "cancelled"
@@ -187,7 +187,7 @@ async def test_a_job_that_takes_too_long_is_ended(bench):
     body["timeout"] = msgspec.Raw(b"1")
     found = await bench.done(body)
     assert "did not finish within 1 s" in found["error"]
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while renders():
             await trio.sleep(0.02)
 
