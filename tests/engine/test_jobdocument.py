@@ -1,7 +1,5 @@
 """Documents stay as they are; what is no job is named, and what a job asks for is read."""
 
-import json
-
 import msgspec
 import pytest
 
@@ -20,25 +18,7 @@ from engine.jobdocument import (
     terms_of,
     truthy,
 )
-from engine.jobs import create
-
-NOW = 1_700_000_000_000  # 2023-11-14T22:13:20Z
-TEMPLATE = {"src": "file:///a.aepx", "composition": "main"}
-BODY = {"template": TEMPLATE}
-
-
-def document(**fields):
-    return read(json.dumps(fields).encode())
-
-
-def made(**fields):
-    job, _ = create(document(**{**BODY, **fields}), uid="u1", creator="10.0.0.1", now=NOW)
-    return job
-
-
-def values(mapping):
-    return {key: msgspec.json.decode(text) for key, text in mapping.items()}
-
+from tests.engine.jobbodies import NOW, TEMPLATE, document, made, values
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 

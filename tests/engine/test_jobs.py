@@ -1,7 +1,5 @@
 """The rules of the queue: each step is the right one, and only the present run counts."""
 
-import json
-
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.errors import IllegalTransition, InvalidJob
-from engine.jobdocument import DOCUMENT, HEAD, PROJECT, read, split, terms_of
+from engine.jobdocument import DOCUMENT, HEAD, PROJECT, split, terms_of
 from engine.jobs import (
     FINAL,
     Rules,
@@ -25,24 +23,9 @@ from engine.jobs import (
     status_of,
     take_over,
 )
+from tests.engine.jobbodies import BODY, NOW, TEMPLATE, document, made, values
 
-NOW = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 RULES = Rules()
-TEMPLATE = {"src": "file:///a.aepx", "composition": "main"}
-BODY = {"template": TEMPLATE}
-
-
-def document(**fields):
-    return read(json.dumps(fields).encode())
-
-
-def made(**fields):
-    job, _ = create(document(**{**BODY, **fields}), uid="u1", creator="10.0.0.1", now=NOW)
-    return job
-
-
-def values(mapping):
-    return {key: msgspec.json.decode(text) for key, text in mapping.items()}
 
 
 def changed(job, now=NOW, run=None, **fields):
