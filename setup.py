@@ -24,6 +24,7 @@ setup(
             for name in ("composite", "effect", "mix")
         ],
         language_level=3,
+        nthreads=os.cpu_count() or 1,
         force=True,  # a debug build and a release build differ in directives only, which cythonize does not notice
         compiler_directives={
             "boundscheck": DEBUG,

@@ -13,6 +13,8 @@ import pytest
 
 from tests.media import TONE, Video, encode
 
+pytestmark = pytest.mark.flow
+
 README = Path(__file__).parent.parent.joinpath("README.md").read_text()
 PART = README[README.index("**Render a film offline**") : README.index("## The RenderTree")]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PART, re.DOTALL)

@@ -27,6 +27,7 @@ from engine.stream import END, Hub, Publisher
 from tests.media import PLAIN, TONE, Audio, Video, encode, moved_flv, plane, read_number, remuxed, transport_crc
 from tests.web import WebRequest, web_server
 
+pytestmark = pytest.mark.flow
 NAME = "live/film"
 NS = 10**9
 MONO = AudioFormat(48_000, 1)
