@@ -52,7 +52,7 @@ from api.store import Filter, digest_of
 from api.transaction import Change
 from api.wire import Route
 from engine.config import Settings
-from engine.errors import EngineError, InvalidJob, NotFound
+from engine.errors import EngineError, InvalidJob, NotFound, reason_of
 from engine.fetch import file_in
 from engine.jobdocument import DOCUMENT, PROJECT, Document, output_folder, read, stamp, tags_of, value_of, word
 from engine.jobs import Assignment, is_held
@@ -385,7 +385,7 @@ class Door:
                 with trio.CancelScope(shield=True):
                     await in_thread(_drop, file, part)
         except OSError as err:
-            raise Refusal(507, f"the output cannot be kept: {err.strerror}") from err
+            raise Refusal(507, f"the output cannot be kept: {reason_of(err)}") from err
         return size
 
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from engine.errors import InvalidSpec, SourceMalformed
+from engine.errors import InvalidSpec, SourceMalformed, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def open_database(path: Path) -> tuple[Engine, Engine]:
             writing.dispose()
             raise
     except OSError as err:
-        raise InvalidSpec(f"{path.parent}: {err.strerror}", where="data") from err
+        raise InvalidSpec(f"{path.parent}: {reason_of(err)}", where="data") from err
     except DBAPIError as err:
         raise SourceMalformed(f"{path}: {err.orig}", where="data") from err
     return writing, _engine(path, readers=READERS)
@@ -249,7 +249,7 @@ def backup(path: Path, target: Path) -> None:
             source.backup(copy)
         part.replace(target)
     except OSError as err:
-        raise InvalidSpec(f"{target}: {err.strerror}", where="backup") from err
+        raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
     except sqlite3.Error as err:
         raise SourceMalformed(f"{path}: {err}", where="data") from err
     finally:

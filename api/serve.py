@@ -38,7 +38,7 @@ from api.queue import JobQueue
 from engine import Engine
 from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import Settings, read_settings
-from engine.errors import EngineError, InvalidSpec, first_error
+from engine.errors import EngineError, InvalidSpec, first_error, reason_of
 from engine.link import listen
 from engine.worker import Lag, Worker
 
@@ -83,7 +83,7 @@ def take_folder(folder: Path) -> TextIO:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
     except OSError as err:
-        raise InvalidSpec(f'data folder "{folder}": {err.strerror}', where="data") from err
+        raise InvalidSpec(f'data folder "{folder}": {reason_of(err)}', where="data") from err
     end = time.monotonic() + LOCK_PATIENCE
     while True:
         try:

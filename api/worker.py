@@ -22,7 +22,7 @@ from api.moviemasher import template
 from api.remote import RemoteQueue, check_header
 from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import read_settings
-from engine.errors import InvalidSpec
+from engine.errors import InvalidSpec, reason_of
 from engine.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     try:
         Path(arguments.data).mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        return fail(f'data folder "{arguments.data}": {err.strerror}')
+        return fail(f'data folder "{arguments.data}": {reason_of(err)}')
     slots = [
         Worker(
             queue,

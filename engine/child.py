@@ -35,7 +35,7 @@ import msgspec
 import trio
 
 from engine import command
-from engine.errors import Overloaded
+from engine.errors import Overloaded, reason_of
 
 NICENESS: Final = 10
 OOM_SCORE: Final = b"800"  # of 1000
@@ -105,7 +105,7 @@ class Child:
         try:
             self._process = await starting([sys.executable, "-m", self._module])
         except OSError as err:
-            raise Overloaded(f"no process for a render: {err.strerror}") from err
+            raise Overloaded(f"no process for a render: {reason_of(err)}") from err
 
     async def _send(self, order: dict[str, Any]) -> None:
         if self._process is not None and self._process.stdin is not None:

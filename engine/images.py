@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import trio
 
-from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUnavailable
+from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUnavailable, reason_of
 from engine.frame import VideoFrame
 from engine.sources.still import load_still
 
@@ -171,7 +171,7 @@ class Images:
                 raise InvalidSpec(f"the image cannot be read: {err}", where="file") from err
             beside.replace(path)
         except OSError as err:
-            raise SinkUnavailable(f'image "{path.name}" cannot be written: {err.strerror}', where="file") from err
+            raise SinkUnavailable(f'image "{path.name}" cannot be written: {reason_of(err)}', where="file") from err
         finally:
             beside.unlink(missing_ok=True)
         return frame

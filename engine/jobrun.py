@@ -28,7 +28,7 @@ import trio
 from engine import template
 from engine.actions import Actions, Film
 from engine.child import Child
-from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error
+from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error, reason_of
 from engine.fetch import Fetcher, file_in, shown
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
@@ -107,7 +107,7 @@ class JobRun:
             if isinstance(known, EngineError):
                 return str(known) or known.code
             if isinstance(known, OSError):
-                return f"the worker's disk: {known.strerror or known}"
+                return f"the worker's disk: {reason_of(known)}"
             if not isinstance(known, Exception):
                 raise
             log.exception("job %s: a bug", self._assignment.uid)  # which must not end the worker

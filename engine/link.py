@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from engine.errors import RemoteProtocolError
+from engine.errors import RemoteProtocolError, reason_of
 from engine.rtmp import Event, State
 from engine.rtmp.session import NEED_DATA, Session, Shared
 
@@ -109,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as err:
         listener.close()
-        raise OSError(f"cannot listen on {host}:{port}: {err.strerror}") from err
+        raise OSError(f"cannot listen on {host}:{port}: {reason_of(err)}") from err
     return listener
 
 

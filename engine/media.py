@@ -15,7 +15,7 @@ from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
 
 from engine.clip import Ink
 from engine.config import Settings
-from engine.errors import SourceMalformed, SourceUnavailable
+from engine.errors import SourceMalformed, SourceUnavailable, reason_of
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
 from engine.sources.fonts import Font, Fonts
@@ -75,7 +75,7 @@ def check_drawing(path: str, *, name: str = "") -> None:
         with Path(path).open("rb") as file:
             head = file.read(HEAD)
     except OSError as err:
-        raise SourceUnavailable(f'image "{name or path}": {err.strerror}', where=name) from err
+        raise SourceUnavailable(f'image "{name or path}": {reason_of(err)}', where=name) from err
     if not is_svg(head):
         raise SourceMalformed(f'image "{name or path}": not an SVG', where=name)
     load_still(name or path, path)

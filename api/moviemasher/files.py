@@ -26,7 +26,7 @@ from api.moviemasher.documents import ID, Documents
 from api.moviemasher.options import EXTENSIONS, MB, Options
 from api.moviemasher.users import check_name
 from api.schema import uploads
-from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed
+from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed, reason_of
 from engine.media import check_drawing, check_font, look_into
 
 UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is kept for it
@@ -91,7 +91,7 @@ class Files:
             for part in spool.glob(f"*{PART}"):
                 part.unlink()
         except OSError as err:
-            raise InvalidSpec(f"{err.filename}: {err.strerror}", where="data") from err
+            raise InvalidSpec(f"{err.filename}: {reason_of(err)}", where="data") from err
 
     def folder(self, user: str) -> Path:
         """The folder of a user's media, absolute; it need not be there."""
@@ -170,7 +170,7 @@ class Files:
         try:
             return (self._spool / f"{uuid.uuid4()}{PART}").open("xb")
         except OSError as err:
-            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def expect(self, user: str, name: str) -> Upload:
         """What may be stored now under this id. Raises InvalidSpec: nothing may; AlreadyExists: it is there."""
@@ -200,7 +200,7 @@ class Files:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     part.replace(path)
         except OSError as err:
-            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def discard(self, user: str, name: str, *, uploaded: bool) -> bool:
         """Removes the user's folder of this id; returns whether there was any.

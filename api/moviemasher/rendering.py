@@ -34,7 +34,7 @@ from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs
 from api.moviemasher.renders import Result, film_of
 from api.moviemasher.uploads import products_of
 from api.store import Filter
-from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded
+from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, reason_of
 from engine.jobdocument import raw
 from engine.jobs import ERROR, FINISHED, QUEUED
 from engine.template import Kept
@@ -120,7 +120,7 @@ class Rendering:
         try:
             return [path for path in self._folder.glob("*/*") if path.stat().st_mtime < long_ago]
         except OSError as err:
-            log.warning("%s cannot be looked through: %s", self._folder, err.strerror)
+            log.warning("%s cannot be looked through: %s", self._folder, reason_of(err))
             return []
 
     def handlers(self) -> dict[str, Handler]:
@@ -203,7 +203,7 @@ class Rendering:
             part.write_bytes(msgspec.json.encode(document))
             part.replace(folder / f"{rendering}.json")
         except OSError as err:
-            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     # Status
 
@@ -257,7 +257,7 @@ def _forget(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as err:
-        log.warning("%s cannot be removed: %s", path, err.strerror)
+        log.warning("%s cannot be removed: %s", path, reason_of(err))
 
 
 def _callback(path: str, body: Mapping[str, Any]) -> Object:

@@ -24,7 +24,7 @@ from api.moviemasher.door import Handler, Object
 from api.moviemasher.door import Upload as Taking
 from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check
 from api.moviemasher.options import EXTENSIONS, MB, Options
-from engine.errors import InvalidSpec, Overloaded, SourceUnavailable
+from engine.errors import InvalidSpec, Overloaded, SourceUnavailable, reason_of
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
@@ -152,7 +152,7 @@ class Form:
                 elif self._part == "file" and self._upload is not None:
                     self._write(event, self._upload.size)
         except OSError as err:
-            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def finish(self) -> Upload:
         """What has come. Raises InvalidSpec: there is no file, or not all of it; Overloaded."""
@@ -164,7 +164,7 @@ class Form:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as err:
-            raise Overloaded(f"the disk does not take it: {err.strerror}", where="data") from err
+            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
         return self._upload
 
     def _begin(self, part: Part) -> None:

@@ -22,7 +22,7 @@ import trio
 from api.asgi import Refusal
 from api.auth import read_basic
 from engine.config import Settings
-from engine.errors import InvalidSpec
+from engine.errors import InvalidSpec, reason_of
 
 NAME: Final = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@+.-]{0,63}")
 WORD: Final = "1 to 64 letters, digits, dots or any of _ @ + - with no dot first, or it is reserved"
@@ -90,7 +90,7 @@ def read_users(path: Path) -> dict[str, str]:
     try:
         users = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
     except OSError as err:
-        raise InvalidSpec(f"{path}: {err.strerror}", where="users") from err
+        raise InvalidSpec(f"{path}: {reason_of(err)}", where="users") from err
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise InvalidSpec(f"{path}: not a JSON object of names and hashed passwords", where="users") from err
     for name, known in users.items():
@@ -113,7 +113,7 @@ def write_user(path: Path, name: str, password: str) -> None:
         part.write_bytes(document + b"\n")
         part.replace(path)
     except OSError as err:
-        raise InvalidSpec(f"{path}: {err.strerror}", where="users") from err
+        raise InvalidSpec(f"{path}: {reason_of(err)}", where="users") from err
 
 
 def hash_password(password: str, salt: bytes = b"") -> str:

@@ -24,7 +24,7 @@ import trio
 from api.asgi import Answer, Refusal, Request, file_answer, text_answer
 from api.moviemasher.users import CHALLENGE, NAME, Users
 from engine.config import Settings
-from engine.errors import InvalidSpec
+from engine.errors import InvalidSpec, reason_of
 
 PREFIX: Final = "/media"
 KINDS: Final = {  # the machine's own table has other ideas of some
@@ -105,7 +105,7 @@ class Media:
                 self._key_file.write_bytes(secrets.token_bytes(KEY_BYTES))
             self._key = self._key_file.read_bytes()
         except OSError as err:
-            raise InvalidSpec(f"{self._key_file}: {err.strerror}", where="data") from err
+            raise InvalidSpec(f"{self._key_file}: {reason_of(err)}", where="data") from err
         if len(self._key) != KEY_BYTES:
             raise InvalidSpec(f"{self._key_file}: {len(self._key)} bytes and not {KEY_BYTES}", where="data")
 

@@ -14,7 +14,6 @@ Theory of operation
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from fractions import Fraction
 from io import FileIO
@@ -25,7 +24,7 @@ import msgspec
 import trio
 
 from engine import boxes, fmp4
-from engine.errors import SinkError, SinkUnavailable
+from engine.errors import SinkError, SinkUnavailable, reason_of
 from engine.packet import Packet
 from engine.stream import END, Hub, Reader
 
@@ -88,9 +87,8 @@ class _Disk:
                 self._append(piece.data)
                 self.stop = piece.stop
         except OSError as err:
-            why = os.strerror(err.errno) if err.errno else str(err)
             name = self._name(max(1, self.parts))
-            raise SinkUnavailable(f'recording "{name}": {why} after {self.bytes} bytes', where=name) from err
+            raise SinkUnavailable(f'recording "{name}": {reason_of(err)} after {self.bytes} bytes', where=name) from err
         finally:
             if self.is_abandoned:
                 self.close()

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def draw_svg(name: str, data: bytes, *, max_pixels: int) -> bytes:
     except subprocess.TimeoutExpired as err:
         raise SourceUnsupported(f'image "{name}": not drawn within {PATIENCE:g} s', where=name) from err
     except OSError as err:
-        raise SourceUnavailable(f'image "{name}": no process to draw it: {err.strerror}', where=name) from err
+        raise SourceUnavailable(f'image "{name}": no process to draw it: {reason_of(err)}', where=name) from err
     if done.returncode == 0:
         return done.stdout
     if done.returncode in (MALFORMED, UNSUPPORTED):

@@ -805,7 +805,7 @@ def test_a_backup_of_nothing_or_to_nowhere_is_refused(bench, tmp_path):
     with pytest.raises(InvalidSpec):
         backup(tmp_path / "nosuch.db", tmp_path / "copy.db")
     target = tmp_path / "nosuch" / "copy.db"
-    with pytest.raises(InvalidSpec, match=f"^{target}: No such file or directory$"):
+    with pytest.raises(InvalidSpec, match=f"^{target}: no such file or directory$"):
         backup(bench.path, target)
     (tmp_path / "text.db").write_text("no database " * 100)
     with pytest.raises(SourceMalformed):

@@ -74,7 +74,7 @@ def test_a_drawing_is_an_image_of_its_own_size(tmp_path):
 def test_what_is_no_drawing(tmp_path):
     with pytest.raises(SourceError, match='image "logo": not an SVG'):
         check_drawing(image(tmp_path), name="logo")
-    with pytest.raises(SourceError, match="No such file"):
+    with pytest.raises(SourceError, match="no such file"):
         check_drawing(str(tmp_path / "nosuch.svg"))
 
 

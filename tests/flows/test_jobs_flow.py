@@ -223,7 +223,7 @@ def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
         until(lambda: f"job {uid}: " in server.log.read_text())
         (seen / "full").unlink()
         found = when(server, uid, "error", "finished")
-        assert (found["state"], "No space left on device" in found["error"].splitlines()[-1]) == ("error", True)
+        assert (found["state"], "no space left on device" in found["error"].splitlines()[-1]) == ("error", True)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ async def test_on_a_full_disk_it_stops_with_an_error_and_what_is_there_plays(hub
         recording = await recorded(hub, tmp_path / "a.mp4", film)
     status = recording.status()
     assert status.state == "failed"
-    assert status.error == f'recording "a.mp4": File too large after {status.bytes} bytes'
+    assert status.error == f'recording "a.mp4": file too large after {status.bytes} bytes'
     assert caplog.messages == [f"live/cam: {status.error}"]
     data = (tmp_path / "a.mp4").read_bytes()
     assert 0 < len(data) == status.bytes <= 20_000
@@ -266,7 +266,7 @@ async def test_a_full_disk_costs_other_readers_nothing(hub, media, tmp_path):
 async def test_a_file_that_exists_is_kept(hub, media, tmp_path):
     (tmp_path / "a.mp4").write_text("precious")
     recording = await recorded(hub, tmp_path / "a.mp4", packets(media.path("plain")))
-    assert recording.status().error == 'recording "a.mp4": File exists after 0 bytes'
+    assert recording.status().error == 'recording "a.mp4": file exists after 0 bytes'
     assert (tmp_path / "a.mp4").read_text() == "precious"
 
 
