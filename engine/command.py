@@ -269,9 +269,10 @@ def _raster(text: str) -> Raster:
 
 
 def _seconds(text: str) -> Fraction:
-    if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{0,9}|/[1-9][0-9]{0,8})?|\.[0-9]{1,9}", text):
+    number = re.fullmatch(r"-?([0-9]{1,30}(\.[0-9]{0,30}|/[1-9][0-9]{0,29})?|\.[0-9]{1,30})", text)
+    if not number or abs(seconds := Fraction(text)) >= 10**9:
         raise InvalidSpec(f'"{text}" is not a number of seconds')
-    return Fraction(text)
+    return seconds
 
 
 def _source(text: str) -> tuple[str, str]:

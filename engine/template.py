@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, Protocol, TypeVar, get_args
@@ -270,7 +271,10 @@ def _seconds(value: Fraction) -> str:
 
 
 def _text(value: str | int | float) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    """As the command line reads it, which knows no exponents."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else f"{Decimal(repr(value)):f}"
+    return str(value)
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

@@ -73,7 +73,9 @@ def test_images_are_looked_for_beside_the_document(scene, asked):
     assert asked("--progress", "none", document="project/other.json")[1].images == "project"
 
 
-@pytest.mark.parametrize("seconds", ["1", "0.04", ".5", "7.", "1001/30000", "604800"])
+@pytest.mark.parametrize(
+    "seconds", ["1", "0.04", ".5", "7.", "1001/30000", "604800", "3.3333333333333335", "12270270367/3000000000"]
+)
 def test_seconds_are_exact(asked, seconds):
     assert asked("--duration", seconds)[1].duration == Fraction(seconds)
 

@@ -153,6 +153,8 @@ def test_a_font_may_be_a_file_of_the_job():
             {"--bit-rate": "15000000", "--max-bit-rate": "30000000"},
         ),
         ({"frameStart": 30, "frameEnd": 59}, {"--start": "1/1", "--duration": "1/1"}),
+        ({"duration": 100 / 30}, {"--duration": "3.3333333333333335"}),
+        ({"duration": 5e-05}, {"--duration": "0.00005"}),
         ({"frameEnd": 0, "frameRate": 25}, {"--fps": "25", "--start": "0/1", "--duration": "1/25"}),
         ({"frameStart": 15, "duration": 2}, {"--duration": "3/2", "--start": "1/2"}),
     ],
