@@ -15,10 +15,13 @@ Theory of operation
   just before the first one that is shown, all within the tick before it, and are no part of the film's length; such
   sound is left out but for the last `PRIMING`.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
-  (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file. Other URLs come in
-  their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw H.264), their arrival
-  is one. What states a duration has an end, and what has a length in bytes: many files
-  say nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
+  (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file: when all kinds have
+  come that far. A segment of fragmented MP4 has all its pictures in front of all its sound. A kind that has ended, or
+  pauses, is waited for until the others lead by twice as much as a packet was late before, and by `LATE` at least; one
+  that never came may be behind a whole first segment, so it is waited for until `FIRST` is over.
+* Other URLs come in their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw
+  H.264), their arrival is one. What states a duration has an end, and what has a length in bytes: many files say
+  nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
 * A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
   it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
   opening it: an encoder that begins the same film anew is not left out for longer.
@@ -41,7 +44,7 @@ from av.stream import Discard
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
-from engine.sources.avfile import SOUND_TAIL
+from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
 from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
@@ -53,7 +56,8 @@ log = logging.getLogger(__name__)
 BEGINNING: Final = SECOND
 BACK: Final = SECOND  # a dts that goes back by more has jumped, which is left to whoever reads
 PACED_BATCH: Final = SECOND // 4  # of media in one step; a hop to a thread costs 0.1-0.3 ms
-REORDER: Final = SECOND  # files with sound and picture in turns have chunks of less
+LATE: Final = SECOND  # of media; files with sound and picture in turns have chunks of less
+FIRST: Final = 5 * SECOND  # from opening; to fetch a segment takes less, and patience is longer
 FAR: Final = 1 << 63
 AGAIN: Final = 5 * SECOND
 READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
@@ -62,6 +66,7 @@ _ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arri
 PRIMING: Final = SECOND // 20  # encoders have about as much
 STILL: Final = SECOND  # of a film of one picture, round by round: nothing is new in it, and patience is longer
 STEP: Final = Fraction(1, 25)  # seconds from one packet without time stamps to the next
+_APART: Final = int(MAX_APART * SECOND)
 _TAIL: Final = int(SOUND_TAIL * SECOND)
 ANALYSED: Final = "2000000"  # µs of media that are looked through when a URL is opened; libav's 5 s are a long wait
 REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
@@ -100,7 +105,8 @@ class Demuxer:
         self._guid, self._url, self._settings, self._now = guid, url, settings, now
         self._lines: dict[str, _Line] = {}
         self._held: list[tuple[int, int, Packet]] = []  # a heap, by dts
-        self._newest, self._serial, self._at_end = 0, 0, False
+        self._late = LATE  # by how much of media a packet may come behind another kind's
+        self._serial, self._at_end = 0, False
         self._shift: int | None = None  # ns from time stamps as they come to those given on
         self._rounds = self._round_began = 0
         self._turn: Orientation | None = None  # as it was the first time
@@ -119,7 +125,7 @@ class Demuxer:
         is_growing = in_segments and not self.has_end
         self._read_before = read_before if is_growing else None
         self._known = frozenset(read_before or ()) if is_growing else frozenset()
-        self._knows_until = now() + AGAIN
+        self._opened = now()
 
     def _open(self) -> None:
         self._container = _opened(self._guid, self._url, self._settings)
@@ -170,22 +176,40 @@ class Demuxer:
 
     def read(self) -> list[Packet]:
         """The next packet, or where they are to be paced some; nothing more after those that come with `ended`."""
-        least = REORDER + PACED_BATCH if self.is_paced else 0
-        while not self._at_end and (not self._held or self._newest - self._held[0][0] < least):
+        size = sum(len(held.data) for _, _, held in self._held)
+        while not self._at_end and self._lacks_some(size):
             packet = self._next()
             if packet is None:
                 self._finish()
                 continue
             for made in self._made(packet, self._now()):
-                self._newest = max(made.dts_ns, self._newest)
-                self._serial += 1
-                heappush(self._held, (made.dts_ns, self._serial, made))
+                size += len(made.data)
+                self._hold(made)
         until = self._held[0][0] + PACED_BATCH if self._held else 0
         out: list[Packet] = []
         while self._held and self._held[0][0] < until:
             out.append(heappop(self._held)[2])
         self.ended = self._at_end and not self._held
         return out
+
+    def _lacks_some(self, size: int) -> bool:
+        """Whether there may be more that comes before the end of the next batch; what is held has so many bytes."""
+        if not self._held or not self.is_paced:
+            return not self._held
+        newest = [line.newest for line in self._lines.values()]
+        stop = self._held[0][0] + PACED_BATCH
+        most = self._late
+        if min(newest) == -FAR and self._now() - self._opened < FIRST:
+            most = _APART
+        if size > MAX_WAITING_BYTES:
+            most = LATE
+        return min(newest) < stop and max(newest) < stop + most
+
+    def _hold(self, packet: Packet) -> None:
+        newest = max(line.newest for line in self._lines.values())
+        self._late = max(self._late, min(2 * (newest - packet.dts_ns), _APART))  # segments differ in length
+        self._serial += 1
+        heappush(self._held, (packet.dts_ns, self._serial, packet))
 
     def close(self) -> None:
         """Closes it; not while another thread reads."""
@@ -240,7 +264,7 @@ class Demuxer:
         if self._read_before is None:
             return False
         mark = packet.stream.type, packet.pts, packet.dts, packet.size
-        if mark in self._known and arrival < self._knows_until:
+        if mark in self._known and arrival < self._opened + AGAIN:
             return True
         self._read_before.append(mark)
         return False
@@ -327,6 +351,11 @@ class _Line:
         self.framing: Framing
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
+
+    @property
+    def newest(self) -> int:
+        """dts of the last packet that was made, ns; -FAR = there is none."""
+        return -FAR if self.last is None else nanoseconds(self.last, self.framing.time_base)
 
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""

@@ -396,6 +396,30 @@ def test_packets_of_a_file_come_in_the_order_of_time(tmp_path):
     assert [seconds(packet) for packet in made] == sorted(seconds(packet) for packet in made)
 
 
+@pytest.mark.parametrize("rest", ["sound that ends", "sound that begins late"])
+def test_a_kind_that_does_not_come_is_not_waited_for(tmp_path, rest):
+    film = encode(tmp_path / "film.mp4", Video(), TONE, seconds=8)
+    seconds_passed = iter(range(10**6))
+    demuxer = Demuxer("film", str(film), Settings(), now=lambda: next(seconds_passed) * NS)
+    is_there = (lambda t: t < 1) if rest == "sound that ends" else (lambda t: t > 7)
+    pictures, all_of_it = [], demuxer._packets
+
+    def lacking():
+        for packet in all_of_it:
+            if packet.size and (packet.stream.type == "video" or is_there(packet.dts * packet.time_base)):
+                pictures.append(packet.stream.type == "video")
+                yield packet
+
+    demuxer._packets = lacking()
+    made, ahead = [], []
+    while not demuxer.ended:
+        made += demuxer.read()
+        ahead.append(sum(pictures) - sum(packet.is_video for packet in made))
+    demuxer.close()
+    assert max(ahead) <= 40  # 1.25 s of 30 pictures each, and what sound comes before
+    assert numbers(made) == list(range(240))
+
+
 def test_a_change_of_parameter_sets_is_a_new_track(tmp_path):
     parts = [encode(tmp_path / f"{n}.ts", Video(size=size), None) for n, size in enumerate(((64, 36), (128, 72)))]
     both = tmp_path / "both.ts"
@@ -779,6 +803,33 @@ async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     spread = got[-2].arrival - got[0].arrival
     assert spread == pytest.approx(2 * NS, abs=0.3 * NS)
     assert (await station.state("ended")).retries == 0
+
+
+def fragmented(folder, seconds, *, each):
+    """A playlist and its segments of so many seconds: of each all pictures, then all sound."""
+    options = {"hls_segment_type": "fmp4", "hls_time": str(each), "hls_list_size": "0"}
+    encode(folder / "film.m3u8", Video(gop=30), TONE, seconds=seconds, **options)
+    return {f"/{file.name}": (file.read_bytes(), 0) for file in folder.iterdir()}
+
+
+def test_segments_with_all_pictures_in_front_of_all_sound_come_in_the_order_of_time(server, tmp_path):
+    server.films |= fragmented(tmp_path, 8, each=4)
+    made = demuxed(f"{server.url}/film.m3u8", most=10**4)
+    assert [packet.dts_ns for packet in made] == sorted(packet.dts_ns for packet in made)
+    assert numbers(made) == list(range(240))
+    assert len(sound(made)) >= 8 * 48_000
+
+
+def test_a_segment_is_given_on_before_the_next_one_is_there(server, tmp_path):
+    server.films |= fragmented(tmp_path, 8, each=4)
+    whole = server.films["/film.m3u8"][0].decode()
+    server.films["/live.m3u8"] = whole[: whole.index("film1.m4s")].rpartition("#EXTINF")[0].encode(), 0
+    demuxer = Demuxer("film", f"{server.url}/live.m3u8", Settings(read_timeout=6), now=clock)
+    made = []
+    while not made or seconds(made[-1]) - seconds(made[0]) < 3.5:
+        made += demuxer.read()
+    demuxer.close()
+    assert server.asked.count("/live.m3u8") == 1  # nobody looked for the next one yet
 
 
 @pytest.mark.parametrize("name", ["cam.mpjpeg", "cam.h264"])
