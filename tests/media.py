@@ -261,6 +261,19 @@ def remuxed(path, source, move):
     return path
 
 
+def fragmented(path, *, seconds, each):
+    """A playlist of fragmented MP4 in segments of so many seconds: of each all pictures, then all sound."""
+    options = {"hls_segment_type": "fmp4", "hls_time": str(each), "hls_list_size": "0"}
+    return encode(path, Video(bframes=2, gop=30), TONE, seconds=seconds, **options)
+
+
+def played_twice(path, source):
+    """A playlist of the segments of another one beside it, twice: time goes back behind a discontinuity."""
+    whole = source.read_text().removesuffix("#EXT-X-ENDLIST\n")
+    path.write_text(f"{whole}#EXT-X-DISCONTINUITY\n{whole[whole.index('#EXTINF') :]}#EXT-X-ENDLIST\n")
+    return path
+
+
 def moved_flv(path, source, ms):
     """Copies an FLV; its clock of 32 bits, of which libav would write 31, is so many ms further."""
     data = bytearray(source.read_bytes())

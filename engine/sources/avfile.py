@@ -407,9 +407,8 @@ class MediaFile:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
                 self._read_to = max(self._read_to, packet.pos or 0)
-                if self._straightener is not None:
-                    self._straightener.apply(packet)
-                return self._tell_sets(packet)
+                straight = packet if self._straightener is None else self._straightener.apply(packet)
+                return self._tell_sets(straight)
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except LIBAV_ERRORS as err:

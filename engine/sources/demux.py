@@ -277,7 +277,7 @@ class Demuxer:
             packet.pts = packet.dts = units(arrival, _ARRIVAL_BASE)
             packet.duration = 0
         if self._straightener is not None:
-            self._straightener.apply(packet)
+            packet = self._straightener.apply(packet)
         line = self._lines[packet.stream.type]
         data = line.framing.unwrapped(packet)
         track = line.framing.track

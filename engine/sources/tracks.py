@@ -217,6 +217,8 @@ class Straightener:
     so that time goes on where it was; packets of the others that still belong to the old time keep the old offset.
     The first packet of a stream may be `MAX_AHEAD` behind the others: libav gives a picture of MPEG-TS when the next
     one comes, and keeps some to learn their format.
+
+    Of fragmented MP4 libav marks what comes behind a jump back as not to be shown; here nothing else has that mark.
     """
 
     def __init__(self) -> None:
@@ -228,12 +230,14 @@ class Straightener:
         """Whether time is no longer the container's own."""
         return len(self._offsets) > 1
 
-    def apply(self, packet: Packet) -> None:
-        """Moves the packet's time stamps onto the straight line."""
+    def apply(self, packet: Packet) -> Packet:
+        """The packet, its time stamps moved onto the straight line."""
+        if packet.is_discard:
+            packet = _unmarked(packet)
         stamp = packet.dts if packet.dts is not None else packet.pts
         time_base = packet.time_base
         if stamp is None or not time_base:
-            return
+            return packet
         t = seconds(stamp, time_base)
         offset = self._offset(t, packet.stream_index)
         if offset:
@@ -241,6 +245,7 @@ class Straightener:
             packet.dts = None if packet.dts is None else packet.dts + ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
         self._ends[packet.stream_index] = t + offset + (packet.duration or 0) * time_base
+        return packet
 
     def _offset(self, t: Fraction, index: int) -> Fraction:
         if not self._ends:
@@ -253,6 +258,16 @@ class Straightener:
                 return offset
         self._offsets = [newest - t, self._offsets[0]]
         return self._offsets[0]
+
+
+def _unmarked(packet: Packet) -> Packet:
+    """A copy that a decoder shows."""
+    copy: Packet = av.Packet(bytes(packet))
+    copy.stream, copy.time_base, copy.is_keyframe = packet.stream, packet.time_base, packet.is_keyframe
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    for each in packet.iter_sidedata():
+        copy.set_sidedata(each)
+    return copy
 
 
 def _rounded(number: int, divisor: int) -> int:

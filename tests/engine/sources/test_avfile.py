@@ -6,7 +6,7 @@ import re
 import socket
 from dataclasses import replace
 from fractions import Fraction
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from types import SimpleNamespace
 
 import av
@@ -25,7 +25,9 @@ from tests.media import (
     change_parameters,
     encode,
     flash_beep,
+    fragmented,
     moved_flv,
+    played_twice,
     read_number,
     remuxed,
     transport_crc,
@@ -623,6 +625,19 @@ def test_hls_playlist_is_read_and_sought(tmp_path):
     again = drained(source, start=Fraction(5, 2))
     source.close()
     assert [begin for begin, _, _ in again.pictures] == [b for b, stop, _ in whole.pictures if stop > Fraction(5, 2)]
+    assert numbered(again) == numbered(whole)[-len(again.pictures) :]
+
+
+def test_fragmented_segments_behind_a_discontinuity_are_shown_and_heard(tmp_path):
+    film = fragmented(tmp_path / "film.m3u8", seconds=4, each=2)
+    source = opened(played_twice(tmp_path / "twice.m3u8", film))
+    whole = drained(source)
+    assert numbered(whole) == 2 * list(range(120))
+    assert max(b[0] - a[0] for a, b in pairwise(whole.pictures)) < Fraction(1, 8)
+    assert heard(whole.blocks).shape[1] == pytest.approx(8 * 48_000, abs=9600)
+    source.seek(Fraction(6))
+    again = drained(source, start=Fraction(6))
+    source.close()
     assert numbered(again) == numbered(whole)[-len(again.pictures) :]
 
 

@@ -24,7 +24,20 @@ from engine.sources.pull import LEAD, Pull, checked_url, shown_url
 from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
-from tests.media import PLAIN, TONE, Audio, Video, encode, moved_flv, plane, read_number, remuxed, transport_crc
+from tests.media import (
+    PLAIN,
+    TONE,
+    Audio,
+    Video,
+    encode,
+    fragmented,
+    moved_flv,
+    plane,
+    played_twice,
+    read_number,
+    remuxed,
+    transport_crc,
+)
 from tests.web import WebRequest, web_server
 
 pytestmark = pytest.mark.flow
@@ -805,24 +818,24 @@ async def test_segments_are_sent_in_real_time(station, server, tmp_path):
     assert (await station.state("ended")).retries == 0
 
 
-def fragmented(folder, seconds, *, each):
-    """A playlist and its segments of so many seconds: of each all pictures, then all sound."""
-    options = {"hls_segment_type": "fmp4", "hls_time": str(each), "hls_list_size": "0"}
-    encode(folder / "film.m3u8", Video(gop=30), TONE, seconds=seconds, **options)
-    return {f"/{file.name}": (file.read_bytes(), 0) for file in folder.iterdir()}
-
-
-def test_segments_with_all_pictures_in_front_of_all_sound_come_in_the_order_of_time(server, tmp_path):
-    server.films |= fragmented(tmp_path, 8, each=4)
-    made = demuxed(f"{server.url}/film.m3u8", most=10**4)
+def test_segments_with_all_pictures_in_front_of_all_sound_come_in_the_order_of_time(tmp_path):
+    made = demuxed(fragmented(tmp_path / "film.m3u8", seconds=8, each=4), most=10**4)
     assert [packet.dts_ns for packet in made] == sorted(packet.dts_ns for packet in made)
     assert numbers(made) == list(range(240))
     assert len(sound(made)) >= 8 * 48_000
 
 
+def test_fragmented_segments_whose_time_goes_back_behind_a_discontinuity_are_all_shown(tmp_path):
+    film = fragmented(tmp_path / "film.m3u8", seconds=4, each=2)
+    made = demuxed(played_twice(tmp_path / "twice.m3u8", film), most=10**4)
+    assert numbers(made) == 2 * list(range(120))
+    pictures = [packet for packet in made if packet.is_video]
+    assert max(seconds(b) - seconds(a) for a, b in pairwise(pictures)) < Fraction(1, 8)
+
+
 def test_a_segment_is_given_on_before_the_next_one_is_there(server, tmp_path):
-    server.films |= fragmented(tmp_path, 8, each=4)
-    whole = server.films["/film.m3u8"][0].decode()
+    whole = fragmented(tmp_path / "film.m3u8", seconds=8, each=4).read_text()
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.iterdir()}
     server.films["/live.m3u8"] = whole[: whole.index("film1.m4s")].rpartition("#EXTINF")[0].encode(), 0
     demuxer = Demuxer("film", f"{server.url}/live.m3u8", Settings(read_timeout=6), now=clock)
     made = []
