@@ -360,13 +360,13 @@ class _Line:
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         self.shows, self.unseen = False, []
-        known = self.framing.track if self.last is not None else None
-        self.framing = framing_of(stream, known, look, time_base or stream.time_base)
+        before = self.framing if self.last is not None else None
+        self.framing = framing_of(stream, before, look, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))
         self._came = None
         reordered = stream.type == "video" and stream.codec_context.has_b_frames
         self._lead = round(REORDERED / self.framing.time_base) if reordered else 0
-        if known is not None and known.time_base != self.framing.time_base:
+        if before is not None and before.time_base != self.framing.time_base:
             self.last = None
 
     def stamps(self, packet: _AvPacket) -> tuple[int, int]:

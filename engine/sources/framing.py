@@ -5,8 +5,10 @@ shown.
 
 Theory of operation
 -------------------
-* Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures: they become the track's extradata, and other ones
-  later a new track. ADTS headers of AAC become an AudioSpecificConfig in the same way.
+* Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures, each in whichever packet it likes. All that hold at
+  a keyframe are the track's extradata, so that one can begin there; other ones than before are a new track. Those that
+  come later are left in their packets: up to the next keyframe the decoder that is there goes on with them.
+* ADTS headers of AAC become an AudioSpecificConfig.
 * AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
   track says so. A decoder gives such pictures in the right order; players and recordings may not.
 """
@@ -20,12 +22,15 @@ from typing import Any, Final, Literal, TypeAlias
 
 import av
 
-from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units
+from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers
 from engine.packet import Look, Track, Variant
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.tracks import NEW_SETS
 
 _UNORDERED: Final = ("avi", "h264", "hevc")
+_SETS: Final = {"h264": (7, 8), "hevc": (32, 33, 34)}  # kinds of parameter sets, each building on those before it
+_DELIMITERS: Final = {"h264": 9, "hevc": 35}  # of access units
+_MOST_SETS: Final = 256  # of pictures (H.264 7.4.2.2); HEVC has fewer
 _ADTS_RATES: Final = 13
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 
@@ -33,10 +38,10 @@ _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 class Framing:
     """How packets of one stream are framed: as they should be."""
 
-    def __init__(self, stream: Any, known: Track | None, look: Look, time_base: Fraction) -> None:
+    def __init__(self, stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> None:
         context = stream.codec_context
         self.time_base = time_base
-        self.track: Track | None = known
+        self.track: Track | None = None if before is None else before.track
         self._kind: Literal["video", "audio"] = stream.type
         self._codec: str = context.codec.canonical_name
         is_video = stream.type == "video"
@@ -86,23 +91,62 @@ class Framing:
 class _AnnexB(Framing):
     """H.264 and HEVC with start codes, their parameter sets among the pictures."""
 
+    def __init__(self, stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> None:
+        # What a decoder that had all packets knows: picture parameter sets by their number, others by themselves.
+        self._sets: dict[tuple[int, int | bytes], bytes] = before._sets if isinstance(before, _AnnexB) else {}
+        super().__init__(stream, before, look, time_base)
+
     def _configure(self, extradata: bytes) -> None:
-        self._take(nal_units(extradata))
+        self._ahead = nal_units(extradata)  # of the next packet
 
     def unwrapped(self, packet: _AvPacket) -> bytes:
         units = nal_units(bytes(packet))
-        self._take(units)
-        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units if not self._is_parameter(unit))
+        kept = [unit for unit in units if self._kind_of(unit) not in (*_SETS[self._codec], _DELIMITERS[self._codec])]
+        if not kept:
+            self._ahead += units
+            return b""
+        fresh = [*self._learn(self._ahead), *self._learn(units)]
+        self._ahead = []
+        known = self.track
+        if packet.is_keyframe or known is None:
+            self._take()
+        if self.track is known:
+            kept = fresh + kept
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in kept)
 
-    def _take(self, units: list[bytes]) -> None:
-        """Takes parameter sets for the track's extradata."""
-        made = (avcc if self._codec == "h264" else hvcc)(units)
+    def _learn(self, units: list[bytes]) -> list[bytes]:
+        """Notes the parameter sets of a packet. Returns those that were not known so.
+
+        As in a decoder, a new one makes all forgotten that may build on those it replaces.
+        """
+        came = {}
+        for unit in units:
+            kind, number = self._kind_of(unit), self._number_of(unit)
+            if kind in _SETS[self._codec] and number is not None:
+                came[kind, number] = unit
+        last = _SETS[self._codec][-1]
+        first = min((name[0] for name, unit in came.items() if self._sets.get(name) != unit), default=last)
+        if first < last:
+            self._sets = {name: unit for name, unit in self._sets.items() if name[0] < first}
+        fresh = [unit for name, unit in came.items() if self._sets.get(name) != unit]
+        self._sets |= came
+        return fresh
+
+    def _take(self) -> None:
+        """Takes what is known for the track's extradata."""
+        made = (avcc if self._codec == "h264" else hvcc)(list(self._sets.values()))
         if made:
             super()._configure(made)
 
-    def _is_parameter(self, unit: bytes) -> bool:
-        """Parameter sets and access unit delimiters: not among the packets of a track."""
-        return unit[0] & 31 in (7, 8, 9) if self._codec == "h264" else unit[0] >> 1 & 63 in (32, 33, 34, 35)
+    def _kind_of(self, unit: bytes) -> int:
+        return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
+
+    def _number_of(self, unit: bytes) -> int | bytes | None:
+        """What a parameter set is known by; None for one of pictures that cannot be read."""
+        if self._kind_of(unit) != _SETS[self._codec][-1]:
+            return unit
+        numbers = pps_numbers(unit if self._codec == "h264" else unit[1:])  # HEVC: a header of two bytes
+        return numbers[0] if numbers is not None and numbers[0] < _MOST_SETS else None
 
 
 class _Adts(Framing):
@@ -123,17 +167,17 @@ class _Adts(Framing):
         return data[7:] if data[1] & 1 else data[9:]
 
 
-def framing_of(stream: Any, known: Track | None, look: Look, time_base: Fraction) -> Framing:
+def framing_of(stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> Framing:
     """How a stream of a container comes, in a time base that may be another one.
 
-    known  the track that goes on, while nothing of it changes.
+    before  of the packets before, whose track goes on while nothing of it changes.
     """
     codec, extradata = stream.codec_context.codec.canonical_name, bytes(stream.codec_context.extradata or b"")
     if codec in ("h264", "hevc") and extradata[:1] != b"\1":
-        return _AnnexB(stream, known, look, time_base)
+        return _AnnexB(stream, before, look, time_base)
     if codec == "aac" and not extradata:
-        return _Adts(stream, known, look, time_base)
-    return Framing(stream, known, look, time_base)
+        return _Adts(stream, before, look, time_base)
+    return Framing(stream, before, look, time_base)
 
 
 def _is_unordered(stream: Any) -> bool:

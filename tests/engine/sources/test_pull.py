@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from engine import boxes, fmp4
-from engine.bitstream import avc_size, hevc_size
+from engine.bitstream import avc_size, hevc_size, nal_units, renumbered_pps, renumbered_slices
 from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.packet import UPRIGHT, Packet, Track
@@ -440,6 +440,75 @@ def test_a_change_of_parameter_sets_is_a_new_track(tmp_path):
     made = demuxed(both)
     assert [(track.width, track.height) for track in dict.fromkeys(p.track for p in made)] == [(64, 36), (128, 72)]
     assert all(a.dts < b.dts for a, b in pairwise(made))
+
+
+def coded(path, codec="libx264", **params):
+    """The NAL units of three GOPs of ten pictures, each of which but the first refers to the one before."""
+    params = {"annexb": 1, "repeat-headers": 1, "bframes": 0, "weightp": 0, "scenecut": 0, "open-gop": 0, **params}
+    options = {f"{codec.removeprefix('lib')}-params": ":".join(f"{name}={value}" for name, value in params.items())}
+    return nal_units(encode(path, Video(codec, gop=10, options=options), None).read_bytes())
+
+
+def written(path, units):
+    path.write_bytes(b"".join(b"\0\0\0\1" + unit for unit in units))
+    return path
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_parameter_set_beside_no_other_is_for_the_pictures_behind_it_and_for_who_joins_later(tmp_path, times):
+    units, out = coded(tmp_path / "film.h264"), []
+    second = renumbered_pps(next(unit for unit in units if unit[0] & 31 == 8), 15, 0)
+    for before, unit in pairwise([b"\0", *units]):
+        if before[0] & 31 == 5 and out.count(second) < times:
+            out.append(second)
+        is_reference = unit[0] & 31 == 1
+        out.append(renumbered_slices(len(unit).to_bytes(4, "big") + unit, {0: 15})[4:] if is_reference else unit)
+    made = demuxed(written(tmp_path / "other.h264", out), loop=True)[:90]
+    assert numbers(made) == [*range(30)] * 3
+    assert numbers(made[10:30]) == [*range(10, 30)]
+    assert [n for n in range(1, 90) if made[n].track is not made[n - 1].track] == [10]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind_of", "params"),
+    [
+        ("film.h264", "libx264", lambda unit: {8: "set", 5: "key", 1: "other"}.get(unit[0] & 31), {"cabac": 0}),
+        ("film.hevc", "libx265", lambda unit: {34: "set", 20: "key", 1: "other"}.get(unit[0] >> 1 & 63), {"qp": 30}),
+    ],
+)
+def test_a_parameter_set_that_comes_again_with_other_content_holds_from_there_on(
+    tmp_path, name, codec, kind_of, params
+):
+    units, others = coded(tmp_path / name, codec), coded(tmp_path / name, codec, **params)
+    second = next(unit for unit in others if kind_of(unit) == "set")
+    assert second not in units
+    pictures = iter([unit for unit in others if kind_of(unit) in ("key", "other")])
+    out = []
+    for unit in units:
+        kind = kind_of(unit)
+        other = next(pictures) if kind in ("key", "other") else b""
+        out += [unit, second] if kind == "key" else [other if kind == "other" else unit]
+    made = demuxed(written(tmp_path / name, out))
+    assert numbers(made) == [*range(30)]
+    assert numbers(made[10:]) == [*range(10, 30)]
+    assert len({packet.track for packet in made}) == 1
+
+
+def test_a_parameter_set_that_others_build_on_may_change_and_change_back_between_keyframes(tmp_path):
+    units, others = coded(tmp_path / "film.h264"), coded(tmp_path / "others.h264", level=40)
+    first, second = (next(unit for unit in each if unit[0] & 31 == 7) for each in (units, others))
+    assert first != second
+    assert units[1] == others[1]  # the one of pictures
+    out = []
+    for n, unit in enumerate(units):
+        is_last = unit[0] & 31 == 1 and [each[0] & 31 for each in units[n + 1 : n + 2]] == [7]
+        out += [second, units[1], unit] if is_last else [unit]
+    made = demuxed(written(tmp_path / "both.h264", out))
+    assert numbers(made) == [*range(30)]
+    assert len({packet.track for packet in made}) == 1
+    # A decoder may forget the one of pictures then, so it comes again though it is the same.
+    begin = [b"".join(len(unit).to_bytes(4, "big") + unit for unit in (each, units[1])) for each in (second, first)]
+    assert [made[n].data.startswith(begin[n % 2 == 0]) for n in (9, 10, 19, 20)] == [True] * 4
 
 
 @pytest.mark.parametrize("name", ["corrupt", "truncated", "truncated_ts"])
