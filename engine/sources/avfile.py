@@ -13,9 +13,10 @@ Theory of operation
 * A kind that nobody wants is discarded in the demuxer.
 * A seek goes to a keyframe at or before the time, and before that by `PREROLL` where sound is wanted: most codecs need
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
-  anywhere. Then it tries further back, and at last opens the source again and reads from its start, as it does for
-  time 0 (some formats lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV
-  that is not PCM.
+  anywhere. And it is seen from the first picture, which is decoded at once: from a keyframe that is no more than a
+  recovery point of H.264 on, pictures are mended bit by bit, and only whole ones are given. Where the place is wrong it
+  tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
+  lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
 * Sound whose stamps are coarser than its samples is decoded at its start before the first seek that wants it, so that
   it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
@@ -202,10 +203,10 @@ class MediaFile:
         Raises SourceError when a source that has to be opened again is not there any more.
         """
         self._attend(looking=pictures is not None, listening=sounds is not None)
+        batch = Batch([], [])
         if self._target is not None:
             target, self._target = self._target, None
-            self._go_to(target)
-        batch = Batch([], [])
+            self._go_to(target, batch, start)
         sound_a_step = self._wanted.rate * (ONLY_SOUND_A_STEP if pictures is None else SOUND_A_STEP)
         heard = 0
         for _ in range(_PACKETS_A_STEP):
@@ -264,8 +265,11 @@ class MediaFile:
             wanted = stream in self._used and self._is_wanted(stream)
             stream.discard = Discard.default if wanted else Discard.all
 
-    def _go_to(self, t: Fraction) -> None:
-        """Goes where everything that is wanted can be decoded from media time t on. Raises SourceError."""
+    def _go_to(self, t: Fraction, batch: Batch, start: Fraction) -> None:
+        """Goes where everything that is wanted can be decoded from media time t on. Raises SourceError.
+
+        What is decoded to see that is in the batch.
+        """
         aim = t if self.duration is None else min(t, self.duration)
         if self._sound is not None and self._listening:
             aim -= PREROLL
@@ -276,7 +280,9 @@ class MediaFile:
                 self._reopen()
             if self._seek(aim - back) and self._has_landed(t):
                 self._reset()
-                return
+                if self._shows(t, batch, start):
+                    return
+                batch.pictures, batch.sounds = [], []
         if self._has_read:
             self._reopen()
 
@@ -351,6 +357,22 @@ class MediaFile:
         first = begins.pop(self._video.index, None) if self._video is not None and self._looking else t
         in_time = first is not None and first <= t and not self._has_jumped()
         return in_time and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
+
+    def _shows(self, t: Fraction, batch: Batch, start: Fraction) -> bool:
+        """Decodes on to the first picture. Whether it begins at media time t or before; true of what is damaged."""
+        picture = self._picture
+        if picture is None or not self._looking:
+            return True
+        for _ in range(_PACKETS_A_STEP):
+            if picture.began is not None or picture in self._refused:
+                break
+            packet = self._next(need_picture=True, need_sound=False)
+            if packet is None:
+                break
+            self._decode_picture(packet, batch, start)
+        if self._at_end and picture.began is None:
+            self._drain(batch, start)
+        return picture in self._refused or (not self._at_end if picture.began is None else picture.began <= t)
 
     def _reset(self) -> None:
         for track in (self._picture, self._sound):

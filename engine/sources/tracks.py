@@ -86,6 +86,7 @@ class PictureTrack:
         if self._context.is_open:
             self._context.flush_buffers()
         self.ended = self._is_first = False
+        self.began: Fraction | None = None  # when the first picture since then is on
         self.reached = Fraction(0)
         self._passed: tuple[Fraction, Fraction, av.VideoFrame] | None = None
 
@@ -98,6 +99,7 @@ class PictureTrack:
         out = []
         for frame in self._context.decode(packet):
             begin, stop = self._times(frame)
+            self.began = begin if self.began is None else self.began
             if stop <= start:
                 self._passed = (begin, stop, frame)
                 continue

@@ -147,6 +147,21 @@ def test_seek_gives_the_frames_of_sequential_reading(tmp_path_factory, name, num
     assert numbered(again) == list(range(number, 30))
 
 
+@pytest.mark.parametrize("sounds", [None, True])
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_seek_in_a_film_whose_keyframes_mend_the_picture_bit_by_bit_gives_whole_pictures(tmp_path, suffix, sounds):
+    refreshed = Video(gop=20, options={"x264-params": "intra-refresh=1:scenecut=0:bframes=0"})
+    source = opened(encode(tmp_path / f"film.{suffix}", refreshed, Audio(), seconds=3))
+    whole = drained(source, sounds=None)
+    for number in (19, 20, 61, 82, 89):
+        t = whole.pictures[number][0]
+        source.seek(t)
+        again = drained(source, sounds=sounds, start=t)
+        assert numbered(again) == [*range(number, 90)]
+        assert [begin for begin, _, _ in again.pictures] == [begin for begin, _, _ in whole.pictures[number:]]
+    source.close()
+
+
 @pytest.mark.parametrize("listening_only", [False, True])
 @pytest.mark.parametrize("name", [name for name, (_, audio) in CODECS.items() if audio])
 def test_seek_gives_the_sound_of_sequential_reading_to_the_sample(tmp_path_factory, name, listening_only):
