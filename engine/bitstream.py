@@ -33,6 +33,7 @@ _PS: Final = 29
 _LC: Final = 2
 _ESCAPE: Final = 31
 _PAIR: Final = 1
+_PROGRAM_CONFIG: Final = 5
 # The elements of a channelConfiguration: 0 is a channel, 1 a pair, 3 the low frequencies.
 _ELEMENTS: Final = {1: (0,), 2: (1,), 3: (0, 1), 4: (0, 1, 0), 5: (0, 1, 1), 6: (0, 1, 1, 3)}
 _SILENT_CHANNEL: Final = 22  # bits, all 0: global_gain, ics_info of one long window, no pulse, TNS or gain control
@@ -368,18 +369,47 @@ def _aac_rate(bits: _Bits) -> int:
 
 
 def _aac_elements(bits: _Bits) -> int:
-    """Channels by a program_config_element (4.4.1.1), after GASpecificConfig's flags."""
+    """Channels by a program_config_element, after GASpecificConfig's flags."""
     bits.u(1)
     if bits.u(1):
         bits.u(14)
-    bits.u(1 + 4 + 2 + 4)
+    bits.u(1)
+    return _program_channels(bits)
+
+
+def _program_channels(bits: _Bits) -> int:
+    """Channels by a program_config_element (4.4.1.1), which is read up to its alignment and comment."""
+    bits.u(4 + 2 + 4)
     pairs = bits.u(4) + bits.u(4) + bits.u(4)  # front, side, back: single channels or pairs
-    low = bits.u(2)
-    bits.u(3 + 4)
+    low, beside, coupled = bits.u(2), bits.u(3), bits.u(4)
     for size in (4, 4, 3):  # mixdowns
         if bits.u(1):
             bits.u(size)
-    return low + sum(1 + (bits.u(5) >> 4) for _ in range(pairs))
+    channels = low + sum(1 + (bits.u(5) >> 4) for _ in range(pairs))
+    bits.u(4 * low + 4 * beside + 5 * coupled)
+    return channels
+
+
+def program_config(block: bytes) -> bytes:
+    """The program_config_element that a block of AAC (raw_data_block, 4.4.2.1) begins with; b"" where there is none.
+
+    It is aligned as it is in an AudioSpecificConfig, whose last part it is.
+    """
+    head = block[:512]
+    bits, again = _Bits(head), _Bits(head)
+    try:
+        if bits.u(3) != _PROGRAM_CONFIG:
+            return b""
+        again.u(3)
+        _program_channels(bits)
+        size = again.left - bits.left
+        element = again.u(size) << -size % 8
+        bits.u(bits.left % 8)
+        comment = len(head) - bits.left // 8
+        bits.u(8 * bits.u(8))
+    except EOFError:
+        return b""
+    return element.to_bytes((size + 7) // 8, "big") + head[comment : len(head) - bits.left // 8]
 
 
 def codec_string(codec: str, extradata: bytes) -> str:

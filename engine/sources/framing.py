@@ -8,7 +8,8 @@ Theory of operation
 * Annex B (MPEG-TS, RTSP) carries parameter sets among the pictures, each in whichever packet it likes. All that hold at
   a keyframe are the track's extradata, so that one can begin there; other ones than before are a new track. Those that
   come later are left in their packets: up to the next keyframe the decoder that is there goes on with them.
-* ADTS headers of AAC become an AudioSpecificConfig.
+* ADTS headers of AAC become an AudioSpecificConfig, with the layout of channels (program_config_element) that a block
+  has in it where the header names none.
 * AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
   track says so. A decoder gives such pictures in the right order; players and recordings may not.
 """
@@ -22,7 +23,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import av
 
-from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers
+from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers, program_config
 from engine.packet import Look, Track, Variant
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.tracks import NEW_SETS
@@ -153,7 +154,7 @@ class _Adts(Framing):
     """AAC with a header before each block (ISO 14496-3 1.A.2.2.1)."""
 
     def _configure(self, extradata: bytes) -> None:
-        pass  # the first header says it
+        pass  # the first header says it, or where that names no layout of channels, the block behind it
 
     def unwrapped(self, packet: _AvPacket) -> bytes:
         data = bytes(packet)
@@ -161,10 +162,13 @@ class _Adts(Framing):
             return b""
         kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
         channels = (data[2] & 1) << 2 | data[3] >> 6
-        if rate >= _ADTS_RATES or not channels:
+        if rate >= _ADTS_RATES:
             return b""
-        super()._configure(bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3)))
-        return data[7:] if data[1] & 1 else data[9:]
+        block = data[7:] if data[1] & 1 else data[9:]
+        program = b"" if channels else program_config(block)
+        if channels or program:  # others go on as those before them
+            super()._configure(bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3)) + program)
+        return block
 
 
 def framing_of(stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> Framing:

@@ -255,6 +255,17 @@ def test_format_of_rarer_aac(config, expected, name):
     assert bitstream.codec_string("aac", config) == name
 
 
+@pytest.mark.parametrize("comment", [b"", b"by hand"])
+def test_layout_in_a_block_of_aac_is_that_of_a_configuration(comment):
+    end = bytes((len(comment),)) + comment
+    block = packed((5, 3), *ELEMENTS) + end + b"\x21"  # what comes next is a pair
+    layout = bitstream.program_config(block)
+    assert layout == packed(*ELEMENTS) + end
+    assert bitstream.aac_format(packed((2, 5), (3, 4), (0, 4), (0, 3)) + layout) == (48000, 6)
+    assert all(bitstream.program_config(block[:size]) == b"" for size in range(len(block) - 1))
+    assert bitstream.program_config(block[-1:] + block) == b""
+
+
 def heard(name, extradata, data):
     """(channels, samples, rate) of each block that a decoder makes of ten packets; no sample is anything but 0."""
     context = av.CodecContext.create(name, "r")

@@ -126,9 +126,17 @@ def test_other_codecs_are_as_they_are(tmp_path):
     assert np.abs(sound(made)).max() == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(("name", "layout"), [("film.wav", "5.1"), ("film.mov", "quad"), ("film.wav", "mono")])
-def test_sound_of_any_number_of_channels_is_mixed_down_as_in_a_render(tmp_path, name, layout):
-    path = encode(tmp_path / name, None, Audio("pcm_s16le", layout=layout, hz=(440, 550, 660, 770, 880, 990)))
+@pytest.mark.parametrize(
+    ("name", "codec", "layout"),
+    [
+        *(("film.wav", "pcm_s16le", "5.1"), ("film.mov", "pcm_s16le", "quad"), ("film.wav", "pcm_s16le", "mono")),
+        # Layouts for which ADTS has no number: the first block names them.
+        *(("film.ts", "aac", layout) for layout in ("2.1", "quad", "5.1(side)", "6.1")),
+        *(("film.aac", "aac", layout) for layout in ("5.1", "5.1(side)")),
+    ],
+)
+def test_sound_of_any_number_of_channels_is_mixed_down_as_in_a_render(tmp_path, name, codec, layout):
+    path = encode(tmp_path / name, None, Audio(codec, layout=layout, hz=(440, 550, 660, 770, 880, 990)))
     stamped = [Stamped(packet, packet.pts_ns, False) for packet in demuxed(path)]
     wanted = AudioFormat(48_000)
     live = np.concatenate([block.samples for _, block in LiveSound("film").decode(stamped, [wanted])[wanted]], axis=1)
@@ -136,7 +144,7 @@ def test_sound_of_any_number_of_channels_is_mixed_down_as_in_a_render(tmp_path, 
         given = [*container.decode(audio=0), None]
     converter = SoundConverter(wanted)
     offline = np.concatenate([block.samples for frame in given for block in converter.convert(frame)], axis=1)
-    assert live.shape[1] == pytest.approx(48_000, abs=100)
+    assert live.shape[1] == pytest.approx(48_000, abs=100 if codec != "aac" else 2500)  # which is padded
     assert np.array_equal(live, offline[:, : live.shape[1]])
 
 
