@@ -1,7 +1,12 @@
 """The texts and shapes of trees as pictures: drawn when a tree first names them, once for each size, and kept.
 
-It decides what is drawn when and how much is kept; it refuses to know how letters and paths become pixels. What does
-is loaded with the first text or shape, so that whoever shows none does not wait for it.
+It decides what is drawn when, what stands in for it until then, and how much is kept; it refuses to know how letters
+and paths become pixels. What does is loaded with the first text or shape, so that whoever shows none does not wait for
+it.
+
+What changes its size in a transition is another picture at every tick, and passed when it is drawn where that takes
+longer than a tick. Until one is drawn, the nearest of its other sizes is shown, stretched to its place; those that are
+farthest from what they should be are drawn first, so that of several each gets its turn.
 """
 
 from __future__ import annotations
@@ -9,15 +14,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from engine.errors import EngineError, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.plan import Drawn, pictures_named
 from engine.spec import Raster
-from engine.tree import RenderTree, TextNode
+from engine.tree import RenderTree, ShapeNode, TextNode
 
 if TYPE_CHECKING:
     from engine.sources.fonts import Fonts
@@ -27,6 +35,8 @@ log = logging.getLogger(__name__)
 MAX_BYTES: Final = 256 << 20  # of all pictures together
 MAX_PICTURES: Final = 1024
 MAX_SIDE: Final = 8192  # pixels: what the compositor takes
+RECENT: Final = 256  # pictures used last, as many as a tree has nodes: what may stand in for others is among them
+ALIKE: Final = 8  # sizes of one text or shape, of those, that are looked at: of one that moves the last are nearest
 
 
 class Drawings:
@@ -50,6 +60,7 @@ class Drawings:
         self._asked: set[Drawn] = set()
         self._named: set[Drawn] = set()  # by the tree that is on
         self._coming: set[Drawn] = set()  # named by what comes
+        self._instead: dict[Drawn, Drawn] = {}  # of what is named and was not drawn in time: what stands in for it
 
     async def run(self) -> None:
         """Draws what is asked for, until closed."""
@@ -80,18 +91,23 @@ class Drawings:
     async def prepare(self, tree: RenderTree, *, patience: float = math.inf) -> None:
         """Asks for what a tree names and is not drawn yet, and waits for it; after `patience` seconds it comes later.
 
+        What is not drawn by then has something standing in for it from now on, where something can.
+
         Raises SourceError, where there is no end to the patience: something cannot be drawn.
         """
         named = [picture.drawn for picture in pictures_named(tree) if picture.drawn is not None]
         self._named = set(named)
-        for drawn in named:
-            if drawn in self._frames:
-                self._frames[drawn] = self._frames.pop(drawn)
-            else:
-                self._ask(drawn)
+        missing = [each for each in dict.fromkeys(named) if each not in self._frames and min(self._size(each)) > 0]
+        self._touch(drawn for drawn in named if drawn in self._frames)
+        far = {drawn: self._apart(drawn, self._nearest(drawn)) for drawn in missing}
+        for drawn in sorted(missing, key=far.__getitem__, reverse=True):
+            self._ask(drawn)
         with trio.move_on_after(patience):
             while not self._asked.isdisjoint(self._named):
                 await self._changed.wait()
+        late = [drawn for drawn in missing if drawn not in self._frames]
+        self._instead = {drawn: near for drawn in late if (near := self._nearest(drawn)) is not None}
+        self._touch(self._instead.values())
         for drawn in named if patience == math.inf else ():
             if isinstance(failed := self._frames.get(drawn), EngineError):
                 raise failed
@@ -102,9 +118,36 @@ class Drawings:
             await self._changed.wait()
 
     def get(self, drawn: Drawn) -> VideoFrame | None:
-        """The picture, or None while it is not drawn."""
+        """The picture; while it is not drawn the nearest of its other sizes, or None."""
+        if drawn not in self._frames and drawn in self._instead:
+            drawn = self._instead[drawn]
         found = self._frames.get(drawn)
         return found if isinstance(found, VideoFrame) else None
+
+    def _touch(self, used: Iterable[Drawn]) -> None:
+        """They are the last that are dropped."""
+        for drawn in list(used):
+            self._frames[drawn] = self._frames.pop(drawn)
+
+    def _nearest(self, drawn: Drawn) -> Drawn | None:
+        """What may stand in for a picture, where something may."""
+        recent = islice(reversed(self._frames.items()), RECENT)
+        others = (each for each, made in recent if _same(each, drawn) and isinstance(made, VideoFrame))
+        near = min(islice(others, ALIKE), key=partial(self._apart, drawn), default=None)
+        return near if self._apart(drawn, near) < math.inf else None
+
+    def _apart(self, drawn: Drawn, other: Drawn | None) -> float:
+        """How far two sizes of one text or shape are apart, in powers of two; inf where one cannot stand in.
+
+        Letters that are not as much larger as their rectangle are distorted: to half or twice their shape at most.
+        """
+        if other is None:
+            return math.inf
+        x, y = (math.log2(a / b) for a, b in zip(self._size(drawn), self._size(other), strict=True))
+        if not isinstance(drawn, TextNode) or not isinstance(other, TextNode) or drawn.fit == "fill":
+            return abs(x) + abs(y)
+        letters = math.log2(drawn.size / other.size)
+        return math.inf if max(abs(x - letters), abs(y - letters)) > 1 else abs(x) + abs(y) + abs(letters)
 
     def _size(self, drawn: Drawn) -> tuple[int, int]:
         width = self._raster.width if drawn.dest_width is None else int(drawn.dest_width)
@@ -144,6 +187,16 @@ class Drawings:
     def _bytes(self, some: Mapping[Drawn, object] | set[Drawn]) -> int:
         frames = (self._frames.get(drawn) for drawn in some)
         return sum(frame.a.nbytes for frame in frames if isinstance(frame, VideoFrame) and frame.a is not None)
+
+
+def _same(one: Drawn, other: Drawn) -> bool:
+    """Whether they are one text or shape, of whatever sizes."""
+    place = {"dest_width": other.dest_width, "dest_height": other.dest_height}
+    if isinstance(one, TextNode) and isinstance(other, TextNode) and one.string == other.string:
+        return msgspec.structs.replace(one, size=other.size, **place) == other
+    if isinstance(one, ShapeNode) and isinstance(other, ShapeNode) and one.path == other.path:
+        return msgspec.structs.replace(one, **place) == other
+    return False
 
 
 def _called(drawn: Drawn) -> str:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from fractions import Fraction
 
 import msgspec
 import numpy as np
@@ -123,6 +124,84 @@ async def test_too_many_pixels_are_refused_in_a_render_and_left_out_live(drawing
     assert [record.getMessage() for record in caplog.records] == [
         'text "more": 64×36 pixels are too many; it is not drawn'
     ]
+
+
+def sized(node, width, height, **fields):
+    return msgspec.structs.replace(node, dest_width=width, dest_height=height, **fields)
+
+
+async def test_until_a_size_is_drawn_the_nearest_one_stands_in(drawings):
+    drawn_once, far, wanted = SQUARE, sized(SQUARE, 60, 30), sized(SQUARE, 22, 11)
+    with trio.fail_after(10):
+        await drawings.prepare(tree(drawn_once, far))
+        await drawings.prepare(tree(wanted), patience=0)
+        assert drawings.get(drawn(wanted)) is drawings.get(drawn(drawn_once))
+        await drawings.idle()
+        assert drawings.get(drawn(wanted)).width == 22
+        await drawings.prepare(tree(sized(SQUARE, 22, 11, color="#ff0000")), patience=0)
+        assert drawings.get(drawn(sized(SQUARE, 22, 11, color="#ff0000"))) is None  # another thing
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stands_in"),
+    [
+        (sized(TITLE, 128, 72, size=40), True),
+        (sized(TITLE, 128, 72), True),
+        (sized(TITLE, 200, 36), False),
+        (sized(TITLE, 200, 36, fit="fill"), True),
+    ],
+)
+async def test_letters_are_not_distorted_by_more_than_twice(drawings, wanted, stands_in):
+    with trio.fail_after(10):
+        await drawings.prepare(tree(msgspec.structs.replace(TITLE, fit=wanted.fit)))
+        await drawings.prepare(tree(wanted), patience=0)
+    assert (drawings.get(drawn(wanted)) is not None) == stands_in
+
+
+async def test_what_is_farthest_from_what_it_should_be_is_drawn_first(drawings, monkeypatch):
+    sizes = [SQUARE, sized(TITLE, 64, 36)]
+    with trio.fail_after(10):
+        await drawings.prepare(tree(*sizes))
+        calls = counted(monkeypatch, drawings)
+        new = ShapeNode(path="M0 0h9v9z", dest_width=7, dest_height=7)
+        await drawings.prepare(tree(sized(SQUARE, 22, 10), sized(TITLE, 90, 50, size=28), new), patience=0)
+        await drawings.idle()
+    assert [width for _, width, _ in calls] == [7, 90, 22]
+
+
+async def test_what_stands_in_is_not_dropped(drawings, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PICTURES", 2)
+    with trio.fail_after(10):
+        await drawings.prepare(tree(SQUARE))
+        await drawings.prepare(tree(TITLE))
+        await drawings.prepare(tree(sized(SQUARE, 22, 10)), patience=0)
+        await drawings.idle()
+    assert drawings.get(drawn(SQUARE)) is not None
+    assert drawings.get(drawn(TITLE)) is None
+
+
+@pytest.mark.parametrize("kind", ["shape", "mask", "text"])
+async def test_what_changes_its_size_is_there_throughout_a_transition_though_it_is_drawn_slowly(monkeypatch, kind):
+    """No slot waits: each picture is drawn when its slot has passed."""
+    monkeypatch.setattr("engine.event.DRAWING", 0)
+
+    def scene(width, height):
+        place = {"dest_x": (64 - width) // 2, "dest_y": (36 - height) // 2}
+        if kind == "text":
+            dashes = TextNode(string="—" * 9, size=height, align="center", vertical="middle", **place)
+            return tree(sized(dashes, width, height))
+        shape = sized(ShapeNode(path="M0 0h100v100h-100z", **place), width, height)
+        return tree(shape if kind == "shape" else SolidColorNode(red=1, green=1, blue=1, mask=shape))
+
+    async with studio() as made:
+        made.event.put([scene(60, 30)])
+        for _ in range(5):
+            (before,) = await made.slot()
+        start = made.event.put([scene(40, 18)], transition=Fraction(1, 3))
+        while made.n < start + 12:
+            (picture,) = await made.slot()
+            assert picture.y[14:22, 28:36].max() > 100, made.n - start
+    assert (before.y > 150).sum() > (picture.y > 150).sum() > 0
 
 
 async def test_nothing_wide_or_high_is_never_drawn(drawings):
