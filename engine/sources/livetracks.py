@@ -14,8 +14,9 @@ Theory of operation
   takes the earliest time of those that have gone in. None is left out then: nobody could tell whose time it had.
 * **Sound is counted.** Blocks follow each other without holes; the stamps say where the count should be. The difference
   is averaged, since stamps are whole milliseconds or worse. Within `DEAD_BAND` nothing happens; beyond, blocks are
-  stretched or squeezed by at most `BEND` until the count is right; beyond `RESYNC`, and after anything that breaks the
-  flow, the sound is placed anew, at least one sample behind what there was: that hole tells everybody to fade.
+  stretched or squeezed by at most `BEND` until the count is right, short ones by a sample now and then; beyond
+  `RESYNC`, and after anything that breaks the flow, the sound is placed anew, at least one sample behind what there
+  was: that hole tells everybody to fade.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ DEAD_BAND: Final = Fraction(2, 1000)
 RESYNC: Final = Fraction(36, 1000)  # less than what `Sync` moves at once, so that sound comes along with the picture
 HOPELESS: Final = 100  # packets without a frame: libvpx, frame threads and B-frames hold back fewer
 BEND: Final = 200  # one sample in 200: 0.5 %
+SHORTEST: Final = 8  # samples that a block must have to be one longer or shorter
 MEAN: Final = 16  # blocks that a difference is averaged over: a third of a second of AAC
 _DECODERS: Final = {"av1": "libdav1d"}  # libav's own needs hardware
 _NS: Final = Fraction(1, SECOND)
@@ -352,6 +354,7 @@ class _Voice:
         self._skip = 0  # samples to drop, which would lie on earlier ones
         self._off = 0.0  # by how many samples the count should be more, averaged
         self._bending = False
+        self._unbent = 0  # samples while bending that were too few to be one more or less
 
     def add(self, frame: av.AudioFrame, time: int | None) -> Sounds:
         """Blocks that a decoded frame gives, with the index of their first sample."""
@@ -397,9 +400,9 @@ class _Voice:
         """The block, longer or shorter by what the count is off, but by no more than nobody hears."""
         if abs(self._off) > self._dead_band:
             self._bending = True
-        if not self._bending:
+        if not self._bending or len(block) < SHORTEST:
             return block
-        most = len(block) // BEND
+        most, self._unbent = divmod(self._unbent + len(block), BEND)
         more = max(-most, min(most, round(self._off)))
         if not more:
             self._bending = abs(self._off) >= 1

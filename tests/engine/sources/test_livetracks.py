@@ -56,6 +56,30 @@ def test_sound_follows_its_stamps_without_a_hole_or_a_click(ppm):
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("ppm", [-3000, 3000])
+@pytest.mark.parametrize(("rate", "count"), [(8000, 1024), (8000, 120), (RATE, 120)])
+def test_sound_in_short_blocks_follows_its_stamps_too(rate, count, ppm):
+    """So short that half a per cent of one is less than a sample."""
+    sound, blocks, mono = LiveSound("cam"), [], AudioFormat(rate, 1)
+    for n in range(20 * RATE // count):
+        time = NS + n * count * NS // RATE * (1_000_000 + ppm) // 1_000_000
+        new = sound.decode([Stamped(tone(n, count=count), time, False)], [mono])[mono]
+        assert all(abs(start - time * rate // NS) <= 6 * rate // 1000 for start, _ in new)  # 2 ms are in the resampler
+        blocks += new
+    assert holes(blocks) == []
+    _, samples = heard(blocks)
+    assert np.abs(np.diff(samples)).max() < 1.15 * 0.5 * 2 * np.pi * 440 / rate
+
+
+def test_blocks_of_two_samples_are_left_as_they_are():
+    sound, blocks = LiveSound("cam"), []
+    for n in range(500):
+        time = NS + n * 2 * NS // RATE + (10 * MS if n else 0)
+        blocks += sound.decode([Stamped(tone(n, count=2), time, False)], [MONO])[MONO]
+    assert {len(block) for _, block in blocks} == {2}
+    assert holes(blocks) == []
+
+
 def test_jitter_of_stamps_does_not_touch_the_sound():
     sound = LiveSound("cam")
     blocks = []
