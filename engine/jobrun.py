@@ -7,17 +7,21 @@ While `busy` says so, renders are stopped, for `LEAST_PAUSE` at least: their sta
 
 What a job needs on the way is in ``work/RUN`` folders, and gone afterwards; its films are in ``outputs/UID``, or where
 a kept document says. Where the queue takes the films away they are on the way too, and gone when it has them, when the
-job has failed, and when it is no longer ours.
+job has failed, and when it is no longer ours. A folder is locked as long as its run has it: whose lock is free belongs
+to nobody any more.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import re
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,6 +46,8 @@ LOG_TAIL: Final = 2000  # characters of a child's last words
 LOG_LINES: Final = 5
 BLOCK: Final = 4096  # bytes that a disk gives to a file at a time
 FILMS: Final = "films"  # a folder for what is being made
+LOCK: Final = "lock"  # a file that is held while the folder is in use, by whatever process
+OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
 MAX_BYTES: Final = 16 << 20  # of a document; a RenderTree may have less
@@ -82,6 +88,7 @@ class JobRun:
         self._work = shop.data / "work" / f"{folder}.{assignment.run}"
         self._outputs = shop.data / "outputs" / folder if shop.keeps else self._work / "outputs"
         self._results = self._outputs
+        self._held = ExitStack()  # the lock of the folder
 
     async def run(self) -> Path | str:
         """The film, or why there is none. Raises nothing but Cancelled."""
@@ -95,6 +102,7 @@ class JobRun:
         """Removes what it needed on the way."""
         with trio.CancelScope(shield=True):
             await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
+            self._held.close()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
         return await trio.to_thread.run_sync(partial(call, *arguments, **named), limiter=self._shop.threads)
@@ -148,6 +156,8 @@ class JobRun:
         films = actions.films(order)
         for folder in (self._work / FILMS, self._outputs):
             folder.mkdir(parents=True, exist_ok=True)
+        lock = self._held.enter_context((self._work / LOCK).open("a+"))
+        fcntl.flock(lock, fcntl.LOCK_SH)  # goes with the process, however that ends
         return order, actions, films
 
     async def _tell(self, change: dict[str, object]) -> None:
@@ -348,6 +358,17 @@ def _forget_runs_before(work: Path) -> None:
         name, _, number = path.name.rpartition(".")
         if name == job and number.isdecimal() and int(number) < int(run):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def forget_old_runs(folder: Path) -> None:
+    """Removes what workers left that were killed; not what is in use, however old the time of day makes it."""
+    old = time.time() - OLDEST_WORK
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < old:
+                with (path / LOCK).open("a+") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _tail(path: Path) -> str:

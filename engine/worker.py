@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from engine.child import Child
 from engine.errors import EngineError
 from engine.fetch import Fetcher
 from engine.jobdocument import DOCUMENT, KEPT
-from engine.jobrun import JobRun, Library, Workshop
+from engine.jobrun import JobRun, Library, Workshop, forget_old_runs
 from engine.jobs import QUEUED, Assignment, Queue
 from engine.template import Dialect
 
@@ -42,7 +41,6 @@ GIVE_UP: Final = 3600.0  # seconds that the end of a job is told to a queue that
 LAST_WORDS: Final = 1.0  # seconds to give a job back when the worker is stopped
 SETTLED: Final = 2.0  # seconds without a missed tick until live mixers count as well again
 TIDY_EVERY: Final = 600.0  # seconds, while there is always a job
-OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 
 
 class Worker:
@@ -127,7 +125,7 @@ class Worker:
                 return
         self._tidied = trio.current_time()
         await self._shop.fetcher.tidy()
-        await trio.to_thread.run_sync(_tidy, self._shop.data / "work", limiter=self._shop.threads)
+        await trio.to_thread.run_sync(forget_old_runs, self._shop.data / "work", limiter=self._shop.threads)
 
     async def _hold(self, assignment: Assignment) -> None:
         """One job, from the pick to the last word."""
@@ -223,12 +221,3 @@ class Lag:
             self._until = now + SETTLED
         self._last = lagged  # less when a mixer has gone
         return now < self._until
-
-
-def _tidy(folder: Path) -> None:
-    """Removes what workers left that were killed."""
-    old = time.time() - OLDEST_WORK
-    for path in folder.glob("*"):
-        with suppress(OSError):
-            if path.stat().st_mtime < old:
-                shutil.rmtree(path, ignore_errors=True)

@@ -219,6 +219,23 @@ async def test_a_run_removes_what_earlier_runs_of_its_job_left(bench):
     assert [folder.exists() for folder in left] == [False, True, True]
 
 
+async def test_what_nobody_uses_goes_after_days_and_a_render_goes_on_when_the_clock_is_set(bench):
+    work = bench.folder / "work"
+    (work / "killed.1" / "films").mkdir(parents=True)
+    bench.work()
+    uid = await bench.add(LONG())
+    await bench.until(uid, RENDERING)
+    with trio.fail_after(60):
+        while not (made := list(work.glob(f"{uid}.*/log"))):  # after which its folder stays as it is
+            await trio.sleep(0.02)
+    mine = made[0].parent
+    for folder in work.iterdir():
+        os.utime(folder, (0, 0))
+    await trio.to_thread.run_sync(engine.jobrun.forget_old_runs, work)  # as any slot does, of any process
+    assert list(work.iterdir()) == [mine]
+    assert {"scene.json", "films"} <= {each.name for each in mine.iterdir()}
+
+
 async def test_a_job_made_anew_under_the_name_of_a_removed_one_is_rendered(bench):
     for name in ("w1", "w2"):
         bench.work(name)
