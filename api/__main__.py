@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     user.add_argument("name", metavar="NAME", help="letters, digits, dots and _ @ + -")
     user.add_argument("file", metavar="FILE", help="made when it is not there")
     user.set_defaults(run=_user)
-    taking = commands.add_parser("import-nexrender", help="take in the jobs of a nexrender server")
+    taking = commands.add_parser("import-nexrender", help="take in what is missing of a nexrender server's jobs")
     _add_data_argument(taking)
     taking.add_argument("file", metavar="FILE", help="its database.js")
     taking.set_defaults(run=_import_nexrender)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,14 +21,15 @@ from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, fun
 from sqlalchemy.exc import DBAPIError
 
 from api.schema import contents, deliveries, jobs, open_database
-from api.transaction import Change, Transaction, is_due
+from api.transaction import SWEEP, Change, Transaction, is_due
 from engine.errors import AlreadyExists, InvalidJob, NotFound, Overloaded
 from engine.jobdocument import Document, check_content, kind_of, raw, read, split, uid_of, value_of
-from engine.jobs import OLDEST, QUEUED, Rules, create, pick, pools_asked, put, status_of, take_over
+from engine.jobs import OLDEST, QUEUED, Job, Rules, create, pick, pools_asked, put, status_of, take_over
 
 UID_LENGTH: Final = 21  # as clients know it; 126 random bits
 RECORDS: Final = 1 << 14  # kept; each has a kilobyte with its head
 RUN_BITS: Final = 20  # runs of a job are numbered from its place on; a million later would be those of the next one
+PAUSE: Final = 0.15  # seconds between two transactions of many: who waits for SQLite looks every 0.1 s
 MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
 
 _document: Final = msgspec.json.Decoder(Document)
@@ -153,21 +155,28 @@ class Store:
     def take(self, document: bytes, *, now: int) -> tuple[int, int]:
         """(jobs taken, jobs left out) of the database file of another server: an array of jobs in their states.
 
-        Of several jobs with one uid the last counts; what is here already stays as it is. Raises InvalidJob.
+        Of several jobs with one uid the last counts; what is here already stays as it is. A part of them at a time, so
+        that others may write meanwhile: when it is cut off, a second time takes what is missing. Raises InvalidJob.
         """
         found = read(document.strip() or b"[]")  # its file is empty before the first job
         if not isinstance(found, list):
             raise InvalidJob("expected an array of jobs", where="$")
-        named: dict[str, Document] = {}
+        named: dict[str, tuple[Job, Document]] = {}
         for each in found:
             body = each if value_of(each, "uid") else each | {"uid": raw(self._new_uid())}
             named.pop(uid_of(body), None)
-            named[uid_of(body)] = body
-        with self._write(now) as write:
-            new = [body for uid, body in named.items() if write.state(uid) is None]
-            whole = [{"state": raw(QUEUED), "type": raw("default"), **body} for body in new]
-            write.add([take_over(each, now=now, rules=self._rules) for each in whole], told=False)
-        return len(new), len(found) - len(new)
+            whole = {"state": raw(QUEUED), "type": raw("default"), **body}
+            named[uid_of(body)] = take_over(whole, now=now, rules=self._rules)
+        states = {uid: job.state for uid, (job, _) in named.items()}
+        names, taken = list(named), 0
+        for start in range(0, len(names), SWEEP):
+            if start:
+                time.sleep(PAUSE)
+            with self._write(now) as write:
+                new = [named[uid] for uid in names[start : start + SWEEP] if write.state(uid) is None]
+                write.add(new, coming=states)
+            taken += len(new)
+        return taken, len(found) - taken
 
     def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:
         """The job after a change, or as it was where the change is not taken; with a run, only its status record.

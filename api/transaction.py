@@ -7,7 +7,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
@@ -36,7 +36,7 @@ from engine.jobs import (
 )
 
 KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten
-SWEEP: Final = 500  # jobs in one transaction of the sweep: others wait meanwhile
+SWEEP: Final = 500  # jobs in one transaction of the sweep, or of an import: others wait meanwhile
 
 _document: Final = msgspec.json.Decoder(Document)
 _encode: Final = msgspec.json.Encoder().encode
@@ -157,18 +157,20 @@ class Transaction:
 
     # Jobs
 
-    def add(self, made: Sequence[tuple[Job, Document]], *, told: bool = True) -> None:
+    def add(self, made: Sequence[tuple[Job, Document]], *, coming: Mapping[str, str] | None = None) -> None:
         """New jobs, which may wait for each other in any order.
 
-        told    they are a client's: everybody hears of them, and what they wait for must come.
+        coming  states by name of all that another server had, of which these are a part: nobody hears of them. None:
+                they are a client's, and what they wait for must come.
         Raises  AlreadyExists; Conflict when one waits for one that has failed, or for itself.
         """
+        told = coming is None
         places = [self._insert(job, content) for job, content in made]
         if told:
             _check_order([job for job, _ in made])
         for (job, _), (seq, kind) in zip(made, places, strict=True):
             if job.state == QUEUED:
-                waiting = self._wait(seq, job, strict=told)
+                waiting = self._wait(seq, job, strict=told, coming=coming)
                 self._line_up(seq, job, kind, waiting=waiting)
             if told:
                 self._tell(None, job)
@@ -263,13 +265,17 @@ class Transaction:
     def _waits(self, seq: int) -> bool:
         return bool(self.connection.scalar(_WAITS, {"the_seq": seq}))
 
-    def _wait(self, seq: int, job: Job, *, strict: bool, behind: Collection[str] = ()) -> bool:
+    def _wait(
+        self, seq: int, job: Job, *, strict: bool, behind: Collection[str] = (), coming: Mapping[str, str] | None = None
+    ) -> bool:
         """Notes which jobs have to finish first, if any; one that is not there counts as finished.
 
         strict  raises Conflict for one that has failed, which may be queued again otherwise, and for one of `behind`.
         behind  jobs that wait for this one, so that it does not for them.
+        coming  states of jobs that are not there yet.
         """
-        found = [(uid, self.state(uid)) for uid in terms_of(job.head).after]
+        coming = coming or {}
+        found = [(uid, self.state(uid) or coming.get(uid)) for uid in terms_of(job.head).after]
         for uid, state in found if strict else ():
             if state == ERROR or uid in behind:
                 why = "has failed" if state == ERROR else "waits for it"

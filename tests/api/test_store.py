@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+import api.store
 from api import schema
 from api.schema import backup, jobs, open_database
 from api.store import Filter, Store, digest_of
@@ -370,11 +372,16 @@ def test_of_jobs_that_would_wait_for_each_other_none_is_kept(bench):
     assert bench.add(uid="a", after="a") == bench.pick()  # who names itself means nothing
 
 
-def test_imported_jobs_wait_for_each_other_in_any_order(bench):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_imported_jobs_wait_for_each_other_in_any_order(bench, monkeypatch, at_once):
+    monkeypatch.setattr(api.store, "SWEEP", at_once)
     whole = {"template": TEMPLATE, "assets": [], "actions": {}, "state": "queued"}
-    theirs = [{**whole, "uid": "film", "parentUid": "part"}, {**whole, "uid": "part"}]
-    assert bench.store.take(json.dumps(theirs).encode(), now=NOW) == (2, 0)
+    theirs = [{**whole, "uid": "film", "after": ["part", "done"]}, {**whole, "uid": "part"}]
+    theirs.append({**whole, "uid": "done", "state": "finished"})
+    assert bench.store.take(json.dumps(theirs).encode(), now=NOW) == (3, 0)
     assert [bench.pick(), bench.pick()] == ["part", None]
+    bench.put("part", state="finished")
+    assert bench.pick() == "film"
 
 
 def test_a_retry_is_no_failure_for_those_who_wait(bench):
@@ -839,6 +846,22 @@ def test_the_file_of_a_nexrender_server_is_taken(bench):
         bench.store.take(b'{"uid":"a"}', now=NOW)
     for nothing in (b"[]", b"", b"\n"):
         assert bench.store.take(nothing, now=NOW) == (0, 0)
+
+
+def test_others_write_while_many_are_taken(bench, monkeypatch):
+    monkeypatch.setattr(api.store, "SWEEP", 2)
+    theirs = json.dumps([{"uid": f"old{n}", "state": "queued"} for n in range(10)]).encode()
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(bench.store.take, theirs, now=NOW)
+        beside = Bench(bench.path)  # as the server's: a connection of its own
+        while not beside.uids() and not taking.done():
+            time.sleep(0.001)
+        beside.add(uid="mine")
+        assert taking.result() == (10, 0)
+    beside.store.close()
+    uids = bench.uids()
+    assert 2 <= uids.index("mine") < 10
+    assert [uid for uid in uids if uid != "mine"] == [f"old{n}" for n in range(10)]
 
 
 def test_what_was_answered_survives_a_kill(tmp_path):
