@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    CompoundSelect,
+    Connection,
+    bindparam,
+    delete,
+    false,
+    func,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from api.schema import contents, deliveries, jobs, open_database
@@ -30,7 +41,7 @@ UID_LENGTH: Final = 21  # as clients know it; 126 random bits
 RECORDS: Final = 1 << 14  # kept; each has a kilobyte with its head
 RUN_BITS: Final = 20  # runs of a job are numbered from its place on; a million later would be those of the next one
 PAUSE: Final = 0.15  # seconds between two transactions of many: who waits for SQLite looks every 0.1 s
-MAX_TAGS: Final = 64  # asked for at once: each is a look-up of its own
+MAX_ASKED: Final = 64  # tags, or states, asked for at once: each is a look-up of its own
 
 _document: Final = msgspec.json.Decoder(Document)
 _encode: Final = msgspec.json.Encoder().encode
@@ -70,7 +81,8 @@ class Delivery(NamedTuple):
 # Made once: to build a statement costs more than to run it.
 _UID: Final[BindParameter[str]] = bindparam("the_uid")
 _NOW: Final[BindParameter[int]] = bindparam("now")
-_EVERY = select(jobs.c.seq, jobs.c.head, contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
+_HEADS = select(jobs.c.seq.label("place"), jobs.c.head)
+_EVERY = _HEADS.add_columns(contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
 _WHOLE = _EVERY.where(jobs.c.uid == _UID)
 _RECORD = select(jobs.c.state, jobs.c.run, jobs.c.head).where(jobs.c.uid == _UID)
 _HELD = select(jobs.c.executor, jobs.c.uid).where(jobs.c.lease.is_not(None))
@@ -219,9 +231,9 @@ class Store:
 
         kinds, tags  only these; None: any.
         renew        ms that each report renews its lease by; a worker that promises so holds nothing else.
+        Raises       InvalidJob: too many tags.
         """
-        if tags is not None and len(tags) > MAX_TAGS:
-            raise InvalidJob(f"{len(tags)} tags, more than {MAX_TAGS}", where="tags")
+        _check_few(tags, "tags")
         with self._write(now) as write:
             if renew is not None or self._rules.unique_workers:
                 write.lose_all_of(worker)
@@ -282,12 +294,13 @@ class Store:
 
         after  behind this place; None: from the beginning.
         limit  so many at most, and no more than one that begins behind `limit_bytes`.
+        Raises InvalidJob: too many states.
         """
-        wanted = select(jobs.c.seq, jobs.c.head) if which.records else _EVERY
+        _check_few(which.states, "states")
         found: list[bytes] = []
         size = 0
         with self._read() as connection:
-            for seq, head, *content in connection.execute(_filtered(wanted, which, after).limit(limit + 1)):
+            for seq, head, *content in connection.execute(_filtered(which, after).limit(limit + 1)):
                 if len(found) == limit or size > limit_bytes:
                     return found, after
                 text = _join(head, *content) if content else _record(head)
@@ -339,6 +352,11 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+def _check_few(words: Collection[str] | None, name: str) -> None:
+    if words is not None and len(set(words)) > MAX_ASKED:
+        raise InvalidJob(f"{len(set(words))} {name}, more than {MAX_ASKED}", where=name)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -365,13 +383,18 @@ def _record(head: bytes) -> bytes:
     return _encode(status_of(_document.decode(head)))
 
 
-def _filtered(wanted: Select[Any], which: Filter, after: int | None) -> Select[Any]:
-    if which.states is not None:
-        wanted = wanted.where(jobs.c.state.in_(which.states))
+def _filtered(which: Filter, after: int | None) -> CompoundSelect[Any]:
+    """Those of several states are merged as they are read: to sort them, all would have to be read for each page."""
+    wanted = _HEADS if which.records else _EVERY
     if which.type is not None:
         wanted = wanted.where(jobs.c.type == which.type)
     if which.tag is not None:  # a search that knows upper and lower case in every database
         wanted = wanted.where(func.replace(jobs.c.tags, f",{which.tag},", "") != jobs.c.tags)
     if after is not None:
         wanted = wanted.where(jobs.c.seq < after if which.newest_first else jobs.c.seq > after)
-    return wanted.order_by(jobs.c.seq.desc() if which.newest_first else jobs.c.seq)
+    every = [wanted]
+    if which.states is not None:
+        every = [wanted.where(jobs.c.state == state) for state in sorted(set(which.states))] or [wanted.where(false())]
+    merged = union_all(*every)
+    place = merged.selected_columns.place
+    return merged.order_by(place.desc() if which.newest_first else place)

@@ -78,6 +78,14 @@ class Bench:
         return [each["uid"] for each in self.listed(**which)]
 
 
+def plan_of(bench, statement):
+    """What SQLite would do, step by step."""
+    with bench.store._reading.connect() as connection:
+        text = str(statement.compile(connection.engine))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0,) * text.count("?"))
+        return [row.detail for row in plan]
+
+
 @pytest.fixture
 def opened(tmp_path):
     """Makes benches on one database, and looks at it in the end."""
@@ -557,6 +565,44 @@ def test_pages_hold_every_job_once_while_others_come_and_go(bench, limit, newest
     assert seen == (expected[::-1] if newest_first else expected)
 
 
+def test_lists_of_several_states_are_those_of_each_in_the_order_of_creation(bench):
+    every = itertools.product("xy", "ab", ("queued", "error", "picked"))
+    found = [(bench.add(type=kind, tags=tag), state, kind, tag) for kind, tag, state in every]
+    for uid, state, _, _ in found:
+        bench.put(uid, state=state)
+    twice = ["error", "picked", "error", "nosuch"]
+    lists = (["queued", "error"], twice, ["picked", "queued", "error"], ["error"], [], None)
+    asked = itertools.product(lists, (None, "x"), (None, "b"), (False, True), (False, True))
+    for states, kind, tag, newest_first, records in asked:
+        which = {"states": states, "type": kind, "tag": tag, "newest_first": newest_first, "records": records}
+        expected = [
+            uid
+            for uid, state, its_kind, its_tag in found
+            if (states is None or state in states) and kind in (None, its_kind) and tag in (None, its_tag)
+        ]
+        seen, after = bench.uids(limit=2, **which), bench.more
+        while after is not None:
+            seen, after = seen + bench.uids(limit=2, after=after, **which), bench.more
+        assert seen == (expected[::-1] if newest_first else expected), which
+
+
+def test_a_list_is_of_few_states(bench):
+    bench.add()
+    assert len(bench.uids(states=["queued"] * 100)) == 1
+    assert len(bench.uids(states=["queued", *map(str, range(63))])) == 1
+    with pytest.raises(InvalidJob, match="65 states, more than 64"):
+        bench.uids(states=["queued", *map(str, range(64))])
+
+
+@pytest.mark.parametrize("states", [None, ["a"], ["a", "b"], ["a", "b", "c"]])
+def test_no_list_is_sorted(bench, states):
+    """A page must not cost what all of its list has."""
+    for newest_first, records, kind, tag in itertools.product((False, True), (False, True), (None, "x"), (None, "y")):
+        which = Filter(states, type=kind, tag=tag, newest_first=newest_first, records=records)
+        plan = plan_of(bench, api.store._filtered(which, 1).limit(10))
+        assert not [each for each in plan if "TEMP B-TREE" in each or each.startswith("SCAN")], (which, plan)
+
+
 def test_pages_end_behind_so_many_bytes(bench):
     for _ in range(4):
         bench.add(mine="x" * 1000)
@@ -900,9 +946,7 @@ def test_every_look_up_of_the_queue_uses_an_index(bench):
         transaction._LEAVE,
         select(transaction.keys.c.key).where(transaction._OLD_KEYS),
     ]
-    with bench.store._reading.connect() as connection:
-        for each in constant:
-            text = str(each.compile(connection.engine))
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0,) * text.count("?")).all()
-            scanned = [row.detail for row in plan if row.detail.startswith("SCAN")]
-            assert all("CONSTANT" in each or "INDEX jobs_held" in each for each in scanned), (text, plan)
+    for each in constant:
+        plan = plan_of(bench, each)
+        scanned = [detail for detail in plan if detail.startswith("SCAN")]
+        assert all("CONSTANT" in each or "INDEX jobs_held" in each for each in scanned), (str(each), plan)
