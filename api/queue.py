@@ -298,9 +298,11 @@ class JobQueue:
 
     # Webhooks: api.webhooks.Ledger
 
-    async def undelivered(self, besides: Collection[int], limit: int, *, busy: Collection[str] = ()) -> list[Delivery]:
+    async def undelivered(
+        self, besides: Collection[int], limit: int, *, busy: Collection[str] = (), until: int | None = None
+    ) -> list[Delivery]:
         """As `Store.undelivered`."""
-        due = partial(Store.undelivered, now=self.now(), besides=besides, busy=busy, limit=limit)
+        due = partial(Store.undelivered, now=self.now(), besides=besides, busy=busy, until=until, limit=limit)
         return await self._read(due)
 
     async def delivered(self, delivery: Delivery) -> None:

@@ -317,13 +317,22 @@ class Store:
     # Webhooks
 
     def undelivered(
-        self, *, now: int, besides: Collection[int], limit: int, busy: Collection[str] = ()
+        self,
+        *,
+        now: int,
+        besides: Collection[int],
+        limit: int,
+        busy: Collection[str] = (),
+        until: int | None = None,
     ) -> list[Delivery]:
         """What is due, the longest due first; without those of these ids, which are under way.
 
-        busy  scheme, host and port of URLs that are left out.
+        busy   what URLs that are left out begin with, up to their end, a /, ? or #: a host, or more of it.
+        until  only what happened until then; None: all.
         """
         wanted = _UNDELIVERED.limit(limit + len(besides))
+        if until is not None:
+            wanted = wanted.where(deliveries.c.created <= until)
         for length in {len(receiver) for receiver in busy}:  # one term each: what one query may have is limited
             alike = [receiver for receiver in busy if len(receiver) == length]
             begin = func.substr(deliveries.c.url, 1, length + 1)

@@ -3,7 +3,9 @@
 It decides how a message looks, how often it is tried, and when it is given up; it refuses to know what happened. What
 is not taken yet is in the database: a restart loses nothing. A receiver may hear of a thing twice, never out of order.
 A receiver that does not answer keeps only itself waiting: whose last try was slow is told one thing at a time, and all
-such together have half of the places. A place is taken until its thread has ended.
+such together have half of the places. A place is taken until its thread has ended. A receiver that is not there is left
+alone for a while, the longer the more often, whatever else it is to be told; so is one URL that is answered with an
+error, since others of that host may be somebody else's. What is a day old by then has its last try all the same.
 
 A message is a POST of JSON ``{"event": state, "time": …, "job": status record}``. Its signature, in the header
 ``X-Hub-Signature-256``, is ``sha256=`` and the hex HMAC-SHA256 of the body under the webhook's secret; without a secret
@@ -36,6 +38,7 @@ SHARE: Final = 4  # of them, for one receiver
 SLOW: Final = 0.5  # of TIMEOUT
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds; each try doubles it
 GIVE_UP: Final = 86_400_000  # ms after it happened
+MAX_AWAY: Final = 500  # receivers and URLs that are left alone; of more, each delivery is tried by itself
 POLL: Final = 1.0  # seconds between two looks for what is due
 SETTLE: Final = 0.02  # seconds in which further news are waited for
 
@@ -46,8 +49,10 @@ class Ledger(Protocol):
     def now(self) -> int:
         """ms since 1970."""
 
-    async def undelivered(self, besides: Collection[int], limit: int, *, busy: Collection[str] = ()) -> list[Delivery]:
-        """What is due, without those of these ids and those to busy receivers."""
+    async def undelivered(
+        self, besides: Collection[int], limit: int, *, busy: Collection[str] = (), until: int | None = None
+    ) -> list[Delivery]:
+        """What is due and was there until then, without those of these ids and those to busy receivers."""
 
     async def delivered(self, delivery: Delivery) -> None:
         """It is done with."""
@@ -65,6 +70,7 @@ class Courier:
         self._fetcher = Fetcher(base=Path(), cache=Path(), allow_private=allow_private, limits=limits)
         self._under_way: dict[int, str] = {}  # id of a delivery → who receives it
         self._slow: set[str] = set()  # receivers whose last try was
+        self._away: dict[str, tuple[int, int]] = {}  # a receiver or a URL → (failures in a row, ms: not before)
         self._news = trio.Event()
 
     def wake(self) -> None:
@@ -92,7 +98,11 @@ class Courier:
             busy |= self._slow
         try:
             # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
-            due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy)
+            now = self._ledger.now()
+            away = {who for who, (_, until) in self._away.items() if _is_ahead(until, now)}
+            due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy | away)
+            if away and not due:
+                due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy, until=now - GIVE_UP)
         except EngineError as err:
             log.warning("webhooks: %s", err)
             return None
@@ -124,15 +134,31 @@ class Courier:
         try:
             await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body, limiter=limiter)
         except EngineError as err:
+            nobody = isinstance(err.__cause__, OSError)
+            self._leave(receiver_of(delivery.url) if nobody else endpoint_of(delivery.url))
             return str(err)
+        for who in (receiver_of(delivery.url), endpoint_of(delivery.url)):
+            self._away.pop(who, None)
         return ""
+
+    def _leave(self, who: str) -> None:
+        """It has failed: not before its pause is over."""
+        now = self._ledger.now()
+        failures, until = self._away.pop(who, (0, 0))
+        if not _is_ahead(until, now):  # else it was under way when another one failed
+            if now - until > LONGEST_PAUSE * 1000:  # that was another time
+                failures = 0
+            failures, until = failures + 1, now + _pause(failures)
+        self._away[who] = failures, until
+        if len(self._away) > MAX_AWAY:
+            del self._away[next(iter(self._away))]
 
     async def _note(self, delivery: Delivery, problem: str) -> None:
         now = self._ledger.now()
         if problem and now - delivery.created < GIVE_UP:
-            pause = min(FIRST_PAUSE * 2.0 ** min(delivery.tries, 20), LONGEST_PAUSE)
-            log.info("job %s: webhook: %s; again in %g s", delivery.uid, problem, pause)
-            await self._ledger.deliver_again(delivery, now + round(pause * 1000))
+            pause = _pause(delivery.tries)
+            log.info("job %s: webhook: %s; again in %g s", delivery.uid, problem, pause / 1000)
+            await self._ledger.deliver_again(delivery, now + pause)
         else:
             if problem:
                 log.warning("job %s: webhook: %s; given up", delivery.uid, problem)
@@ -148,3 +174,18 @@ def receiver_of(url: str) -> str:
     """Scheme, host and port of an ``http(s):`` URL, as they stand there."""
     scheme, _, rest = url.partition("//")
     return f"{scheme}//{re.split('[/?#]', rest, maxsplit=1)[0]}"
+
+
+def endpoint_of(url: str) -> str:
+    """A URL without what follows its path."""
+    return re.split("[?#]", url, maxsplit=1)[0]
+
+
+def _pause(failures: int) -> int:
+    """ms until another try."""
+    return round(1000 * min(FIRST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE))
+
+
+def _is_ahead(until: int, now: int) -> bool:
+    """Whether a pause lasts; not when it would last longer than any: then the clock was set."""
+    return 0 < until - now <= LONGEST_PAUSE * 1000

@@ -30,8 +30,10 @@ class Receiver:
         class Taking(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.told.append((receiver.status, dict(self.headers), body))
-                self.send_response(receiver.status)
+                status = 500 if self.path.startswith("/broken") else receiver.status
+                if not self.path.startswith("/broken"):
+                    receiver.told.append((status, dict(self.headers), body))
+                self.send_response(status)
                 if receiver.status == 302:
                     self.send_header("Location", "/other")
                 self.end_headers()
@@ -157,6 +159,55 @@ async def test_a_receiver_that_is_down_for_a_minute_hears_everything_in_order(st
     await back.until(5, clock)
     back.close()
     assert back.events() == ["queued", "picked", "started", "render:dorender", "finished"]
+
+
+@pytest.fixture
+def away():
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        return there.getsockname()[1]
+
+
+async def untried(queue, receiver):
+    """How many are still due when another receiver has heard of its job, and everybody had time."""
+    await receiver.until(1)
+    for _ in range(30):
+        await trio.sleep(0.01)
+    return len(await queue.undelivered([], 100))
+
+
+async def test_a_receiver_that_is_away_is_not_tried_for_all_that_it_is_to_be_told(start, receiver, clock, away):
+    client, queue = await start()
+    for n in range(20):
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{away}/{n}"}])
+    await client.add(webhooks=[{"url": receiver.url}])
+    assert await untried(queue, receiver) >= 20 - api.webhooks.SHARE
+    back = Receiver(away)
+    clock.now += 1  # as long as its first pause
+    await back.until(20)
+    back.close()
+
+
+async def test_a_url_that_is_answered_with_errors_does_not_hold_up_others_of_its_host(start, receiver):
+    client, queue = await start()
+    for n in range(20):
+        await client.add(webhooks=[{"url": receiver.url.replace("hook?x=1", f"broken?n={n}")}])
+    await client.add(webhooks=[{"url": receiver.url}])
+    assert await untried(queue, receiver) >= 20 - api.webhooks.SHARE
+
+
+async def test_all_that_a_receiver_has_not_taken_for_a_day_is_given_up(start, clock, away, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 0.02)
+    client, queue = await start()
+    for _ in range(3 * api.webhooks.SHARE):
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{away}"}])
+    await tried(queue)
+    clock.now = NOW + 86_401
+    for later in (0, 86_400):
+        clock.now += later
+        with trio.fail_after(30):
+            while await queue.undelivered([], 1):
+                await trio.sleep(0.01)
 
 
 @contextmanager
