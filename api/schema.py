@@ -13,6 +13,7 @@ import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from sqlalchemy import (
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 VERSION: Final = "0002"  # of the tables below: the newest of api/migrations/versions
 READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
+BLOCK: Final = 4096  # bytes that a disk gives to a file at a time
 
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
 metadata = MetaData()
@@ -177,7 +179,7 @@ _version = Table("alembic_version", MetaData(), Column("version_num", Text))
 def open_database(path: Path) -> tuple[Engine, Engine]:
     """(for writing, for reading) of a SQLite file, made or brought to `VERSION` when it is not there or older.
 
-    Raises InvalidSpec: the folder cannot be made or written, a newer version. SourceMalformed: no database.
+    Raises InvalidSpec: the folder cannot be made, a newer version. SourceMalformed: no database, or no room for it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,8 +193,18 @@ def open_database(path: Path) -> tuple[Engine, Engine]:
     except OSError as err:
         raise InvalidSpec(f"{path.parent}: {reason_of(err)}", where="data") from err
     except DBAPIError as err:
-        raise SourceMalformed(f"{path}: {err.orig}", where="data") from err
+        raise SourceMalformed(f"{path}: {_reason_in(path.parent, err)}", where="data") from err
     return writing, _engine(path, readers=READERS)
+
+
+def _reason_in(folder: Path, err: DBAPIError) -> str:
+    """Why: where a disk is full, SQLite may say no more than "disk I/O error"."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(BLOCK))
+    except OSError as problem:
+        return reason_of(problem)
+    return str(err.orig)
 
 
 def _engine(path: Path, *, readers: int) -> Engine:

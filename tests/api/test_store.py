@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -784,6 +785,18 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidSpec):
         open_database(tmp_path / "file" / "jobs.db")
+
+
+def test_a_disk_without_room_is_what_the_system_says(tmp_path):
+    new_database(tmp_path / "jobs.db")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(SourceMalformed, match=f"^{tmp_path}/jobs.db: file too large$"):
+            open_database(tmp_path / "jobs.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    Bench(tmp_path / "jobs.db").store.close()
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a%b", "é#ü", "file:a", "a?mode=memory&uri=true"])
