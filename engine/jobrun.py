@@ -157,7 +157,8 @@ class JobRun:
         for folder in (self._work / FILMS, self._outputs):
             folder.mkdir(parents=True, exist_ok=True)
         lock = self._held.enter_context((self._work / LOCK).open("a+"))
-        fcntl.flock(lock, fcntl.LOCK_SH)  # goes with the process, however that ends
+        with suppress(OSError):  # there are disks without locks: what is left on them stays
+            fcntl.flock(lock, fcntl.LOCK_SH)  # goes with the process, however that ends
         return order, actions, films
 
     async def _tell(self, change: dict[str, object]) -> None:
