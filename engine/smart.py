@@ -27,29 +27,17 @@ from fractions import Fraction
 from itertools import count, pairwise, repeat
 from typing import Final, NamedTuple
 
-import msgspec
-
 from engine.framequeue import tolerance
 from engine.program import Program, stretch_of
 from engine.spec import EncoderSpec, Raster
 from engine.timebase import Stretch, tick_count, tick_time
-from engine.tree import (
-    AudioNode,
-    AudioSourceNode,
-    CompositorNode,
-    RenderTree,
-    SumNode,
-    VideoNode,
-    VideoSourceNode,
-)
+from engine.tree import CompositorNode, RenderTree, VideoNode, VideoSourceNode
 
 LEAST: Final = 10  # ticks; a shorter copy saves less than two more joints cost
 LONGEST: Final = 20_000  # ticks of a run, so that a long one does not fill the memory; a joint costs less than a GOP
 NEAR: Final = 1  # second; beyond it a film's packets are not read through, but looked for
 LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a film's may be: encoders miss by as much
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
-BLOCK: Final = 32  # ticks; how many are mixed in one go at most
-_STAMP: Final = 1e-6  # seconds; media times are floats
 MAX_REORDER: Final = 16  # pictures that any H.264 stream decodes ahead of showing (A.3.1), at most
 _PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), None: (66, 77, 100)}
 
@@ -245,10 +233,7 @@ def _is_wanted(copy: Copy, places: _Places, spec: EncoderSpec) -> bool:
 
 
 class Unseen:
-    """A program without the pictures of what is copied: only sound is left of those ticks.
-
-    While nothing but time changes in it, up to BLOCK ticks of it have one tree: they can be mixed in one go.
-    """
+    """A program without the pictures of what is copied: only sound is left of those ticks."""
 
     def __init__(self, program: Program, copied: Sequence[Copy], *, start: Fraction, fps: Fraction) -> None:
         self._program = program
@@ -256,29 +241,13 @@ class Unseen:
         self._start = start
         self._fps = fps
         self._firsts = [copy.first for copy in copied]
-        self._block = 0, -1, RenderTree()  # its first tick and the last one asked for, of those that follow one another
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """The program's tree; its sound only, where its picture is copied."""
-        ticks = (t - self._start) * self._fps
-        tick = ticks // 1
+        tree = self._program.tree_at(t)
+        tick = (t - self._start) * self._fps // 1
         n = bisect_right(self._firsts, tick) - 1
-        if n < 0 or tick >= self._copied[n].stop:
-            return self._program.tree_at(t)
-        tree = self._sound(t)
-        if tick != ticks:
-            return tree
-        begin, last, block = self._block
-        if begin <= tick <= last:
-            return block
-        begun = tick == last + 1 and tick - begin < BLOCK
-        if not begun or not _goes_on(block.root_audio_node, tree.root_audio_node, (tick - begin) / self._fps):
-            begin, block = tick, tree
-        self._block = begin, tick, block
-        return block
-
-    def _sound(self, t: Fraction) -> RenderTree:
-        return RenderTree(root_audio_node=self._program.tree_at(t).root_audio_node)
+        return tree if n < 0 or tick >= self._copied[n].stop else RenderTree(root_audio_node=tree.root_audio_node)
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """The program's."""
@@ -291,17 +260,3 @@ class Unseen:
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
         """The program's."""
         return self._program.edges(start, stop)
-
-
-def _goes_on(before: AudioNode | None, after: AudioNode | None, later: Fraction) -> bool:
-    """Whether a sound is what another one is that much later, when it just goes on."""
-    if isinstance(before, SumNode) and isinstance(after, SumNode):
-        pairs = zip(before.nodes, after.nodes, strict=False)
-        alike = len(before.nodes) == len(after.nodes) and before.gain == after.gain
-        return alike and all(_goes_on(one, other, later) for one, other in pairs)
-    if not isinstance(before, AudioSourceNode) or not isinstance(after, AudioSourceNode):
-        return before is after
-    if before.at is None or after.at is None:
-        return before == after
-    there = abs(before.at + float(later) * before.speed - after.at) < _STAMP
-    return there and before == msgspec.structs.replace(after, at=before.at)
