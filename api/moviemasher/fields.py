@@ -6,11 +6,11 @@ It decides what counts as a number, a colour or a text; it refuses to know what 
 from __future__ import annotations
 
 import math
-import re
 from fractions import Fraction
 from typing import Any, NoReturn
 
 from engine.clip import Colour, ColourTween, Tween
+from engine.color import rgba
 from engine.errors import InvalidMash
 
 
@@ -126,13 +126,9 @@ def number_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-_HEX = re.compile(r"#(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
-
-
 def colour_of(value: object) -> Colour | None:
     """``#RGB``, ``#RGBA``, ``#RRGGBB``, ``#RRGGBBAA``."""
-    if not isinstance(value, str) or not _HEX.fullmatch(value):
+    try:
+        return rgba(value) if isinstance(value, str) else None
+    except ValueError:
         return None
-    digits = value[1:] if len(value) > 5 else "".join(digit * 2 for digit in value[1:])
-    red, green, blue, alpha = (int((digits + "ff")[n : n + 2], 16) / 255 for n in (0, 2, 4, 6))
-    return red, green, blue, alpha

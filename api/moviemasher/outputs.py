@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from api.moviemasher.fields import colour_of
 from engine.errors import InvalidMash, InvalidSpec
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, AudioFormat, EncoderSpec, MixerSpec, OutputSpec, Raster
 from engine.timebase import frame_rate
@@ -200,7 +201,7 @@ def _rate(given: dict[str, Any], default: Fraction) -> Fraction:
 
 def _colour(given: dict[str, Any], name: str, default: str) -> str:
     value = given.get(name) or default
-    if not isinstance(value, str) or not re.fullmatch(r"#([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})", value):
+    if not isinstance(value, str) or colour_of(value) is None:
         raise InvalidSpec(f"{name} {str(value)[:40]!r} is no colour like #rrggbb", where=name)
     return value
 
