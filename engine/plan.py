@@ -38,18 +38,18 @@ from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step, step_of
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,
-    AudioNode,
     AudioSourceNode,
     CompositorNode,
     ImageSourceNode,
     RenderTree,
     ShapeNode,
     SolidColorNode,
-    SumNode,
     TextNode,
     VideoNode,
     VideoSourceNode,
+    factor_of,
     nodes_of,
+    voices_of,
 )
 
 MAX_PIECES: Final = 64  # a layer covered in more pieces than this counts as visible: looking on would cost more
@@ -290,7 +290,17 @@ def moments(tree: RenderTree) -> dict[Place, float]:
 
 def voices_named(tree: RenderTree) -> tuple[Voice, ...]:
     """What the tree sums; those that are silent, and do not go on meanwhile, are not in it."""
-    return tuple(_voices(tree.root_audio_node, 0.0)) if tree.root_audio_node is not None else ()
+    return tuple(
+        _voice(node, gain_db)
+        for node, gain_db in voices_of(tree.root_audio_node)
+        if gain_db > MUTE_DB or node.at is not None
+    )
+
+
+def _voice(node: AudioSourceNode, gain_db: float) -> Voice:
+    at = None if node.at is None else float(node.at)
+    gain, mono = factor_of(gain_db), factor_of(node.mono_gain)
+    return Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed), mono)
 
 
 def pan_gains(gain: float, pan: float) -> tuple[float, float]:
@@ -641,14 +651,3 @@ def _renumbered(each: Pass, number: Mapping[int, int]) -> Pass:
         for layer in each.layers
     )
     return Pass(each.bounds, layers, each.veils, None if each.mask is None else number[each.mask])
-
-
-def _voices(node: AudioNode, gain_db: float) -> list[Voice]:
-    gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
-    if isinstance(node, SumNode):
-        return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    if gain_db <= MUTE_DB and node.at is None:
-        return []
-    at = None if node.at is None else float(node.at)
-    gain, mono = (0.0 if each <= MUTE_DB else 10 ** (each / 20) for each in (gain_db, node.mono_gain))
-    return [Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed), mono)]

@@ -26,7 +26,6 @@ from engine.spec import MAX_HEIGHT, MAX_WIDTH, Raster
 from engine.tree import (
     MAX_FONT_SIZE,
     MAX_MEDIA_TIME,
-    MUTE_DB,
     AudioSourceNode,
     CompositorNode,
     Fit,
@@ -36,6 +35,7 @@ from engine.tree import (
     TextNode,
     VideoNode,
     VideoSourceNode,
+    decibels_of,
 )
 
 _EM: Final = 1000  # pixels: the font size that an ink box was measured at
@@ -159,7 +159,7 @@ class Player:
             yield AudioSourceNode(
                 id=self._identity(medium, k, turn),
                 stream_guid=medium.name,
-                gain=_decibels(_on_curve(medium.gain, self._progress(k))),
+                gain=decibels_of(_on_curve(medium.gain, self._progress(k))),
                 at=medium.media_time(k, self.quantize),
                 speed=float(medium.speed) if medium.timed else 1,
                 mono_gain=_MONO_DB,
@@ -354,7 +354,3 @@ def _on_curve(curve: Sequence[tuple[float, float]], position: float) -> float:
             return before[1] + (point[1] - before[1]) * (position - before[0]) / (point[0] - before[0])
         before = point
     return before[1]
-
-
-def _decibels(factor: float) -> float:
-    return MUTE_DB if factor <= 1e-5 else 20 * math.log10(factor)

@@ -28,6 +28,9 @@ from engine.tree import (
     TextNode,
     VideoNode,
     VideoSourceNode,
+    decibels_of,
+    factor_of,
+    voices_of,
     walk,
 )
 
@@ -280,7 +283,7 @@ def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> Rend
     before, after = _thinned(_flat(old.root_video_node)), _flat(new.root_video_node)
     first, second = _known(before), _known(after)
     video = _dissolved(_met(before, second, (1 - x, x), raster), _met(after, first, (x, 1 - x), raster), x)
-    audio = _between_sounds(_voices(old.root_audio_node, 0.0), _voices(new.root_audio_node, 0.0), x)
+    audio = _between_sounds(_voices(old.root_audio_node), _voices(new.root_audio_node), x)
     return RenderTree(root_video_node=CompositorNode(nodes=tuple(video)), root_audio_node=SumNode(nodes=tuple(audio)))
 
 
@@ -465,13 +468,8 @@ def _mix(a: float, b: float, x: float) -> float:
     return a + (b - a) * x
 
 
-def _voices(node: AudioNode | None, gain_db: float) -> list[AudioSourceNode]:
-    if node is None:
-        return []
-    gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
-    if isinstance(node, SumNode):
-        return [voice for child in node.nodes for voice in _voices(child, gain_db)]
-    return [msgspec.structs.replace(node, gain=max(MUTE_DB, gain_db))]
+def _voices(node: AudioNode | None) -> list[AudioSourceNode]:
+    return [msgspec.structs.replace(voice, gain=max(MUTE_DB, gain_db)) for voice, gain_db in voices_of(node)]
 
 
 def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: float) -> list[AudioSourceNode]:
@@ -491,6 +489,4 @@ def _between_sounds(old: list[AudioSourceNode], new: list[AudioSourceNode], x: f
 
 def _mix_db(a: float, b: float, x: float) -> float:
     """Loudness goes evenly in amplitude: dB would be silent for most of a fade to or from mute."""
-    low = [0.0 if v <= MUTE_DB else 10 ** (v / 20) for v in (a, b)]
-    amplitude = _mix(low[0], low[1], x)
-    return MUTE_DB if amplitude <= 1e-5 else 20 * math.log10(amplitude)
+    return decibels_of(_mix(factor_of(a), factor_of(b), x))

@@ -11,6 +11,7 @@ whole pixels by the compiler (`plan.py`); a source rectangle is honoured to 1/65
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -242,6 +243,29 @@ def nodes_of(tree: RenderTree) -> list[Node]:
         if isinstance(node, CompositorNode | SumNode):
             waiting.extend(reversed(node.nodes))
     return found
+
+
+def voices_of(node: AudioNode | None, gain_db: float = 0.0) -> Iterator[tuple[AudioSourceNode, float]]:
+    """The sources in an audio branch, in order, and the gain along the path of each, dB; -inf = muted on its way."""
+    if node is None:
+        return
+    gain_db = -math.inf if node.gain <= MUTE_DB else gain_db + float(node.gain)
+    if isinstance(node, AudioSourceNode):
+        yield node, gain_db
+    else:
+        for child in node.nodes:
+            yield from voices_of(child, gain_db)
+
+
+def factor_of(gain_db: float) -> float:
+    """What samples are multiplied by; 0 = mute."""
+    factor: float = 0.0 if gain_db <= MUTE_DB else 10 ** (gain_db / 20)
+    return factor
+
+
+def decibels_of(factor: float) -> float:
+    """The gain, dB, of a factor; at least MUTE_DB."""
+    return MUTE_DB if factor <= 1e-5 else 20 * math.log10(factor)
 
 
 def check(tree: RenderTree) -> None:

@@ -4,6 +4,7 @@ has no meaning, and reads back as it was put.
 
 import copy
 import json
+import math
 
 import msgspec
 import pytest
@@ -21,8 +22,11 @@ from engine.tree import (
     SumNode,
     VideoSourceNode,
     check,
+    decibels_of,
+    factor_of,
     nodes_of,
     trees_from_json,
+    voices_of,
     walk,
 )
 from tests.strategies import JSON, all_trees, damaged, numbers
@@ -607,3 +611,19 @@ def test_limits_are_the_documented_ones():
 @given(all_trees())
 def test_nodes_are_those_of_a_walk(tree):
     assert nodes_of(tree) == [node for _, _, node in walk(tree)]
+
+
+# --- gains -----------------------------------------------------------------------------------------------------------
+
+
+def test_gains_add_up_along_the_path_and_what_is_muted_on_its_way_is_silent():
+    a, b, c = (AudioSourceNode(stream_guid=name, gain=-3) for name in "abc")
+    root = SumNode(gain=-6, nodes=(a, SumNode(gain=2, nodes=(b,)), SumNode(gain=-100, nodes=(c,))))
+    assert list(voices_of(root)) == [(a, -9), (b, -7), (c, -math.inf)]
+    assert list(voices_of(None)) == []
+
+
+@pytest.mark.parametrize(("gain_db", "factor"), [(0, 1), (20, 10), (-20, 0.1), (-100, 0), (-math.inf, 0)])
+def test_gains_are_factors(gain_db, factor):
+    assert factor_of(gain_db) == factor
+    assert decibels_of(factor) == max(-100, gain_db)
