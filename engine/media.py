@@ -94,7 +94,7 @@ def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str 
 def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
     """What measures a text: (string, font) → its ink. `files` are the fonts that are not built in."""
     fonts = Fonts(files)
-    return lambda string, font: Ink(*measure(string, font, fonts))
+    return lambda string, font: measure(string, font, fonts)
 
 
 def length_of(path: str, *, name: str = "") -> Fraction:

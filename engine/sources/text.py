@@ -23,6 +23,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from engine.clip import Ink
 from engine.frame import VideoFrame
 from engine.sources.bidi import levels, reordered
 from engine.sources.fonts import Box, Font, Fonts, Glyph
@@ -38,15 +39,6 @@ _NO_START: Final = frozenset(
 )
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
-
-
-class Ink(NamedTuple):
-    """Where what is painted begins, left of the pen and above the first baseline, and how large it is; pixels."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 class _Placed(NamedTuple):
