@@ -260,7 +260,7 @@ def check_picture(codec: str, mixer: MixerSpec, spec: EncoderSpec, *, what: str,
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:
     """The libav frame over a picture's own memory, if it can; tagged BT.709 limited. Alpha is left out."""
     if picture.buffer is None:
-        frame = _copied(picture)
+        frame = copied(picture, "yuv420p")
     elif (
         picture.height % 4
     ):  # PyAV 18 would take the buffer for a picture of two rows less, with chroma that is not there
@@ -272,9 +272,10 @@ def picture_frame(picture: VideoFrame) -> av.VideoFrame:
     return frame
 
 
-def _copied(picture: VideoFrame) -> av.VideoFrame:
-    frame = av.VideoFrame(picture.width, picture.height, "yuv420p")
-    for plane, source in zip(frame.planes, (picture.y, picture.u, picture.v), strict=True):
+def copied(picture: VideoFrame, form: str) -> av.VideoFrame:
+    """A libav frame with a copy of a picture's planes; those that its form does not have are left out."""
+    frame = av.VideoFrame(picture.width, picture.height, form)
+    for plane, source in zip(frame.planes, picture.planes, strict=False):
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         rows[: source.shape[0], : source.shape[1]] = source
     return frame

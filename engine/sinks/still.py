@@ -9,10 +9,9 @@ from fractions import Fraction
 from typing import Any, Final
 
 import av
-import numpy as np
 
 from engine.frame import VideoFrame
-from engine.sinks.encode import picture_frame
+from engine.sinks.encode import copied, picture_frame
 
 _FULL: Final = 2  # range
 _BT709: Final = 1
@@ -29,7 +28,6 @@ def encode_still(
     alpha  keep it, in a PNG; otherwise it is left out.
     Raises av.error.FFmpegError.
     """
-    context: Any = av.CodecContext.create(codec, "w")
     width, height = size or (picture.width, picture.height)
     form = "rgba" if alpha and picture.a is not None and codec == "png" else _FORMATS[codec]
     frame = (_with_alpha(picture) if form == "rgba" else picture_frame(picture)).reformat(
@@ -42,16 +40,19 @@ def encode_still(
         interpolation="AREA" if width < picture.width else "BILINEAR",
         threads=1,
     )
-    context.width, context.height, context.pix_fmt = frame.width, frame.height, form
+    return image_of(frame, codec)
+
+
+def image_of(frame: av.VideoFrame, codec: str) -> bytes:
+    """A libav frame, as the codec takes it, as the bytes of an image. Raises av.error.FFmpegError."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = frame.width, frame.height, frame.format.name
     context.time_base, context.color_range = Fraction(1), _FULL
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
 
 def _with_alpha(picture: VideoFrame) -> av.VideoFrame:
-    frame = av.VideoFrame(picture.width, picture.height, "yuva420p")
-    for plane, source in zip(frame.planes, picture.planes, strict=True):
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        rows[: source.shape[0], : source.shape[1]] = source
+    frame = copied(picture, "yuva420p")
     frame.colorspace, frame.color_range = _BT709, 1
     return frame

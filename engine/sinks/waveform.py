@@ -5,8 +5,7 @@ It decides how a wave is drawn; it refuses to know what sounds.
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import av
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from engine.color import rgba
 from engine.frame import AudioFrame, Plane, Samples, VideoFrame
 from engine.sinks.partial import ERRORS, Partial, error_of
+from engine.sinks.still import image_of
 
 BUCKET: Final = 64  # samples that become one pair of extremes: an hour's are 20 MB
 _EXTREME: Final = 1.0
@@ -54,7 +54,8 @@ class Waveform:
             self._extremes.append(np.stack((self._rest[0].min(keepdims=True), self._rest[1].max(keepdims=True))))
         wave = np.concatenate(self._extremes, axis=1) if self._extremes else np.zeros((2, 1), np.float32)
         try:
-            self._partial.write(_png(draw_wave(wave, self._size, *self._colours)))
+            image = draw_wave(wave, self._size, *self._colours)
+            self._partial.write(image_of(av.VideoFrame.from_ndarray(image, "rgba"), "png"))
         except ERRORS as err:
             raise self._partial.error(err) from err
 
@@ -81,12 +82,3 @@ def draw_wave(wave: Samples, size: tuple[int, int], fore: Plane, back: Plane) ->
     image = np.broadcast_to(back, (height, width, 4)).copy()
     image[(rows >= top) & (rows <= bottom)] = fore
     return image
-
-
-def _png(image: Plane) -> bytes:
-    height, width, _ = image.shape
-    context: Any = av.CodecContext.create("png", "w")
-    context.width, context.height, context.pix_fmt, context.time_base = width, height, "rgba", Fraction(1)
-    frame = av.VideoFrame.from_ndarray(image, "rgba")
-    frame.pts = 0
-    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
