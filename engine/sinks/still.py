@@ -55,4 +55,4 @@ def image_of(frame: av.VideoFrame, codec: str) -> bytes:
 def _with_alpha(picture: VideoFrame) -> av.VideoFrame:
     frame = copied(picture, "yuva420p")
     frame.colorspace, frame.color_range = _BT709, 1
-    return frame
+    return frame.reformat(format="yuva444p")  # libswscale's way from 4:2:0 to rgba leaves columns at the right edge out

@@ -60,6 +60,14 @@ def test_any_picture(codec, size, alpha):
     assert read_cells(plane(frame.reformat(format="gray"))) == 0xA5C3
 
 
+@pytest.mark.parametrize("width", [*range(16, 33, 2), 64])
+def test_a_png_with_alpha_has_its_colours_up_to_the_edge(width):
+    red = coloured(width, 36)
+    picture = VideoFrame(red.y, red.u, red.v, np.full((36, width), 200, np.uint8))
+    found = opened(encode_still(picture, alpha=True), "png").to_ndarray(format="rgba")
+    assert np.abs(found.astype(int) - (255, 0, 0, 200)).max() <= 2
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 1), (1, 5)], ids=str)
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
 def test_the_smallest(codec, size):
