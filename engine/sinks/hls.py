@@ -7,6 +7,7 @@ Theory of operation
 * A **segment** begins with a keyframe, or after LONGEST seconds with any picture; one of sound alone is SEGMENT long.
   The first playlist waits for a whole one: by its length players are told how long segments are, and told anew only
   where a longer GOP comes, or the picture stops within one.
+  It leaves the playlist when enough stay there, and can be had until players of any playlist that had it are through.
   A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
@@ -44,8 +45,9 @@ LEAST: Final = Fraction(1)
 SEGMENT: Final = Fraction(2)
 LONGEST: Final = Fraction(12)  # players stop where a segment begins without a keyframe; x264 sends one in 250 pictures
 GAP: Final = Fraction(2)
-LISTED: Final = 6
-KEPT: Final = LISTED + 2  # a client may still fetch what its playlist had
+LISTED: Final = 6  # at least, and three target durations: RFC 8216 6.2.2
+LISTED_MOST: Final = 36  # of LEAST; that many of less come only where publishers come and go all the time
+KEPT: Final = 4 * LISTED_MOST
 WITH_PARTS: Final = 3
 # Before the first there are fewer than this, other ones than before a restart. They should only rise; but hls.js goes
 # through an array as long as their number at each reload, in 4 ms with so many.
@@ -64,13 +66,17 @@ class Part(NamedTuple):
 
 
 class Segment:
-    """Number `number` since the beginning, open until `close`."""
+    """Number `number` since the beginning, open until `close`.
+
+    goes  s of media from the beginning on, when nobody may ask for it any more; None: it is listed still.
+    """
 
     def __init__(self, number: int, *, map_number: int, discontinuous: bool) -> None:
         self.number, self.map_number, self.discontinuous = number, map_number, discontinuous
         self.parts: list[Part] = []
         self.duration = Fraction(0)
         self.data: bytes | None = None  # None: open
+        self.goes: Fraction | None = None
 
     def add(self, part: Part) -> None:
         """One more part."""
@@ -89,10 +95,12 @@ class Segmenter:
     """
 
     def __init__(self, first: int = 0) -> None:
-        self.segments = deque[Segment]()
+        self.segments = deque[Segment](maxlen=KEPT)
         self.inits: dict[int, bytes] = {}
         self.discontinuities = first % DISCONTINUITIES  # that are no longer listed
         self.target = int(SEGMENT)  # s, as the playlist says it; never shrinks
+        self._lasted = Fraction(0)  # s, of all whole segments
+        self._longest = Fraction(0)  # s, of any playlist so far
         self._first = first
         self._number = self._map_number = first - 1
         self._restart()
@@ -121,8 +129,7 @@ class Segmenter:
     @property
     def listed(self) -> list[Segment]:
         """What a playlist shows: the last whole segments, and an open one that has parts."""
-        growing = [self.open] if self.open is not None and self.open.parts else []
-        return self.closed[-LISTED:] + growing
+        return [each for each in self.segments if each.goes is None and (each.parts or each.data is not None)]
 
     def push(self, packet: Packet) -> bool:
         """Takes a packet; whether something new can be shown. Raises SinkRejected: no codec can be in an MP4."""
@@ -210,20 +217,32 @@ class Segmenter:
             return
         segment.close()
         self.target = max(self.target, int(segment.duration + Fraction(1, 2)))
-        closed = self.closed
-        self.discontinuities += len(closed) > LISTED and closed[-LISTED - 1].discontinuous
-        for old in closed[:-WITH_PARTS]:
+        self._lasted += segment.duration
+        for old in self.closed[:-WITH_PARTS]:
             old.parts = []
-        if len(closed) > KEPT:
-            self.segments.popleft()
+        self._leave()
         self.inits = {k: init for k, init in self.inits.items() if k >= self.segments[0].map_number}
+
+    def _leave(self) -> None:
+        """Old segments leave the playlist, and go when the longest that may have had them is over (RFC 8216 6.2.2)."""
+        listed = self.listed
+        rest = sum((each.duration for each in listed), start=Fraction(0))
+        self._longest = max(self._longest, rest)
+        for n, old in enumerate(listed[:-LISTED]):
+            rest -= old.duration
+            if rest < 3 * self.target and len(listed) - n <= LISTED_MOST:
+                break
+            old.goes = self._lasted + self._longest + old.duration
+            self.discontinuities += old.discontinuous
+        while self.segments[0].goes is not None and self.segments[0].goes <= self._lasted:
+            self.segments.popleft()
 
 
 class Hls:
     """One stream as HLS; `run` is its actor. Everything else is asked by clients, in the Trio thread.
 
     Promises: `run` raises no EngineError and ends by itself when the publisher stays away; requests that wait are
-    answered then. What is kept is bounded: KEPT segments.
+    answered then. What is kept is bounded: KEPT segments at most, as a rule twice what is listed.
 
     first  number of its first segment: above those of a playlist of that name before it, or players wait for it.
     """

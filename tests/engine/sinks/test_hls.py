@@ -133,8 +133,8 @@ def test_each_segment_plays_by_itself(two_seconds):
 
 def test_what_is_kept_is_bounded(media):
     segmenter = segmented(packets(media.path("plain"), times=20))
-    assert len(segmenter.closed) == hls.KEPT
-    assert [bool(segment.parts) for segment in segmenter.closed] == [False] * (hls.KEPT - 3) + [True] * 3
+    assert len(segmenter.closed) == 6 + 8  # listed, and those that a playlist of seven had, for its time and their own
+    assert [bool(segment.parts) for segment in segmenter.closed] == [False] * 11 + [True] * 3
     assert len(segmenter.inits) == 1
 
 
@@ -170,6 +170,61 @@ def test_the_target_never_shrinks(tmp_path, two_seconds):
     segmenter = segmented(packets(long) + packets(two_seconds, times=5, start=6, arrival=6 * NS))
     assert "#EXT-X-TARGETDURATION:6" in playlist(segmenter)
     assert durations(playlist(segmenter))[-1] == 2
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Segments of 1 s, and now and then two of 6 s that bring another picture."""
+    short, long = (tmp_path_factory.mktemp("hls") / name for name in ("a.mp4", "b.mp4"))
+    encode(short, Video(rate=Fraction(10), gop=10, options={"bf": "0"}), None, seconds=2)
+    encode(long, Video(size=(128, 72), rate=Fraction(10), gop=60, options={"bf": "0"}), None, seconds=12)
+    film, start = [], 0
+    for path, times, seconds in ((short, 11, 22), (long, 1, 12), (short, 15, 30), (long, 1, 12), (short, 25, 50)):
+        film += packets(path, times=times, start=start, arrival=start * NS)
+        start += seconds
+    return film
+
+
+def playlists(film):
+    """The segmenter behind each of its playlists as packets come, but for the shorter ones at the beginning."""
+    segmenter = Segmenter()
+    for packet in film:
+        if segmenter.push(packet) and segmenter.closed and segmenter.closed[-1].number > hls.LISTED:
+            yield segmenter
+
+
+def test_a_playlist_is_never_shorter_than_three_target_durations_once_it_was_longer(uneven):
+    first, told, left = 0, 0, []
+    for segmenter in playlists(uneven):
+        text = playlist(segmenter)
+        (number,) = uris(text, "seg")[0]
+        assert number >= first
+        if number > first:
+            assert sum(durations(text)) >= 3 * segmenter.target
+            left.append(number - first)
+        now = segmenter.discontinuities + text.count("#EXT-X-DISCONTINUITY\n")
+        first, told = number, max(now, told)
+        assert now == told
+    assert set(left[1:]) == {1, 6}  # a long segment replaces many
+    assert told == segmenter.discontinuities == 4
+    assert 18 <= len(segmenter.listed) <= 19
+
+
+def test_what_left_the_playlist_can_be_had_as_long_as_the_playlist_lasted(uneven):
+    seen, longest, left = {}, {}, {}
+    for segmenter in playlists(uneven):
+        listed = {segment.number: segment.duration for segment in segmenter.listed if segment.data}
+        seen |= listed
+        now = sum(seen.values())
+        for number in listed:
+            longest[number] = max(longest.get(number, 0), sum(listed.values()))
+        for number in seen.keys() - listed.keys():
+            left.setdefault(number, now)
+        kept = {segment.number: segment for segment in segmenter.closed}
+        for number, since in left.items():
+            if now < since + seen[number] + longest[number]:
+                assert kept[number].map_number in segmenter.inits
+    assert len(kept) < len(seen)
 
 
 def test_other_tracks_are_a_discontinuity_with_a_map_of_their_own(tmp_path, two_seconds):
@@ -308,7 +363,7 @@ def test_whatever_comes_the_playlist_is_in_order(steps):
             assert all(segment.data for segment in segmenter.closed)
             assert all(segment.map_number in segmenter.inits for segment in segmenter.listed)
             assert all(int(each + Fraction(1, 2)) <= segmenter.target for each in durations(text))
-            assert len(segmenter.segments) <= hls.KEPT + 1
+            assert len(segmenter.segments) <= hls.KEPT
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------
