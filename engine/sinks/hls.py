@@ -26,6 +26,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import trio
@@ -48,7 +49,7 @@ GAP: Final = Fraction(2)
 LISTED: Final = 6  # at least, and three target durations: RFC 8216 6.2.2
 LISTED_MOST: Final = 36  # of LEAST; that many of less come only where publishers come and go all the time
 KEPT: Final = 4 * LISTED_MOST
-WITH_PARTS: Final = 3
+WITH_PARTS: Final = 3  # whole segments, so no parts are listed behind three target durations; all can be had
 # Before the first there are fewer than this, other ones than before a restart. They should only rise; but hls.js goes
 # through an array as long as their number at each reload, in 4 ms with so many.
 DISCONTINUITIES: Final = 1 << 14
@@ -60,7 +61,7 @@ FIRST_SEGMENT: Final = float(LONGEST)  # s more for a whole one: many players ta
 class Part(NamedTuple):
     """A fragment; duration in s; independent: it begins with a keyframe."""
 
-    data: bytes
+    data: bytes | memoryview
     duration: Fraction
     independent: bool
 
@@ -84,8 +85,13 @@ class Segment:
         self.duration += part.duration
 
     def close(self) -> None:
-        """No more parts will come."""
+        """No more parts will come; those that have become views into the whole."""
         self.data = b"".join(part.data for part in self.parts)
+        whole, stops = memoryview(self.data), accumulate(len(part.data) for part in self.parts)
+        self.parts = [
+            part._replace(data=whole[stop - len(part.data) : stop])
+            for part, stop in zip(self.parts, stops, strict=True)
+        ]
 
 
 class Segmenter:
@@ -129,7 +135,7 @@ class Segmenter:
     @property
     def listed(self) -> list[Segment]:
         """What a playlist shows: the last whole segments, and an open one that has parts."""
-        return [each for each in self.segments if each.goes is None and (each.parts or each.data is not None)]
+        return [each for each in self.segments if each.goes is None and each.parts]
 
     def push(self, packet: Packet) -> bool:
         """Takes a packet; whether something new can be shown. Raises SinkRejected: no codec can be in an MP4."""
@@ -218,8 +224,6 @@ class Segmenter:
         segment.close()
         self.target = max(self.target, int(segment.duration + Fraction(1, 2)))
         self._lasted += segment.duration
-        for old in self.closed[:-WITH_PARTS]:
-            old.parts = []
         self._leave()
         self.inits = {k: init for k, init in self.inits.items() if k >= self.segments[0].map_number}
 
@@ -383,7 +387,7 @@ class Hls:
             await self._until(lambda: len(grown.parts) > index or grown.data is not None, 3 * self._segmenter.target)
         if segment is None or not 0 <= index < len(segment.parts):
             raise NotFound("part", f"{self._name}/part_{number}_{index}.m4s")
-        return segment.parts[index].data
+        return bytes(segment.parts[index].data)
 
     def _find(self, number: int) -> Segment | None:
         return next((segment for segment in self._segmenter.segments if segment.number == number), None)
@@ -392,7 +396,8 @@ class Hls:
 def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
     """The media playlist of what a segmenter lists. Parts only of the last segments (draft 4.4.4.9)."""
     listed, growing = segmenter.listed, segmenter.open
-    with_parts = [segment for segment in listed if segment.parts]
+    last = [*segmenter.closed[-WITH_PARTS:], growing]
+    with_parts = [segment for segment in listed if segment in last]
     target = max([PART_TARGET, *(part.duration for segment in with_parts for part in segment.parts)])
     lines = [
         "#EXTM3U",
@@ -408,7 +413,9 @@ def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
         lines += ["#EXT-X-DISCONTINUITY"] if segment.discontinuous else []
         lines += [f'#EXT-X-MAP:URI="init_{segment.map_number}.mp4"'] if segment.map_number != map_number else []
         map_number = segment.map_number
-        lines += _segment_lines(segment)
+        lines += _part_lines(segment) if segment in with_parts else []
+        if segment.data is not None:
+            lines += [f"#EXTINF:{float(segment.duration):.5f},", f"seg_{segment.number}.m4s"]
     if ended:
         lines.append("#EXT-X-ENDLIST")
     elif growing is None or (growing.discontinuous and not growing.parts):
@@ -418,14 +425,12 @@ def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _segment_lines(segment: Segment) -> list[str]:
+def _part_lines(segment: Segment) -> list[str]:
     lines = []
     for k, part in enumerate(segment.parts):
         independent = ",INDEPENDENT=YES" if part.independent else ""
         uri = f"part_{segment.number}_{k}.m4s"
         lines.append(f'#EXT-X-PART:DURATION={float(part.duration):.5f},URI="{uri}"{independent}')
-    if segment.data is not None:
-        lines += [f"#EXTINF:{float(segment.duration):.5f},", f"seg_{segment.number}.m4s"]
     return lines
 
 

@@ -134,7 +134,7 @@ def test_each_segment_plays_by_itself(two_seconds):
 def test_what_is_kept_is_bounded(media):
     segmenter = segmented(packets(media.path("plain"), times=20))
     assert len(segmenter.closed) == 6 + 8  # listed, and those that a playlist of seven had, for its time and their own
-    assert [bool(segment.parts) for segment in segmenter.closed] == [False] * 11 + [True] * 3
+    assert all(part.data.obj is segment.data for segment in segmenter.closed for part in segment.parts)
     assert len(segmenter.inits) == 1
 
 
@@ -395,6 +395,29 @@ async def play(publication, film):
     for packet in film:
         await trio.sleep_until(start + packet.arrival / NS)
         publication.send(packet)
+
+
+async def test_a_part_can_be_had_for_three_target_durations_after_it_left_the_playlist(hub, two_seconds, nursery):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    film = packets(two_seconds, times=10)
+    left, listed = {}, {}
+    with trio.fail_after(10):
+        for packet in film:
+            publication.send(packet)
+            if not (packet.is_video and packet.keyframe):
+                continue
+            await settle()
+            now = packet.arrival / NS
+            had = set(uris(await server.playlist(), "part")[:-1]) if server.is_ready() else set()
+            listed |= {each: await server.part(*each) for each in had - listed.keys()}
+            left |= dict.fromkeys(listed.keys() - had - left.keys(), now)
+            for each, data in listed.items():
+                if now <= left.get(each, now) + 3 * 2:
+                    assert await server.part(*each) == data
+    assert len(left) > 100
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_playlist_waits_for_a_segment_but_not_for_ever(hub, two_seconds, nursery, autojump_clock):
