@@ -4,7 +4,8 @@
 // * `ahead` is what is buffered beyond the playhead: so far is the picture on screen behind the newest one here.
 // * It is brought back to `wanted` by playing a little faster; from far away, by a jump. `wanted` grows at every stall
 //   and shrinks in quiet times: a good network gives a short delay, a bad one a picture without stops.
-// * When the connection ends, the last picture stays, and it is tried again, at longer and longer intervals.
+// * When the connection ends, or brings what this browser does not play, the last picture stays, and it is tried again, at
+//   longer and longer intervals: the stream may return, or come in another way.
 
 const WANTED_LEAST = 0.16; // s; with 0.1 or less, browsers run dry now and then
 const WANTED_MOST = 1.0;
@@ -92,10 +93,14 @@ export class Player {
   #closed(socket, reason) {
     if (socket !== this.socket) return;
     const why = reason || (this.started ? "The stream has ended" : "Nobody publishes this stream");
+    this.#wait(`${why}; waiting for it`);
+  }
+
+  #wait(text) {
     this.#disconnect();
     this.timer = setTimeout(() => this.#connect(), this.delay);
     this.delay = Math.min(RETRY_LAST, this.delay * 2);
-    this.report({ state: "away", text: `${why}; waiting for it` });
+    this.report({ state: "away", text });
   }
 
   #receive(data) {
@@ -113,8 +118,7 @@ export class Player {
   #expect(mime) {
     const tracks = mime.split(",").length;
     if (!MediaSource.isTypeSupported(mime)) {
-      this.stop();
-      this.report({ state: "away", text: `This browser does not play ${mime}` });
+      this.#wait(`This browser does not play ${mime}`);
     } else if (this.buffer === null || tracks !== this.tracks) {
       this.tracks = tracks;
       this.queue = [];

@@ -17,10 +17,10 @@ class Video extends EventTarget {
 }
 
 async function opened() {
-    const found = { sockets: [], now: 0, notes: [] }
+    const found = { sockets: [], now: 0, notes: [], plays: () => true }
     globalThis.performance = { now: () => found.now }
     globalThis.setInterval = (watch) => { found.watch = watch }
-    globalThis.setTimeout = () => 1
+    globalThis.setTimeout = (again) => { found.again = again; return 1 }
     globalThis.location = { protocol: 'http:', host: 'here' }
     globalThis.URL = { createObjectURL: () => '', revokeObjectURL() {} }
     globalThis.WebSocket = class {
@@ -28,7 +28,7 @@ async function opened() {
         close() {}
     }
     globalThis.MediaSource = class extends EventTarget {
-        static isTypeSupported = () => true
+        static isTypeSupported = (mime) => found.plays(mime)
         constructor() { super(); found.source = this }
         addSourceBuffer() { return Object.assign(new EventTarget(), { appendBuffer() { this.filled = true } }) }
     }
@@ -92,4 +92,20 @@ test('the end of a stream is no stall, and another stream begins with a short de
     assert.ok(page.player.wanted > wanted)
     page.player.play('live/other')
     assert.strictEqual(page.player.wanted, wanted)
+})
+
+test('a stream that this browser does not play stays chosen, and is played when it comes in another way', async () => {
+    const page = await opened()
+    page.plays = () => false
+    page.player.play('live/cam')
+    for (let n = 0; n < 3; n += 1) {
+        page.sockets.at(-1).onmessage({ data: JSON.stringify({ mime: 'video/mp4; codecs="hvc1"' }) })
+        assert.strictEqual(page.player.name, 'live/cam')
+        assert.strictEqual(page.notes.at(-1), 'This browser does not play video/mp4; codecs="hvc1"')
+        page.again()
+        assert.strictEqual(page.sockets.length, n + 2)
+    }
+    page.plays = () => true
+    begin(page)
+    assert.strictEqual(page.notes.at(-1), '')
 })
