@@ -40,7 +40,7 @@ ROUTES: Final = [
     Route("GET", "/{name}/seg_{n}.m4s", "Segment n of its HLS", None, MP4),
     Route("GET", "/{name}/part_{n}_{k}.m4s", "Part k of segment n; waits for the next one", None, MP4),
     Route("GET", "/{name}.jpg", "What the stream shows now", None, "image/jpeg"),
-    Route("GET", "/{name}.ws", 'A WebSocket: a text {"mime": …}, then fragmented MP4 in binary slices', None, MP4),
+    Route("GET", "/{name}.ws", 'A WebSocket: {"mime": …, "leftOut": …}, then slices of fragmented MP4', None, MP4),
 ]
 
 
@@ -59,6 +59,10 @@ class Mp4Flow(Flow, Protocol):
     """One as fragmented MP4; `mime` is what the bytes of the last call are."""
 
     mime: str
+
+    @property
+    def left_out(self) -> str:
+        """What of the stream is not in it; "" = nothing."""
 
 
 class FlowBody(ResponseBody):
@@ -199,7 +203,7 @@ async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
         messages: list[str | bytes] = list(_sliced(data))
         if flow.mime != mime:
             mime = flow.mime
-            messages.insert(0, msgspec.json.encode({"mime": mime}).decode())
+            messages.insert(0, msgspec.json.encode({"mime": mime, "leftOut": flow.left_out}).decode())
         for message in messages:
             with trio.move_on_after(SEND_WITHIN) as scope:
                 await websocket.send(message)

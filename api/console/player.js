@@ -106,7 +106,7 @@ export class Player {
   #receive(data) {
     this.heard = performance.now();
     if (typeof data === "string") {
-      this.#expect(JSON.parse(data).mime);
+      this.#expect(JSON.parse(data));
     } else {
       this.bytes += data.byteLength;
       this.queue.push(data);
@@ -115,8 +115,9 @@ export class Player {
   }
 
   // What comes next is of that type: a buffer can take another codec, but not another number of tracks.
-  #expect(mime) {
+  #expect({ mime, leftOut }) {
     const tracks = mime.split(",").length;
+    this.leftOut = leftOut;
     if (!MediaSource.isTypeSupported(mime)) {
       this.#wait(`This browser does not play ${mime}`);
     } else if (this.buffer === null || tracks !== this.tracks) {
@@ -190,7 +191,13 @@ export class Player {
       video.muted = true; // sound needs a click first
       video.play().catch(() => {});
     });
-    this.report({ state: "playing", text: "" });
+    this.#reportPlaying(false);
+  }
+
+  #reportPlaying(silent) {
+    this.silent = silent;
+    const without = this.leftOut ? `Without ${this.leftOut}` : "";
+    this.report({ state: "playing", text: silent ? "Nothing has come for some seconds" : without });
   }
 
   #stalled() {
@@ -213,8 +220,7 @@ export class Player {
       this.calmSince = now;
     }
     const silent = now - this.heard > SILENCE;
-    if (silent !== this.silent) this.report({ state: "playing", text: silent ? "Nothing has come for some seconds" : "" });
-    this.silent = silent;
+    if (silent !== this.silent) this.#reportPlaying(silent);
   }
 }
 

@@ -42,6 +42,11 @@ class Flow(ABC):
     def __exit__(self, *_: object) -> None:
         self._reader.close()
 
+    @property
+    def left_out(self) -> str:
+        """What of the stream is not in it; "" = nothing."""
+        return "; ".join(self._opening.refused.values())
+
     async def receive(self) -> bytes:
         """All that is ready; waits for it. The first call gives how the stream begins, and its packets so far.
 

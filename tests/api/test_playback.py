@@ -17,7 +17,7 @@ from engine.sources.pattern import read_cells
 from engine.stream import Hub, Publisher
 from tests.api.clients import followed
 from tests.engine.clips import packets
-from tests.media import plane
+from tests.media import Audio, Video, encode, plane
 
 NAME = "live/a/cam"  # names may have any number of segments
 PATTERN = PullSpec(pattern="count?size=128x72&rate=25")
@@ -137,6 +137,7 @@ async def test_websocket(client, engine):
         async with client.websocket(f"/{NAME}.ws") as socket:
             told = json.loads(await socket.receive())
             assert re.fullmatch(r'video/mp4; codecs="avc1\.[0-9a-f]{6}, ?mp4a\.40\.2"', told["mime"])
+            assert told["leftOut"] == ""
             for _ in range(15):
                 data += await socket.receive()
         await no_readers(engine)
@@ -144,6 +145,18 @@ async def test_websocket(client, engine):
     assert len(shown) > 5
     assert shown == list(range(shown[0], shown[0] + len(shown)))
     assert sounds > 5
+
+
+async def test_websocket_tells_what_is_left_out(client, engine, tmp_path):
+    encode(tmp_path / "av1.mp4", Video("libsvtav1"), Audio(), seconds=1)
+    await engine.put_source("live/av1", PullSpec(url=str(tmp_path / "av1.mp4"), loop=True))
+    with trio.fail_after(ENDLESS):
+        while not any(each.name == "live/av1" and each.video and each.audio for each in engine.streams()):
+            await trio.sleep(0.01)
+        async with client.websocket("/live/av1.ws") as socket:
+            told = json.loads(await socket.receive())
+            assert told == {"mime": 'audio/mp4; codecs="mp4a.40.2"', "leftOut": "video in av1"}
+            assert numbers(await socket.receive(), "mp4")[0] == []
 
 
 async def test_websocket_tells_why_it_ends(client, engine):

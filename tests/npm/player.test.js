@@ -39,9 +39,9 @@ async function opened() {
 }
 
 // A first piece comes and is shown.
-function begin(page) {
+function begin(page, leftOut = '') {
     const socket = page.sockets.at(-1)
-    socket.onmessage({ data: JSON.stringify({ mime: 'video/mp4' }) })
+    socket.onmessage({ data: JSON.stringify({ mime: 'video/mp4', leftOut }) })
     page.source.dispatchEvent(new Event('sourceopen'))
     socket.onmessage({ data: new ArrayBuffer(8) })
     page.player.buffer.dispatchEvent(new Event('updateend'))
@@ -106,6 +106,21 @@ test('a stream that this browser does not play stays chosen, and is played when 
         assert.strictEqual(page.sockets.length, n + 2)
     }
     page.plays = () => true
+    begin(page)
+    assert.strictEqual(page.notes.at(-1), '')
+})
+
+test('what is left out of a stream is said while it plays', async () => {
+    const page = await opened()
+    page.player.play('live/cam')
+    begin(page, 'video in av1')
+    pass(page, 5, { data: true })
+    assert.strictEqual(page.notes.at(-1), 'Without video in av1')
+    pass(page, 5)
+    assert.strictEqual(page.notes.at(-1), 'Nothing has come for some seconds')
+    pass(page, 5, { data: true })
+    assert.strictEqual(page.notes.at(-1), 'Without video in av1')
+    page.player.play('live/other')
     begin(page)
     assert.strictEqual(page.notes.at(-1), '')
 })
