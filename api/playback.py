@@ -117,9 +117,11 @@ def blueprint(engine: Engine) -> Blueprint:
     @routes.get("/<path:name>.flv")
     async def flv(name: str) -> Response:
         engine.hub.published(name)
-        response = Response(b"", content_type=FLV, headers=_NO_STORE)
-        if request.method == "GET":  # HEAD: a body without an end would never be over
+        if request.method == "GET":
             response = Response(FlowBody(lambda: engine.flv(name)), content_type=FLV, headers=_NO_STORE)
+        else:  # HEAD: a body without an end would never be over, nor has it a length
+            response = Response(b"", content_type=FLV, headers=_NO_STORE)
+            del response.content_length
         response.timeout = None
         return response
 

@@ -126,9 +126,12 @@ async def test_a_websocket_gets_its_film_in_slices(client, engine, monkeypatch):
 
 async def test_head_of_a_film_without_an_end(client, engine):
     with trio.fail_after(30):
-        answer = await client.head(f"/{NAME}.flv")
-    assert answer.status_code == 200
-    assert answer.content_type == "video/x-flv"
+        async with client.request(f"/{NAME}.flv", method="HEAD") as connection:
+            await connection.send_complete()
+            assert await connection.receive() == b""
+            assert connection.status_code == 200
+            assert connection.headers["Content-Type"] == "video/x-flv"
+            assert "Content-Length" not in connection.headers
 
 
 async def test_websocket(client, engine):
