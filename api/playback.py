@@ -15,7 +15,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
-from api.wire import Route
+from api.wire import CASTS, Route
 from engine.errors import EngineError, InvalidSpec, SinkRejected
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes
 PLAYLIST: Final = "application/vnd.apple.mpegurl"
 MP4: Final = "video/mp4"
 FLV: Final = "video/x-flv"
-CASTS: Final = "cast"  # what the names of casts' streams begin with
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 # Enough for a cache in front of many players.
 _SEGMENT: Final = {"Cache-Control": "max-age=5"}

@@ -25,6 +25,7 @@ UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
 # A client that still sends does not hear our answer: so much more is read and thrown away before it.
 DRAIN_BYTES: Final = 16 << 20
 DRAIN_SECONDS: Final = 2.0
+CASTS: Final = "cast"  # what the names of casts' streams begin with
 
 T = TypeVar("T")
 

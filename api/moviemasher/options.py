@@ -13,7 +13,7 @@ from engine.config import Settings
 from engine.errors import InvalidSpec
 from engine.spec import Raster
 
-PREVIEW: Final = Raster(480, 270)
+PREVIEW: Final = Raster(480, 270)  # where nobody says another
 OUTPUT: Final = Raster(1920, 1080)
 MB: Final = 1 << 20
 # What is read here and browsers play, so that an import can be seen at once.

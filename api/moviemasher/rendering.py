@@ -33,6 +33,7 @@ from api.moviemasher.options import Options
 from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs
 from api.moviemasher.renders import Result, film_of
 from api.moviemasher.uploads import products_of
+from api.moviemasher.users import SHARED
 from api.store import Filter
 from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, reason_of
 from engine.jobdocument import raw
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 TYPE: Final = "rendering"  # of our jobs
 UPLOAD: Final = "upload"  # a tag of those that somebody waits for before he can go on
 FOLDER: Final = "renderings"
-SHARED: Final = "shared"  # a folder of media that everybody's renderings may read
 MAX_WAITING: Final = 500  # renderings
 LONGEST: Final = 6 * 3600  # seconds that one may take: nobody's mash holds up the others for good
 SEQUENCE_RATE: Final = 10

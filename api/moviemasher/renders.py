@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from api.moviemasher.mash import Film, Measure, read_cast, read_mash
+from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
 from engine.errors import InvalidMash
 from engine.media import Facts, ink_measure, length_of, look_into, shrink_image
@@ -28,8 +29,6 @@ from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SumNode, Vi
 
 Object = dict[str, Any]
 
-PREVIEW: Final = Raster(480, 270)  # where nobody says another
-OUTPUT: Final = Raster(1920, 1080)
 WIDEST: Final = 4096  # pixels of what is made of an upload, which may be as flat as a line
 TIMED: Final = ("audio", "video", "videosequence")
 NO_SOUND: Final = "found no audio"

@@ -30,9 +30,10 @@ from api.moviemasher.door import Handler, Object
 from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
 from api.moviemasher.options import Options
-from api.moviemasher.rendering import SHARED
 from api.moviemasher.renders import complete, fonts_of
 from api.moviemasher.template import definitions_used, source_of, without_built_in
+from api.moviemasher.users import SHARED
+from api.wire import CASTS
 from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
 from engine.fetch import Fetcher, file_in
 from engine.media import ink_measure
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER: Final = "cast"  # what the names of these streams begin with
-FORMATS: Final = {"hls": "/hls/{}/index.m3u8", "flv": f"/{FOLDER}/{{}}.flv"}
+FORMATS: Final = {"hls": "/hls/{}/index.m3u8", "flv": f"/{CASTS}/{{}}.flv"}
 READY: Final = 2  # seconds until a playlist has its first segment
 MAX_STREAMS: Final = 16
 MAX_OF_ONE: Final = 4  # user's
@@ -175,8 +175,8 @@ class Streaming:
         rate = RATE if asked.video_rate is None else _rate(asked.video_rate)
         name = str(uuid.uuid4())
         spec = EventSpec(
-            name=f"{FOLDER}-{name}",
-            path=FOLDER,
+            name=f"{CASTS}-{name}",
+            path=CASTS,
             stream_name=name,
             mixer=MixerSpec(raster=raster, fps=rate, audio=AudioFormat(44_100)),
             encoder=EncoderSpec(gop=round(rate * READY)),

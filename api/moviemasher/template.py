@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from api.moviemasher.mash import TEXT_ID
+from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, TYPES, VIDEO, Output, read_outputs
-from api.moviemasher.renders import OUTPUT, PREVIEW, id_of, ids_used, is_document, whole
+from api.moviemasher.renders import id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene
 from engine.tree import parse_json

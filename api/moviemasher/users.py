@@ -26,7 +26,7 @@ from engine.errors import InvalidSpec, reason_of
 
 NAME: Final = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@+.-]{0,63}")
 WORD: Final = "1 to 64 letters, digits, dots or any of _ @ + - with no dot first, or it is reserved"
-RESERVED: Final = ("shared",)  # a folder that everybody's renderings may read
+SHARED: Final = "shared"  # a folder of media that everybody's renderings may read, so no user's name
 CHALLENGE: Final = (("WWW-Authenticate", 'Basic realm="moviemasher", charset="UTF-8"'),)
 COST: Final = (1 << 14, 8, 1)  # of scrypt: 16 MiB and about 50 ms
 REMEMBERED: Final = 1000  # right passwords: every request has one, and scrypt is meant to be slow
@@ -82,7 +82,7 @@ def check_name(name: str) -> str:
 
 
 def _may_be(name: str) -> bool:
-    return NAME.fullmatch(name) is not None and name not in RESERVED
+    return NAME.fullmatch(name) is not None and name != SHARED
 
 
 def read_users(path: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ import numpy as np
 from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Look, Packet, Track
 from engine.plan import PictureSize
+from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
 from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, alpha_decoder
@@ -52,7 +53,6 @@ SHORTEST: Final = 8  # samples that a block must have to be one longer or shorte
 MEAN: Final = 16  # blocks that a difference is averaged over: a third of a second of AAC
 _DECODERS: Final = {"av1": "libdav1d"}  # libav's own needs hardware
 _NS: Final = Fraction(1, SECOND)
-_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Stamped(NamedTuple):
@@ -197,7 +197,7 @@ class LivePicture:
         decoded: list[_Decoded] = []
         try:
             frames = context.decode(packet)
-        except _ERRORS:
+        except LIBAV_ERRORS:
             self._damaged()
             return []
         for frame in frames:
@@ -220,7 +220,7 @@ class LivePicture:
         self._times.clear()
         try:
             context = _picture_decoder(track)
-        except _ERRORS:
+        except LIBAV_ERRORS:
             context = None
         if not isinstance(context, av.VideoCodecContext):
             log.warning('source "%s": no decoder for its picture, %s', self._name, track.codec)
@@ -278,7 +278,7 @@ class LiveSound:
                 for wanted, voice in self._voices.items():
                     try:
                         out[wanted] += voice.add(frame, time)
-                    except _ERRORS:  # so many channels that nobody knows what they are
+                    except LIBAV_ERRORS:  # so many channels that nobody knows what they are
                         self.corrupt += 1
                         voice.broken = True
             if item is END:
@@ -304,7 +304,7 @@ class LiveSound:
             frames = self._context.decode(_coded(item))
             if any(not MIN_RATE <= frame.sample_rate <= MAX_RATE for frame in frames):
                 raise ValueError("a sample rate beyond belief")
-        except _ERRORS:
+        except LIBAV_ERRORS:
             self.corrupt += 1
             self._break()
             frames = []
@@ -320,7 +320,7 @@ class LiveSound:
         self._break()
         try:
             context = av.CodecContext.create(track.codec, "r")
-        except _ERRORS:
+        except LIBAV_ERRORS:
             context = None
         if not isinstance(context, av.AudioCodecContext):
             log.warning('source "%s": no decoder for its sound, %s', self._name, track.codec)

@@ -21,6 +21,7 @@ from engine.frame import VideoFrame
 from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
+from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
 from engine.sources.svg import HEAD, draw_svg, is_svg
 
@@ -82,7 +83,7 @@ def load_still(name: str, path: str) -> VideoFrame:
                 raise SourceUnsupported(sentence, where=name)
             context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
             frame = next(container.decode(video=0), None)
-    except (av.error.FFmpegError, OSError, ValueError) as err:
+    except LIBAV_ERRORS as err:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name) from err
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
