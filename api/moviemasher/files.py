@@ -15,8 +15,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -57,6 +57,15 @@ class Upload(NamedTuple):
     def source(self) -> str:
         """Where it is stored, relative to the user's folder."""
         return f"{self.id}/original.{self.extension}"
+
+
+@contextmanager
+def kept_on_disk() -> Iterator[None]:
+    """While something is written. Raises Overloaded where the disk does not take it."""
+    try:
+        yield
+    except OSError as err:
+        raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
 
 class Files:
@@ -167,10 +176,8 @@ class Files:
 
     def open_part(self) -> BinaryIO:
         """A new file in the spool, to write what comes. Raises Overloaded."""
-        try:
+        with kept_on_disk():
             return (self._spool / f"{uuid.uuid4()}{PART}").open("xb")
-        except OSError as err:
-            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def expect(self, user: str, name: str) -> Upload:
         """What may be stored now under this id. Raises InvalidSpec: nothing may; AlreadyExists: it is there."""
@@ -187,7 +194,7 @@ class Files:
         Raises AlreadyExists: another one was first; Overloaded: the user has too much, the disk does not take it.
         """
         path = self.folder(upload.user) / upload.source
-        try:
+        with kept_on_disk():
             size = part.stat().st_size
             with self._booking:
                 used = self._bytes_of(upload.user)
@@ -199,8 +206,6 @@ class Files:
                     self._check_quota(connection, upload.user, used + size)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     part.replace(path)
-        except OSError as err:
-            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def discard(self, user: str, name: str, *, uploaded: bool) -> bool:
         """Removes the user's folder of this id; returns whether there was any.

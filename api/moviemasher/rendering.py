@@ -28,7 +28,7 @@ import trio
 from api.moviemasher.data import wanted
 from api.moviemasher.documents import ID, Documents, Found
 from api.moviemasher.door import Handler, Object
-from api.moviemasher.files import Files
+from api.moviemasher.files import Files, kept_on_disk
 from api.moviemasher.options import Options
 from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs
 from api.moviemasher.renders import Result, film_of
@@ -195,15 +195,13 @@ class Rendering:
 
     def _keep(self, user: str, rendering: str, document: Object, place: Path | None) -> None:
         folder = self._folder / user
-        try:
+        with kept_on_disk():
             folder.mkdir(parents=True, exist_ok=True)
             if place is not None:  # results go where it still is when they come
                 place.mkdir(parents=True, exist_ok=True)
             part = folder / f"{rendering}.part"
             part.write_bytes(msgspec.json.encode(document))
             part.replace(folder / f"{rendering}.json")
-        except OSError as err:
-            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     # Status
 

@@ -22,9 +22,9 @@ from api.forms import FormReader, Part
 from api.moviemasher.data import wanted
 from api.moviemasher.door import Handler, Object
 from api.moviemasher.door import Upload as Taking
-from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check
+from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check, kept_on_disk
 from api.moviemasher.options import EXTENSIONS, MB, Options
-from engine.errors import InvalidSpec, Overloaded, SourceUnavailable, reason_of
+from engine.errors import InvalidSpec, SourceUnavailable
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
@@ -141,7 +141,7 @@ class Form:
 
     def take(self, piece: bytes) -> None:
         """Some more of the form. Raises InvalidSpec, AlreadyExists, Overloaded."""
-        try:
+        with kept_on_disk():
             for event in self._reader.receive(piece):
                 if isinstance(event, Part):
                     self._begin(event)
@@ -151,8 +151,6 @@ class Form:
                         raise InvalidSpec("Invalid argument id", where="id")
                 elif self._part == "file" and self._upload is not None:
                     self._write(event, self._upload.size)
-        except OSError as err:
-            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
     def finish(self) -> Upload:
         """What has come. Raises InvalidSpec: there is no file, or not all of it; Overloaded."""
@@ -160,11 +158,9 @@ class Form:
             raise InvalidSpec("the multipart form did not come to its end", where="file")
         if self._upload is None:
             raise InvalidSpec("No file supplied", where="file")
-        try:
+        with kept_on_disk():
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as err:
-            raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
         return self._upload
 
     def _begin(self, part: Part) -> None:
