@@ -115,7 +115,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.get("/<path:name>.flv")
     async def flv(name: str) -> Response:
-        engine.hub.published(name)
+        engine.check_published(name)
         if request.method == "GET":
             response = Response(FlowBody(lambda: engine.flv(name)), content_type=FLV, headers=_NO_STORE)
         else:  # HEAD: a body without an end would never be over, nor has it a length

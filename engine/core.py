@@ -118,14 +118,14 @@ class Engine:
         self._began = time.monotonic_ns()
         self._began_at = max(0, time.time_ns() - HLS_EPOCH * SECOND)  # ns since then; 0: the system's clock is not set
         # owned by run()
-        self.hub = Hub(self.now, changed=self._stream_changed)
+        self._hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._nursery: trio.Nursery | None = None
-        self._decoders = Decoders(self.hub, self.settings)
+        self._decoders = Decoders(self._hub, self.settings)
         self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
         self._around = Surroundings(
-            self.hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
+            self._hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
         )
         self._events: dict[str, _Running[Event]] = {}
         self._pulls: dict[str, _Running[Pull | PatternStream]] = {}
@@ -158,7 +158,7 @@ class Engine:
 
     async def _serve_rtmp(self, *, task_status: trio.TaskStatus[int]) -> None:
         await serve_rtmp(
-            self.hub,
+            self._hub,
             host=self.settings.host,
             port=self.settings.rtmp_port,
             publish_key=self.settings.publish_key,
@@ -269,7 +269,11 @@ class Engine:
 
     def streams(self) -> list[StreamStatus]:
         """Every stream that somebody publishes or reads."""
-        return [stream.status() for stream in self.hub.streams()]
+        return [stream.status() for stream in self._hub.streams()]
+
+    def check_published(self, stream: str) -> None:
+        """Raises NotFound when nobody publishes it."""
+        self._hub.published(stream)
 
     def pulls(self) -> list[PullStatus]:
         """Every source that is fetched or made by the engine itself."""
@@ -284,7 +288,7 @@ class Engine:
         actor = self._source(name, spec)
         while name in self._pulls:  # somebody else may put one while this waits
             await self._end_pull(name)
-        if any(stream.name == name and stream.publication is not None for stream in self.hub.streams()):
+        if any(stream.name == name and stream.publication is not None for stream in self._hub.streams()):
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
@@ -292,15 +296,15 @@ class Engine:
 
     def _source(self, name: str, spec: PullSpec) -> Pull | PatternStream:
         if spec.pattern is None:
-            return Pull(self.hub, name, spec, self.settings)
-        return PatternStream(self.hub, name, spec.pattern, limiter=self._encoding)
+            return Pull(self._hub, name, spec, self.settings)
+        return PatternStream(self._hub, name, spec.pattern, limiter=self._encoding)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""
         if name in self._pulls:
             await self._end_pull(name)
             return
-        publication = self.hub.published(name).publication
+        publication = self._hub.published(name).publication
         assert publication is not None
         publisher = publication.publisher
         if publisher.kind == "mix":
@@ -318,7 +322,7 @@ class Engine:
 
     async def start_recording(self, stream: str) -> RecordingStatus:
         """Writes a stream into a file of the data folder from the next keyframe on. Raises NotFound, Overloaded."""
-        self.hub.published(stream)
+        self._hub.published(stream)
         active = [running for running in self._recordings.values() if not running.ended.is_set()]
         if len(active) >= self.settings.max_recordings:
             raise Overloaded(f"there are {len(active)} recordings running", where=stream)
@@ -329,7 +333,7 @@ class Engine:
             / "recordings"
             / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{number}.mp4"
         )
-        recording = Recording(self.hub, stream, path, id=number, limiter=self._disk)
+        recording = Recording(self._hub, stream, path, id=number, limiter=self._disk)
         self._recordings[number] = self._start("recording", number, recording)
         self._tell_of("recording", number, recording.status(), "recording")
         over = [key for key, running in self._recordings.items() if running.ended.is_set()]
@@ -357,7 +361,7 @@ class Engine:
         if len(self._pushes) >= self.settings.max_pushes:
             raise Overloaded(f"there are {len(self._pushes)} pushes already", where=stream)
         number = self._next_id()
-        push = Push(self.hub, stream, url, id=number, changed=lambda: self._tell_of("push", number, push.status()))
+        push = Push(self._hub, stream, url, id=number, changed=lambda: self._tell_of("push", number, push.status()))
         self._pushes[number] = self._start("push", number, push)
         return push.status()
 
@@ -376,7 +380,7 @@ class Engine:
 
     async def picture(self, stream: str) -> bytes:
         """A JPEG of the current picture. Raises NotFound; SourceUnavailable when none comes for a while."""
-        self.hub.published(stream)
+        self._hub.published(stream)
         frame = next((shown for event in self.events() if (shown := event.picture(stream)) is not None), None)
         frame = frame or await self._decoded(stream)
         return await trio.to_thread.run_sync(encode_still, frame, "mjpeg", limiter=self._encoding)
@@ -398,7 +402,7 @@ class Engine:
 
     def has_hls(self, stream: str) -> bool:
         """Whether `hls` would find it."""
-        return stream in self._hls or self.hub.is_published(stream)
+        return stream in self._hls or self._hub.is_published(stream)
 
     def hls(self, stream: str) -> Hls:
         """The playlist of a stream; made from the first call on, until nobody asks for it. Raises NotFound.
@@ -406,9 +410,9 @@ class Engine:
         One that has ended, since nobody publishes any more, says so until then, or until somebody publishes again.
         """
         found = self._hls.get(stream)
-        if found is None or (found.ended.is_set() and self.hub.is_published(stream)):
-            self.hub.published(stream)
-            made = Hls(self.hub, stream, first=(self._began_at + self.now()) * HLS_NUMBERS // SECOND)
+        if found is None or (found.ended.is_set() and self._hub.is_published(stream)):
+            self._hub.published(stream)
+            made = Hls(self._hub, stream, first=(self._began_at + self.now()) * HLS_NUMBERS // SECOND)
             found = self._hls[stream] = self._run("playlist", stream, made, made.run)
         return found.actor
 
@@ -422,11 +426,11 @@ class Engine:
 
     def flv(self, stream: str) -> FlvFlow:
         """A stream as FLV; a context manager. Raises NotFound."""
-        return FlvFlow(self.hub.read(stream, must_exist=True))
+        return FlvFlow(self._hub.read(stream, must_exist=True))
 
     def fmp4(self, stream: str) -> Fmp4Flow:
         """A stream as fragmented MP4; a context manager. Raises NotFound."""
-        return Fmp4Flow(self.hub.read(stream, must_exist=True))
+        return Fmp4Flow(self._hub.read(stream, must_exist=True))
 
     # Images
 

@@ -56,7 +56,7 @@ async def test_an_event_publishes_until_it_is_deleted_and_its_name_is_free_then(
             assert made.events() == [event]
             with pytest.raises(AlreadyExists, match="show"):
                 await made.create_event(SPEC)
-            with made.hub.read("live/mix_1") as reader:
+            with made._hub.read("live/mix_1") as reader:
                 assert (await reader.receive())[0].keyframe
             assert states(made) == {"live/mix": "mix", "live/mix_1": "mix"}
             await made.delete_event("show")
@@ -86,7 +86,7 @@ async def test_a_playlist_says_that_it_has_ended_and_the_next_one_has_higher_num
 async def test_the_numbers_of_a_playlist_go_on_when_the_server_is_started_again(tmp_path, media):
     since = time.time_ns() - core.HLS_EPOCH * SECOND  # a server that began before now has used lower ones
     async with engine(tmp_path) as made:
-        publication = made.hub.publish("live/cam", Publisher(kind="rtmp"))
+        publication = made._hub.publish("live/cam", Publisher(kind="rtmp"))
         for packet in packets(media.path("plain")):
             publication.send(packet)
         text = await made.hls("live/cam").playlist()
@@ -142,7 +142,7 @@ async def test_a_source_is_replaced_by_the_next_one_of_its_name_and_others_are_p
         await made.put_source("live/p", PullSpec(pattern="bars?size=32x18"))
         await until(lambda: states(made).get("live/p") == "pattern")
         assert [status.url for status in made.pulls()] == ["pattern:bars?size=32x18"]
-        made.hub.publish("live/cam", Publisher(kind="rtmp"))
+        made._hub.publish("live/cam", Publisher(kind="rtmp"))
         with pytest.raises(AlreadyExists):
             await made.put_source("live/cam", PATTERN)
         await made.put_source("live/q", PATTERN)
@@ -163,8 +163,8 @@ async def test_of_sources_put_at_once_under_one_name_one_stays_and_can_be_remove
             for url in urls:
                 nursery.start_soon(made.put_source, "live/p", PullSpec(pattern=url))
         (status,) = made.pulls()
-        await until(lambda: "live/p" in states(made) and made.hub.published("live/p").status().video is not None)
-        assert status.url == f"pattern:bars?size={made.hub.published('live/p').status().video.width}x18"
+        await until(lambda: "live/p" in states(made) and made._hub.published("live/p").status().video is not None)
+        assert status.url == f"pattern:bars?size={made._hub.published('live/p').status().video.width}x18"
         await made.remove_stream("live/p")
         await until(lambda: "live/p" not in states(made))
         assert made.pulls() == []
@@ -183,7 +183,7 @@ async def test_a_pattern_that_no_stream_can_be_is_refused_and_its_name_stays_fre
 async def test_a_pattern_that_failed_says_so_and_whose_name_it_is_keeps_it(tmp_path):
     async with engine(tmp_path) as made:
         await made.put_source("live/p", PATTERN)
-        made.hub.publish("live/p", Publisher(kind="rtmp"))  # before the pattern has begun to
+        made._hub.publish("live/p", Publisher(kind="rtmp"))  # before the pattern has begun to
         await until(lambda: made.pulls()[0].state == "failed")
         assert made.pulls()[0].error == 'stream "live/p" is already published (rtmp)'
         await made.remove_stream("live/p")
@@ -206,7 +206,7 @@ async def test_a_mix_cannot_be_removed_as_a_stream_a_publisher_is_shown_the_door
         with pytest.raises(InUse, match="show"):
             await made.remove_stream("live/mix")
         asked = []
-        made.hub.publish("live/cam", Publisher(kind="rtmp", stop=partial(asked.append, 1)))
+        made._hub.publish("live/cam", Publisher(kind="rtmp", stop=partial(asked.append, 1)))
         await made.remove_stream("live/cam")
         assert asked == [1]
 
