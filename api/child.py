@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from api.moviemasher.fields import Object
 from api.moviemasher.renders import (
-    Object,
     complete,
     film_of,
     fonts_of,

@@ -13,7 +13,8 @@ import msgspec
 import trio
 
 from api.moviemasher.documents import Documents, Found, Kind
-from api.moviemasher.door import Handler, Object
+from api.moviemasher.door import Handler
+from api.moviemasher.fields import Object
 from api.moviemasher.options import Options
 from api.schema import READERS
 from api.wire import explain

@@ -22,11 +22,11 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
+from api.moviemasher.fields import Object
 from api.schema import documents, open_database, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
 
 Kind = Literal["mash", "cast", "definition"]
-Object = dict[str, Any]
 
 TEMPORARY: Final = "temporary-"  # what the ids of a client's new objects begin with
 ID: Final = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@+.:-]{0,127}")

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
 
 from api.asgi import JSON, Answer, Headers, Message, Receive, Refusal, Request, Send, respond
 from api.auth import LEAVE, is_by_leave, is_from_elsewhere
+from api.moviemasher.fields import Object
 from api.moviemasher.users import Users
 from api.wire import decode
 from engine.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 Handler = Callable[[str, Object], Awaitable[Object]]
 Upload = Callable[[str, Request], Awaitable[Object]]  # reads the body itself
 

@@ -1,6 +1,6 @@
 """A JSON object, its path, and the nearest value that is allowed: how the fields of Movie Masher's documents are read.
 
-It decides what counts as a number, a colour or a text; it refuses to know what a field means.
+It decides what counts as a number, a colour, a text or a source; it refuses to know what a field means.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
 
+Object = dict[str, Any]
+
 
 class Fields:
     """A JSON object and its path."""
 
-    def __init__(self, value: dict[str, Any], path: str) -> None:
+    def __init__(self, value: Object, path: str) -> None:
         self.value = value
         self.path = path
 
@@ -103,6 +105,12 @@ def kind_of(value: object) -> str:
     """What a JSON value is, for a sentence."""
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", tuple: "an array"}
     return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
+
+
+def source_of(definition: Object) -> str:
+    """Where the file of a definition is: `source`, else what the client plays; nothing where it does not say."""
+    found = (definition.get(name) for name in ("source", "url", "audioUrl"))
+    return next((each for each in found if isinstance(each, str) and each), "")
 
 
 def well_formed(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from api.moviemasher.fields import Fields, colour_of, kind_of, number_of, quoted, well_formed
+from api.moviemasher.fields import Fields, colour_of, kind_of, number_of, quoted, source_of, well_formed
 from engine.clip import (
     WHITE,
     Clip,
@@ -289,7 +289,7 @@ class _Reader:
     def _text(self, fields: Fields) -> Text:
         string, font = fields.text("string", "Text", 10_000), fields.text("fontId", FONT_ID, 256) or FONT_ID
         definition = self._definitions.get(font)
-        if definition is not None and (source := _source(definition)) is not None:
+        if definition is not None and (source := source_of(definition.value)):
             self._fonts[font] = source
         ink = self._ink(fields)
         if ink is None:
@@ -310,8 +310,8 @@ class _Reader:
         kind = _KINDS.get(definition.choice("type", tuple(_KINDS), ""))
         if kind is None:
             return None
-        source = _source(definition)
-        if source is None:
+        source = source_of(definition.value)
+        if not source:
             definition.refuse("source", "missing")
         live = kind == "film" and source in self._streams
         shown_as = source if live else name
@@ -473,15 +473,6 @@ def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
 def _id(fields: Fields, name: str, default: str) -> str:
     value = fields.value.get(name)
     return value if isinstance(value, str) and value else default
-
-
-def _source(definition: Fields) -> str | None:
-    """Where the server finds it: `source`, else what the client plays."""
-    for name in ("source", "url", "audioUrl"):
-        value = definition.value.get(name)
-        if isinstance(value, str) and value:
-            return value
-    return None
 
 
 def _audible(definition: Fields, fields: Fields, *, kind: Kind, unknown: bool) -> bool:

@@ -27,7 +27,8 @@ import trio
 
 from api.moviemasher.data import wanted
 from api.moviemasher.documents import ID, Documents, Found
-from api.moviemasher.door import Handler, Object
+from api.moviemasher.door import Handler
+from api.moviemasher.fields import Object
 from api.moviemasher.files import Files, kept_on_disk
 from api.moviemasher.options import Options
 from api.moviemasher.outputs import IMAGE, SEQUENCE, VIDEO, read_outputs

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
+from api.moviemasher.fields import Object
 from api.moviemasher.mash import Film, Measure, read_cast, read_mash
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
@@ -26,8 +27,6 @@ from engine.program import Held, Program, stretch_of
 from engine.spec import Raster, RenderSpec
 from engine.timebase import Stretch
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SumNode, VideoSourceNode
-
-Object = dict[str, Any]
 
 WIDEST: Final = 4096  # pixels of what is made of an upload, which may be as flat as a line
 TIMED: Final = ("audio", "video", "videosequence")

@@ -17,7 +17,8 @@ import trio
 from api.asgi import Answer, Message, Receive, Refusal, Request, Send, json_answer, respond
 from api.moviemasher.data import DataServer
 from api.moviemasher.documents import TEMPORARY, Documents, Kind
-from api.moviemasher.door import CORS, SERVERS, Door, Handler, Object, is_ours, preflight
+from api.moviemasher.door import CORS, SERVERS, Door, Handler, is_ours, preflight
+from api.moviemasher.fields import Object
 from api.moviemasher.files import Files
 from api.moviemasher.options import EXTENSIONS, read_options
 from api.moviemasher.rendering import Rendering

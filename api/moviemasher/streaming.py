@@ -26,12 +26,13 @@ import trio
 
 from api.moviemasher.data import wanted
 from api.moviemasher.documents import Documents, with_mashes
-from api.moviemasher.door import Handler, Object
+from api.moviemasher.door import Handler
+from api.moviemasher.fields import Object
 from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
 from api.moviemasher.options import Options
 from api.moviemasher.renders import complete, fonts_of
-from api.moviemasher.template import definitions_used, source_of, without_built_in
+from api.moviemasher.template import definitions_used, file_of, without_built_in
 from api.moviemasher.users import SHARED
 from api.wire import CASTS
 from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
@@ -198,7 +199,7 @@ class Streaming:
         asked = wanted(request, Preload)
         live = self._find(user, asked.id)
         named = [_name_of(each) for each in asked.files]
-        named += [source_of(each) for each in asked.definition_objects if isinstance(each, dict)]
+        named += [file_of(each) for each in asked.definition_objects if isinstance(each, dict)]
         for source in dict.fromkeys(each for each in named if each.lower().startswith(("http:", "https:"))):
             await self._place(live, source)  # from now on it is in the cache
         return {}

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from api.moviemasher.fields import Object, source_of
 from api.moviemasher.mash import TEXT_ID
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, TYPES, VIDEO, Output, read_outputs
@@ -24,8 +25,6 @@ from api.moviemasher.renders import id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene
 from engine.tree import parse_json
-
-Object = dict[str, Any]
 
 MAX_BYTES: Final = 16 << 20
 LOCATED: Final = "located"  # our mark at a definition whose source is where it says
@@ -96,17 +95,14 @@ def definitions_used(value: Object) -> Iterator[tuple[Object, str]]:
     """The definitions of media that clips use and that are not located yet, and where each says that it is."""
     used = set(ids_used(value))
     for definition in _list(value.get("definitions")):
-        source = source_of(definition)
+        source = file_of(definition)
         if id_of(definition) in used and source and not definition.get(LOCATED):
             yield definition, source
 
 
-def source_of(definition: Object) -> str:
-    """Where its file is: `source`, else what the client plays; nothing for what has no file."""
-    if definition.get("type") not in MEDIA:
-        return ""
-    found = (definition.get(name) for name in ("source", "url", "audioUrl"))
-    return next((each for each in found if isinstance(each, str) and each), "")
+def file_of(definition: Object) -> str:
+    """Where its file is; nothing for what has no file."""
+    return source_of(definition) if definition.get("type") in MEDIA else ""
 
 
 def _list(value: object) -> list[Any]:
