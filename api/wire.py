@@ -122,7 +122,7 @@ def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:
         raise InvalidSpec("$: nested too deep", where="$") from None
 
 
-_MISSING: Final = re.compile(r"Object missing required field `(.*?)`$")
+_MISSING: Final = re.compile(r"object missing required field `(.*?)`$")
 
 
 def explain(message: str) -> tuple[str, str]:
@@ -130,10 +130,9 @@ def explain(message: str) -> tuple[str, str]:
 
     "Expected `int` <= 7680 - at `$.width`" → ("width", "expected a number ≤ 7680")
     """
-    head, _, tail = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
-    problem, path = (head, tail.removesuffix("`")) if head else (tail, "$")
+    path, problem = in_json_words(message)
     field = path.removeprefix("$").removeprefix(".")
     missing = _MISSING.match(problem)
     if missing:
         return ".".join(filter(None, (field, missing[1]))), "is required"
-    return field, in_json_words(problem)
+    return field, problem

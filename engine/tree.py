@@ -323,7 +323,7 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     if isinstance(value, dict) and "rootNodes" in value:
         value, prefix = value["rootNodes"], "$.rootNodes"
         if not isinstance(value, list):
-            raise InvalidTree(f"{prefix}: expected an array, got {_json_type(value)}", where=prefix)
+            raise InvalidTree(f"{prefix}: expected an array, got {json_type(value)}", where=prefix)
     if isinstance(value, list):
         if single and len(value) != 1:
             raise InvalidTree(f"{prefix}: {len(value)} RenderTrees where one is wanted", where=prefix)
@@ -373,7 +373,7 @@ def _refuse_constant(name: str) -> None:
 
 def _convert(value: object, prefix: str) -> RenderTree:
     if not isinstance(value, dict):
-        raise InvalidTree(f"{prefix}: expected a RenderTree object, got {_json_type(value)}", where=prefix)
+        raise InvalidTree(f"{prefix}: expected a RenderTree object, got {json_type(value)}", where=prefix)
     if value and not ({"rootVideoNode", "rootAudioNode"} & value.keys()):
         raise InvalidTree(f"{prefix}: neither rootVideoNode nor rootAudioNode", where=prefix)
     try:
@@ -384,7 +384,7 @@ def _convert(value: object, prefix: str) -> RenderTree:
         where = prefix + err.where[1:]
         raise InvalidTree(prefix + str(err)[1:], where=where) from None
     except msgspec.ValidationError as err:
-        path, problem = _explain(str(err))
+        path, problem = in_json_words(str(err))
         where = prefix + path[1:]
         raise InvalidTree(f"{where}: {problem}", where=where) from None
     except RecursionError:
@@ -410,20 +410,20 @@ _WORDS = (  # msgspec's words → JSON's words
 )
 
 
-def in_json_words(problem: str) -> str:
-    """What msgspec says is wrong, in JSON's words: "Expected `int` <= 7680" → "expected a number ≤ 7680"."""
+def in_json_words(message: str) -> tuple[str, str]:
+    """msgspec's message → (JSON path, what is wrong there in JSON's words).
+
+    "Expected `int` <= 7680 - at `$.width`" → ("$.width", "expected a number ≤ 7680")
+    """
+    head, _, tail = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
+    problem, path = (head, tail.removesuffix("`")) if head else (tail, "$")
     problem = problem[:1].lower() + problem[1:300]
     for pattern, word in _WORDS:
         problem = pattern.sub(word, problem)
-    return problem
+    return path, problem
 
 
-def _explain(message: str) -> tuple[str, str]:
-    """msgspec's message → (JSON path, what is wrong there in JSON's words)."""
-    problem, _, path = message.rpartition(" - at `")  # the last one: before it the caller's own words may stand
-    return path.removesuffix("`"), in_json_words(problem)
-
-
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What a JSON value is, for a sentence."""
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
     return names.get(type(value), "a number")

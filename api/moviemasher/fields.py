@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
+from engine.tree import json_type
 
 Object = dict[str, Any]
 
@@ -27,7 +28,7 @@ class Fields:
     def of(cls, value: object, path: str) -> Fields:
         """Raises InvalidMash when it is no object."""
         if not isinstance(value, dict):
-            raise InvalidMash(f"{path}: expected an object, got {kind_of(value)}", where=path)
+            raise InvalidMash(f"{path}: expected an object, got {json_type(value)}", where=path)
         return cls(value, path)
 
     def refuse(self, name: str, problem: str) -> NoReturn:
@@ -44,7 +45,7 @@ class Fields:
         """An array of objects within; an absent one is empty."""
         value = self.value.get(name)
         if value is not None and not isinstance(value, list):
-            self.refuse(name, f"expected an array, got {kind_of(value)}")
+            self.refuse(name, f"expected an array, got {json_type(value)}")
         return [Fields.of(each, f"{self.path}.{name}[{n}]") for n, each in enumerate(value or ())]
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
@@ -99,12 +100,6 @@ class Fields:
         """One of some words."""
         value = self.value.get(name)
         return value if isinstance(value, str) and value in choices else default
-
-
-def kind_of(value: object) -> str:
-    """What a JSON value is, for a sentence."""
-    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", tuple: "an array"}
-    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
 
 
 def source_of(definition: Object) -> str:

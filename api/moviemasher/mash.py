@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from api.moviemasher.fields import Fields, colour_of, kind_of, number_of, quoted, source_of, well_formed
+from api.moviemasher.fields import Fields, colour_of, number_of, quoted, source_of, well_formed
 from engine.clip import (
     WHITE,
     Clip,
@@ -39,7 +39,7 @@ from engine.errors import InvalidMash, InvalidTree
 from engine.program import Stack
 from engine.spec import Raster
 from engine.timeline import Mash
-from engine.tree import MAX_EFFECTS, SolidColorNode
+from engine.tree import MAX_EFFECTS, SolidColorNode, json_type
 
 COLOUR_ID: Final = "com.moviemasher.content.default"
 RECTANGLE_ID: Final = "com.moviemasher.container.default"
@@ -192,7 +192,7 @@ class _Reader:
         self, definitions: object, *, raster: Raster, streams: abc.Container[str], measure: Measure | None
     ) -> None:
         if not isinstance(definitions, list | tuple):
-            raise InvalidMash(f"$.definitions: expected an array, got {kind_of(definitions)}", where="$.definitions")
+            raise InvalidMash(f"$.definitions: expected an array, got {json_type(definitions)}", where="$.definitions")
         self._raster = raster
         self._streams = streams
         self._measure = measure
@@ -385,7 +385,7 @@ def _parameters(each: Fields, values: dict[str, object]) -> dict[str, Tween | Co
     for parameter in each.objects("parameters"):
         name, value = parameter.text("name", "", 256), parameter.value.get("value")
         if not name or not isinstance(value, int | float | str) or isinstance(value, bool):
-            parameter.refuse("value", f"expected a name with a number or a string, got {kind_of(value)}")
+            parameter.refuse("value", f"expected a name with a number or a string, got {json_type(value)}")
         given[name] = values.get(value) if isinstance(value, str) and value in values else value
         if isinstance(value, str) and value + "End" in values:
             given[name + "End"] = values[value + "End"]
