@@ -19,15 +19,14 @@ from prometheus_client.registry import Collector
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
 
-from api.wire import Route, json_response
+from api.sse import COMMENT_EVERY, EVENT_STREAM, RETRY, STILL_HERE, message
+from api.wire import Route, json_response, whole_number
 from engine import EngineStatus, News
 from engine.errors import InvalidSpec
 
 if TYPE_CHECKING:
     from engine import Engine
 
-COMMENT_EVERY: Final = 15.0  # seconds; proxies close a connection on which nothing comes for a minute or so
-RECONNECT_MS: Final = 1000
 SHORTEST: Final = 100  # ms between two full states
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,7 +48,7 @@ ROUTES: Final = [
         "(on air), recording (recording), push (waiting, connecting, pushing, retrying); in the end event, recording, "
         "push and pull (failed, or else ended). ?status=1000 repeats the state every so many ms",
         None,
-        "text/event-stream",
+        EVENT_STREAM,
     ),
     Route("GET", "/metrics", "Figures for Prometheus", None, "text/plain"),
 ]
@@ -72,9 +71,9 @@ def blueprint(engine: Engine) -> Blueprint:
     @routes.get("/events")
     async def events() -> Response:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        every = _status_every(request.args.get("status"))
+        every = _status_every()
         body = NewsBody(engine, status_every=every) if request.method == "GET" else b""
-        response = Response(body, content_type="text/event-stream", headers=headers)
+        response = Response(body, content_type=EVENT_STREAM, headers=headers)
         response.timeout = None
         return response
 
@@ -86,13 +85,12 @@ def blueprint(engine: Engine) -> Blueprint:
     return routes
 
 
-def _status_every(text: str | None) -> float | None:
+def _status_every() -> float:
     """Seconds between two full states. Raises InvalidSpec."""
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) >= SHORTEST):
-        raise InvalidSpec(f"status {text[:80]!r} is not a number of ms from {SHORTEST} on", where="status")
-    return int(text) / 1000
+    every = whole_number(request.args.get, "status")
+    if every is not None and every < SHORTEST:
+        raise InvalidSpec(f"status {every} is not a number of ms from {SHORTEST} on", where="status")
+    return float("inf") if every is None else every / 1000
 
 
 # --- server-sent events ----------------------------------------------------------------------------------------------
@@ -105,9 +103,9 @@ class NewsBody(ResponseBody):
     stops.
     """
 
-    def __init__(self, engine: Engine, *, status_every: float | None) -> None:
+    def __init__(self, engine: Engine, *, status_every: float) -> None:
         self._engine = engine
-        self._status_every = status_every or float("inf")
+        self._status_every = status_every
         self._stack = AsyncExitStack()
         self._send, self._receive = trio.open_memory_channel[News](0)
         self._status_at = self._comment_at = 0.0
@@ -144,20 +142,14 @@ class NewsBody(ResponseBody):
             return message(news.subject, news)
         if begins or now >= self._status_at:
             self._status_at = now + self._status_every
-            start = b"retry: %d\n\n" % RECONNECT_MS if begins else b""
-            return start + message("status", self._engine.status())
-        return b": still here\n\n"
+            return (RETRY if begins else b"") + message("status", self._engine.status())
+        return STILL_HERE
 
     async def _next_news(self) -> News | None:
         """None when it is time for the state or a comment."""
         with trio.move_on_at(min(self._status_at, self._comment_at)):
             return await self._receive.receive()
         return None
-
-
-def message(event: str, data: object) -> bytes:
-    """A message as text/event-stream has it; JSON has no line breaks."""
-    return b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(data))
 
 
 # --- Prometheus ------------------------------------------------------------------------------------------------------

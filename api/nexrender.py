@@ -48,9 +48,10 @@ from api.asgi import (
 from api.auth import check_basic, is_from_elsewhere, is_same
 from api.errors import status_of
 from api.queue import JobQueue
+from api.sse import COMMENT_EVERY, EVENT_STREAM, RETRY, STILL_HERE, message
 from api.store import Filter, digest_of
 from api.transaction import Change
-from api.wire import Route
+from api.wire import Route, whole_number
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound, reason_of
 from engine.fetch import file_in
@@ -73,7 +74,6 @@ PAGE_BYTES: Final = 4 << 20
 LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute, and loses what comes later
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
-COMMENT_EVERY: Final = 15.0  # seconds; proxies close a connection on which nothing comes for a minute or so
 WORKERS: Final = 1000  # that are remembered
 ALLOWED_HEADERS: Final = (
     "X-Requested-With,Access-Control-Allow-Origin,X-HTTP-Method-Override,Content-Type,Authorization,Accept,"
@@ -116,10 +116,10 @@ _ROUTES: Final = (  # method, below the prefix, who answers, summary, request, r
     ("GET", "/jobs/status", "_list", "Every job's state; as above", None, list[AnyJob]),
     ("GET", "/jobs/pickup", "_pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),
     ("GET", "/jobs/pickup/{tags}", "_pickup", "Take the next job with one of these tags", None, AnyJob),
-    ("GET", "/events", "_events", "Server-sent events: what changes", None, "text/event-stream"),
+    ("GET", "/events", "_events", "Server-sent events: what changes", None, EVENT_STREAM),
     ("GET", "/workers", "_list_workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
     ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
-    ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, "text/event-stream"),
+    ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, EVENT_STREAM),
     ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "video/mp4"),
     ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last; ?run= name=", "video/mp4", Uploaded),
     ("GET", _JOB, "_fetch", "One job", None, AnyJob),
@@ -262,7 +262,7 @@ class Door:
             raise InvalidJob("the body is not a JSON object", where="$")
         if "jobExecutor" in change:
             self._see(request, str(value_of(change, "jobExecutor")))
-        put = await self._queue.put(uid, change, run=_number(request, "run"))
+        put = await self._queue.put(uid, change, run=whole_number(request.argument, "run"))
         return json_answer(put.job, headers=[("Mashtun-Run", str(put.run))])
 
     async def _remove(self, request: Request, uid: str) -> Answer:
@@ -321,12 +321,12 @@ class Door:
         if uid:
             await self._queue.record(uid)
         headers = [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")]
-        return Answer(body=self._news(uid or None), kind="text/event-stream", headers=headers)
+        return Answer(body=self._news(uid or None), kind=EVENT_STREAM, headers=headers)
 
     async def _news(self, uid: str | None) -> AsyncGenerator[bytes]:
         """The job's state and then what changes, or only what changes of all jobs; ends when the job is removed."""
         with self._queue.follow(uid) as feed:
-            yield b"retry: 1000\n\n"
+            yield RETRY
             if uid is not None:
                 try:
                     yield _message(await self._queue.record(uid))
@@ -336,7 +336,7 @@ class Door:
                 changes: list[Change] = []
                 with trio.move_on_after(COMMENT_EVERY):
                     changes = await feed.take()
-                yield b"".join(map(_message, changes)) or b": still here\n\n"
+                yield b"".join(map(_message, changes)) or STILL_HERE
                 if uid is not None and any(change.record is None for change in changes):
                     return
 
@@ -352,7 +352,7 @@ class Door:
     async def _upload(self, request: Request, uid: str) -> Answer:
         """A file of a worker on another machine, by its path from the job's folder."""
         name = request.argument("name") or "output"
-        run = _number(request, "run")
+        run = whole_number(request.argument, "run")
         if not all(map(is_file_name, name.split("/"))):
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
         await self._check_run(uid, run)
@@ -424,20 +424,11 @@ def _creator(request: Request) -> str:
 def _message(change: Change) -> bytes:
     """Not named after the state: EventSource takes an event called error for one of its own."""
     if change.record is None:
-        return b"event: removed\ndata: %s\n\n" % msgspec.json.encode({"uid": change.uid})
-    return b"event: status\ndata: %s\n\n" % change.record
+        return message("removed", {"uid": change.uid})
+    return message("status", msgspec.Raw(change.record))
 
 
 # --- query strings ---------------------------------------------------------------------------------------------------
-
-
-def _number(request: Request, name: str) -> int | None:
-    text = request.argument(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidJob(f"{name} {text[:80]!r} is not a whole number", where=name)
-    return int(text)
 
 
 def _seconds(request: Request, name: str, least: float, most: float) -> float | None:
@@ -464,7 +455,7 @@ def _asked(request: Request) -> tuple[Filter, int | None, int | None]:
     order = request.argument("order") or "oldest"
     if order not in ("oldest", "newest"):
         raise InvalidJob(f'order {order[:80]!r} is neither "oldest" nor "newest"', where="order")
-    limit = _number(request, "limit")
+    limit = whole_number(request.argument, "limit")
     if limit is not None and not 1 <= limit <= 10 * PAGE:
         raise InvalidJob(f"limit {limit} is not within 1…{10 * PAGE}", where="limit")
     states = request.argument("state")
@@ -475,7 +466,7 @@ def _asked(request: Request) -> tuple[Filter, int | None, int | None]:
         newest_first=order == "newest",
         records=request.path.endswith("/status"),
     )
-    return which, _number(request, "cursor"), limit
+    return which, whole_number(request.argument, "cursor"), limit
 
 
 def _link(request: Request, more: int | None) -> Headers:

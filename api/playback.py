@@ -15,8 +15,8 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
-from api.wire import CASTS, Route
-from engine.errors import EngineError, InvalidSpec, SinkRejected
+from api.wire import CASTS, Route, whole_number
+from engine.errors import EngineError, SinkRejected
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -155,7 +155,7 @@ def _add_hls(routes: Blueprint, engine: Engine) -> None:
         return f"hls/{key}" if engine.has_hls(f"hls/{key}") else f"{CASTS}/{key}"
 
     async def playlist(name: str, file: str = "") -> Response:
-        msn, part = _number("_HLS_msn"), _number("_HLS_part")
+        msn, part = whole_number(request.args.get, "_HLS_msn"), whole_number(request.args.get, "_HLS_part")
         text = await engine.hls(stream(name)).playlist(msn=msn, part=part)
         return Response(text, content_type=PLAYLIST, headers={"Cache-Control": "no-cache"})
 
@@ -173,16 +173,6 @@ def _add_hls(routes: Blueprint, engine: Engine) -> None:
     routes.get("/<path:name>/seg_<int:n>.m4s")(segment)
     routes.get("/<path:name>/part_<int:n>_<int:k>.m4s")(part)
     routes.get("/hls/<name>/<file>.m3u8", endpoint="cast_playlist")(playlist)
-
-
-def _number(name: str) -> int | None:
-    """A query parameter, a whole number ≥ 0. Raises InvalidSpec."""
-    text = request.args.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidSpec(f"{name} {text[:80]!r} is not a whole number", where=name)
-    return int(text)
 
 
 async def _ignore_messages() -> None:

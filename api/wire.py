@@ -1,4 +1,5 @@
-"""What goes over the wire: bodies read within limits, JSON read strictly and lent a type, JSON answers.
+"""What goes over the wire: bodies read within limits, JSON read strictly and lent a type, numbers of queries,
+JSON answers.
 
 It decides how large, how slow and how broken a request may be; it refuses to know what is asked for.
 """
@@ -6,6 +7,7 @@ It decides how large, how slow and how broken a request may be; it refuses to kn
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -120,6 +122,16 @@ def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:
         raise InvalidSpec(f"{field}: {problem}" if field else problem, where=field) from None
     except RecursionError:
         raise InvalidSpec("$: nested too deep", where="$") from None
+
+
+def whole_number(argument: Callable[[str], str | None], name: str) -> int | None:
+    """A parameter of a query, a whole number ≥ 0 of up to 15 digits; None when it is not there. Raises InvalidSpec."""
+    text = argument(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidSpec(f"{name} {text[:80]!r} is not a whole number", where=name)
+    return int(text)
 
 
 _MISSING: Final = re.compile(r"object missing required field `(.*?)`$")
