@@ -57,7 +57,9 @@ class Parser(argparse.ArgumentParser):
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command that renders takes."""
     mix = parser.add_argument_group("the mix")
-    mix.add_argument("--size", type=_by(_raster), default="1280x720", metavar="WxH", help="pixels (default 1280x720)")
+    mix.add_argument(
+        "--size", type=_by(Raster.parse), default="1280x720", metavar="WxH", help="pixels (default 1280x720)"
+    )
     mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 … (30)")
     mix.add_argument("--start", type=_by(_seconds), default="0", metavar="S", help="time of the first picture (0)")
     mix.add_argument("--duration", type=_by(_seconds), metavar="S", help="seconds (default: the longest source)")
@@ -259,13 +261,6 @@ def _by(parse: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(err)) from err
 
     return typed
-
-
-def _raster(text: str) -> Raster:
-    found = re.fullmatch(r"([0-9]{1,9})[x×]([0-9]{1,9})", text)
-    if found is None:
-        raise InvalidSpec(f'"{text}" is not WIDTHxHEIGHT')
-    return Raster.of(int(found[1]), int(found[2]))
 
 
 def _seconds(text: str) -> Fraction:

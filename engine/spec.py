@@ -7,6 +7,7 @@ sinks on the way out, kernels never.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from math import ceil
 from typing import Final
@@ -63,6 +64,14 @@ class Raster(msgspec.Struct, frozen=True):
         _require(2 <= width <= MAX_WIDTH, f"width {width} is not within 2…{MAX_WIDTH}", "width")
         _require(2 <= height <= MAX_HEIGHT, f"height {height} is not within 2…{MAX_HEIGHT}", "height")
         return cls(width & ~1, height & ~1)
+
+    @classmethod
+    def parse(cls, text: str) -> Raster:
+        """The raster that a text like ``640x360`` asks for. Raises InvalidSpec."""
+        found = re.fullmatch(r"([0-9]{1,9})[xX×]([0-9]{1,9})", text)
+        if found is None:
+            raise InvalidSpec(f'"{text[:80]}" is not WIDTHxHEIGHT')
+        return cls.of(int(found[1]), int(found[2]))
 
     @property
     def frame_bytes(self) -> int:

@@ -5,7 +5,6 @@ It decides what settings mean there; it refuses to know who asks for them.
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -62,7 +61,7 @@ def read_options(settings: Settings) -> Options:
 def _size(text: str, where: str) -> Raster | None:
     if not text:
         return None
-    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text)
-    if match is None:
-        raise InvalidSpec(f"{where} {text[:40]!r} is not WIDTHxHEIGHT", where=where)
-    return Raster.of(int(match[1]), int(match[2]))
+    try:
+        return Raster.parse(text)
+    except InvalidSpec as err:
+        raise InvalidSpec(f"{where}: {err}", where=where) from None

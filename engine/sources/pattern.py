@@ -64,8 +64,7 @@ class PatternSource:
         options = dict(parse_qsl(query))
         try:
             self._kind = kind if kind in KINDS else _refuse(f"no pattern {kind!r}; there are {', '.join(KINDS)}")
-            width, _, height = options.pop("size", "640x360").partition("x")
-            self.raster = Raster.of(int(width), int(height))
+            self.raster = Raster.parse(options.pop("size", "640x360"))
             self.rate = frame_rate(options.pop("rate", "30"))
             self._tone = float(options.pop("tone", "440"))
             self._hue = float(options.pop("hue", "0.6")) % 1

@@ -28,6 +28,8 @@ def test_raster_is_rounded_down_to_even(asked, got):
     raster = Raster.of(*asked)
     assert (raster.width, raster.height) == got
     assert raster.frame_bytes == got[0] * got[1] * 3 / 2
+    for sign in "xX×":
+        assert Raster.parse(sign.join(map(str, asked))) == raster
 
 
 @pytest.mark.parametrize(
