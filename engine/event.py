@@ -326,7 +326,7 @@ class _LiveReaders:
         self._settings = around.settings
         self._epoch = Fraction(epoch, SECOND)
         self._now = around.hub.now
-        self._threads = Threads(FILE_THREADS, nice=NICE)
+        self._threads = Threads(FILE_THREADS, name="files", nice=NICE)
         self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
         self._unnamed: dict[Place, int] = {}  # since when; where a tree that comes names it: until when it should be on

@@ -67,6 +67,7 @@ class Pending(Generic[T]):
 class Threads:
     """At most `count` threads, started when they are needed; what they do not come to waits, first in, first out.
 
+    name      of each of them, for whoever looks at the process.
     nice      how much they give way: each step is a share of the processor that is a fifth smaller, where others want
               it.
     together  a thread takes all calls that wait and gives their results together: for short ones, whose way to the
@@ -75,8 +76,8 @@ class Threads:
     It must be closed; calls that run then are finished.
     """
 
-    def __init__(self, count: int, *, nice: int, together: bool = False) -> None:
-        self._count, self._nice, self._together = count, nice, together
+    def __init__(self, count: int, *, name: str, nice: int, together: bool = False) -> None:
+        self._count, self._name, self._nice, self._together = count, name, nice, together
         self._waiting: SimpleQueue[Pending[Any] | None] = SimpleQueue()
         self._started = self._busy = 0
         self._token: trio.lowlevel.TrioToken
@@ -93,7 +94,7 @@ class Threads:
         if self._started < min(self._busy, self._count):
             self._started += 1
             self._token = trio.lowlevel.current_trio_token()
-            threading.Thread(target=self._work, name="decode", daemon=True).start()
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
         self._waiting.put(pending)
         return pending
 

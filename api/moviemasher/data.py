@@ -26,7 +26,7 @@ USERS: Final[Mapping[Kind, tuple[str, str]]] = {"definition": ("mashIds", "mash(
 
 
 class Named(msgspec.Struct):
-    """A request for one document."""
+    """A request for one document, or one stream."""
 
     id: str
 

@@ -28,7 +28,7 @@ from engine.errors import EngineError
 log = logging.getLogger(__name__)
 
 Handler = Callable[[str, Object], Awaitable[Object]]
-Upload = Callable[[str, Request], Awaitable[Object]]  # reads the body itself
+Taking = Callable[[str, Request], Awaitable[Object]]  # reads the body itself
 
 SERVERS: Final = ("api", "data", "file", "rendering", "streaming")  # first components of paths
 JOBS: Final = "/api/v1"  # another door's
@@ -70,7 +70,7 @@ class Door:
     uploads   of those that are no JSON.
     """
 
-    def __init__(self, users: Users, handlers: Mapping[str, Handler], uploads: Mapping[str, Upload]) -> None:
+    def __init__(self, users: Users, handlers: Mapping[str, Handler], uploads: Mapping[str, Taking]) -> None:
         self._users = users
         self._handlers = handlers
         self._uploads = uploads

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from api.moviemasher.data import wanted
+from api.moviemasher.data import Named, wanted
 from api.moviemasher.documents import Documents, with_mashes
 from api.moviemasher.door import Handler
 from api.moviemasher.fields import Object
@@ -83,12 +83,6 @@ class Preload(msgspec.Struct, rename="camel"):
     id: str
     files: list[Any] = []
     definition_objects: list[Any] = []
-
-
-class Named(msgspec.Struct):
-    """Which stream."""
-
-    id: str
 
 
 class Live(msgspec.Struct):

@@ -20,8 +20,7 @@ from werkzeug.http import parse_options_header
 from api.asgi import Refusal, Request
 from api.forms import FormReader, Part
 from api.moviemasher.data import wanted
-from api.moviemasher.door import Handler
-from api.moviemasher.door import Upload as Taking
+from api.moviemasher.door import Handler, Taking
 from api.moviemasher.fields import Object
 from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check, kept_on_disk
 from api.moviemasher.options import EXTENSIONS, MB, Options

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 import av
 import msgspec
@@ -21,7 +21,7 @@ from av.container import OutputContainer
 from engine.errors import EngineError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, check_picture
-from engine.sinks.partial import ERRORS, Partial
+from engine.sinks.partial import ERRORS, Item, Partial, Writing
 from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
@@ -43,24 +43,6 @@ FORMATS: Final = MappingProxyType(
 NULL: Final = "null:"  # mixed, not encoded: for measuring
 _RATES: Final = {"aac": AAC_RATES, "libopus": OPUS_RATES, "libmp3lame": MP3_RATES}
 QUEUE: Final = 2  # ticks between the mixer and the encoder
-
-Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
-
-
-class Writing(Protocol):
-    """What a FileSink drives; blocking, worker threads only."""
-
-    def write(self, items: list[Item]) -> None:
-        """Takes ticks in order."""
-
-    def finish(self) -> None:
-        """All ticks are there: makes the output whole, still under its temporary name."""
-
-    def keep(self) -> None:
-        """Gives the whole output its name."""
-
-    def discard(self) -> None:
-        """Leaves nothing behind."""
 
 
 class FileSink:

@@ -12,15 +12,34 @@ import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import av
 from av.codec.codec import UnknownCodecError
 
 from engine.errors import SinkError, SinkRejected, SinkUnavailable, reason_of
+from engine.frame import AudioFrame, VideoFrame
 
 ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
+
+
+class Writing(Protocol):
+    """What a FileSink drives; blocking, worker threads only."""
+
+    def write(self, items: list[Item]) -> None:
+        """Takes ticks in order."""
+
+    def finish(self) -> None:
+        """All ticks are there: makes the output whole, still under its temporary name."""
+
+    def keep(self) -> None:
+        """Gives the whole output its name."""
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
 
 
 def error_of(path: str, err: Exception) -> SinkError:

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
-from engine.frame import AudioFrame, VideoFrame
-from engine.sinks.partial import ERRORS, Partial, PartialFolder, error_of
+from engine.frame import VideoFrame
+from engine.sinks.partial import ERRORS, Item, Partial, PartialFolder, error_of
 from engine.sinks.still import encode_still
 
 STILLS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
@@ -33,7 +33,7 @@ def _encode(path: str, picture: VideoFrame, size: Size | None) -> bytes:
 
 
 class Still:
-    """A `Writing` (see sinks.file): the picture of tick `n`, or the last one there is, as an image.
+    """A `Writing` (see sinks.partial): the picture of tick `n`, or the last one there is, as an image.
 
     size  of the image; None = the picture's own.
     """
@@ -45,7 +45,7 @@ class Still:
         self._last: VideoFrame | None = None
         self._data: bytes | None = None
 
-    def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+    def write(self, items: list[Item]) -> None:
         """As `Writing.write`. Raises SinkError."""
         for n, picture, _, span in items:
             self._last = picture
@@ -79,7 +79,7 @@ class Numbered:
         self._size = size
         self._made = 0
 
-    def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+    def write(self, items: list[Item]) -> None:
         """As `Writing.write`. Raises SinkError."""
         for n, picture, _, span in items:
             data: bytes | None = None  # the same for all of its ticks

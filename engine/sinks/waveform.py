@@ -11,8 +11,8 @@ import av
 import numpy as np
 
 from engine.color import rgba
-from engine.frame import AudioFrame, Plane, Samples, VideoFrame
-from engine.sinks.partial import ERRORS, Partial, error_of
+from engine.frame import Plane, Samples
+from engine.sinks.partial import ERRORS, Item, Partial, error_of
 from engine.sinks.still import image_of
 
 BUCKET: Final = 64  # samples that become one pair of extremes: an hour's are 20 MB
@@ -20,7 +20,7 @@ _EXTREME: Final = 1.0
 
 
 class Waveform:
-    """A `Writing` (see sinks.file): a PNG with the wave in one colour on another, ``#rrggbb`` or ``#rrggbbaa``.
+    """A `Writing` (see sinks.partial): a PNG with the wave in one colour on another, ``#rrggbb`` or ``#rrggbbaa``.
 
     Raises SinkError, when made too: what is no colour.
     """
@@ -37,7 +37,7 @@ class Waveform:
         self._rest = np.zeros((2, 0), np.float32)  # lowest and highest of the channels
         self._extremes: list[Samples] = []
 
-    def write(self, items: list[tuple[int, VideoFrame, AudioFrame, int]]) -> None:
+    def write(self, items: list[Item]) -> None:
         """As `Writing.write`. Raises SinkError."""
         for _, _, sound, _ in items:
             both = np.stack((sound.samples.min(axis=0), sound.samples.max(axis=0)))

@@ -76,9 +76,9 @@ class Decoders:
         self._strict = strict
         self._settings = settings
         # One more than processors: each waits for the interpreter now and then.
-        self._threads = Threads(len(os.sched_getaffinity(0)) + 1, nice=NICE)
+        self._threads = Threads(len(os.sched_getaffinity(0)) + 1, name="pictures", nice=NICE)
         # A block of sound is decoded in 0.2 ms: two threads would wait for the interpreter for longer than that.
-        self._sounding = Threads(max(1, len(os.sched_getaffinity(0)) // 4), nice=0, together=True)
+        self._sounding = Threads(max(1, len(os.sched_getaffinity(0)) // 4), name="sound", nice=0, together=True)
         self._decoders: dict[tuple[str, int], _Decoder] = {}  # by stream and latency
         self._nursery: trio.Nursery | None = None
 

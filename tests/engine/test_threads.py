@@ -11,7 +11,7 @@ from engine.threads import SLICE_NS, Threads, be_punctual
 
 
 async def test_a_call_gives_what_it_returns_and_what_it_raises():
-    threads = Threads(2, nice=0)
+    threads = Threads(2, name="test", nice=0)
     assert await threads.run(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         await threads.run(lambda: 1 // 0)
@@ -19,7 +19,7 @@ async def test_a_call_gives_what_it_returns_and_what_it_raises():
 
 
 async def test_there_are_at_most_so_many_and_they_give_way():
-    threads, seen, together = Threads(2, nice=3), set(), threading.Barrier(2)
+    threads, seen, together = Threads(2, name="test", nice=3), set(), threading.Barrier(2)
 
     def work():
         together.wait(5)
@@ -35,7 +35,7 @@ async def test_there_are_at_most_so_many_and_they_give_way():
 
 
 async def test_a_cancellation_waits_for_the_call():
-    threads, done = Threads(1, nice=0), []
+    threads, done = Threads(1, name="test", nice=0), []
     release = threading.Event()
 
     def work():
@@ -56,7 +56,7 @@ async def test_a_cancellation_waits_for_the_call():
 
 
 def test_nobody_waits_for_a_run_that_is_over():
-    threads, release = Threads(1, nice=0), threading.Event()
+    threads, release = Threads(1, name="test", nice=0), threading.Event()
 
     async def leave():
         with trio.CancelScope() as scope:
