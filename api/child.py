@@ -18,7 +18,6 @@ from api.moviemasher.renders import (
     complete,
     film_of,
     fonts_of,
-    halved,
     is_document,
     length,
     renders_of,
@@ -27,6 +26,7 @@ from api.moviemasher.renders import (
 from engine import child, command
 from engine.errors import EngineError, InvalidMash
 from engine.media import ink_measure
+from engine.program import halved
 from engine.spec import OutputSpec
 from engine.tree import parse_json
 

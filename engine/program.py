@@ -279,6 +279,48 @@ UNSEEN: Final = 1 / 510  # an opacity below it is painted as nothing
 MAX_SCENES: Final = 8  # mixed in one picture: each is painted whole
 
 
+class Half:
+    """The picture of a program without its sound, or the sound without the picture."""
+
+    def __init__(self, program: Program, *, picture: bool, sound: bool) -> None:
+        self._program = program
+        self._picture = picture
+        self._sound = sound
+        self._whole = self._half = RenderTree()
+
+    def tree_at(self, t: Fraction) -> RenderTree:
+        """The half of the program's tree; the same object while that is the same."""
+        return self._halved(self._program.tree_at(t))
+
+    def stretch(self, t: Fraction) -> Stretch | None:
+        """What the whole program promises of its picture, as far as there is one."""
+        return stretch_of(self._program, t) if self._picture else None
+
+    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
+        """Those of the whole program, although some may not be asked for."""
+        return self._program.sources_in(start, stop)
+
+    def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
+        """The halves of what comes."""
+        return [(t, self._halved(tree)) for t, tree in self._program.coming(start, stop)]
+
+    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """Those of the whole program, as far as there is sound."""
+        return self._program.edges(start, stop) if self._sound else ()
+
+    def _halved(self, tree: RenderTree) -> RenderTree:
+        if tree is not self._whole:
+            picture = tree.root_video_node if self._picture else None
+            sound = tree.root_audio_node if self._sound else None
+            self._whole, self._half = tree, RenderTree(root_video_node=picture, root_audio_node=sound)
+        return self._half
+
+
+def halved(program: Program, *, picture: bool, sound: bool) -> Program:
+    """The program with its picture, its sound, or both."""
+    return program if picture and sound else Half(program, picture=picture, sound=sound)
+
+
 def _between(old: RenderTree, new: RenderTree, x: float, raster: Raster) -> RenderTree:
     before, after = _thinned(_flat(old.root_video_node)), _flat(new.root_video_node)
     first, second = _known(before), _known(after)

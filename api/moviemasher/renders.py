@@ -23,9 +23,8 @@ from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
 from engine.errors import InvalidMash
 from engine.media import Facts, ink_measure, length_of, look_into, shrink_image
-from engine.program import Held, Program, stretch_of
+from engine.program import Held, Program, halved
 from engine.spec import Raster, RenderSpec
-from engine.timebase import Stretch
 from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SumNode, VideoSourceNode
 
 WIDEST: Final = 4096  # pixels of what is made of an upload, which may be as flat as a line
@@ -59,43 +58,6 @@ class Renders(NamedTuple):
 
     renders: list[tuple[Program, RenderSpec]]
     finish: Callable[[], Result]
-
-
-class Half:
-    """The picture of a program without its sound, or the sound without the picture (see engine.program)."""
-
-    def __init__(self, program: Program, *, picture: bool, sound: bool) -> None:
-        self._program = program
-        self._picture = picture
-        self._sound = sound
-        self._whole = self._half = RenderTree()
-
-    def tree_at(self, t: Fraction) -> RenderTree:
-        """The half of the program's tree; the same object while that is the same."""
-        return self._halved(self._program.tree_at(t))
-
-    def stretch(self, t: Fraction) -> Stretch | None:
-        """What the whole program promises of its picture, as far as there is one."""
-        return stretch_of(self._program, t) if self._picture else None
-
-    def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
-        """Those of the whole program, although some may not be asked for."""
-        return self._program.sources_in(start, stop)
-
-    def coming(self, start: Fraction, stop: Fraction) -> Sequence[tuple[Fraction, RenderTree]]:
-        """The halves of what comes."""
-        return [(t, self._halved(tree)) for t, tree in self._program.coming(start, stop)]
-
-    def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
-        """Those of the whole program, as far as there is sound."""
-        return self._program.edges(start, stop) if self._sound else ()
-
-    def _halved(self, tree: RenderTree) -> RenderTree:
-        if tree is not self._whole:
-            picture = tree.root_video_node if self._picture else None
-            sound = tree.root_audio_node if self._sound else None
-            self._whole, self._half = tree, RenderTree(root_video_node=picture, root_audio_node=sound)
-        return self._half
 
 
 def is_document(value: object) -> bool:
@@ -232,11 +194,6 @@ def _render(film: Film, mix: Pass, folder: str, duration: Fraction) -> tuple[Pro
         duration=duration if mix.at is None else 1 / mix.mixer.fps,
     )
     return halved(film.program, picture=mix.has_picture and film.seen, sound=mix.has_sound), spec
-
-
-def halved(program: Program, *, picture: bool, sound: bool) -> Program:
-    """The program with its picture, its sound, or both."""
-    return program if picture and sound else Half(program, picture=picture, sound=sound)
 
 
 def _made(output: Output, warning: str) -> Made:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine import plan
 from engine.compositor import Compositor
 from engine.frame import VideoFrame
-from engine.program import EASINGS, MAX_SCENES, Held, Morph, Stack, Switch, names_in
+from engine.program import EASINGS, MAX_SCENES, Held, Morph, Stack, Switch, halved, names_in, stretch_of
 from engine.spec import AudioFormat, MixerSpec, Raster
 from engine.tree import (
     AudioSourceNode,
@@ -29,6 +29,7 @@ from engine.tree import (
     VideoSourceNode,
     walk,
 )
+from tests.engine.mashes import clip, mash
 from tests.strategies import GRID, GRID_PICTURE, all_trees, grid_leaves, grid_trees
 
 HD = Raster(1280, 720)
@@ -632,3 +633,13 @@ def test_a_morph_brings_its_new_tree_and_what_is_held_nothing():
     assert coming(morph, 1, 3) == [(2, "b0")]
     assert coming(morph, "21/10", 3) == []
     assert Held(old).coming(Fraction(0), Fraction(9)) == ()
+
+
+def test_a_program_that_is_not_heard_promises_of_its_picture_what_it_would_with_sound():
+    program = mash([clip(frames=10)])
+    still = program.stretch(Fraction(0))
+    assert still is not None
+    assert [
+        stretch_of(halved(program, picture=seen, sound=heard), Fraction(0))
+        for seen, heard in ((True, True), (True, False), (False, True))
+    ] == [still, still, None]

@@ -13,12 +13,8 @@ import numpy as np
 import pytest
 import trio
 
-from api.moviemasher.renders import film_of, halved
 from engine.frame import VideoFrame
-from engine.program import stretch_of
 from engine.sinks.still import encode_still
-from engine.spec import Raster
-from engine.timebase import Stretch
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import Video, encode, numbers
 
@@ -532,12 +528,3 @@ async def test_a_saved_mash_is_a_template(server, media):
     assert frames[0][1, 1].argmax() == 2
     assert frames[0].max() > 200
     assert abs(Fraction(len(frames), 10) - Fraction(1, 2)) == 0
-
-
-def test_a_film_that_is_not_heard_promises_of_its_picture_what_it_would_with_sound():
-    program = film_of({"mash": mash_of(colour("red"))}, Raster(64, 36)).program
-    still = Stretch(Fraction(1))
-    assert [
-        stretch_of(halved(program, picture=seen, sound=heard), Fraction(0))
-        for seen, heard in ((True, True), (True, False), (False, True))
-    ] == [still, still, None]
