@@ -89,6 +89,13 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     params: Params = Params()
     continue_on_missing: bool = False
 
+    def among(self, items: Sequence[T]) -> T | None:
+        """The one that ``layerIndex`` counts, the first as 1; None where it counts none of them."""
+        index = self.layer_index
+        if isinstance(index, str) and index.isascii() and index.isdigit():
+            index = int(index)
+        return items[index - 1] if isinstance(index, int) and 1 <= index <= len(items) else None
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a job asks for: which document, with what in it, rendered with which options."""
@@ -359,11 +366,8 @@ def _found(document: Any, asset: Asset, order: Order) -> Iterator[Node]:
         for node in fitting
         if node.get("node") not in _GROUPS and not (asset.type == "video" and node.get("node") == _SOUND)
     ]
-    index = asset.layer_index
-    if isinstance(index, str) and index.isascii() and index.isdigit():
-        index = int(index)
-    if isinstance(index, int) and 1 <= index <= len(counted):
-        chosen = counted[index - 1]
+    chosen = asset.among(counted)
+    if chosen is not None:
         yield chosen
         if asset.type == "video":
             guid = chosen.get("streamGuid")

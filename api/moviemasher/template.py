@@ -153,7 +153,7 @@ def _options(output: Output) -> dict[str, str]:
 
 
 def _put(value: Object, asset: Asset, where: str, file: str | None, order: Order) -> None:
-    clips = list(_found(value, asset))
+    clips = _found(value, asset)
     mash = value.get("mash") or value.get("cast")
     if not clips and file is None and isinstance(mash, dict) and asset.layer_name in ("mash", mash.get("label")):
         _set(mash, _MASH, asset, where)
@@ -172,20 +172,16 @@ def _put(value: Object, asset: Asset, where: str, file: str | None, order: Order
         value["definitions"].append(definition)
 
 
-def _found(value: Object, asset: Asset) -> Iterator[Object]:
+def _found(value: Object, asset: Asset) -> list[Object]:
     clips = list(clips_of(value))
     if asset.layer_name not in (None, ""):
         called = [clip for clip in clips if clip.get("label") == asset.layer_name]
         meant = {
             id_of(each) for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))
         }
-        yield from called or [c for c in clips if meant.intersection(ids_used(c))]
-        return
-    index = asset.layer_index
-    if isinstance(index, str) and index.isascii() and index.isdigit():
-        index = int(index)
-    if isinstance(index, int) and 1 <= index <= len(clips):
-        yield clips[index - 1]
+        return called or [c for c in clips if meant.intersection(ids_used(c))]
+    chosen = asset.among(clips)
+    return [] if chosen is None else [chosen]
 
 
 def clips_of(value: Any) -> Iterator[Object]:
