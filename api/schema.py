@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -37,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from engine.errors import InvalidSpec, SourceMalformed, reason_of
+from engine.errors import InvalidSpec, Overloaded, SourceMalformed, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +177,45 @@ Index("uploads_user", uploads.c.user)
 _version = Table("alembic_version", MetaData(), Column("version_num", Text))
 
 
-def open_database(path: Path) -> tuple[Engine, Engine]:
-    """(for writing, for reading) of a SQLite file, made or brought to `VERSION` when it is not there or older.
+class Database:
+    """The connections of a SQLite file: one that writes, several that read."""
 
-    Raises InvalidSpec: the folder cannot be made, a newer version. SourceMalformed: no database, or no room for it.
-    """
+    def __init__(self, path: Path) -> None:
+        """Makes it or brings it to `VERSION` when it is not there or older.
+
+        Raises InvalidSpec: the folder cannot be made, a newer version. SourceMalformed: no database, or no room for it.
+        """
+        self._writing = _open(path)
+        self._reading = _engine(path, readers=READERS)
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._writing.dispose()
+        self._reading.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Raises Overloaded."""
+        with _translated(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that reads. Raises Overloaded."""
+        with _translated(), self._reading.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as err:
+        raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
+
+
+def _open(path: Path) -> Engine:
+    """For writing, with its tables."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writing = _engine(path, readers=0)
@@ -194,7 +229,7 @@ def open_database(path: Path) -> tuple[Engine, Engine]:
         raise InvalidSpec(f"{path.parent}: {reason_of(err)}", where="data") from err
     except DBAPIError as err:
         raise SourceMalformed(f"{path}: {_reason_in(path.parent, err)}", where="data") from err
-    return writing, _engine(path, readers=READERS)
+    return writing
 
 
 def _reason_in(folder: Path, err: DBAPIError) -> str:

@@ -29,11 +29,10 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.exc import DBAPIError
 
-from api.schema import contents, deliveries, jobs, open_database
+from api.schema import Database, contents, deliveries, jobs
 from api.transaction import SWEEP, Change, Transaction, is_due
-from engine.errors import AlreadyExists, InvalidJob, NotFound, Overloaded
+from engine.errors import AlreadyExists, InvalidJob, NotFound
 from engine.jobdocument import Document, check_content, kind_of, raw, read, split, uid_of, value_of
 from engine.jobs import OLDEST, QUEUED, Job, Rules, create, pick, pools_asked, put, status_of, take_over
 
@@ -112,27 +111,21 @@ class Store:
         chance: Callable[[int], int] = secrets.randbelow,
         new_uid: Callable[[], str] = lambda: secrets.token_urlsafe(16)[:UID_LENGTH],
     ) -> None:
-        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.open_database`."""
+        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.Database`."""
         self._rules = rules
         self._ordering = ordering
         self._chance = chance
         self._new_uid = new_uid
-        self._writing, self._reading = open_database(path)
+        self._database = Database(path)
 
     def close(self) -> None:
         """Closes its connections."""
-        self._writing.dispose()
-        self._reading.dispose()
+        self._database.close()
 
     @contextmanager
     def _write(self, now: int) -> Iterator[Transaction]:
-        with _translated(), self._writing.begin() as connection:
+        with self._database.write() as connection:
             yield Transaction(connection, self._rules, now)
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with _translated(), self._reading.begin() as connection:
-            yield connection
 
     # Steps
 
@@ -271,19 +264,19 @@ class Store:
 
     def is_due(self, *, now: int) -> bool:
         """Whether a sweep has anything to do: it costs others nothing to ask."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             return is_due(connection, now)
 
     # Telling
 
     def whole(self, uid: str) -> bytes:
         """A job as JSON. Raises NotFound."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             return _whole(connection, uid)
 
     def record(self, uid: str) -> Change:
         """A job's state. Raises NotFound."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             row = connection.execute(_RECORD, {"the_uid": uid}).one_or_none()
         if row is None:
             raise NotFound("job", uid)
@@ -299,7 +292,7 @@ class Store:
         _check_few(which.states, "states")
         found: list[bytes] = []
         size = 0
-        with self._read() as connection:
+        with self._database.read() as connection:
             for seq, head, *content in connection.execute(_filtered(which, after).limit(limit + 1)):
                 if len(found) == limit or size > limit_bytes:
                     return found, after
@@ -311,7 +304,7 @@ class Store:
 
     def held(self) -> list[tuple[str, str]]:
         """(worker, uid) of every job that somebody holds."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             return [(executor or "", uid) for executor, uid in connection.execute(_HELD)]
 
     # Webhooks
@@ -337,7 +330,7 @@ class Store:
             alike = [receiver for receiver in busy if len(receiver) == length]
             begin = func.substr(deliveries.c.url, 1, length + 1)
             wanted = wanted.where(begin.not_in([each + end for each in alike for end in ("", "/", "?", "#")]))
-        with self._read() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(wanted, {"now": now})
             return [Delivery(*row) for row in rows if row.id not in besides][:limit]
 
@@ -364,14 +357,6 @@ def digest_of(body: bytes) -> bytes:
 def _check_few(words: Collection[str] | None, name: str) -> None:
     if words is not None and len(set(words)) > MAX_ASKED:
         raise InvalidJob(f"{len(set(words))} {name}, more than {MAX_ASKED}", where=name)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as err:
-        raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
 
 
 def _whole(connection: Connection, uid: str) -> bytes:

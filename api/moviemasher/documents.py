@@ -13,17 +13,15 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
-from sqlalchemy.exc import DBAPIError
 
 from api.moviemasher.fields import Object
-from api.schema import documents, open_database, relations
+from api.schema import Database, documents, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
 
 Kind = Literal["mash", "cast", "definition"]
@@ -66,34 +64,21 @@ class Documents:
         wall: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.open_database`."""
+        """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.Database`."""
         self._quota = quota
         self._wall = wall
         self._new_id = new_id
-        self._writing, self._reading = open_database(path)
+        self.database = Database(path)
 
     def close(self) -> None:
         """Closes its connections."""
-        self._writing.dispose()
-        self._reading.dispose()
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that may write. Raises Overloaded."""
-        with _translated(), self._writing.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that reads. Raises Overloaded."""
-        with _translated(), self._reading.begin() as connection:
-            yield connection
+        self.database.close()
 
     # Reading
 
     def get(self, kind: Kind, user: str, name: str) -> Found:
         """The user's document of this id; a definition may be everybody's. Raises NotFound."""
-        with self.read() as connection:
+        with self.database.read() as connection:
             reader = _Reader(connection, user)
             document = reader.get(kind, name)
             if document is None:
@@ -103,7 +88,7 @@ class Documents:
     def owner(self, name: str) -> str:
         """Whose mash or cast this id is. Raises NotFound."""
         which = select(documents.c.user).where(documents.c.kind.in_(("mash", "cast")), documents.c.id == name)
-        with self.read() as connection:
+        with self.database.read() as connection:
             user = connection.scalar(which)
         if user is None:
             raise NotFound("mash", name[:80])
@@ -113,7 +98,7 @@ class Documents:
         """The user's newest mash that is in no cast, or newest cast; None: there is none."""
         newest = (documents.c.created.desc(), documents.c.seq.desc())
         which = select(documents.c.json).where(*_listed(kind, user)).order_by(*newest).limit(1)
-        with self.read() as connection:
+        with self.database.read() as connection:
             reader = _Reader(connection, user)
             found = next(reader.objects(which), None)
             return None if found is None else reader.found(kind, found)
@@ -130,7 +115,7 @@ class Documents:
         which = select(*columns).where(*_listed(kind, user)).order_by(documents.c.seq)
         if types is not None:
             which = which.where(documents.c.type.in_(types))
-        with self.read() as connection:
+        with self.database.read() as connection:
             if partial:
                 return [dict(row._mapping) for row in connection.execute(which)]
             return list(_Reader(connection, user).objects(which))
@@ -143,7 +128,7 @@ class Documents:
         needed  ids of its definitions; None: as before.
         Raises InvalidMash, AlreadyExists: the id is another user's.
         """
-        with self.write() as connection:
+        with self.database.write() as connection:
             name = self._put(connection, "mash", user, mash)
             if needed is not None:
                 _relate(connection, "mash", name, needed)
@@ -171,7 +156,7 @@ class Documents:
                 raise InvalidMash(f"$.cast.layers: more than {MAX_LAYERS} mashes", where="$.cast.layers")
             return {"id": name}
 
-        with self.write() as connection:
+        with self.database.write() as connection:
             kept = {**cast, "layers": with_mashes(layers, keep)} if layers is not None else cast
             name = self._put(connection, "cast", user, kept)
             if layers is not None:
@@ -180,7 +165,7 @@ class Documents:
 
     def put_definition(self, user: str, definition: Object) -> str:
         """As `put_mash`; returns its id. Raises InvalidMash, Conflict ("403"): it is another user's."""
-        with self.write() as connection:
+        with self.database.write() as connection:
             try:
                 return self._put(connection, "definition", user, definition)
             except AlreadyExists as err:
@@ -192,7 +177,7 @@ class Documents:
         Raises NotFound; Conflict ("403"): it is another user's.
         """
         mine = (documents.c.kind == kind, documents.c.id == name)
-        with self.write() as connection:
+        with self.database.write() as connection:
             owner = connection.scalar(select(documents.c.user).where(*mine))
             if owner is None:
                 raise NotFound(kind, name)
@@ -247,14 +232,6 @@ class Documents:
         if isinstance(told, str) and _CREATED.fullmatch(told):
             return told
         return datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as err:
-        raise Overloaded(f"the database does not take it: {err.orig}", where="database") from err
 
 
 def _is_temporary(name: object) -> bool:

@@ -87,7 +87,7 @@ class Files:
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         """Makes the folders and removes what an earlier process left in the spool. Raises InvalidSpec."""
-        self._documents = documents
+        self._database = documents.database
         self._media = media.absolute()
         self._spool = spool.absolute()
         self._options = options
@@ -124,7 +124,7 @@ class Files:
         oldest = select(uploads.c.id).where(*mine).order_by(uploads.c.created.desc()).offset(MAX_ANNOUNCED - 1)
         with self._booking:
             used = self._bytes_of(user)
-            with self._documents.write() as connection:
+            with self._database.write() as connection:
                 coming = connection.scalar(select(func.count()).where(*self._coming(user))) or 0
                 if coming >= MAX_ANNOUNCED:
                     raise Overloaded(f"{coming} files of yours are announced and did not come", where="uploads")
@@ -136,7 +136,7 @@ class Files:
 
     def release(self, upload: Upload) -> None:
         """Keeps no more room for what did not come: it is as one that was announced too long ago. Raises Overloaded."""
-        with self._documents.write() as connection:
+        with self._database.write() as connection:
             mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
             connection.execute(update(uploads).where(*mine).values(created=self._too_long_ago()))
 
@@ -165,7 +165,7 @@ class Files:
     def find(self, user: str, name: str) -> Upload | None:
         """What the user announced under this id."""
         which = select(*(uploads.c[field] for field in Upload._fields)).where(uploads.c.id == name)
-        with self._documents.read() as connection:
+        with self._database.read() as connection:
             row = connection.execute(which.where(uploads.c.user == user)).first()
         return None if row is None else Upload(*row)
 
@@ -198,7 +198,7 @@ class Files:
             size = part.stat().st_size
             with self._booking:
                 used = self._bytes_of(upload.user)
-                with self._documents.write() as connection:
+                with self._database.write() as connection:
                     mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
                     done = connection.execute(update(uploads).where(*mine).values(stored=size))
                     if done.rowcount != 1:
@@ -217,7 +217,7 @@ class Files:
             return False
         folder = self.folder(user) / name
         there = found is not None or folder.is_dir()
-        with self._documents.write() as connection:
+        with self._database.write() as connection:
             connection.execute(delete(uploads).where(uploads.c.id == name, uploads.c.user == user))
         shutil.rmtree(folder, ignore_errors=True)
         return there

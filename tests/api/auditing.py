@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import select
 
-from api.schema import contents, jobs, open_database, queue, waits
+from api.schema import Database, contents, jobs, queue, waits
 from engine.jobdocument import kind_of, priority_of, read, tags_of, terms_of, uid_of, value_of, word
 from engine.jobs import pools_of
 
@@ -19,8 +19,7 @@ from engine.jobs import pools_of
 def _empty():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.db"
-        for engine in open_database(path):
-            engine.dispose()
+        Database(path).close()
         return path.read_bytes()
 
 
@@ -33,7 +32,7 @@ def new_database(path):
 
 def audit(store):
     """The state of every job by its name. Raises AssertionError."""
-    with store._reading.connect() as connection:
+    with store._database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         rows = connection.execute(select(jobs)).all()
         content = dict(tuple(row) for row in connection.execute(select(contents.c.seq, contents.c.content)))

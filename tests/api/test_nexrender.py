@@ -307,7 +307,7 @@ async def test_a_bug_is_500_and_says_nothing(start, monkeypatch, caplog):
 async def test_a_database_that_takes_nothing_is_503(start):
     client, queue = await start()
     uid = (await client.add())["uid"]
-    with queue._store._writing.connect() as connection:
+    with queue._store._database.write() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     answer = await client.ask("POST", "/api/v1/jobs", {**BODY, "mine": "x" * 100_000})

@@ -92,7 +92,7 @@ async def test_a_lease_that_is_reported_on_lasts(start, clock, monkeypatch):
 
 
 def lease_of(queue, uid):
-    with queue._store._reading.connect() as connection:
+    with queue._store._database.read() as connection:
         return connection.scalar(select(jobs.c.lease).where(jobs.c.uid == uid))
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 import api.store
 from api import schema
-from api.schema import backup, jobs, open_database
+from api.schema import Database, backup, jobs
 from api.store import Filter, Store, digest_of
 from api.transaction import KEY_LIFE
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
@@ -81,7 +81,7 @@ class Bench:
 
 def plan_of(bench, statement):
     """What SQLite would do, step by step."""
-    with bench.store._reading.connect() as connection:
+    with bench.store._database.read() as connection:
         text = str(statement.compile(connection.engine))
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0,) * text.count("?"))
         return [row.detail for row in plan]
@@ -614,7 +614,7 @@ def test_pages_end_behind_so_many_bytes(bench):
 
 def test_readers_are_not_held_up_by_a_writer(bench):
     uid = bench.add()
-    with bench.store._writing.begin() as connection:
+    with bench.store._database.write() as connection:
         connection.execute(jobs.delete())
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(bench.state, [uid] * 8)) == ["queued"] * 8
@@ -739,12 +739,11 @@ def test_the_versions_make_the_tables_that_are_used(tmp_path):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    writing, reading = open_database(tmp_path / "jobs.db")
-    with reading.connect() as connection:
+    database = Database(tmp_path / "jobs.db")
+    with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
         made = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all())
-    writing.dispose()
-    reading.dispose()
+    database.close()
     plain = tmp_path / "plain.db"
     other = schema._engine(plain, readers=0)
     with other.begin() as connection:
@@ -756,7 +755,7 @@ def test_the_versions_make_the_tables_that_are_used(tmp_path):
 
 
 def test_commits_survive_a_power_cut(bench):
-    with bench.store._writing.connect() as connection:
+    with bench.store._database.write() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
@@ -767,7 +766,7 @@ def test_a_newer_database_is_refused(tmp_path, bench):
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(InvalidSpec, match="9999"):
-        open_database(bench.path)
+        Database(bench.path)
     with sqlite3.connect(bench.path) as connection:
         connection.execute(f"UPDATE alembic_version SET version_num = '{schema.VERSION}'")
     connection.close()
@@ -777,14 +776,14 @@ def test_what_is_no_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "jobs.db"
     path.write_bytes(b"something else\n" * 1000)
     with pytest.raises(SourceMalformed, match="not a database"):
-        open_database(path)
+        Database(path)
     assert path.read_bytes() == b"something else\n" * 1000
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidSpec):
-        open_database(tmp_path / "file" / "jobs.db")
+        Database(tmp_path / "file" / "jobs.db")
 
 
 def test_a_disk_without_room_is_what_the_system_says(tmp_path):
@@ -793,7 +792,7 @@ def test_a_disk_without_room_is_what_the_system_says(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(SourceMalformed, match=f"^{tmp_path}/jobs.db: file too large$"):
-            open_database(tmp_path / "jobs.db")
+            Database(tmp_path / "jobs.db")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     Bench(tmp_path / "jobs.db").store.close()
@@ -827,7 +826,7 @@ def test_a_key_is_kept_as_long_also_when_the_clock_is_set(bench, by):
 
 def test_nothing_is_lost_when_the_disk_is_full(bench):
     names = [bench.add(mine="x" * 5000) for _ in range(5)]
-    with bench.store._writing.connect() as connection:
+    with bench.store._database.write() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
     with pytest.raises(Overloaded, match="full"):
@@ -837,7 +836,7 @@ def test_nothing_is_lost_when_the_disk_is_full(bench):
         bench.store.create([body(mine="x" * 100_000)], creator="c", now=NOW)
     assert len(bench.uids()) == len(names)
     assert bench.pick() == names[0]  # what needs no more room goes on
-    with bench.store._writing.connect() as connection:
+    with bench.store._database.write() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
     bench.add(mine="x" * 100_000)
 

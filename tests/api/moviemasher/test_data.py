@@ -12,7 +12,7 @@ from alembic import command
 
 from api.moviemasher import documents
 from api.moviemasher.documents import Documents
-from api.schema import open_database
+from api.schema import Database
 from engine.errors import InvalidMash, Overloaded
 from tests.api.moviemasher.asking import Client, masher
 
@@ -418,10 +418,8 @@ def test_a_database_that_has_only_jobs_gets_what_is_missing(tmp_path, monkeypatc
     monkeypatch.setattr(
         "alembic.command.upgrade", partial(lambda upgrade, config, _: upgrade(config, "0001"), command.upgrade)
     )
-    for each in open_database(path):
-        with each.begin() as connection:
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
-        each.dispose()
+    with closing(Database(path)) as database, database.read() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
     monkeypatch.undo()
     with closing(Documents(path)) as kept:
         kept.put_mash("ada", {"id": "m"})
@@ -435,7 +433,7 @@ def test_nothing_is_left_of_what_was_deleted(kept, tmp_path):
     kept.put_cast("ada", cast({"id": "m"}) | {"id": "c"})
     for kind, name in (("cast", "c"), ("mash", "m"), ("definition", "image-1")):
         assert kept.delete(kind, "ada", name) == []
-    with kept.read() as connection:
+    with kept.database.read() as connection:
         for table in ("documents", "relations"):
             assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
 
