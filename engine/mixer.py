@@ -37,6 +37,7 @@ AHEAD: Final = Fraction(2)  # seconds before something comes on the air that it 
 LOOK_EVERY: Final = Fraction(1, 2)  # seconds
 SAME: Final = 1e-6  # seconds that floats may be off
 TRUE: Final = 2  # samples that a voice may be off: what is more is a jump
+_Samples = dict[Place, tuple[int, int]]  # [first, stop) of every place
 _NOTHING: Final[Pick[VideoFrame]] = Pick(None, None, False)
 
 
@@ -121,7 +122,8 @@ class _Played(NamedTuple):
 class _Media(NamedTuple):
     plan: Plan
     frames: dict[Picture, VideoFrame]
-    leaving: list[Voice]
+    stretches: list[_Stretch]
+    samples: list[_Samples]  # of each stretch
 
 
 class MixerStatistics(msgspec.Struct, frozen=True, rename="camel"):
@@ -221,6 +223,8 @@ class Mixer:
                 stop = tick.n + (block.stop - tick.n) // 2  # the end is within
                 edges = tuple(each for each in block.edges if each[0] < self._time(stop))
                 block = block._replace(stop=stop, edges=edges)
+                stretches = self._stretches(media.plan, block)
+                media = media._replace(stretches=stretches, samples=self._samples(stretches))
             heard = self._take(media, block)
             entered = time.perf_counter_ns()
             picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block, limiter=self._thread)
@@ -278,12 +282,13 @@ class Mixer:
         while True:
             plan = self._compiled(tree)
             watched = plan.pictures.union(picture for picture in self._named if self._may_come(picture))
-            leaving = self._compositor.leaving(plan.voices)
-            await self._settle(watched, self._stretches(plan, leaving, block), block)
+            stretches = self._stretches(plan, block)
+            samples = self._samples(stretches)
+            await self._settle(watched, samples, block)
             frames = self._pick(watched, block.t)
             changed = {p: _size(frames.get(p)) for p in watched if _size(frames.get(p)) != self._sizes[p]}
             if not changed:
-                return _Media(plan, frames, leaving)
+                return _Media(plan, frames, stretches, samples)
             self._sizes |= changed
             self._plan = None
 
@@ -297,15 +302,14 @@ class Mixer:
 
     def _take(self, media: _Media, block: _Block) -> list[tuple[list[Heard], int]]:
         """The sound of a block stretch by stretch, from each source once, however many voices it has; and how long."""
-        stretches = self._stretches(media.plan, media.leaving, block)
         heard: list[tuple[list[Heard], int]] = []
-        for stretch, samples in zip(stretches, self._samples(stretches), strict=True):
+        for stretch, samples in zip(media.stretches, media.samples, strict=True):
             readers = {place: self._readers.reader(place) for place in samples}
             taken = {place: reader.take(*samples[place]) for place, reader in readers.items() if reader is not None}
             pairs = zip_longest(stretch.voices, self._until(stretch))
             voices = [Heard(voice, taken[voice.place], until) for voice, until in pairs if voice.place in taken]
             heard.append((voices, stretch.stop - stretch.first))
-        said, last = stretches[-1].voices, self._time(block.stop - 1)
+        said, last = media.stretches[-1].voices, self._time(block.stop - 1)
         if block.stop > block.n + 1 and not any(t >= last for t, _ in block.edges):
             said = planner.voices_named(self._program.tree_at(last))
         self._played = {voice.place: _Played(voice.at, samples[voice.place][1]) for voice in said if voice.place.timed}
@@ -323,10 +327,10 @@ class Mixer:
         voices = [voice for voice in planner.voices_named(last) if voice.place.timed]
         return [voice.gain for voice in voices] if [voice.place for voice in voices] == places else []
 
-    def _stretches(self, plan: Plan, leaving: list[Voice], block: _Block) -> list[_Stretch]:
+    def _stretches(self, plan: Plan, block: _Block) -> list[_Stretch]:
         """A block's samples, cut where sound begins or ends that has a media time; the other changes at ticks."""
         first, stop = self._first_sample(block.first), self._first_sample(block.stop)
-        lasting = [voice for voice in plan.voices if not voice.place.timed] + leaving
+        lasting = [voice for voice in plan.voices if not voice.place.timed] + self._compositor.leaving(plan.voices)
         cuts = [(first, self._first_sample(block.n) - first, plan.voices)]
         for t, tree in block.edges:
             if (cut := sample_at(t, self._spec.audio.rate)) < stop:
@@ -337,16 +341,16 @@ class Mixer:
             for (begin, lead, voices), end in zip(cuts, ends, strict=True)
         ]
 
-    def _samples(self, stretches: Sequence[_Stretch]) -> list[dict[Place, tuple[int, int]]]:
-        """The samples [first, stop) of every place that each stretch needs.
+    def _samples(self, stretches: Sequence[_Stretch]) -> list[_Samples]:
+        """The samples that each stretch needs.
 
         What has a media time begins there and goes on by itself, so that no sample is lost or heard twice by rounding;
         it goes elsewhere when another time is said that is not where it is.
         """
-        found: list[dict[Place, tuple[int, int]]] = []
+        found: list[_Samples] = []
         played = dict(self._played)
         for stretch in stretches:
-            samples: dict[Place, tuple[int, int]] = {}
+            samples: _Samples = {}
             for voice in stretch.voices:
                 begin, before = stretch.first, played.get(voice.place)
                 if voice.at is not None:
@@ -384,11 +388,11 @@ class Mixer:
         """Whether a picture is absent now, and not for ever: one that starts late."""
         return self._sizes[picture] is None and self._stated_size(picture) is not None
 
-    async def _settle(self, watched: frozenset[Picture], stretches: Sequence[_Stretch], block: _Block) -> None:
+    async def _settle(self, watched: frozenset[Picture], samples: Sequence[_Samples], block: _Block) -> None:
         """Tells every reader what is watched and heard, and the others that they may rest; offline, waits for that."""
         looked = {picture.place: self._media_time(picture, block.t) for picture in watched if not picture.still}
-        listened: dict[Place, tuple[int, int]] = {}
-        for place, (begin, end) in chain.from_iterable(each.items() for each in self._samples(stretches)):
+        listened: _Samples = {}
+        for place, (begin, end) in chain.from_iterable(each.items() for each in samples):
             listened[place] = listened.get(place, (begin, end))[0], end
         nothing = (None, None)
         active = self._readers.active()
