@@ -41,9 +41,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_sound: bool = False
 
 
-def look_into(path: str, *, name: str = "") -> Facts:
+def look_into(path: str, *, name: str) -> Facts:
     """What a file is. `name` is what it is called in an error. Raises SourceError."""
-    steps = open_source(name or path, path, sound=AudioFormat(), settings=Settings())
+    steps = open_source(name, path, sound=AudioFormat(), settings=Settings())
     try:
         if steps.picture_size is not None:
             steps.step(pictures=1, sounds=None, start=Fraction(0))  # how it is turned, its first picture says
@@ -59,34 +59,34 @@ def look_into(path: str, *, name: str = "") -> Facts:
         steps.close()
 
 
-def check_font(path: str, *, name: str = "") -> None:
+def check_font(path: str, *, name: str) -> None:
     """Raises SourceMalformed where no font can be read, or none of its first letters has an outline."""
     try:
         Font(Path(path))
     except ValueError as err:
-        raise SourceMalformed(f'font "{name or path}": {err}', where=name) from err
+        raise SourceMalformed(f'font "{name}": {err}', where=name) from err
     except (OSError, HarfBuzzError) as err:
-        raise SourceMalformed(f'font "{name or path}": not a font that can be read', where=name) from err
+        raise SourceMalformed(f'font "{name}": not a font that can be read', where=name) from err
 
 
-def check_drawing(path: str, *, name: str = "") -> None:
+def check_drawing(path: str, *, name: str) -> None:
     """Raises SourceError where no SVG can be drawn."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(HEAD)
     except OSError as err:
-        raise SourceUnavailable(f'image "{name or path}": {reason_of(err)}', where=name) from err
+        raise SourceUnavailable(f'image "{name}": {reason_of(err)}', where=name) from err
     if not is_svg(head):
-        raise SourceMalformed(f'image "{name or path}": not an SVG', where=name)
-    load_still(name or path, path)
+        raise SourceMalformed(f'image "{name}": not an SVG', where=name)
+    load_still(name, path)
 
 
-def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str = "") -> None:
+def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str) -> None:
     """Makes images of an image: where they go → their sizes; a PNG keeps what can be seen through.
 
     Raises SourceError, SinkError.
     """
-    frame = load_still(name or path, path)
+    frame = load_still(name, path)
     for target, size in images.items():
         save_still(frame, target, size)
 
@@ -97,12 +97,12 @@ def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
     return lambda string, font: measure(string, font, fonts)
 
 
-def length_of(path: str, *, name: str = "") -> Fraction:
+def length_of(path: str, *, name: str) -> Fraction:
     """Seconds, whole microseconds, of a film or sound, found by decoding all of it: for those that do not say.
 
     Raises SourceError.
     """
-    steps = open_source(name or path, path, sound=AudioFormat(), settings=Settings())
+    steps = open_source(name, path, sound=AudioFormat(), settings=Settings())
     looks, listens = steps.picture_size is not None, steps.has_sound
     stop = Fraction(0)
     try:

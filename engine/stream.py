@@ -241,17 +241,16 @@ class Reader:
     Promises: packets come in the publisher's order; the first picture is a keyframe, and so is the first after a loss.
     """
 
-    def __init__(self, stream: Stream, *, from_gop: bool, max_packets: int, max_bytes: int) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.dropped = 0  # packets lost because this reader was slow
-        self._max_packets, self._max_bytes = max_packets, max_bytes
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._needs_keyframe = True
         self._lost = False
         self._parked = trio.lowlevel.ParkingLot()
         self._closed = False
-        if from_gop and stream._gop:  # it is the stream's own, and bounded there
+        if stream._gop:  # it is the stream's own, and bounded there
             self._items.extend(stream._gop)
             self._needs_keyframe = False
         stream._readers[self] = None
@@ -285,7 +284,7 @@ class Reader:
     def _push(self, packet: Packet) -> int:
         """Queues a packet; returns how many were lost by it."""
         lost = 0
-        if len(self._items) >= self._max_packets or self._bytes + len(packet.data) > self._max_bytes:
+        if len(self._items) >= QUEUE_PACKETS or self._bytes + len(packet.data) > QUEUE_BYTES:
             lost = self._empty()
         if packet.is_video:
             if self._needs_keyframe and not packet.keyframe:
@@ -340,23 +339,12 @@ class Hub:
         self.changed(stream)
         return publication
 
-    def read(
-        self,
-        name: str,
-        *,
-        from_gop: bool = True,
-        must_exist: bool = False,
-        max_packets: int = QUEUE_PACKETS,
-        max_bytes: int = QUEUE_BYTES,
-    ) -> Reader:
-        """Follows a stream, published or not yet. Raises InvalidSpec; NotFound when `must_exist` and nobody publishes.
-
-        from_gop  begin with the packets since the last keyframe; else with the next keyframe.
-        """
+    def read(self, name: str, *, must_exist: bool = False) -> Reader:
+        """Follows a stream, published or not yet. Raises InvalidSpec; NotFound if `must_exist` and nobody publishes."""
         check_name(name)
         if must_exist:
             self.published(name)
-        return Reader(self._stream(name), from_gop=from_gop, max_packets=max_packets, max_bytes=max_bytes)
+        return Reader(self._stream(name))
 
     def published(self, name: str) -> Stream:
         """The stream of that name. Raises NotFound when nobody publishes it."""

@@ -246,7 +246,6 @@ async def publish_steps(
     steps: Steps,
     *,
     mixer: MixerSpec,
-    spec: EncoderSpec = PATTERN_ENCODER,
     now: Callable[[], int],
     limiter: trio.CapacityLimiter,
 ) -> None:
@@ -258,7 +257,7 @@ async def publish_steps(
     """
     name = publication.stream.name
     try:
-        feed = await _in_thread(partial(_open_feed, name, steps, mixer, spec), name=name, limiter=limiter)
+        feed = await _in_thread(partial(_open_feed, name, steps, mixer), name=name, limiter=limiter)
         fps, n = mixer.fps, 0
         ticks = await _in_thread(partial(feed.ticks, n), name=name, limiter=limiter)
         start = now()
@@ -331,8 +330,8 @@ def _open(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
     return PacketEncoder(mixer, spec)
 
 
-def _open_feed(name: str, steps: Steps, mixer: MixerSpec, spec: EncoderSpec) -> _Feed:
-    return _Feed(steps, mixer, _open(name, mixer, spec))
+def _open_feed(name: str, steps: Steps, mixer: MixerSpec) -> _Feed:
+    return _Feed(steps, mixer, _open(name, mixer, PATTERN_ENCODER))
 
 
 def _send(publication: Publication, packets: list[Packet], now: int, due: int | None = None) -> None:

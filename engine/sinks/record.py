@@ -129,7 +129,7 @@ class Recording:
     more: what was written until then plays. A file that exists is never overwritten.
 
     path     of the first file; missing folders are made
-    id       for the status; without one, the file's name without its ending
+    id       for the status
     limiter  how many recordings write at a time; a wedged disk keeps its token until the recording is stopped
     """
 
@@ -139,15 +139,15 @@ class Recording:
         name: str,
         path: Path,
         *,
-        id: str = "",  # noqa: A002
-        limiter: trio.CapacityLimiter | None = None,
+        id: str,  # noqa: A002
+        limiter: trio.CapacityLimiter,
     ) -> None:
         # given
-        self.id = id or path.stem
+        self.id = id
         self._hub = hub
         self._name = name
         self._path = path
-        self._limiter = limiter or trio.CapacityLimiter(1)
+        self._limiter = limiter
         self._thread = trio.CapacityLimiter(1)  # kept by a write that nobody waits for: the next one comes after it
         # owned by run()
         self._opening = fmp4.Opening()

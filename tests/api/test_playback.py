@@ -11,7 +11,7 @@ from quart.testing.connections import WebsocketDisconnectError, WebsocketRespons
 
 from api import playback
 from api.app import create_app
-from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
+from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings, stream
 from engine.sinks.flow import FlvFlow
 from engine.sources.pattern import read_cells
 from engine.stream import Hub, Publisher
@@ -93,10 +93,11 @@ async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch
             await no_readers(engine)
 
 
-async def test_a_slow_client_that_takes_something_all_the_time_is_not_let_go(media, autojump_clock):
+async def test_a_slow_client_that_takes_something_all_the_time_is_not_let_go(media, autojump_clock, monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_PACKETS", 9999)
     hub = Hub(lambda: 0)
     publication = hub.publish(NAME, Publisher(kind="pattern"))
-    body = playback.FlowBody(lambda: FlvFlow(hub.read(NAME, max_packets=9999)))
+    body = playback.FlowBody(lambda: FlvFlow(hub.read(NAME)))
     taken, times = b"", 0
     async with body:
         for packet in packets(media.path("plain"), times=20):

@@ -25,7 +25,7 @@ from tests.media import Audio, encode
     ],
 )
 def test_what_is_in_a_file(media, name, kind, size, sound):
-    facts = look_into(str(media.path(name)))
+    facts = look_into(str(media.path(name)), name=name)
     assert (facts.kind, facts.size, facts.has_sound) == (kind, size, sound)
     assert facts.duration is not None
 
@@ -45,13 +45,13 @@ def decoded(path):
 
 
 def test_an_image_has_no_length(tmp_path):
-    facts = look_into(image(tmp_path))
+    facts = look_into(image(tmp_path), name="image")
     assert (facts.kind, facts.size, facts.duration) == ("image", (40, 30), None)
 
 
 def test_an_image_becomes_smaller_ones(tmp_path):
     made = {str(tmp_path / "icon.png"): (20, 15), str(tmp_path / "icon.jpg"): (9, 7)}
-    shrink_image(image(tmp_path), made)
+    shrink_image(image(tmp_path), made, name="image")
     png, jpeg = map(decoded, made)
     assert ((png.width, png.height), (jpeg.width, jpeg.height)) == tuple(made.values())
     alpha = png.to_ndarray(format="rgba")[:, :, 3]
@@ -63,10 +63,10 @@ def test_a_drawing_is_an_image_of_its_own_size(tmp_path):
     path = tmp_path / "logo"  # its name does not matter
     half = "<rect width='20' height='30'/>"
     path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30">{half}</svg>')
-    check_drawing(str(path))
-    facts = look_into(str(path))
+    check_drawing(str(path), name="logo")
+    facts = look_into(str(path), name="logo")
     assert (facts.kind, facts.size, facts.duration) == ("image", (40, 30), None)
-    shrink_image(str(path), {str(tmp_path / "icon.png"): (20, 15)})
+    shrink_image(str(path), {str(tmp_path / "icon.png"): (20, 15)}, name="logo")
     alpha = decoded(tmp_path / "icon.png").to_ndarray(format="rgba")[:, :, 3]
     assert (alpha[7, 3], alpha[7, 16]) == (255, 0)
 
@@ -75,13 +75,13 @@ def test_what_is_no_drawing(tmp_path):
     with pytest.raises(SourceError, match='image "logo": not an SVG'):
         check_drawing(image(tmp_path), name="logo")
     with pytest.raises(SourceError, match="no such file"):
-        check_drawing(str(tmp_path / "nosuch.svg"))
+        check_drawing(str(tmp_path / "nosuch.svg"), name="logo")
 
 
 @pytest.mark.parametrize("kept", [1, 9_400])  # bytes; those of its letters' outlines begin at 9388
 def test_a_font_that_is_cut_off_is_refused(tmp_path, kept):
     whole = next(path for path in carried() if "Bungee" in path.name)
-    check_font(str(whole))
+    check_font(str(whole), name="whole")
     path = tmp_path / "cut.ttf"
     path.write_bytes(whole.read_bytes()[:kept])
     with pytest.raises(SourceMalformed, match='font "upload": '):
@@ -90,17 +90,17 @@ def test_a_font_that_is_cut_off_is_refused(tmp_path, kept):
 
 def test_where_no_image_can_be_written(tmp_path):
     with pytest.raises(SinkError, match="there is no folder"):
-        shrink_image(image(tmp_path), {str(tmp_path / "no" / "icon.png"): (4, 4)})
+        shrink_image(image(tmp_path), {str(tmp_path / "no" / "icon.png"): (4, 4)}, name="image")
 
 
 def test_how_long_it_is(media):
-    assert abs(look_into(str(media.path("plain"))).duration - 2) < Fraction(1, 20)
+    assert abs(look_into(str(media.path("plain")), name="plain").duration - 2) < Fraction(1, 20)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 22_050])
 def test_an_mp3_of_whole_seconds_lasts_for_whole_seconds(tmp_path, rate):
     path = str(encode(tmp_path / "tone.mp3", None, Audio("libmp3lame", rate=rate), seconds=3))
-    assert look_into(path).duration == 3
+    assert look_into(path, name="tone").duration == 3
 
 
 def test_a_length_that_is_decoded_is_in_whole_microseconds(tmp_path):
@@ -110,7 +110,7 @@ def test_a_length_that_is_decoded_is_in_whole_microseconds(tmp_path):
         file.setsampwidth(2)
         file.setframerate(48_000)
         file.writeframes(bytes(2 * 16_000))
-    assert length_of(path) == Fraction("0.333333")
+    assert length_of(path, name="third") == Fraction("0.333333")
 
 
 def test_what_is_no_media(media):
@@ -128,10 +128,10 @@ def test_texts_are_measured():
 
 @pytest.mark.parametrize("name", ["plain", "video_only", "audio_only"])
 def test_the_length_of_what_does_not_say_it(media, name):
-    facts = look_into(str(media.path(name)))
-    assert abs(length_of(str(media.path(name))) - facts.duration) < Fraction(1, 10)
+    facts = look_into(str(media.path(name)), name=name)
+    assert abs(length_of(str(media.path(name)), name=name) - facts.duration) < Fraction(1, 10)
 
 
 def test_the_length_of_what_is_no_media(media):
     with pytest.raises(SourceError):
-        length_of(str(media.path("text")))
+        length_of(str(media.path("text")), name="text")

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine import stream
 from engine.config import Settings
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
@@ -179,10 +180,11 @@ async def test_flv_tells_new_extradata(hub, media, tmp_path):
     assert sizes == [64] * 30 + [128] * 30
 
 
-async def test_a_slow_client_goes_on_at_a_keyframe_with_a_gap(hub, media):
+async def test_a_slow_client_goes_on_at_a_keyframe_with_a_gap(hub, media, monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_PACKETS", 20)
     publication = publish(hub)
     film = packets(media.path("video_only"), times=2)
-    with Fmp4Flow(hub.read("live/cam", max_packets=20)) as flow:
+    with Fmp4Flow(hub.read("live/cam")) as flow:
         for packet in film[:17]:
             publication.send(packet)
         with trio.fail_after(30):
@@ -196,16 +198,25 @@ async def test_a_slow_client_goes_on_at_a_keyframe_with_a_gap(hub, media):
     assert [each for each in shown if each[0] > 1] == [(Fraction(47 + n, 30), 15 + n) for n in range(15)]
 
 
-async def test_a_wedged_client_costs_a_bounded_queue(hub, media):
+async def test_a_wedged_client_costs_a_bounded_queue(hub, media, monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_PACKETS", 50)
+    monkeypatch.setattr(stream, "QUEUE_BYTES", 20_000)
     publication = publish(hub)
-    reader = hub.read("live/cam", max_packets=50, max_bytes=20_000)
+    reader, calls = hub.read("live/cam"), []
+
+    async def follow(flow):
+        calls.extend(await rest(flow))
+
     with Fmp4Flow(reader), FlvFlow(hub.read("live/cam")) as other:
-        for packet in packets(media.path("plain"), times=5):
-            publication.send(packet)
-        publication.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow, other)
+            for packet in packets(media.path("plain"), times=5):
+                publication.send(packet)
+                await trio.testing.wait_all_tasks_blocked()
+            publication.close()
         assert reader.waiting <= 51
         assert reader.dropped > 0
-        assert len(pictures(b"".join(await rest(other)))) == 300
+        assert len(pictures(b"".join(calls))) == 300
 
 
 async def test_closing_ends_a_receive_that_waits(hub):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import trio
 
+from engine import stream
 from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame, i420_views
-from engine.sinks.publish import MAX_LAG, PATTERN_ENCODER, QUEUE, StreamSink, publish_steps
+from engine.sinks.publish import MAX_LAG, QUEUE, StreamSink, publish_steps
 from engine.sources.pattern import PatternSource, paint_cells, read_cells
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.stream import END, Hub, Publisher
@@ -182,10 +183,11 @@ async def test_a_full_queue_makes_an_offline_mixer_wait(hub):
     assert sink.statistics().encoded == 20
 
 
-async def test_an_encoder_that_is_too_slow_skips_pictures_and_no_sound(hub):
+async def test_an_encoder_that_is_too_slow_skips_pictures_and_no_sound(hub, monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_BYTES", 1 << 30)
     ticks = 60
     pictures = [noise(MEDIUM, seed) for seed in range(3)]
-    with hub.read(NAME, max_bytes=1 << 30) as reader:
+    with hub.read(NAME) as reader:
         async with running(hub, MEDIUM, SLOW, Full.DROP) as sink:
             for n in range(ticks):
                 await sink.put(n, pictures[n % 3], tone(n, MEDIUM))
@@ -360,7 +362,5 @@ async def test_a_pattern_that_cannot_be_encoded_says_so(hub):
     mixer = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(9000, 1))
     steps = PatternSource("pattern", "pattern:bars", sound=mixer.audio)
     with trio.fail_after(30), pytest.raises(SinkRejected, match="AAC has no rate"):
-        await publish_steps(
-            publication, steps, mixer=mixer, spec=PATTERN_ENCODER, now=ns, limiter=trio.CapacityLimiter(1)
-        )
+        await publish_steps(publication, steps, mixer=mixer, now=ns, limiter=trio.CapacityLimiter(1))
     assert hub.streams() == []

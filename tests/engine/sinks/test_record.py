@@ -17,7 +17,7 @@ import trio.testing
 from engine.packet import Packet, Track
 from engine.sinks import record
 from engine.sinks.record import Recording
-from engine.stream import Hub, Publisher
+from engine.stream import END, Hub, Publisher
 from tests.engine.clips import NS, boxes, packets, pictures, sounds
 from tests.media import Audio, Video, encode
 
@@ -40,16 +40,22 @@ async def settle(recording, state):
             await trio.sleep(0.01)
 
 
+async def to_end(reader):
+    """Takes all that comes at once, until the publisher goes."""
+    while END not in await reader.receive():
+        pass
+
+
 async def written(recording, size):
     with trio.fail_after(5):
         while recording.status().bytes < size:
             await trio.sleep(0.01)
 
 
-async def recorded(hub, path, film, **options):
+async def recorded(hub, path, film):
     """The recording of a film, from its first packet until its publisher goes."""
     publication = publish(hub)
-    recording = Recording(hub, "live/cam", path, **options)
+    recording = Recording(hub, "live/cam", path, id="1", limiter=trio.CapacityLimiter(1))
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(recording.run)
@@ -92,7 +98,7 @@ async def test_a_recording_is_the_film(hub, media, tmp_path, units):
     assert [number for _, number in pictures(data)] == [*range(60), *range(60)]
     assert abs(len(sounds(data)) - sum(not each.is_video for each in film)) <= 4  # sound from before the picture
     status = recording.status()
-    assert (status.state, status.error, status.id, status.file, status.parts) == ("done", "", "a", "a.mp4", 1)
+    assert (status.state, status.error, status.id, status.file, status.parts) == ("done", "", "1", "a.mp4", 1)
     assert status.bytes == len(data)
     assert 3990 <= status.duration_ms <= 4100
     assert not list((tmp_path / "new").glob("*_2*"))
@@ -140,7 +146,7 @@ from tests.engine.clips import packets
 async def main(source, target):
     hub = Hub(lambda: 0)
     publication = hub.publish("live/cam", Publisher(kind="pattern"))
-    recording = Recording(hub, "live/cam", Path(target))
+    recording = Recording(hub, "live/cam", Path(target), id="1", limiter=trio.CapacityLimiter(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recording.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -169,7 +175,7 @@ trio.run(main, *sys.argv[1:])
 async def test_it_begins_with_the_present_keyframe_and_stops_when_told(hub, media, tmp_path):
     publication = publish(hub)
     film = packets(media.path("plain"), start=9)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4")
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
     assert recording.status().state == "waiting"
     for packet in film[:80]:
         publication.send(packet)
@@ -190,7 +196,7 @@ async def test_it_begins_with_the_present_keyframe_and_stops_when_told(hub, medi
 
 async def test_stopped_before_anything_came_there_is_no_file(hub, tmp_path):
     publish(hub)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4")
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recording.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -201,7 +207,7 @@ async def test_stopped_before_anything_came_there_is_no_file(hub, tmp_path):
 
 async def test_a_shutdown_saves_what_has_come(hub, media, tmp_path):
     publication = publish(hub)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4")
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recording.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -216,7 +222,7 @@ async def test_a_shutdown_saves_what_has_come(hub, media, tmp_path):
 async def test_a_shutdown_saves_what_waited_for_others_to_write(hub, media, tmp_path):
     publication = publish(hub)
     limiter = trio.CapacityLimiter(1)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", limiter=limiter)
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=limiter)
     limiter.acquire_on_behalf_of_nowait("another recording")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recording.run)
@@ -293,11 +299,12 @@ async def test_sound_that_mp4_cannot_hold_is_left_out_and_that_is_said_once(hub,
 async def test_a_slow_disk_loses_packets_up_to_a_keyframe_and_goes_on(hub, media, tmp_path):
     publication = publish(hub)
     disk = trio.CapacityLimiter(1)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", limiter=disk)
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=disk)
     film = packets(media.path("video_only"), times=90)
-    with hub.read("live/cam", max_packets=10_000) as other:
+    with hub.read("live/cam") as other:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(recording.run)
+            nursery.start_soon(to_end, other)
             await trio.testing.wait_all_tasks_blocked()
             for packet in film[:40]:
                 publication.send(packet)
@@ -322,7 +329,7 @@ async def test_a_slow_disk_loses_packets_up_to_a_keyframe_and_goes_on(hub, media
 async def test_a_wedged_disk_does_not_hold_up_a_stop(hub, media, tmp_path, autojump_clock):
     publication = publish(hub)
     disk = trio.CapacityLimiter(1)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", limiter=disk)
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=disk)
     async with trio.open_nursery() as nursery, disk:
         nursery.start_soon(recording.run)
         await trio.testing.wait_all_tasks_blocked()
