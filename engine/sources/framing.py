@@ -104,7 +104,7 @@ class _AnnexB(Framing):
         units = nal_units(bytes(packet))
         kept = [unit for unit in units if self._kind_of(unit) not in (*_SETS[self._codec], _DELIMITERS[self._codec])]
         if not kept:
-            self._ahead += units
+            self._ahead = [*self._ahead, *units][-_MOST_SETS:]
             return b""
         fresh = [*self._learn(self._ahead), *self._learn(units)]
         self._ahead = []
@@ -118,7 +118,8 @@ class _AnnexB(Framing):
     def _learn(self, units: list[bytes]) -> list[bytes]:
         """Notes the parameter sets of a packet. Returns those that were not known so.
 
-        As in a decoder, a new one makes all forgotten that may build on those it replaces.
+        A new one makes all of its kind forgotten, and what builds on them: decoders may do so where it has their number,
+        and streams with several numbers in turns repeat them.
         """
         came = {}
         for unit in units:

@@ -264,7 +264,8 @@ class Straightener:
 
 def _unmarked(packet: Packet) -> Packet:
     """A copy that a decoder shows."""
-    copy: Packet = av.Packet(bytes(packet))
+    copy: Packet = av.Packet(packet.size)  # one over the bytes themselves would lack what decoders read behind them
+    copy.update(bytes(packet))
     copy.stream, copy.time_base, copy.is_keyframe = packet.stream, packet.time_base, packet.is_keyframe
     copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
     for each in packet.iter_sidedata():

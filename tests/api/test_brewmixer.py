@@ -339,7 +339,7 @@ BLACK = {}
 async def test_an_event_from_its_creation_to_its_end(door, base):
     assert await door.call("GET", base) == (200, [])
     assert await door.create(base=base) == (201, None)
-    assert door.engine.hub.published("live/program").publication.publisher.kind == "mix"
+    assert [(stream.name, stream.publisher) for stream in door.engine.streams()] == [("live/program", "mix")]
     status, answer = await door.call("PUT", f"{base}/show", [GRID])  # at once after 201
     assert (status, list(answer)) == (200, ["slot"])
     assert answer["slot"] >= 0

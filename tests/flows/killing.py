@@ -164,7 +164,7 @@ def found_in(path: Path) -> dict[str, tuple[Known, str]]:
     store = Store(path, rules=Rules())
     try:
         audit(store)
-        with store._reading.connect() as connection:
+        with store._database.read() as connection:
             query = select(jobs.c.uid, jobs.c.run, jobs.c.state, jobs.c.executor, contents.c.content)
             rows = connection.execute(query.join(contents, contents.c.seq == jobs.c.seq)).all()
     finally:

@@ -212,7 +212,7 @@ async def test_an_svg_becomes_png_that_can_be_seen_through_and_is_in_a_mash(serv
         "previewSize": {"width": 180, "height": 90},
     }
     for name, (width, height) in (("url", (180, 90)), ("icon", (90, 45))):
-        pixels = decoded(await server.fetch(logo[name])).to_ndarray(format="rgba")
+        pixels = decoded(await server.fetch(logo[name])).to_ndarray(format="rgba").astype(int)
         assert pixels.shape == (height, width, 4)
         assert pixels[height // 2, width // 4] == pytest.approx((0, 255, 0, 255), abs=4)
         assert pixels[height // 2, width * 3 // 4, 3] == 0

@@ -1,6 +1,7 @@
 """MediaFile: every codec and container gives the right frames at the right times, and damage gives one sentence."""
 
 import contextlib
+import ctypes
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.sources import open_source
 from engine.sources.avfile import MediaFile
+from engine.sources.tracks import Straightener
 from engine.spec import AudioFormat
 from tests.media import (
     VFR_MS,
@@ -654,6 +656,16 @@ def test_fragmented_segments_behind_a_discontinuity_are_shown_and_heard(tmp_path
     again = drained(source, start=Fraction(6))
     source.close()
     assert numbered(again) == numbered(whole)[-len(again.pictures) :]
+
+
+def test_a_packet_without_its_mark_has_what_decoders_read_behind_it(tmp_path):
+    film = fragmented(tmp_path / "film.m3u8", seconds=4, each=2)
+    straightener = Straightener()
+    with av.open(str(played_twice(tmp_path / "twice.m3u8", film))) as container:
+        marked = [packet for packet in container.demux() if packet.is_discard]
+    behind = [ctypes.string_at(made.buffer_ptr + made.size, 64) for made in map(straightener.apply, marked)]
+    assert behind
+    assert set(behind) == {bytes(64)}
 
 
 def unreadable(path, source, first, last):
