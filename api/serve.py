@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -170,8 +171,13 @@ def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Ser
 
 async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:
     hypercorn.protocol.H11Protocol = Http1  # type: ignore[attr-defined]  # no setting says so
+    hypercorn.protocol.ws_stream.server_extensions_handshake = _no_extension  # type: ignore[attr-defined]  # nor this
     await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
+
+
+def _no_extension(requested: Iterable[str], supported: Sequence[object]) -> None:
+    """WebSockets are not deflated: film becomes no smaller, and all viewers together would stop the thread of all."""
 
 
 def cut_connections(port: int) -> None:

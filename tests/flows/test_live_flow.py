@@ -377,6 +377,21 @@ def test_http_2_is_not_spoken_and_who_offers_it_does_not_keep_the_server(tmp_pat
         assert server.wait(5) == 0
 
 
+def test_film_is_not_deflated_for_browsers(tmp_path):
+    offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    offer += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    offer += b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    with Server(tmp_path) as server:
+        server.done("PUT", "/streams/1.0/live/bars", {"pattern": "bars?size=64x36"})
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+            client.sendall(b"GET /live/bars.ws HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n")
+            answer = client.makefile("rb")
+            head = b"".join(iter(answer.readline, b"\r\n"))
+            assert head.startswith(b"HTTP/1.1 101")
+            assert b"permessage-deflate" not in head
+            assert answer.read(1) == b"\x81"  # a text, as it is
+
+
 def test_what_was_recorded_until_a_kill_plays(tmp_path):
     with recording(tmp_path / "server") as (server, player, path):
         until(lambda: recorded_ms(server) >= 1500)
