@@ -183,7 +183,7 @@ async def _ignore_messages() -> None:
 
 async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
     """Sends until the stream ends or the client takes nothing for too long; returns what it is closed with."""
-    mime = ""
+    mime = left_out = ""
     while True:
         try:
             data = await flow.receive()
@@ -193,8 +193,11 @@ async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
             return UNPLAYABLE, str(err)[:MAX_REASON]
         messages: list[str | bytes] = list(_sliced(data))
         if flow.mime != mime:
-            mime = flow.mime
-            messages.insert(0, msgspec.json.encode({"mime": mime, "leftOut": flow.left_out}).decode())
+            mime, left_out = flow.mime, flow.left_out
+            messages.insert(0, msgspec.json.encode({"mime": mime, "leftOut": left_out}).decode())
+        elif flow.left_out != left_out:  # without a MIME type: what follows does not begin anew
+            left_out = flow.left_out
+            messages.insert(0, msgspec.json.encode({"leftOut": left_out}).decode())
         for message in messages:
             with trio.move_on_after(SEND_WITHIN) as scope:
                 await websocket.send(message)

@@ -114,10 +114,14 @@ export class Player {
     }
   }
 
-  // What comes next is of that type: a buffer can take another codec, but not another number of tracks.
+  // What comes next is of that type, if one is told: a buffer can take another codec, but not another number of tracks.
   #expect({ mime, leftOut }) {
-    const tracks = mime.split(",").length;
     this.leftOut = leftOut;
+    if (mime === undefined) {
+      if (this.started) this.#reportPlaying(this.silent);
+      return;
+    }
+    const tracks = mime.split(",").length;
     if (!MediaSource.isTypeSupported(mime)) {
       this.#wait(`This browser does not play ${mime}`);
     } else if (this.buffer === null || tracks !== this.tracks) {

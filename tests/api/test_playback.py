@@ -163,6 +163,26 @@ async def test_websocket_tells_what_is_left_out(client, engine, tmp_path):
             assert numbers(await socket.receive(), "mp4")[0] == []
 
 
+async def test_websocket_tells_what_is_left_out_later(client, engine, media, tmp_path):
+    """The MIME type is told again with a new beginning only; here the sound goes on beside another picture."""
+    other = encode(tmp_path / "av1.mp4", Video("libsvtav1"), Audio(), seconds=1)
+    publication = engine._hub.publish("live/turn", Publisher(kind="rtmp"))
+    with trio.fail_after(ENDLESS):
+        async with client.websocket("/live/turn.ws") as socket:
+            while not any(each.readers for each in engine.streams() if each.name == "live/turn"):
+                await trio.sleep(0.01)
+            for packet in packets(media.path("plain")):
+                publication.send(packet)
+            first = json.loads(await socket.receive())
+            for packet in packets(other, start=3):
+                publication.send(packet)
+            publication.close()
+            while not isinstance(later := await socket.receive(), str):
+                pass
+    assert (list(first), first["leftOut"]) == (["mime", "leftOut"], "")
+    assert json.loads(later) == {"leftOut": "video in libdav1d"}
+
+
 async def test_websocket_tells_why_it_ends(client, engine):
     with trio.fail_after(ENDLESS):
         async with client.websocket(f"/{NAME}.ws") as socket:
