@@ -101,8 +101,8 @@ class JobRun:
     async def clear(self) -> None:
         """Removes what it needed on the way."""
         with trio.CancelScope(shield=True):
+            self._held.close()  # first: some disks keep the folder of a file that is open
             await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
-            self._held.close()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
         return await trio.to_thread.run_sync(partial(call, *arguments, **named), limiter=self._shop.threads)
@@ -362,14 +362,17 @@ def _forget_runs_before(work: Path) -> None:
 
 
 def forget_old_runs(folder: Path) -> None:
-    """Removes what workers left that were killed; not what is in use, however old the time of day makes it."""
+    """Removes what workers left that were killed; not what is in use, however old the time of day makes it.
+
+    On a disk without locks nobody can tell, and all stays.
+    """
     old = time.time() - OLDEST_WORK
     for path in folder.glob("*"):
         with suppress(OSError):
             if path.stat().st_mtime < old:
                 with (path / LOCK).open("a+") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _tail(path: Path) -> str:

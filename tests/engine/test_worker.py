@@ -1,5 +1,6 @@
 """Jobs go through a real queue, a real child and a real render; what goes wrong is a sentence, never the worker."""
 
+import errno
 import json
 import os
 import signal
@@ -234,6 +235,20 @@ async def test_what_nobody_uses_goes_after_days_and_a_render_goes_on_when_the_cl
     await trio.to_thread.run_sync(engine.jobrun.forget_old_runs, work)  # as any slot does, of any process
     assert list(work.iterdir()) == [mine]
     assert {"scene.json", "films"} <= {each.name for each in mine.iterdir()}
+
+
+async def test_a_disk_without_locks_is_good_enough(bench, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(engine.jobrun.fcntl, "flock", fails)
+    left = bench.folder / "work" / "killed.1"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    bench.work()
+    assert (await bench.done(job()))["state"] == "finished"
+    engine.jobrun.forget_old_runs(left.parent)
+    assert left.exists()  # as far as anybody can tell it is in use
 
 
 async def test_a_job_made_anew_under_the_name_of_a_removed_one_is_rendered(bench):
