@@ -118,7 +118,7 @@ class _AnnexB(Framing):
     def _learn(self, units: list[bytes]) -> list[bytes]:
         """Notes the parameter sets of a packet. Returns those that were not known so.
 
-        A new one makes all of its kind forgotten, and what builds on them: decoders may do so where it has their number,
+        A new one makes all of its kind forgotten, and what builds on them: a decoder does so where it has their number,
         and streams with several numbers in turns repeat them.
         """
         came = {}
