@@ -161,7 +161,8 @@ class Store:
         """(jobs taken, jobs left out) of the database file of another server: an array of jobs in their states.
 
         Of several jobs with one uid the last counts; what is here already stays as it is. A part of them at a time, so
-        that others may write meanwhile: when it is cut off, a second time takes what is missing. Raises InvalidJob.
+        that others may write meanwhile: when it is cut off, a second time takes what is missing, and what waits for
+        jobs that have finished there or are gone since goes on. Raises InvalidJob.
         """
         found = read(document.strip() or b"[]")  # its file is empty before the first job
         if not isinstance(found, list):
@@ -181,6 +182,8 @@ class Store:
                 new = [named[uid] for uid in names[start : start + SWEEP] if write.state(uid) is None]
                 write.add(new, coming=states)
             taken += len(new)
+        with self._write(now) as write:
+            write.release_stranded()
         return taken, len(found) - taken
 
     def put(self, uid: str, change: Document, *, now: int, run: int | None = None) -> tuple[Picked, list[Change]]:

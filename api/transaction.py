@@ -96,6 +96,7 @@ _WAIT_NO_MORE = delete(waits).where(waits.c.seq == _SEQ)
 _WAITING_FOR = select(waits.c.seq).where(waits.c.uid == _UID)
 _WHO_WAITS = select(jobs.c.uid).join(waits, waits.c.seq == jobs.c.seq).where(waits.c.uid == _UID)
 _RELEASE = delete(waits).where(waits.c.uid == _UID)
+_IN_VAIN = select(waits.c.uid).distinct().where(~exists().where(jobs.c.uid == waits.c.uid, jobs.c.state != FINISHED))
 _MADE_UNDER = select(keys.c.digest, keys.c.uids).where(keys.c.key == bindparam("the_key"))
 _OLD_KEYS = keys.c.created < _NOW
 _LINE = (deliveries.c.uid == _UID, deliveries.c.url == bindparam("the_url"))
@@ -309,6 +310,11 @@ class Transaction:
                 self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
                 self._tell(job, lost)
                 failed.append(lost.uid)
+
+    def release_stranded(self) -> None:
+        """Those go on that wait for what has finished elsewhere, or never came: an import that was cut off has such."""
+        for uid in self.connection.scalars(_IN_VAIN).all():
+            self._release(uid)
 
     def _release(self, uid: str) -> None:
         released = self.connection.scalars(_WAITING_FOR, {"the_uid": uid}).all()

@@ -906,6 +906,23 @@ def test_the_file_of_a_nexrender_server_is_taken(bench):
         assert bench.store.take(nothing, now=NOW) == (0, 0)
 
 
+def cut(_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("then", ["queued", "finished", "gone"])
+def test_jobs_of_an_import_that_was_cut_off_do_not_wait_for_ever_after_the_next_one(bench, monkeypatch, then):
+    monkeypatch.setattr(api.store, "SWEEP", 1)
+    film, part = {"uid": "film", "state": "queued", "after": "part"}, {"uid": "part", "state": "queued"}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(api.store.time, "sleep", cut)
+        bench.store.take(json.dumps([film, part]).encode(), now=NOW)
+    assert (bench.uids(), bench.pick()) == (["film"], None)
+    rest = [] if then == "gone" else [{**part, "state": then}]
+    assert bench.store.take(json.dumps(rest).encode(), now=NOW) == (len(rest), 0)
+    assert bench.pick() == ("part" if then == "queued" else "film")
+
+
 def test_others_write_while_many_are_taken(bench, monkeypatch):
     monkeypatch.setattr(api.store, "SWEEP", 2)
     theirs = json.dumps([{"uid": f"old{n}", "state": "queued"} for n in range(10)]).encode()
