@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -168,8 +169,7 @@ class Store:
         if not isinstance(found, list):
             raise InvalidJob("expected an array of jobs", where="$")
         named: dict[str, tuple[Job, Document]] = {}
-        for each in found:
-            body = each if value_of(each, "uid") else each | {"uid": raw(self._new_uid())}
+        for body in _with_uids(found):
             named.pop(uid_of(body), None)
             whole = {"state": raw(QUEUED), "type": raw("default"), **body}
             named[uid_of(body)] = take_over(whole, now=now, rules=self._rules)
@@ -355,6 +355,19 @@ class Store:
 def digest_of(body: bytes) -> bytes:
     """What tells two requests under one Idempotency-Key apart."""
     return hashlib.sha256(body).digest()
+
+
+def _with_uids(found: Sequence[Document]) -> Iterator[Document]:
+    """Jobs of another server; one without a uid is named by what it says and its place among those alike: a digest."""
+    alike: Counter[bytes] = Counter()
+    for each in found:
+        if value_of(each, "uid"):
+            yield each
+        else:
+            text = _encode(each)
+            alike[text] += 1
+            uid = hashlib.sha256(b"%d %b" % (alike[text], text)).hexdigest()[:UID_LENGTH]
+            yield each | {"uid": raw(uid)}
 
 
 def _check_few(words: Collection[str] | None, name: str) -> None:
