@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 VERSION: Final = "0002"  # of the tables below: the newest of api/migrations/versions
 READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
-BLOCK: Final = 4096  # bytes that a disk gives to a file at a time
+ROOM: Final = 1 << 18  # bytes; SQLite writes 32 KiB beside a database that it opens, 140 beside one that it makes
 
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
 metadata = MetaData()
@@ -236,7 +236,7 @@ def _reason_in(folder: Path, err: DBAPIError) -> str:
     """Why: where a disk is full, SQLite may say no more than "disk I/O error"."""
     try:
         with TemporaryFile(dir=folder) as file:
-            file.write(bytes(BLOCK))
+            file.write(bytes(ROOM))
     except OSError as problem:
         return reason_of(problem)
     return str(err.orig)

@@ -785,10 +785,12 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
         Database(tmp_path / "file" / "jobs.db")
 
 
-def test_a_disk_without_room_is_what_the_system_says(tmp_path):
-    new_database(tmp_path / "jobs.db")
+@pytest.mark.parametrize(("new", "room"), [(False, 1000), (False, 20_000), (True, 20_000), (True, 100_000)])
+def test_a_disk_without_room_is_what_the_system_says(tmp_path, new, room):
+    if not new:
+        new_database(tmp_path / "jobs.db")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(SourceMalformed, match=f"^{tmp_path}/jobs.db: file too large$"):
             Database(tmp_path / "jobs.db")
