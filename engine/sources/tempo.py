@@ -6,14 +6,18 @@ Worker threads only, as everything that steps.
 Theory of operation
 -------------------
 * Time here is that of the result: its sample n is the source's sample n · speed. So whoever reads it needs no speed.
+  It is rounded outwards where it begins and ends: not one sample is missing.
 * Atempo lays windows of 20…40 ms over one another, each from a little beside its place, where it fits best: the sound
   stays that near to its picture, and does not drift away.
 * One filter goes down to half the speed; several in a row go further.
+* At an end atempo keeps back what fills no window. It is given some more, the last sound backwards, and what comes out
+  is cut where that begins: the result ends where its source does, without a gap before what follows.
 * A hole in the sound, another number of channels, or a seek begins anew.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Final
 
@@ -28,6 +32,7 @@ from engine.sources.reader import Steps
 
 _LEAST: Final = 0.5  # of one atempo
 _LAYOUTS: Final = {1: "mono", 2: "stereo"}
+_BEYOND: Final = Fraction(1, 10)  # seconds of the source; up to 90 ms were kept back, at 0.1 to twice its speed
 
 
 class Tempo:
@@ -101,8 +106,11 @@ class _Filter:
     def __init__(self, first: int, channels: int, *, speed: float, rate: int) -> None:
         self._channels = channels
         self._rate = rate
-        self._next_in, self._next_out = first, round(first / speed)
+        self._next_in, self._next_out = first, math.floor(first / speed)
+        self._speed = speed
         self._pushed = 0
+        self._beyond = int(_BEYOND * rate)
+        self._last: Samples = np.zeros((channels, 0), np.float32)  # as many samples as go beyond the end
         self._graph = av.filter.Graph()
         layout = _LAYOUTS[channels]
         chain = [
@@ -120,13 +128,17 @@ class _Filter:
     def play(self, block: AudioFrame | None) -> list[tuple[int, AudioFrame]]:
         """What comes out for a block, or at the end (None) what was held back."""
         if block is None:
+            self._push(np.pad(self._last, ((0, 0), (0, self._beyond)), "symmetric")[:, -self._beyond :])
             self._source.push(None)
         else:
             self._next_in += len(block)
             self._push(block.samples)
+            self._last = np.concatenate((self._last, block.samples), axis=1)[:, -self._beyond :]
         out: list[tuple[int, AudioFrame]] = []
+        stop = math.ceil(self._next_in / self._speed)
         while (samples := self._pull()) is not None:
-            out.append((self._next_out, AudioFrame(samples)))
+            if self._next_out < stop:
+                out.append((self._next_out, AudioFrame(samples[:, : stop - self._next_out])))
             self._next_out += samples.shape[1]
         return out
 
