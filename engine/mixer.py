@@ -93,7 +93,7 @@ class Readers(Protocol):
 class _Block(NamedTuple):
     """Ticks [first, stop) that are mixed in one go; their picture and their tree are those of tick n, at t.
 
-    edges  the moments within it at which sound begins or ends, and the trees of these moments.
+    edges  the moments within it at which sound begins or ends or its gain bends, and the trees of these moments.
     """
 
     first: int
@@ -328,7 +328,7 @@ class Mixer:
         return [voice.gain for voice in voices] if [voice.place for voice in voices] == places else []
 
     def _stretches(self, plan: Plan, block: _Block) -> list[_Stretch]:
-        """A block's samples, cut where sound begins or ends that has a media time; the other changes at ticks."""
+        """A block's samples, cut where sound with a media time begins, ends or bends; the other changes at ticks."""
         first, stop = self._first_sample(block.first), self._first_sample(block.stop)
         lasting = [voice for voice in plan.voices if not voice.place.timed] + self._compositor.leaving(plan.voices)
         cuts = [(first, self._first_sample(block.n) - first, plan.voices)]

@@ -14,6 +14,7 @@ It refuses to know which other clips are on.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple
@@ -123,6 +124,7 @@ class Player:
         # What is another turn's, of the mash or of the medium, has another reader, open when that begins.
         periods = {id(medium): medium.period(quantize) for medium in self.used}
         self.periods = {key: each for key, each in periods.items() if each is not None and each < clip.frames}
+        self._bends = self._bends_of_gains()
 
     def _is_steady(self) -> bool:
         """Whether nothing changes in its picture but the media time of its content."""
@@ -176,6 +178,21 @@ class Player:
             while frame < last:
                 yield frame
                 frame += period
+
+    def bends_in(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
+        """The frames of the mash within [start, stop) at which a gain of it begins to move in another way.
+
+        Around each point of a curve it goes straight for 2 ms: a step takes so long, and 1000 in a second are enough.
+        """
+        low, high = (bisect_left(self._bends, edge) for edge in (start, stop))
+        return self._bends[low:high]
+
+    def _bends_of_gains(self) -> list[Fraction]:
+        first, stop, a_ms = self.clip.frame, self.clip.stop, Fraction(self.quantize, 1000)
+        curves = [medium.gain for medium in self.voices if medium.timed]
+        points = {round(x * self.clip.frames / a_ms) for curve in curves for x, _ in curve if 0 < x < 1}
+        bends = {first + ms * a_ms for point in points for ms in (point - 1, point + 1)}
+        return sorted(bend for bend in bends if first < bend < stop)
 
     def _identity(self, medium: Medium, k: Fraction, turn: int) -> str | None:
         if not medium.timed:

@@ -48,7 +48,9 @@ class Program(Protocol):
         """What comes on the air within [start, stop), in order of time: it should be open by then."""
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
-        """The moments within (start, stop), in order, at which sound begins or ends that is cut to the sample."""
+        """The moments within (start, stop), in order, at which sound begins or ends that is cut to the sample, or from
+        which on its gain moves in another way.
+        """
 
 
 @runtime_checkable

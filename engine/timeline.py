@@ -119,18 +119,22 @@ class Mash:
         return [(t, self.tree_at(t)) for t in self._moments(self._begins, start, stop)]
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
-        """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends."""
+        """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends, or
+        its gain bends.
+        """
         return [t for t in self._moments(self._sounds, start, stop, heard=True) if t > start]
 
     def _moments(self, marks: Sequence[int], start: Fraction, stop: Fraction, *, heard: bool = False) -> list[Fraction]:
-        """The moments within [start, stop), in order, of frames of each turn and of turns within clips."""
+        """The moments within [start, stop), in order, of frames of each turn and of turns, or bends, within clips."""
         found: set[Fraction] = set()
         for first in self._turns_in(start, stop) if marks else ():
             begin, end = (edge * self.quantize - first for edge in (start, stop))
             low, high = (bisect_left(marks, edge) for edge in (begin, end))
-            on_air = (each for each in self._timetable.within(begin, end) if each.voices or not heard)
+            on_air = [each for each in self._timetable.within(begin, end) if each.voices or not heard]
             frames: Iterator[Fraction | int] = chain(
-                marks[low:high], *(player.turns_in(begin, end) for player in on_air)
+                marks[low:high],
+                *(player.turns_in(begin, end) for player in on_air),
+                *(player.bends_in(begin, end) for player in on_air if heard),
             )
             found.update(Fraction(first + frame) / self.quantize for frame in frames)
         return sorted(found)

@@ -240,18 +240,35 @@ async def test_a_gain_curve_has_no_steps(tmp_path):
     assert np.abs(np.diff(found)).max() <= 20_000 / (RATE / 2) + 2
 
 
-@pytest.mark.parametrize("fps", [10, Fraction(30_000, 1001)])
-async def test_a_gain_curve_is_in_time_whatever_the_ticks(tmp_path, fps):
+def level(tmp_path):
+    """Four seconds of 10 000."""
     path = tmp_path / "level.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes(np.full(4 * RATE, 10_000, "<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize("fps", [1, 10, Fraction(30_000, 1001)])
+async def test_a_gain_curve_is_in_time_whatever_the_ticks(tmp_path, fps):
     curve = ((0.0, 0.0), (0.2, 1.0), (0.5, 1.0), (1.0, 0.25))
     program = mash([clip("a", 12, 60, sound("level", gain=curve), seen=False)])
-    found = (await heard(tmp_path, program, {"level": path}, fps=fps))[12 * RATE // 30 : 72 * RATE // 30]
+    found = (await heard(tmp_path, program, {"level": level(tmp_path)}, fps=fps))[12 * RATE // 30 : 72 * RATE // 30]
     wanted = 10_000 * np.interp(np.arange(len(found)) / (2 * RATE), *zip(*curve, strict=True))
-    within_a_tick = 10_000 / (0.4 * fps) / 4  # of a point of the curve: there it takes the straight way
-    assert np.abs(found - wanted).max() <= within_a_tick + 5
+    within_2_ms = 10_000 / 0.4 * 0.002 / 4  # around a point of the curve, where it takes the straight way
+    assert np.abs(found - wanted).max() <= within_2_ms + 5
+
+
+@pytest.mark.parametrize("fps", [1, 10, 30])
+@pytest.mark.parametrize("at", [0.29, 0.3333, 0.5])  # of 2 s; the last is right at a tick
+async def test_a_step_of_a_gain_curve_takes_two_milliseconds_whatever_the_ticks(tmp_path, fps, at):
+    curve = ((0, 1.0), (at, 1.0), (at, 0.0), (0.9, 0.0), (0.9, 0.5))
+    program = mash([clip("a", 0, 60, sound("level", gain=curve), seen=False)])
+    found = (await heard(tmp_path, program, {"level": level(tmp_path)}, fps=fps))[: 2 * RATE]
+    step, back, near = round(2 * at * RATE), round(1.8 * RATE), int(0.002 * RATE)
+    assert np.abs(found[: step - near] - 10_000).max() <= 1
+    assert not found[step + near : back - near].any()
+    assert np.abs(found[back + near :] - 5_000).max() <= 1
 
 
 async def test_a_tree_that_is_held_plays_on_from_where_it_says(tmp_path):

@@ -315,6 +315,18 @@ def test_sound_begins_and_ends_where_clips_that_are_heard_do():
     assert again.edges(Fraction(1), Fraction(3)) == [Fraction(n, 10) for n in (12, 14, 24, 26)]
 
 
+def test_sound_bends_around_the_points_of_its_gain():
+    curve = ((0, 0), (0.25, 1), (0.25, 0.5), (0.75, 0.5), (1, 0))
+    program = mash([clip(Medium(kind="sound", name="s", gain=curve), frame=2, frames=20, container=False)])
+    assert program.edges(Fraction(1, 5), Fraction(11, 5)) == [Fraction(n, 1000) for n in (699, 701, 1699, 1701)]
+    assert program.edges(Fraction(699, 1000), Fraction(1699, 1000)) == [Fraction(701, 1000)]
+    again = mash([clip(Medium(kind="sound", name="s", gain=curve), frame=0, frames=20, container=False)], loop=True)
+    assert again.edges(Fraction(5, 2), Fraction(4)) == [Fraction(n, 1000) for n in (2501, 3499, 3501)]
+    many = tuple((n / 10_000, n % 2) for n in range(10_000))
+    program = mash([clip(Medium(kind="sound", name="s", gain=many), frame=0, frames=10, container=False)])
+    assert len(program.edges(Fraction(0), Fraction(1))) < 1000
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     tracks=st.lists(st.lists(clips(), max_size=6), max_size=3),
