@@ -36,6 +36,7 @@ from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable
 from engine.fetch import Fetcher, file_in, shown
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
+from engine.sinks.file import sound_rates
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
 log = logging.getLogger(__name__)
@@ -258,9 +259,9 @@ class JobRun:
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         made: list[Path] = []
-        films = films[:1] if scene.several else [_named(film, scene) for film in films]
+        films = films[:1] if scene.several else [_completed(film, scene) for film in films]
         for n, film in enumerate(films):
-            options = [f"{key}={value}" for key, value in (scene.options | film.options).items()]
+            options = [f"{key}={value}" for key, value in film.options.items()]
             target = folder if scene.several else folder / film.name
             arguments = [str(document), str(target), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
@@ -336,11 +337,17 @@ class _Progress:
         return self._taken / 100
 
 
-def _named(film: Film, scene: Scene) -> Film:
-    """With the extension that is the document's own, where the job says none."""
-    if scene.extension and film.name == f"result.{EXTENSION}":
-        return Film(f"result.{scene.extension}", film.options)
-    return film
+def _completed(film: Film, scene: Scene) -> Film:
+    """With the extension and the options that are the document's own, where the job says none and the film has them."""
+    is_unnamed = scene.extension and film.name == f"result.{EXTENSION}"
+    name = f"result.{scene.extension}" if is_unnamed else film.name
+    options = dict(scene.options)
+    if "--bit-rate" in film.options:
+        options.pop("--quality", None)
+    rates = sound_rates(name)
+    if rates and int(options.get("--audio-rate", rates[0])) not in rates:
+        del options["--audio-rate"]
+    return Film(name, options | film.options)
 
 
 def _move_all(folder: Path, target: Path) -> list[Path]:

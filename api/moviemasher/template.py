@@ -135,9 +135,9 @@ def _chosen(value: Object, order: Order) -> tuple[list[Object], Output | None]:
 
 
 def _options(output: Output) -> dict[str, str]:
-    """An output's settings as options of the render command."""
+    """An output's settings as options of the render command, but for the profile: films are high or less anyway."""
     encoder, (width, height) = output.encoder, output.size
-    options = {
+    return {
         "--size": f"{width}x{height}",
         "--fps": str(output.rate),
         "--audio-rate": str(output.sound.rate),
@@ -146,7 +146,6 @@ def _options(output: Output) -> dict[str, str]:
         "--gop": str(encoder.gop),
         "--quality": f"{encoder.quality:g}",
     }
-    return options | ({"--profile": encoder.profile} if encoder.profile else {})
 
 
 # --- assets ----------------------------------------------------------------------------------------------------------

@@ -113,13 +113,19 @@ def check_output(output: OutputSpec, mixer: MixerSpec) -> None:
     if encoding is None:
         known = " ".join([*FORMATS, *STILLS])
         raise SinkRejected(f'output "{path}": extension "{suffix}" is not one of {known}', where=path)
-    rates = _RATES.get(encoding.audio or "")
+    rates = sound_rates(path)
     if output.sound and rates is not None and mixer.audio.rate not in rates:
         listed = ", ".join(map(str, rates))
         sentence = f'output "{path}": {encoding.audio} has no rate of {mixer.audio.rate} Hz, only {listed}'
         raise SinkRejected(sentence, where=path)
     if output.picture and encoding.video is not None:
         check_picture(encoding.video, mixer, output.encoder, what=f'output "{path}"', where=path)
+
+
+def sound_rates(path: str) -> Sequence[int] | None:
+    """The sample rates that the sound of a file can have, in Hz; None: any, or it has no sound."""
+    encoding = FORMATS.get(Path(path).suffix.lower())
+    return None if encoding is None else _RATES.get(encoding.audio or "")
 
 
 def has_h264(output: OutputSpec) -> bool:

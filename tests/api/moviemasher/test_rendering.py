@@ -7,6 +7,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import quote
 
 import av
 import numpy as np
@@ -59,6 +60,16 @@ class Server:
     def __init__(self, folder, client):
         self.folder, self.client = folder, client
         self.media = folder / "media" / client.user
+
+    async def job(self, **body):
+        """A job of nexrender's API as it is when it is over."""
+        headers = {"Content-Type": "application/json"}
+        made = (await self.client.ask("POST", "/api/v1/jobs", body=json.dumps(body), headers=headers)).json
+        with trio.fail_after(PATIENCE):
+            while made["state"] not in ("finished", "error"):
+                await trio.sleep(POLL)
+                made = (await self.client.get(f"/api/v1/jobs/{made['uid']}")).json
+        return made
 
     async def finish(self, answer):
         """Executes callbacks as the client does until one is of another kind, or there is an error; all answers."""
@@ -510,16 +521,8 @@ async def test_a_saved_mash_is_a_template(server, media):
         {"type": "data", "layerName": "back", "property": "color", "value": "#0000FF"},
         {"type": "data", "layerName": "name", "property": "Source Text", "value": "Ada"},
     ]
-    job = {
-        "template": {"src": "mash:card", "composition": "video", "width": 64, "height": 36, "frameRate": 10},
-        "assets": assets,
-    }
-    headers = {"Content-Type": "application/json"}
-    made = json.loads((await server.client.ask("POST", "/api/v1/jobs", body=json.dumps(job), headers=headers)).body)
-    with trio.fail_after(PATIENCE):
-        while made["state"] not in ("finished", "error"):
-            await trio.sleep(POLL)
-            made = json.loads((await server.client.get(f"/api/v1/jobs/{made['uid']}")).body)
+    template = {"src": "mash:card", "composition": "video", "width": 64, "height": 36, "frameRate": 10}
+    made = await server.job(template=template, assets=assets)
     assert made["state"] == "finished", made.get("error")
     assert made["output"].endswith("result.mp4")
     with av.open(made["output"]) as container:
@@ -528,3 +531,38 @@ async def test_a_saved_mash_is_a_template(server, media):
     assert frames[0][1, 1].argmax() == 2
     assert frames[0].max() > 200
     assert abs(Fraction(len(frames), 10) - Fraction(1, 2)) == 0
+
+
+def inline(**members):
+    """A job's template: a red mash of half a second that is its own address."""
+    document = {"mash": mash_of(colour("#FF0000", 5)), "definitions": [], **members}
+    return {"src": "data:application/json," + quote(json.dumps(document)), "composition": "*"}
+
+
+FILM = {"width": 64, "height": 36, "frameRate": 10, "preset": "ultrafast"}
+ENCODE, COPY = ({"module": f"@nexrender/action-{name}"} for name in ("encode", "copy"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "encode"),
+    [
+        ({"bitRate": 200_000}, None),
+        ({"outputModule": "H.264 - Match Render Settings - 15 Mbps"}, None),
+        ({"outputModule": "Lossless"}, None),
+        ({"outputExt": "webm", "bitRate": 200_000}, None),
+        ({}, {"preset": "webm", "output": "film.webm"}),
+        ({}, {"output": "film.webm"}),
+        ({}, {"output": "film.mov", "params": {"-b:v": "200k"}}),
+    ],
+)
+async def test_what_a_job_of_a_mash_asks_for_counts_more_than_what_mashes_have(server, media, settings, encode):
+    heard = {"id": "heard", "type": "audio", "source": str(media.path("audio_only"))}
+    mash = mash_of(colour("#FF0000", 5))
+    mash["tracks"].append({"clips": [{"contentId": "heard", "containerId": "", "content": {}, "frames": 5}]})
+    actions = {"postrender": [ENCODE | encode] if encode else []}
+    made = await server.job(template=inline(mash=mash, definitions=[heard]) | FILM | settings, actions=actions)
+    assert made["state"] == "finished", made.get("error")
+    with av.open(made["output"]) as container:
+        (picture,), (sound,) = container.streams.video, container.streams.audio
+        is_webm = made["output"].endswith(".webm")
+        assert (picture.codec.name, sound.rate) == (("vp9", 48000) if is_webm else ("h264", 44100))

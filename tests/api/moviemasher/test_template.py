@@ -187,11 +187,10 @@ def test_a_film_has_the_dialects_settings():
     assert (options["--fps"], options["--audio-rate"], options["--gop"]) == ("30", "44100", "60")
 
 
-@pytest.mark.parametrize(("extension", "rate", "profile"), [("webm", "48000", None), ("mov", "44100", "high")])
-def test_a_film_of_another_extension_has_settings_that_it_can_have(extension, rate, profile):
+@pytest.mark.parametrize(("extension", "rate"), [("webm", "48000"), ("mov", "44100")])
+def test_a_film_of_another_extension_has_settings_that_it_can_have(extension, rate):
     scene, _ = placed(document(clip()), outputExt=extension)
     assert (scene.extension, scene.options["--audio-rate"]) == (extension, rate)
-    assert scene.options.get("--profile") == profile
 
 
 def test_the_documents_own_outputs():
