@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 PREFIX: Final = "@nexrender/action-"
 PHASES: Final = ("predownload", "postdownload", "prerender", "postrender")
 MAX_ACTIONS: Final = 32
+RESULT: Final = "result"  # what a film is called that no action encodes
 _ANY_PHASE: Final = ("webhook", "cache")  # our own cache is always there
 _MODULES: Final = ("copy", "encode", "upload", *_ANY_PHASE)
 _PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -108,15 +109,29 @@ class Actions:
         self._phases = {phase: self._read(phase, order) for phase in PHASES}
 
     def films(self, order: Order) -> list[Film]:
-        """What to render, in this order; the first is the job's output until an encode action has another."""
-        encodes = [each for each in self._phases["postrender"] if each.film is not None]
-        films = [each.film for each in encodes if each.film is not None]
-        first = self._phases["postrender"][:1]
-        if not first or first[0].film is None:
-            films.insert(0, Film(f"result.{order.extension}", order.options))
+        """What to render, in this order; the first is the job's output until an encode action has another.
+
+        What is not encoded is among it if an action before the first encode one may need it, or one names it.
+        """
+        postrender = self._phases["postrender"]
+        films = [each.film for each in postrender if each.film is not None]
+        inputs = {_input_name(each.given) for each in postrender} - {film.name for film in films}
+        if not postrender or postrender[0].film is None or any(PurePath(name).stem == RESULT for name in inputs):
+            films.insert(0, Film(f"{RESULT}.{order.extension}", order.options))
         if len({film.name for film in films}) < len(films):
             raise InvalidJob("two outputs of the job have the same name", where="$.actions.postrender")
         return films
+
+    def check_inputs(self, films: Sequence[Film]) -> None:
+        """Raises InvalidJob: an action's input is neither one of these films nor a copy made before."""
+        there = {film.name for film in films}
+        for action in self._phases["postrender"]:
+            name = _input_name(action.given)
+            if action.film is None and name and name not in there:
+                raise InvalidJob(f'input "{name}" is not an output of this job', where="$.actions.postrender")
+            target = self._place(action, self._folder / (name or films[0].name))
+            if target is not None and target.parent == self._folder.resolve():
+                there.add(target.name)
 
     async def run(self, phase: str, output: Path | None = None) -> Path | None:
         """Does what there is to do in this phase; returns what the job's output is then. Raises SinkError."""
@@ -129,8 +144,9 @@ class Actions:
                 await self._tell(action.given)
             elif output is not None and action.module != "cache":
                 found = self._input(action.given, output)
-                if action.module == "copy":
-                    await self._copy(found, self._target(action.given["output"], self._name(found, action.given)))
+                target = self._place(action, found)
+                if target is not None:
+                    await self._copy(found, target)
                 else:
                     await self._upload(found, action.given)
         return output
@@ -196,15 +212,20 @@ class Actions:
         return path
 
     def _input(self, given: Mapping[str, Any], output: Path) -> Path:
-        name = given.get("input")
-        found = self._folder / file_name(str(name), "") if name else output
+        name = _input_name(given)
+        found = self._folder / name if name else output
         if not found.is_file():
-            raise InvalidJob(f'input "{str(name)[:200]}" is not an output of this job')
+            raise InvalidJob(f'input "{name}" is not an output of this job')
         return found
 
-    def _name(self, found: Path, given: Mapping[str, Any]) -> str:
-        """What a copy is called in a folder."""
-        return output_folder(str(self._job["uid"])) + found.suffix if given.get("useJobId") else found.name
+    def _place(self, action: Action, found: Path) -> Path | None:
+        """Where an action copies a file to; None: it copies none. Raises InvalidJob."""
+        given = action.given
+        if action.module == "copy":
+            called = output_folder(str(self._job["uid"])) + found.suffix if given.get("useJobId") else found.name
+            return self._target(given["output"], called)
+        is_file = action.module == "upload" and given["provider"] == "file"
+        return self._target(given["params"]["path"], found.name) if is_file else None
 
     async def _copy(self, found: Path, target: Path) -> None:
         if target != found.resolve():
@@ -212,9 +233,6 @@ class Actions:
 
     async def _upload(self, found: Path, given: Mapping[str, Any]) -> None:
         params = given.get("params") or {}
-        if given["provider"] == "file":
-            await self._copy(found, self._target(params["path"], found.name))
-            return
         url, headers = (_filled(params.get(key), self._job) for key in ("url", "headers"))
         method = str(params.get("method") or "PUT").upper()
         await self._fetcher.send(method, str(url), headers=_headers(headers), body=found)
@@ -229,6 +247,11 @@ class Actions:
             await self._fetcher.send(method, str(url), headers=sent | _headers(headers), body=text)
         except EngineError as err:
             log.warning("job %s: webhook %s: %s", self._job.get("uid"), shown(str(url)), err)
+
+
+def _input_name(given: Mapping[str, Any]) -> str:
+    """The file that an action names; nothing where it takes the job's output."""
+    return file_name(str(given.get("input") or ""), "")
 
 
 def _is_web(url: str) -> bool:

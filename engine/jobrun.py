@@ -131,6 +131,9 @@ class JobRun:
         await actions.run("predownload")
         await self._enter("render:download")
         scene = await self._download(order)
+        if not scene.several:
+            films = [_completed(film, scene) for film in films]
+            actions.check_inputs(films)
         await self._enter("render:postdownload")
         await actions.run("postdownload")
         await self._enter("render:prerender")
@@ -259,7 +262,7 @@ class JobRun:
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         made: list[Path] = []
-        films = films[:1] if scene.several else [_completed(film, scene) for film in films]
+        films = films[:1] if scene.several else films
         for n, film in enumerate(films):
             options = [f"{key}={value}" for key, value in film.options.items()]
             target = folder if scene.several else folder / film.name

@@ -1,6 +1,7 @@
 """The well-known modules are understood before anything is rendered; all others are refused then."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,30 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
     }
     webhook, encode = action("webhook", url="http://x"), action("encode", output="two")
     assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["result.mp4", "two.mp4"]
+
+
+def test_the_result_is_rendered_where_an_action_names_it(tmp_path):
+    encode, copy = action("encode", output="small.mp4"), action("copy", input="result.mp4", output="master.mp4")
+    assert [film.name for film in films_of(tmp_path, encode, copy)] == ["result.mp4", "small.mp4"]
+    assert [film.name for film in films_of(tmp_path, encode, copy | {"input": "small.mp4"})] == ["small.mp4"]
+    assert [film.name for film in films_of(tmp_path, encode | {"output": "result.mp4"}, copy)] == ["result.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "is_there"),
+    [
+        (["small.mp4", "", "copies/small.mp4"], True),
+        (["small.mp4", "1.mp4"], True),
+        (["1.mp4"], False),
+        (["result.mov"], False),
+        (["other.mp4"], False),
+    ],
+)
+def test_an_input_is_a_film_or_an_earlier_copy(tmp_path, inputs, is_there):
+    copies = [action("copy", input=name, output=f"{n}.mp4") for n, name in enumerate(inputs, 1)]
+    actions, order = actions_of(tmp_path, action("encode", output="small.mp4"), *copies)
+    with nullcontext() if is_there else pytest.raises(InvalidJob, match=f'"{inputs[0]}" is not an output of this job'):
+        actions.check_inputs(actions.films(order))
 
 
 @pytest.mark.parametrize("output", ["映" * 75 + ".mp4", "x" * 200, "." + "x" * 300])

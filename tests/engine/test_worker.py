@@ -301,6 +301,21 @@ async def test_actions_encode_copy_and_tell(bench):
     ]
 
 
+async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
+    encode = {"module": "@nexrender/action-encode", "preset": "mp3", "output": "sound.mp3"}
+    copy = {"module": "@nexrender/action-copy", "input": "result.mp4", "output": "master.mp4"}
+    bench.work()
+    found = await bench.done(job(actions={"prerender": [], "postrender": [encode, copy]}))
+    assert found["state"] == "finished", found.get("error")
+    folder = bench.folder / "outputs" / found["uid"]
+    assert found["output"] == str(folder / "sound.mp3")
+    assert len(numbers(folder / "master.mp4")) == 5
+    copy["input"] = "other.mp4"
+    found = await bench.done(job(actions={"prerender": [], "postrender": [encode, copy]}))
+    assert found["error"] == 'input "other.mp4" is not an output of this job'
+    assert RENDERING not in found["timings"]
+
+
 async def test_two_slots_share_many_jobs(bench):
     for name in ("w1", "w2"):
         bench.work(name)
