@@ -133,6 +133,20 @@ class Actions:
             if target is not None and target.parent == self._folder.resolve():
                 there.add(target.name)
 
+    def check_several(self, *, numbered: bool) -> None:
+        """Raises InvalidJob: an action that needs one film, where the document says itself what is made.
+
+        numbered  the job's output is no file but a sequence of images.
+        """
+        for action in self._phases["postrender"]:
+            if action.film is not None:
+                sentence = "nothing can be encoded: the document or its composition says itself what is made"
+            elif numbered and action.module in ("copy", "upload") and not _input_name(action.given):
+                sentence = f"action-{action.module} needs an input: the output of this job is many images"
+            else:
+                continue
+            raise InvalidJob(sentence, where="$.actions.postrender")
+
     async def run(self, phase: str, output: Path | None = None) -> Path | None:
         """Does what there is to do in this phase; returns what the job's output is then. Raises SinkError."""
         for action in self._phases[phase]:

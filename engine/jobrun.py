@@ -131,7 +131,9 @@ class JobRun:
         await actions.run("predownload")
         await self._enter("render:download")
         scene = await self._download(order)
-        if not scene.several:
+        if scene.several:
+            actions.check_several(numbered=scene.numbered)
+        else:
             films = [_completed(film, scene) for film in films]
             actions.check_inputs(films)
         await self._enter("render:postdownload")

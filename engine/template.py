@@ -109,12 +109,19 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     extension: str
     skips_missing: bool
 
+    def refuse_options(self, reason: str) -> None:
+        """Raises InvalidJob if there are any."""
+        names = {option: name for name, option in SETTINGS.items()} | {"--size": SIZE[0], "--start": "frameStart"}
+        for option in self.options:
+            where = f"template.{names[option]}"
+            raise InvalidJob(f"{where} has no meaning: {reason}", where=f"$.{where}")
+
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """A document that can be rendered: its tree as JSON, and of every source the name there and where it is.
 
     A document of another dialect may have options of the render command and an extension where the job has none, or
-    say itself which files it makes.
+    say itself which files it makes, and how: `several`; `numbered` if the first of them are the images of a sequence.
     """
 
     tree: bytes
@@ -122,6 +129,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     extension: str = ""
     several: bool = False
+    numbered: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ import msgspec
 from api.moviemasher.fields import Object, source_of
 from api.moviemasher.mash import TEXT_ID
 from api.moviemasher.options import OUTPUT, PREVIEW
-from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, TYPES, VIDEO, Output, read_outputs
+from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene
@@ -59,10 +59,13 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
             _put(value, asset, f"assets[{n}]", file, order)
     outputs, chosen = _chosen(value, order)
     value["outputs"] = outputs
+    if chosen is None:
+        order.refuse_options("the document or its composition says itself what is made")
     return Scene(
         tree=msgspec.json.encode(value),
         sources={},
         several=chosen is None,
+        numbered=chosen is None and outputs[0].get("outputType") == SEQUENCE,
         options={} if chosen is None else _options(chosen),
         extension="" if chosen is None else chosen.extension,
     )

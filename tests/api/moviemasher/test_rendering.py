@@ -566,3 +566,34 @@ async def test_what_a_job_of_a_mash_asks_for_counts_more_than_what_mashes_have(s
         (picture,), (sound,) = container.streams.video, container.streams.audio
         is_webm = made["output"].endswith(".webm")
         assert (picture.codec.name, sound.rate) == (("vp9", 48000) if is_webm else ("h264", 44100))
+
+
+OWN = [{"outputType": "video", **SMALL}, {"outputType": "image", **SMALL}]
+
+
+@pytest.mark.parametrize(
+    ("template", "actions", "sentence"),
+    [
+        (inline(outputs=OWN) | {"width": 64, "height": 36}, [], "template.width has no meaning: the document or its"),
+        (inline(outputs=OWN) | {"frameStart": 3, "frameEnd": 4}, [], "template.frameStart has no meaning"),
+        (inline(outputs=OWN) | {"frameRate": 5}, [], "template.frameRate has no meaning"),
+        (inline() | {"composition": "waveform", "duration": 1}, [], "template.duration has no meaning"),
+        (inline(outputs=OWN), [ENCODE | {"output": "film.mp4"}], "nothing can be encoded: the document"),
+        (inline() | {"composition": "imagesequence"}, [COPY | {"output": "x/"}], "action-copy needs an input"),
+    ],
+)
+async def test_what_a_document_does_not_make_as_asked_is_refused_before_it_is_rendered(
+    server, template, actions, sentence
+):
+    made = await server.job(template=template, actions={"postrender": actions})
+    assert made["error"].startswith(sentence)
+    assert "render:dorender" not in made["timings"]
+
+
+@pytest.mark.parametrize(
+    ("template", "name"), [(inline(outputs=OWN), "image.jpg"), (inline() | {"composition": "imagesequence"}, "1.jpg")]
+)
+async def test_a_file_that_a_document_makes_itself_is_copied(server, template, name):
+    made = await server.job(template=template, actions={"postrender": [COPY | {"input": name, "output": "copies/"}]})
+    assert made["state"] == "finished", made.get("error")
+    assert (server.folder / "outputs" / made["uid"] / "copies" / name).is_file()
