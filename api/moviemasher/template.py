@@ -5,8 +5,8 @@ rendered.
 
 Names. ``layerName`` is the label of clips, or the id or label of a definition, whose clips all are meant; the mash's
 own label means its background. ``layerIndex`` counts clips from 1 in the order of painting. Media become the content of
-the clip, whose properties stay. ``composition`` is a kind of output, or the base name of one of the document's
-``outputs``; ``*`` all of these, or a film where there are none.
+the clip, or take the place of the definition by whose name it was found; its properties stay. ``composition`` is a kind
+of output, or the base name of one of the document's ``outputs``; ``*`` all of these, or a film where there are none.
 """
 
 from __future__ import annotations
@@ -163,27 +163,34 @@ def _put(value: Object, asset: Asset, where: str, file: str | None, order: Order
     if not clips and not (asset.continue_on_missing or order.skips_missing):
         layer = asset.layer_name or asset.layer_index
         raise InvalidJob(f"{where}: no clip {str(layer)[:80]!r} in the mash", where=f"$.{where}")
-    for clip in clips:
+    for clip, kinds in clips:
         if file is None:
             _set_property(clip, asset, where)
-        else:
-            clip["contentId"] = where
-            clip.setdefault("content", {})
+            continue
+        for kind in kinds:
+            clip[f"{kind}Id"] = where
+            clip.setdefault(kind, {})
     if clips and file is not None:
         definition = {"id": where, "type": asset.type, "label": where, "source": file, LOCATED: True}
         value["definitions"].append(definition)
 
 
-def _found(value: Object, asset: Asset) -> list[Object]:
+def _found(value: Object, asset: Asset) -> list[tuple[Object, Sequence[str]]]:
+    """The clips that an asset is for, and what of each a file becomes: its content, its container, or both."""
     clips = list(clips_of(value))
-    if asset.layer_name not in (None, ""):
-        called = [clip for clip in clips if clip.get("label") == asset.layer_name]
-        meant = {
-            id_of(each) for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))
-        }
-        return called or [c for c in clips if meant.intersection(ids_used(c))]
-    chosen = asset.among(clips)
-    return [] if chosen is None else [chosen]
+    if asset.layer_name in (None, ""):
+        chosen = asset.among(clips)
+        return [] if chosen is None else [(chosen, ("content",))]
+    called = [clip for clip in clips if clip.get("label") == asset.layer_name]
+    if called:
+        return [(clip, ("content",)) for clip in called]
+    meant = [id_of(each) for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))]
+    return [(clip, _kinds(clip, meant)) for clip in clips if set(meant).intersection(ids_used(clip))]
+
+
+def _kinds(clip: Object, meant: Sequence[str]) -> Sequence[str]:
+    """What of a clip one of these definitions is; its content, if it is only the font."""
+    return [kind for kind in ("content", "container") if clip.get(f"{kind}Id") in meant] or ["content"]
 
 
 def clips_of(value: Any) -> Iterator[Object]:

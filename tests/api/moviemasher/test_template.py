@@ -143,6 +143,20 @@ def test_a_layer_may_be_a_definition_or_a_number():
         assert [each["contentId"] for each in clips_of(value)] == [clip()["contentId"], "assets[0]"]
 
 
+def test_a_definition_that_masks_is_replaced_as_the_mask():
+    shape = {"id": "g", "type": "image", "source": "g.png", "label": "shape"}
+    clips = clip("a", content="red", containerId="g"), clip("b", content="g", containerId="g"), clip("c")
+    text = document(*clips, definitions=[shape])
+    for name in ("g", "shape"):
+        _, value = placed(text, {"type": "image", "src": "x", "layerName": name}, files=["/x.png"])
+        first, second, third = clips_of(value)
+        assert (first["contentId"], first["containerId"]) == ("red", "assets[0]")
+        assert (second["contentId"], second["containerId"]) == ("assets[0]", "assets[0]")
+        assert third == clip("c")
+    _, value = placed(text, {"type": "image", "src": "x", "layerName": "a"}, files=["/x.png"])
+    assert [next(clips_of(value))[key] for key in ("contentId", "containerId")] == ["assets[0]", "g"]
+
+
 def test_a_cast_is_counted_from_its_lowest_layer():
     layers = [{"type": "mash", "mash": {"tracks": [{"clips": [clip(label)]}]}} for label in ("top", "middle")]
     folder = {"type": "folder", "layers": [{"type": "mash", "mash": {"tracks": [{"clips": [clip("low")]}]}}]}
