@@ -299,11 +299,17 @@ class JobQueue:
     # Webhooks: api.webhooks.Ledger
 
     async def undelivered(
-        self, besides: Collection[int], limit: int, *, busy: Collection[str] = (), until: int | None = None
+        self,
+        besides: Collection[int],
+        limit: int,
+        *,
+        hosts: Collection[str] = (),
+        urls: Collection[str] = (),
+        until: int | None = None,
     ) -> list[Delivery]:
         """As `Store.undelivered`."""
-        due = partial(Store.undelivered, now=self.now(), besides=besides, busy=busy, until=until, limit=limit)
-        return await self._read(due)
+        read = partial(Store.undelivered, now=self.now(), besides=besides, limit=limit)
+        return await self._read(partial(read, hosts=hosts, urls=urls, until=until))
 
     async def delivered(self, delivery: Delivery) -> None:
         """As `Store.delivered`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -318,21 +318,24 @@ class Store:
         now: int,
         besides: Collection[int],
         limit: int,
-        busy: Collection[str] = (),
+        hosts: Collection[str] = (),
+        urls: Collection[str] = (),
         until: int | None = None,
     ) -> list[Delivery]:
         """What is due, the longest due first; without those of these ids, which are under way.
 
-        busy   what URLs that are left out begin with, up to their end, a /, ? or #: a host, or more of it.
+        hosts  those to these are left out: URLs up to their end, a /, ? or #.
+        urls   those to these as well: URLs up to their end, a ? or #.
         until  only what happened until then; None: all.
         """
+        begins = defaultdict[int, list[str]](list)  # by length, one term each: what one query may have is limited
+        for who, ends in [(each, "/?#") for each in hosts] + [(each, "?#") for each in urls]:
+            begins[len(who) + 1] += [who, *(who + end for end in ends)]
         wanted = _UNDELIVERED.limit(limit + len(besides))
         if until is not None:
             wanted = wanted.where(deliveries.c.created <= until)
-        for length in {len(receiver) for receiver in busy}:  # one term each: what one query may have is limited
-            alike = [receiver for receiver in busy if len(receiver) == length]
-            begin = func.substr(deliveries.c.url, 1, length + 1)
-            wanted = wanted.where(begin.not_in([each + end for each in alike for end in ("", "/", "?", "#")]))
+        for length, those in begins.items():
+            wanted = wanted.where(func.substr(deliveries.c.url, 1, length).not_in(those))
         with self._database.read() as connection:
             rows = connection.execute(wanted, {"now": now})
             return [Delivery(*row) for row in rows if row.id not in besides][:limit]

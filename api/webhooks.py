@@ -4,8 +4,9 @@ It decides how a message looks, how often it is tried, and when it is given up; 
 is not taken yet is in the database: a restart loses nothing. A receiver may hear of a thing twice, never out of order.
 A receiver that does not answer keeps only itself waiting: whose last try was slow is told one thing at a time, and all
 such together have half of the places. A place is taken until its thread has ended. A receiver that is not there is left
-alone for a while, the longer the more often, whatever else it is to be told; so is one URL that is answered with an
-error, since others of that host may be somebody else's. What is a day old by then has its last try all the same.
+alone for a while, the longer the more often, whatever else it is to be told. Of one that is there, or takes longer
+than `TIMEOUT`, only the URL that failed is left alone, whatever its query, since others of that host may be somebody
+else's. What is a day old by then has its last try all the same.
 
 A message is a POST of JSON ``{"event": state, "time": …, "job": status record}``. Its signature, in the header
 ``X-Hub-Signature-256``, is ``sha256=`` and the hex HMAC-SHA256 of the body under the webhook's secret; without a secret
@@ -38,9 +39,10 @@ SHARE: Final = 4  # of them, for one receiver
 SLOW: Final = 0.5  # of TIMEOUT
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds; each try doubles it
 GIVE_UP: Final = 86_400_000  # ms after it happened
-MAX_AWAY: Final = 500  # receivers and URLs that are left alone; of more, each delivery is tried by itself
+MAX_AWAY: Final = 250  # receivers that are left alone, and as many URLs; SQLite takes 1000 terms, one for each length
 POLL: Final = 1.0  # seconds between two looks for what is due
 SETTLE: Final = 0.02  # seconds in which further news are waited for
+_THERE: Final = (ConnectionResetError, BrokenPipeError)  # somebody was, and hung up, maybe without an answer
 
 
 class Ledger(Protocol):
@@ -50,15 +52,51 @@ class Ledger(Protocol):
         """ms since 1970."""
 
     async def undelivered(
-        self, besides: Collection[int], limit: int, *, busy: Collection[str] = (), until: int | None = None
+        self,
+        besides: Collection[int],
+        limit: int,
+        *,
+        hosts: Collection[str] = (),
+        urls: Collection[str] = (),
+        until: int | None = None,
     ) -> list[Delivery]:
-        """What is due and was there until then, without those of these ids and those to busy receivers."""
+        """What is due and was there until then, without those of these ids, to these hosts or to these URLs.
+
+        hosts  as `receiver_of`: with all that is below them.
+        urls   as `endpoint_of`: whatever their query.
+        """
 
     async def delivered(self, delivery: Delivery) -> None:
         """It is done with."""
 
     async def deliver_again(self, delivery: Delivery, due: int) -> None:
         """Not now."""
+
+
+class Pauses:
+    """Who has failed, and is left alone until when; the first of more than `MAX_AWAY` is forgotten."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}  # who → (failures in a row, ms: not before)
+
+    def lasting(self, now: int) -> set[str]:
+        """Who is left alone now, ms."""
+        return {who for who, (_, until) in self._known.items() if _is_ahead(until, now)}
+
+    def begin(self, who: str, now: int) -> None:
+        """It has failed: not before its pause is over."""
+        failures, until = self._known.pop(who, (0, 0))
+        if not _is_ahead(until, now):  # else it was under way when another one failed
+            if now - until > LONGEST_PAUSE * 1000:  # that was another time
+                failures = 0
+            failures, until = failures + 1, now + _pause(failures)
+        self._known[who] = failures, until
+        if len(self._known) > MAX_AWAY:
+            del self._known[next(iter(self._known))]
+
+    def end(self, who: str) -> None:
+        """It has taken something."""
+        self._known.pop(who, None)
 
 
 class Courier:
@@ -70,7 +108,7 @@ class Courier:
         self._fetcher = Fetcher(base=Path(), cache=Path(), allow_private=allow_private, limits=limits)
         self._under_way: dict[int, str] = {}  # id of a delivery → who receives it
         self._slow: set[str] = set()  # receivers whose last try was
-        self._away: dict[str, tuple[int, int]] = {}  # a receiver or a URL → (failures in a row, ms: not before)
+        self._hosts, self._urls = Pauses(), Pauses()  # by `receiver_of`, by `endpoint_of`
         self._news = trio.Event()
 
     def wake(self) -> None:
@@ -99,10 +137,10 @@ class Courier:
         try:
             # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
             now = self._ledger.now()
-            away = {who for who, (_, until) in self._away.items() if _is_ahead(until, now)}
-            due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy | away)
-            if away and not due:
-                due = await self._ledger.undelivered(frozenset(self._under_way), 1, busy=busy, until=now - GIVE_UP)
+            hosts, urls = self._hosts.lasting(now), self._urls.lasting(now)
+            due = await self._ledger.undelivered(frozenset(self._under_way), 1, hosts=busy | hosts, urls=urls)
+            if (hosts or urls) and not due:
+                due = await self._ledger.undelivered(frozenset(self._under_way), 1, hosts=busy, until=now - GIVE_UP)
         except EngineError as err:
             log.warning("webhooks: %s", err)
             return None
@@ -134,24 +172,14 @@ class Courier:
         try:
             await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body, limiter=limiter)
         except EngineError as err:
-            nobody = isinstance(err.__cause__, OSError)
-            self._leave(receiver_of(delivery.url) if nobody else endpoint_of(delivery.url))
+            if isinstance(err.__cause__, OSError) and not isinstance(err.__cause__, _THERE):
+                self._hosts.begin(receiver_of(delivery.url), self._ledger.now())
+            else:
+                self._urls.begin(endpoint_of(delivery.url), self._ledger.now())
             return str(err)
-        for who in (receiver_of(delivery.url), endpoint_of(delivery.url)):
-            self._away.pop(who, None)
+        self._hosts.end(receiver_of(delivery.url))
+        self._urls.end(endpoint_of(delivery.url))
         return ""
-
-    def _leave(self, who: str) -> None:
-        """It has failed: not before its pause is over."""
-        now = self._ledger.now()
-        failures, until = self._away.pop(who, (0, 0))
-        if not _is_ahead(until, now):  # else it was under way when another one failed
-            if now - until > LONGEST_PAUSE * 1000:  # that was another time
-                failures = 0
-            failures, until = failures + 1, now + _pause(failures)
-        self._away[who] = failures, until
-        if len(self._away) > MAX_AWAY:
-            del self._away[next(iter(self._away))]
 
     async def _note(self, delivery: Delivery, problem: str) -> None:
         now = self._ledger.now()

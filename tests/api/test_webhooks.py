@@ -21,7 +21,7 @@ from tests.api.door import NOW, Client
 
 
 class Receiver:
-    """Takes webhooks on a port of its own; `status` is what it answers."""
+    """Takes webhooks on a port of its own; `status` is what it answers, but 500 at / and /broken, nothing at /mute."""
 
     def __init__(self, port=0):
         self.told, self.status = [], 200
@@ -30,8 +30,11 @@ class Receiver:
         class Taking(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = 500 if self.path.startswith("/broken") else receiver.status
-                if not self.path.startswith("/broken"):
+                path = self.path.partition("?")[0]
+                if path == "/mute":
+                    return
+                status = 500 if path in ("/", "/broken") else receiver.status
+                if path not in ("/", "/broken"):
                     receiver.told.append((status, dict(self.headers), body))
                 self.send_response(status)
                 if receiver.status == 302:
@@ -42,7 +45,8 @@ class Receiver:
                 pass
 
         self._server = HTTPServer(("127.0.0.1", port), Taking)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?x=1"
+        self.host = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{self.host}/hook?x=1"
         self._thread = threading.Thread(target=partial(self._server.serve_forever, 0.01), daemon=True)
         self._thread.start()
 
@@ -194,6 +198,18 @@ async def test_a_url_that_is_answered_with_errors_does_not_hold_up_others_of_its
         await client.add(webhooks=[{"url": receiver.url.replace("hook?x=1", f"broken?n={n}")}])
     await client.add(webhooks=[{"url": receiver.url}])
     assert await untried(queue, receiver) >= 20 - api.webhooks.SHARE
+
+
+@pytest.mark.parametrize("failing", ["/broken", "/mute", "/", "", "?x=1"])
+@pytest.mark.parametrize("other", ["/hook", "/broken/hook"])
+async def test_a_url_that_fails_does_not_hold_up_another_one_of_its_host(start, receiver, failing, other):
+    client, queue = await start()
+    await client.add(webhooks=[{"url": receiver.host + failing}])
+    with trio.fail_after(30):
+        while await queue.undelivered([], 1):  # it has been tried: not due yet again
+            await trio.sleep(0.01)
+    await client.add(webhooks=[{"url": receiver.host + other}])
+    await receiver.until(1)
 
 
 async def test_all_that_a_receiver_has_not_taken_for_a_day_is_given_up(start, clock, away, monkeypatch):
