@@ -172,32 +172,129 @@ def away():
         return there.getsockname()[1]
 
 
-async def untried(queue, receiver):
-    """How many are still due when another receiver has heard of its job, and everybody had time."""
-    await receiver.until(1)
-    for _ in range(30):
-        await trio.sleep(0.01)
-    return len(await queue.undelivered([], 100))
+async def noted(queue):
+    """Returns when all that is due has been tried once: what failed is due later."""
+    with trio.fail_after(30):
+        while await queue.undelivered([], 1):
+            await trio.sleep(0.01)
+
+
+async def tried_of_twenty(client, queue, receiver, url):
+    """Of twenty jobs whose webhooks fail, how many have been tried when all of several later ones are told theirs.
+
+    What has been due longer is told first: with each of the later ones it was looked for.
+    """
+    for n in range(20):
+        await client.add(webhooks=[{"url": url.format(n)}])
+    with trio.fail_after(30):
+        while len(await queue.undelivered([], 20)) == 20:
+            await trio.sleep(0.01)
+    for n in range(5):
+        await client.add(webhooks=[{"url": receiver.url}])
+        await receiver.until(n + 1)
+    return 20 - len([each for each in await queue.undelivered([], 30) if each.url != receiver.url])
 
 
 async def test_a_receiver_that_is_away_is_not_tried_for_all_that_it_is_to_be_told(start, receiver, clock, away):
     client, queue = await start()
-    for n in range(20):
-        await client.add(webhooks=[{"url": f"http://127.0.0.1:{away}/{n}"}])
-    await client.add(webhooks=[{"url": receiver.url}])
-    assert await untried(queue, receiver) >= 20 - api.webhooks.SHARE
+    tried = await tried_of_twenty(client, queue, receiver, f"http://127.0.0.1:{away}/{{}}")
+    assert 1 <= tried <= api.webhooks.SHARE
     back = Receiver(away)
     clock.now += 1  # as long as its first pause
     await back.until(20)
     back.close()
 
 
-async def test_a_url_that_is_answered_with_errors_does_not_hold_up_others_of_its_host(start, receiver):
+async def test_a_url_that_is_answered_with_errors_is_not_tried_for_all_that_it_is_to_be_told(start, receiver):
     client, queue = await start()
-    for n in range(20):
-        await client.add(webhooks=[{"url": receiver.url.replace("hook?x=1", f"broken?n={n}")}])
-    await client.add(webhooks=[{"url": receiver.url}])
-    assert await untried(queue, receiver) >= 20 - api.webhooks.SHARE
+    tried = await tried_of_twenty(client, queue, receiver, f"{receiver.host}/broken?n={{}}")
+    assert 1 <= tried <= api.webhooks.SHARE
+
+
+async def test_a_receiver_that_took_something_begins_anew_when_it_is_away_again(start, clock, away, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 0.02)
+    client, queue = await start()
+    for _ in range(3):
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{away}/hook"}])
+        await noted(queue)
+        back = Receiver(away)
+        clock.now += 1  # as long as its first pause
+        await back.until(1)
+        back.close()
+        await noted(queue)
+
+
+async def test_a_url_that_took_something_begins_anew_when_it_fails_again(start, receiver, clock):
+    client, queue = await start()
+    for n in range(3):
+        receiver.status = 500
+        await client.add(webhooks=[{"url": receiver.url}])
+        await noted(queue)
+        receiver.status = 200
+        clock.now += 1  # as long as its first pause
+        await receiver.until(2 * n + 2)
+        await noted(queue)
+
+
+def lengths(pauses, tries, now):
+    """s that each pause lasts when every try fails as soon as it may be; and when the last is over, ms."""
+    found = []
+    for _ in range(tries):
+        pauses.begin("a", now)
+        begun = now
+        while "a" in pauses.lasting(now):
+            now += 500
+        found.append((now - begun) / 1000)
+    return found, now
+
+
+def test_a_pause_is_twice_as_long_as_the_one_before_up_to_the_longest():
+    pauses = api.webhooks.Pauses()
+    assert lengths(pauses, 11, 0)[0] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+def test_a_try_that_fails_in_a_pause_does_not_make_it_longer():
+    pauses = api.webhooks.Pauses()
+    for now in (0, 0, 999):
+        pauses.begin("a", now)
+    assert pauses.lasting(999) == {"a"}
+    assert pauses.lasting(1000) == set()
+    assert lengths(pauses, 1, 1000)[0] == [2]
+
+
+def test_who_fails_long_after_its_pause_fails_for_the_first_time():
+    pauses = api.webhooks.Pauses()
+    _, over = lengths(pauses, 3, 0)
+    found, over = lengths(pauses, 1, over + 300_000)
+    assert found == [8]
+    assert lengths(pauses, 1, over + 300_001)[0] == [1]
+
+
+def test_who_has_taken_something_is_left_alone_no_more_and_fails_for_the_first_time():
+    pauses = api.webhooks.Pauses()
+    _, over = lengths(pauses, 3, 0)
+    pauses.begin("a", over)
+    pauses.end("a")
+    assert pauses.lasting(over) == set()
+    assert lengths(pauses, 1, over)[0] == [1]
+    pauses.end("b")
+
+
+def test_of_more_that_are_away_than_can_be_known_the_first_is_forgotten():
+    pauses = api.webhooks.Pauses()
+    for n in range(api.webhooks.MAX_AWAY):
+        pauses.begin(str(n), 0)
+    pauses.begin("0", 0)  # not the first any more
+    pauses.begin("another", 0)
+    assert pauses.lasting(0) == {str(n) for n in range(api.webhooks.MAX_AWAY) if n != 1} | {"another"}
+
+
+def test_a_clock_that_is_set_back_leaves_nobody_alone_longer_than_any_pause():
+    pauses = api.webhooks.Pauses()
+    pauses.begin("a", 1_000_000)
+    assert pauses.lasting(701_000) == {"a"}
+    assert pauses.lasting(700_999) == set()
+    assert lengths(pauses, 1, 700_999)[0] == [2]
 
 
 @pytest.mark.parametrize("failing", ["/broken", "/mute", "/", "", "?x=1"])
@@ -205,9 +302,7 @@ async def test_a_url_that_is_answered_with_errors_does_not_hold_up_others_of_its
 async def test_a_url_that_fails_does_not_hold_up_another_one_of_its_host(start, receiver, failing, other):
     client, queue = await start()
     await client.add(webhooks=[{"url": receiver.host + failing}])
-    with trio.fail_after(30):
-        while await queue.undelivered([], 1):  # it has been tried: not due yet again
-            await trio.sleep(0.01)
+    await noted(queue)
     await client.add(webhooks=[{"url": receiver.host + other}])
     await receiver.until(1)
 
