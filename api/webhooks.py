@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -40,7 +41,7 @@ SLOW: Final = 0.5  # of TIMEOUT
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds; each try doubles it
 GIVE_UP: Final = 86_400_000  # ms after it happened
 MAX_AWAY: Final = 250  # receivers that are left alone, and as many URLs; SQLite takes 1000 terms, one for each length
-POLL: Final = 1.0  # seconds between two looks for what is due
+POLL: Final = 1.0  # seconds between two looks for what is due, if there are no news; and for last tries
 SETTLE: Final = 0.02  # seconds in which further news are waited for
 _THERE: Final = (ConnectionResetError, BrokenPipeError)  # somebody was, and hung up, maybe without an answer
 
@@ -117,34 +118,50 @@ class Courier:
 
     async def run(self) -> None:
         """Until cancelled; what is under way then will be delivered again."""
+        asked = -math.inf  # for last tries: to look goes over all that is due to who is left alone
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
-                while (delivery := await self._next()) is not None:
-                    self._under_way[delivery.id] = receiver_of(delivery.url)
-                    nursery.start_soon(self._deliver, delivery)
+                try:
+                    await self._begin(nursery)
+                    if trio.current_time() >= asked + POLL:
+                        asked = trio.current_time()
+                        await self._begin(nursery, last_tries=True)
+                except EngineError as err:
+                    log.warning("webhooks: %s", err)
                 with trio.move_on_after(POLL):
                     await self._news.wait()
                     await trio.sleep(SETTLE)
 
-    async def _next(self) -> Delivery | None:
-        counted = Counter(self._under_way.values())
-        if counted.total() >= AT_ONCE:
-            return None
-        busy = {who for who, count in counted.items() if count >= (1 if who in self._slow else SHARE)}
-        if sum(counted[who] for who in self._slow) >= AT_ONCE // 2:
-            busy |= self._slow
-        try:
-            # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
+    async def _begin(self, nursery: trio.Nursery, *, last_tries: bool = False) -> None:
+        """Begins what is due, as far as there are places.
+
+        last_tries  what is a day old, also to those who are left alone; else whatever is to others.
+        """
+        while (places := AT_ONCE - len(self._under_way)) > 0:
             now = self._ledger.now()
-            hosts, urls = self._hosts.lasting(now), self._urls.lasting(now)
-            due = await self._ledger.undelivered(frozenset(self._under_way), 1, hosts=busy | hosts, urls=urls)
-            if (hosts or urls) and not due:
-                due = await self._ledger.undelivered(frozenset(self._under_way), 1, hosts=busy, until=now - GIVE_UP)
-        except EngineError as err:
-            log.warning("webhooks: %s", err)
-            return None
-        return due[0] if due else None
+            hosts, urls = (set(), set()) if last_tries else (self._hosts.lasting(now), self._urls.lasting(now))
+            found = await self._ledger.undelivered(
+                # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
+                frozenset(self._under_way),
+                places,
+                hosts=self._busy() | hosts,
+                urls=urls,
+                until=now - GIVE_UP if last_tries else None,
+            )
+            for delivery in found:
+                who = receiver_of(delivery.url)
+                if who not in self._busy():
+                    self._under_way[delivery.id] = who
+                    nursery.start_soon(self._deliver, delivery)
+            if len(found) < places:  # else there may be more, to others
+                return
+
+    def _busy(self) -> set[str]:
+        """Receivers that have as many places as they may."""
+        counted = Counter(self._under_way.values())
+        busy = {who for who, count in counted.items() if count >= (1 if who in self._slow else SHARE)}
+        return busy | self._slow if sum(counted[who] for who in self._slow) >= AT_ONCE // 2 else busy
 
     async def _deliver(self, delivery: Delivery) -> None:
         limiter = trio.CapacityLimiter(1)  # of one try: a thread that is left alone keeps it

@@ -15,6 +15,7 @@ import api.webhooks
 import engine.fetch
 from api.nexrender import Door
 from api.queue import JobQueue
+from api.store import Store
 from engine.config import Settings
 from tests.api.auditing import new_database
 from tests.api.door import NOW, Client
@@ -356,6 +357,41 @@ async def tried(queue):
         while not any(each.tries for each in await queue.undelivered([], 10)):
             queue._wall.now += 1
             await trio.sleep(0.02)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What the ledger was asked for, each time with these words."""
+    asked, undelivered = [], Store.undelivered
+
+    def counted(store, **words):
+        asked.append(words)
+        return undelivered(store, **words)
+
+    monkeypatch.setattr(Store, "undelivered", counted)
+    return asked
+
+
+async def test_what_is_due_at_once_is_begun_at_once(start, looks, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "TIMEOUT", 3600)
+    monkeypatch.setattr(api.webhooks, "SHARE", 20)
+    client, _ = await start()
+    connections = []
+    with listening(connections.append) as port:
+        await client.add(webhooks=[{"url": f"http://127.0.0.1:{port}/{n}"} for n in range(20)])
+        with trio.fail_after(30):
+            while len(connections) < 20:
+                await trio.sleep(0.01)
+    assert len(looks) < 20
+    for each in connections:
+        each.close()
+
+
+async def test_last_tries_are_not_looked_for_with_all_news(start, receiver, away, looks, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "POLL", 3600)
+    client, queue = await start()
+    await tried_of_twenty(client, queue, receiver, f"http://127.0.0.1:{away}/{{}}")
+    assert len([each for each in looks if each["until"] is not None]) == 1
 
 
 async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, monkeypatch):
