@@ -5,6 +5,7 @@ a clock or a socket. The longest begin. What must keep up with the clock is mark
 """
 
 import os
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,11 @@ settings.load_profile("repeatable")
 
 # Hundreds of processes are started, and without this each may have to compile the whole code anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What is started here heeds signals, also where the tests themselves were started in the background or by nohup.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)  # unlike ignoring it, nobody inherits that
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
