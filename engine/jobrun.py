@@ -30,7 +30,7 @@ import msgspec
 import trio
 
 from engine import template
-from engine.actions import Actions, Film
+from engine.actions import RESULT, Actions, Film
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error, reason_of
 from engine.fetch import Fetcher, file_in, shown
@@ -133,6 +133,7 @@ class JobRun:
         scene = await self._download(order)
         if scene.several:
             actions.check_several(numbered=scene.numbered)
+            films = films[:1]
         else:
             films = [_completed(film, scene) for film in films]
             actions.check_inputs(films)
@@ -264,7 +265,6 @@ class JobRun:
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
         made: list[Path] = []
-        films = films[:1] if scene.several else films
         for n, film in enumerate(films):
             options = [f"{key}={value}" for key, value in film.options.items()]
             target = folder if scene.several else folder / film.name
@@ -344,8 +344,8 @@ class _Progress:
 
 def _completed(film: Film, scene: Scene) -> Film:
     """With the extension and the options that are the document's own, where the job says none and the film has them."""
-    is_unnamed = scene.extension and film.name == f"result.{EXTENSION}"
-    name = f"result.{scene.extension}" if is_unnamed else film.name
+    is_unnamed = scene.extension and film.name == f"{RESULT}.{EXTENSION}"
+    name = f"{RESULT}.{scene.extension}" if is_unnamed else film.name
     options = dict(scene.options)
     if "--bit-rate" in film.options:
         options.pop("--quality", None)
