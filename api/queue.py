@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 import trio
 
 from api.schema import READERS
-from api.store import Delivery, Filter, Picked, Store
+from api.store import NONE_LEFT_OUT, Delivery, Filter, LeftOut, Picked, Store
 from api.transaction import Change
 from api.webhooks import Courier
 from engine.config import Settings
@@ -299,17 +299,11 @@ class JobQueue:
     # Webhooks: api.webhooks.Ledger
 
     async def undelivered(
-        self,
-        besides: Collection[int],
-        limit: int,
-        *,
-        hosts: Collection[str] = (),
-        urls: Collection[str] = (),
-        until: int | None = None,
+        self, besides: Collection[int], limit: int, left_out: LeftOut = NONE_LEFT_OUT
     ) -> list[Delivery]:
         """As `Store.undelivered`."""
-        read = partial(Store.undelivered, now=self.now(), besides=besides, limit=limit)
-        return await self._read(partial(read, hosts=hosts, urls=urls, until=until))
+        due = partial(Store.undelivered, besides=besides, limit=limit, now=self.now(), left_out=left_out)
+        return await self._read(due)
 
     async def delivered(self, delivery: Delivery) -> None:
         """As `Store.delivered`."""

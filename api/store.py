@@ -78,6 +78,22 @@ class Delivery(NamedTuple):
     tries: int
 
 
+class LeftOut(NamedTuple):
+    """Deliveries that are not asked for.
+
+    hosts  those to these: URLs up to their end, a /, ? or #.
+    urls   those to these: URLs up to their end, a ? or #.
+    after  what happened later than then, ms; None: nothing.
+    """
+
+    hosts: Collection[str] = ()
+    urls: Collection[str] = ()
+    after: int | None = None
+
+
+NONE_LEFT_OUT: Final = LeftOut()
+
+
 # Made once: to build a statement costs more than to run it.
 _UID: Final[BindParameter[str]] = bindparam("the_uid")
 _NOW: Final[BindParameter[int]] = bindparam("now")
@@ -313,27 +329,15 @@ class Store:
     # Webhooks
 
     def undelivered(
-        self,
-        *,
-        now: int,
-        besides: Collection[int],
-        limit: int,
-        hosts: Collection[str] = (),
-        urls: Collection[str] = (),
-        until: int | None = None,
+        self, besides: Collection[int], limit: int, *, now: int, left_out: LeftOut = NONE_LEFT_OUT
     ) -> list[Delivery]:
-        """What is due, the longest due first; without those of these ids, which are under way.
-
-        hosts  those to these are left out: URLs up to their end, a /, ? or #.
-        urls   those to these as well: URLs up to their end, a ? or #.
-        until  only what happened until then; None: all.
-        """
+        """What is due, the longest due first; without those of these ids, which are under way."""
         begins = defaultdict[int, list[str]](list)  # by length, one term each: what one query may have is limited
-        for who, ends in [(each, "/?#") for each in hosts] + [(each, "?#") for each in urls]:
+        for who, ends in [(each, "/?#") for each in left_out.hosts] + [(each, "?#") for each in left_out.urls]:
             begins[len(who) + 1] += [who, *(who + end for end in ends)]
         wanted = _UNDELIVERED.limit(limit + len(besides))
-        if until is not None:
-            wanted = wanted.where(deliveries.c.created <= until)
+        if left_out.after is not None:
+            wanted = wanted.where(deliveries.c.created <= left_out.after)
         for length, those in begins.items():
             wanted = wanted.where(func.substr(deliveries.c.url, 1, length).not_in(those))
         with self._database.read() as connection:

@@ -28,7 +28,7 @@ from typing import Final, Protocol
 
 import trio
 
-from api.store import Delivery
+from api.store import Delivery, LeftOut
 from engine.errors import EngineError
 from engine.fetch import Fetcher, Limits
 
@@ -52,20 +52,8 @@ class Ledger(Protocol):
     def now(self) -> int:
         """ms since 1970."""
 
-    async def undelivered(
-        self,
-        besides: Collection[int],
-        limit: int,
-        *,
-        hosts: Collection[str] = (),
-        urls: Collection[str] = (),
-        until: int | None = None,
-    ) -> list[Delivery]:
-        """What is due and was there until then, without those of these ids, to these hosts or to these URLs.
-
-        hosts  as `receiver_of`: with all that is below them.
-        urls   as `endpoint_of`: whatever their query.
-        """
+    async def undelivered(self, besides: Collection[int], limit: int, left_out: LeftOut) -> list[Delivery]:
+        """What is due, without those of these ids; left out are hosts by `receiver_of` and URLs by `endpoint_of`."""
 
     async def delivered(self, delivery: Delivery) -> None:
         """It is done with."""
@@ -140,15 +128,12 @@ class Courier:
         """
         while (places := AT_ONCE - len(self._under_way)) > 0:
             now = self._ledger.now()
-            hosts, urls = (set(), set()) if last_tries else (self._hosts.lasting(now), self._urls.lasting(now))
-            found = await self._ledger.undelivered(
-                # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
-                frozenset(self._under_way),
-                places,
-                hosts=self._busy() | hosts,
-                urls=urls,
-                until=now - GIVE_UP if last_tries else None,
-            )
+            if last_tries:
+                left_out = LeftOut(self._busy(), after=now - GIVE_UP)
+            else:
+                left_out = LeftOut(self._busy() | self._hosts.lasting(now), self._urls.lasting(now))
+            # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
+            found = await self._ledger.undelivered(frozenset(self._under_way), places, left_out)
             for delivery in found:
                 who = receiver_of(delivery.url)
                 if who not in self._busy():

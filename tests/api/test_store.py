@@ -18,7 +18,7 @@ from sqlalchemy import select
 import api.store
 from api import schema
 from api.schema import Database, backup, jobs
-from api.store import Filter, Store, digest_of
+from api.store import Filter, LeftOut, Store, digest_of
 from api.transaction import KEY_LIFE
 from api.webhooks import AT_ONCE, MAX_AWAY
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
@@ -713,7 +713,7 @@ def test_thousands_of_receivers_may_be_busy(bench):
     bench.add(webhooks=HOOKS[0])
     bench.add(webhooks={"url": "http://a1/x"})
     busy = {f"http://a{n}" for n in range(3000)}
-    found = bench.store.undelivered(now=bench.now, besides=[], limit=10, hosts=busy)
+    found = bench.store.undelivered(now=bench.now, besides=[], limit=10, left_out=LeftOut(busy))
     assert [each.url for each in found] == [HOOKS[0]["url"]]
 
 
@@ -721,7 +721,7 @@ def test_as_many_hosts_and_urls_as_a_courier_knows_may_be_left_out_whatever_thei
     bench.add(webhooks=HOOKS[0])
     hosts = [f"http://a{'b' * n}" for n in range(1, MAX_AWAY + AT_ONCE)]
     urls = [f"http://{'c' * 1000}/{'d' * n}" for n in range(MAX_AWAY)]
-    found = bench.store.undelivered(now=bench.now, besides=[], limit=10, hosts=hosts, urls=urls)
+    found = bench.store.undelivered(now=bench.now, besides=[], limit=10, left_out=LeftOut(hosts, urls))
     assert [each.url for each in found] == [HOOKS[0]["url"]]
 
 
@@ -729,8 +729,8 @@ def test_a_host_is_left_out_with_all_of_its_urls_and_a_url_with_any_query(bench)
     ends = ["", "/", "?q", "#f", "/a", "/a?q", "/a#f", "/a/b", "/ab", ":80", "x"]
     bench.add(webhooks=[{"url": f"http://h{end}"} for end in ends])
 
-    def left(**left_out):
-        found = bench.store.undelivered(now=bench.now, besides=[], limit=20, **left_out)
+    def left(**words):
+        found = bench.store.undelivered(now=bench.now, besides=[], limit=20, left_out=LeftOut(**words))
         return [each.url.removeprefix("http://h") for each in found]
 
     assert left() == ends

@@ -391,7 +391,7 @@ async def test_last_tries_are_not_looked_for_with_all_news(start, receiver, away
     monkeypatch.setattr(api.webhooks, "POLL", 3600)
     client, queue = await start()
     await tried_of_twenty(client, queue, receiver, f"http://127.0.0.1:{away}/{{}}")
-    assert len([each for each in looks if each["until"] is not None]) == 1
+    assert len([each for each in looks if each["left_out"].after is not None]) == 1
 
 
 async def test_one_receiver_that_hangs_does_not_hold_up_others(start, receiver, monkeypatch):
