@@ -193,7 +193,7 @@ class _Sources:
     def expect(self, coming: Sequence[Coming]) -> None:
         """Opens and draws what comes on the air soon."""
         self._drawings.expect(tree for _, tree in coming)
-        self._places.expect(uses(tree) for _, tree in coming)
+        self._places.expect((t, uses(tree)) for t, tree in coming)
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names and is not open yet, all at once; warns of what is lacking. Raises SourceError."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from fractions import Fraction
-from itertools import chain
 from typing import Final, NamedTuple
 
 import trio
@@ -22,7 +21,8 @@ from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourc
 
 log = logging.getLogger(__name__)
 
-MAX_COMING: Final = 8  # places and stills open before their time, or all that begin next: faster cuts wait for some
+MAX_COMING: Final = 8  # places and stills open before their time; more only where they begin almost at once
+AT_ONCE: Final = 1  # second: who looked ahead once less would find the last of them too late
 
 Key = Place | str  # a string is the name of a still
 
@@ -90,18 +90,20 @@ class Places:
         """How many places are open, or being opened."""
         return sum(isinstance(key, Place) for key in self._opened)
 
-    def expect(self, coming: Iterable[Mapping[Key, Use]]) -> None:
-        """Opens what comes on the air soon, the first of it first, and goes to the media time it begins at."""
+    def expect(self, coming: Iterable[tuple[Fraction, Mapping[Key, Use]]]) -> None:
+        """Opens what comes on the air soon, the first of it first, and goes to the media time it begins at.
+
+        coming  moments, in order of time, and what is on then.
+        """
         soon: dict[Key, Use] = {}
-        begin: list[list[Key]] = []  # moment by moment
-        for used in coming:
-            begin.append([key for key in used if key not in soon and key not in self._named])
+        begin: list[tuple[Fraction, Key]] = []
+        for t, used in coming:
+            begin += [(t, key) for key in used if key not in soon and key not in self._named]
             soon = {**used, **soon}
         self._coming = set(soon)
         self._close_others()
-        room = max(MAX_COMING, len(next(filter(None, begin), ())))
-        for key in list(chain.from_iterable(begin))[:room]:
-            if key not in self._opened:
+        for n, (t, key) in enumerate(begin):
+            if key not in self._opened and (n < MAX_COMING or t < begin[0][0] + AT_ONCE):
                 self._open(key, soon[key])
 
     def name(self, used: Mapping[Key, Use]) -> None:

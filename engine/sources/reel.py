@@ -71,7 +71,7 @@ class Reel:
         """Opens and draws what comes on the air soon."""
         self.drawings.expect(tree for _, tree in coming)
         if self._places is not None:
-            self._places.expect(self._own(tree) for _, tree in coming)
+            self._places.expect((t, self._own(tree)) for t, tree in coming)
 
     def name(self, tree: RenderTree) -> None:
         """Opens what a tree names, and closes what is over."""

@@ -11,7 +11,7 @@ from engine.clip import Clip, Container, Medium
 from engine.config import Settings
 from engine.errors import SourceUnavailable
 from engine.plan import Place
-from engine.program import Held
+from engine.program import Held, Stack
 from engine.sources.pattern import PatternSource, read_cells
 from engine.sources.places import MAX_COMING, Places, Use, uses
 from engine.sources.reader import Reader, decode_ahead
@@ -73,7 +73,7 @@ class Desk:
         return load_still(name, name)
 
     def expect(self, coming):
-        self.places.expect(uses(tree) for _, tree in coming)
+        self.places.expect((t, uses(tree)) for t, tree in coming)
 
     async def show(self, tree):
         """As a mixer does offline."""
@@ -208,6 +208,20 @@ async def test_all_that_begins_next_is_open_before_its_time_however_many():
                 await trio.sleep(0)
         await trio.testing.wait_all_tasks_blocked()
         assert Place("film", "b") not in made.asked
+
+
+async def test_all_layers_of_a_cast_that_begin_again_almost_at_once_are_open_before():
+    layers = []
+    for n in range(MAX_COMING + 4):
+        content = Medium(kind="film", name="film")
+        clip = Clip(id=str(n), frame=0, frames=20 + n % 3, content=content, container=Container())
+        layers.append(Mash([[clip]], raster=Raster(128, 72), loop=True))
+    async with desk() as made:
+        made.expect(Stack(layers).coming(Fraction(1, 30), Fraction(5, 2)))
+        with trio.fail_after(30):
+            while len(made.open) < len(layers):
+                await trio.sleep(0)
+        assert {place.clip for place in made.asked} == {f"{n}~1" for n in range(len(layers))}  # their second turns
 
 
 async def test_what_is_closed_while_it_is_opened_leaves_nothing():
