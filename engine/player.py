@@ -109,6 +109,7 @@ class Player:
         )
         self.voices = [each for each in clip.media if each.gain]
         self.used = clip.media if self.seen else self.voices
+        self.drawn = self.seen and isinstance(clip.form, Text | Shape)
         highest = MAX_HEIGHT if clip.container is not None and isinstance(clip.container.form, Text) else math.inf
         largest = (math.inf, highest) if clip.may_be_cut else (MAX_WIDTH, MAX_HEIGHT)
         self.boxes = [_box(clip.container, end, raster, largest) for end in (0, 1)]

@@ -52,7 +52,7 @@ class Mash:
         self._timetable = _Timetable(self._players)
         self._frames = max((clip.stop for clip in clips), default=0)
         self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
-        self._begins = sorted({player.clip.frame for player in self._players if player.used})
+        self._begins = sorted({player.clip.frame for player in self._players if player.used or player.drawn})
         heard = [player.clip for player in self._players if player.voices]
         self._sounds = sorted({edge for clip in heard for edge in (clip.frame, clip.stop)})
         self._on_air = _OnAir(0, 0, (), None)
@@ -113,8 +113,8 @@ class Mash:
         )
 
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[tuple[Fraction, RenderTree]]:
-        """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere,
-        and their trees.
+        """The moments within [start, stop) at which clips, or turns of them, begin that need something from elsewhere
+        or are to be drawn, and their trees.
         """
         return [(t, self.tree_at(t)) for t in self._moments(self._begins, start, stop)]
 

@@ -288,6 +288,12 @@ def test_what_begins_within_a_stretch_comes_in_order_of_time():
     assert begins(program, 1, 1) == []
 
 
+def test_texts_and_shapes_in_a_colour_come_too_for_they_are_to_be_drawn():
+    title, heart = Container(form=HELLO), Container(form=HEART)
+    program = mash([clip(frame=5, container=title), clip(frame=20, container=heart)], [clip(frame=30)])
+    assert begins(program, 0, 9) == [Fraction(1, 2), 2]
+
+
 def test_what_is_only_heard_comes_too_and_what_nobody_sees_or_hears_does_not():
     sound, unseen = (Medium(kind="sound", name="s", gain=gain) for gain in (((0, 1),), ()))
     assert begins(mash([clip(sound, frame=5, container=False)]), 0, 3) == [Fraction(1, 2)]
