@@ -120,7 +120,7 @@ def read_mash(
 
     definitions  those it uses, beside the built-in ones; of two with one id the first counts.
     raster       the output's size: every rectangle follows from it.
-    streams      names of live streams: a video with one of these as its source has no media time.
+    streams      names of live streams: a video or sound with one of these as its source has no media time.
     measure      measures texts whose `intrinsic` is missing; without it they fill their box's height.
     Raises InvalidMash.
     """
@@ -313,7 +313,9 @@ class _Reader:
         source = source_of(definition.value)
         if not source:
             definition.refuse("source", "missing")
-        live = kind == "film" and source in self._streams
+        live = source in self._streams
+        if live and kind == "image":
+            definition.refuse("source", f"{quoted(source)} is a stream, which is no image")
         shown_as = source if live else name
         if not 1 <= len(shown_as) <= 1024 or well_formed(shown_as) != shown_as:
             definition.refuse("id", f"{quoted(shown_as)} is no name of 1…1024 characters")

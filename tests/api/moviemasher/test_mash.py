@@ -338,6 +338,16 @@ def test_a_stream_that_is_live_is_shown_as_it_is():
     assert film.sources == {"live/cam": "live/cam"}
 
 
+def test_a_stream_that_is_live_is_heard_where_it_is_said_to_be_a_sound_and_is_no_image():
+    radio = {"id": "radio", "type": "audio", "source": "live/cam"}
+    film = read({"contentId": "radio", "frames": 20}, definitions=[radio])
+    (voice,) = voices(film)
+    assert (voice.stream_guid, voice.at) == ("live/cam", None)
+    assert film.sources == {"live/cam": "live/cam"}
+    logo = {"id": "logo", "type": "image", "source": "live/cam"}
+    assert "is a stream, which is no image" in refusal({"contentId": "logo"}, definitions=[logo])[1]
+
+
 def test_sources_are_those_that_are_used():
     film = read({"contentId": "film"}, {"contentId": "photo"}, {"contentId": "photo"})
     assert film.sources == {"film": "film.mp4", "photo": "photo.jpg"}
