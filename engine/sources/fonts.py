@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,6 +37,7 @@ BUILT_IN: Final = {  # Movie Masher's, and the packages with the font itself or 
 FOLDERS: Final = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 PREFERRED: Final = ("dejavusans", "notosans")  # where a character is not in the font that was asked for
 MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
+MAX_FACES: Final = 64  # that are looked at in a collection
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
 MAX_GLYPHS: Final = 4096  # outlines kept of one font
 SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
@@ -56,13 +57,20 @@ class Glyph(NamedTuple):
     box: Box | None
 
 
-class Font:
-    """One font file, its numbers in ems. Raises ValueError: it has no letters, or they are cut off, or pictures."""
+class Face(NamedTuple):
+    """Where a font is: its file, and its number in there, which is not 0 only in a collection (.ttc, .otc)."""
 
-    def __init__(self, path: Path) -> None:
+    path: Path
+    number: int = 0
+
+
+class Font:
+    """A font of a file, its numbers in ems. Raises ValueError: it has no letters, or they are cut off, or pictures."""
+
+    def __init__(self, path: Path, number: int = 0) -> None:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
-        face = hb.Face(hb.Blob.from_file_path(str(path)))
+        face = hb.Face(hb.Blob.from_file_path(str(path)), number)
         if face.glyph_count == 0 or not face.unicodes:
             raise ValueError("no font that can be read")
         self._units = float(face.upem)
@@ -135,17 +143,17 @@ class Fonts:
     def __init__(self, files: Mapping[str, str] | None = None, *, folders: Iterable[Path] = FOLDERS) -> None:
         self._files = files or {}
         self._folders = tuple(folders)
-        self._opened: dict[Path, Font | None] = {}
+        self._opened: dict[Face, Font | None] = {}
         self._named: dict[str | None, Font] = {}
         self._having: dict[str, Font | None] = {}  # by character
-        self._known: dict[str, Path] | None = None  # by plain name
+        self._known: dict[str, Face] | None = None  # by plain name
 
     def named(self, name: str | None) -> Font:
         """The font of that name, or else the default one, or else any. Raises SourceUnavailable: there is none."""
         found = self._named.get(name)
         if found is None:
             asked = self._asked(name or DEFAULT)
-            found = asked or next(filter(None, map(self._open, self._others())), None)
+            found = asked or next(filter(None, starmap(self._open, self._others())), None)
             if found is None:
                 raise SourceUnavailable("text: no font is installed", where=name or DEFAULT)
             if asked is None:
@@ -158,7 +166,7 @@ class Fonts:
         if font.has(character):
             return font
         if character not in self._having:
-            others = filter(None, map(self._open, self._others()))
+            others = filter(None, starmap(self._open, self._others()))
             self._having[character] = next((each for each in others if each.has(character)), None)
         return self._having[character] or font
 
@@ -169,28 +177,32 @@ class Fonts:
             return self._open(Path(given.removeprefix("file:")))
         if package is not None:
             return self._open(_packaged(package))
-        return self._open(self._installed().get(_plain(name)))
+        installed = self._installed().get(_plain(name))
+        return None if installed is None else self._open(*installed)
 
-    def _open(self, path: Path | None) -> Font | None:
+    def _open(self, path: Path | None, number: int = 0) -> Font | None:
         if path is None:
             return None
-        if path not in self._opened:
+        face = Face(path, number)
+        if face not in self._opened:
             try:
-                self._opened[path] = Font(path)
+                self._opened[face] = Font(path, number)
             except (OSError, ValueError, hb.HarfBuzzError) as err:
                 log.warning("font %s: %s", path.name, err)
-                self._opened[path] = None
-        return self._opened[path]
+                self._opened[face] = None
+        return self._opened[face]
 
-    def _others(self) -> Iterator[Path]:
+    def _others(self) -> Iterator[Face]:
         """What may stand in, the likeliest first."""
         installed = self._installed()
-        for path in (_packaged(BUILT_IN[DEFAULT]), *(installed.get(name) for name in PREFERRED)):
-            if path is not None:
-                yield path
-        yield from sorted(set(installed.values()), key=lambda path: (_slanted_or_bold(path), path.name))
+        default = _packaged(BUILT_IN[DEFAULT])
+        if default is not None:
+            yield Face(default)
+        yield from (installed[name] for name in PREFERRED if name in installed)
+        faces = set(installed.values())
+        yield from sorted(faces, key=lambda face: (_slanted_or_bold(face.path), face.path.name, face.number))
 
-    def _installed(self) -> dict[str, Path]:
+    def _installed(self) -> dict[str, Face]:
         """Every font by its names and its file's name; of two of a name the first counts, an upright one first."""
         if self._known is None:
             self._known = {}
@@ -198,8 +210,8 @@ class Fonts:
             found = (path for folder in self._folders for path in islice(folder.rglob("*"), MAX_FILES))
             fonts = [path for path in (*packaged, *found) if path.suffix.lower() in _SUFFIXES and path.is_file()]
             for path in sorted(fonts, key=lambda path: (_slanted_or_bold(path), path.name)):
-                for name in (path.stem, *_names(path)):
-                    self._known.setdefault(_plain(name), path)
+                for name, face in ((path.stem, Face(path)), *_names(path)):
+                    self._known.setdefault(_plain(name), face)
         return self._known
 
 
@@ -213,10 +225,13 @@ def _slanted_or_bold(path: Path) -> bool:
     return any(style in name for style in ("bold", "italic", "oblique", "light", "black", "thin", "condensed", "mono"))
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Path) -> list[tuple[str, Face]]:
+    """The names in a file and the fonts they mean: full names first, as all of a collection may be of one family."""
     try:
-        face = hb.Face(hb.Blob.from_file_path(str(path)))
-        return [name for number in _NAMES if (name := face.get_name(number))]
+        blob = hb.Blob.from_file_path(str(path))
+        faces = [hb.Face(blob, number) for number in range(min(hb.Face(blob).count, MAX_FACES))]
+        named = ((face.get_name(kind), Face(path, face.index)) for kind in _NAMES for face in faces)
+        return [(name, face) for name, face in named if name]
     except (OSError, ValueError, hb.HarfBuzzError):
         return []  # what cannot be read has no name; whoever asks for it by its file's name is told why
 

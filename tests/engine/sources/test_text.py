@@ -243,6 +243,29 @@ def test_installed_font_is_found_by_any_of_its_names(name):
     assert fonts.named(name).has("א")
 
 
+def collection(path, *files):
+    """Fonts as one file. ISO 14496-22: a head with the places of the fonts, whose tables' places are the file's."""
+    made = bytearray(struct.pack(">4sII", b"ttcf", 0x10000, len(files)) + bytes(4 * len(files)))
+    for n, file in enumerate(files):
+        data, at = bytearray(Path(file).read_bytes()), len(made)
+        struct.pack_into(">I", made, 12 + 4 * n, at)
+        for place in range(20, 12 + 16 * struct.unpack_from(">H", data, 4)[0], 16):
+            struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + at)
+        made += data + bytes(-len(data) % 4)
+    path.write_bytes(made)
+
+
+def test_every_font_of_a_collection_is_found_by_its_names(tmp_path, caplog):
+    collection(tmp_path / "All.ttc", fonts_module._packaged(BUILT_IN[DEFAULT]), HEEBO)
+    fonts = Fonts(folders=(tmp_path,))
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(alpha("Hello אב", font="Heebo", fonts=fonts), alpha("Hello אב", font="hebrew"))
+        for name in ("League Spartan", "All"):
+            assert np.array_equal(alpha("Hello", font=name, fonts=fonts), alpha("Hello"))
+    assert np.array_equal(alpha("א", fonts=fonts), alpha("א", font="hebrew"))  # the second stands in too
+    assert caplog.records == []
+
+
 def test_variable_font_is_regular():
     assert scaled("Hamburg", "hebrew")[2] > 0
     thin = FONTS.named("hebrew")
