@@ -10,7 +10,8 @@ Theory of operation
   joined letters of Arabic); runs stand in the order that UAX #9 gives. A letter that the font lacks is taken from
   another one that has it, or shown as the font's empty box.
 * Where a line is too wide it is broken after its last blank that fits, or between two characters where people write
-  without blanks (Chinese, Japanese); a word that is wider than a line is broken anywhere.
+  without blanks (Chinese, Japanese), but not at a no-break blank or a word joiner; a word that is wider than a line is
+  broken anywhere.
 * Control characters but line breaks and tabs are not there; a tab is four blanks.
 * HarfBuzz because it comes as one small wheel with nothing to install beside it. Pillow takes FriBidi from the system,
   skia-python libEGL and libGL; without them the one does not reorder and shape and the other does not start.
@@ -33,9 +34,13 @@ from engine.tree import TextNode
 MEASURED_AT: Final = 1000.0  # pixels per em
 _LINE_ENDS: Final = re.compile(r"\r\n|[\n\v\f\r\x85\u2028\u2029]")
 _TAB: Final = "    "
+_BLANKS: Final = (  # that a line may end at: all there are but no-break ones, and the one of no width
+    " \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u200b\u205f\u3000"
+)
+_GLUE: Final = "\xa0\u2007\u2011\u202f\u2060\ufeff"  # UAX #14 GL and WJ: neither is a line broken beside these
 _IDEOGRAPHS: Final = ("W", "F")  # East Asian widths of what may stand at the beginning of a line
 _NO_START: Final = frozenset(
-    "、。，．・：；？！ー」』）］｝〉》〕】’”ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々)]}.,!?:;%"
+    _GLUE + "、。，．・：；？！ー」』）］｝〉》〕】’”ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々)]}.,!?:;%"
 )
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
@@ -162,7 +167,7 @@ class _Paragraph:
         found, start = [], 0
         while start < len(text):
             width, stop, good = 0.0, start, start
-            while stop < len(text) and (text[stop].isspace() or width + advances[stop] <= room):
+            while stop < len(text) and (text[stop] in _BLANKS or width + advances[stop] <= room):
                 width += advances[stop]
                 stop += 1
                 if _may_break(text, stop):
@@ -170,9 +175,9 @@ class _Paragraph:
             if stop < len(text) and good > start:
                 stop = good
             stop = max(stop, start + 1)
-            while stop < len(text) and (text[stop].isspace() or _joins(text[stop])):
+            while stop < len(text) and (text[stop] in _BLANKS or _joins(text[stop])):
                 stop += 1
-            found.append((start, start + len(text[start:stop].rstrip())))
+            found.append((start, start + len(text[start:stop].rstrip(_BLANKS))))
             start = stop
         return found
 
@@ -240,9 +245,9 @@ def _may_break(text: str, n: int) -> bool:
     if n >= len(text):
         return True
     before, after = text[n - 1], text[n]
-    if before.isspace():
-        return not after.isspace()
-    if before in "-‐–—/\u200b\u00ad":
+    if before in _BLANKS:
+        return after not in _BLANKS
+    if before in "-‐–—/\u00ad":
         return after.isalpha()
     wide = any(unicodedata.east_asian_width(each) in _IDEOGRAPHS for each in (before, after))
-    return wide and after not in _NO_START and not after.isspace() and not _joins(after)
+    return wide and before not in _GLUE and after not in _NO_START and after not in _BLANKS and not _joins(after)

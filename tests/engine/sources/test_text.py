@@ -24,6 +24,7 @@ PACKAGES = Path(fonts_module._packaged("fontpkg_heebo")).parents[2]
 HEEBO = str(PACKAGES / "fontpkg_heebo/files/Heebo[wght].ttf")
 FONTS = Fonts({"hebrew": HEEBO}, folders=())
 SIZE = 40
+CELL = FONTS.named("hebrew").shape("漢", 0, 1, leftwards=False)[0][2]  # width of a character that the font lacks, ems
 
 
 def alpha(string, width=400, height=80, fonts=FONTS, **fields):
@@ -130,6 +131,17 @@ def test_line_ends_always_count():
     assert lines("one\ntwo\r\nthree\u2028\nfour", 1e9) == ["one", "two", "three", "", "four"]
     assert lines("", 3) == [""]
     assert lines("\n", 3) == ["", ""]
+
+
+@pytest.mark.parametrize("glue", ["\xa0", "\u2007", "\u202f", "\u2060", "\ufeff"])
+def test_no_line_is_broken_at_what_says_so(glue):
+    assert lines(f"in all 100{glue}000{glue}€ net", 5.2) == ["in all", f"100{glue}000{glue}€", "net"]
+    assert lines(f"漢字漢{glue}字", 3.7 * CELL, "hebrew") == ["漢字", f"漢{glue}字"]
+    assert lines(f"ab cd{glue}", 5) == [f"ab cd{glue}"]
+
+
+def test_blank_without_a_width_is_where_a_line_may_end():
+    assert lines("one\u200btwo\u200b33", 2.2) == ["one", "two", "33"]
 
 
 def test_hyphens_and_ideographs_may_end_a_line():
