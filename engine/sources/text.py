@@ -38,10 +38,16 @@ _BLANKS: Final = (  # that a line may end at: all there are but no-break ones, a
     " \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u200b\u205f\u3000"
 )
 _GLUE: Final = "\xa0\u2007\u2011\u202f\u2060\ufeff"  # UAX #14 GL and WJ: neither is a line broken beside these
-_IDEOGRAPHS: Final = ("W", "F")  # East Asian widths of what may stand at the beginning of a line
+_IDEOGRAPHS: Final = ("W", "F", "H")  # East Asian widths of what may stand at the beginning of a line
+# What is kept from beginning a line, and from ending one, between characters that may do both (UAX #14 CL, CJ, NS, EX,
+# IS, IN, PO, HY; OP, PR), beside brackets, which Unicode's categories tell; straight quotes are kept from either.
 _NO_START: Final = frozenset(
-    _GLUE + "、。，．・：；？！ー」』）］｝〉》〕】’”ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々)]}.,!?:;%"
+    _GLUE + "\"'-‐–/.,!?:;%‰°′″℃℉…‥‼⁇⁈⁉、。，．：；？！％￠・･｡､゠ー〜〻ｰ々ゝゞヽヾ゛゜ﾞﾟ"
+    "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰㇱㇲㇳㇴㇵㇶㇷㇸㇹㇺㇻㇼㇽㇾㇿｧｨｩｪｫｬｭｮｯ"
 )
+_NO_END: Final = frozenset(_GLUE + "\"'№")
+_CLOSING: Final = ("Pe", "Pf")  # brackets and quotes
+_OPENING: Final = ("Ps", "Pi", "Sc")  # and currencies, whose number follows
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
 
@@ -250,4 +256,15 @@ def _may_break(text: str, n: int) -> bool:
     if before in "-‐–—/\u00ad":
         return after.isalpha()
     wide = any(unicodedata.east_asian_width(each) in _IDEOGRAPHS for each in (before, after))
-    return wide and before not in _GLUE and after not in _NO_START and after not in _BLANKS and not _joins(after)
+    return wide and not _holds_next(before) and not _holds_last(after)
+
+
+def _holds_next(character: str) -> bool:
+    """Whether no line may end with it."""
+    return character in _NO_END or unicodedata.category(character) in _OPENING
+
+
+def _holds_last(character: str) -> bool:
+    """Whether no line may begin with it."""
+    kept = character in _NO_START or character in _BLANKS or _joins(character)
+    return kept or unicodedata.category(character) in _CLOSING

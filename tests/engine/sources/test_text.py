@@ -24,7 +24,6 @@ PACKAGES = Path(fonts_module._packaged("fontpkg_heebo")).parents[2]
 HEEBO = str(PACKAGES / "fontpkg_heebo/files/Heebo[wght].ttf")
 FONTS = Fonts({"hebrew": HEEBO}, folders=())
 SIZE = 40
-CELL = FONTS.named("hebrew").shape("漢", 0, 1, leftwards=False)[0][2]  # width of a character that the font lacks, ems
 
 
 def alpha(string, width=400, height=80, fonts=FONTS, **fields):
@@ -119,6 +118,11 @@ def lines(string, room, font=None):
     return broken
 
 
+def room_for(string):
+    """Just as wide as a string that Heebo is asked for, in ems."""
+    return module._lines(string, FONTS.named("hebrew"), FONTS, None)[0].width + 1e-6
+
+
 def test_lines_are_broken_where_they_get_too_wide():
     assert lines("one two three four", 5.5) == ["one two", "three four"]
     assert lines("one two three four", 1e9) == ["one two three four"]
@@ -136,7 +140,7 @@ def test_line_ends_always_count():
 @pytest.mark.parametrize("glue", ["\xa0", "\u2007", "\u202f", "\u2060", "\ufeff"])
 def test_no_line_is_broken_at_what_says_so(glue):
     assert lines(f"in all 100{glue}000{glue}€ net", 5.2) == ["in all", f"100{glue}000{glue}€", "net"]
-    assert lines(f"漢字漢{glue}字", 3.7 * CELL, "hebrew") == ["漢字", f"漢{glue}字"]
+    assert lines(f"漢字漢{glue}字", room_for(f"漢字漢{glue}"), "hebrew") == ["漢字", f"漢{glue}字"]
     assert lines(f"ab cd{glue}", 5) == [f"ab cd{glue}"]
 
 
@@ -149,6 +153,28 @@ def test_hyphens_and_ideographs_may_end_a_line():
     assert lines("10-20", 2) != ["10-", "20"]  # a number is not two
     assert lines("漢字漢字。漢", 2.9, "hebrew")[0] in ("漢字漢", "漢字", "漢")
     assert not any(line.startswith("。") for line in lines("漢字漢字。漢", 2.2, "hebrew"))
+
+
+@pytest.mark.parametrize("opening", "「『（［｛〈《【“‘｢«([{￥$€₩№")
+def test_no_line_ends_in_an_opening_bracket_or_before_a_price(opening):
+    assert lines(f"漢字{opening}漢字", room_for(f"漢字{opening}"), "hebrew") == ["漢字", f"{opening}漢字"]
+
+
+@pytest.mark.parametrize("closing", "」』）］｝〉》】”’｣»｠〙〗)]}、。､｡･…‥ー々ゝゞヽヾっッｯ％℃!/-")
+def test_no_line_begins_with_a_closing_bracket_or_what_goes_on(closing):
+    found = lines(f"漢字漢{closing}字", room_for("漢字漢"), "hebrew")
+    assert found[0] == "漢字"
+    assert "".join(found[1:]) == f"漢{closing}字"
+
+
+@pytest.mark.parametrize("quote", "\"'")
+def test_straight_quote_stays_with_what_is_on_both_its_sides(quote):
+    assert lines(f"漢字漢{quote}字", room_for(f"漢字漢{quote}"), "hebrew") == ["漢字", f"漢{quote}字"]
+    assert lines(f"漢字漢{quote}字", room_for("漢字漢"), "hebrew") == ["漢字", f"漢{quote}字"]
+
+
+def test_line_may_begin_with_half_width_letters_as_with_wide_ones():
+    assert lines("半角ｶﾀｶﾅ", room_for("半角ｶﾀ"), "hebrew") == ["半角ｶﾀ", "ｶﾅ"]
 
 
 def test_word_that_is_wider_than_a_line_is_broken_anywhere():
