@@ -55,6 +55,13 @@ def written(path, rgba, codec, pix_fmt):
     return path
 
 
+def tiff(orientation, order):
+    entries = [(0x10F, 2, 4, b"me\0\0"), (0x112, 3, 1, struct.pack(order + "HH", orientation, 0))]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    body = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
+    return head + struct.pack(order + "H", len(entries)) + body + bytes(4)
+
+
 def levels(frame):
     return tuple(float(plane.mean()) for plane in (frame.y, frame.u, frame.v))
 
@@ -97,6 +104,32 @@ def test_large_see_through_picture_is_spread_the_same_at_every_height(tmp_path):
     assert (same == same[0]).all()
 
 
+def png_of_greys(depth, hidden, *others):
+    """A PNG of one row, all greys of that depth from left to right, one of them see-through."""
+    row = np.arange(1 << depth, dtype=np.uint8)
+    bits = np.packbits(np.unpackbits(row[:, np.newaxis], axis=1)[:, 8 - depth :])
+    head = struct.pack(">IIBBBBB", len(row), 1, depth, 0, 0, 0, 0)
+    key = (b"tRNS", struct.pack(">H", hidden))
+    chunks = [(b"IHDR", head), *others, key, (b"IDAT", zlib.compress(b"\0" + bits.tobytes())), (b"IEND", b"")]
+    made = [
+        struct.pack(">I", len(each)) + name + each + struct.pack(">I", zlib.crc32(name + each)) for name, each in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("others", [[], [(b"sBIT", b"\1"), (b"bKGD", b"\0\1"), (b"eXIf", tiff(3, "<"))]])
+def test_grey_that_a_png_says_is_see_through_is(tmp_path, depth, others):
+    path, count = tmp_path / "x.png", 1 << depth
+    for hidden in (0, count - 1):
+        path.write_bytes(png_of_greys(depth, hidden, *others))
+        frame = load_still("logo", str(path))
+        step = -1 if others else 1  # it is turned by half
+        assert frame.a[0, ::step].tolist() == [0 if n == hidden else 255 for n in range(count)]
+        seen = np.delete(np.arange(count), hidden)
+        assert frame.y[0, ::step][seen] == pytest.approx(16 + 219 * seen / (count - 1), abs=1)
+
+
 def test_all_hidden_picture_stays_hidden(tmp_path):
     rgba = painted()
     rgba[..., 3] = 0
@@ -119,13 +152,6 @@ UPRIGHT = {
     7: np.rot90(QUARTERS, 2).T,
     8: np.rot90(QUARTERS, 1),
 }
-
-
-def tiff(orientation, order):
-    entries = [(0x10F, 2, 4, b"me\0\0"), (0x112, 3, 1, struct.pack(order + "HH", orientation, 0))]
-    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
-    body = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
-    return head + struct.pack(order + "H", len(entries)) + body + bytes(4)
 
 
 def with_exif(data, exif):
