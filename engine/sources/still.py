@@ -67,6 +67,11 @@ def _is_apng(head: bytes) -> bool:
     return head.startswith(b"\x89PNG") and int.from_bytes(count, "big") > 1
 
 
+def _is_moving_webp(data: bytes) -> bool:
+    """Whether a WebP has several pictures, which libav does not read, as it says first (RFC 9649 2.7.1)."""
+    return data[8:16] == b"WEBPVP8X" and bool(int.from_bytes(data[20:21]) & 0x02)
+
+
 def load_still(name: str, path: str) -> VideoFrame:
     """The image of a file as a frame. Raises SourceUnavailable, SourceMalformed, SourceUnsupported."""
     data = _read(name, path)
@@ -74,6 +79,8 @@ def load_still(name: str, path: str) -> VideoFrame:
         data = draw_svg(name, data, max_pixels=MAX_PIXELS)
     if not _is_image(data[:16]) and not data.startswith(_GIF):
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
+    if _is_moving_webp(data):
+        raise SourceUnsupported(f'image "{name}": a WebP of several pictures is not supported', where=name)
     try:
         with av.open(io.BytesIO(_with_palette(data)), "r", metadata_errors="replace") as container:
             if not container.streams.video:

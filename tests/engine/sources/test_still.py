@@ -219,6 +219,17 @@ def test_what_is_no_image_says_so_in_one_sentence(tmp_path, make, error, sentenc
     assert str(caught.value) == f'image "logo": {sentence}'
 
 
+def test_webp_of_several_pictures_says_that_it_is_one(tmp_path):
+    path = encode(tmp_path / "x.webp", Video("libwebp_anim", rate=2), None, format="webp")
+    for load in (load_still, lambda name, path: open_source(name, path, sound=AudioFormat(), settings=Settings())):
+        with pytest.raises(SourceUnsupported) as caught:
+            load("logo", str(path))
+        assert str(caught.value) == 'image "logo": a WebP of several pictures is not supported'
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(SourceMalformed, match=UNREADABLE):
+        load_still("logo", str(path))
+
+
 @pytest.mark.parametrize("name", ["png", "jpg", "gif", "webp", "bmp"])
 def test_cut_and_flipped_images_never_crash(tmp_path, name):
     path = tmp_path / f"x.{name}"
