@@ -41,6 +41,7 @@ MAX_FACES: Final = 64  # that are looked at in a collection
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
 MAX_GLYPHS: Final = 4096  # outlines kept of one font
 SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
+BRAILLE_BLANK: Final = "\u2800"  # the one symbol with nothing to see, as wide as the others of its font
 _SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
 _NAMES: Final = (4, 6, 16, 1)  # OpenType `name`: full name, PostScript name, families
 _REGULAR: Final = 400.0
@@ -87,7 +88,7 @@ class Font:
     def has(self, character: str) -> bool:
         """Whether there is a glyph for it with something to see: those of colour emoji are bitmaps, with no outline."""
         number = self._font.get_nominal_glyph(ord(character))
-        return number is not None and self.glyph(number).box is not None
+        return number is not None and (character == BRAILLE_BLANK or self.glyph(number).box is not None)
 
     def shape(self, text: str, start: int, stop: int, *, leftwards: bool) -> list[tuple[int, int, float, float, float]]:
         """text[start:stop] as glyphs from left to right: glyph, character, advance, x and y offset.

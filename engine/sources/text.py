@@ -12,7 +12,7 @@ Theory of operation
 * Where a line is too wide it is broken after its last blank that fits, or between two characters where people write
   without blanks (Chinese, Japanese), but not at a no-break blank or a word joiner; a word that is wider than a line is
   broken anywhere.
-* Control characters but line breaks and tabs are not there; a tab is four blanks.
+* Control characters but line breaks and tabs are not there; a tab is four blanks, Hangul's filler a wide one.
 * HarfBuzz because it comes as one small wheel with nothing to install beside it. Pillow takes FriBidi from the system,
   skia-python libEGL and libGL; without them the one does not reorder and shape and the other does not start.
 """
@@ -33,7 +33,7 @@ from engine.tree import TextNode
 
 MEASURED_AT: Final = 1000.0  # pixels per em
 _LINE_ENDS: Final = re.compile(r"\r\n|[\n\v\f\r\x85\u2028\u2029]")
-_TAB: Final = "    "
+_SEEN_AS: Final = str.maketrans({"\t": "    ", "\u3164": "\u3000"})  # the latter is Hangul's filler, in no usual font
 _BLANKS: Final = (  # that a line may end at: all there are but no-break ones, and the one of no width
     " \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u200b\u205f\u3000"
 )
@@ -151,7 +151,7 @@ def _lines(string: str, font: Font, fonts: Fonts, room: float | None) -> list[_L
 
 
 def _cleaned(text: str) -> str:
-    text = text.replace("\t", _TAB)
+    text = text.translate(_SEEN_AS)
     return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cs"))
 
 

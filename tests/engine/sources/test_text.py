@@ -248,6 +248,13 @@ def test_letter_of_which_there_is_nothing_to_see_comes_from_another_font(tmp_pat
     assert np.array_equal(alpha("א", font="mine", fonts=fonts), alpha("א", font="Heebo", fonts=fonts))
 
 
+def test_blank_that_is_no_space_is_blank_and_no_box(tmp_path):
+    assert np.array_equal(alpha("a\u3164b"), alpha("a\u3000b"))
+    with_braille_blank(tmp_path / "a.ttf")
+    assert ink(alpha("\u2800")) is not None  # no font has it: the box of the font
+    assert ink(alpha("\u2800", fonts=Fonts(folders=(tmp_path,)))) is None
+
+
 def test_font_without_outlines_stands_in_for_none_and_another_one_for_it(tmp_path, caplog):
     path = without_outlines(tmp_path / "a.ttf")
     fonts = Fonts({"mine": str(path)}, folders=(tmp_path, PACKAGES / "fontpkg_heebo"))
@@ -323,8 +330,7 @@ def test_font_that_is_not_there_is_replaced_and_said_once(caplog):
 def without_outlines(path, letters=""):
     """Heebo as a file in which these letters, or all, look like nothing: colour emoji and cut-off fonts are such."""
     data = bytearray(Path(HEEBO).read_bytes())
-    tables = (struct.unpack_from(">4sIII", data, 12 + 16 * n) for n in range(struct.unpack_from(">H", data, 4)[0]))
-    where = {tag: (offset, size) for tag, _, offset, size in tables}
+    where = tables_of(data)
     begin, size = where[b"loca"]
     if not letters:
         data[begin : begin + size] = bytes(size)
@@ -334,6 +340,27 @@ def without_outlines(path, letters=""):
         data[at : at + wide] = data[at + wide : at + 2 * wide]  # what is before it is longer, which does no harm
     path.write_bytes(data)
     return path
+
+
+def tables_of(data):
+    """Offset and size of each table of a font."""
+    tables = (struct.unpack_from(">4sIII", data, 12 + 16 * n) for n in range(struct.unpack_from(">H", data, 4)[0]))
+    return {tag: (offset, size) for tag, _, offset, size in tables}
+
+
+def with_braille_blank(path):
+    """Heebo as a file in which the ligature fi gave its place to Braille's blank, which looks as a space does.
+
+    OpenType `cmap` 4: ends of ranges of characters, 2 bytes, their beginnings, what makes a glyph of a character, 0.
+    """
+    data = bytearray(Path(HEEBO).read_bytes())
+    at = tables_of(data)[b"cmap"][0] + 20
+    size = struct.unpack_from(">H", data, at + 6)[0]
+    n = 2 * struct.unpack_from(f">{size // 2}H", data, at + 14).index(ord("ﬁ"))
+    space = FONTS.named("hebrew").shape(" ", 0, 1, leftwards=False)[0][0]
+    for k, value in enumerate((0x2800, 0x2800, (space - 0x2800) % 65536, 0)):
+        struct.pack_into(">H", data, at + 14 + n + k * size + (2 if k else 0), value)
+    path.write_bytes(data)
 
 
 def broken_fonts(folder):
