@@ -6,6 +6,7 @@ to know what is read from them. Worker threads only.
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from functools import partial
@@ -37,7 +38,7 @@ def open_container(
              sound.
     """
     own = _SPLICED
-    if "://" not in url and not url.startswith("pipe:"):
+    if url.startswith("file:") or ("://" not in url and not url.startswith("pipe:")):
         url, own = _local(guid, url)
     options = own | (options or {})
     began = time.monotonic()
@@ -64,12 +65,17 @@ def open_container(
         raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
 
 
+def is_special(status: os.stat_result) -> bool:
+    """Whether it is a pipe, a socket or a device: whoever opens or reads one may wait for ever."""
+    return not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
+
+
 def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     """URL and options of a file that can be read; of others libav says nothing clear, or waits for ever."""
     name = path.removeprefix("file:")
     try:
         status = Path(name).stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if is_special(status):
             raise SourceUnsupported(f'source "{guid}": not a file', where=guid)
         with Path(name).open("rb") as file:
             head = file.read(12)

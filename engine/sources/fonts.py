@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import uharfbuzz as hb  # type: ignore[import-untyped]
 
 from engine.errors import SourceUnavailable
+from engine.sources.container import is_special
 from engine.sources.outline import Outline, Pen, placed
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,17 @@ class Face(NamedTuple):
 
 
 class Font:
-    """A font of a file, its numbers in ems. Raises ValueError: it has no letters, or they are cut off, or pictures."""
+    """A font of a file, its numbers in ems.
+
+    Raises OSError, ValueError: no file, or too large, or it has no letters, or they are cut off, or pictures.
+    """
 
     def __init__(self, path: Path, number: int = 0) -> None:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
+        status = path.stat()
+        if is_special(status):  # HarfBuzz would wait for it without letting any other thread run
+            raise ValueError("not a file")
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"{status.st_size} bytes, more than {MAX_BYTES}")
         face = hb.Face(hb.Blob.from_file_path(str(path)), number)
         if face.glyph_count == 0 or not face.unicodes:
             raise ValueError("no font that can be read")

@@ -6,7 +6,6 @@ It decides what the colour of a see-through pixel is; it refuses to know where t
 from __future__ import annotations
 
 import io
-import stat
 import struct
 import zlib
 from fractions import Fraction
@@ -22,7 +21,7 @@ from engine.frame import VideoFrame
 from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
-from engine.sources.container import LIBAV_ERRORS
+from engine.sources.container import LIBAV_ERRORS, is_special
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
 from engine.sources.svg import HEAD, draw_svg, is_svg
 
@@ -103,7 +102,7 @@ def load_still(name: str, path: str) -> VideoFrame:
 def _read(name: str, path: str) -> bytes:
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if is_special(status):
             raise SourceUnsupported(f'image "{name}": not a file', where=name)
         if status.st_size > MAX_BYTES:
             raise SourceUnsupported(f'image "{name}": {status.st_size} bytes, more than {MAX_BYTES}', where=name)

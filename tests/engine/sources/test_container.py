@@ -46,3 +46,9 @@ def test_a_format_that_is_not_taken_is_refused(media):
 def test_a_protocol_that_libav_does_not_know_is_named():
     with pytest.raises(SourceUnsupported, match="no such protocol as gopherx"):
         open_container("cam", "gopherx://127.0.0.1/film", SETTINGS)
+
+
+@pytest.mark.parametrize("url", ["/dev/null", "file:/dev/null", "file:///dev/null"])
+def test_a_device_is_no_file_however_it_is_written(url):
+    with pytest.raises(SourceUnsupported, match='source "cam": not a file'):
+        open_container("cam", url, SETTINGS)

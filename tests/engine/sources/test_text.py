@@ -16,7 +16,7 @@ from engine.clip import Ink
 from engine.errors import SourceUnavailable
 from engine.sources import fonts as fonts_module
 from engine.sources import text as module
-from engine.sources.fonts import BUILT_IN, DEFAULT, Fonts
+from engine.sources.fonts import BUILT_IN, DEFAULT, Font, Fonts
 from engine.sources.text import draw_text, measure
 from engine.tree import TextNode
 
@@ -387,6 +387,14 @@ def test_broken_fonts_break_nothing(tmp_path):
     for name in (*fonts._files, "Heebo"):
         assert alpha("Hello שלום", font=name, fonts=fonts).shape == (80, 400)
         measure("Hello", name, fonts)
+
+
+def test_a_device_is_no_font_and_is_not_read(caplog):
+    with pytest.raises(ValueError, match="not a file"):  # another one than /dev/null would never come to its end
+        Font(Path("/dev/null"))
+    fonts = Fonts({"x": "/dev/null"}, folders=())
+    assert fonts.named("x") is fonts.named(DEFAULT)
+    assert caplog.messages[0] == "font null: not a file"
 
 
 @settings(deadline=None, max_examples=30)
