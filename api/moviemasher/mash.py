@@ -45,6 +45,7 @@ COLOUR_ID: Final = "com.moviemasher.content.default"
 RECTANGLE_ID: Final = "com.moviemasher.container.default"
 TEXT_ID: Final = "com.moviemasher.container.text"
 FONT_ID: Final = "com.moviemasher.font.default"
+FONT: Final = "font"  # the type of its definitions
 EFFECT_PREFIX: Final = "com.moviemasher.effect."
 FILTER_PREFIX: Final = "com.moviemasher.filter."
 
@@ -287,9 +288,10 @@ class _Reader:
         return self._definitions[name]
 
     def _text(self, fields: Fields) -> Text:
-        string, font = fields.text("string", "Text", 10_000), fields.text("fontId", FONT_ID, 256) or FONT_ID
+        string, font = fields.text("string", "Text", 10_000), _id(fields, "fontId", FONT_ID)
+        _check_name(fields, "fontId", font, 256)
         definition = self._definitions.get(font)
-        if definition is not None and (source := source_of(definition.value)):
+        if definition is not None and definition.value.get("type") == FONT and (source := source_of(definition.value)):
             self._fonts[font] = source
         ink = self._ink(fields)
         if ink is None:
@@ -317,8 +319,7 @@ class _Reader:
         if live and kind == "image":
             definition.refuse("source", f"{quoted(source)} is a stream, which is no image")
         shown_as = source if live else name
-        if not 1 <= len(shown_as) <= 1024 or well_formed(shown_as) != shown_as:
-            definition.refuse("id", f"{quoted(shown_as)} is no name of 1…1024 characters")
+        _check_name(definition, "id", shown_as, 1024)
         self._sources[shown_as] = source
         duration = None if live or kind == "image" else definition.positive("duration")
         timing = _timing(definition, fields, duration, quantize)
@@ -475,6 +476,11 @@ def _arranged(clips: list[Clip], *, dense: bool) -> list[Clip]:
 def _id(fields: Fields, name: str, default: str) -> str:
     value = fields.value.get(name)
     return value if isinstance(value, str) and value else default
+
+
+def _check_name(fields: Fields, field: str, name: str, most: int) -> None:
+    if not 1 <= len(name) <= most or well_formed(name) != name:
+        fields.refuse(field, f"{quoted(name)} is no name of 1…{most} characters")
 
 
 def _audible(definition: Fields, fields: Fields, *, kind: Kind, unknown: bool) -> bool:

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from api.moviemasher.fields import Object
-from api.moviemasher.mash import Film, Measure, read_cast, read_mash
+from api.moviemasher.fields import Object, source_of
+from api.moviemasher.mash import FONT, Film, Measure, read_cast, read_mash
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, IMAGE, VIDEO, WAVEFORM, Output, Pass, output_spec, passes_for, read_outputs
 from engine.errors import InvalidMash
@@ -124,11 +124,11 @@ def _completed(definition: Object) -> Object:
 
 
 def fonts_of(document: Object) -> dict[str, str]:
-    """The font files of a document's definitions, by id."""
+    """The font files of a document's definitions, by id; of two with one id the first counts."""
     return {
-        str(each.get("id")): str(each["source"])
-        for each in document.get("definitions") or ()
-        if isinstance(each, dict) and each.get("type") == "font" and isinstance(each.get("source"), str)
+        id_of(each): source
+        for each in reversed(document.get("definitions") or ())
+        if isinstance(each, dict) and each.get("type") == FONT and (source := source_of(each))
     }
 
 

@@ -32,7 +32,7 @@ from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
 from api.moviemasher.options import Options
 from api.moviemasher.renders import complete, fonts_of
-from api.moviemasher.template import definitions_used, file_of, without_built_in
+from api.moviemasher.template import definitions_used, file_of, located, without_built_in
 from api.moviemasher.users import SHARED
 from api.wire import CASTS
 from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
@@ -54,6 +54,7 @@ IDLE: Final = 300.0  # seconds that nobody asks for a stream, and nobody watches
 LOOK_EVERY: Final = 5.0
 UNSET: Final = Raster(320, 240)
 RATE: Final = Fraction(30)
+FILMS: Final = ("video", "videosequence")  # types of definitions, which may be live streams
 
 
 class Start(msgspec.Struct, rename="camel"):
@@ -243,9 +244,11 @@ class Streaming:
         saving = partial(_whole, self._documents(), live.user, cast, without_built_in(definitions))
         document = await trio.to_thread.run_sync(saving, limiter=self._disk)
         streams = _Streams(self._engine)
+        places: dict[str, str] = {}
         for definition, source in definitions_used(document):
-            if source not in streams:
-                definition["source"] = str(await self._place(live, source))
+            if source not in places and not (source in streams and definition["type"] in FILMS):
+                places[source] = str(await self._place(live, source))
+        document = located(document, places)
         film = await trio.to_thread.run_sync(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
         files = {name: source for name, source in film.sources.items() if source not in streams}
         if number < live.on_air:

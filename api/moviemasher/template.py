@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from api.moviemasher.fields import Object, source_of
-from api.moviemasher.mash import TEXT_ID
+from api.moviemasher.mash import FONT, TEXT_ID
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import id_of, ids_used, is_document, whole
@@ -28,7 +28,7 @@ from engine.tree import parse_json
 
 MAX_BYTES: Final = 16 << 20
 LOCATED: Final = "located"  # our mark at a definition whose source is where it says
-MEDIA: Final = ("audio", "font", "image", "video", "videosequence")
+MEDIA: Final = ("audio", FONT, "image", "video", "videosequence")
 BUILT_IN: Final = "com.moviemasher.font."
 _CLIP: Final = ("frame", "frames", "timing", "sizing", "label", "contentId", "containerId")
 _CONTENT: Final = ("color", "gain", "speed", "muted", "startTrim", "endTrim", "loops", "effects")
@@ -78,10 +78,19 @@ def unlocated(scene: Scene) -> list[str]:
 
 def locate(scene: Scene, places: Mapping[str, str]) -> Scene:
     """The scene with these sources located too."""
-    value = msgspec.json.decode(scene.tree)
+    value = located(msgspec.json.decode(scene.tree), places)
+    return msgspec.structs.replace(scene, tree=msgspec.json.encode(value))
+
+
+def located(value: Object, places: Mapping[str, str]) -> Object:
+    """The document with these sources of definitions that clips use located; a source not among them is what it says.
+
+    Definitions of media that no clip uses are left out: whoever reads it finds no file that was not looked for.
+    """
     for definition, source in definitions_used(value):
         definition |= {"source": places.get(source, source), LOCATED: True}
-    return msgspec.structs.replace(scene, tree=msgspec.json.encode(value))
+    definitions = [each for each in _list(value.get("definitions")) if each.get(LOCATED) or not file_of(each)]
+    return {**value, "definitions": definitions}
 
 
 def without_built_in(definitions: object) -> list[Object]:

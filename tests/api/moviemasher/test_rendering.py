@@ -16,6 +16,7 @@ import trio
 
 from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
+from engine.sources.fonts import DEFAULT, carried
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import Video, encode, numbers
 
@@ -347,6 +348,27 @@ async def test_a_rendering_that_fails_ends_the_polling(server, media):
     silent = await server.render(mash_of(colour("#fff")), {"outputType": "audio"})
     assert "found no audio" in silent["error"]
     assert not list(server.media.glob("m1/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [("f", {"id": "f", "type": "effect"}), (5, {"id": "5", "type": "font"}), (5, {"id": 5, "type": "font"})],
+)
+async def test_nobody_writes_in_a_font_of_somebody_else(server, name, definition):
+    (font,) = (path for path in carried() if "permanent_marker" in str(path))
+    secret = server.folder / "media" / "eve" / "font.ttf"
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_bytes(font.read_bytes())
+
+    async def written(name, *definitions):
+        text = {"string": "Secret", "fontId": name}
+        mash = mash_of({**colour("#fff"), "containerId": "com.moviemasher.container.text", "container": text})
+        last = await server.render(mash, {"outputType": "image", "extension": "png"}, definitions=definitions)
+        assert "error" not in last
+        data = await server.fetch(last["apiCallback"]["request"]["body"]["mash"]["rendering"])
+        return decoded(data).to_ndarray(format="gray")
+
+    assert np.array_equal(await written(name, {**definition, "source": str(secret)}), await written(DEFAULT))
 
 
 async def test_why_a_rendering_failed_is_told_without_the_folders_of_the_server(server):

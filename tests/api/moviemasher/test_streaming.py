@@ -277,6 +277,15 @@ async def test_what_cannot_be_shown_is_said_and_what_is_on_stays(viewer, path, a
     assert len(listed) == (path == "cut")
 
 
+async def test_only_a_film_is_a_live_stream(viewer):
+    pattern, headers = json.dumps({"pattern": "bars"}).encode(), {"Content-Type": "application/json"}
+    await viewer.client.ask("PUT", "/streams/1.0/live/still", body=pattern, headers=headers)
+    name = (await viewer.client.call("/streaming/start", **SMALL))["id"]
+    asked = cut_to("live/still")
+    asked["definitionObjects"][0]["type"] = "image"  # its id would be that of an image which is the mixer's
+    assert "is no live stream and no file" in (await viewer.client.post("/streaming/cut", id=name, **asked)).error
+
+
 async def test_streams_are_listed_and_deleted_by_their_own_user(viewer):
     name = (await viewer.client.call("/streaming/start", **SMALL))["id"]
     other = Client(viewer.client.port, user="somebody-else")

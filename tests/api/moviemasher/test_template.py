@@ -3,11 +3,15 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.moviemasher.template import clips_of, locate, place, reads, unlocated
+from api.moviemasher.mash import COLOUR_ID
+from api.moviemasher.renders import film_of, fonts_of
+from api.moviemasher.template import MEDIA, clips_of, locate, located, place, reads, unlocated, without_built_in
+from engine.clip import Ink
 from engine.errors import EngineError, InvalidJob, InvalidMash
+from engine.spec import Raster
 from engine.template import read_order
 
 TEXT = "com.moviemasher.container.text"
@@ -180,8 +184,36 @@ def test_only_what_is_used_is_looked_for():
     assert unlocated(scene) == ["f.mp4", "g.jpg", "own.ttf", "/etc/passwd"]
     found = locate(scene, {"f.mp4": "/d/f.mp4", "g.jpg": "/d/g.jpg", "own.ttf": "/d/o.ttf", "/etc/passwd": "/d/p"})
     sources = {each["id"]: each.get("source") for each in json.loads(found.tree)["definitions"]}
-    assert (sources["f"], sources["g"], sources["unused"]) == ("/d/f.mp4", "/d/g.jpg", "u.jpg")
+    assert (sources["f"], sources["g"]) == ("/d/f.mp4", "/d/g.jpg")
+    assert "unused" not in sources
     assert unlocated(found) == []
+
+
+IDS = st.sampled_from(("f", "5", 5, 5.0, True, None, "", "?", "\ud800", ["f"]))
+DEFINITION = st.fixed_dictionaries(
+    {"id": IDS, "type": st.sampled_from((*MEDIA, "effect", "container", "clip", "theme", None, ["font"]))},
+    optional={name: st.sampled_from(("/theirs", 5)) for name in ("source", "url", "audioUrl")}
+    | {"located": st.booleans(), "duration": st.just(1), "path": st.just("M0 0Z")},
+)
+CLIP = st.fixed_dictionaries(
+    {"contentId": IDS | st.just(COLOUR_ID), "containerId": IDS | st.just(TEXT)},
+    optional={"fontId": IDS, "container": st.fixed_dictionaries({"fontId": IDS})},
+)
+
+
+@given(st.lists(DEFINITION, max_size=3), st.lists(CLIP, min_size=1, max_size=2))
+@example([{"id": "f", "type": "effect", "source": "/theirs"}], [clip(containerId=TEXT, container={"fontId": "f"})])
+@example([{"id": "5", "type": "font", "source": "/theirs"}], [clip(containerId=TEXT, container={"fontId": 5})])
+@example([{"id": "?", "type": "font", "source": "/theirs"}], [clip(containerId=TEXT, container={"fontId": "\ud800"})])
+def test_no_file_is_read_that_was_not_looked_for(definitions, clips):
+    mash = {"tracks": [{"clips": clips}]}
+    found = located({"mash": mash, "definitions": without_built_in(definitions)}, {"/theirs": "/mine"})
+    try:
+        film = film_of(found, Raster(64, 36), measure=lambda string, font: Ink(0, 0, 9, 9))
+    except InvalidMash:
+        return
+    files = {**fonts_of(found), **film.sources, **film.fonts}
+    assert set(files.values()) <= {"/mine"}
 
 
 @pytest.mark.parametrize(
