@@ -46,7 +46,16 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 import msgspec
 import trio
 
-from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable, reason_of
+from engine.errors import (
+    InvalidJob,
+    SinkRejected,
+    SinkUnavailable,
+    SourceMalformed,
+    SourceUnavailable,
+    SourceUnsupported,
+    reason_of,
+)
+from engine.spec import LISTS
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +123,16 @@ class Fetcher:
         checksum   of what the file is, however it came: "sha256:…", also md5, sha1, sha512; "" = any.
         headers    to ask an HTTP server with; those in `_OURS` are left out.
         Raises InvalidJob (no such scheme, a refused address, headers that are none), SourceUnavailable,
-               SourceMalformed (too large, checksum, an encoding that cannot be read).
+               SourceMalformed (too large, checksum, an encoding that cannot be read), SourceUnsupported (a playlist).
         """
         if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
             raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
         limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
         scheme = src[:8].partition(":")[0].lower()
+        if scheme not in (*_PUBLIC_SCHEMES, "data"):
+            path = self.path_of(src)
+            await trio.to_thread.run_sync(_check_file, path, src, checksum, limit, limiter=self._disk)
+            return path
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(
                 src,
@@ -131,12 +144,12 @@ class Fetcher:
                 cache=self._cache,
                 allow_private=self._allow_private,
             )
-            return await self._in_thread(download, src, download.run)
-        if scheme == "data":
+            path = await self._in_thread(download, src, download.run)
+        else:
             unpacking = partial(_unpack, src, folder, name, extension, checksum, limit)
-            return await trio.to_thread.run_sync(unpacking, limiter=self._disk)
-        path = self.path_of(src)
-        await trio.to_thread.run_sync(_check_file, path, src, checksum, limit, limiter=self._disk)
+            path = await trio.to_thread.run_sync(unpacking, limiter=self._disk)
+        if path.name.lower().endswith(LISTS):  # what somebody else says must not lead to files here
+            raise SourceUnsupported(f'source "{shown(src)}" lists other files, which are not fetched', where=shown(src))
         return path
 
     async def fetch_media(self, src: str, folder: Path, name: str) -> Path:

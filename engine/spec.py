@@ -36,6 +36,7 @@ PRESETS: Final = (
 ARRIVAL_MS: Final = 60  # packets of sound last for 20, and a decoder lets them gather for up to 40
 PROFILES: Final = ("baseline", "main", "high")
 H264_MAX_QP: Final = 51
+LISTS: Final = (".m3u8", ".m3u", ".mpd", ".ffconcat")  # what files are called that list others and are read as that
 _HUGE: Final = Fraction(10**300)
 
 

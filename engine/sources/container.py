@@ -19,12 +19,16 @@ from av.stream import Disposition
 
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
+from engine.spec import LISTS
 
 LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 # A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
 _SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
+# Formats that name other files, or addresses, and open them: whoever wrote one could have this machine's files shown.
+_LISTING: Final = {"concat", "dash", "hls", "imf", "sdp", "vobsub", "webm_dash_manifest"}
+MEDIA: Final = {"format_whitelist": ",".join(sorted(av.formats_available - _LISTING))}
 
 
 def open_container(
@@ -32,7 +36,9 @@ def open_container(
 ) -> InputContainer:
     """Opens a path or URL for reading. Raises SourceError with one sentence, within the deadline.
 
-    options  libav's, beside our own.
+    A file that lists other files is only read where its name says so (`LISTS`): nothing that was fetched or uploaded.
+
+    options  libav's, beside our own, which count more.
     glance   do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
              not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first
              sound.
@@ -40,7 +46,7 @@ def open_container(
     own = _SPLICED
     if url.startswith("file:") or ("://" not in url and not url.startswith("pipe:")):
         url, own = _local(guid, url)
-    options = own | (options or {})
+    options = (options or {}) | own
     began = time.monotonic()
     deadlines = settings.open_timeout, settings.read_timeout
     try:
@@ -84,8 +90,9 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
     is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    taken = {} if name.lower().endswith(LISTS) else MEDIA
     # Without "file:" a colon in a name would end a protocol's.
-    return f"file:{name}", _WAV_OPTIONS if is_wav else _SPLICED
+    return f"file:{name}", taken | (_WAV_OPTIONS if is_wav else _SPLICED)
 
 
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:

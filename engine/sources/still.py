@@ -21,7 +21,7 @@ from engine.frame import VideoFrame
 from engine.packet import UPRIGHT, Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
-from engine.sources.container import LIBAV_ERRORS, is_special
+from engine.sources.container import LIBAV_ERRORS, MEDIA, is_special
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
 from engine.sources.svg import HEAD, draw_svg, is_svg
 
@@ -81,7 +81,8 @@ def load_still(name: str, path: str) -> VideoFrame:
     if _is_moving_webp(data):
         raise SourceUnsupported(f'image "{name}": a WebP of several pictures is not supported', where=name)
     try:
-        with av.open(io.BytesIO(_with_palette(data)), "r", metadata_errors="replace") as container:
+        pixels = io.BytesIO(_with_palette(data))
+        with av.open(pixels, "r", container_options=MEDIA, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise SourceMalformed(f'image "{name}": no picture in it', where=name)
             context = container.streams.video[0].codec_context

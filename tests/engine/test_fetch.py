@@ -13,7 +13,14 @@ from contextlib import suppress
 import pytest
 import trio
 
-from engine.errors import InvalidJob, SinkRejected, SinkUnavailable, SourceMalformed, SourceUnavailable
+from engine.errors import (
+    InvalidJob,
+    SinkRejected,
+    SinkUnavailable,
+    SourceMalformed,
+    SourceUnavailable,
+    SourceUnsupported,
+)
 from engine.fetch import Fetcher, Limits, file_in, is_public, shown
 from tests.web import WebRequest, web_server
 
@@ -145,6 +152,15 @@ async def test_a_file_is_used_where_it_is(fetcher, tmp_path):
 async def test_a_data_url_becomes_a_file(fetcher, tmp_path, src, content, name):
     path = await fetch(fetcher, src, tmp_path)
     assert (path.name, path.read_bytes()) == (name, content)
+
+
+async def test_what_lists_other_files_is_refused(fetcher, tmp_path, web):
+    sources = ("data:application/vnd.apple.mpegurl,%23EXTM3U", f"{web.url}/leave?/plain/list.M3U8")
+    for src, extension in (*((each, "") for each in sources), (f"{web.url}/film.mp4", "m3u8")):
+        with pytest.raises(SourceUnsupported, match=r"lists other files, which are not fetched$"):
+            await fetch(fetcher, src, tmp_path, extension=extension)
+    (tmp_path / "mine.m3u8").write_bytes(b"#EXTM3U")
+    assert await fetch(fetcher, "mine.m3u8", tmp_path) == tmp_path / "mine.m3u8"
 
 
 async def test_http_is_fetched_once_and_asked_again(fetcher, tmp_path, web):

@@ -345,6 +345,11 @@ async def test_a_rendering_that_fails_ends_the_polling(server, media):
         assert last["video"] == {"total": 1, "completed": 0}
         assert "is no" in last["error"]
         assert "." not in last["error"]
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile:{secret}/film.mp4\n#EXT-X-ENDLIST\n"
+    for kind, sentence in (("application/vnd.apple.mpegurl", "lists other files"), ("video/mp4", "not media")):
+        film = {"id": "f", "type": "video", "source": f"data:{kind},{quote(playlist)}"}
+        last = await server.render(mash_of({"contentId": "f"}), {"outputType": "video"}, definitions=[film])
+        assert sentence in last["error"]
     silent = await server.render(mash_of(colour("#fff")), {"outputType": "audio"})
     assert "found no audio" in silent["error"]
     assert not list(server.media.glob("m1/*/*"))

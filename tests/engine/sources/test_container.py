@@ -38,9 +38,39 @@ def test_a_film_whose_picture_nobody_can_decode_is_heard_live_and_refused_in_a_r
         CodedFilm("cam", unknown, settings=SETTINGS)
 
 
-def test_a_format_that_is_not_taken_is_refused(media):
-    with pytest.raises(SourceMalformed, match="not media of a format that is taken"):
-        open_container("cam", str(media.path("plain")), SETTINGS, options={"format_whitelist": "flv"})
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+CONCAT = "ffconcat version 1.0\nfile {}\n"
+SESSION = "v=0\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n"
+
+
+@pytest.fixture
+def film(tmp_path):
+    return encode(tmp_path / "film.mp4", Video(), None)
+
+
+@pytest.mark.parametrize(("name", "text"), [("list.m3u8", PLAYLIST), ("LIST.M3U", PLAYLIST), ("x.ffconcat", CONCAT)])
+def test_a_file_that_lists_others_is_read_where_it_is_called_so(tmp_path, film, name, text):
+    (tmp_path / name).write_text(text.format(film.name))
+    with open_container("cam", str(tmp_path / name), SETTINGS) as container:
+        assert best_stream(container, "video").codec_context.name == "h264"
+
+
+@pytest.mark.parametrize("text", [PLAYLIST, CONCAT, SESSION])
+@pytest.mark.parametrize("before", ["", "ID3\4\0\0\0\0\0\n" + 10 * "\0"])
+def test_a_file_that_lists_others_is_no_film_where_it_is_not_called_so(tmp_path, film, text, before):
+    path = tmp_path / "list.mp4"
+    path.write_text(before + text.format(film.name))
+    for opened in (str(path), f"file:{path}", f"file://{path}"):
+        with pytest.raises(SourceMalformed, match="not media"):
+            open_container("cam", opened, SETTINGS)
+
+
+def test_a_film_with_such_text_in_it_stays_one(film):
+    whole = film.read_bytes()
+    for text in (PLAYLIST, CONCAT, SESSION):
+        film.write_bytes(whole + len(text).to_bytes(4) + b"free" + text.encode())
+        with open_container("cam", str(film), SETTINGS) as container:
+            assert best_stream(container, "video").codec_context.name == "h264"
 
 
 def test_a_protocol_that_libav_does_not_know_is_named():

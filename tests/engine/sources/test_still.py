@@ -208,6 +208,11 @@ UNREADABLE = "not an image that can be read"
         (lambda path: path.mkdir(), SourceUnavailable, "is a directory"),
         (lambda path: path.write_bytes(b""), SourceMalformed, UNREADABLE),
         (lambda path: path.write_text("#EXTM3U\nhttp://127.0.0.1/x.png\n"), SourceMalformed, UNREADABLE),
+        (
+            lambda path: path.write_text("BM\nv=0\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n"),
+            SourceMalformed,
+            UNREADABLE,
+        ),
         (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), SourceMalformed, UNREADABLE),
         (os.mkfifo, SourceUnsupported, "not a file"),
     ],
