@@ -54,7 +54,7 @@ IDLE: Final = 300.0  # seconds that nobody asks for a stream, and nobody watches
 LOOK_EVERY: Final = 5.0
 UNSET: Final = Raster(320, 240)
 RATE: Final = Fraction(30)
-FILMS: Final = ("video", "videosequence")  # types of definitions, which may be live streams
+LIVE: Final = ("audio", "video", "videosequence")  # types of definitions that may be of live streams
 
 
 class Start(msgspec.Struct, rename="camel"):
@@ -246,7 +246,7 @@ class Streaming:
         streams = _Streams(self._engine)
         places: dict[str, str] = {}
         for definition, source in definitions_used(document):
-            if source not in places and not (source in streams and definition["type"] in FILMS):
+            if source not in places and not (source in streams and definition["type"] in LIVE):
                 places[source] = str(await self._place(live, source))
         document = located(document, places)
         film = await trio.to_thread.run_sync(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)

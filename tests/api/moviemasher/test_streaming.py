@@ -277,7 +277,17 @@ async def test_what_cannot_be_shown_is_said_and_what_is_on_stays(viewer, path, a
     assert len(listed) == (path == "cut")
 
 
-async def test_only_a_film_is_a_live_stream(viewer):
+async def test_a_live_stream_may_be_heard_alone(viewer):
+    pattern, headers = json.dumps({"pattern": "bars?tone=440"}).encode(), {"Content-Type": "application/json"}
+    await viewer.client.ask("PUT", "/streams/1.0/live/radio", body=pattern, headers=headers)
+    asked = cut_to("live/radio")
+    asked["definitionObjects"][0]["type"] = "audio"
+    asked["mashObjects"][0]["tracks"][0]["clips"][0]["frames"] = 100
+    name = await viewer.start(**asked)
+    await viewer.until(name, lambda data: level(data) > 0.01)
+
+
+async def test_no_image_is_a_live_stream(viewer):
     pattern, headers = json.dumps({"pattern": "bars"}).encode(), {"Content-Type": "application/json"}
     await viewer.client.ask("PUT", "/streams/1.0/live/still", body=pattern, headers=headers)
     name = (await viewer.client.call("/streaming/start", **SMALL))["id"]
