@@ -227,8 +227,8 @@ PUSH: Final = (
 )
 RECORDING: Final = (
     Figure("recording_state", "1 for the state that it is in", STATE),
-    Figure("recording_bytes", "Bytes in the file", "bytes"),
-    Figure("recording_duration_seconds", "Seconds in the file", "duration_ms", _MS),
+    Figure("recording_bytes", "Bytes in its files", "bytes"),
+    Figure("recording_duration_seconds", "Seconds in its files", "duration_ms", _MS),
 )
 
 

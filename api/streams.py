@@ -62,7 +62,7 @@ ROUTES: Final = [
     Route("POST", f"{_ONE}/recordings", "Record it from its next keyframe on", None, RecordingStatus),
     Route("GET", f"{_ONE}/recordings", "Its recordings", None, list[RecordingStatus]),
     Route("DELETE", f"{_ONE}/recordings", "End all of them", None, list[RecordingStatus]),
-    Route("DELETE", f"{_ONE}/recordings/{{id}}", "End one; its file is whole then", None, RecordingStatus),
+    Route("DELETE", f"{_ONE}/recordings/{{id}}", "End one; its files are whole then", None, RecordingStatus),
     Route("POST", f"{_ONE}/pushes", "Push it to an RTMP server, for ever", PushRequest, PushStatus),
     Route("GET", f"{_ONE}/pushes", "Where it is pushed to", None, list[PushStatus]),
     Route("DELETE", f"{_ONE}/pushes/{{id}}", "End a push", None, Nothing),

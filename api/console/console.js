@@ -157,7 +157,7 @@ function recordingItem(each) {
   return {
     key: `recording ${each.id}`, name: each.stream, state: [STATES[each.state] ?? "idle", each.state],
     detail: [
-      { link: `/recordings/${encodeURIComponent(each.file)}`, text: each.file },
+      ...each.files.map((file) => ({ link: `recordings/${encodeURIComponent(file)}`, text: file })),
       duration(each.durationMs), size(each.bytes), each.leftOut && { alarm: `without ${each.leftOut}` },
       each.error && { alarm: each.error },
     ],

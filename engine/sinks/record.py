@@ -49,7 +49,8 @@ State = Literal["waiting", "recording", "done", "failed"]
 class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A recording at a moment.
 
-    file         the name of the first file, without a folder; parts: how many there are.
+    file         the name of the first file, without a folder; it is known before the file is there.
+    files        the names of those that are there, in order: other tracks begin another file.
     duration_ms  of what is written.
     dropped      packets lost because the disk was slow.
     left_out     what of the stream is not in it, as an MP4 cannot hold it; "" = nothing.
@@ -59,7 +60,7 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     id: str
     stream: str
     file: str
-    parts: int
+    files: list[str]
     state: State
     bytes: int
     duration_ms: int
@@ -72,7 +73,8 @@ class _Disk:
     """The files of a recording. Blocking: worker threads only."""
 
     def __init__(self, path: Path) -> None:
-        self.parts = self.bytes = 0
+        self.files: list[str] = []  # their names
+        self.bytes = 0
         self.stop = Fraction(0)  # s
         self.is_abandoned = False  # nobody waits any more: a write that goes on closes the file
         self._path = path
@@ -87,7 +89,7 @@ class _Disk:
                 self._append(piece.data)
                 self.stop = piece.stop
         except OSError as err:
-            name = self._name(max(1, self.parts))
+            name = self.files[-1] if self.files else self._path.name
             raise SinkUnavailable(f'recording "{name}": {reason_of(err)} after {self.bytes} bytes', where=name) from err
         finally:
             if self.is_abandoned:
@@ -96,8 +98,10 @@ class _Disk:
     def _open(self) -> None:
         self.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FileIO(self._path.with_name(self._name(self.parts + 1)), "xb")
-        self.parts += 1
+        n = len(self.files) + 1
+        path = self._path if n == 1 else self._path.with_stem(f"{self._path.stem}_{n}")
+        self._file = FileIO(path, "xb")
+        self.files.append(path.name)
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
@@ -110,9 +114,6 @@ class _Disk:
                 self._file.truncate(whole)
             raise
         self.bytes += len(data)
-
-    def _name(self, part: int) -> str:
-        return self._path.name if part == 1 else f"{self._path.stem}_{part}{self._path.suffix}"
 
     def close(self) -> None:
         """Any number of times."""
@@ -170,7 +171,7 @@ class Recording:
             id=self.id,
             stream=self._name,
             file=self._path.name,
-            parts=self._disk.parts,
+            files=list(self._disk.files),
             state=self._state,
             bytes=self._disk.bytes,
             duration_ms=int(1000 * self._disk.stop),

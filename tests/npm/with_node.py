@@ -1,4 +1,4 @@
-"""What needs node: nexrender's own client from npm, unmodified, against a real server, and the player of our page.
+"""What needs node: nexrender's own client from npm, unmodified, against a real server, and our page.
 
 Each ``*.test.js`` here is one test.
 

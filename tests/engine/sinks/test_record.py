@@ -98,7 +98,7 @@ async def test_a_recording_is_the_film(hub, media, tmp_path, units):
     assert [number for _, number in pictures(data)] == [*range(60), *range(60)]
     assert abs(len(sounds(data)) - sum(not each.is_video for each in film)) <= 4  # sound from before the picture
     status = recording.status()
-    assert (status.state, status.error, status.id, status.file, status.parts) == ("done", "", "1", "a.mp4", 1)
+    assert (status.state, status.error, status.id, status.file, status.files) == ("done", "", "1", "a.mp4", ["a.mp4"])
     assert status.bytes == len(data)
     assert 3990 <= status.duration_ms <= 4100
     assert not list((tmp_path / "new").glob("*_2*"))
@@ -118,7 +118,7 @@ async def test_sound_that_begins_late_costs_no_picture(hub, tmp_path):
     film = [each for each in packets(path) if each.is_video or each.arrival >= NS]
     recording = await recorded(hub, tmp_path / "a.mp4", film)
     first, second = ((tmp_path / name).read_bytes() for name in ("a.mp4", "a_2.mp4"))
-    assert recording.status().parts == 2
+    assert recording.status().files == ["a.mp4", "a_2.mp4"]
     assert [number for _, number in pictures(first) + pictures(second)] == list(range(120))
     assert sounds(second)
 
@@ -176,7 +176,7 @@ async def test_it_begins_with_the_present_keyframe_and_stops_when_told(hub, medi
     publication = publish(hub)
     film = packets(media.path("plain"), start=9)
     recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
-    assert recording.status().state == "waiting"
+    assert (recording.status().state, recording.status().file, recording.status().files) == ("waiting", "a.mp4", [])
     for packet in film[:80]:
         publication.send(packet)
     async with trio.open_nursery() as nursery:
@@ -240,7 +240,7 @@ async def test_other_tracks_begin_another_file(hub, media, tmp_path):
     larger = encode(tmp_path / "larger.mp4", Video(size=(128, 72)), None, seconds=1)
     film = packets(media.path("video_only")) + packets(larger, start=1)
     recording = await recorded(hub, tmp_path / "a.mp4", film)
-    assert recording.status().parts == 2
+    assert recording.status().files == ["a.mp4", "a_2.mp4"]
     for name, width in (("a.mp4", 64), ("a_2.mp4", 128)):
         with av.open(str(tmp_path / name)) as container:
             assert [frame.width for frame in container.decode(video=0)] == [width] * 30
