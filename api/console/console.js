@@ -10,6 +10,8 @@ const $ = (id) => document.getElementById(id);
 
 let status = null; // the last one
 let before = null; // the one before it: what grows is shown as trouble
+let known = true; // false while nothing answers: what is shown is how it was
+let report = { state: "idle", text: "" }; // the player's last one
 const player = new Player($("video"), showPlayer);
 
 // --- words ----------------------------------------------------------------------------------------------------------
@@ -63,8 +65,9 @@ function showRows(section, items, fill) {
     }
     const [name, chip, detail] = row.firstChild.children;
     setText(name, item.name);
-    setText(chip, item.state[1]);
-    chip.dataset.state = item.state[0];
+    const [state, word] = known ? item.state : ["idle", "unknown"];
+    setText(chip, word);
+    chip.dataset.state = state;
     fill(detail, item.detail.filter(Boolean));
   });
   rows.forEach((each) => each.remove());
@@ -171,18 +174,22 @@ function pushItem(each) {
   };
 }
 
-function show(fresh) {
+function show(fresh, answered = true) {
+  const returned = answered && !known;
   before = status;
   status = fresh;
+  known = answered;
   const names = new Set([...status.streams, ...status.pulls].map((each) => each.name));
   showRows("streams", [...names].sort().map(streamItem), fillDetail);
   showRows("events", status.events.map(eventItem), fillDetail);
   showRows("outputs", [...status.recordings.map(recordingItem).reverse(), ...status.pushes.map(pushItem)], fillDetail);
-  setText($("uptime"), `up ${duration(status.uptimeMs)}`);
+  setText($("uptime"), known ? `up ${duration(status.uptimeMs)}` : "");
   showChosen();
+  showPlayer(report);
   const chosen = status.streams.find((each) => each.name === player.name);
   if (player.name === null && status.events.length === 1) choose(status.events[0].subMixes[0].stream); // nothing to choose
-  if (chosen?.publisher && before?.streams.find((each) => each.name === player.name)?.publisher == null) player.retry();
+  const old = before?.streams.find((each) => each.name === player.name);
+  if (chosen?.publisher && (returned || old?.publisher == null)) player.retry();
 }
 
 // --- what is played -------------------------------------------------------------------------------------------------
@@ -190,19 +197,22 @@ function show(fresh) {
 function choose(name) {
   player.play(name);
   history.replaceState(null, "", `#${address(name)}`);
-  if (status) show(status);
+  if (status) show(status, known);
 }
 
-function showPlayer({ state, text }) {
-  setText($("note"), text || (state === "idle" ? "Choose a stream to watch it" : ""));
+function showPlayer(fresh) {
+  report = fresh;
+  const { state, text } = report;
+  const lost = !known && (state === "opening" || state === "away");
+  setText($("note"), lost ? "No connection to the server; trying again" : text || (state === "idle" ? "Choose a stream to watch it" : ""));
 }
 
 function running() {
-  return status?.recordings.find((each) => each.stream === player.name && each.state === "recording");
+  return known && status?.recordings.find((each) => each.stream === player.name && each.state === "recording");
 }
 
 function showChosen() {
-  const stream = status?.streams.find((each) => each.name === player.name);
+  const stream = known && status?.streams.find((each) => each.name === player.name);
   setText($("playing"), player.name ?? "No stream");
   const codecs = [stream?.video?.codec, stream?.audio?.codec].filter(Boolean).map((codec) => codec.toUpperCase());
   setText($("format"), stream ? [...streamFormat(stream), ...codecs].filter(Boolean).join(" · ") : "");
@@ -287,7 +297,10 @@ async function watch() {
   if (now - heard < 3 * STATUS_EVERY) return;
   const answered = await poll();
   if (answered) showLink("warn", "polling");
-  else showLink("bad", "no connection");
+  else {
+    showLink("bad", "no connection");
+    if (status) show(status, false);
+  }
   if (source.readyState === EventSource.CLOSED || (answered && now - followed > DEAD)) follow();
 }
 

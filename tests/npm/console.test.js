@@ -30,18 +30,27 @@ class Element extends EventTarget {
     setAttribute(name, value) { this.attributes[name] = value }
 }
 
-async function opened() {
-    const page = { elements: {} }
-    globalThis.setInterval = () => {}
+async function opened(hash = '') {
+    const page = { elements: {}, sockets: [], timers: {}, now: 0 }
+    globalThis.performance = { now: () => page.now }
+    globalThis.setInterval = (each, ms) => { page.timers[ms] = each }
+    globalThis.setTimeout = () => 1
     globalThis.window = new EventTarget()
-    globalThis.location = { hash: '' }
+    globalThis.location = { protocol: 'http:', host: 'here', hash }
+    globalThis.history = { replaceState() {} }
     globalThis.document = {
         getElementById: (id) => page.elements[id] ??= new Element(),
         createElement: (name) => Object.assign(new Element(), { name })
     }
     globalThis.EventSource = class extends EventTarget { constructor() { super(); page.events = this } close() {} }
+    globalThis.WebSocket = class { constructor() { page.sockets.push(this) } close() {} }
+    globalThis.fetch = async () => {
+        if (!page.answer) throw new TypeError('nobody there')
+        return { ok: true, json: async () => page.answer }
+    }
     await import(`${asModule(SOURCE)}#${Math.random()}`)
     page.hears = (status) => page.events.dispatchEvent(Object.assign(new Event('status'), { data: JSON.stringify(status) }))
+    page.watches = () => { page.now += 5000; return page.timers[2000]() }
     page.rows = (section) => page.elements[section].querySelector('.rows').children.map((each) => each.firstChild)
     return page
 }
@@ -56,4 +65,29 @@ test('every file of a recording has its link, once it is there', async () => {
     assert.deepStrictEqual(links(), [])
     page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4', 'a b_2.mp4'] }] })
     assert.deepStrictEqual(links(), [['recordings/a%20b.mp4', 'a b.mp4'], ['recordings/a%20b_2.mp4', 'a b_2.mp4']])
+})
+
+test('while nothing answers, nothing is called live, and the page says why', async () => {
+    const page = await opened('#live/cam')
+    const video = { codec: 'h264', width: 160, height: 90, frameRate: 10, bitRate: 93000 }
+    const cam = { name: 'live/cam', publisher: 'rtmp', ageMs: 20, video, audio: null, readers: 1, dropped: 0 }
+    const status = { ...STATUS, streams: [cam], recordings: [{ ...RECORDING, files: [] }] }
+    const chips = () => ['streams', 'outputs'].map((each) => page.rows(each)[0].children[1]).map((each) => [each.textContent, each.dataset.state])
+    const texts = () => ['note', 'link', 'uptime'].map((id) => page.elements[id].textContent)
+    const live = [['live', 'good'], ['recording', 'good']]
+    page.hears(status)
+    assert.deepStrictEqual(chips(), live)
+    assert.strictEqual(page.elements.record.disabled, false)
+
+    page.sockets[0].onclose({ code: 1006, reason: '' })
+    await page.watches()
+    assert.deepStrictEqual(chips(), [['unknown', 'idle'], ['unknown', 'idle']])
+    assert.deepStrictEqual(texts(), ['No connection to the server; trying again', 'no connection', ''])
+    assert.strictEqual(page.elements.record.disabled, true)
+
+    page.answer = status
+    await page.watches()
+    assert.deepStrictEqual(chips(), live)
+    assert.deepStrictEqual(texts(), ['Opening…', 'polling', 'up 00:05'])
+    assert.strictEqual(page.sockets.length, 2) // tried at once
 })
