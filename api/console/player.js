@@ -181,7 +181,8 @@ export class Player {
     const hole = video.currentTime < start - EDGE; // pictures are missing in between
     if (!this.started || hole || far) {
       this.calmSince = this.jumped = now;
-      video.currentTime = Math.max(start, end - EDGE);
+      // As far behind as stalls have shown to be needed: at the edge, 10 pictures a second without sound stall at every jump.
+      video.currentTime = Math.max(start, end - EDGE - (wanted - WANTED_LEAST));
       video.playbackRate = 1;
     } else if (ahead > wanted + TOLERANCE) {
       video.playbackRate = FASTER;

@@ -128,3 +128,21 @@ test('what is left out of a stream is said while it plays', async () => {
     begin(page)
     assert.strictEqual(page.notes.at(-1), '')
 })
+
+test('a jump leaves what stalls have shown to be needed, so that it does not bring the next one', async () => {
+    const page = await opened()
+    page.player.play('live/cam')
+    begin(page)
+    assert.ok(1 - page.video.currentTime < 0.1) // nothing is known yet
+    const { wanted } = page.player
+    for (let n = 0; n < 5; n += 1) {
+        pass(page, 1, { data: true })
+        page.video.dispatchEvent(new Event('waiting'))
+    }
+    const more = page.player.wanted - wanted
+    assert.ok(more > 0.3)
+    page.video.buffered = { length: 1, start: () => 0, end: () => 8 }
+    page.player.buffer.dispatchEvent(new Event('updateend'))
+    assert.ok(8 - page.video.currentTime > more)
+    assert.ok(8 - page.video.currentTime < page.player.wanted)
+})
