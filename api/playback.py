@@ -145,14 +145,15 @@ def blueprint(engine: Engine) -> Blueprint:
 def _add_hls(routes: Blueprint, engine: Engine) -> None:
     """Also of casts, at addresses of their own: ``/hls/ID/index.m3u8``, whatever the playlist is called there.
 
-    Streams of an RTMP app that is called hls have the same addresses, and come first.
+    Streams of an RTMP app that is called hls have the same addresses, and come second: publishers choose their names.
     """
 
     def stream(name: str) -> str:
         if not request.path.startswith("/hls/"):
             return name
         key = name.removeprefix("hls/")
-        return f"hls/{key}" if engine.has_hls(f"hls/{key}") else f"{CASTS}/{key}"
+        cast = f"{CASTS}/{key}"
+        return cast if engine.has_hls(cast) else f"hls/{key}"
 
     async def playlist(name: str, file: str = "") -> Response:
         msn, part = whole_number(request.args.get, "_HLS_msn"), whole_number(request.args.get, "_HLS_part")
