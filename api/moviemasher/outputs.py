@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api.moviemasher.fields import colour_of
+from api.moviemasher.fields import colour_of, number_of
 from engine.errors import InvalidMash, InvalidSpec
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, AudioFormat, EncoderSpec, MixerSpec, OutputSpec, Raster
 from engine.timebase import frame_rate
@@ -154,7 +154,7 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
             quality=_number(options, "crf", QUALITY),
             gop=round(_number(options, "g", GOP)),
             profile="high" if extension != "webm" else None,
-            audio_bit_rate=round(bit_rate * 1000 if bit_rate < 1000 else bit_rate),
+            audio_bit_rate=round(bit_rate * 1000 if abs(bit_rate) < 1000 else bit_rate),
         ),
         offset=Fraction(min(1.0, max(0.0, _number(given, "offset", 0)))),
         optional=given.get("optional") is True,
@@ -179,11 +179,8 @@ def _number(given: dict[str, Any], name: str, default: float) -> float:
     value = given.get(name)
     if value is None or value == "":
         return default
-    try:
-        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = number_of(value)
+    if number is None:
         raise InvalidSpec(f"{name} {str(value)[:40]!r} is no number", where=name)
     return number
 

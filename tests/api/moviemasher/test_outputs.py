@@ -79,6 +79,18 @@ def test_the_second_of_a_kind_has_a_number():
 
 
 @pytest.mark.parametrize(
+    "number", [10**400, -(10**400), "1e400", 1e308, -1e308, True], ids=lambda number: f"{number!r:.6}"
+)
+def test_a_number_without_measure_is_refused_in_a_sentence(number):
+    for name in ("width", "height", "videoRate", "audioRate", "audioChannels", "audioBitrate"):
+        with pytest.raises(InvalidMash):
+            read(of("video", **{name: number}))
+    for name in ("crf", "g"):
+        with pytest.raises(InvalidMash):
+            read(of("video", options={name: number}))
+
+
+@pytest.mark.parametrize(
     ("outputs", "sentence"),
     [
         (None, "expected an array"),
