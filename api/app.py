@@ -73,19 +73,22 @@ def create_app(
     if queue is not None:
         jobs = nexrender.Door(queue, engine.settings)
         app.asgi_app = nexrender.in_front_of(app.asgi_app, jobs)  # type: ignore[assignment, method-assign]
-    app.asgi_app = _asked_by_name(app.asgi_app, engine.settings)  # type: ignore[assignment, method-assign]
+    app.asgi_app = _asked_rightly(app.asgi_app, engine.settings)  # type: ignore[assignment, method-assign]
     return app
 
 
-def _asked_by_name(app: Callable[..., Awaitable[None]], settings: Settings) -> Callable[..., Awaitable[None]]:
-    """An application that answers, at all doors, only who asks by a name that may be this machine's."""
+def _asked_rightly(app: Callable[..., Awaitable[None]], settings: Settings) -> Callable[..., Awaitable[None]]:
+    """An application that answers, at all doors, only who asks for a path, by a name that may be this machine's."""
 
-    async def named(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
+    async def checked(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        target = scope.get("raw_path", b"/").decode("latin-1")
         try:
             check_host(settings, "".join(hosts))
-        except Forbidden as err:
-            answer = asgi.json_answer(msgspec.json.encode({"error": err.description}), status=403)
+            if "/" not in target:  # of other forms (RFC 9112 3.2), or none: no door knows any
+                raise NotFound(f"no route {scope.get('method', 'GET')} {target[:200]}")
+        except (Forbidden, NotFound) as err:
+            answer = asgi.json_answer(msgspec.json.encode({"error": err.description}), status=err.code)
             prefix = "websocket." if scope["type"] == "websocket" else ""
 
             async def refuse(message: asgi.Message) -> None:
@@ -95,7 +98,7 @@ def _asked_by_name(app: Callable[..., Awaitable[None]], settings: Settings) -> C
         else:
             await app(scope, receive, send)
 
-    return named
+    return checked
 
 
 class Connection(TrioASGIHTTPConnection):

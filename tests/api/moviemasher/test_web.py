@@ -240,6 +240,16 @@ async def test_what_a_site_does_not_have_other_doors_have(tmp_path, site):
         assert (await client.ask("POST", "/index.html")).status == 404
 
 
+async def test_what_is_no_path_is_not_there(tmp_path, site):
+    for settings in ({}, {"web": str(site)}):
+        async with masher(tmp_path / "data", **settings, username="ann", password="s3cret") as port:
+            for method in ("GET", "HEAD", "POST", "OPTIONS"):
+                for target in ("x", "*", "?", "?a=b", "%2fx", "http:", "127.0.0.1:80"):
+                    answer = await Client(port, None).ask(method, target)
+                    assert answer.status == 404, (settings, method, target)
+                    assert method == "HEAD" or answer.json["error"].startswith(f"no route {method} ")
+
+
 async def test_without_a_site_there_is_our_own_page(client):
     answer = await client.get("/")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
