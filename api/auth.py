@@ -107,6 +107,12 @@ def is_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
     return origin.lower().rpartition("/")[2] != headers.get("host", "").lower()
 
 
+def is_of_this_machine(headers: Mapping[str, str] | Headers) -> bool:
+    """Whether the page that asks says it was served, at any port, by the machine on which its browser runs."""
+    host = re.sub(r":\d*$", "", headers.get("origin", "").lower().rpartition("/")[2])
+    return _is_loopback(host.strip("[]"))
+
+
 def is_by_leave(method: str, headers: Mapping[str, str] | Headers) -> bool:
     """Whether it is a request that no browser makes for a page of another site before it has asked for leave."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from api.asgi import JSON, Answer, Headers, Message, Receive, Refusal, Request, Send, respond
-from api.auth import LEAVE, is_by_leave, is_from_elsewhere
+from api.auth import LEAVE, is_by_leave, is_from_elsewhere, is_of_this_machine
 from api.moviemasher.fields import Object
 from api.moviemasher.users import Users
 from api.wire import decode
@@ -88,7 +88,7 @@ class Door:
         try:
             if request.method == "OPTIONS":
                 return preflight(request)
-            _check_origin(request, is_upload=path in self._uploads)
+            self._check_origin(request, is_upload=path in self._uploads)
             user = await self._users.of(request.headers.get("authorization"))
             found = await self._handle(user, request, path)
         except Refusal as err:
@@ -105,6 +105,20 @@ class Door:
         body = await trio.to_thread.run_sync(msgspec.json.encode, found, limiter=self._parsing)
         return Answer(status=status, body=body, kind=JSON, headers=[*headers, ("Cache-Control", "no-store")])
 
+    def _check_origin(self, request: Request, *, is_upload: bool) -> None:
+        """Raises Refusal (403) where a browser sends what a page of another site could not ask for by itself.
+
+        Pages anywhere may ask with credentials of their own; those that the browser knows go only with requests that
+        need no leave. A form with a file is one: it counts only with an id that has been given out, which no other page
+        knows. Where credentials prove nothing only pages that this machine serves, at any port, may ask at all.
+        """
+        if not is_from_elsewhere(request.headers):
+            return
+        if not self._users.have_passwords and not is_of_this_machine(request.headers):
+            raise Refusal(403, "pages of other sites may only ask where there is a password")
+        if not is_upload and not is_by_leave(request.method, request.headers):
+            raise Refusal(403, f"pages of other sites must send {LEAVE}")
+
     async def _handle(self, user: str, request: Request, path: str) -> Object:
         if request.method == "POST" and path in self._handlers:
             body = await request.body(limit_bytes=MAX_BODY, seconds=BODY_SECONDS)
@@ -120,16 +134,6 @@ def _read(body: bytes) -> Object:
         return decode(body, Object, limit_bytes=MAX_BODY)
     except EngineError as err:
         raise Refusal(400, str(err)) from None
-
-
-def _check_origin(request: Request, *, is_upload: bool) -> None:
-    """Raises Refusal (403) where a browser sends what a page of another site could not ask for by itself.
-
-    Pages anywhere may ask with credentials of their own; those that the browser knows go only with requests that need
-    no leave. A form with a file is one: it counts only with an id that has been given out, which no other page knows.
-    """
-    if is_from_elsewhere(request.headers) and not is_upload and not is_by_leave(request.method, request.headers):
-        raise Refusal(403, f"pages of other sites must send {LEAVE}")
 
 
 def preflight(request: Request) -> Answer:

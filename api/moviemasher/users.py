@@ -46,6 +46,11 @@ class Users:
         self._right: dict[bytes, str] = {}  # the last seen last
         self._limiter = trio.CapacityLimiter(1)
 
+    @property
+    def have_passwords(self) -> bool:
+        """Whether they are known by them: else any will do, or none is asked for."""
+        return not self._only and (self._hashes is not None or bool(self._password))
+
     async def of(self, header: str | None) -> str:
         """The user of a request with this Authorization header. Raises Refusal (401)."""
         if self._only:

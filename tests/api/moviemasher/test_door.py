@@ -135,21 +135,52 @@ def test_a_file_of_users_that_makes_no_sense_is_refused(tmp_path, text):
 # --- pages of other sites --------------------------------------------------------------------------------------------
 
 
-async def test_pages_of_other_sites_may_ask_with_credentials_of_their_own(client):
+FORM = {"Content-Type": "multipart/form-data"}
+
+
+async def test_pages_of_other_sites_may_ask_with_credentials_of_their_own(tmp_path):
     asks = {"Origin": "https://example.org", "Access-Control-Request-Headers": "authorization,content-type"}
-    answer = await Client(client.port, None).ask("OPTIONS", "/data/mash/put/", headers=asks)
-    assert (answer.status, answer.body) == (204, b"")
-    assert answer.headers["access-control-allow-origin"] == "*"
-    assert "POST" in answer.headers["access-control-allow-methods"]
-    assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
-    form = {"Content-Type": "multipart/form-data"}
-    for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
-        for headers in (JSON, {}, {"Content-Type": "text/plain"}, form):
-            answer = await client.ask("POST", "/api/servers/", body=b"{}", headers=elsewhere | headers)
-            assert answer.status == (200 if headers is JSON else 403)  # the browser's own go without asking for leave
-            assert answer.headers["access-control-allow-origin"] == "*"
-            assert "access-control-allow-credentials" not in answer.headers
-        assert (await client.ask("POST", "/file/store/", body=b"", headers=elsewhere | form)).status == 200
+    async with masher(tmp_path, masher_password="pass") as port:
+        client = Client(port)
+        answer = await Client(port, None).ask("OPTIONS", "/data/mash/put/", headers=asks)
+        assert (answer.status, answer.body) == (204, b"")
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
+        for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+            for headers in (JSON, {}, {"Content-Type": "text/plain"}, FORM):
+                answer = await client.ask("POST", "/api/servers/", body=b"{}", headers=elsewhere | headers)
+                assert answer.status == (200 if headers is JSON else 403)  # the browser's own go without asking
+                assert answer.headers["access-control-allow-origin"] == "*"
+                assert "access-control-allow-credentials" not in answer.headers
+            assert (await client.ask("POST", "/file/store/", body=b"", headers=elsewhere | FORM)).status == 200
+
+
+@pytest.mark.parametrize("settings", [{}, {"masher_auth": "none", "masher_password": "pass"}], ids=["any", "none"])
+async def test_where_credentials_prove_nothing_only_pages_of_this_machine_may_ask(tmp_path, settings):
+    """Of a developer at another port, say; a preflight is answered as always, and so is a program."""
+    async with masher(tmp_path, **settings) as port:
+        client = Client(port)
+        for origin, status in (
+            ("http://evil.example", 403),
+            ("https://localhost.evil.example:8570", 403),
+            ("http://127.0.0.1.evil.example", 403),
+            ("null", 403),
+            ("", 403),
+            ("http://localhost:5173", 200),
+            ("http://127.0.0.1:3000", 200),
+            ("https://[::1]", 200),
+            (f"http://127.0.0.1:{port}", 200),
+        ):
+            for path, kind in (("/data/mash/retrieve", JSON), ("/file/store", FORM)):
+                headers = {**kind, "Origin": origin, "Sec-Fetch-Site": "cross-site"}
+                answer = await client.ask("POST", path, body=b"", headers=headers)
+                assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, "*"), origin
+                if status == 403:
+                    assert "may only ask where there is a password" in answer.json["error"]
+        asks = {"Origin": "http://evil.example", "Access-Control-Request-Headers": "content-type"}
+        assert (await client.ask("OPTIONS", "/data/mash/retrieve/", headers=asks)).status == 204
+        assert (await client.post("/data/mash/retrieve")).status == 200
 
 
 # --- other doors -----------------------------------------------------------------------------------------------------
