@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 PREFIX: Final = "/api/v1"
 SECRET: Final = "nexrender-secret"
 NAME: Final = "nexrender-name"
+NOT_FOR_PAGES: Final = "pages of other sites may only ask with a secret"
 MAX_BODY: Final = 100 << 20
 MAX_OUTPUT: Final = 64 << 30
 BODY_SECONDS: Final = 600.0
@@ -193,7 +194,7 @@ class Door:
         if not secret:
             check_basic(self._settings, request.headers.get("authorization"))
             if is_from_elsewhere(request.headers):
-                raise Refusal(403, "pages of other sites may only ask with a secret")
+                raise Refusal(403, NOT_FOR_PAGES)
         elif not is_same(request.headers.get(SECRET, ""), secret):
             raise Refusal(403, f"the header {SECRET} is missing or wrong")
 
@@ -278,6 +279,9 @@ class Door:
     # Workers
 
     async def _pickup(self, request: Request, tags: str) -> Answer:
+        # A GET that takes something: for an image, browsers do not tell a plain http: address whose page has it.
+        if not self._settings.secret and request.headers.get("user-agent", "").startswith("Mozilla/"):
+            raise Refusal(403, NOT_FOR_PAGES)
         worker = text_of(request.headers.get(NAME, "")) or _creator(request)
         self._see(request, worker)
         wait, lease = _seconds(request, "wait", 0, LONGEST_WAIT), _seconds(request, "lease", *LEASES)

@@ -100,6 +100,21 @@ async def test_pages_of_other_sites_do_nothing_without_a_secret(start, elsewhere
     assert (await client.ask("GET", "/api/v1/jobs")).json == [made]
 
 
+async def test_an_image_of_another_site_takes_no_job_away(start):
+    """Asked for one at a plain http: address browsers send neither Origin nor Sec-Fetch-Site."""
+    image = {"Host": "mixer.test", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Accept": "image/*"}
+    client, _ = await start(insecure=True)
+    await client.add(uid="a", tags="x")
+    for path in ("/api/v1/jobs/pickup", "/api/v1/jobs/pickup/x"):
+        answer = await client.ask("GET", path, headers=image)
+        assert (answer.status, answer.text) == (403, "pages of other sites may only ask with a secret")
+    assert (await client.status("a"))["state"] == "queued"
+    agent = {"User-Agent": "nexrender-api/1.63.3 nexrender-worker/1.63.3"}
+    assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json["uid"] == "a"
+    client, _ = await start(secret="s3cret")
+    assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=image | SECRET)).json == {}
+
+
 @pytest.mark.parametrize(
     "headers",
     [
