@@ -2,6 +2,9 @@
 
 It decides in whose name a request is made, from its Authorization header; it refuses to know what is asked for. A name
 is a folder's too, so that it is a word without a path in it.
+
+To check a password is meant to be slow, and wrong ones must not keep others out: of each name, whether somebody has it
+or not, one password is checked at a time, in turn with those of other names.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -29,6 +34,8 @@ WORD: Final = "1 to 64 letters, digits, dots or any of _ @ + - with no dot first
 SHARED: Final = "shared"  # a folder of media that everybody's renderings may read, so no user's name
 CHALLENGE: Final = (("WWW-Authenticate", 'Basic realm="moviemasher", charset="UTF-8"'),)
 COST: Final = (1 << 14, 8, 1)  # of scrypt: 16 MiB and about 50 ms
+WAITING: Final = 50  # requests in one name, until its password is known: more than a page makes at once
+RETRY: Final = (("Retry-After", "5"),)  # seconds; that many passwords take about as long
 REMEMBERED: Final = 1000  # right passwords: every request has one, and scrypt is meant to be slow
 
 
@@ -44,6 +51,7 @@ class Users:
         self._hashes = read_users(Path(settings.users)) if settings.users else None
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, str] = {}  # the last seen last
+        self._turns: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # of names that are being checked
         self._limiter = trio.CapacityLimiter(1)
 
     @property
@@ -52,7 +60,7 @@ class Users:
         return not self._only and (self._hashes is not None or bool(self._password))
 
     async def of(self, header: str | None) -> str:
-        """The user of a request with this Authorization header. Raises Refusal (401)."""
+        """The user of a request with this Authorization header. Raises Refusal: 401; too many would be one (429)."""
         if self._only:
             return self._only
         name, password = read_basic(header)
@@ -69,14 +77,22 @@ class Users:
             wanted = self._password
             return not wanted or hmac.compare_digest(password.encode(), wanted.encode())
         seen = hmac.digest(self._key, f"{name}:{password}".encode(), "sha256")
-        if self._right.pop(seen, None) is None:
-            known = self._hashes.get(name, NOBODY)
-            if not await trio.to_thread.run_sync(is_password, password, known, limiter=self._limiter):
-                return False
+        known = self._hashes.get(name, NOBODY)
+        if seen not in self._right and not await self._in_turn(name, seen, partial(is_password, password, known)):
+            return False
+        self._right.pop(seen, None)
         if len(self._right) >= REMEMBERED:
             del self._right[next(iter(self._right))]
         self._right[seen] = name
         return True
+
+    async def _in_turn(self, name: str, seen: bytes, check: Callable[[], bool]) -> bool:
+        """What it finds, unless another request has found it to be right meanwhile. Raises Refusal (429)."""
+        turn = self._turns.setdefault(name, trio.Lock())
+        if turn.statistics().tasks_waiting >= WAITING:
+            raise Refusal(429, "too many passwords of this user wait to be checked", RETRY)
+        async with turn:
+            return seen in self._right or await trio.to_thread.run_sync(check, limiter=self._limiter)
 
 
 def check_name(name: str) -> str:

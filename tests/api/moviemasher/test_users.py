@@ -1,0 +1,76 @@
+"""To check a password is slow: many wrong ones of one name do not keep others out."""
+
+import base64
+
+import pytest
+import trio
+import trio.testing
+
+from api.asgi import Refusal
+from api.moviemasher.users import WAITING, Users, write_user
+from engine.config import Settings
+from tests.api.moviemasher.asking import PATIENCE
+
+
+@pytest.fixture
+def users(tmp_path):
+    path = tmp_path / "users.json"
+    for name in ("ada", "bob"):
+        write_user(path, name, "right")
+    return Users(Settings(users=str(path)))
+
+
+class Login:
+    """A request in somebody's name; `answer` is the user, or the refusal."""
+
+    def __init__(self, name, password):
+        self.header = "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+        self.answer = None
+
+    async def run(self, users):
+        try:
+            self.answer = await users.of(self.header)
+        except Refusal as err:
+            self.answer = err
+
+
+async def begin(nursery, users, *logins):
+    for login in logins:
+        nursery.start_soon(login.run, users)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def until(is_so):
+    with trio.fail_after(PATIENCE):
+        while not is_so():
+            await trio.sleep(0.005)
+
+
+@pytest.mark.parametrize("name", ["ada", "eve"])  # who is there and who is not wait alike
+async def test_passwords_of_one_name_wait_for_each_other_and_not_all_others_for_them(users, nursery, name):
+    async with users._limiter:  # nothing is checked
+        wrong = [Login(name, str(n)) for n in range(WAITING + 1)]
+        bob, more = Login("bob", "right"), Login(name, "right")
+        await begin(nursery, users, *wrong)
+        await begin(nursery, users, bob, more)
+        assert (more.answer.status, dict(more.answer.headers)) == (429, {"Retry-After": "5"})
+        assert users._limiter.statistics().tasks_waiting == 2
+    await until(lambda: bob.answer is not None)
+    assert bob.answer == "bob"
+    assert sum(each.answer is not None for each in wrong) < 5
+    nursery.cancel_scope.cancel()
+
+
+async def test_many_first_requests_of_a_page_are_one_check(users, nursery):
+    asked = [Login("ada", "right") for _ in range(WAITING)]
+
+    async def check_nothing_more():
+        async with users._limiter:
+            await until(lambda: all(each.answer == "ada" for each in asked))
+
+    async with users._limiter:
+        await begin(nursery, users, *asked)
+        nursery.start_soon(check_nothing_more)
+        await trio.testing.wait_all_tasks_blocked()
+        assert users._limiter.statistics().tasks_waiting == 2
+    await until(lambda: all(each.answer == "ada" for each in asked))
