@@ -122,7 +122,7 @@ class Engine:
         self._encoding = trio.CapacityLimiter(64)
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._nursery: trio.Nursery | None = None
-        self._decoders = Decoders(self._hub, self.settings)
+        self._decoders = Decoders(self._hub, self.settings, strict=strict)
         self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
         self._around = Surroundings(
             self._hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)

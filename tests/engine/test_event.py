@@ -69,7 +69,7 @@ class Studio:
         self.fps = spec.mixer.fps
         self.nursery = nursery
         self.hub = Hub(lambda: self.time)
-        self.decoders = Decoders(self.hub, Settings())
+        self.decoders = Decoders(self.hub, Settings(), strict=True)
         self.clocks = []
         self.film = []
         self.publication = None
