@@ -19,7 +19,7 @@ from engine.config import Settings
 from engine.errors import EngineError, InvalidTree, NotFound, first_error
 from engine.frame import VideoFrame
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
-from engine.plan import Picture, Place, place_of
+from engine.plan import Picture, Place
 from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
 from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
@@ -30,7 +30,7 @@ from engine.spec import EventSpec
 from engine.stream import Hub, Publisher
 from engine.threads import Threads
 from engine.timebase import SECOND, tick_count, tick_time
-from engine.tree import AudioSourceNode, ImageSourceNode, RenderTree, VideoSourceNode, nodes_of, walk
+from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode, walk
 
 log = logging.getLogger(__name__)
 
@@ -374,14 +374,11 @@ class _LiveReaders:
         """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
         while len(self._reels) > 1 and self._reels[1].start <= t:
             self._reels.pop(0).close()
-        reel = self._reels[0]
-        reel.name(tree)
-        named: set[Place] = set()
-        for node in nodes_of(tree):
-            if isinstance(node, VideoSourceNode | AudioSourceNode) and node.stream_guid not in reel.sources:
-                named.add(place_of(node))
-            elif isinstance(node, ImageSourceNode) and node.filename not in reel.sources:
-                self._images.get(node.filename)  # begins to load it
+        reel, used = self._reels[0], uses(tree)
+        reel.name(used)
+        named = {key for key in used if isinstance(key, Place) and key.name not in reel.sources}
+        for filename in (key for key in used if isinstance(key, str) and key not in reel.sources):
+            self._images.get(filename)  # begins to load it
         self._open(named)
         await reel.drawings.prepare(tree, patience=DRAWING)
         now = self._now()

@@ -22,7 +22,6 @@ from engine.sources.places import Key, Places, Use, uses
 from engine.sources.reader import decode_ahead
 from engine.spec import MixerSpec
 from engine.threads import Threads
-from engine.tree import RenderTree
 
 
 class Reel:
@@ -71,19 +70,19 @@ class Reel:
         """Opens and draws what comes on the air soon."""
         self.drawings.expect(tree for _, tree in coming)
         if self._places is not None:
-            self._places.expect((t, self._own(tree)) for t, tree in coming)
+            self._places.expect((t, self._own(uses(tree))) for t, tree in coming)
 
-    def name(self, tree: RenderTree) -> None:
-        """Opens what a tree names, and closes what is over."""
+    def name(self, used: Mapping[Key, Use]) -> None:
+        """Opens what a tree uses, and closes what is over."""
         if self._places is not None:
-            self._places.name(self._own(tree))
+            self._places.name(self._own(used))
             self._places.warn()
 
-    def _own(self, tree: RenderTree) -> dict[Key, Use]:
-        """What of a tree comes from its files. What has no media time is nowhere in a file."""
+    def _own(self, used: Mapping[Key, Use]) -> dict[Key, Use]:
+        """What of it comes from its files. What has no media time is nowhere in a file."""
         return {
             key: use
-            for key, use in uses(tree).items()
+            for key, use in used.items()
             if (key if isinstance(key, str) else key.name) in self.sources and (isinstance(key, str) or key.timed)
         }
 
