@@ -354,7 +354,7 @@ class Mixer:
             for voice in stretch.voices:
                 begin, before = stretch.first, played.get(voice.place)
                 if voice.at is not None:
-                    begin = round(voice.at * self._spec.audio.rate / voice.speed) - stretch.lead
+                    begin = round(voice.at * self._spec.audio.rate / voice.place.speed) - stretch.lead
                     if before is not None and (before.at == voice.at or abs(before.next - begin) <= TRUE):
                         begin = before.next
                 samples[voice.place] = begin, begin + stretch.stop - stretch.first
@@ -452,11 +452,15 @@ def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:
     if after.root_video_node != tree.root_video_node:
         return False
     now, then = planner.voices_named(tree), planner.voices_named(after)
-    moved = [msgspec.structs.replace(v, at=None if v.at is None else v.at + float(seconds) * v.speed) for v in now]
     return len(now) == len(then) and all(
-        msgspec.structs.replace(b, at=a.at) == a and (a.at is None or abs((b.at or 0.0) - a.at) < SAME)
-        for a, b in zip(moved, then, strict=True)
+        _timeless(a) == _timeless(b)
+        and (a.at is None or abs((b.at or 0.0) - (a.at + float(seconds) * a.place.speed)) < SAME)
+        for a, b in zip(now, then, strict=True)
     )
+
+
+def _timeless(voice: Voice) -> Voice:
+    return msgspec.structs.replace(voice, at=None, place=voice.place._replace(at=None))
 
 
 def _with_sound(tree: RenderTree, edges: Sequence[Coming]) -> RenderTree:

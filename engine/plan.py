@@ -214,22 +214,16 @@ class Pass(msgspec.Struct, frozen=True):
 class Voice(msgspec.Struct, frozen=True):
     """One source in the sum: linear gain and pan -100…100, of the source's current sound or from media time `at`.
 
-    mono         a factor besides, where its sound has one channel and the mix two.
-    clip, speed  see Place. A voice with a media time is one also while its gain is 0: its sound goes on meanwhile.
+    mono  a factor besides, where its sound has one channel and the mix two.
+
+    A voice with a media time is one also while its gain is 0: its sound goes on meanwhile.
     """
 
-    name: str
+    place: Place
     at: float | None
     gain: float
     pan: float
-    clip: str | None = None
-    speed: float = 1.0
     mono: float = 1.0
-
-    @property
-    def place(self) -> Place:
-        """Where it is read."""
-        return Place(self.name, self.clip, self.at if self.clip is None else None, self.speed)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -299,8 +293,7 @@ def voices_named(tree: RenderTree) -> tuple[Voice, ...]:
 
 def _voice(node: AudioSourceNode, gain_db: float) -> Voice:
     at = None if node.at is None else float(node.at)
-    gain, mono = factor_of(gain_db), factor_of(node.mono_gain)
-    return Voice(node.stream_guid, at, gain, float(node.pan), place_of(node).clip, float(node.speed), mono)
+    return Voice(place_of(node), at, factor_of(gain_db), float(node.pan), factor_of(node.mono_gain))
 
 
 def pan_gains(gain: float, pan: float) -> tuple[float, float]:

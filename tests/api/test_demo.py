@@ -32,7 +32,7 @@ def test_four_quarters_and_a_fifth_over_their_middle():
         "demo/4": (Rect(320, 180, 320, 180), 255),
         "demo/5": (Rect(192, 108, 256, 144), 128),
     }
-    assert [voice.name for voice in plan.voices] == list(demo_sources(raster))
+    assert [voice.place.name for voice in plan.voices] == list(demo_sources(raster))
 
 
 def test_every_pattern_moves_in_its_place(tmp_path, capsys):

@@ -14,7 +14,7 @@ from engine.compositor import Compositor, Heard
 from engine.effects import Convolve, Fade, Key, Recolour
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import Piece
-from engine.plan import Picture, PictureSize, Voice
+from engine.plan import Picture, PictureSize, Place, Voice
 from engine.spec import AudioFormat, MixerSpec, Raster
 from engine.tree import CompositorNode, Effect, RenderTree, SolidColorNode, VideoSourceNode
 from engine_ext import effect
@@ -359,7 +359,7 @@ def test_canvases_are_used_again():
 
 def heard(name, count, *, gain=1.0, pan=0.0, value=0.25, channels=1, offset=0):
     block = AudioFrame(np.full((channels, count), value, np.float32))
-    return Heard(Voice(name, None, gain, pan), [Piece(block, 0, count, offset)])
+    return Heard(Voice(Place(name), None, gain, pan), [Piece(block, 0, count, offset)])
 
 
 def test_what_is_there_from_the_start_is_at_its_level_from_the_first_sample():
@@ -369,7 +369,7 @@ def test_what_is_there_from_the_start_is_at_its_level_from_the_first_sample():
 
 def spread(channels, **more):
     block = AudioFrame(np.full((channels, 100), 0.5, np.float32))
-    return Heard(Voice("a", None, 1.0, 0.0, mono=0.7, **more), [Piece(block, 0, 100, 0)])
+    return Heard(Voice(Place("a"), None, 1.0, 0.0, mono=0.7, **more), [Piece(block, 0, 100, 0)])
 
 
 @pytest.mark.parametrize(("given", "wanted", "level"), [(1, 2, 0.35), (2, 2, 0.5), (1, 1, 0.5), (2, 1, 0.5)])
@@ -380,7 +380,7 @@ def test_one_channel_that_goes_to_two_has_a_gain_of_its_own(given, wanted, level
 
 def timed(gain, *, clip="a", value=0.5):
     block = AudioFrame(np.full((1, 100), value, np.float32))
-    return Heard(Voice("film", 1.0, gain, 0.0, clip), [Piece(block, 0, 100, 0)])
+    return Heard(Voice(Place("film", clip), 1.0, gain, 0.0), [Piece(block, 0, 100, 0)])
 
 
 def test_what_has_a_media_time_begins_and_ends_at_once_and_moves_through_the_whole_call():
@@ -417,10 +417,10 @@ def test_a_voice_that_leaves_fades_out_and_is_gone():
     voices = [heard("a", 100), heard("b", 100), heard("a", 100)]
     compositor.sum(voices, 100)
     leaving = compositor.leaving([voices[0].voice])
-    assert [(voice.name, voice.gain) for voice in leaving] == [("b", 0.0), ("a", 0.0)]
+    assert [(voice.place.name, voice.gain) for voice in leaving] == [("b", 0.0), ("a", 0.0)]
     outs = []
     while leaving:
-        now = [heard("a", 10), *(heard(voice.name, 10, gain=0.0) for voice in leaving)]
+        now = [heard("a", 10), *(heard(voice.place.name, 10, gain=0.0) for voice in leaving)]
         outs.append(compositor.sum(now, 10).samples[0])
         leaving = compositor.leaving([voices[0].voice])
     out = np.concatenate(outs)
@@ -470,7 +470,7 @@ def test_mono_and_stereo_into_mono_and_stereo_keep_their_level(outputs, inputs, 
 
 def test_stereo_keeps_its_sides():
     block = AudioFrame(np.array([[0.5], [-0.25]], np.float32))
-    out = Compositor(SPEC).sum([Heard(Voice("a", None, 1.0, 0.0), [Piece(block, 0, 1, 0)])], 1).samples
+    out = Compositor(SPEC).sum([Heard(Voice(Place("a"), None, 1.0, 0.0), [Piece(block, 0, 1, 0)])], 1).samples
     assert out[:, 0].tolist() == [0.5, -0.25]
 
 

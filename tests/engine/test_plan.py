@@ -689,7 +689,7 @@ def test_voices_keep_their_order_pan_and_media_time():
     tree = SumNode(
         nodes=(AudioSourceNode(stream_guid="b", pan=-100), in_sums(AudioSourceNode(stream_guid="a", at=3), 0))
     )
-    assert voices(tree) == (Voice("b", None, 1.0, -100.0), Voice("a", 3.0, 1.0, 0.0))
+    assert voices(tree) == (Voice(Place("b"), None, 1.0, -100.0), Voice(Place("a", at=3.0), 3.0, 1.0, 0.0))
 
 
 def test_a_clip_is_one_place_whatever_its_time_and_goes_on_while_it_is_silent():
@@ -850,7 +850,7 @@ def test_no_gain_exceeds_the_product_of_its_path(tree):
         visit(tree.root_audio_node, 1)
     heard = compile(tree, HD, {}).voices
     loud = [voice for voice in heard if voice.gain > 1.0001e-5]
-    assert [voice.name for voice in loud] == [name for name, linear in wanted if linear > 1.0001e-5]
+    assert [voice.place.name for voice in loud] == [name for name, linear in wanted if linear > 1.0001e-5]
     for voice, (_, linear) in zip(loud, [pair for pair in wanted if pair[1] > 1.0001e-5], strict=True):
         assert voice.gain == pytest.approx(linear)
         assert max(pan_gains(voice.gain, voice.pan)) <= linear * math.sqrt(2) * (1 + 1e-9)
