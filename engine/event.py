@@ -360,13 +360,15 @@ class _LiveReaders:
 
     def files(self, at: Fraction) -> Container[str]:
         """The names that are files at that time."""
-        return next(reel.sources for reel in reversed(self._reels) if reel.start <= at)
+        return self._reel_at(at).sources
+
+    def _reel_at(self, t: Fraction) -> Reel:
+        return next(reel for reel in reversed(self._reels) if reel.start <= t)
 
     def expect(self, coming: Sequence[Coming]) -> None:
         """Opens the files and the streams that come on the air soon, so that they are there at their first slot."""
-        for n, reel in enumerate(self._reels):
-            stop = self._reels[n + 1].start if n + 1 < len(self._reels) else None
-            reel.expect([each for each in coming if reel.start <= each[0] and (stop is None or each[0] < stop)])
+        for reel in self._reels:
+            reel.expect([each for each in coming if self._reel_at(each[0]) is reel])
         for at, tree in coming:
             self.foresee(tree, at)
 

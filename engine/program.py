@@ -169,58 +169,58 @@ class Morph(msgspec.Struct, frozen=True):
 
 
 class Switch:
-    """Programs that take over from one another: what a live mixer has on air. Not pure: `take` changes it.
+    """Programs that take over from one another: what a live mixer has on air, from its time 0 on. Not pure: `take`
+    changes it.
 
     A change takes effect at the first tick at or after its time; of several before one tick the last one counts, so any
     number of changes costs no more than one a tick.
     """
 
     def __init__(self, program: Program) -> None:
-        self._programs: list[tuple[Fraction | None, Program]] = [(None, program)]
+        self._programs = [(Fraction(0), program)]  # and when each takes over
 
     def take(self, program: Program, at: Fraction) -> None:
         """`program` is on from `at` on; what was to take over then or later is not."""
-        while (start := self._programs[-1][0]) is not None and start >= at:
+        while len(self._programs) > 1 and self._programs[-1][0] >= at:
             self._programs.pop()
         self._programs.append((at, program))
 
     def tree_at(self, t: Fraction) -> RenderTree:
         """The tree of whichever program is on at t; t must not decrease between calls."""
-        while len(self._programs) > 1 and (self._programs[1][0] or t) <= t:
+        while len(self._programs) > 1 and self._programs[1][0] <= t:
             del self._programs[0]
         return self._programs[0][1].tree_at(t)
 
     def peek(self, t: Fraction) -> RenderTree:
         """What will be on at t as things are now; may be asked for any time."""
-        program = next(each for start, each in reversed(self._programs) if start is None or start <= t)
+        program = next(each for start, each in reversed(self._programs) if start <= t)
         return program.tree_at(t)
 
     def sources_in(self, start: Fraction, stop: Fraction) -> frozenset[str]:
         """Those of every program that is on within [start, stop)."""
-        names: set[str] = set()
-        for n, (begin, program) in enumerate(self._programs):
-            end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
-            if (begin is None or begin < stop) and (end is None or end > start):
-                names |= program.sources_in(start, stop)
-        return frozenset(names)
+        return frozenset().union(*(program.sources_in(start, stop) for *_, program in self._spans(start, stop)))
 
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
         """That of every program while it is on, and the first tree of those that take over."""
         coming: list[Coming] = []
-        for n, (begin, program) in enumerate(self._programs):
-            end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
-            low, high = max(start, start if begin is None else begin), min(stop, stop if end is None else end)
-            if begin is not None and start <= begin < high:
+        for begin, low, high, program in self._spans(start, stop):
+            if low == begin:
                 coming.append((begin, program.tree_at(begin)))
-            if low < high:
-                coming += program.coming(low, high)
+            coming += program.coming(low, high)
         return coming
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
         """Those of the program that is on at `start`, until the next one takes over."""
-        n = max(n for n, (begin, _) in enumerate(self._programs) if begin is None or begin <= start)
-        end = self._programs[n + 1][0] if n + 1 < len(self._programs) else None
-        return self._programs[n][1].edges(start, stop if end is None else min(stop, end))
+        for _, low, high, program in self._spans(start, stop):
+            return program.edges(low, high)
+        return ()
+
+    def _spans(self, start: Fraction, stop: Fraction) -> Iterator[tuple[Fraction, Fraction, Fraction, Program]]:
+        """Of every program that is on within [start, stop): when it takes over, from when to when it is on there."""
+        ends = [*(begin for begin, _ in self._programs[1:]), stop]
+        for (begin, program), end in zip(self._programs, ends, strict=True):
+            if (low := max(start, begin)) < (high := min(stop, end)):
+                yield begin, low, high, program
 
 
 class Stack:
