@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import trio
 
-from engine.timebase import SECOND, tick_time
+from engine.timebase import SECOND, nanoseconds, tick_time
 
 CATCH_UP: Final = SECOND // 10  # a scheduler is busy for less; longer, and a backlog would only grow
 STRIDE: Final = 64  # offline; a tick costs a hop to a thread and back, which is more than summing its sound
@@ -90,7 +90,7 @@ class WallClock:
         return Tick(n, tick_time(n, fps), late)
 
     def _due(self, n: int, fps: Fraction) -> int:
-        return self._start + n * SECOND * fps.denominator // fps.numerator
+        return self._start + nanoseconds(n, 1 / fps)
 
 
 class Pace(msgspec.Struct, frozen=True):

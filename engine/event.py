@@ -29,7 +29,7 @@ from engine.sources.reel import Reel
 from engine.spec import EventSpec
 from engine.stream import Hub, Publisher
 from engine.threads import Threads
-from engine.timebase import SECOND, tick_count, tick_time
+from engine.timebase import SECOND, nanoseconds, tick_count
 from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode, walk
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class Event:
 def _slot_time(t: Fraction, fps: Fraction) -> int:
     """The first slot at or after t, in ns. All mixes of a rate have theirs at whole slots of the engine's clock: so one
     shows the pictures of another just when they are, and a mix of mixes keeps lip sync."""
-    return int(tick_time(tick_count(t, fps), fps) * SECOND)
+    return nanoseconds(tick_count(t, fps), 1 / fps)
 
 
 def _due(spec: EventSpec, epoch: int) -> int:

@@ -14,7 +14,7 @@ import msgspec
 from engine.errors import LocalProtocolError, SinkRejected
 from engine.rtmp import flv
 from engine.rtmp.session import Shared
-from engine.timebase import nanoseconds
+from engine.timebase import nanoseconds, rounded
 
 Kind = Literal["video", "audio"]
 
@@ -169,7 +169,7 @@ class Packet:
 
 def to_ms(units: int, time_base: Fraction) -> int:
     """A time stamp in ms, rounded to the nearest."""
-    return (2000 * units * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
+    return rounded(1000 * units * time_base.numerator, time_base.denominator)
 
 
 def flv_media(packet: Packet) -> flv.Video | flv.Audio:

@@ -65,8 +65,12 @@ def nanoseconds(pts: int, time_base: Fraction) -> int:
 
 def units(ns: int, time_base: Fraction) -> int:
     """The timestamp of a time in ns, rounded to the nearest."""
-    unit = SECOND * time_base.numerator
-    return (2 * ns * time_base.denominator + unit) // (2 * unit)
+    return rounded(ns * time_base.denominator, SECOND * time_base.numerator)
+
+
+def rounded(number: int, divisor: int) -> int:
+    """A quotient, rounded to the nearest; half up."""
+    return (2 * number + divisor) // (2 * divisor)
 
 
 def tick_time(n: int, fps: Fraction) -> Fraction:

@@ -20,12 +20,12 @@ import trio
 from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected, reason_of
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import FrameQueue, SampleQueue
+from engine.framequeue import FrameQueue, SampleQueue, tolerance
 from engine.packet import Packet
 from engine.sinks.encode import PacketEncoder, check_picture
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
-from engine.timebase import SECOND, first_sample, tick_time
+from engine.timebase import SECOND, first_sample, nanoseconds, tick_time
 
 QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps; decoders in a hurry keep it waiting
 PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)
@@ -263,7 +263,7 @@ async def publish_steps(
         start = now()
         while True:
             for packets in ticks:
-                wait = start + n * SECOND * fps.denominator // fps.numerator - now()
+                wait = start + nanoseconds(n, 1 / fps) - now()
                 await trio.sleep(max(0, wait) / SECOND)
                 _send(publication, packets, now())
                 n += 1
@@ -284,7 +284,7 @@ class _Feed:
         self._mixer = mixer
         self._encoder = encoder
         self._at_once = max(1, int(STEP * mixer.fps))
-        self._tolerance = 1 / mixer.fps / 4
+        self._tolerance = tolerance(mixer.fps, timed=False)
         self._frames: FrameQueue[VideoFrame] = FrameQueue()
         self._samples: SampleQueue[AudioFrame] = SampleQueue()
         self._next = 0

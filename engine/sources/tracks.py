@@ -30,7 +30,7 @@ from engine.packet import Look
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha
 from engine.spec import AudioFormat
-from engine.timebase import seconds
+from engine.timebase import rounded, seconds
 
 MAX_PIXELS: Final = 8192 * 8192  # of one picture; what a broken header asks for beyond is not allocated
 MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
@@ -185,7 +185,7 @@ class SoundTrack:
             self._position = None if self._position is None else self._position * rate // self._in_rate
             self._in_rate, self._size, self._grid = rate, 0, None
         if stamp is not None:
-            at = _rounded(stamp * self._time_base.numerator * rate, self._time_base.denominator)
+            at = rounded(stamp * self._time_base.numerator * rate, self._time_base.denominator)
         else:
             at = round(self._zero * rate) if self._position is None else self._position
         if self._position is None or abs(at - self._position) * RESYNC > rate:
@@ -193,7 +193,7 @@ class SoundTrack:
             self._position = self._on_grid(at)
             zero = self._zero
             inside = self._position * zero.denominator - zero.numerator * rate
-            self._next = _rounded(inside * self.rate, zero.denominator * rate)
+            self._next = rounded(inside * self.rate, zero.denominator * rate)
         if self._grid is None and count == self._size:
             self._grid = self._position, count
         self._size = count
@@ -203,7 +203,7 @@ class SoundTrack:
         if self._grid is None:
             return at
         origin, size = self._grid
-        near = origin + _rounded(at - origin, size) * size
+        near = origin + rounded(at - origin, size) * size
         return near if abs(near - at) <= self._in_rate * self._time_base else at
 
     def _append(self, blocks: list[AudioFrame], out: list[tuple[int, AudioFrame]]) -> None:
@@ -271,10 +271,6 @@ def _unmarked(packet: Packet) -> Packet:
     for each in packet.iter_sidedata():
         copy.set_sidedata(each)
     return copy
-
-
-def _rounded(number: int, divisor: int) -> int:
-    return (2 * number + divisor) // (2 * divisor)
 
 
 def may_jump(container: InputContainer) -> bool:
