@@ -43,16 +43,11 @@ class Heard(NamedTuple):
     until: float | None = None
 
 
-class CompositorStatistics(msgspec.Struct, frozen=True):
-    """Pictures painted, pictures shown again because nothing changed, and samples clipped at full scale."""
-
-    painted: int
-    repeated: int
-    clipped: int
-
-
 class Compositor:
-    """Paints and sums for one mixer. Keeps the last picture, and the gain each voice had last."""
+    """Paints and sums for one mixer. Keeps the last picture, and the gain each voice had last.
+
+    clipped  samples clipped at full scale, since it was made.
+    """
 
     def __init__(self, spec: MixerSpec, *, threads: int = 1) -> None:
         self._spec = spec
@@ -63,16 +58,7 @@ class Compositor:
         self._gains: dict[tuple[Place, int], _Gain] = {}
         self._begun = False
         self._tick = ceil(spec.audio.rate / spec.fps)  # samples
-        self._painted = self._repeated = self._clipped = 0
-
-    @property
-    def pool(self) -> BufferPool:
-        """Where the canvases come from."""
-        return self._pool
-
-    def statistics(self) -> CompositorStatistics:
-        """Counters since it was made."""
-        return CompositorStatistics(self._painted, self._repeated, self._clipped)
+        self.clipped = 0
 
     def paint(self, plan: Plan, frames: Mapping[Picture, VideoFrame]) -> VideoFrame:
         """The picture of a plan; the very same frame again while plan and frames are the same.
@@ -83,10 +69,8 @@ class Compositor:
         if self._last is not None:
             last_plan, last_used, picture = self._last
             if used == last_used and (last_plan is plan or last_plan.passes == plan.passes):
-                self._repeated += 1
                 return picture
         picture = self._paint(plan, frames)
-        self._painted += 1
         self._last = (plan, used, picture)
         return picture
 
@@ -128,7 +112,7 @@ class Compositor:
             gain.voice = voice
             seen[key] = gain
         self._gains, self._begun = seen, True
-        self._clipped += sum_kernel.mix(out, blocks)
+        self.clipped += sum_kernel.mix(out, blocks)
         return AudioFrame(out)
 
     def leaving(self, voices: Sequence[Voice]) -> list[Voice]:

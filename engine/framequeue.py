@@ -23,21 +23,10 @@ from collections import deque
 from fractions import Fraction
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-import msgspec
-
 F = TypeVar("F")
 Time: TypeAlias = Fraction | int
 
 STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
-
-
-class QueueStatistics(msgspec.Struct, frozen=True):
-    """Counters of a queue since it was made: frames or samples that came, were dropped unseen, or were missing."""
-
-    pushed: int
-    dropped: int
-    missing: int
-    waiting: int
 
 
 def tolerance(fps: Fraction, *, timed: bool) -> Fraction:
@@ -65,15 +54,16 @@ class FrameQueue(Generic[F]):
 
     capacity  how many frames may wait; a push onto a full queue drops the oldest, and counts it: that is live. None:
               nothing is dropped, the producer stops by itself when enough wait: that is offline.
+    dropped   how many frames were dropped unseen, since it was made.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
+        self.dropped = 0
         self._entries: deque[_Entry[F]] = deque()
         self._shown = False  # whether the first entry has been picked before
         self._ended = False
         self._none_before: Time | None = None
-        self._pushed = self._dropped = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,9 +85,8 @@ class FrameQueue(Generic[F]):
 
     def push(self, start: Time, stop: Time, frame: F) -> None:
         """Adds a frame on screen within [start, stop). One that does not start later than the newest is dropped."""
-        self._pushed += 1
         if self._entries and start <= self._entries[-1].start:
-            self._dropped += 1
+            self.dropped += 1
             return
         if self.capacity is not None and len(self._entries) >= self.capacity:
             self._drop_first()
@@ -143,12 +132,8 @@ class FrameQueue(Generic[F]):
 
     def _drop_first(self) -> None:
         self._entries.popleft()
-        self._dropped += not self._shown
+        self.dropped += not self._shown
         self._shown = False
-
-    def statistics(self) -> QueueStatistics:
-        """Frames pushed, dropped unseen, and waiting."""
-        return QueueStatistics(self._pushed, self._dropped, 0, len(self._entries))
 
 
 class Piece(NamedTuple, Generic[F]):
@@ -170,13 +155,16 @@ class _Run(NamedTuple, Generic[F]):
 
 
 class SampleQueue(Generic[F]):
-    """Blocks of sound of one source for one consumer, by absolute sample index; those before index 0 are dropped."""
+    """Blocks of sound of one source for one consumer, by absolute sample index; those before index 0 are dropped.
+
+    dropped, missing  how many samples were dropped, and were not there when they were taken, since it was made.
+    """
 
     def __init__(self) -> None:
+        self.dropped = self.missing = 0
         self._runs: deque[_Run[F]] = deque()  # in order, not overlapping
         self._stop = 0
         self._ended = False
-        self._pushed = self._dropped = self._missing = 0
 
     @property
     def ended(self) -> bool:
@@ -188,17 +176,11 @@ class SampleQueue(Generic[F]):
         """The index before which no further sample comes: that after the newest one, or beyond."""
         return self._stop
 
-    @property
-    def waiting(self) -> int:
-        """Samples that wait."""
-        return sum(run.stop - run.start for run in self._runs)
-
     def push(self, start: int, count: int, block: F) -> None:
         """Adds samples [start, start + count); those that are there already are dropped and counted."""
-        self._pushed += count
         stop = start + count
         fresh = min(max(start, self._stop), stop)
-        self._dropped += fresh - start
+        self.dropped += fresh - start
         if fresh < stop:
             self._runs.append(_Run(fresh, stop, fresh - start, block))
             self._stop = stop
@@ -242,9 +224,5 @@ class SampleQueue(Generic[F]):
             if run.stop > stop:
                 break
             self._runs.popleft()
-        self._missing += stop - start - found
+        self.missing += stop - start - found
         return pieces
-
-    def statistics(self) -> QueueStatistics:
-        """Samples pushed, dropped, missing when they were taken, and waiting."""
-        return QueueStatistics(self._pushed, self._dropped, self._missing, self.waiting)

@@ -143,7 +143,7 @@ async def _render(
         if mixer.ticks_done == 0:
             raise InvalidSpec(f"every source is over at {float(spec.start):g} s: nothing to render", where="start")
         sink.end()
-    return mixer.ticks_done, compositor.statistics().clipped
+    return mixer.ticks_done, compositor.clipped
 
 
 async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:

@@ -33,7 +33,7 @@ class Fader:
     @property
     def missing(self) -> int:
         """Samples that were not there."""
-        return self._samples.statistics().missing
+        return self._samples.missing
 
     def push(self, first: int, block: AudioFrame) -> None:
         """Sound from sample `first` on."""

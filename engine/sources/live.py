@@ -232,12 +232,12 @@ class LiveSource:
 
     def statistics(self) -> SourceStatistics:
         """How it is doing."""
-        frames, decoder = self._frames.statistics(), self._decoder
+        decoder = self._decoder
         newest = None if decoder is None else decoder.newest
         return SourceStatistics(
             shown=self._shown,
             held=self._held,
-            dropped=frames.dropped + (0 if decoder is None else decoder.late),
+            dropped=self._frames.dropped + (0 if decoder is None else decoder.late),
             missing=self._voice.missing,
             age_ms=None if newest is None else max(0, self._hub.now() - newest) * 1000 // SECOND,
             corrupt=0 if decoder is None else decoder.corrupt,
