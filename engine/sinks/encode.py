@@ -30,7 +30,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from engine.errors import SinkRejected
-from engine.frame import AudioFrame, VideoFrame
+from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Packet, Track
 from engine.spec import H264_MAX_QP, EncoderSpec, MixerSpec
 from engine.timebase import first_sample
@@ -79,7 +79,7 @@ class Encoder:
         return stream  # type: ignore[no-any-return]
 
     def _add_audio(self, codec: str, spec: EncoderSpec) -> av.AudioStream:
-        layout = "mono" if self._mixer.audio.channels == 1 else "stereo"
+        layout = _layout(self._mixer.audio.channels)
         stream: Any = self._container.add_stream(codec, rate=self._mixer.audio.rate, layout=layout)
         if not codec.startswith("pcm"):
             stream.codec_context.bit_rate = spec.audio_bit_rate
@@ -93,9 +93,7 @@ class Encoder:
                 frame.pts, frame.time_base = pts, 1 / self._mixer.fps
                 self._container.mux(self._video.encode(frame))
         if self._audio is not None and len(sound):
-            block = av.AudioFrame.from_ndarray(sound.samples, "fltp", "mono" if sound.channels == 1 else "stereo")
-            block.sample_rate = self._mixer.audio.rate
-            block.pts, block.time_base = self._samples, Fraction(1, self._mixer.audio.rate)
+            block = sound_frame(sound.samples, rate=self._mixer.audio.rate, pts=self._samples)
             self._samples += len(sound)
             self._container.mux(self._audio.encode(block))
 
@@ -172,9 +170,8 @@ class PacketEncoder:
         samples = sound.samples
         if sound.channels != channels:
             samples = np.ascontiguousarray(np.broadcast_to(samples, (channels, len(sound))))
-        block = av.AudioFrame.from_ndarray(samples, "fltp", "mono" if channels == 1 else "stereo")
-        block.sample_rate, block.time_base = self._mixer.audio.rate, self.audio.time_base
-        block.pts = self._first_pts + first_sample(n, rate=self._mixer.audio.rate, fps=self._mixer.fps)
+        rate = self._mixer.audio.rate
+        block = sound_frame(samples, rate=rate, pts=self._first_pts + first_sample(n, rate=rate, fps=self._mixer.fps))
         return self._packets(self.audio, self._audio.encode(block))
 
     def _packets(self, track: Track, coded: list[Any]) -> list[Packet]:
@@ -206,29 +203,31 @@ def _set_picture(context: Any, mixer: MixerSpec, spec: EncoderSpec) -> None:
         context.bit_rate = max(MIN_BIT_RATE, spec.bit_rate)
 
 
-def tag_colours(context: Any) -> None:
-    """Says of a codec context's pictures that they are BT.709, limited range."""
-    context.color_primaries = context.color_trc = context.colorspace = _BT709
-    context.color_range = _LIMITED
+def tag_colours(pictures: Any) -> None:
+    """Says of a codec context's pictures, or of a frame, that they are BT.709, limited range."""
+    pictures.color_primaries = pictures.color_trc = pictures.colorspace = _BT709
+    pictures.color_range = _LIMITED
 
 
 def open_joint(mixer: MixerSpec, spec: EncoderSpec, *, number: int) -> VideoCodecContext:
     """An H.264 encoder as a film's, for a stretch between copied packets: its parameter sets have that number."""
-    context: Any = av.CodecContext.create("libx264", "w")
-    _set_picture(context, mixer, spec)
-    context.framerate = mixer.fps
-    context.flags |= Flags.global_header
+    context = _h264(mixer, spec)
     context.options = x264_options(spec) | {"x264-params": f"annexb=0:sps-id={number}"}
     context.thread_type = "FRAME"
     context.open()
     return context  # type: ignore[no-any-return]
 
 
-def _open_h264(mixer: MixerSpec, spec: EncoderSpec) -> VideoCodecContext:
+def _h264(mixer: MixerSpec, spec: EncoderSpec) -> Any:
     context: Any = av.CodecContext.create("libx264", "w")
     _set_picture(context, mixer, spec)
     context.framerate = mixer.fps
     context.flags |= Flags.global_header  # with annexb=0: avcC as extradata, length-prefixed packets
+    return context
+
+
+def _open_h264(mixer: MixerSpec, spec: EncoderSpec) -> VideoCodecContext:
+    context = _h264(mixer, spec)
     # Keyframes come when `encode` says so, at even distances for segmenters: none at a cut.
     live = {"tune": "zerolatency", "forced-idr": "1", "sc_threshold": "0", "x264-params": "annexb=0"}
     context.options = x264_options(spec) | live
@@ -242,7 +241,7 @@ def _open_h264(mixer: MixerSpec, spec: EncoderSpec) -> VideoCodecContext:
 def _open_aac(mixer: MixerSpec, spec: EncoderSpec) -> AudioCodecContext:
     context: Any = av.CodecContext.create("aac", "w")
     context.sample_rate, context.time_base = mixer.audio.rate, Fraction(1, mixer.audio.rate)
-    context.layout, context.format = ("mono" if mixer.audio.channels == 1 else "stereo"), "fltp"
+    context.layout, context.format = _layout(mixer.audio.channels), "fltp"
     context.bit_rate = spec.audio_bit_rate
     context.flags |= Flags.global_header
     context.open()
@@ -267,9 +266,20 @@ def picture_frame(picture: VideoFrame) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(picture.buffer, "yuv420p")
     else:
         frame = av.VideoFrame.from_numpy_buffer(picture.buffer, "yuv420p")
-    frame.colorspace = frame.color_primaries = frame.color_trc = _BT709
-    frame.color_range = _LIMITED
+    tag_colours(frame)
     return frame
+
+
+def sound_frame(samples: Samples, *, rate: int, pts: int) -> av.AudioFrame:
+    """The libav frame of (C, N) samples; `pts` is the index of the first."""
+    frame = av.AudioFrame.from_ndarray(samples, "fltp", _layout(len(samples)))
+    frame.sample_rate = rate
+    frame.pts, frame.time_base = pts, Fraction(1, rate)
+    return frame
+
+
+def _layout(channels: int) -> str:
+    return "mono" if channels == 1 else "stereo"
 
 
 def copied(picture: VideoFrame, form: str) -> av.VideoFrame:
