@@ -250,15 +250,14 @@ class Engine:
 
     async def delete_event(self, name: str) -> None:
         """Ends it; returns when what was mixed is published, and its pushes had their chance. Raises NotFound."""
-        if name not in self._events:
+        running = self._events.get(name)
+        if running is None:
             raise NotFound("event", name)
         with trio.CancelScope(shield=True):  # who asked may hang up; it ends all the same
-            await self._end_event(name, self._events[name])
-
-    async def _end_event(self, name: str, running: _Running[Event]) -> None:
-        await running.actor.close()
-        await running.stop()
-        if self._events.get(name) is running:
+            await running.actor.close()
+            await running.stop()
+            if self._events.get(name) is not running:  # somebody else has ended it
+                return
             del self._events[name]
             for push in self._forwards.pop(name, ()):
                 if push.id in self._pushes:  # nobody else has removed it
@@ -285,19 +284,18 @@ class Engine:
         Raises InvalidSpec, AlreadyExists (somebody else publishes it), Overloaded.
         """
         check_name(name)
-        actor = self._source(name, spec)
+        actor = (
+            Pull(self._hub, name, spec, self.settings)
+            if spec.pattern is None
+            else PatternStream(self._hub, name, spec.pattern, limiter=self._encoding)
+        )
         while name in self._pulls:  # somebody else may put one while this waits
             await self._end_pull(name)
-        if any(stream.name == name and stream.publication is not None for stream in self._hub.streams()):
+        if self._hub.is_published(name):
             raise AlreadyExists(f'stream "{name}" is already published', where=name)
         if len(self._pulls) >= self.settings.max_streams:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
         self._pulls[name] = self._start("pull", name, actor)
-
-    def _source(self, name: str, spec: PullSpec) -> Pull | PatternStream:
-        if spec.pattern is None:
-            return Pull(self._hub, name, spec, self.settings)
-        return PatternStream(self._hub, name, spec.pattern, limiter=self._encoding)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""
