@@ -233,27 +233,24 @@ class Player:
     def _text(self, text: Text, moment: _Moment, colour: Colour) -> VideoNode:
         """Its ink at the box's top, at the left as far as it was measured; or stretched to the box."""
         moment = moment._replace(box=moment.whole)
-        ink, dest, width = text.ink, moment.dest, moment.box.width
+        ink, dest, width, offset = text.ink, moment.dest, moment.box.width, 0
         stretched = self.clip.container is not None and not self.clip.container.scale.lock
+        fit: Literal["none", "fill"] = "fill" if stretched else "none"
         first, last = (
             round_half_up(box.height * _EM / ink.height) if ink.height > 0 else box.height for box in self.boxes
         )
         size = Tween(first, last).at(moment.progress)
         if not stretched and ink.width > 0 and ink.height > 0:
             if ink.x > 0:  # it reaches left of the pen, where a rectangle that begins at the pen would cut it off
+                fit, offset = "fill", -round_half_up(ink.x * size / _EM)
                 dest["dest_width"] = max(2, round_half_up(ink.width * size / _EM))
-                left = -round_half_up(ink.x * size / _EM)
-                size = min(max(1.0, size), float(MAX_FONT_SIZE))
-                node = TextNode(string=text.string, font=text.font, size=size, color=hex_of(colour), fit="fill", **dest)
-                return self._parts(node, left)
-            shift = round_half_up(ink.x * width / ink.width)
-            width = max(width, round_half_up(ink.width / ink.height * size))  # as wide as its letters
-            dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
-        fit: Literal["none", "fill"] = "fill" if stretched else "none"
+            else:
+                shift = round_half_up(ink.x * width / ink.width)
+                width = max(width, round_half_up(ink.width / ink.height * size))  # as wide as its letters
+                dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
         size = min(max(1.0, size), float(MAX_FONT_SIZE))
-        return self._parts(
-            TextNode(string=text.string, font=text.font, size=size, color=hex_of(colour), fit=fit, **dest)
-        )
+        node = TextNode(string=text.string, font=text.font, size=size, color=hex_of(colour), fit=fit, **dest)
+        return self._parts(node, offset)
 
     def _parts(self, text: TextNode, offset: int = 0) -> VideoNode:
         """A text that is wider, or farther off, than a tree allows as those parts of it that are on the frame."""
