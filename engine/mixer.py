@@ -204,8 +204,8 @@ class Mixer:
         while ticks is None or self.ticks_done < ticks:
             tick = await self._pace.clock.tick(self.ticks_done, self._spec.fps)
             began = self._count(tick)
-            tree = self._program.tree_at(self._start + tick.time)
             t = self._start + tick.time
+            tree = self._program.tree_at(t)
             is_new = tree is not self._tree
             if is_new:
                 self._show(tree)
