@@ -18,6 +18,7 @@ from engine.compositor import Compositor
 from engine.config import Settings
 from engine.errors import EngineError, InvalidTree, NotFound, first_error
 from engine.frame import VideoFrame
+from engine.images import Images
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
 from engine.plan import Picture, Place
 from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
@@ -49,13 +50,6 @@ class MakeClock(Protocol):
     """Makes the clock of a mixer; `epoch` and `latency` in ns."""
 
     def __call__(self, *, epoch: int, latency: int) -> Clock: ...
-
-
-class Images(Protocol):
-    """Uploaded images by name."""
-
-    def get(self, filename: str) -> VideoFrame | None:
-        """The image, or None while it is not loaded, or where there is none."""
 
 
 class Surroundings(NamedTuple):
