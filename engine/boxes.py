@@ -19,7 +19,6 @@ _LEAST_SCALE: Final = 1000
 _U32: Final = 0xFFFFFFFF
 _SYNC: Final = 0x02000000  # depends on no other sample
 _NON_SYNC: Final = 0x01010000
-_MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _UNDEFINED: Final = b"\x55\xc4"  # language "und"
 
 
@@ -96,7 +95,7 @@ def init_segment(tracks: Sequence[Track]) -> bytes:
     """ftyp and moov of one or two tracks, each of which `fmp4.is_muxable`."""
     brands = b"iso6" + struct.pack(">I", 0) + b"iso6mp41dash"
     times = struct.pack(">4I", 0, 0, 1000, 0)
-    rest = struct.pack(">IH10x", 0x10000, 0x100) + _MATRIX + bytes(24) + struct.pack(">I", len(tracks) + 1)
+    rest = struct.pack(">IH10x", 0x10000, 0x100) + _turning(None) + bytes(24) + struct.pack(">I", len(tracks) + 1)
     moov = _box(
         b"moov",
         _full_box(b"mvhd", 0, 0, times + rest),
@@ -145,7 +144,7 @@ def _trak(number: int, track: Track) -> bytes:
 
 
 def _turning(orientation: Orientation | None) -> bytes:
-    """The matrix of a track header that makes its picture upright (ISO/IEC 14496-12 8.3.2)."""
+    """The matrix of a header that makes its picture upright (ISO/IEC 14496-12 8.3.2)."""
     transposed, flip_x, flip_y = orientation or UPRIGHT
     x, y = (0xFFFF0000 if flip else 0x10000 for flip in (flip_x, flip_y))
     a, b, c, d = (0, y, x, 0) if transposed else (x, 0, 0, y)
