@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import h11
 import hypercorn.protocol
@@ -98,11 +98,30 @@ def take_folder(folder: Path) -> TextIO:
             return file
 
 
+class _Requests(h11.Connection):
+    """What a client says, without what means nothing: blank lines before a request, anything behind the last one.
+
+    Old clients end a body with a blank line (RFC 9112 2.2), for which h11 refuses what is being answered.
+    """
+
+    def next_event(self) -> Any:
+        """As in h11."""
+        if self.their_state in (h11.IDLE, h11.DONE, h11.MUST_CLOSE):
+            waiting, _ = self.trailing_data
+            kept = b"" if self.their_state is h11.MUST_CLOSE else waiting.lstrip(b"\r\n")
+            self._receive_buffer.maybe_extract_at_most(len(waiting) - len(kept))
+        return super().next_event()
+
+
 class Http1(H11Protocol):
     """A connection that stays with HTTP/1.1: who offers HTTP/2 is answered as if it had not.
 
     Hypercorn's HTTP/2 waits for ever for the window of a stream that is reset, or whose client is gone.
     """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.connection = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Nothing that is asked for changes the protocol."""

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 from contextlib import suppress
@@ -17,7 +19,7 @@ import pytest
 from api.__main__ import main
 from tests.engine.processes import renders, warm
 from tests.flows.killing import kill_again_and_again
-from tests.flows.live import Film, Process, Server, shoot, until
+from tests.flows.live import PATIENCE, Film, Process, Server, shoot, until
 from tests.flows.test_live_flow import SMALL_DISK
 from tests.media import plane, read_number
 
@@ -227,6 +229,32 @@ def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
+
+
+NEXT = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "pieces", "answers"),
+    [
+        ("Connection: close\r\n", (b"\r\n",), 1),
+        ("Connection: close\r\n", (NEXT,), 1),
+        ("", (b"\r\n" + NEXT,), 2),
+        ("", (b"\n", b"\r\n\r", b"\n", NEXT), 2),
+    ],
+    ids=("at-once", "more-than-the-last", "keep-alive", "keep-alive-in-pieces"),
+)
+def test_a_blank_line_behind_a_body_means_nothing(server, head, pieces, answers):
+    body = json.dumps({"uid": "old-client", "template": {"src": "file:///x.aep", "composition": "c"}})
+    said = f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(said.encode() + pieces[0])
+        for piece in pieces[1:]:
+            client.sendall(piece)
+        heard = client.makefile("rb").read()
+    assert re.findall(rb"HTTP/1.1 (\d+)", heard) == [b"200"] * answers
+    assert server.done("DELETE", "/api/v1/jobs/old-client")["removed"]
 
 
 def test_a_backup_and_an_import_need_no_stop(server, tmp_path, capsys):
