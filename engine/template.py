@@ -3,9 +3,10 @@
 It decides which fields of a job mean what, and refuses what would be rendered wrongly; it refuses to know files,
 addresses, and how anything is rendered.
 
-Names. `assets` find their place in the tree by ``layerName``: a node's `id`, `streamGuid` or `filename`; or by
-``layerIndex``, from 1, in the order of painting, the sound's after the picture's: media count sources of their kind,
-``data`` everything that is no group. A video found as a picture takes its sound along: every sound of that streamGuid.
+Names. `assets` find their place in the tree as it came, so that several may have the same, by ``layerName``: a node's
+`id`, `streamGuid` or `filename`; or by ``layerIndex``, from 1, in the order of painting, the sound's after the
+picture's: media count sources of their kind, ``data`` everything that is no group. A video found as a picture takes
+its sound along: every sound of that streamGuid.
 
 What nexrender reads from the composition is in ``template``, or in its ``outputSettings``: `SETTINGS`.
 """
@@ -308,10 +309,10 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """
     value = parse_json(document, limit_bytes=MAX_BYTES)
     sources: dict[str, str] = {}
-    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
+    places = [list(_found(value, asset, order)) for asset in order.assets]  # before one changes another's name
+    for n, (asset, file, found) in enumerate(zip(order.assets, files, places, strict=True)):
         if asset.type == "static":
             continue
-        found = list(_found(value, asset, order))
         if not found and not (asset.continue_on_missing or order.skips_missing):
             layer = asset.layer_name or asset.layer_index
             raise InvalidJob(f"assets[{n}]: no layer {str(layer)[:80]!r} in the template", where=f"$.assets[{n}]")

@@ -54,9 +54,18 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
     value = whole(parse_json(document, limit_bytes=MAX_BYTES))
     value["definitions"] = without_built_in(value.get("definitions"))
-    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
-        if asset.type != "static":
-            _put(value, asset, f"assets[{n}]", file, order)
+    places = [_found(value, asset) for asset in order.assets]  # before one changes another's name
+    for n, (asset, file, found) in enumerate(zip(order.assets, files, places, strict=True)):
+        if asset.type == "static":
+            continue
+        if not found and not (asset.continue_on_missing or order.skips_missing):
+            layer = asset.layer_name or asset.layer_index
+            raise InvalidJob(f"assets[{n}]: no clip {str(layer)[:80]!r} in the mash", where=f"$.assets[{n}]")
+        if found and file is not None:
+            definition = {"id": f"assets[{n}]", "type": asset.type, "label": f"assets[{n}]", "source": file}
+            value["definitions"].append(definition | {LOCATED: True})
+        for owner, kinds in found:
+            _put(owner, kinds, asset, f"assets[{n}]")
     outputs, chosen = _chosen(value, order)
     value["outputs"] = outputs
     if chosen is None:
@@ -163,29 +172,23 @@ def _options(output: Output) -> dict[str, str]:
 # --- assets ----------------------------------------------------------------------------------------------------------
 
 
-def _put(value: Object, asset: Asset, where: str, file: str | None, order: Order) -> None:
-    clips = _found(value, asset)
-    mash = value.get("mash") or value.get("cast")
-    if not clips and file is None and isinstance(mash, dict) and asset.layer_name in ("mash", mash.get("label")):
-        _set(mash, _MASH, asset, where)
-        return
-    if not clips and not (asset.continue_on_missing or order.skips_missing):
-        layer = asset.layer_name or asset.layer_index
-        raise InvalidJob(f"{where}: no clip {str(layer)[:80]!r} in the mash", where=f"$.{where}")
-    for clip, kinds in clips:
-        if file is None:
-            _set_property(clip, asset, where)
-            continue
+def _put(owner: Object, kinds: Sequence[str], asset: Asset, where: str) -> None:
+    """A property into a clip or the mash; or a definition, called `where`, for what of a clip `kinds` says."""
+    if asset.type != "data":
         for kind in kinds:
-            clip[f"{kind}Id"] = where
-            clip.setdefault(kind, {})
-    if clips and file is not None:
-        definition = {"id": where, "type": asset.type, "label": where, "source": file, LOCATED: True}
-        value["definitions"].append(definition)
+            owner[f"{kind}Id"] = where
+            owner.setdefault(kind, {})
+    elif kinds:
+        _set_property(owner, asset, where)
+    else:
+        _set(owner, _MASH, asset, where)
 
 
 def _found(value: Object, asset: Asset) -> list[tuple[Object, Sequence[str]]]:
-    """The clips that an asset is for, and what of each a file becomes: its content, its container, or both."""
+    """The clips that an asset is for, and what of each a file becomes: its content, its container, or both.
+
+    Or the mash, of which a file becomes nothing.
+    """
     clips = list(clips_of(value))
     if asset.layer_name in (None, ""):
         chosen = asset.among(clips)
@@ -194,7 +197,11 @@ def _found(value: Object, asset: Asset) -> list[tuple[Object, Sequence[str]]]:
     if called:
         return [(clip, ("content",)) for clip in called]
     meant = [id_of(each) for each in value["definitions"] if asset.layer_name in (each.get("id"), each.get("label"))]
-    return [(clip, _kinds(clip, meant)) for clip in clips if set(meant).intersection(ids_used(clip))]
+    using = [(clip, _kinds(clip, meant)) for clip in clips if set(meant).intersection(ids_used(clip))]
+    mash = value.get("mash") or value.get("cast")
+    if using or asset.type != "data" or not isinstance(mash, dict):
+        return using
+    return [(mash, ())] if asset.layer_name in ("mash", mash.get("label")) else []
 
 
 def _kinds(clip: Object, meant: Sequence[str]) -> Sequence[str]:

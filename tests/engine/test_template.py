@@ -51,6 +51,17 @@ def test_an_image_may_take_the_place_of_a_video_and_the_other_way_round():
     assert pictures[0] == {"node": "VideoSourceNode", "streamGuid": "assets[1]", "opacity": 0.5}
 
 
+def test_several_assets_may_be_for_the_same_layer():
+    film, music = media(layerName="cam"), media("audio", layerName="cam")
+    gain = data("gain", -6, layerName=None, layerIndex=4)  # counted in the tree as it came
+    for assets in ([film, music, gain], [gain, music, film]):
+        pictures, sounds, _ = filled(*assets)
+        assert pictures[1]["streamGuid"] == f"assets[{assets.index(film)}]"
+        assert sounds[0] == SOUND | {"streamGuid": f"assets[{max(map(assets.index, (film, music)))}]", "gain": -6}
+    pictures, _, _ = filled(media("image", layerName="back.png"), data("opacity", 0.2, layerName="back.png"))
+    assert pictures[0] == BACK | {"filename": "assets[0]", "opacity": 0.2}
+
+
 @pytest.mark.parametrize("index", [2, "2"])
 def test_a_layer_index_counts_sources_of_the_kind(index):
     pictures, sounds, _ = filled(media(layerIndex=index), media("audio", layerIndex=index))

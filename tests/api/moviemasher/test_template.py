@@ -147,6 +147,21 @@ def test_a_layer_may_be_a_definition_or_a_number():
         assert [each["contentId"] for each in clips_of(value)] == [clip()["contentId"], "assets[0]"]
 
 
+def test_several_assets_may_be_for_the_same_layer():
+    text = document(clip("a", content="f"), definitions=[{"id": "f", "type": "video", "source": "f.mp4"}])
+    data = {"type": "data", "layerName": "f", "property": "opacity", "value": 0.5}
+    film = {"type": "video", "layerName": "f", "src": "x"}
+    for assets in ([film, data], [data, film]):
+        _, value = placed(text, *assets, files=[None if each is data else "/x.mp4" for each in assets])
+        (found,) = clips_of(value)
+        assert (found["contentId"], found["container"]) == (f"assets[{assets.index(film)}]", {"opacity": 0.5})
+    names = [
+        {"type": "data", "layerName": "card", "property": p, "value": v}
+        for p, v in (("label", "new"), ("color", "red"))
+    ]
+    assert placed(text, *names)[1]["mash"].items() >= {"label": "new", "color": "red"}.items()
+
+
 def test_a_definition_that_masks_is_replaced_as_the_mask():
     shape = {"id": "g", "type": "image", "source": "g.png", "label": "shape"}
     clips = clip("a", content="red", containerId="g"), clip("b", content="g", containerId="g"), clip("c")
