@@ -14,8 +14,9 @@ Run. Each pick begins a new run of the job, with a number (`run`) and, as soon a
 the same name, whose worker may not know yet. What a worker reports is taken only for the present run of a job that is
 not over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report
 is known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor``
-and, unlike a whole job, no ``template``; its ``startedAt`` says of which run. All other changes are a client's, and
-taken as they are.
+and, unlike a whole job, no ``template``; its ``startedAt`` says of which run. They begin with the whole job, as they
+picked it: who says that he has ``started`` what another `executor` holds, or has finished, is late. All other changes
+are a client's, and taken as they are.
 
 Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
 report that often, else as the `Rules` say. A job whose lease is over is queued again, or, after too many attempts, ends
@@ -213,6 +214,8 @@ def put(job: Job, change: Document, *, now: int, rules: Rules, run: int | None =
     by_worker = record or run is not None
     if by_worker and (job.state in FINAL or not _is_of_present_run(job, change, run)):
         return job
+    if _is_late(job, change):
+        return job
     head = job.head | split(change)[0] | {"updatedAt": stamp(now)}
     if uid_of(head) != job.uid:
         raise InvalidJob(f'uid "{uid_of(head)}" is not that of job "{job.uid}"', where="$.uid")
@@ -331,6 +334,17 @@ def _is_of_present_run(job: Job, change: Document, run: int | None) -> bool:
     told = _begun(change)
     begins = job.begun is None and job.renew is None and (job.state == PICKED or job.run == 0)
     return told == job.begun or (begins and told != _begun(job.head))
+
+
+def _is_late(job: Job, change: Document) -> bool:
+    """Whether a worker begins with a whole job what somebody else has picked since.
+
+    Nobody has since it was read, if it has not changed: some are called otherwise when they begin than at the pick.
+    """
+    begins = "template" in change and _begun(change) is not None and value_of(change, "state") == STARTED
+    is_anothers = change.get("executor", job.head.get("executor")) != job.head.get("executor")
+    has_changed = change.get("updatedAt") != job.head.get("updatedAt")
+    return begins and is_anothers and has_changed and (is_held(job.state) or job.state in FINAL)
 
 
 def _begun(document: Mapping[str, Raw]) -> bytes | None:

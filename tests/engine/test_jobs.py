@@ -251,6 +251,34 @@ def test_an_old_run_does_not_disturb_a_new_pick():
     assert put(again, document(state="finished"), now=NOW, rules=RULES, run=1) is again
 
 
+def test_a_worker_that_begins_late_does_not_take_the_job_back():
+    first = pick(made(), worker="w1", now=NOW, rules=RULES)
+    late = document(**{**values(first.head), **BODY, "state": "started", "startedAt": "s1"})
+    assert put(first, late, now=NOW + 1, rules=RULES).begun == b'"s1"'
+    assert put(changed(first, priority=1, now=NOW + 1), late, now=NOW + 2, rules=RULES).begun == b'"s1"'
+    lost = lose(first, now=NOW + 1, rules=RULES)
+    assert put(lost, late, now=NOW + 2, rules=RULES).state == "started"
+    picked = pick(lost, worker="w2", now=NOW + 2, rules=RULES)
+    begun = changed(picked, now=NOW + 3, state="started", startedAt="s2")
+    over = changed(begun, now=NOW + 4, state="finished")
+    for job in (picked, begun, over):
+        assert put(job, late, now=NOW + 5, rules=RULES) is job
+
+
+def test_a_worker_may_say_what_it_is_called_when_it_begins():
+    picked = pick(made(), worker="10.0.0.2", now=NOW, rules=RULES)
+    mine = document(**{**values(picked.head), **BODY, "state": "started", "startedAt": "s1", "executor": "w"})
+    assert values(put(picked, mine, now=NOW + 1, rules=RULES).head)["executor"] == "w"
+
+
+def test_a_client_may_put_a_whole_job_that_it_read_before():
+    before = changed(started(made()), state="error")
+    again = pick(changed(before, state="queued"), worker="w2", now=NOW + 1, rules=RULES)
+    for state in ("queued", "error", "finished"):
+        whole = document(**{**values(before.head), **BODY, "state": state})
+        assert put(again, whole, now=NOW + 2, rules=RULES).state == state
+
+
 def test_a_run_may_begin_with_a_status_record():
     for job in (made(), pick(made(), worker="w", now=NOW, rules=RULES)):
         begun = put(job, record(job, started="s1", state="started"), now=NOW, rules=RULES)
