@@ -34,7 +34,7 @@ from sqlalchemy import (
 from api.schema import Database, contents, deliveries, jobs
 from api.transaction import SWEEP, Change, Transaction, is_due
 from engine.errors import AlreadyExists, InvalidJob, NotFound
-from engine.jobdocument import Document, check_content, kind_of, raw, read, split, uid_of, value_of
+from engine.jobdocument import Document, check_content, kind_of, raw, read, split, tags_of, uid_of, value_of
 from engine.jobs import OLDEST, QUEUED, Job, Rules, create, pick, pools_asked, put, status_of, take_over
 
 UID_LENGTH: Final = 21  # as clients know it; 126 random bits
@@ -406,7 +406,8 @@ def _filtered(which: Filter, after: int | None) -> CompoundSelect[Any]:
     if which.type is not None:
         wanted = wanted.where(jobs.c.type == which.type)
     if which.tag is not None:  # a search that knows upper and lower case in every database
-        wanted = wanted.where(func.replace(jobs.c.tags, f",{which.tag},", "") != jobs.c.tags)
+        tag = f",{','.join(tags_of(which.tag))},"
+        wanted = wanted.where(func.replace(jobs.c.tags, tag, "") != jobs.c.tags)
     if after is not None:
         wanted = wanted.where(jobs.c.seq < after if which.newest_first else jobs.c.seq > after)
     every = [wanted]

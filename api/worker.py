@@ -23,6 +23,7 @@ from api.remote import RemoteQueue, check_header
 from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import read_settings
 from engine.errors import InvalidSpec, reason_of
+from engine.jobdocument import tags_of
 from engine.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ def run_worker(arguments: argparse.Namespace) -> int:
         check_header("name", name)
         if not 1 <= arguments.slots <= MAX_SLOTS:
             raise InvalidSpec(f"slots {arguments.slots} is not within 1…{MAX_SLOTS}", where="slots")
+        if arguments.tags and not tags_of(arguments.tags):
+            raise InvalidSpec(
+                f"tags {arguments.tags[:80]!r} has none of the letters A…Z and digits of tags", where="tags"
+            )
         queue = RemoteQueue(arguments.server, secret=arguments.secret)
     except InvalidSpec as err:
         return fail(str(err), USAGE)

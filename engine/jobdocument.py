@@ -139,10 +139,16 @@ def split(document: Mapping[str, Raw]) -> tuple[Document, Document]:
     return head, {key: value for key, value in document.items() if key not in HEAD}
 
 
+def cleaned_tags(text: str) -> str:
+    """Comma-separated tags without what no tag has: nexrender leaves it out of jobs and of what its worker asks for."""
+    return re.sub(r"[^A-Za-z0-9, ]", "", text)
+
+
 def tags_of(tags: object) -> tuple[str, ...]:
-    """The items of a comma-separated string or of an array, trimmed, without empty and repeated ones."""
-    items = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else []
-    return tuple(dict.fromkeys(item.strip() for item in items if isinstance(item, str) and item.strip()))
+    """The items of a comma-separated string or of an array, cleaned and trimmed, without empty and repeated ones."""
+    items = [tags] if isinstance(tags, str) else tags if isinstance(tags, list) else []
+    text = cleaned_tags(",".join(item for item in items if isinstance(item, str)))
+    return tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
 
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -28,7 +28,6 @@ Attempts count picks since a client last queued the job. Failed jobs are tried a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
@@ -42,6 +41,7 @@ from engine.jobdocument import (
     Document,
     check_content,
     check_terms,
+    cleaned_tags,
     raw,
     require,
     split,
@@ -162,7 +162,7 @@ _DEFAULTS: Final[Document] = {
 def create(body: Document, *, uid: str, creator: str, now: int) -> tuple[Job, Document]:
     """(job, content) of what a client posts. `uid` is its name if the body has none. Raises InvalidJob."""
     tags = value_of(body, "tags")
-    cleaned = {"tags": raw(re.sub(r"[^A-Za-z0-9, ]", "", tags))} if isinstance(tags, str) else {}
+    cleaned = {"tags": raw(cleaned_tags(tags))} if isinstance(tags, str) else {}
     time = stamp(now)
     ours = {"state": raw(QUEUED), "creator": raw(creator), "createdAt": time, "updatedAt": time}
     document = _DEFAULTS | {"uid": raw(uid)} | body | cleaned | ours

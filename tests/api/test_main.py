@@ -60,6 +60,7 @@ def test_usage_is_one_line_and_exit_code_two(capsys, arguments, sentence):
         (["worker", "--server", "http://[::1"], 'server "http://[::1": Invalid IPv6 URL'),
         (["worker", "--server", "http://h", "--slots", "0"], "slots 0 is not within 1…256"),
         (["worker", "--server", "http://h", "--name", "a\nb"], r"name 'a\nb' has characters that cannot be sent"),
+        (["worker", "--server", "http://h", "--tags", "é"], "tags 'é' has none of the letters A…Z and digits of tags"),
         (["serve", "--worker", "-3"], "worker is '-3': Expected `int` >= 0"),
         (["serve"], "MASHTUN_QUOTA is 'nan': Expected `float` >= 0.0"),
     ],

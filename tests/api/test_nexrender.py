@@ -609,13 +609,23 @@ async def test_who_picks_without_a_name_is_its_address(client):
         ("gpu, slow", "slow", True), ("gpu,slow", "slow,fast", True), ("gpu,slow", "SLOW", False), ("", "gpu", False),
         ("gpu", "gp", False), ("gpu", "gpus", False), ("x, y", "x,%20y", True), ("y", "x,%20y", True),
         ("a b", "a%20b", True), ("a", "%20", False), ("a", ",", False), ("gpu", "", True), (["gpu", "x"], "x", True),
-        ("status", "status", True), (5, "5", False), (None, "null", False),
+        ("status", "status", True), (5, "5", False), (None, "null", False), ("gpu-1", "gpu-1", True),
+        ("a-b", "a,b", False), ("größe", "gr%C3%B6%C3%9Fe", True), ("é", "%C3%A9", False), (["gpu_2"], "x,gpu_2", True),
+        (["gpu_2"], "gpu2", True),
     ],
 )  # fmt: skip
 async def test_tags(client, tags, asked, fits):
     await client.add(tags=tags)
     assert bool(await client.pickup(asked)) == fits
     assert bool(await client.pickup()) != fits  # and without tags any job
+
+
+async def test_tags_that_are_put_are_asked_for_as_those_that_are_posted(client):
+    uids = [(await client.add(tags="gpu-1"))["uid"], (await client.add())["uid"]]
+    assert (await client.put(uids[1], tags="gpu-1"))["tags"] == "gpu-1"
+    assert await client.uids("?tag=gpu-1") == await client.uids("?tag=gpu1") == uids
+    assert await client.uids("?tag=-") == await client.uids("?tag=gpu") == []
+    assert [(await client.pickup("gpu-1"))["uid"] for _ in uids] == uids
 
 
 def test_the_ordering_may_be_set_as_for_nexrender():
