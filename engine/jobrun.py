@@ -84,7 +84,6 @@ class JobRun:
         self._shop = shop
         self._report = tell
         self._job: dict[str, Any] = {}
-        self._timings: dict[str, int] = {}
         folder = output_folder(assignment.uid)
         self._work = shop.data / "work" / f"{folder}.{assignment.run}"
         self._outputs = shop.data / "outputs" / folder if shop.keeps else self._work / "outputs"
@@ -174,11 +173,12 @@ class JobRun:
 
     async def _enter(self, phase: str) -> None:
         """Notes when a phase began. Only that of rendering is told at once: of the others nobody is waiting to hear."""
-        self._timings[phase] = round(self._shop.wall() * 1000)
+        timings = self._job.get("timings", {}) | {phase: round(self._shop.wall() * 1000)}
+        self._job |= {"state": phase, "timings": timings}
         if phase == RENDERING:
-            await self._tell({"state": phase, "renderProgress": 0, "timings": dict(self._timings)})
+            await self._tell({"state": phase, "renderProgress": 0, "timings": timings})
         elif phase == "render:cleanup":
-            await self._tell({"timings": dict(self._timings)})
+            await self._tell({"timings": timings})
 
     # Sources
 

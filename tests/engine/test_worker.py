@@ -325,6 +325,28 @@ async def test_two_slots_share_many_jobs(bench):
     assert {each["executor"] for each in found} == {"w1", "w2"}
 
 
+class _Listener(WebRequest):
+    """Keeps all that it is told."""
+
+    def do_POST(self):
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+
+async def test_a_webhook_of_a_phase_is_told_that_phase(bench):
+    bench.work(allow_private=True)
+    phases = ("predownload", "postdownload", "prerender", "postrender")
+    with web_server(_Listener) as server:
+        server.told = []
+        action = {"module": "@nexrender/action-webhook", "url": server.url}
+        action["json"] = ["{job.state}", *(f"{{job.timings.render:{phase}}}" for phase in phases)]
+        found = await bench.done(job(actions={phase: [action] for phase in phases}, duration=0.1))
+    entered = [str(found["timings"][f"render:{phase}"]) for phase in phases]
+    expected = [[f"render:{phase}", *entered[: n + 1], *[""] * (3 - n)] for n, phase in enumerate(phases)]
+    assert (found["state"], server.told) == ("finished", expected)
+
+
 class _Files(WebRequest):
     """Gives one film, and keeps what it is given."""
 
