@@ -228,11 +228,11 @@ def _options(template: Mapping[str, Any]) -> dict[str, str]:
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             raise InvalidJob(f"template.{name} is not a number or a word", where=f"$.template.{name}")
-    options = {SETTINGS[name]: _text(value) for name, value in given.items() if name in SETTINGS}
+    options = {SETTINGS[name]: digits_of(value) for name, value in given.items() if name in SETTINGS}
     if "width" in given or "height" in given:
         if not ("width" in given and "height" in given):
             raise InvalidJob("template.width and height go together", where="$.template.width")
-        options["--size"] = f"{_text(given['width'])}x{_text(given['height'])}"
+        options["--size"] = f"{digits_of(given['width'])}x{digits_of(given['height'])}"
     return options | _frames(template, options)
 
 
@@ -286,8 +286,8 @@ def _seconds(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-def _text(value: str | int | float) -> str:
-    """As the command line reads it, which knows no exponents."""
+def digits_of(value: str | int | float) -> str:
+    """A number as a text without an exponent, which neither the command line knows nor readers; a text as it is."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else f"{Decimal(repr(value)):f}"
     return str(value)
@@ -414,7 +414,8 @@ def _set(node: Node, asset: Asset, where: str) -> None:
     for key in above:
         at = at.setdefault(key, {}) if isinstance(at, dict) and _has(at, key) else item(at, key)
     if isinstance(at, dict) and _has(at, last):
-        at[last] = asset.value
+        is_text = (at.get("node"), last) == ("TextNode", "string")
+        at[last] = digits_of(asset.value) if is_text and type(asset.value) in (int, float) else asset.value
         if asset.value is None:
             del at[last]
     elif item(at, last) is not None:

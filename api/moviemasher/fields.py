@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
+from engine.template import digits_of
 from engine.tree import json_type
 
 Object = dict[str, Any]
@@ -90,7 +91,7 @@ class Fields:
         """A string; a number is its digits. Raises InvalidMash when it is longer than `most`."""
         value = self.value.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and number_of(value) is not None:
-            value = str(value)
+            value = digits_of(value)
         text = value if isinstance(value, str) else default
         if len(text) > most:
             self.refuse(name, f"{len(text)} characters, more than {most}")

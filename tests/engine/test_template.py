@@ -82,6 +82,13 @@ def test_data_sets_a_property():
     assert "opacity" not in pictures[0]
 
 
+@pytest.mark.parametrize(
+    ("number", "text"), [(2026, "2026"), (-1.5, "-1.5"), (2.0, "2"), (1e-7, "0.0000001"), (0, "0")]
+)
+def test_a_number_for_a_text_is_its_digits(number, text):
+    assert filled(data("Source Text", number))[0][2]["string"] == text
+
+
 def test_data_reaches_into_effects():
     tree = {"rootVideoNode": {"node": "CompositorNode", "nodes": [PICTURE | {"mask": TEXT}]}, "rootAudioNode": MUSIC}
     order = order_of(data("mask.string", "x", layerName="shot"))
@@ -106,7 +113,8 @@ def test_a_composition_is_the_part_below_the_node_of_that_id():
         (data("strnig", "x"), "property 'strnig' is none of TextNode"),
         (data("node", "x"), "property 'node'"),
         (data("string.length", 1), r"property 'string\.length'"),
-        (data("string", 5), "string"),
+        (data("string", True), "string"),
+        (data("color", 5), "color"),
         (data("opacity", 2), "opacity"),
         ({"type": "data", "layerName": "title", "property": "string", "expression": "time"}, "only runs in After"),
         ({"type": "script", "src": "x.jsx"}, "only runs in After Effects"),

@@ -28,3 +28,10 @@ def test_colours_and_the_default_for_what_is_none(color, rgb):
 )
 def test_a_number_is_within_its_range_or_the_default(value, opacity):
     assert Fields({"opacity": value}, "$").tween("opacity", 1, 0, 1) == Tween.still(opacity)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("Ada", "Ada"), (2026, "2026"), (2.0, "2"), (1e-7, "0.0000001"), (True, "none"), ([], "none")]
+)
+def test_a_number_for_a_text_is_its_digits(value, text):
+    assert Fields({"string": value}, "$").text("string", "none", 20) == text
