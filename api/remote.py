@@ -144,10 +144,11 @@ class RemoteQueue:
     async def revoked(self, assignment: Assignment) -> None:
         """As `engine.jobs.Queue.revoked`."""
         name = self._names.get((assignment.uid, assignment.run))
+        escaped = "".join(f"%{byte:02X}" for byte in assignment.uid.encode())  # "pickup" as it is would pick a job
         while True:
             await trio.sleep(LOOK_EVERY)
             try:
-                answer = await self._ask("GET", f"/jobs/{quote(assignment.uid, safe='')}/status")
+                answer = await self._ask("GET", f"/jobs/{escaped}/status")
             except NotFound:
                 return
             status = self._object(answer)

@@ -182,6 +182,22 @@ async def test_reports_of_a_run_that_is_over_are_not_taken(server):
     assert not await remote.finish(held, output=__file__)
 
 
+async def test_a_job_may_be_called_as_a_route(server, monkeypatch):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    monkeypatch.setattr("api.remote.LOOK_EVERY", 0.01)
+    await add(queue, job() | read(b'{"uid": "pickup"}'))
+    held = await remote.pick("w", (DOCUMENT,))
+    other = await add(queue, job() | read(b'{"tags": "status"}'))
+    with trio.move_on_after(0.3) as looking:
+        await remote.revoked(held)
+    assert looking.cancelled_caught
+    await until(queue, other, ("queued",))
+    await queue.put("pickup", read(b'{"state": "error"}'))
+    with trio.fail_after(20):
+        await remote.revoked(held)
+
+
 async def test_a_pick_that_is_given_up_takes_no_job(server):
     queue, url = server
     remote = RemoteQueue(url, secret="s")
