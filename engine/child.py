@@ -98,12 +98,13 @@ class Child:
         if self._process is not None and self._process.poll() is None:
             return
         await self.close()
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        # It imports from where we do, and not from whatever folder we were started in, which may have a queue.py.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         starting = partial(
             trio.lowlevel.open_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=environment
         )
         try:
-            self._process = await starting([sys.executable, "-m", self._module])
+            self._process = await starting([sys.executable, "-P", "-m", self._module])
         except OSError as err:
             raise Overloaded(f"no process for a render: {reason_of(err)}") from err
 

@@ -47,6 +47,16 @@ async def test_one_render_after_the_other(render, child, tmp_path):
     assert await render(child) == 0
 
 
+async def test_modules_of_the_folder_it_is_started_in_are_not_ours(render, child, tmp_path, monkeypatch):
+    """Ours are found also where they are not installed, but only on the path of who starts it."""
+    for name in ("queue.py", "engine/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise RuntimeError('somebody else is imported')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert await render(child) == 0
+
+
 @pytest.mark.parametrize("delay", [0, 0.01, 0.03, 0.3])
 async def test_cancelling_ends_the_render_at_once_and_leaves_nothing(render, child, tmp_path, delay, monkeypatch):
     monkeypatch.setattr(engine.child, "GRACE", GRACE)
