@@ -33,6 +33,7 @@ UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
 MAX_ANNOUNCED: Final = 1000  # of one user: with room kept for them, and remembered at all
 MAX_NAME: Final = 255
+SPOOL: Final = ".spool"  # among the users' folders, so that a move never leaves their disk; no name of a user
 PART: Final = ".part"
 _BINARY: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
 
@@ -71,7 +72,6 @@ def kept_on_disk() -> Iterator[None]:
 class Files:
     """The files below a folder of media.
 
-    spool   where files are while they come; on the same disk.
     wall    seconds since 1970.
     new_id  an id for a file.
     """
@@ -80,7 +80,6 @@ class Files:
         self,
         documents: Documents,
         media: Path,
-        spool: Path,
         options: Options,
         *,
         wall: Callable[[], float] = time.time,
@@ -89,15 +88,14 @@ class Files:
         """Makes the folders and removes what an earlier process left in the spool. Raises InvalidSpec."""
         self._database = documents.database
         self._media = media.absolute()
-        self._spool = spool.absolute()
+        self._spool = self._media / SPOOL
         self._options = options
         self._wall = wall
         self._new_id = new_id
         self._booking = threading.Lock()  # two at a time would both find the last room
         try:
-            for folder in (media, spool):
-                folder.mkdir(parents=True, exist_ok=True)
-            for part in spool.glob(f"*{PART}"):
+            self._spool.mkdir(parents=True, exist_ok=True)
+            for part in self._spool.glob(f"*{PART}"):
                 part.unlink()
         except OSError as err:
             raise InvalidSpec(f"{err.filename}: {reason_of(err)}", where="data") from err

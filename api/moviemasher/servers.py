@@ -86,7 +86,7 @@ class Servers:
         documents = Documents(data / FILE, quota=self._options.quota)
         try:
             self._media.open()
-            return documents, Files(documents, data / "media", data / "spool", self._options)
+            return documents, Files(documents, data / "media", self._options)
         except BaseException:
             documents.close()
             raise

@@ -328,7 +328,7 @@ def test_two_users_do_what_the_client_does(tmp_path, brought):
         check_failures(page, mash, definitions, brought)
         check_cast(page, mash)
         check_own_only(other, *others)
-        assert not list((tmp_path / "data" / "spool").iterdir())
+        assert not list((tmp_path / "data" / "media" / ".spool").iterdir())
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
     with Server(tmp_path, **SETTINGS) as server:  # all of it is on disk

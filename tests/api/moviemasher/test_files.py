@@ -6,6 +6,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -54,7 +55,7 @@ def files_in(folder):
 
 def left(tmp_path):
     """What is on disk of users' files."""
-    return files_in(tmp_path / "media") + files_in(tmp_path / "spool")
+    return files_in(tmp_path / "media")
 
 
 # --- announcing ------------------------------------------------------------------------------------------------------
@@ -320,18 +321,29 @@ async def break_off(client, made, tmp_path):
     with trio.fail_after(10):
         stream = await trio.open_tcp_stream("127.0.0.1", client.port)
         await stream.send_all(head.encode() + b"\r\n" + body[: MB // 2])
-        while not files_in(tmp_path / "spool"):
+        while not files_in(tmp_path / "media" / ".spool"):
             await trio.sleep(0.01)
         await stream.aclose()
-        while files_in(tmp_path / "spool"):
+        while files_in(tmp_path / "media" / ".spool"):
             await trio.sleep(0.01)
 
 
 async def test_what_an_earlier_process_left_goes_at_the_start(tmp_path):
-    (tmp_path / "spool").mkdir()
-    (tmp_path / "spool" / "1.part").write_bytes(b"x")
+    (tmp_path / "media" / ".spool").mkdir(parents=True)
+    (tmp_path / "media" / ".spool" / "1.part").write_bytes(b"x")
     async with masher(tmp_path):
         assert left(tmp_path) == []
+
+
+async def test_media_may_lie_on_a_disk_of_their_own(tmp_path):
+    with TemporaryDirectory(dir="/dev/shm") as disk:
+        if Path(disk).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("all of this machine is one disk")
+        (tmp_path / "media").symlink_to(disk)
+        async with masher(tmp_path) as port:
+            made = (await announced(Client(port)))["id"]
+            assert (await store(Client(port), made)).json == {}
+        assert files_in(Path(disk)) == [f"ada/{made}/original.png"]
 
 
 async def test_the_files_of_a_deleted_definition_go_with_it(client, tmp_path):
@@ -358,7 +370,7 @@ def opened(tmp_path):
         made.append(documents)
         wall = lambda: open_files.now  # noqa: E731
         options = read_options(Settings(**settings))
-        return Files(documents, tmp_path / "media", tmp_path / "spool", options, wall=wall)
+        return Files(documents, tmp_path / "media", options, wall=wall)
 
     open_files.now = 1000.0
     yield open_files
@@ -385,7 +397,7 @@ def test_a_file_is_found_by_its_user_only(opened):
     assert files.path("ada", upload.id).read_bytes() == PNG
     assert files.path("bob", upload.id) is None
     assert files.path("ada", files.reserve("ada", "a.png", "image", 5).id) is None
-    for name in ("", "..", "a/b", "shared"):
+    for name in ("", "..", "a/b", "shared", ".spool"):
         with pytest.raises(InvalidSpec):
             files.folder(name)
 

@@ -25,6 +25,7 @@ def folder(tmp_path):
         "ada/1/r/video.mp4",
         "ada/1/original.svg",
         "ada/1/.hidden",
+        ".spool/1.jpg",
         "ada/1/a b.png",
         "bob/2/x.jpg",
     ):
@@ -106,7 +107,8 @@ async def test_nothing_else_is_there(client, user):
         "link.jpg", "out/secret.jpg", "1/.hidden", "1/..%5cx", "./1/r/icon.jpg", "%2e/1/r/icon.jpg", "1/r/icon.jpg%00",
         "1/" + "x" * 256, "1/" + "x" * 256 + "/icon.jpg", "1/" + "x" * 5000, "1/%ff",
     ]  # fmt: skip
-    for path in (*(f"{user}/{name}" for name in names), "../secret.jpg", "./ada/1/r/icon.jpg", "eve/1/r/icon.jpg"):
+    beside = ("../secret.jpg", ".spool/1.jpg", "./ada/1/r/icon.jpg", "eve/1/r/icon.jpg")
+    for path in (*(f"{user}/{name}" for name in names), *beside):
         answer = await client.get(f"/media/{path}")
         assert (answer.status, "error" in answer.json) == (404, True), path
         assert b"secret" not in answer.body
