@@ -67,6 +67,7 @@ def blueprint(engine: Engine) -> Blueprint:
     files = {name: _Page((folder / name).read_bytes(), kind) for name, kind in FILES.items()}
     described = description()
     docs = _Page(page(described).encode(), HTML)
+    docs_below = _Page(page(described, "../").encode(), HTML)  # asked for with a slash at the end
 
     @pages.get("/")
     async def index() -> Response:
@@ -80,7 +81,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @pages.get("/docs")
     async def read() -> Response:
-        return await docs.response()
+        return await (docs_below if request.path.endswith("/") else docs).response()
 
     @pages.get("/openapi.json")
     async def openapi() -> Response:
@@ -174,8 +175,11 @@ def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
 # --- the same, to read -----------------------------------------------------------------------------------------------
 
 
-def page(described: dict[str, Any]) -> str:
-    """An OpenAPI document as one HTML page."""
+def page(described: dict[str, Any], root: str = "") -> str:
+    """An OpenAPI document as one HTML page.
+
+    root  the way to the server's own page: a proxy may have it below a path.
+    """
     sections = "".join(_section(tag["name"], described["paths"]) for tag in described["tags"])
     components = sorted(described["components"]["schemas"].items())
     structs = "".join(_struct(name, schema) for name, schema in components)
@@ -187,14 +191,14 @@ def page(described: dict[str, Any]) -> str:
   <meta name="viewport" content="width=device-width, initial-scale=1">
   <meta name="color-scheme" content="dark">
   <title>Mashtun: API</title>
-  <link rel="icon" href="/console/icon.svg" type="image/svg+xml">
-  <link rel="stylesheet" href="/console/console.css">
+  <link rel="icon" href="{root}console/icon.svg" type="image/svg+xml">
+  <link rel="stylesheet" href="{root}console/console.css">
 </head>
 <body class="docs">
 <header>
-  <h1><img src="/console/icon.svg" alt="" width="24" height="24"> Mashtun</h1>
+  <h1><img src="{root}console/icon.svg" alt="" width="24" height="24"> Mashtun</h1>
   <p class="quiet">API {escape(described["info"]["version"])}</p>
-  <nav aria-label="Documents"><a href="/">Console</a> <a href="/openapi.json">OpenAPI</a></nav>
+  <nav aria-label="Documents"><a href="{root or "."}">Console</a> <a href="{root}openapi.json">OpenAPI</a></nav>
 </header>
 <main>
 <nav aria-label="Contents">{links}<a href="#structs">Structs</a></nav>

@@ -1,6 +1,7 @@
 // The operator's page: what streams and events there are and how they are, and one of them on screen.
+// All addresses are relative: a proxy may have the server below a path of its own.
 
-import { Player } from "/console/player.js";
+import { Player } from "./player.js";
 
 const STATUS_EVERY = 1000; // ms
 const DEAD = 8000; // ms until an event stream that says nothing is opened again
@@ -237,7 +238,7 @@ function showSound() {
 
 async function toggleRecording() {
   const recording = running();
-  const path = `/streams/1.0/${address(player.name)}/recordings`;
+  const path = `streams/1.0/${address(player.name)}/recordings`;
   $("record").disabled = true;
   const answer = await fetch(recording ? `${path}/${recording.id}` : path, { method: recording ? "DELETE" : "POST" });
   if (!answer.ok) tell("recording", player.name, (await answer.json()).error);
@@ -265,7 +266,7 @@ let followed = -Infinity; // when the event stream was opened
 function follow() {
   source?.close();
   followed = performance.now();
-  source = new EventSource(`/events?status=${STATUS_EVERY}`);
+  source = new EventSource(`events?status=${STATUS_EVERY}`);
   source.addEventListener("status", (message) => {
     heard = performance.now();
     showLink("good", "connected");
@@ -281,7 +282,7 @@ function follow() {
 
 async function poll() {
   try {
-    const answer = await fetch("/status", { signal: AbortSignal.timeout(2000) });
+    const answer = await fetch("status", { signal: AbortSignal.timeout(2000) });
     if (!answer.ok) throw new Error(answer.statusText);
     show(await answer.json());
     return true;

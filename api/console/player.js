@@ -68,7 +68,9 @@ export class Player {
     this.#disconnect();
     this.report({ state: "opening", text: "Opening…" });
     const path = this.name.split("/").map(encodeURIComponent).join("/");
-    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/${path}.ws`);
+    const address = new URL(`${path}.ws`, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";
     socket.onmessage = (message) => this.#receive(message.data);
     socket.onclose = ({ code, reason }) => this.#closed(socket, code === UNPLAYABLE ? reason : "");

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from urllib.parse import urljoin
 
 import pytest
 
@@ -46,10 +47,30 @@ async def test_the_page(client):
     assert answer.content_type == "text/html; charset=utf-8"
     page = Page(await answer.get_data(as_text=True))
     assert page.title == "Mashtun"
+    assert {f"console/{name}" for name in FILES} - {"console/player.js"} <= set(addresses(page))
+
+
+def addresses(page):
+    """What a page refers to, but for parts of itself."""
     used = [attributes.get("src") or attributes.get("href") for _, attributes in page.elements]
-    assert {f"/console/{name}" for name in FILES} - {"/console/player.js"} <= set(used)
-    for path in filter(None, used):
-        assert (await client.get(path)).status_code == 200, path
+    return [each for each in used if each and not each.startswith("#")]
+
+
+@pytest.mark.parametrize("root", ["http://localhost/", "http://localhost/below/a/"])
+@pytest.mark.parametrize("name", ["", "docs", "docs/"])
+async def test_what_a_page_refers_to_is_found_also_below_a_path_of_a_proxy(client, root, name):
+    page = Page(await (await client.get(f"/{name}")).get_data(as_text=True))
+    assert addresses(page)
+    for address in addresses(page):
+        found = urljoin(root + name, address)
+        assert found.startswith(root), address
+        assert (await client.get(f"/{found.removeprefix(root)}")).status_code == 200, address
+
+
+@pytest.mark.parametrize("name", ["console.js", "player.js", "console.css"])
+async def test_what_scripts_ask_for_is_below_the_page(client, name):
+    text = await (await client.get(f"/console/{name}")).get_data(as_text=True)
+    assert not re.search(r"""["'`(]/[\w$]|location\.(host|origin)""", text)
 
 
 @pytest.mark.parametrize(("name", "kind"), FILES.items())

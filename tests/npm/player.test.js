@@ -21,10 +21,10 @@ async function opened() {
     globalThis.performance = { now: () => found.now }
     globalThis.setInterval = (watch) => { found.watch = watch }
     globalThis.setTimeout = (again) => { found.again = again; return 1 }
-    globalThis.location = { protocol: 'http:', host: 'here' }
-    globalThis.URL = { createObjectURL: () => '', revokeObjectURL() {} }
+    globalThis.location = new URL('https://here/below/?a#b')
+    Object.assign(URL, { createObjectURL: () => '', revokeObjectURL() {} })
     globalThis.WebSocket = class {
-        constructor() { found.sockets.push(this) }
+        constructor(address) { this.address = String(address); found.sockets.push(this) }
         close() {}
     }
     globalThis.MediaSource = class extends EventTarget {
@@ -53,6 +53,12 @@ function pass(page, seconds, { data = false } = {}) {
         page.watch()
     }
 }
+
+test('it asks below its page, and safely where that came safely', async () => {
+    const page = await opened()
+    page.player.play('live/a b')
+    assert.equal(page.sockets.at(-1).address, 'wss://here/below/live/a%20b.ws')
+})
 
 test('a connection that is dead without a word is made anew, now and then', async () => {
     const page = await opened()
