@@ -81,11 +81,12 @@ def _asked_rightly(app: Callable[..., Awaitable[None]], settings: Settings) -> C
     """An application that answers, at all doors, only who asks for a path, by a name that may be this machine's."""
 
     async def checked(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
+        scope = asgi.in_origin_form(scope)
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
         target = scope.get("raw_path", b"/").decode("latin-1")
         try:
             check_host(settings, "".join(hosts))
-            if "/" not in target:  # of other forms (RFC 9112 3.2), or none: no door knows any
+            if not target.startswith("/"):  # "*" and the like (RFC 9112 3.2), or nothing: no door knows any
                 raise NotFound(f"no route {scope.get('method', 'GET')} {target[:200]}")
         except (Forbidden, NotFound) as err:
             answer = asgi.json_answer(msgspec.json.encode({"error": err.description}), status=err.code)

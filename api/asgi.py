@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 import trio
@@ -36,6 +37,18 @@ PIECE: Final = 256 << 10
 # A client that still sends does not hear our answer: so much more is read and thrown away while it is given.
 DRAIN_BYTES: Final = 256 << 20
 DRAIN_SECONDS: Final = 5.0
+_ABSOLUTE: Final = re.compile(rb"[a-z][a-z0-9+.-]*://([^/]*@)?(?P<host>[^/@]*)(?P<path>/.*)?", re.IGNORECASE)
+
+
+def in_origin_form(scope: Message) -> Message:
+    """A request as if its target had come without scheme and authority, and that as Host (RFC 9112 3.2.2)."""
+    found = _ABSOLUTE.fullmatch(scope.get("raw_path", b""))
+    if found is None:
+        return scope
+    raw = found["path"] or b"/"
+    others = (each for each in scope["headers"] if each[0] != b"host")
+    headers = [(b"host", found["host"]), *others]
+    return {**scope, "raw_path": raw, "path": unquote(raw.decode("ascii")), "headers": headers}
 
 
 class Refusal(Exception):  # noqa: N818 - it is called after what happened

@@ -384,6 +384,26 @@ async def last_words(port, words):
             return b"".join([data async for data in stream])
 
 
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/api/v1/jobs?limit=1", "/api/servers", "/media/ada/1/a%20b.png", "", "?a"]
+)
+async def test_a_target_may_be_absolute_at_every_door(tmp_path, path):
+    film = tmp_path / "media" / "ada" / "1" / "a b.png"
+    film.parent.mkdir(parents=True)
+    film.write_bytes(b"a film")
+    method = "POST" if path == "/api/servers" else "GET"
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        found = await client.ask(method, path if path.startswith("/") else f"/{path}")
+        # What counts is whose address it is, and no header Host.
+        absolute = f"HTTP://u@localhost:80{path}"
+        same = await client.ask(method, absolute, headers={"Host": "evil.example"})
+        assert (found.status, same.status, same.body[:12]) == (200, 200, found.body[:12])
+        absolute = f"http://localhost@evil.example:80{path}"
+        refused = await client.ask(method, absolute, headers={"Host": "localhost"})
+        assert (refused.status, 'asked as "evil.example"' in refused.json["error"]) == (403, True)
+
+
 @pytest.mark.parametrize("request_line", ["GET /status", "GET /docs", "GET /nosuch", "POST /brewmixer/1.0/show"])
 async def test_who_only_listens_after_the_request_hears_the_whole_answer(start, request_line):
     async with serving(await start()) as port:
