@@ -396,8 +396,8 @@ def _tail(path: Path) -> str:
     """
     try:
         text = path.read_text(errors="replace")
-    except OSError:
-        return ""
+    except FileNotFoundError:  # there was no room for a file either
+        text = ""
     if not text:
         path.write_bytes(bytes(BLOCK))
     for folder in (path.parent / FILMS, path.parent):

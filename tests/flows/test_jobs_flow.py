@@ -228,6 +228,27 @@ def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
         assert (found["state"], "no space left on device" in found["error"].splitlines()[-1]) == ("error", True)
 
 
+def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path):
+    data = tmp_path / "data"
+    disk = SMALL_DISK.format(data=str(data), size=20 << 20).replace("size=", "nr_inodes=40,size=")
+    with Server(tmp_path, before=disk) as server:
+        seen = Path(f"/proc/{server.process.pid}/root{data}")  # by the process that mounted it
+        if os.statvfs(seen).f_files != 40:
+            pytest.skip("no disk can be mounted here")
+        assert when(server, add(server), *FINAL)["state"] == "finished"
+        made = []
+        for free in range(4, 20):  # each of them is the last one for another step
+            while os.statvfs(seen).f_ffree > free:
+                made.append(seen / f"more{len(made)}")
+                made[-1].touch()
+            while os.statvfs(seen).f_ffree < free:
+                made.pop().unlink()
+            if "error" not in (found := when(server, add(server), *FINAL)):
+                break
+            assert "no space left" in found["error"], free
+        assert 4 < free < 19
+
+
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
