@@ -15,7 +15,7 @@ const TOLERANCE = 0.1; // s beyond `wanted` where catching up begins: a change o
 const FASTER = 1.1;
 const JUMP = 0.3; // s beyond `wanted` where catching up would take too long …
 const JUMP_REST = 2000; // … ms after the last jump, which costs a busy machine a moment too
-const EDGE = 0.04; // s behind the end where a jump goes: until the browser plays from there, more has come
+const EDGE = 0.04; // s behind the end where the first jump goes: until the browser plays from there, more has come
 const KEEP = 6; // s of what was played that stay in the buffer
 const UNPLAYABLE = 1003; // why a socket is closed
 const RETRY_FIRST = 500, RETRY_LAST = 8000; // ms
@@ -68,7 +68,7 @@ export class Player {
     this.#disconnect();
     this.report({ state: "opening", text: "Opening…" });
     const path = this.name.split("/").map(encodeURIComponent).join("/");
-    const address = new URL(`${path}.ws`, location.href);
+    const address = new URL(`./${path}.ws`, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";

@@ -36,7 +36,7 @@ async function opened(hash = '') {
     globalThis.setInterval = (each, ms) => { page.timers[ms] = each }
     globalThis.setTimeout = () => 1
     globalThis.window = new EventTarget()
-    globalThis.location = { protocol: 'http:', host: 'here', hash }
+    globalThis.location = new URL(`http://here/${hash}`)
     globalThis.history = { replaceState() {} }
     globalThis.document = {
         getElementById: (id) => page.elements[id] ??= new Element(),

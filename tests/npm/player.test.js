@@ -58,6 +58,8 @@ test('it asks below its page, and safely where that came safely', async () => {
     const page = await opened()
     page.player.play('live/a b')
     assert.equal(page.sockets.at(-1).address, 'wss://here/below/live/a%20b.ws')
+    page.player.play('//elsewhere/cam')
+    assert.ok(page.sockets.at(-1).address.startsWith('wss://here/below/'))
 })
 
 test('a connection that is dead without a word is made anew, now and then', async () => {
