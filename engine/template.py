@@ -14,7 +14,7 @@ What nexrender reads from the composition is in ``template``, or in its ``output
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
@@ -309,20 +309,34 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """
     value = parse_json(document, limit_bytes=MAX_BYTES)
     sources: dict[str, str] = {}
-    places = [list(_found(value, asset, order)) for asset in order.assets]  # before one changes another's name
-    for n, (asset, file, found) in enumerate(zip(order.assets, files, places, strict=True)):
-        if asset.type == "static":
-            continue
-        if not found and not (asset.continue_on_missing or order.skips_missing):
-            layer = asset.layer_name or asset.layer_index
-            raise InvalidJob(f"assets[{n}]: no layer {str(layer)[:80]!r} in the template", where=f"$.assets[{n}]")
+    for name, asset, file, found in places_of(order, files, lambda asset: list(_found(value, asset, order)), "layer"):
         for node in found:
             if file is None:
-                _set(node, asset, f"assets[{n}]")
+                _set(node, asset, name)
             else:
-                _replace(node, asset, f"assets[{n}]")
-                sources[f"assets[{n}]"] = file
+                _replace(node, asset, name)
+                sources[name] = file
     return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)
+
+
+def places_of(
+    order: Order, files: Sequence[str | None], find: Callable[[Asset], list[T]], kind: str
+) -> list[tuple[str, Asset, str | None, list[T]]]:
+    """The assets that go somewhere: the name of each, itself, its file, and all places that `find` has for it.
+
+    They are found before one asset changes the names that another one's places have. Raises InvalidJob: of an asset
+    that must not be left out there is no place; `kind` is what it is called.
+    """
+    placed = []
+    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
+        if asset.type == "static":
+            continue
+        found = find(asset)
+        if not found and not (asset.continue_on_missing or order.skips_missing):
+            layer = asset.layer_name or asset.layer_index
+            raise InvalidJob(f"assets[{n}]: no {kind} {str(layer)[:80]!r} in the template", where=f"$.assets[{n}]")
+        placed.append((f"assets[{n}]", asset, file, found))
+    return placed
 
 
 def unlocated(scene: Scene) -> list[str]:

@@ -3,16 +3,18 @@
 It decides which clips an asset is for and what its property means there; it refuses to know files, and how anything is
 rendered.
 
-Names. ``layerName`` is the label of clips, or the id or label of a definition, whose clips all are meant; the mash's
-own label means its background. ``layerIndex`` counts clips from 1 in the order of painting. Media become the content of
-the clip, or take the place of the definition by whose name it was found; its properties stay. ``composition`` is a kind
-of output, or the base name of one of the document's ``outputs``; ``*`` all of these, or a film where there are none.
+Names. ``layerName`` is the label of clips in the document as it came, or the id or label of a definition, whose clips
+all are meant; the mash's own label means its background. ``layerIndex`` counts clips from 1 in the order of painting.
+Media become the content of the clip, or take the place of the definition by whose name it was found; its properties
+stay. ``composition`` is a kind of output, or the base name of one of the document's ``outputs``; ``*`` all of these, or
+a film where there are none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +25,7 @@ from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
-from engine.template import Asset, Order, Scene
+from engine.template import Asset, Order, Scene, places_of
 from engine.tree import parse_json
 
 MAX_BYTES: Final = 16 << 20
@@ -54,18 +56,12 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
     value = whole(parse_json(document, limit_bytes=MAX_BYTES))
     value["definitions"] = without_built_in(value.get("definitions"))
-    places = [_found(value, asset) for asset in order.assets]  # before one changes another's name
-    for n, (asset, file, found) in enumerate(zip(order.assets, files, places, strict=True)):
-        if asset.type == "static":
-            continue
-        if not found and not (asset.continue_on_missing or order.skips_missing):
-            layer = asset.layer_name or asset.layer_index
-            raise InvalidJob(f"assets[{n}]: no clip {str(layer)[:80]!r} in the mash", where=f"$.assets[{n}]")
+    for name, asset, file, found in places_of(order, files, partial(_found, value), "clip"):
         if found and file is not None:
-            definition = {"id": f"assets[{n}]", "type": asset.type, "label": f"assets[{n}]", "source": file}
+            definition = {"id": name, "type": asset.type, "label": name, "source": file}
             value["definitions"].append(definition | {LOCATED: True})
         for owner, kinds in found:
-            _put(owner, kinds, asset, f"assets[{n}]")
+            _put(owner, kinds, asset, name)
     outputs, chosen = _chosen(value, order)
     value["outputs"] = outputs
     if chosen is None:

@@ -104,7 +104,7 @@ def test_a_new_text_is_measured_anew():
 @pytest.mark.parametrize(
     ("asset", "sentence"),
     [
-        ({"layerName": "nosuch", "property": "color", "value": 1}, "assets[0]: no clip 'nosuch' in the mash"),
+        ({"layerName": "nosuch", "property": "color", "value": 1}, "assets[0]: no clip 'nosuch' in the template"),
         ({"layerIndex": 3, "property": "color", "value": 1}, "assets[0]: no clip '3'"),
         ({"layerName": "name", "property": "tracks", "value": 1}, "assets[0].property 'tracks' is none of a clip"),
         ({"layerName": "name", "property": "content.nosuch", "value": 1}, "is none of a clip"),
