@@ -110,7 +110,7 @@ def is_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
 def is_of_this_machine(headers: Mapping[str, str] | Headers) -> bool:
     """Whether the page that asks says it was served, at any port, by the machine on which its browser runs."""
     host = re.sub(r":\d*$", "", headers.get("origin", "").lower().rpartition("/")[2])
-    return _is_loopback(host.strip("[]"))
+    return host.endswith(".localhost") or _is_loopback(host.strip("[]"))
 
 
 def is_by_leave(method: str, headers: Mapping[str, str] | Headers) -> bool:

@@ -54,7 +54,7 @@ IDLE: Final = 300.0  # seconds that nobody asks for a stream, and nobody watches
 LOOK_EVERY: Final = 5.0
 UNSET: Final = Raster(320, 240)
 RATE: Final = Fraction(30)
-LIVE: Final = ("audio", "video", "videosequence")  # types of definitions that may be of live streams
+LIVE: Final = ("audio", "image", "video", "videosequence")  # types of definitions whose sources may be streams
 
 
 class Start(msgspec.Struct, rename="camel"):

@@ -3,8 +3,8 @@
 It decides in whose name a request is made, from its Authorization header; it refuses to know what is asked for. A name
 is a folder's too, so that it is a word without a path in it.
 
-To check a password is meant to be slow, and wrong ones must not keep others out: of each name, whether somebody has it
-or not, one password is checked at a time, in turn with those of other names.
+To check a password is meant to be slow, and wrong ones of one name must not keep others out: of each, whether somebody
+has it or not, one password is checked at a time, in turn with those of other names.
 """
 
 from __future__ import annotations

@@ -292,8 +292,8 @@ async def test_no_image_is_a_live_stream(viewer):
     await viewer.client.ask("PUT", "/streams/1.0/live/still", body=pattern, headers=headers)
     name = (await viewer.client.call("/streaming/start", **SMALL))["id"]
     asked = cut_to("live/still")
-    asked["definitionObjects"][0]["type"] = "image"  # its id would be that of an image which is the mixer's
-    assert "is no live stream and no file" in (await viewer.client.post("/streaming/cut", id=name, **asked)).error
+    asked["definitionObjects"][0]["type"] = "image"
+    assert "is a stream, which is no image" in (await viewer.client.post("/streaming/cut", id=name, **asked)).error
 
 
 async def test_streams_are_listed_and_deleted_by_their_own_user(viewer):
