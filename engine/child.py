@@ -58,6 +58,7 @@ class Child:
         self._module = module
         self._process: trio.Process | None = None
         self._pending = bytearray()  # of a line that is not whole
+        self._ordering = trio.Lock()
 
     async def run(self, arguments: Sequence[str], *, log: Path, report: Report) -> int:
         """Renders; returns the exit code, negative when a signal ended it.
@@ -66,10 +67,11 @@ class Child:
         report  is called with each report of progress.
         Cancelled, it ends the render: SIGTERM, and after `GRACE` SIGKILL. Raises Overloaded: no process to be had.
         """
-        await self._start()
-        try:
+        async with self._ordering:
+            await self._start()
             with trio.CancelScope(shield=True):  # an order of which half was sent cannot be taken back
                 await self._send({"arguments": list(arguments), "log": str(log)})
+        try:
             return await self._until_exit(report)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -77,8 +79,9 @@ class Child:
             raise
 
     async def signal(self, number: signal.Signals) -> None:
-        """For the render that runs; none: nothing happens."""
-        await self._send({"signal": int(number)})
+        """For the render that runs, or is being started; none: nothing happens."""
+        async with self._ordering:
+            await self._send({"signal": int(number)})
 
     async def close(self) -> None:
         """Ends the process that waits for the next render; `run` starts another one."""

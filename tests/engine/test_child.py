@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import engine.child
 from engine.child import Child
@@ -83,6 +84,22 @@ async def test_a_stopped_render_is_ended_too(render, child, monkeypatch):
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     assert not renders()
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+async def test_signals_that_come_at_once_reach_a_render_that_is_started_too(render, child, is_warm):
+    if is_warm:
+        await render(child)
+    async with trio.open_nursery() as nursery:
+
+        async def kill():
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                nursery.start_soon(child.signal, signal.SIGKILL)
+
+        nursery.start_soon(kill)
+        assert await render(child, 100_000) == -signal.SIGKILL
+    assert await render(child) == 0
 
 
 async def test_a_render_that_does_not_listen_is_killed(render, child, monkeypatch):
