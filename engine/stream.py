@@ -129,7 +129,10 @@ class _Flow:
 
 
 class Publication:
-    """The right to send into a stream; ends with `close`, or when somebody removes the stream."""
+    """The right to send into a stream; ends with `close`, or when somebody removes the stream.
+
+    publisher  until then.
+    """
 
     def __init__(self, stream: Stream, publisher: Publisher, *, began: int) -> None:
         self.stream, self.publisher, self.began = stream, publisher, began
@@ -143,6 +146,7 @@ class Publication:
         """Ends it: readers get END. Any number of times."""
         if self.stream.publication is self:
             self.stream._end()
+            del self.publisher  # it may know who has this: both would stay until the garbage is collected
 
 
 class Stream:

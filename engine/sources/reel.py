@@ -48,19 +48,22 @@ class Reel:
         self._settings = settings
         self._threads = threads
         self._scope = trio.CancelScope()
-        self._places: Places | None = None  # until it runs
+        self._places: Places | None = None  # while it runs
         self._running = trio.Event()
 
     async def run(self, coming: Sequence[Coming]) -> None:
         """Reads and draws until closed; what the program begins with at once."""
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.drawings.run)
-                rate = self._spec.audio.rate
-                self._places = Places(read=self._read, load=self._load, rate=rate, nursery=nursery)
-                self._running.set()
-                self.expect(coming)
-                await trio.sleep_forever()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.drawings.run)
+                    rate = self._spec.audio.rate
+                    self._places = Places(read=self._read, load=self._load, rate=rate, nursery=nursery)
+                    self._running.set()
+                    self.expect(coming)
+                    await trio.sleep_forever()
+        finally:
+            self._places = None  # it knows this: both would stay until the garbage is collected
 
     def close(self) -> None:
         """Closes everything."""

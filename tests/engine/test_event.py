@@ -1,5 +1,7 @@
 """A live event in slots, exactly: changes, absence, lag, own output; on a clock that the test moves."""
 
+import gc
+import weakref
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from importlib.util import find_spec
@@ -10,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from engine.clip import Clip, ColourTween, Container, Ink, Medium, Scale, Text, Tween
 from engine.clock import CATCH_UP, Tick
@@ -654,3 +657,21 @@ async def test_nothing_is_left_open_when_an_event_ends(media):
         await made.event.close()
         assert reader.steps._container is not None
         assert readers._threads._busy == 0
+
+
+async def test_an_event_that_has_ended_leaves_nothing_for_the_garbage_collector(media):
+    gc.collect()
+    gc.disable()
+    try:
+        async with studio() as made:
+            slot = made.event.play(mash([clip("a", 0, 60, film())]), sources={"film": str(media.path("plain"))})
+            await numbers(made, slot + 2)
+            (sub,) = made.event._subs
+            (reel,) = sub._readers._reels[-1:]
+            kept = [weakref.ref(each) for each in (sub.mixer, sub.mixer._compositor, sub.sink, reel, reel.drawings)]
+            await made.event.close()
+            await wait_all_tasks_blocked()
+            del sub, reel, made.event, made.events[:], made.clocks[:]
+            assert [each() for each in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
