@@ -22,10 +22,12 @@ from typing import Any, Final, TextIO
 
 import h11
 import hypercorn.protocol
+import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
+from hypercorn.trio.tcp_server import TCPServer
 from quart_trio import QuartTrio
 
 from api.app import create_app
@@ -127,6 +129,16 @@ class Http1(H11Protocol):
         """Nothing that is asked for changes the protocol."""
 
 
+class Connection(TCPServer):
+    """A connection whose end is at once: whoever still sends finds it closed, which is no error.
+
+    Hypercorn says that nothing more will come first, and waits for that; who sends meanwhile gets BusyResourceError.
+    """
+
+    async def _close(self) -> None:
+        await self.stream.aclose()
+
+
 async def serve(settings: Settings, listener: socket.socket, *, demo: bool = False) -> None:
     """Engine and HTTP side by side, until a signal; then both in good order, within 5 s."""
     engine, queue = Engine(settings), JobQueue(settings)
@@ -191,6 +203,7 @@ def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Ser
 async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:
     hypercorn.protocol.H11Protocol = Http1  # type: ignore[attr-defined]  # no setting says so
     hypercorn.protocol.ws_stream.server_extensions_handshake = _no_extension  # type: ignore[attr-defined]  # nor this
+    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]  # nor this
     await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
 

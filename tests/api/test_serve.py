@@ -1,0 +1,57 @@
+"""The HTTP server as it is set up here, with what clients do to it."""
+
+import trio
+from hypercorn.config import Config
+
+from api.serve import _serve_http
+from engine.link import listen
+
+HELLO = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+CLIENTS = 15
+
+
+async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
+    ends = []
+
+    async def tell(send):
+        while True:
+            await send({"type": "websocket.send", "bytes": b"film"})
+            await trio.lowlevel.checkpoint()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            assert await receive() == {"type": "lifespan.startup"}
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            return
+        await send({"type": "websocket.accept"})
+        try:
+            async with trio.open_nursery() as telling:
+                telling.start_soon(tell, send)
+                while (await receive())["type"] != "websocket.disconnect":
+                    pass
+                telling.cancel_scope.cancel()
+        except* trio.BusyResourceError as group:
+            ends.append(group)
+        else:
+            ends.append(None)
+
+    stop, config = trio.Event(), Config()
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    with trio.fail_after(30):
+        config.errorlog = None
+        config.bind = [f"fd://{listener.detach()}"]
+        nursery.start_soon(_serve_http, app, config, stop, trio.Event())
+        for n in range(CLIENTS):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(HELLO)
+                await client.receive_some()
+                await client.send_all(b"\xff" * 50)
+                while len(ends) == n:
+                    await trio.sleep(0.001)
+        stop.set()
+    assert ends == [None] * CLIENTS
