@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -39,7 +39,11 @@ USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 MAX_THREADS: Final = 64
 MAX_TIMEOUT: Final = 3600.0
-_HEAP: Final = {-8: 1, -3: 8 << 20, -1: 64 << 20}  # malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1  # malloc.h
+# All threads allocate from one heap, and what is free stays. There would be one for each thread, and what is free at
+# the end of each would be returned to the system, again and again: blocks of sound that one thread makes and another
+# drops then cost a third more CPU and a quarter more memory.
+_HEAP: Final = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 8 << 20, M_TRIM_THRESHOLD: 64 << 20}
 _BAR_WIDTH: Final = 30
 _CLEAR_LINE: Final = "\r\x1b[K"
 
@@ -139,22 +143,18 @@ def run_renders(renders: Sequence[tuple[Program, RenderSpec]], arguments: argpar
     return _run(renders, settings, display)
 
 
-def _have_one_heap() -> None:
-    """All threads allocate from one heap, and what is free stays, where the C library is glibc (mallopt(3)).
-
-    It would have one for each thread, and return what is free at the end of each to the system, again and again: blocks
-    of sound that one thread makes and another drops then cost a third more CPU and a quarter more memory.
-    """
+def set_heap(options: Mapping[int, int]) -> None:
+    """Says how memory is allocated, where the C library is glibc (mallopt(3)): values by the numbers of malloc.h."""
     import ctypes
 
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _HEAP.items():
+        for option, value in options.items():
             mallopt(option, value)
 
 
 def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, display: _Display) -> int:
-    _have_one_heap()
+    set_heap(_HEAP)
     gc.disable()  # what is loaded now stays: looking through it again and again is a tenth of the start
     import trio
 
