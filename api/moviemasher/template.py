@@ -25,7 +25,7 @@ from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import id_of, ids_used, is_document, whole
 from engine.errors import InvalidJob
-from engine.template import Asset, Order, Scene, places_of
+from engine.template import Asset, Order, Scene, item, places_of
 from engine.tree import parse_json
 
 MAX_BYTES: Final = 16 << 20
@@ -244,8 +244,7 @@ def _set(owner: Object, allowed: Sequence[str], asset: Asset, where: str, *, pat
         raise InvalidJob(f"{where}.property {asset.property[:80]!r} is none of a clip", where=f"$.{where}.property")
     at: Any = owner
     for key in above:
-        found = isinstance(at, list) and key.isdigit() and int(key) < len(at)
-        at = at[int(key)] if found else at.get(key) if isinstance(at, dict) else None
+        at = at.get(key) if isinstance(at, dict) else item(at, key)
     if not isinstance(at, dict):
         raise InvalidJob(f"{where}.property {asset.property[:80]!r} is not there", where=f"$.{where}.property")
     at[last] = asset.value

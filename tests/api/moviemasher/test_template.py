@@ -109,11 +109,12 @@ def test_a_new_text_is_measured_anew():
         ({"layerName": "name", "property": "tracks", "value": 1}, "assets[0].property 'tracks' is none of a clip"),
         ({"layerName": "name", "property": "content.nosuch", "value": 1}, "is none of a clip"),
         ({"layerName": "name", "property": "effects[7].x", "value": 1}, "is not there"),
+        ({"layerName": "name", "property": "effects[²].x", "value": 1}, "is not there"),
     ],
 )
 def test_what_has_no_place(asset, sentence):
     with pytest.raises(InvalidJob) as caught:
-        placed(document(clip("name")), {"type": "data", **asset})
+        placed(document(clip("name") | {"content": {"effects": [{}]}}), {"type": "data", **asset})
     assert sentence in str(caught.value)
 
 
