@@ -11,7 +11,7 @@ import http.client
 import math
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,9 @@ class RemoteQueue:
 
     url     of the server, ``http://host:port``; InvalidSpec if it is none.
     secret  of the server; InvalidSpec if no header can have it.
-    wall    seconds since 1970.
     """
 
-    def __init__(self, url: str, *, secret: str = "", wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, *, secret: str = "") -> None:
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -55,7 +54,6 @@ class RemoteQueue:
         self._shown = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
         self._prefix = f"{parts.path.rstrip('/')}/api/v1"
         self._secret = secret
-        self._wall = wall
         self._names: dict[tuple[str, int], str] = {}  # who picked a run of a job
         self._limiter = trio.CapacityLimiter(math.inf)  # the slots are few, and each asks for one thing at a time
 
@@ -162,7 +160,7 @@ class RemoteQueue:
             raise SinkUnavailable(f'server "{self._shown}" answers what is no JSON', where=self._shown) from err
 
     def _now(self) -> int:
-        return round(self._wall() * 1000)
+        return round(time.time() * 1000)
 
     async def _ask(
         self,

@@ -99,7 +99,7 @@ class Actions:
         *,
         folder: Path,
         fetcher: Fetcher,
-        writable: Sequence[Path] | None = None,
+        writable: Sequence[Path] | None,
     ) -> None:
         self._job = job
         self._folder = folder

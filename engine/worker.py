@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -56,7 +55,6 @@ class Worker:
     dialects       of documents that are no RenderTrees; the child must know them.
     keeps          whether films stay in outputs/; else the queue's `finish` must have taken them.
     library        opens the documents that are kept here, ``mash:ID``; None: their jobs are not picked.
-    wall           seconds since 1970.
     """
 
     def __init__(
@@ -73,7 +71,6 @@ class Worker:
         dialects: Sequence[Dialect] = (),
         library: Library | None = None,
         keeps: bool = True,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         # given
         self.name = name
@@ -92,7 +89,6 @@ class Worker:
             dialects=dialects,
             library=library,
             keeps=keeps,
-            wall=wall,
         )
 
     async def run(self) -> None:

@@ -10,7 +10,6 @@ order they were given, also of definitions that are nobody's: clients name built
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,23 +50,12 @@ class Found(NamedTuple):
 class Documents:
     """Those of one database.
 
-    quota   bytes of one user's documents; 0: as many as there is room for.
-    wall    seconds since 1970.
-    new_id  an id for an object that has none.
+    quota  bytes of one user's documents; 0: as many as there is room for.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        quota: int = 0,
-        wall: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-    ) -> None:
+    def __init__(self, path: Path, *, quota: int = 0) -> None:
         """Opens it. Raises InvalidSpec, SourceMalformed as `api.schema.Database`."""
         self._quota = quota
-        self._wall = wall
-        self._new_id = new_id
         self.database = Database(path)
 
     def close(self) -> None:
@@ -202,7 +190,7 @@ class Documents:
         """The id of the document, when it is in the table."""
         name = given.get("id")
         if name in (None, "") or _is_temporary(name):
-            name = self._new_id()
+            name = str(uuid.uuid4())
         if not isinstance(name, str) or not ID.fullmatch(name):
             raise InvalidMash(f"$.{kind}.id: {str(name)[:80]!r} is no id", where=f"$.{kind}.id")
         which = (documents.c.kind == kind, documents.c.id == name)
@@ -231,7 +219,7 @@ class Documents:
         told = given.get("createdAt")
         if isinstance(told, str) and _CREATED.fullmatch(told):
             return told
-        return datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _is_temporary(name: object) -> bool:

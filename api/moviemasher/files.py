@@ -72,8 +72,7 @@ def kept_on_disk() -> Iterator[None]:
 class Files:
     """The files below a folder of media.
 
-    wall    seconds since 1970.
-    new_id  an id for a file.
+    wall  seconds since 1970.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class Files:
         options: Options,
         *,
         wall: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         """Makes the folders and removes what an earlier process left in the spool. Raises InvalidSpec."""
         self._database = documents.database
@@ -91,7 +89,6 @@ class Files:
         self._spool = self._media / SPOOL
         self._options = options
         self._wall = wall
-        self._new_id = new_id
         self._booking = threading.Lock()  # two at a time would both find the last room
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
@@ -116,7 +113,7 @@ class Files:
             raise InvalidSpec(f"Invalid extension {extension[:20]} of {kind}", where="name")
         if len(name) > MAX_NAME:
             raise InvalidSpec(f"Invalid name of {len(name)} characters, more than {MAX_NAME}", where="name")
-        upload = Upload(self._new_id(), check_name(user), kind, name, extension, size, None)
+        upload = Upload(str(uuid.uuid4()), check_name(user), kind, name, extension, size, None)
         now = round(self._wall() * 1000)
         mine = (uploads.c.user == user, uploads.c.stored.is_(None))
         oldest = select(uploads.c.id).where(*mine).order_by(uploads.c.created.desc()).offset(MAX_ANNOUNCED - 1)

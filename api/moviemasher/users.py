@@ -137,9 +137,9 @@ def write_user(path: Path, name: str, password: str) -> None:
         raise InvalidSpec(f"{path}: {reason_of(err)}", where="users") from err
 
 
-def hash_password(password: str, salt: bytes = b"") -> str:
+def hash_password(password: str) -> str:
     """What is kept of a password: ``scrypt$n$r$p$salt$hash``. Takes 50 ms."""
-    salt = salt or secrets.token_bytes(16)
+    salt = secrets.token_bytes(16)
     words = (base64.b64encode(each).decode() for each in (salt, _scrypt(password, salt, COST)))
     return "$".join(("scrypt", *map(str, COST), *words))
 
