@@ -63,30 +63,17 @@ class TypedObject(NamedTuple):
     fields: dict[str, object]
 
 
-def decode(view: bytes | memoryview, *, depth: int = DEPTH, values: int = VALUES) -> tuple[object, memoryview] | None:
-    """The first value and what follows it; None = more bytes are needed.
-
-    Raises  RemoteProtocolError: a type that AMF0 does not have, or more or deeper values than allowed.
-    """
-    decoder = _Decoder(memoryview(view), depth, values)
-    try:
-        value = decoder.value(0)
-    except _NeedMore:
-        return None
-    return value, decoder.rest
-
-
 def decode_all(view: bytes | memoryview, *, depth: int = DEPTH, values: int = VALUES) -> list[object]:
     """All the values of a whole message.
 
-    Raises  RemoteProtocolError: as decode(), and when the last value is cut off.
+    Raises  RemoteProtocolError: a type that AMF0 does not have, more or deeper values than allowed, or one cut off.
     """
     decoder = _Decoder(memoryview(view), depth, values)
     found: list[object] = []
     try:
         while decoder.rest:
             found.append(decoder.value(0))
-    except _NeedMore:
+    except _CutOff:
         raise RemoteProtocolError(f"AMF value {len(found)} of a message of {len(view)} bytes is cut off") from None
     return found
 
@@ -102,7 +89,7 @@ def encode(*values: object) -> bytes:
     return bytes(out)
 
 
-class _NeedMore(Exception):  # noqa: N818
+class _CutOff(Exception):  # noqa: N818
     """The bytes end within a value; never leaves this module."""
 
 
@@ -169,12 +156,12 @@ class _Decoder:
 
     def _look(self) -> int:
         if not self.rest:
-            raise _NeedMore
+            raise _CutOff
         return self.rest[0]
 
     def _take(self, count: int) -> memoryview:
         if len(self.rest) < count:
-            raise _NeedMore
+            raise _CutOff
         taken, self.rest = self.rest[:count], self.rest[count:]
         return taken
 

@@ -103,7 +103,6 @@ class MediaFile:
         self._settings = settings
         self._threads = threads
         self._eased = False
-        self._corrupt = 0
         self._looking = self._listening = True
         self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
@@ -168,11 +167,6 @@ class MediaFile:
     def endless(self) -> bool:
         """A file has an end."""
         return False
-
-    @property
-    def corrupt(self) -> int:
-        """Packets that a decoder refused so far."""
-        return self._corrupt
 
     @property
     def duration(self) -> Fraction | None:
@@ -481,11 +475,10 @@ class MediaFile:
 
     @contextmanager
     def _decoding(self, track: PictureTrack | SoundTrack, packet: Packet | None) -> Iterator[None]:
-        """Counts a packet that is refused, and notes when it is, until the track gives something that is later."""
+        """Notes when a packet is that is refused, until the track gives something that is later."""
         try:
             yield
         except LIBAV_ERRORS:
-            self._corrupt += 1
             at = None if packet is None else _time(packet)
             if at is not None:
                 self._refused[track] = [*self._refused.get(track, [])[:1], at]

@@ -63,17 +63,13 @@ class Drawings:
         self._instead: dict[Drawn, Drawn] = {}  # of what is named and was not drawn in time: what stands in for it
 
     async def run(self) -> None:
-        """Draws what is asked for, until closed."""
+        """Draws what is asked for, until cancelled."""
         async for drawn in self._receive:
             if drawn in self._named or drawn in self._coming:  # else it was on for a moment and is not wanted any more
                 self._keep(drawn, await self._made(drawn))
             self._asked.discard(drawn)
             self._changed.set()
             self._changed = trio.Event()
-
-    def close(self) -> None:
-        """Nothing more will be asked for."""
-        self._send.close()
 
     def expect(self, trees: Iterable[RenderTree]) -> None:
         """Asks for what trees name that come on the air soon."""

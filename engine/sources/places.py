@@ -61,7 +61,7 @@ class _Opened:
 
 
 class Places:
-    """What one mixer has open. Belongs to the mixer's task; what is read is read in tasks of the nursery.
+    """What one mixer has open. Belongs to the mixer's task; what is read is read, and closed, in tasks of the nursery.
 
     read, load  open a place, load a still; they raise SourceError.
     rate        of the sound, Hz.
@@ -151,11 +151,6 @@ class Places:
             if error is not None:
                 self._said.add(key)
                 log.warning("%s", error)
-
-    def close(self) -> None:
-        """Closes all."""
-        for key in list(self._opened):
-            self._close(key)
 
     def _close_others(self) -> None:
         """Closes what is over: what has no media time may be named again and must have gone on meanwhile."""

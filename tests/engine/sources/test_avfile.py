@@ -60,7 +60,6 @@ def drained(source, *, pictures=4, sounds=True, start=Fraction(0)):
 def everything(path, **options):
     source = opened(path, **options)
     found = drained(source)
-    found.corrupt = source.corrupt
     source.close()
     return found
 
@@ -472,7 +471,6 @@ def test_rate_beyond_belief_does_not_fill_the_memory(tmp_path, rate):
     path.write_bytes(data)
     found = everything(path)
     assert found.blocks == []
-    assert found.corrupt > 0
 
 
 def test_demuxer_that_breaks_gives_all_good_frames_first_and_names_the_time(tmp_path):
@@ -697,7 +695,6 @@ def test_film_with_a_damaged_stretch_or_end_goes_on(tmp_path, first, last):
     film = encode(tmp_path / "film.mp4", Video(), None, seconds=4)
     found = everything(unreadable(tmp_path / "bad.mp4", film, first, last))
     assert numbered(found) == [*range(first), *range(last + 1, 120)]
-    assert found.corrupt > 0
     assert found.error is None
 
 
@@ -721,7 +718,6 @@ def test_a_tag_behind_raw_sound_is_no_broken_sound(tmp_path):
     song.write_bytes(song.read_bytes() + b"APETAGEX" + cover)
     found = everything(song)
     assert found.error is None
-    assert found.corrupt > 0
     assert 2 * 48_000 <= sum(len(block) for _, block in found.blocks) < 2.2 * 48_000
 
 
@@ -733,7 +729,6 @@ def test_film_with_a_damaged_stretch_or_end_of_sound_goes_on(tmp_path, first, la
     found = drained(source, start=Fraction(start))
     source.close()
     assert found.blocks != []
-    assert source.corrupt > 0
     assert found.error is None
 
 

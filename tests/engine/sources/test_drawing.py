@@ -209,15 +209,6 @@ async def test_nothing_wide_or_high_is_never_drawn(drawings):
         await drawings.prepare(tree(ShapeNode(path="M0 0h9v9z", dest_width=0), TextNode(string="x", dest_height=0.2)))
 
 
-async def test_it_ends_when_it_is_closed():
-    made = Drawings(RASTER)
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(made.run)
-            await made.prepare(tree(SQUARE))
-            made.close()
-
-
 def test_without_text_no_font_and_no_shaper_is_loaded():
     code = (
         "import sys, engine.command, engine.offline, engine.event;"
