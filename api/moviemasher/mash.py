@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -543,23 +543,22 @@ def _container(fields: Fields, form: _Form, natural: tuple[float, float] | None)
 
 def _length(clip: Fields, content: _Nature, form: _Nature, quantize: int) -> int:
     """Frames of a clip that does not say: as long as its content or container, or three seconds."""
-    timing = clip.choice("timing", ("content", "container", "custom"), "content")
-    if content.is_default and timing == "content":
-        timing = "container"
-    if form.is_default and timing == "container":
-        timing = "custom"
-    order = {"content": (content, form), "container": (form, content)}.get(timing, ())
-    chosen = next((part for part in order if part.timed), None)
+    chosen = next((part for part in _parts(clip, "timing", "custom", content, form) if part.timed), None)
     frames = None if chosen is None else chosen.frames
     return DEFAULT_SECONDS * quantize if frames is None else frames
 
 
 def _natural(clip: Fields, content: _Nature, form: _Nature) -> tuple[float, float] | None:
     """The size that gives the container its proportions; None = the output's."""
-    sizing = clip.choice("sizing", ("content", "container", "preview"), "content")
-    if content.is_default and sizing == "content":
-        sizing = "container"
-    if form.is_default and sizing == "container":
-        sizing = "preview"
-    order = {"content": (content, form), "container": (form, content)}.get(sizing, ())
-    return next((part.size for part in order if part.size is not None), None)
+    parts = _parts(clip, "sizing", "preview", content, form)
+    return next((part.size for part in parts if part.size is not None), None)
+
+
+def _parts(clip: Fields, field: str, own: str, content: _Nature, form: _Nature) -> Sequence[_Nature]:
+    """The parts of a clip in the order a field asks them; none where it says `own`, or nothing but the default."""
+    word = clip.choice(field, ("content", "container", own), "content")
+    if word == "content" and not content.is_default:
+        return content, form
+    if word != own and not form.is_default:
+        return form, content
+    return ()
