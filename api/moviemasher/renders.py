@@ -183,17 +183,24 @@ def lacks(output: Output, *, seen: bool, heard: bool) -> str:
 
 
 def _render(film: Film, mix: Pass, folder: str, duration: Fraction) -> tuple[Program, RenderSpec]:
-    seen, heard = film.seen, film.heard
+    sources = film.sources | film.fonts
+    spec = _spec(mix, folder, duration, seen=film.seen, heard=film.heard, sources=sources, start=film.start)
+    return halved(film.program, picture=mix.has_picture and film.seen, sound=mix.has_sound), spec
+
+
+def _spec(
+    mix: Pass, folder: str, duration: Fraction, *, seen: bool, heard: bool, sources: dict[str, str], start: Fraction
+) -> RenderSpec:
+    """What one pass makes of `duration` seconds from `start` on."""
     outputs = tuple(output_spec(each, mix, folder, duration=duration, seen=seen, heard=heard) for each in mix.outputs)
-    spec = RenderSpec(
+    return RenderSpec(
         output=outputs[0].path,
         outputs=outputs,
         mixer=mix.mixer,
-        sources=film.sources | film.fonts,
-        start=film.start + (mix.at or 0),
+        sources=sources,
+        start=start + (mix.at or 0),
         duration=duration if mix.at is None else 1 / mix.mixer.fps,
     )
-    return halved(film.program, picture=mix.has_picture and film.seen, sound=mix.has_sound), spec
 
 
 def _made(output: Output, warning: str) -> Made:
@@ -249,17 +256,8 @@ def _reduced(mix: Pass, source: str, folder: str, duration: Fraction, facts: Fac
         root_video_node=None if node is None else CompositorNode(nodes=(node,)),
         root_audio_node=None if sound is None else SumNode(nodes=(sound,)),
     )
-    outputs = tuple(output_spec(each, mix, folder, duration=duration, seen=True, heard=True) for each in mix.outputs)
-    length = duration if mix.at is None else 1 / mix.mixer.fps
-    spec = RenderSpec(
-        output=outputs[0].path,
-        outputs=outputs,
-        mixer=mix.mixer,
-        sources={"upload": source},
-        start=mix.at or Fraction(0),
-        duration=length,
-    )
-    return Held(tree), spec
+    sources = {"upload": source}
+    return Held(tree), _spec(mix, folder, duration, seen=True, heard=True, sources=sources, start=Fraction(0))
 
 
 def _found(facts: Facts, made: Sequence[Made], duration: Fraction | None) -> Result:
