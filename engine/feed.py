@@ -1,4 +1,4 @@
-"""Feed: what somebody who receives FLV, over RTMP or HTTP, is told before and between packets: metadata and extradata.
+"""Feed: what somebody who receives FLV over RTMP is told before and between packets: metadata and extradata.
 
 It decides when a decoder must be opened anew and what cannot be told in FLV; it refuses to know who is told, and how.
 """
