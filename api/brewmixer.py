@@ -21,6 +21,7 @@ from quart import Blueprint, Response, request
 
 from api.auth import Signatures
 from api.wire import Route, decode, empty_response, json_response, read_body, read_upload
+from engine import ImageInfo
 from engine.errors import InvalidSpec
 from engine.program import EASINGS
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
@@ -106,15 +107,6 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
-class ImageRow(msgspec.Struct, frozen=True, rename="camel"):
-    """An uploaded image; size in pixels."""
-
-    filename: str
-    width: int
-    height: int
-    size_bytes: int
-
-
 _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, response
     ("GET", "/", "names", "The stream of each event", None, list[str]),
     ("POST", "/{event}", "create", "Create an event", CreateRequest, None),
@@ -124,7 +116,7 @@ _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, re
 )
 _IMAGE_ROUTES: Final = (
     ("POST", "/", "upload", "Upload an image, in the field file", "multipart/form-data", ImageAnswer),
-    ("GET", "/", "images", "The uploaded images", None, list[ImageRow]),
+    ("GET", "/", "images", "The uploaded images", None, list[ImageInfo]),
     ("DELETE", "/{filename}", "remove", "Remove an image", None, dict[str, Any]),
 )
 _TABLES: Final = (*((prefix, _MIXER_ROUTES) for prefix in PREFIXES), (IMAGES, _IMAGE_ROUTES))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from engine.config import Settings
     from engine.core import Engine, EngineStatus, News
     from engine.errors import EngineError
+    from engine.images import ImageInfo
     from engine.offline import Progress, Rendered, render
     from engine.program import Held, Morph, Program
     from engine.sinks.push import PushStatus
@@ -29,6 +30,7 @@ __all__ = [
     "EngineStatus",
     "EventSpec",
     "Held",
+    "ImageInfo",
     "MixerSpec",
     "Morph",
     "News",
@@ -51,6 +53,7 @@ _HOMES = {
     "config": ("Settings",),
     "core": ("Engine", "EngineStatus", "News"),
     "errors": ("EngineError",),
+    "images": ("ImageInfo",),
     "offline": ("Progress", "Rendered", "render"),
     "program": ("Held", "Morph", "Program"),
     "sinks.push": ("PushStatus",),
