@@ -153,7 +153,7 @@ class Event:
             sentence = f"{len(trees)} trees for {self.spec.sub_mixes} sub-mixes of event {self.spec.name}"
             raise InvalidTree(sentence, where=f"$[{self.spec.sub_mixes}]")
         if easing not in EASINGS:
-            raise InvalidTree(f'easing "{easing}" is not one of {", ".join(EASINGS)}', where="easing")
+            raise InvalidTree(f'easing "{easing[:40]}" is not one of {", ".join(EASINGS)}', where="easing")
         slot = self._next_slot()
         at = slot / self.spec.mixer.fps
         for n, tree in enumerate(trees):
