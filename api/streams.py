@@ -6,7 +6,6 @@ segments; one whose last segment is ``recordings`` or ``pushes`` cannot be addre
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from api.asgi import file_answer
 from api.wire import Route, decode, json_response, read_body
 from engine import PullSpec, PullStatus, PushStatus, RecordingStatus, StreamStatus
 from engine.errors import NotFound
+from engine.fetch import file_in
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -101,6 +101,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
 def _add_recordings(routes: Blueprint, engine: Engine) -> None:
     disk = trio.CapacityLimiter(DISK_THREADS)
+    folder = Path(engine.settings.data) / "recordings"
 
     @routes.post(f"{STREAM}/recordings")
     async def record(name: str) -> Response:
@@ -123,7 +124,9 @@ def _add_recordings(routes: Blueprint, engine: Engine) -> None:
 
     @routes.get("/recordings/<file>")
     async def fetch(file: str) -> Response:
-        path = await trio.to_thread.run_sync(find, Path(engine.settings.data) / "recordings", file, limiter=disk)
+        path = await trio.to_thread.run_sync(file_in, [folder], file, limiter=disk)
+        if path is None or file.startswith("."):
+            raise NotFound("recording", file)
         answer = await file_answer(request, path, limiter=disk, kind=MP4)
         kind = [] if answer.status == 304 else [("Content-Type", answer.kind)]
         response = Response(answer.body, answer.status)
@@ -186,11 +189,3 @@ def entry(engine: Engine, name: str) -> StreamEntry:
     if not found:
         raise NotFound("stream", name)
     return found[0]
-
-
-def find(folder: Path, file: str) -> Path:
-    """A recorded file by its name, which is looked up and never part of a path. Worker thread. Raises NotFound."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name == file and not file.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
-            return path
-    raise NotFound("recording", file)
