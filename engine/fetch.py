@@ -388,9 +388,11 @@ class _Download(_Transfer):
     def _take(self, answer: http.client.HTTPResponse, url: str) -> str:
         part = self._cache.part()
         try:
+            algorithm, _, wanted = self._checksum.lower().partition(":")
+            digest = hashlib.new(algorithm) if algorithm else None
             with part.open("wb") as file:
-                size = self._copy(answer, file)
-            if self._checksum and not _matches(part, self._checksum):
+                size = self._copy(answer, file, digest)
+            if digest is not None and digest.hexdigest() != wanted:
                 raise SourceMalformed(f'source "{shown(url)}": its checksum is not {self._checksum}', where=shown(url))
             kept = _Kept(
                 path=part,
@@ -405,8 +407,8 @@ class _Download(_Transfer):
         finally:
             part.unlink(missing_ok=True)
 
-    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO) -> int:
-        """Writes what the answer is, unpacked; returns its size."""
+    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO, digest: hashlib._Hash | None) -> int:
+        """Writes what the answer is, unpacked, and adds it to the digest; returns its size."""
         size = 0
         for piece in self._unpacked(answer):
             size += len(piece)
@@ -415,6 +417,8 @@ class _Download(_Transfer):
             if self._closed:
                 raise OSError("given up")
             file.write(piece)
+            if digest is not None:
+                digest.update(piece)
         return size
 
     def _unpacked(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
