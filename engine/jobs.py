@@ -15,8 +15,8 @@ the same name, whose worker may not know yet. What a worker reports is taken onl
 not over; everything else is answered with the job as it is, never with an error: that would kill some workers. A report
 is known by its run's number, or, from workers that know no numbers, by being a status record: it has ``jobExecutor``
 and, unlike a whole job, no ``template``; its ``startedAt`` says of which run. They begin with the whole job, as they
-picked it: who says that he has ``started`` what another `executor` holds, or has finished, is late. All other changes
-are a client's, and taken as they are.
+picked it: who says that he has ``started`` what somebody else has begun, or has only picked under another `executor`,
+is late. All other changes are a client's, and taken as they are.
 
 Lease. Who holds a job holds it until `lease`, and every change renews it: for `renew` ms if the worker promised to
 report that often, else as the `Rules` say. A job whose lease is over is queued again, or, after too many attempts, ends
@@ -337,14 +337,19 @@ def _is_of_present_run(job: Job, change: Document, run: int | None) -> bool:
 
 
 def _is_late(job: Job, change: Document) -> bool:
-    """Whether a worker begins with a whole job what somebody else has picked since.
+    """Whether a worker begins with a whole job what somebody else has begun, or picked, since.
 
-    Nobody has since it was read, if it has not changed: some are called otherwise when they begin than at the pick.
+    Nobody has picked it since it was read, if it has not changed: some are called otherwise when they begin.
     """
-    begins = "template" in change and _begun(change) is not None and value_of(change, "state") == STARTED
+    told = _begun(change)
+    if "template" not in change or told is None or value_of(change, "state") != STARTED:
+        return False
+    if not is_held(job.state) and job.state not in FINAL:
+        return False
+    if job.begun is not None:
+        return told != job.begun
     is_anothers = change.get("executor", job.head.get("executor")) != job.head.get("executor")
-    has_changed = change.get("updatedAt") != job.head.get("updatedAt")
-    return begins and is_anothers and has_changed and (is_held(job.state) or job.state in FINAL)
+    return is_anothers and change.get("updatedAt") != job.head.get("updatedAt")
 
 
 def _begun(document: Mapping[str, Raw]) -> bytes | None:

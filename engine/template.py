@@ -3,10 +3,10 @@
 It decides which fields of a job mean what, and refuses what would be rendered wrongly; it refuses to know files,
 addresses, and how anything is rendered.
 
-Names. `assets` find their place in the tree as it came, so that several may have the same, by ``layerName``: a node's
-`id`, `streamGuid` or `filename`; or by ``layerIndex``, from 1, in the order of painting, the sound's after the
-picture's: media count sources of their kind, ``data`` everything that is no group. A video found as a picture takes
-its sound along: every sound of that streamGuid.
+Names. `assets` find their place in the tree by ``layerName``: a node's `id`, `streamGuid` or `filename`; or by
+``layerIndex``, from 1, in the order of painting, the sound's after the picture's: media count sources of their kind,
+``data`` everything that is no group. A video found as a picture takes its sound along: every sound of that streamGuid.
+Several may have the same place: ``data`` are set first, then all media find theirs, and take them.
 
 What nexrender reads from the composition is in ``template``, or in its ``outputSettings``: `SETTINGS`.
 """
@@ -321,22 +321,23 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
 
 def places_of(
     order: Order, files: Sequence[str | None], find: Callable[[Asset], list[T]], kind: str
-) -> list[tuple[str, Asset, str | None, list[T]]]:
+) -> Iterator[tuple[str, Asset, str | None, list[T]]]:
     """The assets that go somewhere: the name of each, itself, its file, and all places that `find` has for it.
 
-    They are found before one asset changes the names that another one's places have. Raises InvalidJob: of an asset
-    that must not be left out there is no place; `kind` is what it is called.
+    What ``data`` assets say comes first, and of media all places are found before one changes another's name. Raises
+    InvalidJob: of an asset that must not be left out there is no place; `kind` is what it is called.
     """
-    placed = []
-    for n, (asset, file) in enumerate(zip(order.assets, files, strict=True)):
-        if asset.type == "static":
-            continue
+
+    def placed(n: int) -> tuple[str, Asset, str | None, list[T]]:
+        asset = order.assets[n]
         found = find(asset)
         if not found and not (asset.continue_on_missing or order.skips_missing):
             layer = asset.layer_name or asset.layer_index
             raise InvalidJob(f"assets[{n}]: no {kind} {str(layer)[:80]!r} in the template", where=f"$.assets[{n}]")
-        placed.append((f"assets[{n}]", asset, file, found))
-    return placed
+        return f"assets[{n}]", asset, files[n], found
+
+    yield from (placed(n) for n, asset in enumerate(order.assets) if asset.type == "data")
+    yield from [placed(n) for n, asset in enumerate(order.assets) if asset.type not in ("data", "static")]
 
 
 def unlocated(scene: Scene) -> list[str]:

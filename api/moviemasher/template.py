@@ -3,11 +3,10 @@
 It decides which clips an asset is for and what its property means there; it refuses to know files, and how anything is
 rendered.
 
-Names. ``layerName`` is the label of clips in the document as it came, or the id or label of a definition, whose clips
-all are meant; the mash's own label means its background. ``layerIndex`` counts clips from 1 in the order of painting.
-Media become the content of the clip, or take the place of the definition by whose name it was found; its properties
-stay. ``composition`` is a kind of output, or the base name of one of the document's ``outputs``; ``*`` all of these, or
-a film where there are none.
+Names. ``layerName`` is the label of clips, or the id or label of a definition, whose clips all are meant; the mash's
+own label means its background. ``layerIndex`` counts clips from 1 in the order of painting. Media become the content of
+the clip, or take the place of the definition by whose name it was found; its properties stay. ``composition`` is a kind
+of output, or the base name of one of the document's ``outputs``; ``*`` all of these, or a film where there are none.
 """
 
 from __future__ import annotations

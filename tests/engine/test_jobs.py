@@ -265,6 +265,18 @@ def test_a_worker_that_begins_late_does_not_take_the_job_back():
         assert put(job, late, now=NOW + 5, rules=RULES) is job
 
 
+def test_a_late_worker_is_known_by_when_it_began_where_two_have_one_name():
+    first = pick(made(), worker="10.0.0.2", now=NOW, rules=RULES)
+    late = document(**{**values(first.head), **BODY, "state": "started", "startedAt": "s1"})
+    picked = pick(lose(first, now=NOW + 1, rules=RULES), worker="10.0.0.2", now=NOW + 2, rules=RULES)
+    mine = document(**{**values(picked.head), **BODY, "state": "started", "startedAt": "s2"})
+    begun = put(picked, mine, now=NOW + 3, rules=RULES)
+    assert begun.begun == b'"s2"'
+    assert values(put(begun, mine, now=NOW + 4, rules=RULES).head)["state"] == "started"  # again: an answer was lost
+    for job in (begun, changed(begun, now=NOW + 4, state="finished")):
+        assert put(job, late, now=NOW + 5, rules=RULES) is job
+
+
 def test_a_worker_may_say_what_it_is_called_when_it_begins():
     picked = pick(made(), worker="10.0.0.2", now=NOW, rules=RULES)
     mine = document(**{**values(picked.head), **BODY, "state": "started", "startedAt": "s1", "executor": "w"})

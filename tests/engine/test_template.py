@@ -62,6 +62,17 @@ def test_several_assets_may_be_for_the_same_layer():
     assert pictures[0] == BACK | {"filename": "assets[0]", "opacity": 0.2}
 
 
+def test_media_find_their_place_in_what_data_make_of_the_tree():
+    new = data("nodes", [PICTURE | {"id": "other"}, TEXT], layerName="main")
+    for assets in ([new, media(layerName="other")], [media(layerName="other"), new]):
+        pictures, _, _ = filled(*assets)
+        assert pictures[0] == PICTURE | {"id": "other", "streamGuid": f"assets[{1 - assets.index(new)}]"}
+    with pytest.raises(InvalidJob, match="no layer 'shot'"):
+        filled(media(layerName="shot"), new)
+    pictures, _, _ = filled(data("id", "first"), data("string", "then", layerName="first"))
+    assert pictures[2] == TEXT | {"id": "first", "string": "then"}
+
+
 @pytest.mark.parametrize("index", [2, "2"])
 def test_a_layer_index_counts_sources_of_the_kind(index):
     pictures, sounds, _ = filled(media(layerIndex=index), media("audio", layerIndex=index))

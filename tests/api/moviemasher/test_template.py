@@ -156,11 +156,9 @@ def test_several_assets_may_be_for_the_same_layer():
         _, value = placed(text, *assets, files=[None if each is data else "/x.mp4" for each in assets])
         (found,) = clips_of(value)
         assert (found["contentId"], found["container"]) == (f"assets[{assets.index(film)}]", {"opacity": 0.5})
-    names = [
-        {"type": "data", "layerName": "card", "property": p, "value": v}
-        for p, v in (("label", "new"), ("color", "red"))
-    ]
-    assert placed(text, *names)[1]["mash"].items() >= {"label": "new", "color": "red"}.items()
+    named = data | {"layerName": "a", "property": "label", "value": "new"}
+    _, value = placed(text, film | {"layerName": "new"}, named, files=["/x.mp4", None])  # data first
+    assert [each["contentId"] for each in clips_of(value)] == ["assets[0]"]
 
 
 def test_a_definition_that_masks_is_replaced_as_the_mask():
