@@ -201,7 +201,7 @@ class Switch:
         return frozenset().union(*(program.sources_in(start, stop) for *_, program in self._spans(start, stop)))
 
     def coming(self, start: Fraction, stop: Fraction) -> Sequence[Coming]:
-        """That of every program while it is on, and the first tree of those that take over."""
+        """That of every program while it is on, and the first tree of those that begin."""
         coming: list[Coming] = []
         for begin, low, high, program in self._spans(start, stop):
             if low == begin:

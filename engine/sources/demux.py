@@ -74,7 +74,8 @@ REMOTE: Final = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps")
 _PROTOCOLS: Final = "http,https,httpproxy,tcp,tls,udp,rtp,rtmp,rtmps,rtsp,crypto,data"
 _TURNING: Final = ("mov", "matroska")  # that may say that pictures are to be turned
 _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
-# All but lists of files to be read one after the other: one that names itself is opened without an end.
+# All but lists of files to be read one after the other: one that names itself is opened without an end. This counts for
+# URLs, and for files that are called lists; of other files `container` takes fewer.
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
