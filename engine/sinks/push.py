@@ -144,7 +144,9 @@ def parse_url(url: str) -> Target:
 class Rebase:
     """The time stamps of one connection: from 0 on, without the stream's jumps.
 
-    When sound or picture has jumped, the other one comes with old stamps for a while: so the last two zeros count.
+    When sound or picture has jumped, the other one comes with old stamps for a while: so the last two zeros count. What
+    is from before the beginning is shown there, as later pictures may need it; sound is left out: receivers that count
+    samples would play all that follows later by as much.
     """
 
     def __init__(self) -> None:
@@ -152,14 +154,16 @@ class Rebase:
         self._last = 0  # the latest that was given
         self._arrival = 0  # ns
 
-    def place(self, packet: Packet) -> int:
-        """The dts of a packet, ms."""
+    def place(self, packet: Packet) -> int | None:
+        """The dts of a packet, ms; None: it is left out."""
         dts, passed = packet.dts_ms, max(0, packet.arrival - self._arrival) // 1_000_000
         zero = min(self._zeros, key=lambda each: abs(dts - each - self._last), default=dts)
         if not -BACK_MS <= dts - zero - self._last <= AHEAD_MS + passed and self._zeros:
             zero = dts - self._last - max(1, passed)
         if zero not in self._zeros[:1]:
             self._zeros = [zero, *self._zeros[:1]]
+        if dts < zero and packet.track.kind == "audio":
+            return None
         at = max(0, dts - zero)
         self._last, self._arrival = max(self._last, at), packet.arrival
         return at
@@ -381,6 +385,8 @@ class Push:
                     said.append(StreamEnded())
                     break
                 at = rebase.place(item)
+                if at is None:
+                    continue
                 said += [_at(each, at) for each in feed.tell(item, (stream.video, stream.audio))]
                 self._packets += 1
             if feed.refused:

@@ -136,6 +136,14 @@ def test_time_stamps_begin_at_zero_and_run_as_the_streams():
     assert placed((5000, 0), (4990, 0), (5040, 40), (5020, 41), (5080, 80)) == [0, 0, 40, 20, 80]
 
 
+def test_sound_from_before_the_first_picture_is_left_out():
+    rebase = Rebase()
+    placed = [
+        rebase.place(packet) for packet in (picture(50), sound(80), sound(99), sound(100), picture(51), sound(103))
+    ]
+    assert placed == [0, None, None, 0, 40, 60]
+
+
 def test_after_a_silence_they_go_on_as_the_streams():
     assert placed((0, 0), (60_000, 60_000)) == [0, 60_000]
 
