@@ -228,6 +228,16 @@ class SoundConverter:
         return av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
 
 
+def silence(like: av.AudioFrame, count: int) -> av.AudioFrame:
+    """That many samples of silence, in the format, layout and rate of a decoded frame."""
+    layout, rate = like.layout, like.sample_rate
+    zeros = np.zeros((1, count * layout.nb_channels), np.float32)  # packed: PyAV goes beyond the last of 8 planes
+    packed = av.AudioFrame.from_ndarray(zeros, "flt", layout.name)
+    packed.sample_rate = rate
+    (frame,) = av.AudioResampler(like.format, layout, rate).resample(packed)
+    return frame
+
+
 def _sound(frame: av.AudioFrame) -> RawSamples:
     """(C, N) float32 or int16 of a fltp, flt, s16 or s16p frame, in place where it lies as the mixer takes it."""
     channels, count = frame.layout.nb_channels, frame.samples

@@ -14,11 +14,14 @@ Theory of operation
   size lie on a grid: the block begins at the point of the grid that is nearest, where that is within the rounding. The
   grid is learnt from the first blocks of the file, which must be decoded before the first seek: they also use up the
   priming that an Opus decoder cuts off what it decodes first.
+* A resampler starts where a sample of the file and one that comes out are of the same time, so that from wherever it
+  starts it gives the same samples. From there to the first block it is given silence, which comes out before the block.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from math import gcd
 from typing import Final, TypeAlias
 
 import av
@@ -28,7 +31,7 @@ from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
-from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha
+from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
 from engine.spec import AudioFormat
 from engine.timebase import rounded, seconds
 
@@ -191,9 +194,11 @@ class SoundTrack:
         if self._position is None or abs(at - self._position) * RESYNC > rate:
             self._append(self._converter.convert(None), out)
             self._position = self._on_grid(at)
-            zero = self._zero
-            inside = self._position * zero.denominator - zero.numerator * rate
-            self._next = rounded(inside * self.rate, zero.denominator * rate)
+            inside = self._position - rounded(self._zero.numerator * rate, self._zero.denominator)
+            lead = inside % (rate // gcd(rate, self.rate))
+            self._next = (inside - lead) * self.rate // rate
+            if lead:
+                self._append(self._converter.convert(silence(frame, lead)), out)
         if self._grid is None and count == self._size:
             self._grid = self._position, count
         self._size = count

@@ -3,6 +3,7 @@
 import os
 import wave
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ from engine.program import Held
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timeline import Mash
 from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode
-from tests.media import Video, encode, numbers, read_number
+from tests.media import Audio, Video, encode, numbers, read_number
 
 RATE = 8000
 LOSSLESS = EncoderSpec(quality=0)
@@ -168,6 +169,19 @@ async def test_sound_is_the_medium_s_to_the_sample_over_cuts_of_one_take(tmp_pat
     clips = [clip(str(n), 10 * n, 10, sound(trim=10 * n), seen=False) for n in range(6)]
     found = await heard(tmp_path, mash(clips, quantize=20), {"tale": tale(tmp_path)}, fps=fps)
     assert found[: 3 * RATE - 1] == pytest.approx(np.arange(3 * RATE - 1), abs=1)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("song.mp3", "libmp3lame"), ("song.m4a", "aac"), ("song.flac", "flac")])
+async def test_sound_at_another_rate_plays_over_cuts_as_if_it_were_whole(tmp_path, name, codec):
+    song = encode(tmp_path / name, None, Audio(codec, rate=11_025 * 2, layout="mono", hz=(700,)), seconds=4)
+    cuts = [0, 5, 10, 13, 21, 30]
+    parts = [clip(str(a), a, b - a, sound("song", trim=a), seen=False) for a, b in pairwise(cuts)]
+    whole, split = [
+        await heard(tmp_path, mash(clips, quantize=10), {"song": song})
+        for clips in ([clip("a", 0, 30, sound("song"), seen=False)], parts)
+    ]
+    assert np.abs(whole).max() > 10_000
+    assert np.abs(whole - split).max() <= 8
 
 
 async def test_sound_begins_and_ends_at_its_tick(tmp_path):

@@ -17,6 +17,7 @@ from engine.sources.convert import (
     SoundConverter,
     displayed_size,
     orientation_of,
+    silence,
 )
 from engine.spec import AudioFormat
 from tests.media import COLOUR, Media, Video, colour_yuv, encode, number_part, plane, read_number
@@ -307,3 +308,16 @@ def test_no_picture_waits_for_the_garbage_collection(media: Media) -> None:
         assert count() <= before + 1  # the first, whose matrix was read
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("fmt", ["u8", "u8p", "s16", "fltp"])
+@pytest.mark.parametrize("layout", ["mono", "5.1", "6 channels", "7.1", "12 channels"])
+def test_silence_goes_through_the_resampler_of_the_sound_it_is_made_for(fmt, layout):
+    like = av.AudioFrame(fmt, layout, 7)
+    like.sample_rate = 44_100
+    made = silence(like, 147)
+    assert (made.format.name, made.layout.name, made.sample_rate) == (fmt, like.layout.name, 44_100)
+    converter = SoundConverter(AudioFormat(48_000))
+    blocks = converter.convert(made) + converter.convert(None)
+    assert abs(sum(len(block) for block in blocks) - 160) <= 1
+    assert not any(block.samples.any() for block in blocks)
