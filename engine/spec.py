@@ -18,6 +18,7 @@ from engine.errors import InvalidSpec
 
 MAX_WIDTH: Final = 7680
 MAX_HEIGHT: Final = 4320
+MAX_SIDE: Final = 8192  # pixels, of a picture that is mixed: what the kernels take
 AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 MP3_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 OPUS_RATES: Final = (8000, 12000, 16000, 24000, 48000)

@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from engine.frame import AudioFrame, Plane, RawSamples, VideoFrame
 from engine.packet import UPRIGHT, Orientation
 from engine.sources.matrix import Matrix
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 
 # AVColorSpace (libavutil/pixfmt.h) → the matrix to convert from.
 _MATRICES: Final = {
@@ -139,9 +139,10 @@ def tags_of(frame: av.VideoFrame, container: tuple[int, int] = (2, 0)) -> tuple[
 
 def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     """Size with square pixels: the width stretched by the pixel's aspect, as a player shows it; never beyond belief."""
-    if aspect == 1 or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+    stretched = max(1, round(width * aspect))
+    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or stretched > MAX_SIDE:
         return width, height
-    return max(1, round(width * aspect)), height
+    return stretched, height
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:

@@ -24,7 +24,7 @@ import trio
 from engine.errors import EngineError, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.plan import Drawn, pictures_named
-from engine.spec import Raster
+from engine.spec import MAX_SIDE, Raster
 from engine.tree import RenderTree, ShapeNode, TextNode
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 256 << 20  # of all pictures together
 MAX_PICTURES: Final = 1024
-MAX_SIDE: Final = 8192  # pixels: what the compositor takes
 RECENT: Final = 256  # pictures used last, as many as a tree has nodes: what may stand in for others is among them
 ALIKE: Final = 8  # sizes of one text or shape, of those, that are looked at: of one that moves the last are nearest
 

@@ -37,7 +37,7 @@ from engine.plan import PictureSize
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, alpha_decoder
+from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, alpha_decoder, pictures_of
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -196,7 +196,7 @@ class LivePicture:
             return []
         decoded: list[_Decoded] = []
         try:
-            frames = context.decode(packet)
+            frames = pictures_of(context, packet)
         except LIBAV_ERRORS:
             self._damaged()
             return []

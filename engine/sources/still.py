@@ -24,9 +24,9 @@ from engine.sources.avfile import Batch
 from engine.sources.container import LIBAV_ERRORS, MEDIA, is_special
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
 from engine.sources.svg import HEAD, draw_svg, is_svg
+from engine.sources.tracks import MAX_PIXELS, check_sides
 
 MAX_BYTES: Final = 256 << 20
-MAX_PIXELS: Final = 8192 * 8192
 # The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film, as an APNG is.
 MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 _GIF: Final = (b"GIF87a", b"GIF89a")
@@ -75,7 +75,7 @@ def load_still(name: str, path: str) -> VideoFrame:
     """The image of a file as a frame. Raises SourceUnavailable, SourceMalformed, SourceUnsupported."""
     data = _read(name, path)
     if is_svg(data[:HEAD]):
-        data = draw_svg(name, data, max_pixels=MAX_PIXELS)
+        data = draw_svg(name, data)
     if not _is_image(data[:16]) and not data.startswith(_GIF):
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
     if _is_moving_webp(data):
@@ -86,15 +86,14 @@ def load_still(name: str, path: str) -> VideoFrame:
             if not container.streams.video:
                 raise SourceMalformed(f'image "{name}": no picture in it', where=name)
             context = container.streams.video[0].codec_context
-            if context.width * context.height > MAX_PIXELS:
-                sentence = f'image "{name}": {context.width}×{context.height} is more than {MAX_PIXELS} pixels'
-                raise SourceUnsupported(sentence, where=name)
+            check_sides(f'image "{name}"', context, where=name)
             context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
             frame = next(container.decode(video=0), None)
     except LIBAV_ERRORS as err:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name) from err
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
+    check_sides(f'image "{name}"', frame, where=name)
     if has_alpha(frame.format):
         frame = _spread(frame)
     return PictureConverter().convert(frame, _ORIENTATIONS.get(exif_orientation(data), UPRIGHT))

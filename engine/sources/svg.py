@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
+from engine.spec import MAX_SIDE
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,12 @@ def is_svg(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") and _ROOT.search(head) is not None
 
 
-def draw_svg(name: str, data: bytes, *, max_pixels: int) -> bytes:
+def draw_svg(name: str, data: bytes) -> bytes:
     """The PNG. Raises SourceMalformed, SourceUnsupported; SourceUnavailable: there is no process to be had."""
     if len(data) > MAX_BYTES:
         raise SourceUnsupported(f'image "{name}": an SVG of {len(data)} bytes, more than {MAX_BYTES}', where=name)
     program = Path(__file__).with_name("svgchild.py")
-    limits = (str(each) for each in (max_pixels, MAX_MEMORY, SECONDS))
+    limits = (str(each) for each in (MAX_SIDE, MAX_MEMORY, SECONDS))
     command = [sys.executable, "-P", str(program), *limits, FAMILY, *_fonts()]
     try:
         done = subprocess.run(command, input=data, capture_output=True, cwd="/", timeout=PATIENCE, check=False)

@@ -3,7 +3,7 @@
 It decides what an SVG may say, since the library that draws would read any file that one refers to; it refuses to know
 whose it is. It runs by its path and imports nothing of the engine: that takes a few hundredths of a second.
 
-Arguments: the most pixels, bytes of memory and seconds of work; the family of the default font; files of fonts.
+Arguments: the longest side in pixels, bytes of memory and seconds of work; the family of the default font; font files.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Refused(Exception):  # noqa: N818 - the end of this process, and not of an
 
 def main(arguments: list[str]) -> None:
     """Draws. Raises Refused."""
-    max_pixels, memory, seconds = map(int, arguments[:3])
+    max_side, memory, seconds = map(int, arguments[:3])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     family, *fonts = arguments[3:]
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")
-        check(text, max_pixels)
+        check(text, max_side)
         png = resvg_py.svg_to_bytes(
             svg_string=text,
             dpi=DPI,
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     sys.stdout.buffer.write(png)
 
 
-def check(text: str, max_pixels: int) -> None:
+def check(text: str, max_side: int) -> None:
     """Raises Refused: it refers to something else, declares entities, or is too large; ExpatError: it is no XML."""
     elements = 0
 
@@ -70,7 +70,7 @@ def check(text: str, max_pixels: int) -> None:
         nonlocal elements
         elements += 1
         if elements == 1:
-            _check_root(name, attributes, max_pixels)
+            _check_root(name, attributes, max_side)
         for attribute, value in attributes.items():  # what entities stand for is in it by now
             if attribute.rpartition(":")[2].lower() == "href" and not value.startswith(("#", "data:")):
                 raise Refused(UNSUPPORTED, f"an SVG may only refer to what is in it, and not to {value[:80]!r}")
@@ -85,12 +85,12 @@ def check(text: str, max_pixels: int) -> None:
     parser.Parse(text, True)
 
 
-def _check_root(name: str, attributes: dict[str, str], max_pixels: int) -> None:
+def _check_root(name: str, attributes: dict[str, str], max_side: int) -> None:
     if name.rpartition(":")[2] != "svg":
         raise Refused(MALFORMED, "not an SVG")
     width, height = size_of(attributes)
-    if max(1.0, width) * max(1.0, height) > max_pixels:
-        raise Refused(UNSUPPORTED, f"{width:.0f}×{height:.0f} is more than {max_pixels} pixels")
+    if max(width, height) > max_side:
+        raise Refused(UNSUPPORTED, f"{width:.0f}×{height:.0f}, more than {max_side} pixels on a side")
 
 
 def size_of(attributes: dict[str, str]) -> tuple[float, float]:

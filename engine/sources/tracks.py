@@ -32,10 +32,10 @@ from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 from engine.timebase import rounded, seconds
 
-MAX_PIXELS: Final = 8192 * 8192  # of one picture; what a broken header asks for beyond is not allocated
+MAX_PIXELS: Final = MAX_SIDE * MAX_SIDE  # of one picture; what a broken header asks for beyond is not allocated
 MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
 MAX_AHEAD: Final = Fraction(10)
 SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start
@@ -71,9 +71,7 @@ class PictureTrack:
         width, height = displayed_size(self._context.width, self._context.height, aspect)
         if width < 1 or height < 1:
             raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
-        if width * height > MAX_PIXELS:
-            sentence = f'source "{guid}": {width}×{height} is more than {MAX_PIXELS} pixels'
-            raise SourceUnsupported(sentence, where=guid)
+        check_sides(f'source "{guid}"', self._context, where=guid)
         self._converter = PictureConverter(aspect, tags=look.tags)
         see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
         self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
@@ -100,7 +98,7 @@ class PictureTrack:
         """
         self.ended = packet is None
         out = []
-        for frame in self._context.decode(packet):
+        for frame in pictures_of(self._context, packet):
             begin, stop = self._times(frame)
             self.began = begin if self.began is None else self.began
             if stop <= start:
@@ -276,6 +274,24 @@ def _unmarked(packet: Packet) -> Packet:
     for each in packet.iter_sidedata():
         copy.set_sidedata(each)
     return copy
+
+
+def check_sides(name: str, picture: av.VideoFrame | av.VideoCodecContext, *, where: str) -> None:
+    """Raises SourceUnsupported where a picture is larger than what is mixed; `name` begins the sentence."""
+    if max(picture.width, picture.height) > MAX_SIDE:
+        sentence = f"{name}: {picture.width}×{picture.height}, more than {MAX_SIDE} pixels on a side"
+        raise SourceUnsupported(sentence, where=where)
+
+
+def pictures_of(context: av.VideoCodecContext, packet: Packet | None) -> list[av.VideoFrame]:
+    """The pictures of one packet (None: the last ones). Raises what libav raises; ValueError: one has too long a side.
+
+    They may change in mid-stream, and the options of a decoder only know of `MAX_PIXELS`.
+    """
+    frames = context.decode(packet)
+    if any(max(frame.width, frame.height) > MAX_SIDE for frame in frames):
+        raise ValueError(f"a picture of more than {MAX_SIDE} pixels on a side")
+    return frames
 
 
 def may_jump(container: InputContainer) -> bool:

@@ -17,7 +17,7 @@ from api.wire import decode
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import InvalidSpec
-from engine.spec import Raster
+from engine.spec import MAX_SIDE, Raster
 
 NAMES = {"path": "live", "streamName": "program"}
 SMALL = {"width": 64, "height": 36, "frameRate": 10}
@@ -570,12 +570,13 @@ async def test_an_image_from_its_upload_to_its_end(door):
         form("a.png", b"no image"),
         form("a.png", b""),
         form("a.png", png()[:40]),
+        form("a.png", png(MAX_SIDE + 1, 1)),
         form("../a.png", png()),
         form("a.png", png(), field="image"),
         {"body": png(), "headers": {"Content-Type": "image/png"}},
         {"body": b""},
     ],
-    ids=["no image", "empty", "cut off", "elsewhere", "another field", "no form", "nothing"],
+    ids=["no image", "empty", "cut off", "too long a side", "elsewhere", "another field", "no form", "nothing"],
 )
 async def test_what_is_no_image_is_refused(door, upload):
     assert (await door.call("POST", "/brewmixer/2.0/images/", **upload))[0] == 400

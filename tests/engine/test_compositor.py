@@ -15,7 +15,7 @@ from engine.effects import Convolve, Fade, Key, Recolour
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import Piece
 from engine.plan import Picture, PictureSize, Place, Voice
-from engine.spec import AudioFormat, MixerSpec, Raster
+from engine.spec import MAX_SIDE, AudioFormat, MixerSpec, Raster
 from engine.tree import CompositorNode, Effect, RenderTree, SolidColorNode, VideoSourceNode
 from engine_ext import composite, effect
 from engine_ext.composite import Layer
@@ -31,6 +31,10 @@ def noise(seed, width, height, *, alpha=False):
     half = ((height + 1) // 2, (width + 1) // 2)
     shapes = [(height, width), half, half, (height, width)][: 4 if alpha else 3]
     return VideoFrame(*(rng.integers(0, 256, shape, np.uint8) for shape in shapes))
+
+
+def test_sources_give_pictures_as_large_as_the_kernels_take():
+    assert composite.MAX_SIDE == effect.MAX_SIDE == MAX_SIDE
 
 
 def compiled(frames, *nodes):

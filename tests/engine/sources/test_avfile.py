@@ -19,7 +19,7 @@ from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.sources import open_source
 from engine.sources.avfile import MediaFile
 from engine.sources.tracks import Straightener
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 from tests.media import (
     VFR_MS,
     Audio,
@@ -1062,3 +1062,20 @@ def test_picture_of_a_pixel_and_of_odd_sizes(tmp_path):
         (_, _, picture), *_ = everything(path).pictures
         assert (picture.width, picture.height) == size
         assert picture.u.shape == ((size[1] + 1) // 2, (size[0] + 1) // 2)
+
+
+def test_film_of_too_long_a_side_is_refused_with_its_size(tmp_path):
+    path = encode(tmp_path / "wide.mp4", Video(size=(MAX_SIDE + 2, 36)), None)
+    with pytest.raises(SourceUnsupported) as caught:
+        opened(path)
+    assert str(caught.value) == 'source "cam": 8194×36, more than 8192 pixels on a side'
+
+
+def test_film_whose_pictures_become_too_large_on_the_way_breaks_off_there(tmp_path):
+    small = encode(tmp_path / "small.ts", Video(), None)
+    large = encode(tmp_path / "large.ts", Video(size=(MAX_SIDE + 2, 36)), None, seconds=2, output_ts_offset="1")
+    path = tmp_path / "both.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    found = everything(path)
+    assert numbered(found) == list(range(30))
+    assert str(found.error) == 'source "cam": no picture can be decoded from 1.000 s on'

@@ -19,7 +19,7 @@ from engine.sources.convert import (
     orientation_of,
     silence,
 )
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 from tests.media import COLOUR, Media, Video, colour_yuv, encode, number_part, plane, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
@@ -222,6 +222,11 @@ def test_pixels_become_square_within_reason(aspect, size):
     picture = PictureConverter(Fraction(aspect)).convert(coloured("yuv420p", "bt709", False))
     assert (picture.width, picture.height) == size
     assert levels(picture) == pytest.approx(WANTED, abs=1.5)
+
+
+def test_pixels_that_would_make_too_long_a_side_are_square():
+    assert displayed_size(MAX_SIDE // 16, 36, Fraction(16)) == (MAX_SIDE, 36)
+    assert displayed_size(MAX_SIDE // 16 + 1, 36, Fraction(16)) == (MAX_SIDE // 16 + 1, 36)
 
 
 def test_anamorphic_file_is_as_wide_as_shown(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from engine.packet import Packet, Track
 from engine.sources.livetracks import HOPELESS, Care, LivePicture, LiveSound, Stamped, stretched
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 from engine.stream import END
 from tests.engine.clips import packets
 from tests.media import Video, encode, read_number
@@ -214,6 +214,18 @@ def test_other_codecs_are_decoded(tmp_path, codec):
     made = packets(encode(tmp_path / f"film.{suffix}", Video(codec), None))
     shown = LivePicture("cam").decode([*stamped(made), END], wanted=0)
     assert [read_number(frame.y) for _, _, frame in shown] == list(range(30))
+
+
+def test_pictures_of_too_long_a_side_are_left_out_and_counted(tmp_path, caplog):
+    small, large = film(tmp_path), film(tmp_path, size=(MAX_SIDE + 2, 36))
+    picture, numbers = LivePicture("cam"), []
+    for items in (stamped(small), stamped(large) * 4, stamped(small)):
+        numbers += [read_number(frame.y) for _, _, frame in picture.decode(items, wanted=0)]
+    assert numbers == [*range(30), *range(30)]
+    assert picture.corrupt == 8  # those that begin anew: others wait for them
+    assert picture.size is not None
+    assert picture.size.width == 64
+    assert caplog.messages == ['source "cam": nothing of its video in h264 can be decoded']
 
 
 def test_random_bytes_are_counted_and_nothing_more(tmp_path):

@@ -14,7 +14,7 @@ from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.plan import PictureSize
 from engine.sources import open_source
 from engine.sources.still import StillSource, exif_orientation, is_still, load_still
-from engine.spec import AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat
 from tests.media import COLOUR, Video, colour_yuv, encode, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
@@ -250,7 +250,7 @@ def test_cut_and_flipped_images_never_crash(tmp_path, name):
             assert str(err).startswith('image "logo": ')
             assert "\n" not in str(err)
         else:
-            assert frame.width * frame.height <= 8192 * 8192
+            assert max(frame.width, frame.height) <= MAX_SIDE
 
 
 def test_picture_of_too_many_pixels_is_not_decoded(tmp_path):
@@ -260,6 +260,19 @@ def test_picture_of_too_many_pixels_is_not_decoded(tmp_path):
     (tmp_path / "x.png").write_bytes(data)
     with pytest.raises((SourceUnsupported, SourceMalformed), match='image "logo": '):
         load_still("logo", str(tmp_path / "x.png"))
+
+
+@pytest.mark.parametrize("codec", [("x.jpg", "mjpeg", "yuvj420p"), ("x.png", "png", "rgb24"), ("x.gif", "gif", "rgb8")])
+@pytest.mark.parametrize("size", [(MAX_SIDE, 4), (MAX_SIDE + 1, 4), (4, MAX_SIDE + 1)])
+def test_a_still_of_too_long_a_side_is_refused_with_its_size(tmp_path, codec, size):
+    name, *form = codec
+    path = str(written(tmp_path / name, painted(*size), *form))
+    if max(size) <= MAX_SIDE:
+        assert load_still(name, path).width == size[0]
+        return
+    with pytest.raises(SourceUnsupported) as caught:
+        load_still(name, path)
+    assert str(caught.value) == f'image "{name}": {size[0]}×{size[1]}, more than 8192 pixels on a side'
 
 
 def test_name_with_a_percent_sign_is_that_file(tmp_path):
