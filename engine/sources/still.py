@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from engine.plan import PictureSize
 from engine.sources.avfile import Batch
 from engine.sources.container import LIBAV_ERRORS, MEDIA, is_special
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
+from engine.sources.png import png_chunk, with_palette
 from engine.sources.svg import HEAD, draw_svg, is_svg
 from engine.sources.tracks import MAX_PIXELS, check_sides
 
@@ -81,7 +81,7 @@ def load_still(name: str, path: str) -> VideoFrame:
     if _is_moving_webp(data):
         raise SourceUnsupported(f'image "{name}": a WebP of several pictures is not supported', where=name)
     try:
-        pixels = io.BytesIO(_with_palette(data))
+        pixels = io.BytesIO(with_palette(data))
         with av.open(pixels, "r", container_options=MEDIA, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise SourceMalformed(f'image "{name}": no picture in it', where=name)
@@ -132,7 +132,7 @@ def _exif(data: bytes) -> bytes:
                 return data[at + 10 : at + 2 + size]
             at += 2 + size
     elif data.startswith(b"\x89PNG"):
-        at = _png_chunk(data, b"eXIf")
+        at = png_chunk(data, b"eXIf")
         return data[at + 8 : at + 8 + int.from_bytes(data[at : at + 4], "big")]
     elif data[8:12] == b"WEBP":  # type, little-endian length, content, padded to an even length
         at = 12
@@ -142,39 +142,6 @@ def _exif(data: bytes) -> bytes:
         block = data[at + 8 : at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")]
         return block.removeprefix(b"Exif\0\0")
     return b""
-
-
-def _png_chunk(data: bytes, name: bytes) -> int:
-    """Where a chunk of a PNG begins: big-endian length, name, content, checksum. The file's end: there is none."""
-    at = 8
-    while data[at + 4 : at + 8] not in (name, b""):
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return at
-
-
-def _with_palette(data: bytes) -> bytes:
-    """A PNG of 2, 4 or 16 greys, one of them see-through, as one with a palette of these; any other file as it is.
-
-    libav shows that grey in the former, and the pixels are written alike (PNG 3 11.2.1, 11.3.1.1).
-    """
-    depth, kind = data[24:25], data[25:26]
-    if not data.startswith(b"\x89PNG") or kind != b"\0" or depth not in (b"\1", b"\2", b"\4"):
-        return data
-    key, pixels = _png_chunk(data, b"tRNS"), _png_chunk(data, b"IDAT")
-    if key > pixels:
-        return data
-    greys = range(1 << depth[0])
-    hidden = int.from_bytes(data[key + 8 : key + 10], "big") & greys[-1]
-    chunks = {
-        b"IHDR": data[16:25] + b"\3" + data[26:29],
-        b"PLTE": bytes(255 * grey // greys[-1] for grey in greys for _ in "rgb"),
-        b"tRNS": bytes(0 if grey == hidden else 255 for grey in greys),
-    }
-    written = [
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks.items()
-    ]
-    return b"".join([data[:8], *written, data[pixels:]])
 
 
 def _tiff_orientation(tiff: bytes) -> int:

@@ -32,6 +32,7 @@ from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
+from engine.sources.png import SIGNATURE, with_palette
 from engine.spec import MAX_SIDE, AudioFormat
 from engine.timebase import rounded, seconds
 
@@ -67,6 +68,8 @@ class PictureTrack:
         self._context.thread_type = "FRAME" if threads > 1 else "NONE"
         self._context.thread_count = threads
         self._context.options = {"max_pixels": str(MAX_PIXELS), **(_EASED if eased else {})}
+        if self._context.name == "apng":  # what its file has before the pictures is here, without the signature
+            self._context.extradata = with_palette(SIGNATURE + (self._context.extradata or b""))[len(SIGNATURE) :]
         aspect = look.aspect or Fraction(1)
         width, height = displayed_size(self._context.width, self._context.height, aspect)
         if width < 1 or height < 1:

@@ -104,13 +104,18 @@ def test_large_see_through_picture_is_spread_the_same_at_every_height(tmp_path):
     assert (same == same[0]).all()
 
 
-def png_of_greys(depth, hidden, *others):
-    """A PNG of one row, all greys of that depth from left to right, one of them see-through."""
+def png_of_greys(depth, hidden, *others, moving=False):
+    """A PNG of one row, all greys of that depth from left to right, one of them see-through; `moving`: twice."""
     row = np.arange(1 << depth, dtype=np.uint8)
     bits = np.packbits(np.unpackbits(row[:, np.newaxis], axis=1)[:, 8 - depth :])
     head = struct.pack(">IIBBBBB", len(row), 1, depth, 0, 0, 0, 0)
     key = (b"tRNS", struct.pack(">H", hidden))
-    chunks = [(b"IHDR", head), *others, key, (b"IDAT", zlib.compress(b"\0" + bits.tobytes())), (b"IEND", b"")]
+    pixels = zlib.compress(b"\0" + bits.tobytes())
+    chunks = [(b"IHDR", head), *others, key, (b"IDAT", pixels), (b"IEND", b"")]
+    if moving:
+        first, second = (struct.pack(">IIIIIHHBB", n, len(row), 1, 0, 0, 1, 5, 0, 0) for n in (0, 1))
+        chunks[-2:-2] = [(b"acTL", struct.pack(">II", 2, 0)), (b"fcTL", first)]
+        chunks[-1:-1] = [(b"fcTL", second), (b"fdAT", struct.pack(">I", 2) + pixels)]
     made = [
         struct.pack(">I", len(each)) + name + each + struct.pack(">I", zlib.crc32(name + each)) for name, each in chunks
     ]
@@ -128,6 +133,19 @@ def test_grey_that_a_png_says_is_see_through_is(tmp_path, depth, others):
         assert frame.a[0, ::step].tolist() == [0 if n == hidden else 255 for n in range(count)]
         seen = np.delete(np.arange(count), hidden)
         assert frame.y[0, ::step][seen] == pytest.approx(16 + 219 * seen / (count - 1), abs=1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_grey_that_a_moving_png_says_is_see_through_is(tmp_path, depth):
+    path, count = tmp_path / "x.png", 1 << depth
+    path.write_bytes(png_of_greys(depth, count - 1, moving=True))
+    source = open_source("x", str(path), sound=AudioFormat(), settings=Settings())
+    found = source.step(pictures=100, sounds=None, start=Fraction(0))
+    source.close()
+    assert len(found.pictures) == 2
+    for _, _, frame in found.pictures:
+        assert frame.a[0].tolist() == [255] * (count - 1) + [0]
+        assert frame.y[0, :-1] == pytest.approx(16 + 219 * np.arange(count - 1) / (count - 1), abs=1)
 
 
 def test_all_hidden_picture_stays_hidden(tmp_path):
