@@ -10,10 +10,12 @@ import os
 import stat
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.container import InputContainer
 from av.stream import Disposition
 
@@ -28,6 +30,11 @@ _SPLICED: Final = {"merge_pmt_versions": "1"}
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 # Formats that name other files, or addresses, and open them: whoever wrote one could have this machine's files shown.
 _LISTING: Final = {"concat", "dash", "hls", "imf", "sdp", "vobsub", "webm_dash_manifest"}
+# In the order in which libav has them (libavutil/channel_layout.h).
+_CHANNELS: Final = (
+    " FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR "
+    "DL DR WL WR SDL SDR LFE2 TSL TSR BFC BFL BFR SSL SSR TTL TTR "
+)
 MEDIA: Final = {"format_whitelist": ",".join(sorted(av.formats_available - _LISTING))}
 
 
@@ -93,6 +100,22 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     taken = {} if name.lower().endswith(LISTS) else MEDIA
     # Without "file:" a colon in a name would end a protocol's.
     return f"file:{name}", taken | (_WAV_OPTIONS if is_wav else _SPLICED)
+
+
+def settle_layout(context: AudioCodecContext) -> str:
+    """Names a sound's channels as libav does, those in an order of their own by their number; so they are from now on.
+
+    The memory that such an order takes is freed twice by PyAV 18, with each frame and with the context, and the process
+    aborts (PyAV pull request 2284).
+    """
+    shared = context.layout  # what it frees belongs to the context too, which has another one before that
+    names = [channel.name for channel in shared.channels]
+    places = [_CHANNELS.find(f" {name} ") for name in names]
+    is_known = all(a < b for a, b in pairwise([-1, *places])) or all(name.startswith("AMBI") for name in names)
+    name = shared.name if is_known else f"{len(names)} channels"
+    if names:
+        context.layout = name
+    return name
 
 
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:

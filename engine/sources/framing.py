@@ -25,7 +25,7 @@ import av
 
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers, program_config
 from engine.packet import Look, Track, Variant
-from engine.sources.container import LIBAV_ERRORS
+from engine.sources.container import LIBAV_ERRORS, settle_layout
 from engine.sources.tracks import NEW_SETS
 
 _UNORDERED: Final = ("avi", "h264", "hevc")
@@ -47,9 +47,9 @@ class Framing:
         self._codec: str = context.codec.canonical_name
         is_video = stream.type == "video"
         self._size: tuple[int, int] = (context.width, context.height) if is_video else (0, 0)
+        self._layout = "" if is_video else settle_layout(context)
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
         self._look = look
-        self._layout: str = "" if is_video else context.layout.name
         self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
         self._block = (0, 0) if is_video else _block(stream)
         self._variant = _variant(context) if is_video else Variant()

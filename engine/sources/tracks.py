@@ -31,6 +31,7 @@ from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
+from engine.sources.container import settle_layout
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
 from engine.sources.png import SIGNATURE, with_palette
 from engine.spec import MAX_SIDE, AudioFormat
@@ -141,6 +142,7 @@ class SoundTrack:
 
     def __init__(self, stream: av.AudioStream, wanted: AudioFormat, *, zero: Fraction) -> None:
         self._context = stream.codec_context
+        settle_layout(self._context)
         self._converter = SoundConverter(wanted)
         self._time_base = stream.time_base or Fraction(1, av.time_base)
         self._zero = zero

@@ -1,5 +1,9 @@
 """What is opened, and which streams are meant: the same in a mix, in a stream and where packets are copied."""
 
+import struct
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from engine.config import Settings
@@ -82,3 +86,38 @@ def test_a_protocol_that_libav_does_not_know_is_named():
 def test_a_device_is_no_file_however_it_is_written(url):
     with pytest.raises(SourceUnsupported, match='source "cam": not a file'):
         open_container("cam", url, SETTINGS)
+
+
+def caf(path, labels):
+    """A second of 440 Hz in channels of these labels (Apple's Core Audio Format)."""
+    wave = (8000 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)).astype(">i2").repeat(len(labels))
+    described = b"".join(struct.pack(">II12x", label, 0) for label in labels)
+    chunks = {
+        b"desc": struct.pack(">d4s5I", 48_000, b"lpcm", 0, 2 * len(labels), 1, len(labels), 16),
+        b"chan": struct.pack(">3I", 0, 0, len(labels)) + described,
+        b"data": bytes(4) + wave.tobytes(),
+    }
+    written = (name + struct.pack(">q", len(content)) + content for name, content in chunks.items())
+    path.write_bytes(b"caff" + struct.pack(">2H", 1, 0) + b"".join(written))
+
+
+ORDERS = {
+    "2.1": (1, 2, 4),
+    "5.1": (1, 2, 3, 4, 5, 6),
+    "2 channels": (2, 1),
+    "3 channels": (2, 1, 4),
+    "4 channels": (0,) * 4,
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_channels_in_an_order_of_their_own_are_heard_and_the_process_goes_on(tmp_path, name):
+    caf(tmp_path / "sound.caf", ORDERS[name])
+    for _ in range(3):  # memory that is freed twice is noticed sooner or later
+        file = MediaFile("cam", str(tmp_path / "sound.caf"), sound=AudioFormat(), settings=SETTINGS)
+        heard = [block.samples for _, block in file.step(pictures=None, sounds=True, start=Fraction(0)).sounds]
+        file.close()
+        assert np.abs(np.concatenate(heard, axis=1)).max() > 0.05
+        demuxer = Demuxer("cam", str(tmp_path / "sound.caf"), SETTINGS, now=lambda: 0)
+        assert {packet.track.layout for packet in demuxer.read()} == {name}
+        demuxer.close()
