@@ -347,7 +347,7 @@ def _is_late(job: Job, change: Document) -> bool:
     if not is_held(job.state) and job.state not in FINAL:
         return False
     if job.begun is not None:
-        return told != job.begun
+        return told != job.begun or job.state in FINAL
     is_anothers = change.get("executor", job.head.get("executor")) != job.head.get("executor")
     return is_anothers and change.get("updatedAt") != job.head.get("updatedAt")
 

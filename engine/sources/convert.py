@@ -140,7 +140,7 @@ def tags_of(frame: av.VideoFrame, container: tuple[int, int] = (2, 0)) -> tuple[
 def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     """Size with square pixels: the width stretched by the pixel's aspect, as a player shows it; never beyond belief."""
     stretched = max(1, round(width * aspect))
-    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or stretched > MAX_SIDE:
+    if aspect == 1 or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or stretched > MAX_SIDE:
         return width, height
     return stretched, height
 

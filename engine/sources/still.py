@@ -22,13 +22,13 @@ from engine.plan import PictureSize
 from engine.sources.avfile import Batch
 from engine.sources.container import LIBAV_ERRORS, MEDIA, is_special
 from engine.sources.convert import PictureConverter, has_alpha, tags_of
-from engine.sources.png import png_chunk, with_palette
+from engine.sources.png import SIGNATURE, png_chunk, with_palette
 from engine.sources.svg import HEAD, draw_svg, is_svg
 from engine.sources.tracks import MAX_PIXELS, check_sides
 
 MAX_BYTES: Final = 256 << 20
 # The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film, as an APNG is.
-MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM")
 _GIF: Final = (b"GIF87a", b"GIF89a")
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
 _BAND: Final = 256  # rows that are spread at a time

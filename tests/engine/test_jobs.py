@@ -273,8 +273,9 @@ def test_a_late_worker_is_known_by_when_it_began_where_two_have_one_name():
     begun = put(picked, mine, now=NOW + 3, rules=RULES)
     assert begun.begun == b'"s2"'
     assert values(put(begun, mine, now=NOW + 4, rules=RULES).head)["state"] == "started"  # again: an answer was lost
-    for job in (begun, changed(begun, now=NOW + 4, state="finished")):
-        assert put(job, late, now=NOW + 5, rules=RULES) is job
+    over = changed(begun, now=NOW + 4, state="finished")
+    for job, again in ((begun, late), (over, late), (over, mine)):
+        assert put(job, again, now=NOW + 5, rules=RULES) is job
 
 
 def test_a_worker_may_say_what_it_is_called_when_it_begins():

@@ -227,6 +227,7 @@ def test_pixels_become_square_within_reason(aspect, size):
 def test_pixels_that_would_make_too_long_a_side_are_square():
     assert displayed_size(MAX_SIDE // 16, 36, Fraction(16)) == (MAX_SIDE, 36)
     assert displayed_size(MAX_SIDE // 16 + 1, 36, Fraction(16)) == (MAX_SIDE // 16 + 1, 36)
+    assert displayed_size(0, 0, Fraction(1)) == (0, 0)
 
 
 def test_anamorphic_file_is_as_wide_as_shown(tmp_path):
