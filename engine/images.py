@@ -17,6 +17,7 @@ import trio
 
 from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUnavailable, reason_of
 from engine.frame import VideoFrame
+from engine.sources.png import SIGNATURE
 from engine.sources.still import load_still
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ MAX_LOADED: Final = 1 << 30  # bytes of decoded images; those not named for long
 LINGER: Final = 10.0  # … but for what was named within so many seconds
 AGAIN: Final = 2.0  # seconds until what could not be loaded is tried again
 _SIGNATURES: Final = {  # what a file begins with → the extension it gets when its name has none
-    b"\x89PNG\r\n\x1a\n": ".png",
+    SIGNATURE: ".png",
     b"\xff\xd8\xff": ".jpg",
     b"GIF87a": ".gif",
     b"GIF89a": ".gif",
