@@ -193,6 +193,20 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
         """The first frame after it."""
         return self.frame + self.frames
 
+    def continues(self, before: Clip) -> bool:
+        """Whether its content goes on where that of a clip ended: one medium at one speed, not begun again."""
+        first, second = before.content, self.content
+        if not isinstance(first, Medium) or not isinstance(second, Medium) or before.stop != self.frame:
+            return False
+        played = before.frames * first.speed
+        return (
+            second.timed
+            and (first.name, first.speed) == (second.name, second.speed)
+            and first.trim + played == second.trim
+            and (first.length is None or played <= first.length)
+            and (second.length is None or self.frames * second.speed <= second.length)
+        )
+
     @property
     def form(self) -> Shape | Text | Medium | None:
         """In which it is seen; None = a whole rectangle, or not at all."""

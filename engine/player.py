@@ -8,7 +8,9 @@ It refuses to know which other clips are on.
 * The container decides where, how large and in which shape; the content fills it. A colour in the form of a shape or
   a text is that shape or text in its colour; everything else is the content with the form as a mask.
 * Identity. A clip's film and its sound carry the clip's `id`: with the name it says which reader goes on reading. Two
-  clips of one film at once are two readers. `at` jumps back where a clip begins its medium again.
+  clips of one film at once are two readers. `at` jumps back where a clip begins its medium again. A clip that goes on
+  where the one before it ended, as after a split, has that one's reader: at another speed, another reader's sound would
+  not fit to the sample.
 """
 
 from __future__ import annotations
@@ -98,10 +100,14 @@ class _Moment(NamedTuple):
 
 
 class Player:
-    """One clip on one raster: its rectangles computed, and its picture made once where it does not change."""
+    """One clip on one raster: its rectangles computed, and its picture made once where it does not change.
 
-    def __init__(self, clip: Clip, raster: Raster, quantize: int) -> None:
+    before  the player of the clip before it on its track.
+    """
+
+    def __init__(self, clip: Clip, raster: Raster, quantize: int, before: Player | None = None) -> None:
         self.clip = clip
+        self.id: str = before.id if before is not None and clip.continues(before.clip) else clip.id
         self.raster = raster
         self.quantize = quantize
         self.seen = clip.container is not None and not (
@@ -200,9 +206,11 @@ class Player:
             return None
         period = self.periods.get(id(medium))
         again = 0 if period is None else k // period
-        name = f"{self.clip.id}~{turn}" if turn else self.clip.id
+        is_content = medium is self.clip.content
+        name = self.id if is_content else self.clip.id
+        name = f"{name}~{turn}" if turn else name
         name = f"{name}*{again}" if again else name
-        return name if medium is self.clip.content else name + ".container"
+        return name if is_content else name + ".container"
 
     def _paint(self, moment: _Moment) -> VideoNode:
         content, container = self.clip.content, self.clip.container

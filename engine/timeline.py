@@ -48,7 +48,7 @@ class Mash:
         self.background = background
         self.loop = loop
         clips = [clip for clips in self.tracks for clip in clips]
-        self._players = [Player(clip, raster, quantize) for clip in clips]
+        self._players = [player for clips in self.tracks for player in _players(clips, raster, quantize)]
         self._timetable = _Timetable(self._players)
         self._frames = max((clip.stop for clip in clips), default=0)
         self._edges = sorted({edge for clip in clips for edge in (clip.frame, clip.stop)})
@@ -178,6 +178,14 @@ class Mash:
             root_video_node=CompositorNode(nodes=tuple(pictures)) if pictures else None,
             root_audio_node=SumNode(nodes=tuple(sounds)) if sounds else None,
         )
+
+
+def _players(clips: Sequence[Clip], raster: Raster, quantize: int) -> Iterator[Player]:
+    """Those of a track."""
+    player = None
+    for clip in clips:
+        player = Player(clip, raster, quantize, before=player)
+        yield player
 
 
 class _Timetable:

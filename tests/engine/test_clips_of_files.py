@@ -328,3 +328,18 @@ async def test_sound_at_another_speed_is_where_it_should_be(tmp_path, speed):
     expected = RATE / 2 + np.arange(len(found) - begin) * float(Fraction(speed))
     assert np.abs(found[begin:] - expected).max() < 0.04 * RATE  # as near as windows that fit are
     assert np.mean(found[begin:] - expected) == pytest.approx(0, abs=0.015 * RATE)
+
+
+@pytest.mark.parametrize("speed", ["1/2", "3/2", "2"])
+async def test_a_clip_that_was_split_sounds_as_if_it_were_whole(tmp_path, speed):
+    """Also at another speed, where what comes out depends on what came before."""
+    song = tmp_path / "song.wav"
+    encode(song, None, Audio(codec="pcm_s16le", rate=RATE, layout="mono"), seconds=4)
+    pace = Fraction(speed)
+
+    def part(name, start, stop):
+        return clip(name, start, stop - start, sound("song", speed=pace, trim=int(start * pace)), seen=False)
+
+    whole = await heard(tmp_path, mash([part("a", 0, 40)]), {"song": song})
+    split = mash([part("a", 0, 10), part("b", 10, 26), part("c", 26, 40)])
+    assert np.array_equal(await heard(tmp_path, split, {"song": song}), whole)
