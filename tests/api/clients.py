@@ -19,6 +19,7 @@ async def serving(app):
     config.bind = [f"fd://{listener.detach()}"]  # the server closes it
     config.errorlog = logging.getLogger(__name__)
     config.graceful_timeout = 1
+    config.keep_alive_timeout = 60  # what ends sooner was ended by an answer
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve, app, config, shutdown_trigger=stop.wait))

@@ -33,7 +33,7 @@ async def start(tmp_path, nursery):
 
 
 async def ask(app, method, path, **options):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         return await app.test_client().open(path, method=method, **options)
 
 
@@ -124,7 +124,7 @@ async def test_errors_of_the_engine_have_their_status(start, error, status):
 async def test_a_websocket_is_refused_in_json_too(start):
     app = await start()
     for path, status in (("/nosuch.thing", 404), ("/live/nosuch.ws", 404)):
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async with serving(app) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(
                     f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -350,7 +350,7 @@ async def test_no_app_is_open_to_other_machines_by_mistake():
 
 async def exchange(port, request, header="X: x", body=b"", *, connection="close", host="x"):
     """The whole answer: everything until the server ends the connection."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             head = f"{request}\r\nHost: {host}\r\nConnection: {connection}\r\n{header}\r\n\r\n"
             await stream.send_all(head.encode() + body)
@@ -365,7 +365,7 @@ async def test_a_connection_that_is_not_kept_alive_ends_with_its_answer(start, p
 
 
 async def test_a_connection_is_kept_alive_otherwise(start):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with serving(await start()) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
             for _ in range(3):
                 await stream.send_all(b"GET /brewmixer/1.0/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -377,7 +377,7 @@ async def test_a_connection_is_kept_alive_otherwise(start):
 
 async def last_words(port, words):
     """All that is answered to who says nothing more."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(words)
             await stream.send_eof()

@@ -276,7 +276,7 @@ class Door:
 
     async def call(self, method, path, body=None, **options):
         data = body if isinstance(body, bytes | str | None) else json.dumps(body)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             answer = await self._client.open(path, method=method, data=data, **options)
         content = await answer.get_data()
         assert answer.status_code // 100 != 3

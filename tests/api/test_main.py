@@ -88,7 +88,7 @@ def test_a_server_that_does_not_serve_yet_ends_at_once(tmp_path):
             while not catches(server, signal.SIGTERM):
                 assert server.poll() is None  # at the latest when it does not get the folder
             server.terminate()
-            said, _ = server.communicate(timeout=20)
+            said, _ = server.communicate(timeout=60)
         finally:
             server.kill()
     assert (server.returncode, said) == (143, b"")

@@ -985,7 +985,7 @@ async def test_what_uploads_left_that_a_server_before_did_not_end_goes(tmp_path,
         path.write_bytes(b"x")
         os.utime(path, (1e9, 1e9))
     await nursery.start(JobQueue(Settings(data=str(tmp_path))).run)
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         while left.exists():
             await trio.sleep(0.01)
     assert film.exists()

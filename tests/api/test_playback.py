@@ -21,7 +21,7 @@ from tests.media import Audio, Video, encode, plane
 
 NAME = "live/a/cam"  # names may have any number of segments
 PATTERN = PullSpec(pattern="count?size=128x72&rate=25")
-ENDLESS = 20  # s; longer than any of these tests takes
+ENDLESS = 30  # s; longer than any of these tests takes
 
 
 @pytest.fixture

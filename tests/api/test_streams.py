@@ -13,7 +13,7 @@ from tests.media import plane
 
 CAM = "/streams/1.0/live/cam"
 PATTERN = {"pattern": "count?size=128x72&rate=25"}
-SOON = 15  # s; longer than any of these tests takes
+SOON = 30  # s; longer than any of these tests takes
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ async def test_a_larger_body_is_refused(app, size):
 
 async def test_a_body_that_does_not_come_is_given_up(app):
     async with app.test_client().request("/body", method="PUT") as connection:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await connection.send(b"a little")
             answer = await connection.as_response()
         await connection.disconnect()

@@ -330,7 +330,7 @@ async def test_a_server_that_drips_in_its_tls_handshake_gives_the_place_back(tmp
                 connection.sendall(b"\x00")
                 time.sleep(0.05)
 
-    with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(10):
+    with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(30):
         threading.Thread(target=drip, daemon=True).start()
         with pytest.raises(SinkUnavailable, match="took longer"):
             await fetcher.send("PUT", f"https://127.0.0.1:{server.getsockname()[1]}/", headers={}, body=b"x")

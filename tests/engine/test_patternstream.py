@@ -24,7 +24,7 @@ async def test_it_publishes_pictures_and_sound_until_it_is_cancelled():
     hub, kinds = new_hub(), set()
     made = stream(hub, "count?size=64x36")
     assert (made.status().state, made.status().url) == ("connecting", "pattern:count?size=64x36")
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             with hub.read("live/p") as reader:
                 nursery.start_soon(made.run)

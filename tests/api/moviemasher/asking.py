@@ -18,7 +18,7 @@ from engine import Engine
 from engine.config import Settings
 from tests.api.clients import serving
 
-PATIENCE = 20  # seconds
+PATIENCE = 30  # seconds
 
 
 class Answer:

@@ -301,7 +301,7 @@ async def test_room_is_left_to_others_when_the_client_goes_away(tmp_path):
     async with masher(tmp_path, quota=1) as port:
         client = Client(port)
         await break_off(client, (await announced(client, size=MB))["id"], tmp_path)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while "id" not in (await client.post("/rendering/upload", name="a.png", type="image", size=MB)).json:
                 await trio.sleep(0.01)
 
@@ -318,7 +318,7 @@ async def break_off(client, made, tmp_path):
     headers, body = form({"id": made}, ("a.png", b"x" * MB))
     head = f"POST /file/store/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in {**client.headers, **headers}.items())
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         stream = await trio.open_tcp_stream("127.0.0.1", client.port)
         await stream.send_all(head.encode() + b"\r\n" + body[: MB // 2])
         while not files_in(tmp_path / "media" / ".spool"):

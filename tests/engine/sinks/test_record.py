@@ -35,7 +35,7 @@ def publish(hub):
 
 async def settle(recording, state):
     """Until the recording is in a state."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while recording.status().state != state:
             await trio.sleep(0.01)
 
@@ -47,7 +47,7 @@ async def to_end(reader):
 
 
 async def written(recording, size):
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while recording.status().bytes < size:
             await trio.sleep(0.01)
 
@@ -56,7 +56,7 @@ async def recorded(hub, path, film):
     """The recording of a film, from its first packet until its publisher goes."""
     publication = publish(hub)
     recording = Recording(hub, "live/cam", path, id="1", limiter=trio.CapacityLimiter(1))
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(recording.run)
             await trio.testing.wait_all_tasks_blocked()
@@ -162,7 +162,7 @@ trio.run(main, *sys.argv[1:])
     path = tmp_path / "a.mp4"
     command = [sys.executable, "-c", program, str(media.path("plain")), str(path)]
     async with trio.open_nursery() as nursery:
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             child = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
             try:
                 assert (await child.stdout.receive_some()).startswith(b"ready")

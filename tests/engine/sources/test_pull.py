@@ -857,11 +857,11 @@ async def test_what_is_not_there_is_said_in_one_sentence(station, server):
 
 
 async def test_cancelling_does_not_wait_for_a_silent_peer(nursery, server, media):
-    station = Station(nursery, Settings(open_timeout=0.5, read_timeout=3))
+    station = Station(nursery, Settings(open_timeout=2, read_timeout=60))
     server.films["/stalls.ts"] = media.path("transport").read_bytes()[: 188 * 200], None
     station.pull(f"{server.url}/stalls.ts")
     await station.receive(until=lambda got: len(got) > 3)
-    with trio.fail_after(2):
+    with trio.fail_after(30):
         station.one.stop()
         await station.state("ended")
     assert station.hub.streams() == []
