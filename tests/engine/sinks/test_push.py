@@ -473,7 +473,7 @@ async def test_what_is_slow_loses_packets_to_the_next_keyframe_and_counts():
     publication.send(picture(0, keyframe=True))
     async with served(wait_first, receive_bytes=4096) as port:
         url = f"rtmp://127.0.0.1:{port}/app/y"
-        async with pushing(here, url, patience=Patience()) as push:
+        async with pushing(here, url, patience=Patience(stall=60)) as push:
             await until(lambda: push.status().state == "pushing")
             last = 6001
             for n in range(1, last + 1):
