@@ -12,9 +12,9 @@ Theory of operation
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
 * While the picture stands still, parts are GAP long, and the first one holds the last picture as long as its sound.
-* When the tracks change, or the publisher returns, or the picture has stood still for GAP seconds, time begins again: a
-  discontinuity, with an init segment (a *map*) of its own. When the publisher stays away for PATIENCE seconds, the
-  playlist ends.
+* When the tracks change, or the publisher returns, or a keyframe comes after the picture has stood still for GAP
+  seconds, time begins again: a discontinuity, with an init segment (a *map*) of its own, behind which a browser plays
+  nothing before a keyframe. When the publisher stays away for PATIENCE seconds, the playlist ends.
 * A request for what is not there yet waits (*blocking reload*), but never for ever.
 
 Specification: RFC 8216 and draft-pantos-hls-rfc8216bis (parts, blocking reload 6.2.5.2).
@@ -151,15 +151,16 @@ class Segmenter:
     def _take(self, packet: Packet) -> bool:
         tracks = self._opening.tracks
         leads = packet.track.kind == tracks[0].kind
-        if self._tracks is not tracks or (leads and self._stood_still(packet)):
+        begins = self._tracks is not tracks or (leads and packet.keyframe and self._stood_still(packet))
+        if begins:
             self._begin(tracks)
         assert self._fragmenter is not None
         self._fragmenter.push(packet)
         if not leads:
             has_stopped = self._last is None or packet.arrival - self._last.arrival >= GAP * SECOND
-            return has_stopped and self._fragmenter.longest >= GAP and self._cut_stalled()
+            return begins or (has_stopped and self._fragmenter.longest >= GAP and self._cut_stalled())
         self._last = packet
-        return self._cut_before(packet)
+        return begins or self._cut_before(packet)
 
     def _stood_still(self, packet: Packet) -> bool:
         """Also when it came: times of media alone may jump, which the fragmenter takes out."""

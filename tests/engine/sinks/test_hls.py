@@ -259,6 +259,20 @@ def test_a_picture_that_stood_still_is_a_discontinuity_and_no_long_part(media):
     assert segmenter.target == 2
 
 
+@pytest.mark.parametrize("audio", [Audio(), None], ids=["sound", "picture alone"])
+def test_a_picture_that_stood_still_within_its_group_goes_on_in_the_same_map(tmp_path, audio):
+    """Without a keyframe nobody can begin anew: browsers would drop all pictures up to the next one."""
+    times = [*range(0, 2000, 40), *range(5000, 7000, 40), *range(10_000, 12_000, 40)]
+    film = encode(tmp_path / "a.mp4", Video(gop=100, pts_ms=tuple(times), options={"bf": "0"}), audio, seconds=12)
+    segmenter = segmented(packets(film))
+    segmenter.end()
+    first = segmenter.inits[0] + b"".join(each.data for each in segmenter.closed if each.map_number == 0)
+    shown = pictures(first)
+    assert [number for _, number in shown] == list(range(len(shown)))
+    assert [round(1000 * at) for at, _ in shown] == times[: len(shown)]
+    assert len(shown) == 100
+
+
 @pytest.mark.parametrize("stop", [1.5, 2, 3.9])
 def test_sound_goes_on_while_the_picture_has_stopped(two_seconds, stop):
     film = packets(two_seconds, times=15)
@@ -486,6 +500,25 @@ async def test_a_reload_wakes_up_with_its_part_and_waits_within_bounds(hub, two_
         assert uris(answers[1][1], "seg")[-1] >= (1,)
     with trio.fail_after(7), pytest.raises(SourceUnavailable, match="nothing new for 6 s"):
         await server.playlist(msn=server._segmenter.open.number + 1)
+
+
+async def test_a_reload_at_a_discontinuity_has_what_it_asked_for(hub, tmp_path, two_seconds, nursery):
+    server, publication = Hls(hub, "live/cam"), publish(hub)
+    nursery.start_soon(server.run)
+    await settle()
+    larger = encode(tmp_path / "a.mp4", Video(size=(128, 72)), Audio(), seconds=1)
+    for packet in packets(two_seconds):
+        publication.send(packet)
+    await settle()
+    hint = uris(await server.playlist(), "part")[-1]
+    for packet in packets(larger, start=4)[:2]:  # what was growing is whole, and nothing of the next one is there
+        publication.send(packet)
+    await settle()
+    with trio.fail_after(30):
+        text = await server.playlist(msn=hint[0], part=hint[1])
+    assert hint in uris(text, "part")
+    assert uris(text, "seg")[-1] == hint[:1]
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("wanted", [{"part": 1}, {"msn": -1}, {"msn": 10}, {"msn": 0, "part": -1}])
