@@ -6,6 +6,7 @@
 //   and shrinks in quiet times: a good network gives a short delay, a bad one a picture without stops.
 // * When the connection ends, or brings what this browser does not play, the last picture stays, and it is tried again, at
 //   longer and longer intervals: the stream may return, or come in another way.
+// * A page that was never looked at opens no MediaSource: nothing is asked for until then, or all of it would wait there.
 
 const WANTED_LEAST = 0.16; // s; with 0.1 or less, browsers run dry now and then
 const WANTED_MOST = 1.0;
@@ -34,6 +35,8 @@ export class Player {
     this.dropped = 0; // as the browser counts them
     this.bytes = 0;
     this.calmSince = performance.now();
+    this.seen = !document.hidden;
+    document.addEventListener("visibilitychange", () => this.#look());
     video.addEventListener("waiting", () => this.#stalled());
     setInterval(() => this.#watch(), 500);
   }
@@ -64,9 +67,16 @@ export class Player {
     return this.buffer && ranges.length ? Math.max(0, ranges.end(ranges.length - 1) - this.video.currentTime) : null;
   }
 
+  #look() {
+    if (this.seen || document.hidden) return;
+    this.seen = true;
+    if (this.name !== null) this.#connect();
+  }
+
   #connect() {
     this.#disconnect();
     this.report({ state: "opening", text: "Opening…" });
+    if (!this.seen) return;
     const path = this.name.split("/").map(encodeURIComponent).join("/");
     const address = new URL(`./${path}.ws`, location.href);
     address.protocol = address.protocol.replace("http", "ws");

@@ -38,10 +38,11 @@ async function opened(hash = '') {
     globalThis.window = new EventTarget()
     globalThis.location = new URL(`http://here/${hash}`)
     globalThis.history = { replaceState() {} }
-    globalThis.document = {
+    globalThis.document = Object.assign(new EventTarget(), {
+        hidden: false,
         getElementById: (id) => page.elements[id] ??= new Element(),
         createElement: (name) => Object.assign(new Element(), { name })
-    }
+    })
     globalThis.EventSource = class extends EventTarget { constructor() { super(); page.events = this } close() {} }
     globalThis.WebSocket = class { constructor() { page.sockets.push(this) } close() {} }
     globalThis.fetch = async () => {

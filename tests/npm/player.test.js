@@ -16,8 +16,9 @@ class Video extends EventTarget {
     getVideoPlaybackQuality = () => ({ droppedVideoFrames: 0 })
 }
 
-async function opened() {
+async function opened({ hidden = false } = {}) {
     const found = { sockets: [], now: 0, notes: [], plays: () => true }
+    globalThis.document = Object.assign(new EventTarget(), { hidden })
     globalThis.performance = { now: () => found.now }
     globalThis.setInterval = (watch) => { found.watch = watch }
     globalThis.setTimeout = (again) => { found.again = again; return 1 }
@@ -60,6 +61,23 @@ test('it asks below its page, and safely where that came safely', async () => {
     assert.equal(page.sockets.at(-1).address, 'wss://here/below/live/a%20b.ws')
     page.player.play('//elsewhere/cam')
     assert.ok(page.sockets.at(-1).address.startsWith('wss://here/below/'))
+})
+
+test('a page that was never looked at asks for nothing, and goes on once it was', async () => {
+    const page = await opened({ hidden: true })
+    page.player.play('live/cam')
+    pass(page, 60)
+    assert.strictEqual(page.sockets.length, 0)
+    for (const hidden of [false, true, false]) {
+        document.hidden = hidden
+        document.dispatchEvent(new Event('visibilitychange'))
+        assert.strictEqual(page.sockets.length, 1)
+    }
+    begin(page)
+    document.hidden = true
+    document.dispatchEvent(new Event('visibilitychange'))
+    pass(page, 9)
+    assert.strictEqual(page.sockets.length, 2)
 })
 
 test('a connection that is dead without a word is made anew, now and then', async () => {
