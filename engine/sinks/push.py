@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Literal, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 import msgspec
 import trio
@@ -72,7 +72,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A push at a moment. The url is without its secrets, see Target.shown; error is the last one."""
+    """A push at a moment. The url is without its secrets, see Target.shown; so is the error, which is the last one."""
 
     id: str
     url: str
@@ -111,11 +111,22 @@ class Target(NamedTuple):
     def shown(self) -> str:
         """The URL without password and query; of a name that is long, as platforms' secret keys are, the beginning."""
         name, _, query = self.key.partition("?")
-        name = name if len(name) <= PLAIN_NAME else name[:KEPT_OF_NAME] + "***"
+        name = _shown_name(name)
         scheme, _, rest = self.tc_url.partition("://")
         secret = ":***" if self.password else ""
         user = f"{quote(self.user)}{secret}@" if self.user or secret else ""
         return f"{scheme}://{user}{rest}/{name}" + ("?***" if query else "")
+
+    def veil(self, sentence: str) -> str:
+        """What a server says, without what `shown` leaves out; that may be decoded there, or encoded otherwise."""
+        name, _, query = self.key.partition("?")
+        hidden = {query, self.password, *(each.partition("=")[2] or each for each in query.split("&"))}
+        veils = {form: "***" for each in hidden if len(each) > KEPT_OF_NAME for form in _forms(each)}
+        if len(name) > PLAIN_NAME:
+            veils |= dict.fromkeys(_forms(name), _shown_name(name))
+        for form in sorted(veils, key=len, reverse=True):
+            sentence = sentence.replace(form, veils[form])
+        return sentence
 
     @property
     def _bracketed(self) -> str:
@@ -139,6 +150,16 @@ def parse_url(url: str) -> Target:
     key = f"{name}?{parts.query}" if parts.query else name
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return Target(parts.scheme, host, port or PORTS[parts.scheme], app, key, user, password)
+
+
+def _shown_name(name: str) -> str:
+    return name if len(name) <= PLAIN_NAME else name[:KEPT_OF_NAME] + "***"
+
+
+def _forms(part: str) -> set[str]:
+    """How a server may write a part of a URL: as it stands there, decoded, and that encoded by one rule or another."""
+    plain = unquote(part)
+    return {part, plain, unquote_plus(part), *(quote(plain, safe, errors="replace") for safe in ("", "/"))}
 
 
 class Rebase:
@@ -252,7 +273,8 @@ class Push:
         self._changed()
 
     def _complain(self, error: str) -> None:
-        """A line in the log for every new error."""
+        """A line in the log for every new error, without the target's secrets: servers say what they were told."""
+        error = self._target.veil(error)
         if error != self._error:
             log.warning("%s: %s", self, error)
         self._error = error

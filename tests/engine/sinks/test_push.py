@@ -94,6 +94,28 @@ def test_a_url_has_a_user_whose_password_is_not_shown_nor_is_the_query():
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("app/live_9f8e+7d6c%2F5b4a?k=to%2Fken&1 is taken", "app/live***?*** is taken"),
+        ("no stream live_9f8e+7d6c/5b4a", "no stream live***"),
+        ("no stream live_9f8e 7d6c/5b4a", "no stream live***"),
+        ("no stream live_9f8e%2B7d6c/5b4a", "no stream live***"),
+        ("no stream live_9f8e%2B7d6c%2F5b4a", "no stream live***"),
+        ('token "to/ken" of &amp;k=to%2Fken is over', 'token "***" of &amp;k=*** is over'),
+        ("k: p/word is not me's", "k: *** is not me's"),
+        ("live 1 is not on air, live_9f8e is", "live 1 is not on air, live_9f8e is"),
+    ],
+)
+def test_what_a_server_says_is_told_without_what_is_not_shown_of_the_url(said, told):
+    target = parse_url("rtmp://me:p%2Fword@h/app/live_9f8e+7d6c%2F5b4a?k=to%2Fken&1")
+    assert target.veil(said) == told
+
+
+def test_a_plain_name_stays_in_what_a_server_says():
+    assert parse_url("rtmp://h/app/x").veil("app/x is on Xtra: ?x") == "app/x is on Xtra: ?x"
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",
@@ -264,6 +286,21 @@ async def test_a_refused_name_is_told_and_tried_again():
         assert push.status().error == sentence
         other.close()
         await until(lambda: push.status().state == "pushing")
+
+
+async def test_a_secret_key_that_a_server_refuses_is_neither_told_nor_logged(caplog):
+    here, there = new_hub(), new_hub()
+    key = "live_9f8e7d6c5b4a39281706"
+    there.publish(f"app/{key}", Publisher(kind="test"))
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with listening(there) as server, pushing(here, f"rtmp://127.0.0.1:{server.port}/app/{key}?token=1") as push:
+        await until(lambda: push.status().state == "retrying")
+    sentence = f'127.0.0.1:{server.port} refuses: stream "app/live***" is already published (test)'
+    assert push.status().error == sentence
+    assert [each.getMessage() for each in caplog.records if each.name == "engine.sinks.push"] == [
+        f"live/x: push 1: {sentence}"
+    ]
 
 
 @asynccontextmanager
