@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -46,6 +46,9 @@ VERSION: Final = "0002"  # of the tables below: the newest of api/migrations/ver
 READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
 ROOM: Final = 1 << 18  # bytes; SQLite writes 32 KiB beside a database that it opens, 140 beside one that it makes
+
+PRIVATE: Final = 0o600  # the mode of a database that is made
+OTHERS: Final = 0o007
 
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
 metadata = MetaData()
@@ -218,6 +221,7 @@ def _open(path: Path) -> Engine:
     """For writing, with its tables."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _close_to_others(path)
         writing = _engine(path, readers=0)
         try:
             with writing.begin() as connection:
@@ -230,6 +234,21 @@ def _open(path: Path) -> Engine:
     except DBAPIError as err:
         raise SourceMalformed(f"{path}: {_reason_in(path.parent, err)}", where="data") from err
     return writing
+
+
+def _close_to_others(path: Path) -> None:
+    """Makes the file, for its owner alone; of one that is there, a group keeps what it was given and others nothing.
+
+    Jobs have passwords, tokens and webhooks' secrets. SQLite gives what it writes beside a database the mode of that,
+    so what an older version, or a killed server, has left there is closed as well. Raises OSError.
+    """
+    if not path.exists():
+        path.touch(mode=PRIVATE)
+    for each in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
+        with suppress(FileNotFoundError):  # gone with the last connection of another process
+            mode = each.stat().st_mode
+            if each.is_file() and mode & OTHERS:
+                each.chmod(mode & ~OTHERS)
 
 
 def _reason_in(folder: Path, err: DBAPIError) -> str:
@@ -284,13 +303,14 @@ def migrate(connection: Connection) -> None:
 def backup(path: Path, target: Path) -> None:
     """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
 
-    Raises InvalidSpec: it cannot be written; SourceMalformed: it cannot be read.
+    Nobody but its owner may read that. Raises InvalidSpec: it cannot be written; SourceMalformed: it cannot be read.
     """
     part = target.with_name(target.name + ".part")
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
-        part.write_bytes(b"")  # the target's own errors, before there are SQLite's, which name no file
+        part.unlink(missing_ok=True)
+        part.touch(mode=PRIVATE)  # the target's own errors, before there are SQLite's, which name no file
         reading = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import resource
 import sqlite3
 import subprocess
@@ -888,6 +889,38 @@ def test_a_backup_is_the_database_as_it_is_now(bench, tmp_path):
     assert set(found) <= set(bench.uids())
     copy.store.close()
     assert not list(tmp_path.glob("*.part"))
+
+
+def modes(folder):
+    return {each.name: oct(each.stat().st_mode & 0o777) for each in folder.iterdir()}
+
+
+def test_nobody_else_may_read_the_database_what_lies_beside_it_nor_a_backup(tmp_path):
+    path, target = tmp_path / "jobs.db", tmp_path / "copy.db"
+    old = os.umask(0)
+    try:
+        target.with_name("copy.db.part").write_text("of a backup that was killed")
+        store = Store(path, rules=Rules())
+        store.create([body(webhooks=[{"url": "http://h/", "secret": "S"}])], creator="c", now=NOW)
+        backup(path, target)
+    finally:
+        os.umask(old)
+    assert modes(tmp_path) == dict.fromkeys(("jobs.db", "jobs.db-wal", "jobs.db-shm", "copy.db"), "0o600")
+    store.close()
+
+
+def test_a_database_that_others_may_read_is_closed_to_them_and_stays_as_it_is_to_a_group(bench, tmp_path):
+    bench.add(uid="here")
+    left = tmp_path / "left"  # as by a server that was killed
+    left.mkdir()
+    for ending in ("", "-wal", "-shm"):
+        copy = left / f"jobs.db{ending}"
+        copy.write_bytes(Path(f"{bench.path}{ending}").read_bytes())
+        copy.chmod(0o664)
+    store = Store(left / "jobs.db", rules=Rules())
+    assert modes(left) == dict.fromkeys(("jobs.db", "jobs.db-wal", "jobs.db-shm"), "0o660")
+    assert json.loads(store.whole("here"))["uid"] == "here"
+    store.close()
 
 
 def test_a_backup_of_nothing_or_to_nowhere_is_refused(bench, tmp_path):
