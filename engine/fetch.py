@@ -41,7 +41,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
-from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 import msgspec
 import trio
@@ -229,11 +229,11 @@ def shown(url: str) -> str:
     if url[:5].lower() == "data:":
         return f"{url[:30]}…" if len(url) > 30 else url
     try:
-        parts = urlsplit(url)
+        parts, _ = _split(url)
         host = parts.netloc.rpartition("@")[2]
         text = parts._replace(netloc=host, query="", fragment="").geturl() if parts.netloc else url
-    except ValueError:
-        text = re.sub("//[^/]*@", "//", url.partition("?")[0])
+    except ValueError:  # as where a password has a "/": nobody knows where it ends
+        text = url.partition("//")[0] + "//***"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -544,16 +544,25 @@ class _Cache:
 
 def _origin(url: str) -> tuple[bool, str, int]:
     """(whether TLS, host, port). Raises InvalidJob, ValueError."""
-    parts = urlsplit(url)
+    parts, port = _split(url)
     if parts.scheme not in _PUBLIC_SCHEMES or not parts.hostname:
         raise InvalidJob(f'"{shown(url)}" is not an http: or https: URL')
     secure = parts.scheme == "https"
-    return secure, parts.hostname, parts.port or (443 if secure else 80)
+    return secure, parts.hostname, port or (443 if secure else 80)
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    """A URL's parts, and its port. Raises ValueError, with nothing of the URL in its sentence."""
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        raise ValueError("its host or its port cannot be read") from None
 
 
 def _credentials(url: str) -> dict[str, str]:
     """The header for a URL's user and password, RFC 7617. Raises ValueError."""
-    user = urlsplit(url).netloc.rpartition("@")[0]
+    user = _split(url)[0].netloc.rpartition("@")[0]
     name, _, password = user.partition(":")
     both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
     return {"Authorization": f"Basic {base64.b64encode(both).decode()}"} if user else {}

@@ -281,6 +281,7 @@ def shown_url(url: str) -> str:
         return url
     try:
         parts = urlsplit(url)
+        _ = parts.port  # is no number where a password has a "/": nobody knows where it ends
     except ValueError:
         return url.partition("://")[0] + "://***"
     user, at, host = parts.netloc.rpartition("@")

@@ -483,8 +483,22 @@ async def test_who_a_url_names_may_send_there(fetcher, web):
     assert "s3cret" not in str(error.value)
 
 
+@pytest.mark.parametrize("password", ["s3cret/x", "s3cret?x", "s3cret#x", "s3cret\u2100"])
+async def test_a_password_that_is_not_encoded_is_not_told(fetcher, tmp_path, password):
+    url = f"https://me:{password}@127.0.0.1/x?key=s3cret"
+    with pytest.raises(SourceUnavailable) as fetched:
+        await fetch(fetcher, url, tmp_path)
+    with pytest.raises(SinkUnavailable) as sent:
+        await fetcher.send("PUT", url, headers={}, body=b"x")
+    sentence = '"https://***": its host or its port cannot be read'
+    assert (str(fetched.value), str(sent.value)) == (f"source {sentence}", sentence)
+
+
 def test_urls_are_shown_without_secrets():
-    assert shown("https://me:secret@[x/y?key=secret") == "https://[x/y"
+    assert shown("https://me:secret@[x/y?key=secret") == "https://***"
+    for password in ("se/cret", "se?cret", "se#cret"):
+        assert shown(f"https://me:{password}@host/x?key=secret") == "https://***"
+    assert shown("//me:se/cret@host/x") == "//***"
     assert shown("https://me:secret@host/x?key=secret") == "https://host/x"
     assert shown("data:" + "x" * 99).endswith("…")
 

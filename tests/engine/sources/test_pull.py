@@ -728,6 +728,7 @@ async def test_a_name_that_is_taken_is_waited_for(station, media):
         ("http://token@host/x.ts", "http://token@host/x.ts"),
         ("/films/a.mp4", "/films/a.mp4"),
         ("http://[::1", "http://***"),
+        ("http://u:sec/ret@host/x.ts", "http://***"),
     ],
 )
 def test_passwords_are_not_shown(url, shown):
