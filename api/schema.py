@@ -245,7 +245,8 @@ def _close_to_others(path: Path) -> None:
     if not path.exists():
         path.touch(mode=PRIVATE)
     for each in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
-        with suppress(FileNotFoundError):  # gone with the last connection of another process
+        # Gone with the last connection of another process; or another user's, who alone may close it.
+        with suppress(FileNotFoundError, PermissionError):
             mode = each.stat().st_mode
             if each.is_file() and mode & OTHERS:
                 each.chmod(mode & ~OTHERS)
