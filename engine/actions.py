@@ -23,7 +23,7 @@ import trio
 from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher, shown
 from engine.jobdocument import output_folder
-from engine.sinks.partial import Partial, error_of
+from engine.sinks.partial import Partial, error_of, sync, sync_names
 from engine.template import Order, file_name, is_file_name, item
 
 log = logging.getLogger(__name__)
@@ -326,7 +326,7 @@ def _headers(headers: Any) -> dict[str, str]:
 
 
 def _copy_file(found: Path, target: Path) -> None:
-    """A copy that appears when it is whole. Raises SinkError."""
+    """A copy that appears when it is whole, and outlives a power cut. Raises SinkError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -334,7 +334,9 @@ def _copy_file(found: Path, target: Path) -> None:
     part = Partial(str(target))
     try:
         shutil.copyfile(found, part.temporary)
+        sync(Path(part.temporary))
         part.keep()
+        sync_names(target.parent)
     except OSError as err:
         raise part.error(err) from err
     finally:

@@ -37,6 +37,7 @@ from engine.fetch import Fetcher, file_in, shown
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
+from engine.sinks.partial import sync, sync_names
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 
 log = logging.getLogger(__name__)
@@ -355,12 +356,20 @@ def _completed(film: Film, scene: Scene) -> Film:
 
 
 def _move_all(folder: Path, target: Path) -> list[Path]:
-    """Moves what is in a folder to another one, which is made; returns where it is, in order of name."""
+    """Moves what is in a folder to another one, which is made; returns where it is, in order of name.
+
+    It outlives a power cut from then on, as the word that it is there will. Raises InvalidJob, OSError.
+    """
     try:
         target.mkdir(exist_ok=True)
     except FileNotFoundError as err:
         raise InvalidJob("what it was rendered for has been deleted meanwhile") from err
-    return [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
+    made = [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
+    for each in made:
+        sync(each)
+    for each in (target, target.parent):
+        sync_names(each)
+    return made
 
 
 def _forget_runs_before(work: Path) -> None:

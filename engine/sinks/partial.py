@@ -1,6 +1,7 @@
 """What is written under a temporary name until it is whole: then it gets its own, or is taken away.
 
-It decides names, and what libav's and the system's errors are in one sentence; it refuses to know what is written.
+It decides names, when something is on the disk for sure, and what libav's and the system's errors are in one sentence;
+it refuses to know what is written.
 Worker threads only.
 """
 
@@ -129,6 +130,21 @@ class PartialFolder:
     def remove(self) -> None:
         """Takes them away, as far as that is possible."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """What is in a file, or which names are in a folder, outlives a power cut from now on. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_names(folder: Path) -> None:
+    """As `sync` a folder, as far as that is possible: some file systems cannot, some folders nobody may read."""
+    with suppress(OSError):
+        sync(folder)
 
 
 def _beside(target: Path) -> str:

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import signal
+import stat
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
@@ -314,6 +316,31 @@ async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
     found = await bench.done(job(actions={"prerender": [], "postrender": [encode, copy]}))
     assert found["error"] == 'input "other.mp4" is not an output of this job'
     assert RENDERING not in found["timings"]
+
+
+async def test_a_finished_film_and_its_copy_outlive_a_power_cut(bench, monkeypatch):
+    """What is on the disk for sure is what was synced, as it was then: a file's content, a folder's names."""
+    fsync, on_disk = os.fsync, {}
+
+    def note(descriptor):
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            on_disk[found.st_ino] = {each.name for each in Path(f"/proc/self/fd/{descriptor}").iterdir()}
+        else:
+            on_disk[found.st_ino] = (found.st_size, found.st_mtime_ns)
+
+    monkeypatch.setattr(os, "fsync", note)
+    bench.work()
+    copy = {"module": "@nexrender/action-copy", "output": "copy.mp4"}
+    found = await bench.done(job(actions={"prerender": [], "postrender": [copy]}))
+    assert found["state"] == "finished", found.get("error")
+    film = Path(found["output"])
+    for path in (film, film.with_name("copy.mp4")):
+        file = path.stat()
+        assert on_disk.get(file.st_ino) == (file.st_size, file.st_mtime_ns)
+        assert path.name in on_disk.get(path.parent.stat().st_ino, ())
+    assert film.parent.name in on_disk.get(film.parent.parent.stat().st_ino, ())
 
 
 async def test_two_slots_share_many_jobs(bench):
