@@ -270,7 +270,7 @@ class JobRun:
             target = folder if scene.several else folder / film.name
             arguments = [str(document), str(target), "--progress", "json", *options, *sources]
             await self._render_one(arguments, done=n, of=len(films))
-            made += await self._in_thread(_move_all, folder, self._results)
+            made += await self._in_thread(_move_all, self._work, self._results)
         if scene.several:
             return self._results / str(self._job["result"]["outputs"][0]["file"])  # of many, their folder
         return made[0]
@@ -355,20 +355,28 @@ def _completed(film: Film, scene: Scene) -> Film:
     return Film(name, options | film.options)
 
 
-def _move_all(folder: Path, target: Path) -> list[Path]:
-    """Moves what is in a folder to another one, which is made; returns where it is, in order of name.
+def _move_all(work: Path, target: Path) -> list[Path]:
+    """Moves a run's films to a folder, which is made; returns where they are, in order of name.
 
-    It outlives a power cut from then on, as the word that it is there will. Raises InvalidJob, OSError.
+    They get their names there when all of them are whole, also where the folder is on another disk; from then on they
+    outlive a power cut, as the word that they are there will. Raises InvalidJob, OSError: nothing is left by halves.
     """
     try:
         target.mkdir(exist_ok=True)
     except FileNotFoundError as err:
         raise InvalidJob("what it was rendered for has been deleted meanwhile") from err
-    made = [Path(shutil.move(each, target / each.name)) for each in sorted(folder.iterdir())]
-    for each in made:
-        sync(each)
-    for each in (target, target.parent):
-        sync_names(each)
+    beside = target / f".{work.name}"
+    _forget_runs_before(beside)
+    try:
+        beside.mkdir(exist_ok=True)
+        films = [Path(shutil.move(each, beside / each.name)) for each in sorted((work / FILMS).iterdir())]
+        for film in films:
+            sync(film)
+        made = [film.replace(target / film.name) for film in films]
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    for folder in (target, target.parent):
+        sync_names(folder)
     return made
 
 

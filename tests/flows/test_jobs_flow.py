@@ -31,8 +31,12 @@ FINAL = ("finished", "error")
 STATUS = "/api/v1/jobs/status"
 
 
+def src(document):
+    return {"src": "data:application/json," + quote(json.dumps(document))}
+
+
 def template(tree, **more):
-    return {"src": "data:application/json," + quote(json.dumps(tree))} | SMALL | more
+    return src(tree) | SMALL | more
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +251,26 @@ def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path):
                 break
             assert "no space left" in found["error"], free
         assert 4 < free < 19
+
+
+COLOUR = {"contentId": "com.moviemasher.content.default", "timing": "custom", "frames": 20, "content": {}}
+
+
+def test_a_disk_of_their_own_that_has_no_room_for_films_has_none_of_them(tmp_path):
+    outputs = tmp_path / "data" / "outputs"
+    outputs.parent.mkdir()
+    with Server(tmp_path, before=SMALL_DISK.format(data=str(outputs), size=32 << 10)) as server:
+        seen = Path(f"/proc/{server.process.pid}/root{outputs}")  # by the process that mounted it
+        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 32 << 10:
+            pytest.skip("no disk can be mounted here")
+        pictures = {"mash": {"quantize": 10, "tracks": [{"clips": [COLOUR]}]}, "definitions": []}
+        for big in (template(RED, outputExt="wav"), src(pictures) | {"composition": "imagesequence"}):
+            uid = server.done("POST", "/api/v1/jobs", {"template": big})["uid"]
+            assert when(server, uid, *FINAL).get("error") == "the worker's disk: no space left on device"
+            assert list((seen / uid).iterdir()) == []
+        uid = add(server)
+        assert when(server, uid, *FINAL)["state"] == "finished"
+        assert [each.name for each in (seen / uid).iterdir()] == ["result.mp4"]
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
