@@ -7,6 +7,7 @@ else is on.
   the last. Progress is a float, so that a value which falls on a whole pixel is cut to the same one as FFmpeg cuts it.
 * Media time. k frames on, a medium shows (k · speed mod length + trim) / quantize seconds, length being what the trims
   leave of it: a clip longer than its medium begins again. What is live has no media time.
+* Out point. Where the clip ends, or its medium begins again, another picture may be the nearest one: it is not shown.
 """
 
 from __future__ import annotations
@@ -136,6 +137,22 @@ class Medium(msgspec.Struct, frozen=True, kw_only=True):
         played, unit = k.numerator * self.speed.numerator, k.denominator * self.speed.denominator
         if self.length is not None:
             played %= self.length * unit
+        return self._second(played, unit, quantize)
+
+    def until(self, k: Fraction, frames: int, quantize: int) -> float | None:
+        """The second of it at which ends what is on k frames into a clip of so many: the clip's end, or another turn's
+        beginning; None = it has no media time.
+        """
+        if not self.timed:
+            return None
+        played, unit = frames * self.speed.numerator, self.speed.denominator
+        if self.length is not None:
+            turn = self.length * unit
+            begun = k.numerator * self.speed.numerator // (k.denominator * turn) * turn
+            played = min(played - begun, turn)
+        return self._second(played, unit, quantize)
+
+    def _second(self, played: int, unit: int, quantize: int) -> float:
         return min((played + self.trim * unit) / (unit * quantize), float(MAX_MEDIA_TIME))
 
 

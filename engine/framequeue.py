@@ -8,7 +8,8 @@ Theory of operation
   ONE offset for its picture and its sound; it is applied before push.
 * A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
   start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
-  time stamps are rounded (TIMING rule 3). Every older frame is dropped, and counted when it was never shown.
+  time stamps are rounded (TIMING rule 3). It ends before an out point (`short_of`): a frame from beyond would flash.
+  Every older frame is dropped, and counted when it was never shown.
 * The answer is *known* (`ready`) once a frame beyond t is there, or the end, or the producer's word that none will come
   before a time beyond t (`expect_none_before`). Offline waits for that; live does not.
 * After `end()` the last frame lasts for its own duration; then there is nothing. Without an end it is held for ever:
@@ -33,6 +34,11 @@ def tolerance(fps: Fraction, *, timed: bool) -> Fraction:
     """How much later than asked for a picture may start, seconds; of what has a media time the nearest one is shown."""
     quarter = 1 / fps / 4
     return max(quarter, 1 / fps / 2 - STAMP) if timed else quarter
+
+
+def short_of(left: Fraction, tolerance: Fraction) -> Fraction:
+    """That tolerance where a picture that starts `left` seconds after the time asked for may not be shown."""
+    return max(Fraction(0), min(tolerance, left - STAMP))
 
 
 class _Entry(NamedTuple, Generic[F]):

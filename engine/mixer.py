@@ -22,8 +22,8 @@ from engine.clock import Missing, Pace, Tick
 from engine.compositor import Compositor, Heard
 from engine.errors import SourceError
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import Pick, Piece, tolerance
-from engine.plan import Picture, PictureSize, Place, Plan, Voice
+from engine.framequeue import Pick, Piece, short_of, tolerance
+from engine.plan import Moment, Picture, PictureSize, Place, Plan, Voice
 from engine.program import Coming, Program
 from engine.spec import MixerSpec
 from engine.timebase import first_sample, sample_at, tick_time
@@ -176,7 +176,7 @@ class Mixer:
         self._plan: Plan | None = None  # of that tree, for the sizes below
         self._sizes: dict[Picture, PictureSize | None] = {}  # as last seen; None = not there
         self._shrinks: dict[Place, int] = {}  # how many times smaller the plan shows it
-        self._moments: dict[Place, Fraction] = {}  # of that tree: the media times of its pictures
+        self._moments: dict[Place, Moment] = {}  # of that tree: the media times of its pictures
         self._played: dict[Place, _Played] = {}
         self._look_at = start  # when to look ahead next
         self._broken: set[Reader] = set()  # that it has been said of
@@ -235,7 +235,7 @@ class Mixer:
     def _show(self, tree: RenderTree) -> None:
         self._tree, self._plan = tree, None
         self._named = tuple(planner.pictures_named(tree))
-        self._moments = {place: Fraction(at) for place, at in planner.moments(tree).items()}
+        self._moments = planner.moments(tree)
         if len(self._sizes) > 2 * len(self._named):  # what moved or was on before
             self._sizes = {picture: self._sizes[picture] for picture in self._named if picture in self._sizes}
 
@@ -397,7 +397,7 @@ class Mixer:
         nothing = (None, None)
         active = self._readers.active()
         # What begins within the block is heard before it is seen: were its picture not asked for, it would seek again.
-        begun = {place: Fraction(at) for _, tree in block.edges for place, at in planner.moments(tree).items()}
+        begun = {place: each.at for _, tree in block.edges for place, each in planner.moments(tree).items()}
         for place, reader in active.items():
             sound, _ = listened.get(place, nothing)
             picture = looked.get(place, begun.get(place) if sound is not None else None)
@@ -440,11 +440,17 @@ class Mixer:
         )
 
     def _media_time(self, picture: Picture, t: Fraction) -> Fraction:
-        return self._moments.get(picture.place, t)
+        moment = self._moments.get(picture.place)
+        return t if moment is None else moment.at
 
     def _slack(self, place: Place) -> Fraction:
-        """How much later than asked for a frame may start: of what has a media time the nearest one is shown."""
-        return self._nearest if place.timed else self._tolerance
+        """How much later than asked for a frame may start: of what has a media time the nearest one is shown, but none
+        from beyond its out point.
+        """
+        moment = self._moments.get(place)
+        if moment is None:
+            return self._tolerance
+        return self._nearest if moment.until is None else short_of(moment.until - moment.at, self._nearest)
 
 
 def _goes_on(tree: RenderTree, after: RenderTree, seconds: Fraction) -> bool:

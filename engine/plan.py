@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -78,6 +79,13 @@ class Place(NamedTuple):
     def timed(self) -> bool:
         """Whether it has a media time of its own."""
         return self.clip is not None or self.at is not None
+
+
+class Moment(NamedTuple):
+    """Which picture of a place is on: that at a media time, seconds, and none that begins at `until` or later."""
+
+    at: Fraction
+    until: Fraction | None = None
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -276,10 +284,14 @@ def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
     return Place(node.stream_guid, clip, at, float(node.speed) if isinstance(node, AudioSourceNode) else 1.0)
 
 
-def moments(tree: RenderTree) -> dict[Place, float]:
-    """The media time of every place that the tree's pictures have in sources, where they have one."""
+def moments(tree: RenderTree) -> dict[Place, Moment]:
+    """The moment of every place that the tree's pictures have in sources, where they have a media time."""
     shown = (node for node in nodes_of(tree) if isinstance(node, VideoSourceNode))
-    return {place_of(node): float(node.at) for node in shown if node.at is not None}
+    return {
+        place_of(node): Moment(Fraction(node.at), None if node.until is None else Fraction(node.until))
+        for node in shown
+        if node.at is not None
+    }
 
 
 def voices_named(tree: RenderTree) -> tuple[Voice, ...]:

@@ -103,11 +103,15 @@ class Player:
     """One clip on one raster: its rectangles computed, and its picture made once where it does not change.
 
     before  the player of the clip before it on its track.
+    after   the clip after it.
     """
 
-    def __init__(self, clip: Clip, raster: Raster, quantize: int, before: Player | None = None) -> None:
+    def __init__(
+        self, clip: Clip, raster: Raster, quantize: int, *, before: Player | None = None, after: Clip | None = None
+    ) -> None:
         self.clip = clip
         self.id: str = before.id if before is not None and clip.continues(before.clip) else clip.id
+        self.goes_on = after is not None and after.continues(clip)
         self.raster = raster
         self.quantize = quantize
         self.seen = clip.container is not None and not (
@@ -276,12 +280,14 @@ class Player:
     def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
         effects = self._effects.get(id(medium)) or tuple(each.at(moment.progress) for each in medium.filters)
         crop = {} if medium.size is None else _crop(moment, medium.size)
+        endless = medium is self.clip.content and self.goes_on
         if medium.kind == "image":
             return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
         return VideoSourceNode(
             id=self._identity(medium, moment.k, moment.turn),
             stream_guid=medium.name,
             at=medium.media_time(moment.k, self.quantize),
+            until=None if endless else medium.until(moment.k, self.clip.frames, self.quantize),
             fit=fit,
             effects=effects,
             **moment.dest,

@@ -7,8 +7,9 @@ Theory of operation
 * A tick shows a film **untouched** when the topmost thing in its tree is that film, opaque and over the whole frame,
   with nothing done to it. What is below it does not matter.
 * Consecutive ticks that show one film, and go on in it, are a **run**. Which of its pictures is on at each tick is
-  found as a reader finds it: the newest that starts at or before the tick's media time and a quarter of a tick. Where
-  the next tick shows the next picture, one packet is one tick; a picture left out or shown twice ends that.
+  found as a reader finds it: the newest that starts at or before the tick's media time and a tolerance, and before the
+  out point. Where the next tick shows the next picture, one packet is one tick; a picture left out or shown twice ends
+  that.
 * A copy begins with a picture that resets the decoder (an IDR picture): what comes after it in the order of decoding
   is shown after it and needs nothing from before. It ends after any packet up to which exactly the first pictures in
   the order of showing are there: what follows needs them, they need nothing of what follows. So at the end of a clip
@@ -27,7 +28,7 @@ from fractions import Fraction
 from itertools import count, pairwise, repeat
 from typing import Final, NamedTuple
 
-from engine.framequeue import tolerance
+from engine.framequeue import STAMP, tolerance
 from engine.program import Program, stretch_of
 from engine.spec import EncoderSpec, Raster
 from engine.timebase import Stretch, tick_count, tick_time
@@ -43,12 +44,17 @@ _PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), 
 
 
 class Run(NamedTuple):
-    """Ticks [first, first + len(times)) show one film untouched, at these media times."""
+    """Ticks [first, first + len(times)) show one film untouched, at these media times.
+
+    timed  they are the film's own.
+    until  no picture that starts at that media time or later is shown; None = any is.
+    """
 
     name: str
     first: int
     times: list[Fraction]
-    timed: bool = False  # they are the film's own
+    timed: bool = False
+    until: float | None = None
 
 
 class Index(NamedTuple):
@@ -106,12 +112,14 @@ def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster
     """The runs of a program's ticks [0, ticks), tick 0 being at `start`; those too short to copy are left out."""
     run = Run("", 0, [])
     for n, (node, at) in enumerate(_films(program, start=start, ticks=ticks, fps=fps, raster=raster)):
-        if node is None or not _goes_on_in(run, node.stream_guid, at):
+        if node is None or not _goes_on_in(run, node, at):
             if len(run.times) >= LEAST:
                 yield run
             run = Run("" if node is None else node.stream_guid, n, [], node is not None and node.at is not None)
         if node is not None:
             run.times.append(at)
+            if node.until != run.until:
+                run = run._replace(until=node.until)
     if len(run.times) >= LEAST:
         yield run
 
@@ -148,8 +156,9 @@ def _times(t: Fraction, stretch: Stretch, fps: Fraction) -> Iterator[Fraction]:
     return (Fraction(number / unit) for number in numbers)  # the nearest float, as every media time
 
 
-def _goes_on_in(run: Run, name: str, at: Fraction) -> bool:
-    return run.name == name and 0 < len(run.times) < LONGEST and 0 <= at - run.times[-1] < NEAR
+def _goes_on_in(run: Run, node: VideoSourceNode, at: Fraction) -> bool:
+    same = run.name == node.stream_guid and run.until in (None, node.until)
+    return same and 0 < len(run.times) < LONGEST and 0 <= at - run.times[-1] < NEAR
 
 
 def untouched(node: VideoNode | None, raster: Raster) -> VideoSourceNode | None:
@@ -174,7 +183,8 @@ def copies(run: Run, index: Index, *, fps: Fraction, spec: EncoderSpec) -> list[
     """What can be copied of a run, in order."""
     shown = sorted(index.pts)
     slack = tolerance(fps, timed=run.timed)
-    pictures = [bisect_right(shown, index.unit(t + slack)) - 1 for t in run.times]
+    last = len(shown) if run.until is None else bisect_right(shown, index.unit(Fraction(run.until) - STAMP)) - 1
+    pictures = [min(last, bisect_right(shown, index.unit(t + slack)) - 1) for t in run.times]
     places = _Places(index, shown)
     found: list[Copy] = []
     begin = 0

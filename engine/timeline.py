@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 from engine.clip import LONG_TURN, Clip, Colour, Medium
@@ -183,8 +183,8 @@ class Mash:
 def _players(clips: Sequence[Clip], raster: Raster, quantize: int) -> Iterator[Player]:
     """Those of a track."""
     player = None
-    for clip in clips:
-        player = Player(clip, raster, quantize, before=player)
+    for clip, after in zip_longest(clips, clips[1:]):
+        player = Player(clip, raster, quantize, before=player, after=after)
         yield player
 
 

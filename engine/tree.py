@@ -126,10 +126,15 @@ class SolidColorNode(_Placed, frozen=True, kw_only=True, tag=True):
 
 
 class VideoSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
-    """The picture of a stream; `at` is media time in seconds, absent = whatever is current."""
+    """The picture of a stream.
+
+    at     media time in seconds: the picture nearest to that; absent = whatever is current.
+    until  media time in seconds: one that begins then or later is not shown for an earlier `at`, however near it is.
+    """
 
     stream_guid: Guid
     at: MediaTime | None = None
+    until: MediaTime | None = None
 
 
 class ImageSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):

@@ -76,7 +76,13 @@ CROPPED = {
 PATHS = st.sampled_from(("M0 0h100v100z", "M50 0A50 50 0 1 1 50 100z", "M 1", ""))
 VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
     st.builds(SolidColorNode, **PLACED, red=UNIT, green=UNIT, blue=UNIT, alpha=UNIT),
-    st.builds(VideoSourceNode, **CROPPED, stream_guid=NAMES, at=absent(numbers(0, 10_000_000))),
+    st.builds(
+        VideoSourceNode,
+        **CROPPED,
+        stream_guid=NAMES,
+        at=absent(numbers(0, 10_000_000)),
+        until=absent(numbers(0, 10_000_000)),
+    ),
     st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
 )
 ALL_LEAVES: Strategy[VideoNode] = st.one_of(

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 
 from engine.clip import Filter, Medium, Tween
@@ -64,6 +65,33 @@ def test_media_time(fields, t, at):
     assert node.at == voice.at == pytest.approx(at)
     assert isinstance(node, VideoSourceNode)
     assert node.id == voice.id
+
+
+@pytest.mark.parametrize(
+    ("fields", "t", "until"),
+    [
+        ({"length": None, "trim": 5}, "9.9", 10.5),
+        ({"length": None, "speed": Fraction(3, 2), "trim": 5}, "0", 15.5),
+        ({}, "2.99", 3),  # 30 frames, and again
+        ({}, "8.99", 3),
+        ({}, "9", 1),  # of the last turn there is time for 10
+        ({"trim": 5, "length": 20}, "1.99", 2.5),
+        ({"speed": Fraction(2)}, "1.5", 3),
+        ({"speed": Fraction(1, 2), "trim": 10}, "6", 3),
+        ({"length": None, "trim": 10**9}, "0", 10_000_000),
+    ],
+)
+def test_a_film_ends_with_its_clip_or_where_it_begins_again(fields, t, until):
+    medium = Medium(**{"kind": "film", "name": "film", "length": 30} | fields)
+    (node,) = pictures(mash([clip(medium, frames=100)]), t)
+    assert node.until == pytest.approx(until)
+
+
+def test_a_film_has_no_end_where_the_next_clip_goes_on_with_it():
+    first, cut = clip(FILM, frames=10), clip(msgspec.structs.replace(FILM, trim=10), frame=10, frames=10)
+    other = clip(FILM, frame=20, frames=10)
+    program = mash([first, cut, other])
+    assert [pictures(program, t)[0].until for t in ("0.5", "1.5", "2.5")] == [None, 2, 1]
 
 
 def test_media_time_counts_from_the_clip():

@@ -2,6 +2,7 @@
 
 import os
 import wave
+from bisect import bisect_right
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +130,44 @@ async def test_cuts_show_the_nearest_picture(tmp_path, rate):
         assert number in {int(wanted), int(wanted - near)}, n
     if rate == 60:
         assert all(number % 2 == 0 for number in found)
+
+
+@pytest.mark.parametrize(
+    ("rate", "speed", "suffix"),
+    [
+        (25, Fraction(1), ".mp4"),
+        (25, Fraction(1), ".mkv"),  # its stamps are whole milliseconds
+        (25, Fraction(9, 10), ".mp4"),
+        (Fraction(25, 2), Fraction(1), ".mkv"),
+        (50, Fraction(1), ".mkv"),
+    ],
+)
+async def test_nothing_from_beyond_an_out_point_flashes_before_a_cut(tmp_path, rate, speed, suffix):
+    path = encode(tmp_path / f"a{suffix}", Video(rate=Fraction(30)), None, seconds=2)
+    lengths = [17, 13, 11, 16, 14, 12, 19, 10]
+    cuts = [sum(lengths[:n]) for n in range(len(lengths) + 1)]
+    trims = [0, 20, 1, 21, 2, 22, 3, 23]
+    clips = [
+        clip(str(a), a, b - a, film(trim=trim, speed=speed)) for (a, b), trim in zip(pairwise(cuts), trims, strict=True)
+    ]
+    found = await shown(tmp_path, mash(clips), {"film": path}, fps=rate)
+    for n, number in enumerate(found):
+        k = bisect_right(cuts, n / Fraction(rate) * 30) - 1
+        assert trims[k] <= number < trims[k] + lengths[k] * speed, n
+
+
+async def test_nothing_from_beyond_an_out_point_flashes_before_another_turn(tmp_path, media):
+    program = mash([clip("a", 0, 94, film(length=47))])
+    found = await shown(tmp_path, program, {"film": media.path("plain")}, fps=25)
+    assert len(found) == 79
+    assert max(found) == 46
+
+
+async def test_a_film_that_was_split_is_shown_as_if_it_were_whole(tmp_path, media):
+    whole = mash([clip("a", 0, 50, film())])
+    split = mash([clip(str(n), n, 10, film(trim=n)) for n in range(0, 50, 10)])
+    found = [await shown(tmp_path, program, {"film": media.path("plain")}, fps=25) for program in (whole, split)]
+    assert found[0] == found[1]
 
 
 async def test_a_render_that_starts_in_the_middle_of_a_clip(tmp_path, media):

@@ -702,11 +702,13 @@ def test_a_clip_is_one_place_whatever_its_time_and_goes_on_while_it_is_silent():
     assert place(1, speed=0.5) == (Place("a", "c", speed=0.5), 1.0)
     assert voices(AudioSourceNode(stream_guid="a", id="c", gain=-100)) == ()
     assert voices(AudioSourceNode(stream_guid="a", mono_gain=-100))[0].mono == 0
-    first, second = (RenderTree(root_video_node=source(at=at, id="c", mask=source(at=3, id="d"))) for at in (1, 2.5))
+    first, second = (
+        RenderTree(root_video_node=source(at=at, until=2.75, id="c", mask=source(at=3, id="d"))) for at in (1, 2.5)
+    )
     assert pictures_named(first) == pictures_named(second) == [Picture("a", clip="c"), Picture("a", clip="d")]
     assert (moments(first), moments(second)) == (
-        {Place("a", "c"): 1.0, Place("a", "d"): 3.0},
-        {Place("a", "c"): 2.5, Place("a", "d"): 3.0},
+        {Place("a", "c"): (1, 2.75), Place("a", "d"): (3, None)},
+        {Place("a", "c"): (2.5, 2.75), Place("a", "d"): (3, None)},
     )
     assert compile(first, HD, {}).passes == compile(second, HD, {}).passes
 

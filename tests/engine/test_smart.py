@@ -129,6 +129,7 @@ def test_a_timeline_is_cut_into_runs_of_one_film():
         ("two", 45, 30),
         ("two", 75, 30),
     ]
+    assert [run.until for run in found] == [2, 3, 0.5 + 0.5]
     assert found[0].times[:2] == [Fraction(0.5), Fraction(float(Fraction(16, 30)))]
     assert found[0].times[15] == 1  # where the second clip begins, and as it happens goes on
 
@@ -244,6 +245,15 @@ def test_of_the_films_own_times_the_nearest_picture_is_copied_as_it_is_shown():
     run = Run("film", 0, [t - third for t in run_of(20, 20).times], timed=True)
     assert spans(copies(run, index_of([GOP] * 3))) == [(0, 20)]
     assert spans(copies(run._replace(timed=False), index_of([GOP] * 3))) != [(0, 20)]
+
+
+def test_no_picture_is_copied_from_beyond_an_out_point():
+    third = Fraction(1, 3) / FPS
+    run = Run("film", 0, [t - third for t in run_of(0, 40).times], timed=True)
+    index = index_of([[1] * 19] * 3)
+    assert spans(copies(run, index)) == [(0, 40)]
+    assert spans(copies(run._replace(until=39 / 30), index)) == [(0, 39)]
+    assert spans(copies(run._replace(until=40 / 30), index)) == [(0, 40)]
 
 
 def test_a_file_that_does_not_begin_at_zero_is_copied_by_its_media_time():

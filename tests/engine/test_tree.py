@@ -107,7 +107,7 @@ LIMITS = [
     ],
     *[(colour, name, 0, 1) for name in ("red", "green", "blue", "alpha", "opacity")],
     *[(make, "opacity", 0, 1) for make in (picture, image, group, text, shape)],
-    (picture, "at", 0, 10_000_000),
+    *[(picture, name, 0, 10_000_000) for name in ("at", "until")],
     (voice, "pan", -100, 100),
     (voice, "gain", -100, 20),
     (sound_sum, "gain", -100, 20),
