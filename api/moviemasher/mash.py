@@ -161,7 +161,10 @@ def _layers(folder: Fields, depth: int) -> Iterator[Fields]:
         kind = layer.choice("type", ("mash", "folder"), "")
         if not kind:
             layer.refuse("type", "neither mash nor folder")
-        yield from _layers(layer, depth + 1) if kind == "folder" else (layer.inner("mash"),)
+        if kind == "folder":
+            yield from _layers(layer, depth + 1)
+        else:
+            yield Fields.of(layer.value.get("mash"), f"{layer.path}.mash")
 
 
 def _background(document: Fields) -> Colour | None:

@@ -64,7 +64,7 @@ class Start(msgspec.Struct, rename="camel"):
     height: int | None = None
     video_rate: float | None = None
     format: str = "hls"
-    mash_objects: list[Any] = []
+    mash_objects: list[Object] = []
     cast: Object | None = None
     definition_objects: list[Any] = []
 
@@ -73,7 +73,7 @@ class Cut(msgspec.Struct, rename="camel"):
     """What comes on a stream: mashes, the lowest first, or a cast. One that is only an id is a saved one."""
 
     id: str
-    mash_objects: list[Any] = []
+    mash_objects: list[Object] = []
     cast: Object | None = None
     definition_objects: list[Any] = []
 
@@ -273,7 +273,10 @@ class Streaming:
 
 
 def _whole(documents: Documents, user: str, cast: Object, definitions: list[Object]) -> Object:
-    """The document of a cast; it, or mashes in it, that are ids only are the user's saved ones. Raises NotFound."""
+    """The document of a cast; it, or mashes in it, that are ids only are the user's saved ones.
+
+    Raises NotFound; InvalidMash: it has no layers. An empty array of them is nothing, which may be wanted.
+    """
     if cast.keys() == {"id"}:
         saved = documents.get("cast", user, str(cast["id"]))
         cast, definitions = saved.document, [*definitions, *without_built_in(saved.definitions)]
@@ -286,8 +289,7 @@ def _whole(documents: Documents, user: str, cast: Object, definitions: list[Obje
         needed.extend(without_built_in(found.definitions))
         return found.document
 
-    layers = with_mashes(cast["layers"], filled) if isinstance(cast.get("layers"), list) else []
-    return {"cast": {**cast, "layers": layers}, "definitions": [*definitions, *needed]}
+    return {"cast": {**cast, "layers": with_mashes(cast.get("layers"), filled)}, "definitions": [*definitions, *needed]}
 
 
 class _Streams(Container[str]):
@@ -323,8 +325,7 @@ def _cast_of(asked: Start | Cut) -> Object:
     if not asked.mash_objects:
         raise InvalidMash("$.mashObjects: there are no mashes", where="$.mashObjects")
     layers = [{"type": "mash", "mash": mash} for mash in reversed(asked.mash_objects)]
-    first = asked.mash_objects[0]
-    colour = first.get("color") if isinstance(first, dict) else None
+    colour = asked.mash_objects[0].get("color")
     return {"layers": layers} | ({"color": colour} if isinstance(colour, str) else {})
 
 

@@ -569,6 +569,8 @@ def test_an_empty_cast_is_nothing():
         (5, "$.cast"),
         ({"layers": {}}, "$.cast.layers"),
         ({"layers": [{"type": "x"}]}, "$.cast.layers[0].type"),
+        ({"layers": [{"type": "mash"}]}, "$.cast.layers[0].mash"),
+        ({"layers": [layer("#000"), {"type": "mash", "mash": None}]}, "$.cast.layers[1].mash"),
         (
             {"layers": [{"type": "folder", "layers": [layer("#000", tracks=5)]}]},
             "$.cast.layers[0].layers[0].mash.tracks",

@@ -260,6 +260,12 @@ def cut_to(source):
     [
         ("cut", {"mashObjects": []}, "there are no mashes"),
         ("cut", {"mashObjects": [3]}, "expected an object"),
+        ("cut", {"mashObjects": [None]}, "expected an object"),
+        ("cut", {"cast": {"id": "nosuch", "label": "x"}}, "$.cast.layers: expected an array"),
+        ("cut", {"cast": {"layers": "x"}}, "$.cast.layers: expected an array"),
+        ("cut", {"cast": {"layers": [{"type": "mash", "mash": None}]}}, "$.cast.layers[0].mash: expected an object"),
+        ("start", {"mashObjects": [None]}, "expected an object"),
+        ("start", {"cast": {"layers": {}}}, "$.cast.layers: expected an array"),
         ("cut", {"mashObjects": [{"tracks": [{"clips": [{"contentId": "x"}]}]}]}, 'no definition "x"'),
         ("cut", cut_to("../other/film.mp4"), "is no live stream and no file"),
         ("cut", cut_to("film\0.mp4"), "is no live stream and no file"),
