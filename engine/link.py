@@ -8,6 +8,9 @@ One task hears, any task says. What is to be sent goes into an outbox in the ord
 has the turn sends all of it, in slices. A slice that is not taken within `stall` seconds is a dead peer. The kernel
 notices a peer that takes nothing, or whose host is gone, by itself in the same time (`abandon_after`), also while bytes
 wait in its own buffer. A `say` that is cancelled may have sent half a message: after it the link can only be closed.
+
+A peer that says nothing in many small chunks is heard slowly: each costs as much time as a picture. It fills what the
+kernel holds for it, and ends by the session's limit on how many may come at once.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ SLICE_BYTES: Final = 65536  # a peer that takes less within `stall` is not worth
 RECEIVE_BYTES: Final = 65536
 SEND_TIMEOUT: Final = 10.0  # seconds; a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
+TURN: Final = 64  # events; then others have theirs, as one piece of bytes may make 20 000
+# For each small chunk that says nothing. Players acknowledge every 250 kB, which is 100 a second at 200 Mbit/s.
+SMALL_CHUNK: Final = 0.005  # seconds
+CREDIT: Final = 1.0  # seconds of these that are free at once: what is said around connect and publish
 
 
 class Link:
@@ -41,7 +48,9 @@ class Link:
     def __init__(self, stream: trio.abc.Stream, session: Session, *, stall: float) -> None:
         self.session = session
         self.rest = 0.0
+        self._heard = 0  # events
         self._more = False  # whether more bytes wait already
+        self._due = -math.inf  # when all small chunks that said nothing have had their time
         self.sent_bytes = 0
         self._stream = stream
         self._stall = stall
@@ -55,18 +64,29 @@ class Link:
         at_most  bytes that the peer may make us keep.
         Raises   trio.TooSlowError; RemoteProtocolError; trio.BrokenResourceError: the peer is gone.
         """
+        self._heard += 1
+        if self._heard % TURN == 0:
+            await trio.lowlevel.checkpoint()
         while (event := self.session.next_event()) is NEED_DATA:
             await self._send(self.session.data_to_send())
             if self.session.held_bytes > at_most:
                 raise RemoteProtocolError(f"an unfinished message of more than {at_most} bytes")
-            if self.rest and not self._more:
-                # At the same moments for all links: what wakes together costs less.
-                await trio.sleep_until((trio.current_time() // self.rest + 1) * self.rest)
+            await self._pause()
             with trio.fail_after(timeout):
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             self._more = len(data) == RECEIVE_BYTES
             self.session.receive_data(data)
         return event
+
+    async def _pause(self) -> None:
+        """Until the peer is to be heard again."""
+        now = trio.current_time()
+        self._due = until = max(self._due, now - CREDIT) + self.session.small_chunks * SMALL_CHUNK
+        if self.rest and not self._more:
+            # At the same moments for all links: what wakes together costs less.
+            until = max(until, (now // self.rest + 1) * self.rest)
+        if until > now:
+            await trio.sleep_until(until)
 
     async def say(self, *events: Event | Shared, state: State | None = None) -> bool:
         """Sends events, together.

@@ -21,6 +21,10 @@ What peers do, and is let through: a fresh chunk stream beginning with fmt 1 (li
 empty messages. What is refused: fmt 2 and 3 on a fresh chunk stream, a new header within an unfinished message (the
 bytes have lost their frame), a message above the limit, too many chunk streams.
 
+Time. A chunk costs much the same whether it holds a picture or nothing: 64 kB of empty ones cost half a second. So
+small ones are counted, until new bytes come or until the reader's owner says that they were good for something, and
+too many at once are refused. That bounds what one piece of bytes costs; whoever has a clock can bound the rest.
+
 Writing. A message is one fmt 0 chunk and fmt 3 chunks: eleven bytes of header that depend on nothing sent before, so
 the same bytes serve every player. fmt 1 would save four bytes a message.
 
@@ -67,15 +71,17 @@ ON_VIDEO: Final = 6
 FIRST_CHUNK_SIZE: Final = 128  # until SetChunkSize (5.4.1)
 _TOP: Final = 0xFFFFFF  # of a 24-bit field; no message is longer
 _WRAP: Final = 0xFFFFFFFF
+_SMALL_BYTES: Final = 32  # acknowledgements and pings have 4 and 6, commands more; nobody cuts messages so small
 _HEADER_BYTES: Final = (11, 7, 3, 0)  # by fmt (5.3.1.2)
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a peer may make us keep."""
+    """What a peer may make us keep, and do."""
 
     message_bytes: int = 8 << 20  # a 4K keyframe at 200 Mbit/s is 1 to 3 MB
     partial_bytes: int = 16 << 20  # all messages that are not whole yet, together; ≥ message_bytes
     chunk_streams: int = 128  # encoders use three to six
+    small_chunks: int = 1000  # that made no event, in one piece of bytes: 8 ms
     amf_bytes: int = 1 << 20  # a command or a data message; commands are some hundred bytes
     amf_depth: int = 32
     amf_values: int = 65536
@@ -106,6 +112,7 @@ class Reader:
 
     def __init__(self, limits: Limits) -> None:
         self.chunk_size = FIRST_CHUNK_SIZE
+        self.small_chunks = 0  # in what came last; to be set to 0 when what they said was worth it
         self._limits = limits
         self._buffer = bytearray()
         self._cursor = 0
@@ -128,6 +135,7 @@ class Reader:
         if self._cursor:
             del self._buffer[: self._cursor]
             self._cursor = 0
+        self.small_chunks = 0
         self._buffer += data
 
     def first_byte(self) -> int | None:
@@ -194,7 +202,14 @@ class Reader:
         self._cursor = stop
         self._current = stream
         self._left = min(self.chunk_size, stream.length - len(stream.body))
+        if self._left < _SMALL_BYTES:
+            self._count_small()
         return True
+
+    def _count_small(self) -> None:
+        self.small_chunks += 1
+        if self.small_chunks > self._limits.small_chunks:
+            raise RemoteProtocolError(f"more than {self._limits.small_chunks} small chunks that say nothing")
 
     def _fresh(self, chunk_stream: int, fmt: int) -> _ChunkStream:
         if fmt > 1:

@@ -197,6 +197,11 @@ class Session:
         """What has come and is no whole message yet, or waits for our answer."""
         return self._reader.held_bytes
 
+    @property
+    def small_chunks(self) -> int:
+        """How many small chunks were read of what came last, since there was media or a new state."""
+        return self._reader.small_chunks
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes what the socket gave; b"" says that it has ended."""
         if self.state is State.CLOSED or self._ended:
@@ -426,7 +431,15 @@ class Session:
         who, after = TRANSITIONS[self.state].get(type(event), ("", self.state))
         if who not in (by, "either"):
             raise RemoteProtocolError(f'the {by} sent {type(event).__name__} in state "{self.state.value}"')
-        self.state = after
+        if after is self.state:
+            self._events.append(event)
+        else:
+            self.state = after
+            self._give(event)
+
+    def _give(self, event: Event) -> None:
+        """An event that was worth its chunks; a Pong is not, which anybody can send at any time."""
+        self._reader.small_chunks = 0
         self._events.append(event)
 
     def _hear(self, message: Message) -> None:
@@ -465,7 +478,7 @@ class Session:
         media = parse(dts, message.payload)
         if media.kind == "packet":
             self._dts = dts
-        self._events.append(media)
+        self._give(media)
 
     def _unwrapped(self, timestamp: int) -> int:
         """The time nearest to the last packet's that has these 32 bits, and is not below 0 after a jump."""
@@ -496,7 +509,7 @@ class Session:
             del values[0]
         match values:
             case [str(name), dict(fields), *_] if self._media_is_expected(message.stream):
-                self._events.append(Metadata(fields, self._unwrapped(message.timestamp), name))
+                self._give(Metadata(fields, self._unwrapped(message.timestamp), name))
             case _:
                 self.ignored += 1
 

@@ -5,7 +5,7 @@ import trio
 from trio.testing import memory_stream_one_way_pair, memory_stream_pair
 
 from engine.errors import RemoteProtocolError
-from engine.link import Link, race
+from engine.link import CREDIT, SMALL_CHUNK, TURN, Link, race
 from engine.rtmp import Accepted, Connect, Metadata, Opened, Ping, Publish, State, StreamEnded, chunk, flv
 from engine.rtmp.chunk import Message
 from engine.rtmp.session import Session
@@ -107,6 +107,61 @@ async def test_silence_and_unfinished_messages_have_limits():
     await ours.send_all(bytes(500))
     with pytest.raises(RemoteProtocolError, match="an unfinished message of more than 4000 bytes"):
         await server.hear(at_most=4000)
+
+
+async def has_heard(server, ours, data):
+    """Sends bytes to a server that somebody listens to; returns the time at which it has them."""
+    want = server.session.received_bytes + len(data)
+    await ours.send_all(data)
+    while server.session.received_bytes < want:
+        await trio.sleep(0.05)
+    return trio.current_time()
+
+
+async def test_who_says_nothing_in_many_small_chunks_is_heard_slowly(autojump_clock, nursery):
+    ours, theirs = memory_stream_pair()
+    _, server = await joined(ours, theirs)
+    nursery.start_soon(server.hear)
+    began = trio.current_time()
+    nothing = chunk.encode(Message(chunk.AUDIO, 1, 0, b""), on=4, chunk_size=128)
+    for n in range(8):
+        spent = await has_heard(server, ours, nothing * 500) - began
+        assert spent == pytest.approx(max(0, n * 500 * SMALL_CHUNK - CREDIT), abs=0.1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_others_have_their_turns_while_much_is_heard(nursery):
+    ours, theirs = memory_stream_pair()
+    _, server = await joined(ours, theirs)
+    turns = []
+
+    async def take_turns():
+        while True:
+            turns.append(len(turns))
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(take_turns)
+    sound = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
+    await ours.send_all(sound * 3000)
+    assert len([await server.hear() for _ in range(3000)]) == 3000
+    assert len(turns) > 3000 // TURN
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_sends_media_or_acknowledges_is_heard_at_once(autojump_clock, nursery):
+    ours, theirs = memory_stream_pair()
+    _, server = await joined(ours, theirs)
+    began = trio.current_time()
+    sound = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
+    word = chunk.encode(chunk.control(chunk.ACKNOWLEDGEMENT, 1), on=2, chunk_size=128)
+    await ours.send_all((word * 5 + sound * 50) * 100)
+    assert len([await server.hear() for _ in range(5000)]) == 5000
+    assert trio.current_time() == began
+    nursery.start_soon(server.hear)
+    for second in range(1, 100):
+        await trio.sleep_until(began + second)
+        assert await has_heard(server, ours, word * 100) == pytest.approx(began + second, abs=0.1)
+    nursery.cancel_scope.cancel()
 
 
 async def test_the_first_to_end_ends_a_race():

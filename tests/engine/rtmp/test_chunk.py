@@ -11,7 +11,7 @@ from engine.rtmp import chunk
 from engine.rtmp.chunk import Limits, Message, Reader, control, encode, user_control
 
 PATIENT = settings(deadline=None)
-SMALL = Limits(message_bytes=10_000, partial_bytes=20_000, chunk_streams=8)
+SMALL = Limits(message_bytes=10_000, partial_bytes=20_000, chunk_streams=8, small_chunks=20_000)
 
 
 def basic(fmt, on):
@@ -249,6 +249,31 @@ def test_unfinished_messages_have_a_limit_together():
         read(*chunks)
     aborted = [piece + encode(control(chunk.ABORT, 5 + n), on=2, chunk_size=128) for n, piece in enumerate(chunks)]
     assert read(*aborted, *aborted) == []
+
+
+SMALLEST = encode(control(chunk.SET_CHUNK_SIZE, 1), on=2, chunk_size=128)
+
+
+@pytest.mark.parametrize(
+    ("begin", "small"),
+    [
+        (head(0, 5), head(3, 5)),
+        (SMALLEST + head(0, 5, length=10_000) + b"x", head(3, 5) + b"x"),
+        (b"", encode(control(chunk.ABORT, 5), on=2, chunk_size=128)),
+    ],
+    ids=["empty messages", "bytes", "messages that are not given out"],
+)
+def test_small_chunks_have_a_limit_unless_they_are_good_for_something(begin, small):
+    reader = Reader(Limits(small_chunks=100))
+    reader.receive(begin + small * 98)
+    for _ in range(5):
+        list(messages(reader))
+        reader.receive(small * 100)
+    list(messages(reader))
+    assert reader.small_chunks == 100
+    reader.receive(small * 101)
+    with pytest.raises(RemoteProtocolError, match="more than 100 small chunks that say nothing"):
+        list(messages(reader))
 
 
 def test_nothing_is_allocated_on_the_word_of_a_header():

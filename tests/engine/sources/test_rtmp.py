@@ -302,9 +302,11 @@ HANDSHAKE = b"\3" + bytes(1536) + bytes(1536)
         HANDSHAKE + chunk.encode(chunk.control(chunk.SET_CHUNK_SIZE, 1 << 20), on=2, chunk_size=128) + request(600_000),
         HANDSHAKE + b"\6\0\0\0\xff\xff\xff\x09\0\0\0\0",  # a message of 16 MB
         HANDSHAKE + chunk.encode(Message(chunk.COMMAND, 0, 0, b"\2\0\4pub"), on=3, chunk_size=128),
+        HANDSHAKE + chunk.encode(Message(chunk.AUDIO, 1, 0, b""), on=4, chunk_size=128) + b"\xc4" * 65536,
+        HANDSHAKE + chunk.encode(chunk.user_control(chunk.PONG, 1), on=2, chunk_size=128) * 4000,
         b"",
     ],
-    ids=["http", "noise", "bytes", "much before publishing", "oversize", "cut off value", "silence"],
+    ids=["http", "noise", "bytes", "much unpublished", "oversize", "cut off value", "nothing", "pongs", "silence"],
 )
 async def test_a_peer_that_says_nonsense_is_closed_and_others_are_served(said):
     hub = new_hub()
