@@ -24,8 +24,11 @@ import h11
 import hypercorn.protocol
 import hypercorn.trio.run
 import trio
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
+from hypercorn.protocol.events import Data, Event
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve as serve_http
 from hypercorn.trio.tcp_server import TCPServer
 from quart_trio import QuartTrio
@@ -53,6 +56,9 @@ SWITCH_INTERVAL: Final = 0.0005  # seconds; decoders wait that long for the inte
 # comes with every picture is smaller, up to 1080p: pages that are new each time would cost more than they save.
 HEAP: Final = {M_MMAP_THRESHOLD: 4 << 20}
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
+HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
+VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
+VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
 LOCK: Final = "serve.lock"
 LOCK_PATIENCE: Final = 7.0  # seconds; a server that was told to stop needs up to 5
 
@@ -105,11 +111,26 @@ def take_folder(folder: Path) -> TextIO:
             return file
 
 
+class _Lines(ReceiveBuffer):
+    """What came of a request; a head, or a tail behind the body, of very many lines would stop everybody else."""
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """As in h11. Raises h11.RemoteProtocolError."""
+        lines = super().maybe_extract_lines()
+        if lines and len(lines) > HEAD_LINES:
+            raise h11.RemoteProtocolError(f"a head of {len(lines)} lines", error_status_hint=431)
+        return lines
+
+
 class _Requests(h11.Connection):
     """What a client says, without what means nothing: blank lines before a request, anything behind the last one.
 
     Old clients end a body with a blank line (RFC 9112 2.2), for which h11 refuses what is being answered.
     """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+        self._receive_buffer = _Lines()
 
     def next_event(self) -> Any:
         """As in h11."""
@@ -128,10 +149,28 @@ class Http1(H11Protocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self.connection = _Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.connection = _Requests(self.config)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Nothing that is asked for changes the protocol."""
+
+
+class Viewer(WSStream):
+    """A WebSocket whose client is heard slowly, as all it has to say is that it is there, or goes.
+
+    Hypercorn lets nobody else have a turn for a Pong, or for a part of a message that is empty.
+    """
+
+    async def handle(self, event: Event) -> None:
+        """As in Hypercorn."""
+        if not isinstance(event, Data):
+            await super().handle(event)
+            return
+        for at in range(0, len(event.data), VIEWER_BYTES):
+            await super().handle(Data(event.stream_id, event.data[at : at + VIEWER_BYTES]))
+            if self.closed:
+                return
+            await trio.sleep(VIEWER_PAUSE)
 
 
 class Connection(TCPServer):
@@ -207,6 +246,7 @@ def workers_of(settings: Settings, engine: Engine, queue: JobQueue, servers: Ser
 
 async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: trio.Event) -> None:
     hypercorn.protocol.H11Protocol = Http1  # type: ignore[attr-defined]  # no setting says so
+    hypercorn.protocol.h11.WSStream = Viewer  # type: ignore[attr-defined]  # nor this
     hypercorn.protocol.ws_stream.server_extensions_handshake = _no_extension  # type: ignore[attr-defined]  # nor this
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]  # nor this
     await serve_http(app, config, shutdown_trigger=stop.wait)

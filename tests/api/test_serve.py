@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
+import pytest
 import trio
 from hypercorn.config import Config
 
-from api.serve import _serve_http
+from api.serve import HEAD_LINES, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
 from engine.link import listen
 
 HELLO = (
@@ -32,6 +33,23 @@ print(getattr(libc.mallinfo2(), "3") - before)
 """
 
 
+def start(nursery, app):
+    """A server of an ASGI application, as ours is set up: its port, and what stops it."""
+    stop, config, listener = trio.Event(), Config(), listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    config.errorlog = None
+    config.bind = [f"fd://{listener.detach()}"]
+    nursery.start_soon(_serve_http, app, config, stop, trio.Event())
+    return port, stop
+
+
+async def live(receive, send):
+    """An application's lifespan."""
+    assert await receive() == {"type": "lifespan.startup"}
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+
+
 async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
     ends = []
 
@@ -42,9 +60,7 @@ async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
-            assert await receive() == {"type": "lifespan.startup"}
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+            await live(receive, send)
             return
         await send({"type": "websocket.accept"})
         try:
@@ -58,13 +74,8 @@ async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
         else:
             ends.append(None)
 
-    stop, config = trio.Event(), Config()
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
     with trio.fail_after(30):
-        config.errorlog = None
-        config.bind = [f"fd://{listener.detach()}"]
-        nursery.start_soon(_serve_http, app, config, stop, trio.Event())
+        port, stop = start(nursery, app)
         for n in range(CLIENTS):
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
                 await client.send_all(HELLO)
@@ -74,6 +85,68 @@ async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
                     await trio.sleep(0.001)
         stop.set()
     assert ends == [None] * CLIENTS
+
+
+def frame(kind, payload=b"", *, end=True):
+    """A WebSocket's frame, as a client sends it."""
+    return bytes((end << 7 | kind, 0x80 | len(payload))) + bytes(4) + payload
+
+
+@pytest.mark.parametrize("nothing", [frame(10), frame(0, end=False)], ids=["pongs", "empty parts"])
+async def test_who_says_nothing_over_a_websocket_is_heard_slowly_and_others_meanwhile(nursery, nothing):
+    heard = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            heard.append((message.get("text"), trio.current_time()))
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(HELLO)
+            await client.receive_some()
+            much = nothing * (3 * VIEWER_BYTES // len(nothing))
+            await client.send_all(frame(1, b"begin") + frame(1, end=False) + much + frame(0, b"end"))
+            while len(heard) < 3:
+                await trio.sleep(0.001)
+        stop.set()
+    (_, _), (begin, began), (end, ended) = heard
+    assert (begin, end) == ("begin", "end")
+    assert ended - began >= 3 * VIEWER_PAUSE
+
+
+@pytest.mark.parametrize("body", [False, True], ids=["head", "tail"])
+async def test_a_request_of_very_many_lines_is_refused(nursery, body):
+    asked = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        while (message := await receive()).get("more_body"):
+            pass
+        if message["type"] == "http.request":
+            asked.append(message)
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+    async def answer(lines):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+            await client.send_all(head + (b"\r\n0\r\n" if body else b"") + b"a:\r\n" * lines)
+            await client.send_all(b"\r\n" if body else b"\r\n0\r\n\r\n")
+            return (await client.receive_some())[:12]
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        assert await answer(HEAD_LINES - 3) == b"HTTP/1.1 204"
+        assert await answer(HEAD_LINES + 1) == b"HTTP/1.1 431"
+        stop.set()
+    assert len(asked) == 1
 
 
 def test_large_blocks_that_are_free_go_back_to_the_system(tmp_path):
