@@ -31,6 +31,7 @@ from engine.errors import EngineError, NotFound, Overloaded
 from engine.jobdocument import Document, raw, tags_of
 from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Rules, failed, finished, is_held
 from engine.newest import Newest
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class JobQueue:
         """Opens the database, and keeps the queue going until cancelled. Raises InvalidSpec, SourceMalformed."""
         began = time.time()
         opened = partial(Store, self._path, rules=self._rules, ordering=self._ordering)
-        self._store = await trio.to_thread.run_sync(opened, limiter=self._writer)
+        self._store = await in_thread(opened, limiter=self._writer)
         try:
             await self._write(lambda store: store.resume(until=self.now() + GRACE))
             async with trio.open_nursery() as nursery:
@@ -105,7 +106,7 @@ class JobQueue:
         finally:
             store, self._store = self._store, None
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(store.close, limiter=self._writer)
+                await in_thread(store.close, limiter=self._writer)
 
     async def _sweep(self) -> None:
         last = trio.current_time()
@@ -148,7 +149,7 @@ class JobQueue:
         if self._store is None:
             raise Overloaded("the queue is not running")
         try:
-            return await trio.to_thread.run_sync(step, self._store, limiter=self._writer)
+            return await in_thread(step, self._store, limiter=self._writer)
         except Overloaded:
             self._is_deaf = True
             raise
@@ -156,7 +157,7 @@ class JobQueue:
     async def _read(self, step: Callable[[Store], T]) -> T:
         if self._store is None:
             raise Overloaded("the queue is not running")
-        return await trio.to_thread.run_sync(step, self._store, limiter=self._readers)
+        return await in_thread(step, self._store, limiter=self._readers)
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for feed, uid in self._feeds.items():
@@ -228,7 +229,10 @@ class JobQueue:
         before  seconds since 1970: only what nobody has written to since.
         """
         forget = partial(_forget_parts, folder, before=before)
-        await trio.to_thread.run_sync(forget, limiter=self._disk, abandon_on_cancel=True)
+        try:
+            await in_thread(forget, limiter=self._disk, abandon_on_cancel=True)
+        except Overloaded as err:
+            log.warning("jobs: parts of outputs stay: %s", err)
 
     # Workers: engine.jobs.Queue
 

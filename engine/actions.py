@@ -25,6 +25,7 @@ from engine.fetch import Fetcher, shown
 from engine.jobdocument import output_folder
 from engine.sinks.partial import Partial, error_of, sync, sync_names
 from engine.template import Order, file_name, is_file_name, item
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ class Actions:
 
     async def _copy(self, found: Path, target: Path) -> None:
         if target != found.resolve():
-            await trio.to_thread.run_sync(_copy_file, found, target, limiter=self._disk)
+            await in_thread(_copy_file, found, target, limiter=self._disk)
 
     async def _upload(self, found: Path, given: Mapping[str, Any]) -> None:
         params = given.get("params") or {}

@@ -36,7 +36,7 @@ from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
 from engine.spec import AudioFormat, EventSpec, PullSpec
 from engine.stream import Hub, Stream, StreamStatus, check_name
-from engine.threads import be_punctual
+from engine.threads import be_punctual, in_thread
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
@@ -381,7 +381,7 @@ class Engine:
         self._hub.published(stream)
         frame = next((shown for event in self.events() if (shown := event.picture(stream)) is not None), None)
         frame = frame or await self._decoded(stream)
-        return await trio.to_thread.run_sync(encode_still, frame, "mjpeg", limiter=self._encoding)
+        return await in_thread(encode_still, frame, "mjpeg", limiter=self._encoding)
 
     async def _decoded(self, stream: str) -> VideoFrame:
         source = self._decoders.open(stream, AudioFormat(), epoch=Fraction(0))

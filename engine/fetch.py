@@ -56,6 +56,7 @@ from engine.errors import (
     reason_of,
 )
 from engine.spec import LISTS
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Fetcher:
         scheme = src[:8].partition(":")[0].lower()
         if scheme not in (*_PUBLIC_SCHEMES, "data"):
             path = self.path_of(src)
-            await trio.to_thread.run_sync(_check_file, path, src, checksum, limit, limiter=self._disk)
+            await in_thread(_check_file, path, src, checksum, limit, limiter=self._disk)
             return path
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(
@@ -147,7 +148,7 @@ class Fetcher:
             path = await self._in_thread(download, src, download.run)
         else:
             unpacking = partial(_unpack, src, folder, name, extension, checksum, limit)
-            path = await trio.to_thread.run_sync(unpacking, limiter=self._disk)
+            path = await in_thread(unpacking, limiter=self._disk)
         if path.name.lower().endswith(LISTS):  # what somebody else says must not lead to files here
             raise SourceUnsupported(f'source "{shown(src)}" lists other files, which are not fetched', where=shown(src))
         return path
@@ -157,7 +158,7 @@ class Fetcher:
         path = await self.fetch(src, folder, name)
         if path.suffix != ".css":
             return path
-        style = await trio.to_thread.run_sync(path.read_bytes, limiter=self._disk)
+        style = await in_thread(path.read_bytes, limiter=self._disk)
         fonts = _STYLE_URL.findall(style[:MAX_STYLE].decode(errors="replace"))
         if not fonts:
             raise SourceMalformed(f'source "{shown(src)}" names no font', where=shown(src))
@@ -202,7 +203,7 @@ class Fetcher:
 
     async def tidy(self) -> None:
         """Takes the oldest away where the cache is too large."""
-        await trio.to_thread.run_sync(self._cache.tidy, self._limits.cache_bytes, limiter=self._disk)
+        await in_thread(self._cache.tidy, self._limits.cache_bytes, limiter=self._disk)
 
     async def _in_thread(
         self, transfer: _Transfer, url: str, run: Callable[[], T], limiter: trio.CapacityLimiter | None = None
@@ -218,7 +219,7 @@ class Fetcher:
                 return run()
 
             try:
-                return await trio.to_thread.run_sync(started, limiter=limiter, abandon_on_cancel=True)
+                return await in_thread(started, limiter=limiter, abandon_on_cancel=True)
             finally:
                 transfer.close()
         raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s', where=shown(url))

@@ -19,6 +19,7 @@ from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUn
 from engine.frame import VideoFrame
 from engine.sources.png import SIGNATURE
 from engine.sources.still import load_still
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Images:
             if known is None:
                 continue
             try:
-                frame = await trio.to_thread.run_sync(self._load, filename, limiter=self._limiter)
+                frame = await in_thread(self._load, filename, limiter=self._limiter)
             except EngineError as err:
                 if known.retry_at is None:
                     log.warning("image %s: %s", filename, err)
@@ -132,20 +133,20 @@ class Images:
         if Path(filename).suffix.lower() not in _EXTENSIONS:
             filename += extension
         path = self._path(filename)
-        frame = await trio.to_thread.run_sync(self._store, path, data, limiter=self._limiter)
+        frame = await in_thread(self._store, path, data, limiter=self._limiter)
         self._know(filename, frame)
         return filename
 
     async def infos(self) -> list[ImageInfo]:
         """All images, by name."""
         loaded = {name: known.frame for name, known in self._known.items() if known.frame is not None}
-        return await trio.to_thread.run_sync(self._list, loaded, limiter=self._limiter)
+        return await in_thread(self._list, loaded, limiter=self._limiter)
 
     async def remove(self, filename: str) -> None:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
         try:
             path = self._path(filename)
-            await trio.to_thread.run_sync(path.unlink, limiter=self._limiter)
+            await in_thread(path.unlink, limiter=self._limiter)
         except (InvalidSpec, OSError) as err:
             raise NotFound("image", filename) from err
         self._known.pop(filename, None)

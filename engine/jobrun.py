@@ -39,6 +39,7 @@ from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
 from engine.sinks.partial import sync, sync_names
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class JobRun:
             await self._in_thread(shutil.rmtree, self._work, ignore_errors=True)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        return await trio.to_thread.run_sync(partial(call, *arguments, **named), limiter=self._shop.threads)
+        return await in_thread(partial(call, *arguments, **named), limiter=self._shop.threads)
 
     async def _attempt(self) -> Path | str:
         try:

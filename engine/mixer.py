@@ -26,6 +26,7 @@ from engine.framequeue import Pick, Piece, short_of, tolerance
 from engine.plan import Moment, Picture, PictureSize, Place, Plan, Voice
 from engine.program import Coming, Program
 from engine.spec import MixerSpec
+from engine.threads import in_thread
 from engine.timebase import first_sample, sample_at, tick_time
 from engine.tree import RenderTree, SumNode
 
@@ -227,7 +228,7 @@ class Mixer:
                 media = media._replace(stretches=stretches, samples=self._samples(stretches))
             heard = self._take(media, block)
             entered = time.perf_counter_ns()
-            picture, sound = await trio.to_thread.run_sync(self._compose, media, heard, block, limiter=self._thread)
+            picture, sound = await in_thread(self._compose, media, heard, block, limiter=self._thread)
             await self._sink.put(block.first, picture, sound, block.stop - block.first)
             self._mix_ns = time.perf_counter_ns() - entered
             self.ticks_done = block.stop

@@ -33,6 +33,7 @@ from engine.sources.places import Places, Use, uses
 from engine.sources.reader import decode_ahead
 from engine.sources.splice import Splice, find_splice
 from engine.spec import RenderSpec
+from engine.threads import in_thread
 from engine.timebase import tick_count
 from engine.tree import RenderTree
 
@@ -92,7 +93,7 @@ async def render(
     finally:
         if splice is not None:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(splice.close)
+                await in_thread(splice.close)
     copied = 0 if splice is None else sum(len(copy.ticks) for copy in splice.copies)
     return Rendered(spec.made[0].path, ticks, trio.current_time() - began, clipped, copied)
 
@@ -104,7 +105,7 @@ async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -
         return None
     finding = partial(find_splice, program, spec, settings, encoder=output.encoder)
     # It may read an hour's program: nobody waits for it once the render is given up.
-    return await trio.to_thread.run_sync(finding, abandon_on_cancel=True)
+    return await in_thread(finding, abandon_on_cancel=True)
 
 
 async def _render(
@@ -123,7 +124,7 @@ async def _render(
     await sources.prepare(program.tree_at(spec.start), spec.start)
     total = _total(spec, sources)
     opening = partial(open_sink, spec.made, spec.mixer, limiter=trio.CapacityLimiter(1), splice=splice)
-    sink = await trio.to_thread.run_sync(opening)
+    sink = await in_thread(opening)
     compositor = Compositor(spec.mixer, threads=settings.composite_threads)
     mixer = Mixer(
         spec.mixer,
@@ -229,13 +230,13 @@ class _Sources:
             speed=place.speed,
         )
         # Nobody waits for a silent peer's deadline once the render is given up.
-        steps: Steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
+        steps: Steps = await in_thread(opening, abandon_on_cancel=True)
         ahead = decode_ahead(steps, self._settings, readers=opened)
         return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._limiter, may_ease=self._may_ease)
 
     async def _load(self, name: str) -> VideoFrame:
         path = self._spec.sources.get(name) or str(Path(self._spec.images) / name)
-        return await trio.to_thread.run_sync(load_still, name, path, abandon_on_cancel=True)
+        return await in_thread(load_still, name, path, abandon_on_cancel=True)
 
     def reader(self, place: Place) -> Reader | None:
         """The reader of a place."""

@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 
 import trio
 
+from engine.threads import in_thread
+
 T = TypeVar("T")
 
 
@@ -46,4 +48,4 @@ class Resolver(trio.abc.HostnameResolver):
 
     async def _run(self, name: object, call: Callable[..., T], *arguments: object) -> T:
         limiter = self._limiters.setdefault(name, trio.CapacityLimiter(1))
-        return await trio.to_thread.run_sync(call, *arguments, limiter=limiter, abandon_on_cancel=True)
+        return await in_thread(call, *arguments, limiter=limiter, abandon_on_cancel=True)

@@ -1,7 +1,8 @@
 """Threads of one kind of work, which give way to others: decoders must not keep a mixer or its encoder waiting.
 
 They decide in which thread a call runs and how much of a busy processor it gets, and that the one with the clock need
-not wait for it; they refuse to know what it does.
+not wait for it; they refuse to know what it does. A system that has no more threads has some again when others end:
+whoever needs one to go on waits here for it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ import os
 import platform
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 
 import outcome
 import trio
 
+from engine.errors import Overloaded
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+PATIENCE: Final = 10.0  # seconds without any thread: others have ended some by then, or there is no hope
+AGAIN: Final = 0.01  # seconds; a thread that another call has done with is there after less than a picture
+NO_THREAD: Final = "can't start new thread"  # what Python's RuntimeError says; it has no class of its own
 
 SLICE_NS: Final = 100_000  # the shortest there is
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}  # numbers of the system call, which libc has no function for
@@ -41,6 +50,33 @@ def be_punctual() -> bool:
     nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     wanted = _SCHED_ATTR.pack(_SCHED_ATTR.size, _SCHED_OTHER, _RESET_ON_FORK, nice, 0, SLICE_NS, 0, 0)
     return bool(ctypes.CDLL(None, use_errno=True).syscall(number, 0, wanted, 0) == 0)
+
+
+async def in_thread(
+    call: Callable[[*Ts], T],
+    *arguments: *Ts,
+    limiter: trio.CapacityLimiter | None = None,
+    abandon_on_cancel: bool = False,
+) -> T:
+    """As `trio.to_thread.run_sync`, for what must not end because there is no thread to be had for a moment.
+
+    Raises Overloaded: there was none for PATIENCE.
+    """
+    hop = partial(trio.to_thread.run_sync, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
+    return await _when_there_is_one(lambda: hop(call, *arguments))
+
+
+async def _when_there_is_one(run: Callable[[], Awaitable[T]]) -> T:
+    until = trio.current_time() + PATIENCE
+    while True:
+        try:
+            return await run()
+        except RuntimeError as err:
+            if str(err) != NO_THREAD:
+                raise
+            if trio.current_time() > until:
+                raise Overloaded("no thread to be had") from err
+        await trio.sleep(AGAIN)
 
 
 class Pending(Generic[T]):
@@ -83,20 +119,35 @@ class Threads:
         self._token: trio.lowlevel.TrioToken
 
     async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises, in one of the threads. It is never abandoned: a cancellation waits for it."""
+        """What `call` returns or raises, in one of the threads. It is never abandoned: a cancellation waits for it.
+
+        Raises Overloaded: there was none for PATIENCE.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self.begin(call).result()
+
+        async def begin() -> Pending[T]:
+            return self.begin(call)
+
+        return await (await _when_there_is_one(begin)).result()
 
     def begin(self, call: Callable[[], T]) -> Pending[T]:
-        """Has it called as soon as a thread is free."""
+        """Has it called as soon as a thread is free. Raises RuntimeError: there is none, and none can be started."""
+        if self._started < min(self._busy + 1, self._count):
+            self._start()
         pending = Pending(call)
         self._busy += 1
-        if self._started < min(self._busy, self._count):
-            self._started += 1
-            self._token = trio.lowlevel.current_trio_token()
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
         self._waiting.put(pending)
         return pending
+
+    def _start(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:
+            if not self._started:
+                raise
+        else:
+            self._started += 1
 
     def close(self) -> None:
         """Lets the threads end."""

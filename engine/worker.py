@@ -30,6 +30,7 @@ from engine.jobdocument import DOCUMENT, KEPT
 from engine.jobrun import JobRun, Library, Workshop, forget_old_runs
 from engine.jobs import QUEUED, Assignment, Queue
 from engine.template import Dialect
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Worker:
                 return
         self._tidied = trio.current_time()
         await self._shop.fetcher.tidy()
-        await trio.to_thread.run_sync(forget_old_runs, self._shop.data / "work", limiter=self._shop.threads)
+        await in_thread(forget_old_runs, self._shop.data / "work", limiter=self._shop.threads)
 
     async def _hold(self, assignment: Assignment) -> None:
         """One job, from the pick to the last word."""

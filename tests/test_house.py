@@ -49,7 +49,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("clip", "color", "template", "fetch", "jobdocument", "newest"),
+            *("clip", "color", "template", "fetch", "jobdocument", "newest", "threads"),
         )
     ),
 }

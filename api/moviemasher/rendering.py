@@ -18,7 +18,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -40,6 +39,7 @@ from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overl
 from engine.jobdocument import raw
 from engine.jobs import ERROR, FINISHED, QUEUED
 from engine.template import Kept
+from engine.threads import in_thread
 
 if TYPE_CHECKING:
     from api.queue import JobQueue
@@ -105,14 +105,14 @@ class Rendering:
     async def run(self) -> None:
         """Forgets the requests whose jobs have been deleted, now and then, until cancelled."""
         while True:
-            for path in await self._in_thread(self._kept):
-                try:
-                    await self._queue.record(path.stem)
-                except NotFound:
-                    await self._in_thread(_forget, path)
-                except EngineError as err:  # later, then
-                    log.warning("rendering %s: %s", path.stem, err)
-                    break
+            try:
+                for path in await self._in_thread(self._kept):
+                    try:
+                        await self._queue.record(path.stem)
+                    except NotFound:
+                        await self._in_thread(_forget, path)
+            except EngineError as err:  # later, then
+                log.warning("renderings that are over stay: %s", err)
             await trio.sleep(FORGET_EVERY)
 
     def _kept(self) -> list[Path]:
@@ -249,7 +249,7 @@ class Rendering:
         return Kept(document=kept.read_bytes(), folders=folders, results=str(mine / name / rendering))
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await trio.to_thread.run_sync(partial(call, *arguments), limiter=self._disk)
+        return await in_thread(call, *arguments, limiter=self._disk)
 
 
 def _forget(path: Path) -> None:

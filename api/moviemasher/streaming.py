@@ -39,6 +39,7 @@ from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, Source
 from engine.fetch import Fetcher, file_in
 from engine.media import ink_measure
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
+from engine.threads import in_thread
 from engine.timebase import frame_rate
 
 if TYPE_CHECKING:
@@ -234,7 +235,10 @@ class Streaming:
         await self._remove(self._copies / live.id)
 
     async def _remove(self, folder: Path) -> None:
-        await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True), limiter=self._disk)
+        try:
+            await in_thread(partial(shutil.rmtree, folder, ignore_errors=True), limiter=self._disk)
+        except Overloaded as err:
+            log.warning("%s stays until the next start: %s", folder, err)
 
     # What is shown
 

@@ -26,6 +26,7 @@ from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec
+from engine.threads import in_thread
 
 _FASTSTART: Final = {"movflags": "+faststart"}
 FORMATS: Final = MappingProxyType(
@@ -101,7 +102,7 @@ class FileSink:
                 return items
 
     async def _in_thread(self, call: Callable[[], None]) -> None:
-        await trio.to_thread.run_sync(call, limiter=self._limiter)
+        await in_thread(call, limiter=self._limiter)
 
 
 def check_output(output: OutputSpec, mixer: MixerSpec) -> None:

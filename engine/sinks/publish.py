@@ -25,6 +25,7 @@ from engine.packet import Packet
 from engine.sinks.encode import PacketEncoder, check_picture
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
+from engine.threads import in_thread
 from engine.timebase import SECOND, first_sample, nanoseconds, tick_time
 
 QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps; decoders in a hurry keep it waiting
@@ -273,7 +274,7 @@ async def publish_steps(
     finally:
         publication.close()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(steps.close, limiter=limiter)
+            await in_thread(steps.close, limiter=limiter)
 
 
 class _Feed:
@@ -343,6 +344,6 @@ def _send(publication: Publication, packets: list[Packet], now: int, due: int | 
 async def _in_thread(call: Callable[[], T], *, name: str, limiter: trio.CapacityLimiter) -> T:
     """Blocking work of an encoder; what libav says is one sentence of a SinkRejected."""
     try:
-        return await trio.to_thread.run_sync(call, limiter=limiter)
+        return await in_thread(call, limiter=limiter)
     except _ERRORS as err:
         raise SinkRejected(f'stream "{name}": {reason_of(err)}', where=name) from err

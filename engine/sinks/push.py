@@ -46,6 +46,7 @@ from engine.packet import Packet
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
 from engine.rtmp.session import Session, Shared
 from engine.stream import END, Hub, Reader, check_name
+from engine.threads import in_thread
 
 BACK_MS: Final = 1000  # time stamps that far behind the last ones, or …
 AHEAD_MS: Final = 15_000  # … so much more ahead than time has passed, have jumped; segments of HLS come 10 s at once
@@ -322,7 +323,7 @@ class Push:
         try:
             with trio.fail_after(seconds):
                 if target.scheme == "rtmps" and self._tls is None:
-                    self._tls = await trio.to_thread.run_sync(ssl.create_default_context)
+                    self._tls = await in_thread(ssl.create_default_context)
                 tcp = await trio.open_tcp_stream(target.host, target.port)
                 abandon_after(tcp, self._patience.stall)
                 return tcp if self._tls is None else await _secured(tcp, self._tls, target.host)

@@ -27,6 +27,7 @@ from engine import boxes, fmp4
 from engine.errors import SinkError, SinkUnavailable, reason_of
 from engine.packet import Packet
 from engine.stream import END, Hub, Reader
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class Recording:
             async with self._limiter:
                 await trio.lowlevel.checkpoint_if_cancelled()  # once they are taken, the thread does run
                 pieces, self._pieces = self._pieces, []
-                await trio.to_thread.run_sync(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._thread)
+                await in_thread(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._thread)
 
     async def _save(self) -> None:
         """Writes what has come: the engine is being shut down."""
@@ -266,4 +267,4 @@ class Recording:
     async def _close(self) -> None:
         self._disk.is_abandoned = True
         with trio.move_on_after(CLOSING, shield=True):
-            await trio.to_thread.run_sync(self._disk.close, abandon_on_cancel=True, limiter=self._thread)
+            await in_thread(self._disk.close, abandon_on_cancel=True, limiter=self._thread)

@@ -25,6 +25,7 @@ from engine.errors import EngineError, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.plan import Drawn, pictures_named
 from engine.spec import MAX_SIDE, Raster
+from engine.threads import in_thread
 from engine.tree import RenderTree, ShapeNode, TextNode
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Drawings:
         try:
             if max(width, height) > MAX_SIDE or width * height > MAX_BYTES - self._bytes(self._named):
                 raise SourceUnsupported(f"{_called(drawn)}: {width}×{height} pixels are too many", where=_called(drawn))
-            return await trio.to_thread.run_sync(self._draw, drawn, width, height, limiter=self._limiter)
+            return await in_thread(self._draw, drawn, width, height, limiter=self._limiter)
         except EngineError as err:
             if _called(drawn) != self._said:
                 log.warning("%s; it is not drawn", err)

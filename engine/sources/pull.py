@@ -38,6 +38,7 @@ from engine.packet import Packet
 from engine.sources.demux import READ_MOST, REMOTE, Demuxer, ReadBefore
 from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
+from engine.threads import in_thread
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Pull:
         self._limiter = trio.CapacityLimiter(1)
         opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now)
         opening = partial(opening, loop=self._loop, read_before=self._read_before)
-        demuxer = await trio.to_thread.run_sync(opening, limiter=self._limiter, abandon_on_cancel=True)
+        demuxer = await in_thread(opening, limiter=self._limiter, abandon_on_cancel=True)
         self._demuxer = demuxer
         try:
             if not (demuxer.has_end and self._read_before):  # it was live
@@ -169,7 +170,7 @@ class Pull:
             self._demuxer = None
             if not self._limiter.borrowed_tokens:  # no thread of a cancelled step has it
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(demuxer.close, limiter=self._limiter)
+                    await in_thread(demuxer.close, limiter=self._limiter)
         if not demuxer.has_end:
             raise SourceUnavailable(f'source "{self._name}": it ended', where=self._name)
 
@@ -199,10 +200,10 @@ class Pull:
             try:
                 if not demuxer.is_paced:
                     follow = partial(self._follow, demuxer, channel, trio.lowlevel.current_trio_token())
-                    await trio.to_thread.run_sync(follow, limiter=self._limiter, abandon_on_cancel=True)
+                    await in_thread(follow, limiter=self._limiter, abandon_on_cancel=True)
                 while not demuxer.ended:
                     self._reading = self._hub.now()
-                    batch = await trio.to_thread.run_sync(demuxer.read, limiter=self._limiter, abandon_on_cancel=True)
+                    batch = await in_thread(demuxer.read, limiter=self._limiter, abandon_on_cancel=True)
                     self._reading = None
                     await channel.send(batch)
             except EngineError as err:

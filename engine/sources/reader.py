@@ -19,7 +19,7 @@ from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, Pick, Piece, SampleQueue
 from engine.plan import PictureSize
 from engine.sources.avfile import SOUND_TAIL, Batch
-from engine.threads import Threads
+from engine.threads import Threads, in_thread
 
 JUMP: Final = Fraction(2)  # further ahead than this, going on from a keyframe is cheaper than decoding up to it
 FRAMES_A_STEP: Final = 2  # a hop to a thread costs 0.1-0.3 ms: several frames share one
@@ -141,7 +141,7 @@ class Reader:
     async def _in_thread(self, call: Callable[[], T]) -> T:
         if isinstance(self._limiter, Threads):
             return await self._limiter.run(call)
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        return await in_thread(call, limiter=self._limiter)
 
     def _room(self) -> tuple[int | None, bool | None]:
         """How many pictures to decode in the next step, and whether sound; None = nobody is interested."""

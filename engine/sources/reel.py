@@ -21,7 +21,7 @@ from engine.sources.drawing import Drawings
 from engine.sources.places import Key, Places, Use, uses
 from engine.sources.reader import decode_ahead
 from engine.spec import MixerSpec
-from engine.threads import Threads
+from engine.threads import Threads, in_thread
 
 
 class Reel:
@@ -92,12 +92,12 @@ class Reel:
     async def _read(self, place: Place) -> Reader:
         audio, url = self._spec.audio, self.sources[place.name]
         opening = partial(open_source, place.name, url, sound=audio, settings=self._settings, speed=place.speed)
-        steps = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
+        steps = await in_thread(opening, abandon_on_cancel=True)
         ahead = decode_ahead(steps, self._settings, readers=1 if self._places is None else len(self._places))
         return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._threads)
 
     async def _load(self, name: str) -> VideoFrame:
-        return await trio.to_thread.run_sync(load_still, name, self.sources[name], abandon_on_cancel=True)
+        return await in_thread(load_still, name, self.sources[name], abandon_on_cancel=True)
 
     def still(self, name: str) -> VideoFrame | None:
         """A still, once it is loaded."""

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 import api.queue
 import api.schema
+import engine.threads
 from api.nexrender import Door
 from api.queue import JobQueue
 from api.schema import jobs
@@ -20,6 +21,7 @@ from engine.jobdocument import DOCUMENT
 from engine.jobs import Queue
 from tests.api.auditing import audit, new_database
 from tests.api.door import NOW, Client, Clock
+from tests.threads import no_threads
 
 
 async def test_a_worker_in_this_process(start, clock):
@@ -185,3 +187,27 @@ async def test_slow_readers_hear_the_last_of_each_job(start):
         await client.put("a", state="finished")
         with trio.fail_after(30):
             assert [(each.uid, each.state) for each in await feed.take()] == [("b", "queued"), ("a", "finished")]
+
+
+async def test_a_queue_without_a_thread_for_a_while_goes_on(start, monkeypatch):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    client, queue = await start()
+    async with no_threads():
+        queue._courier.wake()
+        await trio.sleep(0.2)
+    assert (await client.add(uid="a"))["uid"] == "a"
+
+
+async def test_a_queue_that_has_no_thread_at_all_says_so_and_goes_on(start, monkeypatch, caplog):
+    monkeypatch.setattr(engine.threads, "PATIENCE", 0.05)
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    client, queue = await start()
+    async with no_threads():
+        queue._courier.wake()
+        await queue.forget_parts(queue.outputs)
+        with pytest.raises(Overloaded, match="no thread"):
+            await queue.held()
+        await trio.sleep(0.2)
+    said = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
+    assert said == {f"{who}: no thread to be had" for who in ("jobs", "webhooks", "jobs: parts of outputs stay")}
+    assert (await client.add(uid="a"))["uid"] == "a"

@@ -21,6 +21,7 @@ from engine.stream import Publisher
 from engine.timebase import SECOND
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.engine.clips import packets
+from tests.threads import no_threads
 
 SPEC = EventSpec(
     name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), latency_ms=20, sub_mixes=2
@@ -395,3 +396,22 @@ async def test_a_status_tells_all(tmp_path):
         status = made.status().events[0]
         assert (status.name, status.state, status.width, status.latency_ms) == ("show", "on air", 64, 34 + ARRIVAL_MS)
         assert status.slots >= status.sub_mixes[0].mixer.mixed
+
+
+async def test_what_runs_goes_on_when_there_is_no_thread_for_a_while(tmp_path):
+    async with engine(tmp_path) as made:
+        event = await made.create_event(SPEC)
+        await made.put_source("live/cam", PATTERN)
+        recording = await made.start_recording("live/mix")
+        with made._hub.read("live/mix") as mix, made._hub.read("live/cam") as cam:
+            await mix.receive()
+            await cam.receive()
+            async with no_threads():
+                await trio.sleep(0.3)
+            mixed, newest = event.status().sub_mixes[0].mixer.mixed, made.now()
+            await until(lambda: event.status().sub_mixes[0].mixer.mixed > mixed + 5)
+            for reader in (mix, cam):
+                while (await reader.receive())[-1].arrival < newest:
+                    pass
+        assert event.status().state == "on air"
+        assert (await made.stop_recording("live/mix", recording.id)).state == "done"

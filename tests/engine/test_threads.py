@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine.threads import SLICE_NS, Threads, be_punctual
+from engine.errors import Overloaded
+from engine.threads import SLICE_NS, Threads, be_punctual, in_thread
+from tests.threads import no_threads
 
 
 async def test_a_call_gives_what_it_returns_and_what_it_raises():
@@ -98,3 +100,49 @@ def test_the_thread_with_the_clock_has_a_short_slice_and_its_threads_have_not():
         return
     assert seen["clock"] == (SLICE_NS if seen["taken"] else seen["usual"])
     assert seen["worker"] == seen["usual"]
+
+
+@pytest.mark.parametrize("of_its_own", [False, True])
+async def test_who_needs_a_thread_waits_until_there_is_one(of_its_own):
+    threads, results = Threads(1, name="test", nice=0), []
+
+    async def ask():
+        results.append(await (threads.run(lambda: 7) if of_its_own else in_thread(pow, 2, 3)))
+
+    async with trio.open_nursery() as nursery, no_threads():
+        nursery.start_soon(ask)
+        await trio.sleep(0.1)
+        assert not results
+    assert results == [7 if of_its_own else 8]
+    threads.close()
+
+
+async def test_who_waits_for_a_thread_in_vain_is_told_so(autojump_clock):
+    threads, limiter = Threads(1, name="test", nice=0), trio.CapacityLimiter(1)
+    async with no_threads():
+        with pytest.raises(Overloaded, match="no thread to be had"):
+            await in_thread(pow, 2, 3, limiter=limiter)
+        with pytest.raises(Overloaded, match="no thread to be had"):
+            await threads.run(lambda: 7)
+    assert limiter.borrowed_tokens == 0
+    assert await in_thread(pow, 2, 3, limiter=limiter) == 8
+    assert await threads.run(lambda: 7) == 7
+    threads.close()
+
+
+async def test_fewer_threads_than_were_wanted_do_it_all():
+    threads, seen = Threads(2, name="test", nice=0), []
+    await threads.run(lambda: None)
+    async with no_threads(), trio.open_nursery() as nursery:
+        for n in range(4):
+            nursery.start_soon(threads.run, lambda n=n: seen.append(n))
+    assert sorted(seen) == [0, 1, 2, 3]
+    threads.close()
+
+
+async def test_a_runtime_error_of_the_call_is_its_own():
+    def call():
+        raise RuntimeError("of the call")
+
+    with pytest.raises(RuntimeError, match="of the call"):
+        await in_thread(call)

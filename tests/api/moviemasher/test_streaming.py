@@ -16,6 +16,7 @@ from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
 from tests.media import read_number
+from tests.threads import no_threads
 from tests.web import WebRequest, web_server
 
 PATIENCE = 30
@@ -320,6 +321,21 @@ async def test_there_are_not_too_many(viewer):
     for _ in range(streaming.MAX_OF_ONE):
         await viewer.client.call("/streaming/start", **SMALL)
     assert "yours" in (await viewer.client.post("/streaming/start", **SMALL)).error
+
+
+async def test_a_server_that_has_no_thread_for_a_while_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "IDLE", 0.1)
+    monkeypatch.setattr(streaming, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr("api.moviemasher.rendering.FORGET_EVERY", 0.01)
+    monkeypatch.setattr("engine.threads.PATIENCE", 0.05)
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        await client.call("/streaming/start", **SMALL)
+        with trio.fail_after(PATIENCE):
+            async with no_threads():
+                await trio.sleep(0.5)  # the stream that nobody watches ends, requests are looked through
+            while (await client.call("/streaming/list"))["streams"]:
+                await trio.sleep(0.1)
 
 
 async def test_what_nobody_watches_ends(tmp_path, monkeypatch):
