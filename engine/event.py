@@ -364,7 +364,7 @@ class _LiveReaders:
         for reel in self._reels:
             reel.expect([each for each in coming if self._reel_at(each[0]) is reel])
         for at, tree in coming:
-            self.foresee(tree, at)
+            self._open_soon(tree, at)
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
         """Opens what the tree names; waits a moment for its texts and shapes, and for nothing else."""
@@ -376,7 +376,7 @@ class _LiveReaders:
         for filename in (key for key in used if isinstance(key, str) and key not in reel.sources):
             self._images.get(filename)  # begins to load it
         self._open(named)
-        await reel.drawings.prepare(tree, patience=DRAWING)
+        await reel.drawings.prepare(tree, t, patience=DRAWING)
         now = self._now()
         self._unnamed = {place: self._unnamed.get(place, now) for place in self._sources.keys() - named}
 
@@ -387,12 +387,19 @@ class _LiveReaders:
             )
 
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
-        """Opens now what the tree names from `at` on, so that nothing of the mixer's latency is missing then.
+        """Opens and draws now what the tree names from `at` on, so that nothing of it is missing then.
 
-        What nobody looks at or listens to yet is decoded: the latency is time enough.
+        What nobody looks at or listens to yet is decoded: the mixer's latency is time enough.
         """
-        files = self.files(at)
-        used = {key: use for key, use in uses(tree).items() if isinstance(key, Place) and key.name not in files}
+        self._reel_at(at).drawings.expect([(at, tree)])
+        self._open_soon(tree, at)
+
+    def _open_soon(self, tree: RenderTree, at: Fraction) -> None:
+        """The streams and the uploaded images of a tree."""
+        files, named = self.files(at), uses(tree)
+        for filename in (key for key in named if isinstance(key, str) and key not in files):
+            self._images.expect(filename)
+        used = {key: use for key, use in named.items() if isinstance(key, Place) and key.name not in files}
         on_air = self._sources.keys() - self._unnamed.keys()
         self._open(set(used))
         now = self._now()

@@ -27,6 +27,7 @@ MAX_BYTES: Final = 32 << 20
 MAX_IMAGES: Final = 1000
 MAX_NAME: Final = 200
 MAX_LOADED: Final = 1 << 30  # bytes of decoded images; those not named for longest go first …
+MAX_COMING: Final = 8  # that wait to be loaded before their time: what is on does not wait for more
 LINGER: Final = 10.0  # … but for what was named within so many seconds
 AGAIN: Final = 2.0  # seconds until what could not be loaded is tried again
 _SIGNATURES: Final = {  # what a file begins with → the extension it gets when its name has none
@@ -108,6 +109,11 @@ class Images:
         else:
             known.retry_at = now + AGAIN
         return None
+
+    def expect(self, filename: str) -> None:
+        """Asks for an image that comes on the air soon, unless many wait to be loaded: then it is when it is on."""
+        if self._receive.statistics().current_buffer_used < MAX_COMING:
+            self.get(filename)
 
     def _know(self, filename: str, frame: VideoFrame | None = None) -> None:
         """Remembers a name, and forgets others where they are too many."""

@@ -193,7 +193,7 @@ class _Sources:
 
     def expect(self, coming: Sequence[Coming]) -> None:
         """Opens and draws what comes on the air soon."""
-        self._drawings.expect(tree for _, tree in coming)
+        self._drawings.expect(coming)
         self._places.expect((t, uses(tree)) for t, tree in coming)
 
     async def prepare(self, tree: RenderTree, t: Fraction) -> None:
@@ -201,7 +201,7 @@ class _Sources:
         used = uses(tree)
         self._places.name(used)
         await self._places.settle()
-        await self._drawings.prepare(tree)
+        await self._drawings.prepare(tree, t)
         lacking = sorted(
             {each for key, use in used.items() if isinstance(key, Place) for each in self._lacks(key, use)}
         )

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ import trio
 from engine.errors import EngineError, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.plan import Drawn, pictures_named
+from engine.program import Coming
 from engine.spec import MAX_SIDE, Raster
 from engine.threads import in_thread
 from engine.tree import RenderTree, ShapeNode, TextNode
@@ -59,45 +61,53 @@ class Drawings:
         self._frames: dict[Drawn, VideoFrame | EngineError] = {}  # in the order of their last use
         self._asked: set[Drawn] = set()
         self._named: set[Drawn] = set()  # by the tree that is on
-        self._coming: set[Drawn] = set()  # named by what comes
+        self._coming: dict[Fraction, set[Drawn]] = {}  # named by what comes, and when that does
         self._instead: dict[Drawn, Drawn] = {}  # of what is named and was not drawn in time: what stands in for it
 
     async def run(self) -> None:
         """Draws what is asked for, until cancelled."""
         async for drawn in self._receive:
-            if drawn in self._named or drawn in self._coming:  # else it was on for a moment and is not wanted any more
+            if self._is_wanted(drawn):  # else it was on for a moment, or another tree came in the place of its own
                 self._keep(drawn, await self._made(drawn))
             self._asked.discard(drawn)
             self._changed.set()
             self._changed = trio.Event()
 
-    def expect(self, trees: Iterable[RenderTree]) -> None:
-        """Asks for what trees name that come on the air soon."""
-        self._coming = {
-            picture.drawn for tree in trees for picture in pictures_named(tree) if picture.drawn is not None
-        }
-        for drawn in self._coming - self._frames.keys():
-            self._ask(drawn)
+    def _is_wanted(self, drawn: Drawn) -> bool:
+        return drawn in self._named or any(drawn in names for names in self._coming.values())
 
-    def _ask(self, drawn: Drawn) -> None:
-        if drawn not in self._asked and min(self._size(drawn)) > 0:
-            self._asked.add(drawn)
-            self._send.send_nowait(drawn)
+    def expect(self, coming: Iterable[Coming]) -> None:
+        """Asks for what trees name that come on the air, beside what others do that come at other times."""
+        news: dict[Fraction, set[Drawn]] = {}
+        for t, tree in coming:
+            named = _drawn_in(tree)
+            news.setdefault(t, set()).update(named)
+            self._ask(named)
+        self._coming |= news
 
-    async def prepare(self, tree: RenderTree, *, patience: float = math.inf) -> None:
+    def _ask(self, named: Sequence[Drawn]) -> list[Drawn]:
+        """What of it is not drawn yet; it will be."""
+        missing = [each for each in dict.fromkeys(named) if each not in self._frames and min(self._size(each)) > 0]
+        far = {drawn: self._apart(drawn, self._nearest(drawn)) for drawn in missing}
+        for drawn in sorted(missing, key=far.__getitem__, reverse=True):
+            if drawn not in self._asked:
+                self._asked.add(drawn)
+                self._send.send_nowait(drawn)
+        return missing
+
+    async def prepare(self, tree: RenderTree, t: Fraction = Fraction(0), *, patience: float = math.inf) -> None:
         """Asks for what a tree names and is not drawn yet, and waits for it; after `patience` seconds it comes later.
 
         What is not drawn by then has something standing in for it from now on, where something can.
 
-        Raises SourceError, where there is no end to the patience: something cannot be drawn.
+        t       its time: what was to come by then does so no more.
+        Raises  SourceError, where there is no end to the patience: something cannot be drawn.
         """
-        named = [picture.drawn for picture in pictures_named(tree) if picture.drawn is not None]
+        named = _drawn_in(tree)
         self._named = set(named)
-        missing = [each for each in dict.fromkeys(named) if each not in self._frames and min(self._size(each)) > 0]
+        self._coming = {at: names for at, names in self._coming.items() if at > t}
         self._touch(drawn for drawn in named if drawn in self._frames)
-        far = {drawn: self._apart(drawn, self._nearest(drawn)) for drawn in missing}
-        for drawn in sorted(missing, key=far.__getitem__, reverse=True):
-            self._ask(drawn)
+        missing = self._ask(named)
         with trio.move_on_after(patience):
             while not self._asked.isdisjoint(self._named):
                 await self._changed.wait()
@@ -183,6 +193,11 @@ class Drawings:
     def _bytes(self, some: Mapping[Drawn, object] | set[Drawn]) -> int:
         frames = (self._frames.get(drawn) for drawn in some)
         return sum(frame.a.nbytes for frame in frames if isinstance(frame, VideoFrame) and frame.a is not None)
+
+
+def _drawn_in(tree: RenderTree) -> list[Drawn]:
+    """What of a tree is drawn, in the order of its nodes."""
+    return [picture.drawn for picture in pictures_named(tree) if picture.drawn is not None]
 
 
 def _same(one: Drawn, other: Drawn) -> bool:

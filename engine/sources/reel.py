@@ -71,7 +71,7 @@ class Reel:
 
     def expect(self, coming: Sequence[Coming]) -> None:
         """Opens and draws what comes on the air soon."""
-        self.drawings.expect(tree for _, tree in coming)
+        self.drawings.expect(coming)
         if self._places is not None:
             self._places.expect((t, self._own(uses(tree))) for t, tree in coming)
 

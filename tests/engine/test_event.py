@@ -20,15 +20,27 @@ from engine.color import yuv_of
 from engine.config import Settings
 from engine.errors import AlreadyExists, InvalidTree
 from engine.event import ENCODING, LINGER, Event, Surroundings
+from engine.frame import VideoFrame
+from engine.images import Images
 from engine.offline import render
 from engine.program import Held
+from engine.sinks.still import encode_still
 from engine.sources.avfile import MediaFile
 from engine.sources.decode import Decoders
 from engine.spec import EventSpec, MixerSpec, Raster, RenderSpec
 from engine.stream import END, Hub, Publisher
 from engine.timebase import SECOND, first_sample, tick_time
 from engine.timeline import Mash
-from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, SumNode, VideoSourceNode
+from engine.tree import (
+    AudioSourceNode,
+    CompositorNode,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    SumNode,
+    TextNode,
+    VideoSourceNode,
+)
 from tests.engine.clips import packets
 from tests.media import Audio, Video, encode, read_number
 
@@ -63,12 +75,16 @@ class NoImages:
     def get(self, filename):
         return None
 
+    def expect(self, filename):
+        """There is none."""
+
 
 class Studio:
     """A hub and an event on one clock that stands still between slots."""
 
-    def __init__(self, spec, nursery):
+    def __init__(self, spec, nursery, images):
         self.time = SECOND
+        self.images = images
         self.fps = spec.mixer.fps
         self.nursery = nursery
         self.hub = Hub(lambda: self.time)
@@ -82,7 +98,7 @@ class Studio:
 
     def add(self, spec):
         around = Surroundings(
-            self.hub, self.decoders, NoImages(), Settings(), limiter=trio.CapacityLimiter(2), clock=self.clock
+            self.hub, self.decoders, self.images, Settings(), limiter=trio.CapacityLimiter(2), clock=self.clock
         )
         event = Event(spec, around)
         self.nursery.start_soon(event.run)
@@ -124,9 +140,9 @@ class Studio:
 
 
 @asynccontextmanager
-async def studio(spec=SPEC):
+async def studio(spec=SPEC, images=None):
     async with trio.open_nursery() as nursery:
-        made = Studio(spec, nursery)
+        made = Studio(spec, nursery, images or NoImages())
         await nursery.start(made.decoders.run)
         yield made
         with trio.fail_after(30):
@@ -192,6 +208,29 @@ async def test_of_a_thousand_puts_before_a_slot_the_last_is_shown():
         assert slots == {0}
         (picture,) = await made.slot()
         assert is_colour(picture, BLUE)
+
+
+async def test_a_text_is_there_in_the_first_picture_of_its_put_though_no_slot_waits_for_it(monkeypatch):
+    monkeypatch.setattr("engine.event.DRAWING", 0)
+    async with studio() as made:
+        for n in range(4):
+            made.event.put([showing(TextNode(string=f"{n}" * 4, size=30))])
+            (picture,) = await made.slot()
+            assert picture.y.max() > 100, n
+
+
+async def test_an_uploaded_image_is_loaded_from_its_put_on(tmp_path, nursery):
+    grey, chroma = np.full((36, 64), 200, np.uint8), np.full((18, 32), 128, np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_still(VideoFrame(grey, chroma, chroma)))
+    images = Images(tmp_path, limiter=trio.CapacityLimiter(1))
+    nursery.start_soon(images.run)
+    async with studio(images=images) as made:
+        made.event.put([showing(ImageSourceNode(filename="a.png"))])
+        with trio.fail_after(30):
+            while not (images._known and images._known["a.png"].frame):
+                await trio.sleep(0.001)
+        (picture,) = await made.slot()
+        assert picture.y.min() > 190
 
 
 async def test_a_transition_moves_there_and_a_second_one_goes_on_from_where_it_is():

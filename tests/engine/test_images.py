@@ -8,7 +8,7 @@ import trio
 
 from engine.errors import InvalidSpec, NotFound
 from engine.frame import black
-from engine.images import AGAIN, LINGER, MAX_BYTES, Images
+from engine.images import AGAIN, LINGER, MAX_BYTES, MAX_COMING, Images
 from engine.sinks.still import encode_still
 
 PNG, JPEG = encode_still(black(16, 10)), encode_still(black(8, 8), "mjpeg")
@@ -124,3 +124,16 @@ async def test_a_tree_may_name_what_is_not_there(tmp_path, filename):
         for _ in range(3):
             assert made.get(filename) is None
             await trio.sleep(0.01)
+
+
+async def test_what_comes_is_loaded_before_its_time_but_not_too_much_at_once(tmp_path):
+    names = [f"{n}.png" for n in range(3 * MAX_COMING)]
+    for name in names:
+        (tmp_path / name).write_bytes(PNG)
+    async with images(tmp_path) as made:
+        for name in names:
+            made.expect(name)
+        assert made.get(names[-1]) is None  # what is on is asked for however much comes
+        for name in (*names[:MAX_COMING], names[-1]):
+            assert await loaded(made, name)
+        assert made._known.keys() == {*names[:MAX_COMING], names[-1]}

@@ -101,6 +101,40 @@ async def test_what_is_no_longer_wanted_is_not_drawn_any_more(drawings, monkeypa
     assert len(calls) < 10
 
 
+async def test_what_comes_is_drawn_whenever_it_comes(drawings):
+    titles = [TextNode(string=f"title {n}") for n in range(4)]
+    with trio.fail_after(30):
+        drawings.expect([(Fraction(1), tree(titles[0])), (Fraction(1), tree(titles[1]))])  # of two layers
+        drawings.expect([(Fraction(2), tree(titles[2]))])
+        await drawings.prepare(tree(titles[3]), Fraction(0), patience=0)
+        await drawings.idle()
+    assert all(drawings.get(drawn(title)) for title in titles)
+
+
+async def test_of_many_trees_for_one_moment_only_the_last_is_drawn_and_nothing_of_the_others_is_kept(
+    drawings, monkeypatch
+):
+    calls = counted(monkeypatch, drawings)
+    with trio.fail_after(30):
+        for n in range(1000):
+            drawings.expect([(Fraction(1), tree(TextNode(string=str(n))))])
+        await drawings.idle()
+    assert drawings.get(drawn(TextNode(string="999"))) is not None
+    assert len(calls) == 1
+    assert [len(names) for names in drawings._coming.values()] == [1]
+
+
+async def test_what_has_not_been_drawn_when_its_moment_is_over_is_not_drawn_any_more(drawings, monkeypatch):
+    calls = counted(monkeypatch, drawings)
+    with trio.fail_after(30):
+        for n in range(50):
+            drawings.expect([(Fraction(n), tree(TextNode(string=str(n))))])
+        await drawings.prepare(tree(SQUARE), Fraction(50))
+        await drawings.idle()
+    assert len(calls) == 1
+    assert not drawings._coming
+
+
 async def test_old_pictures_are_dropped_and_those_on_are_kept(drawings, monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 5 * 64 * 36)
     titles = [TextNode(string=f"title {n}") for n in range(8)]
