@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import select
 import sys
@@ -22,6 +23,7 @@ from typing import Any, Final, TextIO
 from engine.command import one_line
 
 MAX_WAITING: Final = 1000  # entries; hours of an ordinary day
+SELDOM: Final = 60.0  # seconds between two entries of who says the same ten times a second
 LAST_WORDS: Final = 1.0  # seconds that who reads has at the end for what waits
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,28 @@ log = logging.getLogger(__name__)
 def log_to_stderr(form: str = "text") -> None:
     """Everything from INFO on. form: "text" or "json"."""
     handler = _Waiting(sys.stderr) if sys.stderr else logging.NullHandler()  # none: its number is another file's now
+    handler.addFilter(_Seldom())
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("hypercorn").setLevel(logging.WARNING)
+
+
+class _Seldom(logging.Filter):
+    """Of what Trio says of connections that it has no descriptors for, one line now and then, without a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "trio.serve_listeners":
+            return True
+        record.exc_info = None
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + SELDOM
+        return True
 
 
 class _Waiting(QueueHandler):

@@ -24,7 +24,7 @@ from typing import Any, Final
 import trio
 
 from engine.child import Child
-from engine.errors import EngineError
+from engine.errors import EngineError, first_error, reason_of
 from engine.fetch import Fetcher
 from engine.jobdocument import DOCUMENT, KEPT
 from engine.jobrun import JobRun, Library, Workshop, forget_old_runs
@@ -101,10 +101,12 @@ class Worker:
                     await self._take()
                     pause = AGAIN[0]
                     continue
-                except EngineError as err:
-                    log.warning("worker %s: %s", self.name, err)
-                except Exception:
-                    log.exception("worker %s: a bug", self.name)
+                except Exception as err:
+                    known = first_error(err)
+                    if isinstance(known, EngineError | OSError):  # of its disk, or of a system that is out of something
+                        log.warning("worker %s: %s", self.name, reason_of(known))
+                    else:
+                        log.exception("worker %s: a bug", self.name)
                 await trio.sleep(pause)
                 pause = min(pause * 2, AGAIN[1])
         finally:

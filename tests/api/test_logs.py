@@ -92,3 +92,45 @@ def test_who_does_not_read_the_log_keeps_nobody(reads, waits):
             assert kept == list(range(len(kept)))
             assert entries[-1].endswith(f" WARNING log: {count - len(kept)} entries left out while nobody read it\n")
             assert log.read().endswith(" INFO over\n")
+
+
+CROWD = """
+import resource, socket, sys
+import trio
+from api.logs import log_to_stderr
+
+log_to_stderr(sys.argv[1])
+
+async def main():
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = trio.socket.socket()
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    over = trio.Event()
+
+    async def serve(stream):
+        over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+        await client.connect(listener.socket.getsockname())
+        await trio.sleep(0.5)
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        await over.wait()
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_that_there_are_too_many_connections_is_one_line(form):
+    said = subprocess.run(
+        [sys.executable, "-c", CROWD, form],
+        capture_output=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+        timeout=30,
+    ).stderr.decode()
+    (line,) = said.removesuffix("\n").split("\n")
+    assert "accept returned EMFILE (Too many open files)" in line

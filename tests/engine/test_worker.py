@@ -3,9 +3,10 @@
 import errno
 import json
 import os
+import resource
 import signal
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -72,6 +73,17 @@ class Bench:
 
     async def done(self, body):
         return await self.until(await self.add(body), FINAL)
+
+
+@contextmanager
+def no_descriptors():
+    """No file can be opened: the process has as many as it may."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 @asynccontextmanager
@@ -521,3 +533,17 @@ async def test_a_bug_ends_a_job_and_not_its_worker(bench, monkeypatch, caplog):
         assert (await bench.done(job()))["error"] == "a bug of the worker: KeyError"
     assert (await bench.done(job()))["state"] == "finished"
     assert "a bug" in caplog.text
+
+
+async def test_a_worker_without_a_descriptor_says_so_in_one_sentence_and_goes_on(bench, monkeypatch, caplog):
+    monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(engine.worker, "WAIT", 0.01)
+    (bench.folder / "work").mkdir()
+    with no_descriptors():
+        bench.work()
+        with trio.fail_after(30):
+            while "w1" not in caplog.text:
+                await trio.sleep(0.01)
+    assert (await bench.done(job()))["state"] == "finished"
+    assert "worker w1: too many open files" in caplog.messages
+    assert "bug" not in caplog.text
