@@ -214,7 +214,7 @@ def event_spec(name: str, asked: CreateRequest) -> EventSpec:
     if asked.event is not None and asked.event != name:
         raise InvalidSpec(f'event "{asked.event[:80]}" in the body is not "{name}" of the path', where="event")
     sub_mixes = _whole(asked.sub_mixes, 1)
-    _check_guid(asked.path, asked.stream_name, sub_mixes)
+    _check_guid(asked.path, asked.stream_name, sub_mixes, forwards=bool(asked.do_forward))
     return EventSpec(
         name=name,
         path=asked.path,
@@ -239,7 +239,7 @@ def _aac_rate(hertz: int) -> int:
     return min(AAC_RATES, key=lambda rate: abs(rate - hertz))
 
 
-def _check_guid(path: str, stream_name: str, sub_mixes: int) -> None:
+def _check_guid(path: str, stream_name: str, sub_mixes: int, *, forwards: bool) -> None:
     guid = f"{path}/{stream_name}"
     length = len(guid) + (len(f"_{sub_mixes - 1}") if sub_mixes > 1 else 0)
     if length > MAX_GUID:
@@ -247,6 +247,8 @@ def _check_guid(path: str, stream_name: str, sub_mixes: int) -> None:
     for field, text in (("path", path), ("streamName", stream_name)):
         if any(segment in ("", ".", "..") for segment in text.split("/")):
             raise InvalidSpec(f'{field} "{text[:80]}" has an empty, "." or ".." segment', where=field)
+        if forwards and any(ord(letter) <= 32 or letter == "\x7f" for letter in text):
+            raise InvalidSpec(f'{field} "{text[:80]}" has spaces, which doForward has no URL for', where=field)
 
 
 def _encoder(asked: CreateRequest) -> EncoderSpec:

@@ -182,6 +182,16 @@ def test_nan_and_infinities_are_refused(number, field):
         ({"path": "live/"}, 'path "live/" has an empty, "." or ".." segment', "path"),
         ({"path": ".."}, 'path ".." has an empty, "." or ".." segment', "path"),
         ({"streamName": "a/../b"}, 'streamName "a/../b" has an empty, "." or ".." segment', "streamName"),
+        (
+            {"streamName": "my mix", "doForward": True, "originIp": "127.0.0.1"},
+            'streamName "my mix" has spaces, which doForward has no URL for',
+            "streamName",
+        ),
+        (
+            {"path": "a\tb", "doForward": True, "originIp": "127.0.0.1"},
+            'path "a\tb" has spaces, which doForward has no URL for',
+            "path",
+        ),
         ({"streamName": "a" * 1020}, "path and streamName have 1025 characters together, more than 1024", "path"),
         (
             {"streamName": "a" * 1018, "subMixes": 2},
