@@ -226,14 +226,17 @@ class Straightener:
     A stream that jumps back by more than `MAX_BACK` or ahead by more than `MAX_AHEAD` gives all streams a new offset,
     so that time goes on where it was; packets of the others that still belong to the old time keep the old offset.
     The first packet of a stream may be `MAX_AHEAD` behind the others: libav gives a picture of MPEG-TS when the next
-    one comes, and keeps some to learn their format.
+    one comes, and keeps some to learn their format. Ahead means ahead of all streams: one that was silent, in a part
+    without sound, comes back where the others are. If it jumps back to more than `MAX_AHEAD` behind them, it is the
+    first of another part.
 
     Of fragmented MP4 libav marks what comes behind a jump back as not to be shown; here nothing else has that mark.
     """
 
     def __init__(self) -> None:
         self._offsets = [Fraction(0)]  # the present one, and the one before it
-        self._ends: dict[int, Fraction] = {}  # of each stream's last packet
+        self._came: dict[int, Fraction] = {}  # each stream's last packet, by the container's own time …
+        self._ends: dict[int, Fraction] = {}  # … and its end on the straight line
 
     @property
     def jumped(self) -> bool:
@@ -254,17 +257,20 @@ class Straightener:
             ticks = round(offset / time_base)
             packet.dts = None if packet.dts is None else packet.dts + ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
+        self._came[packet.stream_index] = t
         self._ends[packet.stream_index] = t + offset + (packet.duration or 0) * time_base
         return packet
 
     def _offset(self, t: Fraction, index: int) -> Fraction:
         if not self._ends:
             return self._offsets[0]
-        end = self._ends.get(index)
         newest = max(self._ends.values())
-        back = MAX_AHEAD if end is None else MAX_BACK
+        least = newest - MAX_AHEAD
+        if index in self._ends:
+            own = self._ends[index] - MAX_BACK
+            least = own if t >= self._came[index] - MAX_BACK else max(own, least)
         for offset in self._offsets:
-            if -back <= t + offset - (newest if end is None else end) <= MAX_AHEAD:
+            if least <= t + offset <= newest + MAX_AHEAD:
                 return offset
         self._offsets = [newest - t, self._offsets[0]]
         return self._offsets[0]

@@ -857,6 +857,19 @@ def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
     assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
 
 
+@pytest.mark.parametrize("later", [Fraction(0), Fraction(1, 2)])  # whether its sound or its picture comes first
+def test_sound_that_comes_back_after_a_long_part_without_it_is_with_its_picture(tmp_path, later):
+    slow = Video(rate=Fraction(10), gop=10)
+    film = encode(tmp_path / "film.ts", slow, Audio(), seconds=2)
+    slate = encode(tmp_path / "slate.ts", slow, None, seconds=12)
+    back = remuxed(tmp_path / "back.ts", film, lambda packet: later * (packet.stream.type == "audio"))
+    found = everything(joined(tmp_path / "all.ts", film, slate, back))
+    assert numbered(found) == [*range(20), *range(120), *range(20)]
+    sounding = [(first / 48_000, (first + len(block)) / 48_000) for first, block in found.blocks]
+    (quiet,) = [(stop, begin) for (_, stop), (begin, _) in pairwise(sounding) if begin - stop > 1 / 10]
+    assert [*quiet, sounding[-1][1]] == pytest.approx([2, 14 + later, 16 + later], abs=0.25)
+
+
 def together(*programmes):
     """Transport streams, each with number and map PID of its programme, as one of several (ISO 13818-1 2.4.4.3)."""
     listed = b"".join(number.to_bytes(2, "big") + (0xE000 | pid).to_bytes(2, "big") for number, pid, _ in programmes)
