@@ -10,6 +10,10 @@ Theory of operation
   with what is due within the same `BURST`: other servers know of a packet only when it reached them, so a burst must be
   much shorter than the latency of their mixes. What is late by more than `SLIP` makes everything after it later: no
   backlog is sent in one burst.
+* A live playlist goes on meanwhile: who reads it that much later finds segments gone from it, and waiting out the hole
+  that they leave, the next ones as well. So behind a leap of time stamps packets come at once, but never sooner than if
+  nothing had been late since the URL was asked for: a hole of the publisher's own is waited out, or what was in reserve
+  would be used up.
 * What ends or breaks is tried again after 1 s, 2 s … 30 s; having been on air for `SETTLED` begins with 1 s again.
   A file that came to its end is over, and so is a live playlist that is a film's when it is opened again. What can
   never work is given up.
@@ -45,6 +49,7 @@ log = logging.getLogger(__name__)
 
 LEAD: Final = SECOND * 3 // 10
 SLIP: Final = SECOND * 3 // 10
+LEAP: Final = SECOND // 2  # from one packet to the next; more than jitter, less than a segment
 BURST: Final = SECOND // 10  # all films send at these beats: to wake once for all costs less
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
@@ -86,8 +91,12 @@ class Pull:
         self._read_before: ReadBefore = deque(maxlen=READ_MOST)  # of a live playlist; also used by its thread
         self._publication: Publication | None = None
         self._began = 0  # to publish
-        self._origin: int | None = None  # server time of time stamp 0, where packets are paced …
-        self._last = 0  # … and when the last one is due
+        self._asked = 0  # for the URL
+        self._is_live = False  # the publisher does not wait for who reads
+        self._origin: int | None = None  # server time of time stamp 0, where packets are paced, …
+        self._soonest = 0  # … what it would be if nothing had been late, …
+        self._last = 0  # … when the last one is due …
+        self._newest = 0  # … and the newest dts
         # read by anyone (snapshot)
         self._state: PullState = "connecting"
         self._error = ""
@@ -159,6 +168,7 @@ class Pull:
     async def _publish(self) -> None:
         """One attempt. Returns at the end of what has one; raises EngineError."""
         self._limiter = trio.CapacityLimiter(1)
+        self._asked = self._hub.now()
         opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now)
         opening = partial(opening, loop=self._loop, read_before=self._read_before)
         demuxer = await in_thread(opening, limiter=self._limiter, abandon_on_cancel=True)
@@ -176,7 +186,7 @@ class Pull:
 
     async def _relay(self, demuxer: Demuxer) -> None:
         """Sends what the demuxer gives up to its end. Raises EngineError."""
-        self._origin, self._last = None, 0
+        self._origin, self._last, self._is_live = None, 0, not demuxer.has_end
         failure: list[EngineError] = []
         send, receive = trio.open_memory_channel[list[Packet]](BATCHES if demuxer.is_paced else math.inf)
         async with trio.open_nursery() as nursery:
@@ -255,8 +265,13 @@ class Pull:
     def _due(self, packet: Packet) -> int:
         """When a packet is due."""
         stamp, now = packet.dts_ns, self._hub.now()
+        if self._origin is None:
+            self._soonest, self._newest = self._asked - stamp, stamp
         if self._origin is None or now - stamp - self._origin > SLIP:
             self._origin = now - stamp
+        elif self._is_live and stamp - self._newest > LEAP:
+            self._origin = max(self._soonest, max(self._last, now) - stamp)
+        self._newest = max(self._newest, stamp)
         return self._origin + stamp
 
 

@@ -979,6 +979,30 @@ async def test_a_live_playlist_that_ends_while_it_is_read_is_over(station, serve
     assert station.hub.streams() == []
 
 
+@pytest.mark.parametrize("stands_still", [True, False])
+async def test_a_hole_in_a_live_playlist_is_waited_out_as_far_as_nothing_was_late(
+    nursery, server, tmp_path, stands_still
+):
+    station = Station(nursery, Settings(open_timeout=9, read_timeout=9))
+    encode(tmp_path / "film.m3u8", Video(gop=30), TONE, seconds=5, hls_time="1", hls_list_size="0")
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.glob("*.ts")}
+    del server.films["/film3.ts"]
+    server.films["/live.m3u8"] = playlist(2 if stands_still else 5)
+    began = clock()
+    station.pull(f"{server.url}/live.m3u8")
+    if stands_still:
+        await station.receive(until=lambda got: len(got) > 60)
+        while clock() < began + 3 * NS:
+            await trio.sleep(0.01)
+        server.films["/live.m3u8"] = playlist(5)
+    got = await station.receive(until=lambda got: any(b.dts_ns - a.dts_ns > NS / 2 for a, b in pairwise(got)))
+    before, behind = next((a, b) for a, b in pairwise(got) if b.dts_ns - a.dts_ns > NS / 2)
+    as_asked = began + behind.dts_ns - got[0].dts_ns
+    assert behind.arrival >= as_asked  # or the publisher would be overtaken in the end
+    if stands_still:
+        assert behind.arrival - before.arrival < NS / 2
+
+
 def test_of_several_variants_only_one_is_fetched(server, tmp_path):
     """The sound is that of the same variant; the other is looked at when it is opened, then it may be down."""
     master = "#EXTM3U\n"
