@@ -10,7 +10,6 @@ then, if there is room when it has come, and is forgotten after a day.
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
@@ -26,8 +25,7 @@ from api.moviemasher.documents import ID, Documents
 from api.moviemasher.options import EXTENSIONS, MB, Options
 from api.moviemasher.users import check_name
 from api.schema import uploads
-from engine.errors import AlreadyExists, InvalidSpec, Overloaded, SourceMalformed, reason_of
-from engine.media import check_drawing, check_font, look_into
+from engine.errors import AlreadyExists, InvalidSpec, Overloaded, reason_of
 
 UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is kept for it
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
@@ -35,7 +33,6 @@ MAX_ANNOUNCED: Final = 1000  # of one user: with room kept for them, and remembe
 MAX_NAME: Final = 255
 SPOOL: Final = ".spool"  # among the users' folders, so that a move never leaves their disk; no name of a user
 PART: Final = ".part"
-_BINARY: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
 
 
 class Upload(NamedTuple):
@@ -216,21 +213,3 @@ class Files:
             connection.execute(delete(uploads).where(uploads.c.id == name, uploads.c.user == user))
         shutil.rmtree(folder, ignore_errors=True)
         return there
-
-
-def check(upload: Upload, path: Path) -> None:
-    """Whether a file is of the kind that was announced. Raises SourceError."""
-    if upload.type == "font":
-        check_font(str(path), name="upload")
-        return
-    if upload.extension == "svg":
-        check_drawing(str(path), name="upload")
-        return
-    with path.open("rb") as file:
-        if not _BINARY.search(file.read(1024)):  # a playlist would name other files, and no medium is text
-            raise SourceMalformed(f"the file is text and no {upload.type}", where="file")
-    facts = look_into(str(path), name="upload")
-    is_image = facts.kind == "image" or upload.extension == "gif"
-    found = {"sound": "audio", "film": "video", "image": "image"}[facts.kind]
-    if found != upload.type and not (upload.type == "image" and is_image):
-        raise SourceMalformed(f"the file is {found} and no {upload.type}", where="file")

@@ -52,20 +52,20 @@ class Servers:
         self._disk = trio.CapacityLimiter(1)  # opens, closes, removes
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
         self.data = DataServer(self.documents, self._options, self._discard)
-        uploads = Uploads(self.files, self._options)
+        self.uploads = Uploads(self.files, self._options)
         self.streaming = Streaming(engine, self.documents, self.files, self._options)
         self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,
             "/api/servers": self._servers,
             **self.data.handlers(),
-            **uploads.handlers(),
+            **self.uploads.handlers(),
             **self.rendering.handlers(),
             **self.streaming.handlers(),
         }
-        self.paths = {*handlers, *uploads.uploads()}
+        self.paths = {*handlers, *self.uploads.uploads()}
         self._active = {"web", *(path.split("/")[1] for path in self.paths)}
-        self._door = Door(self._users, handlers, uploads.uploads())
+        self._door = Door(self._users, handlers, self.uploads.uploads())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps what is stored open until cancelled. Raises InvalidSpec, SourceMalformed."""
@@ -74,6 +74,7 @@ class Servers:
         try:
             task_status.started()
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.uploads.run)
                 nursery.start_soon(self.rendering.run)
                 nursery.start_soon(self.streaming.run)
         finally:

@@ -19,18 +19,18 @@ from werkzeug.http import parse_options_header
 
 from api.asgi import Refusal, Request
 from api.forms import FormReader, Part
+from api.moviemasher.child import Checks
 from api.moviemasher.data import wanted
 from api.moviemasher.door import Handler, Taking
 from api.moviemasher.fields import Object
-from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, check, kept_on_disk
+from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, kept_on_disk
 from api.moviemasher.options import EXTENSIONS, MB, Options
-from engine.errors import InvalidSpec, SourceUnavailable
+from engine.errors import InvalidSpec
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
 SILENCE: Final = 30.0  # seconds without a byte: a client that takes longer is gone
 MAX_ID: Final = 128
-CHECK_SECONDS: Final = 20.0
 AT_A_TIME: Final = 4  # forms in threads
 
 
@@ -49,7 +49,14 @@ class Uploads:
         self._files = files
         self._options = options
         self._disk = trio.CapacityLimiter(AT_A_TIME)
-        self._checking = trio.CapacityLimiter(2)
+        self._checks = Checks()
+
+    async def run(self) -> None:
+        """Keeps ready what looks into files, until cancelled."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            await self._checks.close()
 
     def handlers(self) -> dict[str, Handler]:
         """What answers JSON."""
@@ -89,7 +96,7 @@ class Uploads:
         try:
             await self._receive(request, form)
             upload = await in_thread(form.finish)
-            await self._check(upload, form.path)
+            await self._checks.check(upload.type, upload.extension, form.path)
             await in_thread(self._files().keep, upload, form.path)
         finally:
             with trio.CancelScope(shield=True):
@@ -105,12 +112,6 @@ class Uploads:
                     await trio.to_thread.run_sync(form.take, piece, limiter=self._disk)
         if whole.cancelled_caught or silence.cancelled_caught:
             raise Refusal(408, "the file did not come in time")
-
-    async def _check(self, upload: Upload, path: Path) -> None:
-        with trio.move_on_after(CHECK_SECONDS):
-            await trio.to_thread.run_sync(check, upload, path, limiter=self._checking, abandon_on_cancel=True)
-            return
-        raise SourceUnavailable(f"the file was not understood within {CHECK_SECONDS:g} s", where="file")
 
 
 class Form:

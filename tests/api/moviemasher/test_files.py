@@ -6,6 +6,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -18,6 +19,7 @@ from api.moviemasher.uploads import Form
 from engine.config import Settings
 from engine.errors import AlreadyExists, EngineError, InvalidSpec, Overloaded
 from tests.api.moviemasher.asking import Client, form, masher
+from tests.media import Audio, encode
 
 
 def png(width=8, height=6):
@@ -208,6 +210,41 @@ async def test_what_is_something_else_is_refused(client, tmp_path, media):
         made = (await announced(client, name, kind, max(1, len(sent))))["id"]
         assert "." not in (await store(client, made, sent)).error
         assert left(tmp_path) == []
+
+
+def vast_list(film):
+    """An MP4 whose tracks say that they have 40 million samples of one byte, all in one chunk."""
+    data = bytearray(film)
+    for kind, numbers in ((b"stsz", (1, 40_000_000)), (b"stsc", (1, 1, 40_000_000))):
+        at = data.find(kind)
+        while at >= 0:
+            data[at + 8 : at + 8 + 4 * len(numbers)] = struct.pack(f">{len(numbers)}I", *numbers)
+            at = data.find(kind, at + 4)
+    return bytes(data)
+
+
+def vast_end(path):
+    """A fragmented MP4 whose last fragment says that it has 40 million samples; only who comes there reads it."""
+    options = {"movflags": "empty_moov+default_base_moof+global_sidx", "frag_duration": "1000000"}
+    data = bytearray(encode(path, None, Audio("pcm_s16le"), seconds=4, **options).read_bytes())
+    at = data.rindex(b"trun")
+    data[at + 5 : at + 12] = struct.pack(">I", 1)[1:] + struct.pack(">I", 40_000_000)
+    return bytes(data)
+
+
+async def test_a_small_file_that_takes_much_memory_to_read_is_refused_and_takes_none_of_ours(client, tmp_path, media):
+    film = media.path("plain").read_bytes()
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    for name, kind, content in (
+        ("a.mp4", "video", vast_list(film)),
+        ("a.m4a", "audio", vast_end(tmp_path / "end.mov")),
+    ):
+        made = (await announced(client, name, kind, len(content)))["id"]
+        assert "MiB" in (await store(client, made, content)).error
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 256 << 10  # kB
+    assert left(tmp_path) == []
+    made = (await announced(client, "a.mp4", "video", len(film)))["id"]
+    assert (await store(client, made, film)).json == {}
 
 
 async def test_only_ids_that_were_given_out_may_be_used(client, tmp_path):
