@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from api.moviemasher.mash import MAX_CLIPS
 from api.moviemasher.users import Users, write_user
 from engine.config import Settings
 from engine.errors import InvalidSpec
@@ -49,6 +50,35 @@ async def test_bodies_have_up_to_8_mib(client):
     assert answer.json["apiCallbacks"]
     answer = await client.ask("POST", "/api/callbacks", body=start + b"x" * (room + 1) + end, headers=JSON)
     assert (answer.status, answer.json["error"]) == (413, f"the body has more than {8 << 20} bytes")
+
+
+CLIP = {
+    "id": "temporary-123456",
+    "label": "A clip",
+    "track": 0,
+    "frame": 100,
+    "frames": 30,
+    "timing": "custom",
+    "contentId": "com.moviemasher.content.default",
+    "containerId": "com.moviemasher.container.default",
+    "content": {"color": "#ff0000", "x": 0.5, "xEnd": 0.25, "y": 0.5, "yEnd": 0, "lock": "H", "width": 1, "height": 1},
+    "container": {"x": 0.5, "y": 0.5, "width": 0.5, "height": 0.5, "opacity": 1, "opacityEnd": 0, "offN": True},
+    "effects": [{"id": "com.moviemasher.effect.blur", "label": "Blur"}],
+}
+
+
+async def test_json_that_would_keep_others_waiting_is_refused_and_the_longest_mash_is_not(client):
+    for values in (b"0", b"[]", b'{"a":1}', b'"a"'):
+        body = b'{"id": "/api/servers", "x": [' + b",".join([values] * 500_001) + b"]}"
+        answer = await client.ask("POST", "/api/callbacks", body=body, headers=JSON)
+        assert (answer.status, answer.json["apiCallbacks"]) == (400, {})
+        assert "more than 500000" in answer.json["error"]
+    body = json.dumps({"id": "/api/servers", "x": dict.fromkeys(map(str, range(20_001)))}, separators=(",", " : "))
+    answer = await client.ask("POST", "/api/callbacks", body=body.encode(), headers=JSON)
+    assert "more than 20000" in answer.json["error"]
+    mash = {"tracks": [{"clips": [CLIP] * MAX_CLIPS}]}
+    body = json.dumps({"id": "/api/servers", "mash": mash, "path": "M 1,2 3,4" * 20_000}).encode()
+    assert (await client.ask("POST", "/api/callbacks", body=body, headers=JSON)).json["apiCallbacks"]
 
 
 async def test_what_is_not_there_is_404_in_json(client):
