@@ -26,9 +26,8 @@ import av
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers, program_config
 from engine.packet import Look, Track, Variant
 from engine.sources.container import LIBAV_ERRORS, settle_layout
-from engine.sources.tracks import NEW_SETS
+from engine.sources.tracks import NEW_SETS, is_unordered
 
-_UNORDERED: Final = ("avi", "h264", "hevc")
 _SETS: Final = {"h264": (7, 8), "hevc": (32, 33, 34)}  # kinds of parameter sets, each building on those before it
 _DELIMITERS: Final = {"h264": 9, "hevc": 35}  # of access units
 _MOST_SETS: Final = 256  # of pictures (H.264 7.4.2.2); HEVC has fewer
@@ -50,7 +49,7 @@ class Framing:
         self._layout = "" if is_video else settle_layout(context)
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
         self._look = look
-        self.is_unordered = bool(is_video and context.has_b_frames and _is_unordered(stream))
+        self.is_unordered = is_video and is_unordered(stream)
         self._block = (0, 0) if is_video else _block(stream)
         self._variant = _variant(context) if is_video else Variant()
         self._configure(bytes(context.extradata or b""))
@@ -183,11 +182,6 @@ def framing_of(stream: Any, before: Framing | None, look: Look, time_base: Fract
     if codec == "aac" and not extradata:
         return _Adts(stream, before, look, time_base)
     return Framing(stream, before, look, time_base)
-
-
-def _is_unordered(stream: Any) -> bool:
-    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
-    return stream.codec_context.name in ("h264", "hevc") and stream.container.format.name in _UNORDERED
 
 
 def _block(stream: Any) -> tuple[int, int]:

@@ -25,7 +25,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from fractions import Fraction
-from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeAlias
 
 import av
@@ -119,7 +118,7 @@ class LivePicture:
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
         self._look: Look | None = None  # that the converter was made for
         self._waiting: _Decoded | None = None  # decoded, not converted
-        self._times: list[int] = []  # of pictures in the decoder, a heap, where its order is that of showing
+        self._inside: list[int] = []  # times of what is in the decoder, a heap, where its order is that of showing
         self._hope = _Hope(name)
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
@@ -186,8 +185,6 @@ class LivePicture:
         if self._needs_keyframe and not packet.keyframe:
             return frames
         self._needs_keyframe = False
-        if packet.track.unordered:
-            heappush(self._times, item.time)
         return frames + self._decode(_coded(item))
 
     def _decode(self, packet: av.Packet[av.stream.Stream] | None) -> list[_Decoded]:
@@ -196,7 +193,7 @@ class LivePicture:
             return []
         decoded: list[_Decoded] = []
         try:
-            frames = pictures_of(context, packet)
+            frames = pictures_of(context, packet, self._inside if self._track and self._track.unordered else None)
         except LIBAV_ERRORS:
             self._damaged()
             return []
@@ -210,14 +207,14 @@ class LivePicture:
     def _damaged(self) -> None:
         self.corrupt += 1
         self._needs_keyframe = True
-        self._times.clear()
+        self._inside.clear()
         if self._context is not None and self._context.is_open:
             self._context.flush_buffers()  # what waits in it may be damaged too
 
     def _open(self, track: Track, care: Care) -> None:
         self._track, self._context, self._care = track, None, care
         self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
-        self._times.clear()
+        self._inside.clear()
         try:
             context = _picture_decoder(track)
         except LIBAV_ERRORS:
@@ -234,7 +231,7 @@ class LivePicture:
         self._context = context
 
     def _timed(self, frame: av.VideoFrame, look: Look) -> _Decoded:
-        start = heappop(self._times) if self._times else frame.pts
+        start = frame.pts
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
         if self._last_start is not None and 0 < start - self._last_start < SECOND:
@@ -428,7 +425,8 @@ def _coded(item: Stamped) -> av.Packet[av.stream.Stream]:
     data, alpha = item.packet.data, item.packet.alpha
     coded = av.Packet(len(data))  # a packet over the bytes themselves would lack the padding that decoders read into
     coded.update(data)
-    coded.pts, coded.time_base, coded.is_keyframe = item.time, _NS, item.packet.keyframe
+    coded.pts = coded.dts = item.time
+    coded.time_base, coded.is_keyframe = _NS, item.packet.keyframe
     if alpha:
         kind = av.packet.packet_sidedata_type_from_literal(ALPHA)
         beside = av.packet.PacketSideData(kind, len(alpha))  # type: ignore[call-arg]

@@ -8,6 +8,9 @@ Theory of operation
 * A picture starts where its stamp says, or where the one before it ended. A first picture that is a little late against
   the sound is on screen from the start: encoders delay it. In Matroska first pictures without a stamp are over by then:
   libav leaves out stamps that are before 0.
+* Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
+  the earliest time of those in the decoder. A keyframe is never earlier than its own, so that the times of pictures
+  that never came out are forgotten there.
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
 * Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
@@ -21,8 +24,9 @@ Theory of operation
 from __future__ import annotations
 
 from fractions import Fraction
+from heapq import heappop, heappush
 from math import gcd
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -44,6 +48,7 @@ SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the sta
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 _EASED: Final = {"skip_loop_filter": "bidir"}
+_UNORDERED: Final = ("avi", "h264", "hevc")
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
 ALPHA: Final = "matroska_block_additional"  # the one in which it gives what lies beside pictures of VP8 and VP9
@@ -82,6 +87,7 @@ class PictureTrack:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
+        self._inside: list[int] | None = [] if is_unordered(stream) else None  # times of what is in the decoder, a heap
         self._hides_early = stream.container.format.name.startswith("matroska")
         self.reset()
         self._is_first = True  # what is decoded next is the first picture of all
@@ -90,6 +96,8 @@ class PictureTrack:
         """Forgets everything decoded, after a seek."""
         if self._context.is_open:
             self._context.flush_buffers()
+        if self._inside:
+            self._inside.clear()
         self.ended = self._is_first = False
         self.began: Fraction | None = None  # when the first picture since then is on
         self.reached = Fraction(0)
@@ -102,7 +110,7 @@ class PictureTrack:
         """
         self.ended = packet is None
         out = []
-        for frame in pictures_of(self._context, packet):
+        for frame in pictures_of(self._context, packet, self._inside):
             begin, stop = self._times(frame)
             self.began = begin if self.began is None else self.began
             if stop <= start:
@@ -294,15 +302,39 @@ def check_sides(name: str, picture: av.VideoFrame | av.VideoCodecContext, *, whe
         raise SourceUnsupported(sentence, where=where)
 
 
-def pictures_of(context: av.VideoCodecContext, packet: Packet | None) -> list[av.VideoFrame]:
+def pictures_of(
+    context: av.VideoCodecContext, packet: Packet | None, inside: list[int] | None = None
+) -> list[av.VideoFrame]:
     """The pictures of one packet (None: the last ones). Raises what libav raises; ValueError: one has too long a side.
 
     They may change in mid-stream, and the options of a decoder only know of `MAX_PIXELS`.
+
+    inside  dts of the packets in the decoder, a heap, where only it knows the order: pictures get their pts from there.
     """
+    if packet is not None and packet.dts is not None and inside is not None:
+        packet.pts = packet.dts  # which the picture of this packet comes out with
+        heappush(inside, packet.dts)
     frames = context.decode(packet)
+    if inside is not None:
+        _put_in_order(frames, inside)
     if any(max(frame.width, frame.height) > MAX_SIDE for frame in frames):
         raise ValueError(f"a picture of more than {MAX_SIDE} pixels on a side")
     return frames
+
+
+def _put_in_order(frames: list[av.VideoFrame], inside: list[int]) -> None:
+    """Gives each picture the earliest time of those in the decoder, and forgets what a keyframe says is over."""
+    for frame in frames:
+        while inside and frame.key_frame and frame.pts is not None and inside[0] < frame.pts:
+            heappop(inside)
+        frame.pts = heappop(inside) if inside else frame.pts
+
+
+def is_unordered(stream: Any) -> bool:
+    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
+    context = stream.codec_context
+    is_reordered = context.name in ("h264", "hevc") and context.has_b_frames
+    return bool(is_reordered and stream.container.format.name in _UNORDERED)
 
 
 def may_jump(container: InputContainer) -> bool:

@@ -103,6 +103,7 @@ CODECS = {
     "mpeg2.ts": (Video("mpeg2video", bframes=2), Audio("ac3")),
     "h264.flv": (H264, Audio()),
     "mpeg4.avi": (Video("mpeg4"), Audio("libmp3lame")),
+    "h264.avi": (H264, Audio("libmp3lame")),
     "mjpeg.avi": (Video("mjpeg", pix_fmt="yuvj420p", full_range=True), Audio("pcm_u8")),
     "prores.mov": (Video("prores_ks", pix_fmt="yuv422p10le"), Audio("pcm_s24le")),
     "h264_444.mkv": (Video(pix_fmt="yuv444p", size=(65, 37)), Audio("flac", rate=32_000)),
@@ -146,6 +147,28 @@ def test_seek_gives_the_frames_of_sequential_reading(tmp_path_factory, name, num
     times = [(begin, stop) for begin, stop, _ in again.pictures]
     assert times == [(begin, stop) for begin, stop, _ in whole.pictures][number:]
     assert numbered(again) == list(range(number, 30))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(tmp_path, threads):
+    path = encode(tmp_path / "film.avi", H264, None, seconds=3)
+    source = opened(path, threads=threads)
+    for number in (0, 50, 29, 31, 89):
+        source.seek(Fraction(number, 30))
+        found = drained(source, start=Fraction(number, 30))
+        assert numbered(found) == [*range(number, 90)]
+        assert [begin for begin, _, _ in found.pictures] == [Fraction(n, 30) for n in range(number, 90)]
+    source.close()
+
+
+def test_pictures_of_which_one_is_lost_are_on_time_again_from_the_next_keyframe_on(tmp_path):
+    with av.open(encode(tmp_path / "film.avi", H264, None, seconds=3)) as container:
+        at, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][18]
+    data = bytearray((tmp_path / "film.avi").read_bytes())
+    data[at : at + size] = bytes(size)
+    (tmp_path / "film.avi").write_bytes(data)
+    starts = {read_number(frame.y): begin for begin, _, frame in everything(tmp_path / "film.avi").pictures}
+    assert [starts[number] for number in range(30, 90)] == [Fraction(number, 30) for number in range(30, 90)]
 
 
 @pytest.mark.parametrize("sounds", [None, True])
