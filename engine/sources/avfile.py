@@ -17,6 +17,9 @@ Theory of operation
   recovery point of H.264 on, pictures are mended bit by bit, and only whole ones are given. Where the place is wrong it
   tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
   lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
+* A local file whose time may jump may be several joined end to end, and libav takes the last part's end for its end.
+  What is beyond that is looked for from the start. So is everything once a jump has been read across, and from the
+  first seek on where the clock of an MPEG-TS is seen to go back.
 * Sound whose stamps are coarser than its samples is decoded at its start before the first seek that wants it, so that
   it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
@@ -33,6 +36,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any, Final, Literal
 
@@ -57,6 +61,7 @@ from engine.sources.tracks import (
     may_jump,
     zero_of,
 )
+from engine.sources.transport import goes_back
 from engine.spec import AudioFormat
 from engine.timebase import sample_at, seconds
 
@@ -104,6 +109,7 @@ class MediaFile:
         self._threads = threads
         self._eased = False
         self._looking = self._listening = True
+        self._has_jumped = False  # time, somewhere that was read across: the container's own leads nowhere any more
         self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
         self._open()
@@ -268,7 +274,7 @@ class MediaFile:
         if self._sound is not None and self._listening:
             aim -= PREROLL
         for back in _BACKS:
-            if self._has_jumped() or self._hides_places() or aim - back <= 0:
+            if self._hides_places(t) or aim - back <= 0:
                 break
             if self._lacks_places() and self._has_read and not self._has_learnt:
                 self._reopen()
@@ -285,20 +291,38 @@ class MediaFile:
         self._container.close()
         self._open()
 
-    def _has_jumped(self) -> bool:
-        return self._straightener is not None and self._straightener.jumped
-
-    def _hides_places(self) -> bool:
-        """Whether only reading from the start leads to a place and what holds there.
+    def _hides_places(self, t: Fraction) -> bool:
+        """Whether only reading from the start leads to media time t and what holds there.
 
         libav finds it in a WAV by the bytes per second in its head, which are often wrong where it is not PCM. And by
         now an FLV may have named other parameters than at its start.
         """
+        if self._has_jumped or self._goes_back or self._is_beyond(t):
+            return True
         if self._container.format.name == "wav":
             return not self._used[0].codec_context.name.startswith("pcm_")
         heads = {stream.index: bytes(stream.codec_context.extradata or b"") for stream in self._used}
         is_flv = self._container.format.name == "flv"
         return is_flv and any(bytes(sets) != heads[index] for index, sets in self._sets.items())
+
+    @cached_property
+    def _goes_back(self) -> bool:
+        """Whether it is a local MPEG-TS whose clock goes back, as far as that is seen without reading it."""
+        if self._container.format.name != "mpegts" or not self._is_local:
+            return False
+        try:
+            return goes_back(self._container.name.removeprefix("file:"))
+        except OSError:  # who reads on finds out, and says so
+            return False
+
+    def _is_beyond(self, t: Fraction) -> bool:
+        """Whether t lies beyond the duration of a local file that may go on there, behind a jump of time."""
+        may_go_on = self._straightener is not None and self._is_local
+        return may_go_on and self.duration is not None and t > self.duration
+
+    @property
+    def _is_local(self) -> bool:
+        return self._container.name.startswith("file:")
 
     def _seek(self, t: Fraction) -> bool:
         stream = self._video if self._video is not None and self._looking else self._used[-1]
@@ -349,7 +373,7 @@ class MediaFile:
             if begin - self._zero > t + MAX_BACK:  # a sound that is not here by now is absent here
                 break
         first = begins.pop(self._video.index, None) if self._video is not None and self._looking else t
-        in_time = first is not None and first <= t and not self._has_jumped()
+        in_time = first is not None and first <= t and not self._has_jumped
         return in_time and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
 
     def _shows(self, t: Fraction, batch: Batch, start: Fraction) -> bool:
@@ -423,8 +447,7 @@ class MediaFile:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
                 self._read_to = max(self._read_to, packet.pos or 0)
-                straight = packet if self._straightener is None else self._straightener.apply(packet)
-                return self._tell_sets(straight)
+                return self._tell_sets(self._straightened(packet))
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except LIBAV_ERRORS as err:
@@ -433,6 +456,13 @@ class MediaFile:
             self._failure = EOFError("the file ends before its index does")
         self._at_end = True
         return None
+
+    def _straightened(self, packet: Packet) -> Packet:
+        if self._straightener is None:
+            return packet
+        straight = self._straightener.apply(packet)
+        self._has_jumped |= self._straightener.jumped
+        return straight
 
     def _tell_sets(self, packet: Packet) -> Packet:
         """Gives the first packet after a seek the parameter sets that hold there; libav names only what changes."""

@@ -893,6 +893,31 @@ def test_sound_that_comes_back_after_a_long_part_without_it_is_with_its_picture(
     assert [*quiet, sounding[-1][1]] == pytest.approx([2, 14 + later, 16 + later], abs=0.25)
 
 
+@pytest.mark.parametrize(("suffix", "places"), [("ts", (20, 65, 149)), ("flv", (100, 149))])
+def test_seek_in_a_film_of_parts_that_begin_alike_gives_its_own_pictures_and_sound(tmp_path, suffix, places):
+    """Each place is the first one that is looked for after opening, and all are again, in one opening."""
+    parts = []
+    for n in range(3):
+        colour = Video(bframes=2, matrix="bt709", full_range=n == 1)
+        parts.append(encode(tmp_path / f"{n}.{suffix}", colour, Audio(hz=(400 + 300 * n,)), seconds=2 if n else 1))
+    path = tmp_path / f"whole.{suffix}"
+    header = 13 if suffix == "flv" else 0
+    path.write_bytes(b"".join(part.read_bytes()[header if n else 0 :] for n, part in enumerate(parts)))
+    whole = everything(path)
+    tone = heard(whole.blocks, start=0)
+    sources = [opened(path) for _ in places]
+    for source, place in (*zip(sources, places, strict=True), *((sources[0], place) for place in places)):
+        t = whole.pictures[place][0]
+        source.seek(t)
+        found = drained(source, start=t)
+        assert [begin for begin, _, _ in found.pictures] == [begin for begin, _, _ in whole.pictures[place:]]
+        assert np.array_equal(found.pictures[0][2].y, whole.pictures[place][2].y)
+        first = int(t * 48_000) + 1
+        assert np.array_equal(heard(found.blocks, start=first), tone[:, first:])
+    for source in sources:
+        source.close()
+
+
 def together(*programmes):
     """Transport streams, each with number and map PID of its programme, as one of several (ISO 13818-1 2.4.4.3)."""
     listed = b"".join(number.to_bytes(2, "big") + (0xE000 | pid).to_bytes(2, "big") for number, pid, _ in programmes)
