@@ -24,7 +24,8 @@ Theory of operation
   it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
   seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
-  them only where it is read through: one that is known to have others is read from its start.
+  them only where it is read through: one that is known to have others is read from its start. It is the same with the
+  palette of a film in AVI or MOV, but that in these the first packet has it.
 * A packet that a decoder refuses is counted, and the next one goes on; where no picture or no sound comes any more, the
   source broke off there. When the demuxer fails, what came before is still given; the batch in which a kind comes to
   its end has the error, which names the time.
@@ -38,7 +39,7 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import av
 import msgspec
@@ -53,6 +54,7 @@ from engine.sources.container import LIBAV_ERRORS, best_stream, open_container, 
 from engine.sources.tracks import (
     MAX_BACK,
     NEW_SETS,
+    PALETTE,
     Packet,
     Picture,
     PictureTrack,
@@ -74,6 +76,8 @@ ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 BROKEN: Final = Fraction(1)  # seconds of which nothing can be decoded; less is a damaged end
 # Formats of sound without frames of their own: what stands behind it (tags, with pictures in them) looks like packets.
 _BARE: Final = ("mp3", "aac", "ac3", "eac3", "dts", "truehd", "mlp")
+_Told: TypeAlias = Literal["new_extradata", "palette"]
+_TOLD: Final[tuple[_Told, ...]] = (NEW_SETS, PALETTE)
 _BACKS: Final = (0, 2, 12, 60)  # seconds; GOPs are 2 s in streams, 10 s in files of common encoders
 _PACKETS_A_STEP: Final = 1024
 _FIRST_PACKETS: Final = 32  # sound that starts with the picture is among them, and libav has read them when it opened
@@ -110,6 +114,7 @@ class MediaFile:
         self._eased = False
         self._looking = self._listening = True
         self._has_jumped = False  # time, somewhere that was read across: the container's own leads nowhere any more
+        self._is_recoloured = False  # whether its palette was another one somewhere
         self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
         self._open()
@@ -140,7 +145,8 @@ class MediaFile:
             self._sound = SoundTrack(self._audio, self._wanted, zero=self._zero)
         self._used = [stream for stream in (self._video, self._audio) if stream is not None]
         self._discard()
-        self._sets: dict[int, av.packet.PacketSideData] = {}  # of parameters: those that the demuxer named last
+        # Of each stream: the parameter sets and the palette that the demuxer named last.
+        self._sets: dict[tuple[int, _Told], av.packet.PacketSideData] = {}
         self._begin()
         self._has_read = False
         self._read_to = 0  # bytes: the furthest place of a packet that came since it was opened
@@ -295,15 +301,15 @@ class MediaFile:
         """Whether only reading from the start leads to media time t and what holds there.
 
         libav finds it in a WAV by the bytes per second in its head, which are often wrong where it is not PCM. And by
-        now an FLV may have named other parameters than at its start.
+        now an FLV may have named other parameters than at its start, and an AVI another palette.
         """
-        if self._has_jumped or self._goes_back or self._is_beyond(t):
+        if self._has_jumped or self._is_recoloured or self._goes_back or self._is_beyond(t):
             return True
         if self._container.format.name == "wav":
             return not self._used[0].codec_context.name.startswith("pcm_")
         heads = {stream.index: bytes(stream.codec_context.extradata or b"") for stream in self._used}
         is_flv = self._container.format.name == "flv"
-        return is_flv and any(bytes(sets) != heads[index] for index, sets in self._sets.items())
+        return is_flv and any(bytes(sets) != heads[index] for (index, _), sets in self._sets.items())
 
     @cached_property
     def _goes_back(self) -> bool:
@@ -332,6 +338,7 @@ class MediaFile:
             first = self._tell_sets(next(self._packets))
             if not self._has_read:
                 self._learn_places(first)
+                self._learn_palette()
             if not self._has_read and self._container.format.name.startswith("mov"):
                 self._container.seek(0, stream=stream)  # when it was opened, libav read on, and dropped what it named
                 any(packet.stream is stream for packet in map(self._tell_sets, self._packets))
@@ -357,6 +364,11 @@ class MediaFile:
             self._has_learnt = True
             if packet.stream is self._audio and self._sound is not None:
                 self._sound.decode(packet)
+
+    def _learn_palette(self) -> None:
+        """Reads on to the first picture of all, which has it; what libav read when it was opened, a seek drops."""
+        if self._video is not None and self._video.index not in self._entered:
+            any(packet.stream is self._video for packet in islice(map(self._tell_sets, self._packets), _FIRST_PACKETS))
 
     def _has_landed(self, t: Fraction) -> bool:
         """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on."""
@@ -465,12 +477,15 @@ class MediaFile:
         return straight
 
     def _tell_sets(self, packet: Packet) -> Packet:
-        """Gives the first packet after a seek the parameter sets that hold there; libav names only what changes."""
+        """Gives the first packet after a seek the sets and palette that hold there; libav names only what changes."""
         index = packet.stream_index
-        if packet.has_sidedata(NEW_SETS):
-            self._sets[index] = packet.get_sidedata(NEW_SETS)
-        elif index in self._sets and index not in self._entered:
-            packet.set_sidedata(self._sets[index])
+        for kind in _TOLD:
+            if packet.has_sidedata(kind):
+                told, before = packet.get_sidedata(kind), self._sets.get((index, kind))
+                self._is_recoloured |= kind == PALETTE and before is not None and bytes(before) != bytes(told)
+                self._sets[index, kind] = told
+            elif (index, kind) in self._sets and index not in self._entered:
+                packet.set_sidedata(self._sets[index, kind])
         self._entered.add(index)
         return packet
 

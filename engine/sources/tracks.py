@@ -51,6 +51,7 @@ _EASED: Final = {"skip_loop_filter": "bidir"}
 _UNORDERED: Final = ("avi", "h264", "hevc")
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
+PALETTE: Final = "palette"  # the one in which AVI and MOV name the colours that hold from a packet on
 ALPHA: Final = "matroska_block_additional"  # the one in which it gives what lies beside pictures of VP8 and VP9
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"
 Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]

@@ -29,6 +29,8 @@ from tests.media import (
     flash_beep,
     fragmented,
     moved_flv,
+    paint_number,
+    plane,
     played_twice,
     read_number,
     remuxed,
@@ -147,6 +149,48 @@ def test_seek_gives_the_frames_of_sequential_reading(tmp_path_factory, name, num
     times = [(begin, stop) for begin, stop, _ in again.pictures]
     assert times == [(begin, stop) for begin, stop, _ in whole.pictures][number:]
     assert numbered(again) == list(range(number, 30))
+
+
+def paletted(path, *, change=30, audio=False):
+    """A film of 30 numbers in colours of a palette, which from picture `change` on are others."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("rawvideo", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "pal8"
+        if audio:
+            sound = container.add_stream("pcm_s16le", rate=48_000)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 96_000), np.int16), "s16", "stereo")
+            silence.rate, silence.pts = 48_000, 0
+            container.mux(sound.encode(silence))
+        for n in range(30):
+            frame = av.VideoFrame(64, 36, "pal8")
+            black = 1 if n < change else 2
+            paint_number(plane(frame), n, black, 3 - black)
+            palette = np.frombuffer(frame.planes[1], np.uint8).reshape(256, 4)
+            palette[...] = 255
+            palette[black, :3] = 0
+            frame.pts, frame.time_base = n, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+    return path
+
+
+@pytest.mark.parametrize("audio", [False, True])
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+def test_seek_in_a_film_with_a_palette_keeps_its_colours(tmp_path, suffix, audio):
+    source = opened(paletted(tmp_path / f"film.{suffix}", audio=audio))
+    for number in (10, 20, 5, 0):
+        source.seek(Fraction(number, 30))
+        assert numbered(drained(source, start=Fraction(number, 30))) == [*range(number, 30)]
+    source.close()
+
+
+def test_seek_in_a_film_whose_palette_is_known_to_change_gives_the_one_that_holds_there(tmp_path):
+    source = opened(paletted(tmp_path / "film.avi", change=15))
+    assert numbered(drained(source)) == [*range(30)]
+    for number in (10, 20, 5, 29):
+        source.seek(Fraction(number, 30))
+        batch = source.step(pictures=1, sounds=None, start=Fraction(number, 30))
+        assert read_number(batch.pictures[0][2].y) == number
+    source.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
