@@ -30,6 +30,7 @@ MAX_BYTES: Final = 256 << 20
 # The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film, as an APNG is.
 MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM")
 _GIF: Final = (b"GIF87a", b"GIF89a")
+_MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
 _BAND: Final = 256  # rows that are spread at a time
 _EXIF_ORIENTATION: Final = 0x112
@@ -45,9 +46,9 @@ _ORIENTATIONS: Final = {  # Exif 2.32 4.6.4: which corner of the picture is stor
 
 
 def is_still(path: str) -> bool:
-    """Whether the file begins as an image of one picture does."""
+    """Whether the file begins as an image of one picture does, and its name says nothing else."""
     try:
-        if not Path(path).is_file():  # a pipe would wait for ever
+        if path.lower().endswith(_MOVING) or not Path(path).is_file():  # a pipe would wait for ever
             return False
         with Path(path).open("rb") as file:
             head = file.read(HEAD)

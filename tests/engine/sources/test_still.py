@@ -331,3 +331,13 @@ def test_png_of_several_pictures_is_a_film_and_as_an_image_its_first_one(tmp_pat
     assert found.pictures_end
     assert read_number(load_still("x", str(path)).y) == 0
     assert is_still(str(encode(tmp_path / "one.png", Video("apng", rate=1, pix_fmt="rgb24"), None, format="apng")))
+
+
+@pytest.mark.parametrize("name", ["cam.mjpeg", "CAM.MJPG"])
+def test_jpegs_one_after_the_other_are_a_film_where_the_name_says_so(tmp_path, name):
+    video = Video("mjpeg", rate=25, pix_fmt="yuvj420p", full_range=True)
+    path = str(encode(tmp_path / name, video, None, format="mjpeg"))
+    source = open_source("cam", path, sound=AudioFormat(48_000), settings=Settings())
+    found = source.step(pictures=100, sounds=None, start=Fraction(0)).pictures
+    source.close()
+    assert [(begin, read_number(frame.y)) for begin, _, frame in found] == [(Fraction(n, 25), n) for n in range(25)]
