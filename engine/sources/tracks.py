@@ -29,6 +29,7 @@ from math import gcd
 from typing import Any, Final, TypeAlias
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 
 from engine.errors import SourceMalformed, SourceUnsupported
@@ -89,6 +90,8 @@ class PictureTrack:
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
         self._inside: list[int] | None = [] if is_unordered(stream) else None  # times of what is in the decoder, a heap
+        if self._inside is not None:  # what lacks pictures from before a seek comes out too, and takes its time along
+            self._context.flags |= Flags.output_corrupt
         self._hides_early = stream.container.format.name.startswith("matroska")
         self.reset()
         self._is_first = True  # what is decoded next is the first picture of all
@@ -112,6 +115,8 @@ class PictureTrack:
         self.ended = packet is None
         out = []
         for frame in pictures_of(self._context, packet, self._inside):
+            if self._inside is not None and self.began is None and frame.is_corrupt:
+                continue  # it had its time
             begin, stop = self._times(frame)
             self.began = begin if self.began is None else self.began
             if stop <= start:

@@ -194,8 +194,9 @@ def test_seek_in_a_film_whose_palette_is_known_to_change_gives_the_one_that_hold
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(tmp_path, threads):
-    path = encode(tmp_path / "film.avi", H264, None, seconds=3)
+@pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1:scenecut=0:b-adapt=0"}])
+def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(tmp_path, threads, options):
+    path = encode(tmp_path / "film.avi", Video(bframes=2, options=options), None, seconds=3)
     source = opened(path, threads=threads)
     for number in (0, 50, 29, 31, 89):
         source.seek(Fraction(number, 30))
