@@ -18,8 +18,8 @@ Theory of operation
   tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
   lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
 * A local file whose time may jump may be several joined end to end, and libav takes the last part's end for its end.
-  What is beyond that is looked for from the start. So is everything once a jump has been read across, and from the
-  first seek on where the clock of an MPEG-TS is seen to go back.
+  What is beyond that is looked for from the start. So is everything once a jump has been read across, and of an MPEG-TS
+  all or nothing, as its clock is seen to go back or not.
 * Sound whose stamps are coarser than its samples is decoded at its start before the first seek that wants it, so that
   it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
@@ -322,8 +322,11 @@ class MediaFile:
             return False
 
     def _is_beyond(self, t: Fraction) -> bool:
-        """Whether t lies beyond the duration of a local file that may go on there, behind a jump of time."""
-        may_go_on = self._straightener is not None and self._is_local
+        """Whether t lies beyond the duration of a local file that may go on there, behind a jump of time.
+
+        Of an MPEG-TS the clock has been looked at.
+        """
+        may_go_on = self._straightener is not None and self._is_local and self._container.format.name != "mpegts"
         return may_go_on and self.duration is not None and t > self.duration
 
     @property
