@@ -67,6 +67,7 @@ _IMPLIED: Final = {  # what is so anyway
     **dict.fromkeys(("-acodec", "-c:a", "-codec:a"), ("aac", "libmp3lame", "mp3", "libopus", "opus", "libvorbis")),
 }
 _RATES: Final = {"--bit-rate", "--audio-bit-rate", "--max-bit-rate"}
+_EXCLUDED: Final = {"--quality": {"--bit-rate", "--max-bit-rate"}, "--bit-rate": {"--quality"}}  # what takes what away
 
 
 class Film(msgspec.Struct, frozen=True):
@@ -288,14 +289,28 @@ def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
     extension = str(preset or order.extension)
     name = file_name(str(given.get("output") or ""), f"encoded.{extension}")
     name = name if PurePath(name).suffix else file_name(f"{name}.{extension}", "")
-    options = dict(_PRESETS.get(str(preset), {})) | order.options
+    options = over(_PRESETS.get(str(preset), {}), order.options)
+    return Film(name, over(options, _options(params, f"{where}.params")))
+
+
+def _options(params: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Parameters of ffmpeg as options of the render command."""
+    options: dict[str, str] = {}
     for key, value in params.items():
         option = _PARAMETERS.get(key)
         if option is not None:
             options[option] = _number(value) if option in _RATES else str(value)
         elif key not in _IMPLIED or str(value) not in (_IMPLIED[key] or (str(value),)):
-            raise InvalidJob(f"{where}.params {key[:40]} {value!s:.40} is not supported", where=f"$.{where}.params")
-    return Film(name, options)
+            raise InvalidJob(f"{where} {key[:40]} {value!s:.40} is not supported", where=f"$.{where}")
+    if "--quality" in options and options.get("--bit-rate") == "0":  # no rate: so VP9 is told to go by quality alone
+        del options["--bit-rate"]
+    return options
+
+
+def over(below: Mapping[str, str], options: Mapping[str, str]) -> dict[str, str]:
+    """Options over those that hold where they say nothing: a quality takes a bit rate's place, and the other way."""
+    excluded = {each for option in options for each in _EXCLUDED.get(option, ())}
+    return {option: value for option, value in below.items() if option not in excluded} | dict(options)
 
 
 def _number(value: object) -> str:

@@ -30,7 +30,7 @@ import msgspec
 import trio
 
 from engine import template
-from engine.actions import RESULT, Actions, Film
+from engine.actions import RESULT, Actions, Film, over
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error, reason_of
 from engine.fetch import Fetcher, file_in, shown
@@ -348,12 +348,10 @@ def _completed(film: Film, scene: Scene) -> Film:
     is_unnamed = scene.extension and film.name == f"{RESULT}.{EXTENSION}"
     name = f"{RESULT}.{scene.extension}" if is_unnamed else film.name
     options = dict(scene.options)
-    if "--bit-rate" in film.options:
-        options.pop("--quality", None)
     rates = sound_rates(name)
     if rates and int(options.get("--audio-rate", rates[0])) not in rates:
         del options["--audio-rate"]
-    return Film(name, options | film.options)
+    return Film(name, over(options, film.options))
 
 
 def _move_all(work: Path, target: Path) -> list[Path]:

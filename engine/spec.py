@@ -132,8 +132,10 @@ class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
             _require(qp is None or 0 <= qp <= 63, f"{name} {qp} is not within 0…63", name)
         low, high = self.qp_min, self.qp_max
         _require(low is None or high is None or low <= high, f"qpMin {low} is more than qpMax {high}", "qpMin")
-        ok = self.quality is None or (0 <= self.quality <= H264_MAX_QP and self.bit_rate is None)
-        _require(ok, f"quality {self.quality} is not within 0…51, or a bit rate is set too", "quality")
+        ok = self.quality is None or 0 <= self.quality <= H264_MAX_QP
+        _require(ok, f"quality {self.quality} is not within 0…51", "quality")
+        ok = self.quality is None or self.bit_rate is None
+        _require(ok, f"quality {self.quality} and bitRate {self.bit_rate} exclude each other", "quality")
         _require(self.gop is None or 1 <= self.gop <= 1000, f"gop {self.gop} is not within 1…1000 frames", "gop")
         ok = self.profile is None or self.profile in PROFILES
         _require(ok, f'profile "{self.profile}" is not one of {", ".join(PROFILES)}', "profile")

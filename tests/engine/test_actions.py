@@ -53,6 +53,22 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
     assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["result.mp4", "two.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("preset", "template", "params", "kept"),
+    [
+        ("webm", {}, {"-crf": 24}, {"--quality": "24"}),
+        ("webm", {"quality": 24}, {}, {"--quality": "24"}),
+        ("webm", {"quality": 24}, {"-b:v": "300k"}, {"--bit-rate": "300000"}),
+        (None, {"bitRate": 2000, "maxBitRate": 3000}, {"-crf": 24, "-b:v": 0}, {"--quality": "24"}),
+        ("webm", {}, {"-maxrate": "1M"}, {"--bit-rate": "614400", "--max-bit-rate": "1000000"}),
+    ],
+)
+def test_a_quality_and_a_bit_rate_take_each_other_s_place(tmp_path, preset, template, params, kept):
+    """What an action says goes over the template, and that over the preset; in one film there is one of the two."""
+    (film,) = films_of(tmp_path, action("encode", preset=preset, params=params), **template)
+    assert {option: film.options[option] for option in film.options if not option.startswith("--audio")} == kept
+
+
 def test_the_result_is_rendered_where_an_action_names_it(tmp_path):
     encode, copy = action("encode", output="small.mp4"), action("copy", input="result.mp4", output="master.mp4")
     assert [film.name for film in films_of(tmp_path, encode, copy)] == ["result.mp4", "small.mp4"]
