@@ -245,8 +245,8 @@ def _close_to_others(path: Path) -> None:
     if not path.exists():
         path.touch(mode=PRIVATE)
     for each in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
-        # Gone with the last connection of another process; or another user's, who alone may close it.
-        with suppress(FileNotFoundError, PermissionError):
+        # Gone with the last connection of another process; another user's; or a file system has no modes.
+        with suppress(OSError):
             mode = each.stat().st_mode
             if each.is_file() and mode & OTHERS:
                 each.chmod(mode & ~OTHERS)

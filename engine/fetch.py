@@ -53,7 +53,9 @@ from engine.errors import (
     SourceMalformed,
     SourceUnavailable,
     SourceUnsupported,
+    clear_parts,
     reason_of,
+    veiled,
 )
 from engine.spec import LISTS
 from engine.threads import in_thread
@@ -229,12 +231,12 @@ def shown(url: str) -> str:
     """A URL for people: without password and query, not all of a long one."""
     if url[:5].lower() == "data:":
         return f"{url[:30]}…" if len(url) > 30 else url
-    try:
-        parts, _ = _split(url)
+    parts = clear_parts(url)
+    if parts is None:
+        text = veiled(url)
+    else:
         host = parts.netloc.rpartition("@")[2]
         text = parts._replace(netloc=host, query="", fragment="").geturl() if parts.netloc else url
-    except ValueError:  # as where a password has a "/": nobody knows where it ends
-        text = url.partition("//")[0] + "//***"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 

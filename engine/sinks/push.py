@@ -73,7 +73,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A push at a moment. The url is without its secrets, see Target.shown; so is the error, which is the last one."""
+    """A push at a moment. The url is without its secrets, see Target.shown; so is the last error, see Target.veil."""
 
     id: str
     url: str
@@ -119,10 +119,13 @@ class Target(NamedTuple):
         return f"{scheme}://{user}{rest}/{name}" + ("?***" if query else "")
 
     def veil(self, sentence: str) -> str:
-        """What a server says, without what `shown` leaves out; that may be decoded there, or encoded otherwise."""
+        """What a server says, without what `shown` leaves out; that may be decoded there, or encoded otherwise.
+
+        Words of up to KEPT_OF_NAME letters stay, which are parts of other words too.
+        """
         name, _, query = self.key.partition("?")
         hidden = {query, self.password, *(each.partition("=")[2] or each for each in query.split("&"))}
-        veils = {form: "***" for each in hidden if len(each) > KEPT_OF_NAME for form in _forms(each)}
+        veils = {form: "***" for each in hidden if len(unquote(each)) > KEPT_OF_NAME for form in _forms(each)}
         if len(name) > PLAIN_NAME:
             veils |= dict.fromkeys(_forms(name), _shown_name(name))
         for form in sorted(veils, key=len, reverse=True):

@@ -31,13 +31,20 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
 from engine.config import Settings
-from engine.errors import AlreadyExists, EngineError, InvalidSpec, SourceMalformed, SourceUnavailable
+from engine.errors import (
+    AlreadyExists,
+    EngineError,
+    InvalidSpec,
+    SourceMalformed,
+    SourceUnavailable,
+    clear_parts,
+    veiled,
+)
 from engine.packet import Packet
 from engine.sources.demux import READ_MOST, REMOTE, Demuxer, ReadBefore
 from engine.spec import PullSpec
@@ -295,11 +302,9 @@ def shown_url(url: str) -> str:
     """A URL without password and query."""
     if "://" not in url:
         return url
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # is no number where a password has a "/": nobody knows where it ends
-    except ValueError:
-        return url.partition("://")[0] + "://***"
+    parts = clear_parts(url)
+    if parts is None:
+        return veiled(url)
     user, at, host = parts.netloc.rpartition("@")
     secret = ":***" if ":" in user else ""
     return f"{parts.scheme}://{user.partition(':')[0]}{secret}{at}{host}{parts.path}" + ("?***" if parts.query else "")

@@ -729,6 +729,7 @@ async def test_a_name_that_is_taken_is_waited_for(station, media):
         ("/films/a.mp4", "/films/a.mp4"),
         ("http://[::1", "http://***"),
         ("http://u:sec/ret@host/x.ts", "http://***"),
+        ("http://u:12/34secret@host/x.ts", "http://***"),
     ],
 )
 def test_passwords_are_not_shown(url, shown):
