@@ -224,6 +224,13 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
             and (second.length is None or self.frames * second.speed <= second.length)
         )
 
+    def begins_as_loud_as(self, before: Clip) -> bool:
+        """Whether the volume of its content is at its beginning what that of a clip was at its end."""
+        first, second = before.content, self.content
+        if not isinstance(first, Medium) or not isinstance(second, Medium):
+            return False
+        return [factor for _, factor in first.gain[-1:]] == [factor for _, factor in second.gain[:1]]
+
     @property
     def form(self) -> Shape | Text | Medium | None:
         """In which it is seen; None = a whole rectangle, or not at all."""

@@ -229,8 +229,9 @@ def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
     for path, _, node in walk(tree):
         if not isinstance(node, VideoSourceNode | AudioSourceNode) or node.stream_guid in files:
             continue
-        if node.at is not None:
-            where = f"$[{n}]{path[1:]}.at"
+        times = {"at": node.at} | ({"until": node.until} if isinstance(node, VideoSourceNode) else {})
+        for field in (name for name, t in times.items() if t is not None):
+            where = f"$[{n}]{path[1:]}.{field}"
             raise InvalidTree(f"{where}: a live stream has no media time, only files have", where=where)
         if isinstance(node, AudioSourceNode) and node.speed != 1:
             where = f"$[{n}]{path[1:]}.speed"

@@ -10,7 +10,7 @@ It refuses to know which other clips are on.
 * Identity. A clip's film and its sound carry the clip's `id`: with the name it says which reader goes on reading. Two
   clips of one film at once are two readers. `at` jumps back where a clip begins its medium again. A clip that goes on
   where the one before it ended, as after a split, has that one's reader: at another speed, another reader's sound would
-  not fit to the sample.
+  not fit to the sample. Where its volume begins as another it has its own: that of one reader slides.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ class Player:
         self, clip: Clip, raster: Raster, quantize: int, *, before: Player | None = None, after: Clip | None = None
     ) -> None:
         self.clip = clip
-        self.id: str = before.id if before is not None and clip.continues(before.clip) else clip.id
-        self.goes_on = after is not None and after.continues(clip)
+        goes_on = before is not None and clip.continues(before.clip) and clip.begins_as_loud_as(before.clip)
+        self.id: str = before.id if before is not None and goes_on else clip.id
+        self.goes_on = after is not None and after.container is not None and after.continues(clip)
         self.raster = raster
         self.quantize = quantize
         self.seen = clip.container is not None and not (

@@ -28,7 +28,7 @@ from fractions import Fraction
 from itertools import count, pairwise, repeat
 from typing import Final, NamedTuple
 
-from engine.framequeue import STAMP, tolerance
+from engine.framequeue import short_of, tolerance
 from engine.program import Program, stretch_of
 from engine.spec import EncoderSpec, Raster
 from engine.timebase import Stretch, tick_count, tick_time
@@ -183,8 +183,9 @@ def copies(run: Run, index: Index, *, fps: Fraction, spec: EncoderSpec) -> list[
     """What can be copied of a run, in order."""
     shown = sorted(index.pts)
     slack = tolerance(fps, timed=run.timed)
-    last = len(shown) if run.until is None else bisect_right(shown, index.unit(Fraction(run.until) - STAMP)) - 1
-    pictures = [min(last, bisect_right(shown, index.unit(t + slack)) - 1) for t in run.times]
+    until = None if run.until is None else Fraction(run.until)
+    latest = (t + (slack if until is None else short_of(until - t, slack)) for t in run.times)
+    pictures = [bisect_right(shown, index.unit(t)) - 1 for t in latest]
     places = _Places(index, shown)
     found: list[Copy] = []
     begin = 0

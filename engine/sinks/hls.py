@@ -11,7 +11,8 @@ Theory of operation
   A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
-* While the picture stands still, parts are GAP long, and the first one holds the last picture as long as its sound.
+* While the picture stands still, parts of its sound are GAP long, and the first one holds the last picture as long;
+  without sound, one part is as long as the picture.
 * When the tracks change, or the publisher returns, or a keyframe comes after the picture has stood still for GAP
   seconds, time begins again: a discontinuity, with an init segment (a *map*) of its own, behind which a browser plays
   nothing before a keyframe. When the publisher stays away for PATIENCE seconds, the playlist ends.
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 PART: Final = Fraction(1, 5)
 NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted in whole ms, are 199 ms
 PART_TARGET: Final = Fraction(22, 100)  # a part is at least 85 % of it
+_LEAST_PART: Final = Fraction(1, 1000)  # s; sound may have been ahead of a picture that returns
 LEAST: Final = Fraction(1)
 SEGMENT: Final = Fraction(2)
 LONGEST: Final = Fraction(12)  # players stop where a segment begins without a keyframe; x264 sends one in 250 pictures
@@ -115,6 +117,7 @@ class Segmenter:
         self._opening = fmp4.Opening()
         self._tracks: fmp4.Tracks = ()
         self._fragmenter: fmp4.Fragmenter | None = None
+        self._reached = Fraction(0)  # s; until when the parts of this map last
         self._last: Packet | None = None  # of the first track
 
     @property
@@ -171,7 +174,7 @@ class Segmenter:
     def _begin(self, tracks: fmp4.Tracks) -> None:
         self._finish()
         self._close()
-        self._tracks, self._fragmenter = tracks, fmp4.Fragmenter(tracks)
+        self._tracks, self._fragmenter, self._reached = tracks, fmp4.Fragmenter(tracks), Fraction(0)
         self._map_number += 1
         self.inits[self._map_number] = boxes.init_segment(tracks)
         self._open(discontinuous=self._number >= self._first)
@@ -210,8 +213,11 @@ class Segmenter:
         return self._fragmenter is not None and self._add(self._fragmenter.finish())
 
     def _add(self, fragment: fmp4.Fragment | None) -> bool:
+        """A part lasts from the end of the one before it: where a picture returns, its sound has been there already."""
         if fragment is not None and self.open is not None:
-            self.open.add(Part(fragment.data, fragment.duration, fragment.keyframe))
+            duration = max(_LEAST_PART, fragment.stop - self._reached)
+            self.open.add(Part(fragment.data, duration, fragment.keyframe))
+            self._reached += duration
         return fragment is not None
 
     def _close(self) -> None:

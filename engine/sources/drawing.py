@@ -162,8 +162,9 @@ class Drawings:
 
     async def _made(self, drawn: Drawn) -> VideoFrame | EngineError:
         width, height = self._size(drawn)
+        beside = self._named if drawn in self._named else set()  # what only comes may come when they are gone
         try:
-            if max(width, height) > MAX_SIDE or width * height > MAX_BYTES - self._bytes(self._named):
+            if max(width, height) > MAX_SIDE or width * height > MAX_BYTES - self._bytes(beside):
                 raise SourceUnsupported(f"{_called(drawn)}: {width}×{height} pixels are too many", where=_called(drawn))
             return await in_thread(self._draw, drawn, width, height, limiter=self._limiter)
         except EngineError as err:

@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 LEAD: Final = SECOND * 3 // 10
 SLIP: Final = SECOND * 3 // 10
-LEAP: Final = SECOND // 2  # from one packet to the next; more than jitter, less than a segment
+LEAP: Final = SECOND // 2  # from one packet to the next, and twice the last step; more than jitter, less than a segment
 BURST: Final = SECOND // 10  # all films send at these beats: to wake once for all costs less
 BATCHES: Final = 4  # that wait to be sent
 RETRY: Final = 1.0
@@ -103,7 +103,8 @@ class Pull:
         self._origin: int | None = None  # server time of time stamp 0, where packets are paced, …
         self._soonest = 0  # … what it would be if nothing had been late, …
         self._last = 0  # … when the last one is due …
-        self._newest = 0  # … and the newest dts
+        self._newest = 0  # … the newest dts, …
+        self._step = 0  # … and how much newer it was than the one before it
         # read by anyone (snapshot)
         self._state: PullState = "connecting"
         self._error = ""
@@ -276,9 +277,10 @@ class Pull:
             self._soonest, self._newest = self._asked - stamp, stamp
         if self._origin is None or now - stamp - self._origin > SLIP:
             self._origin = now - stamp
-        elif self._is_live and stamp - self._newest > LEAP:
+        elif self._is_live and stamp - self._newest > max(LEAP, 2 * self._step):
             self._origin = max(self._soonest, max(self._last, now) - stamp)
-        self._newest = max(self._newest, stamp)
+        if stamp > self._newest:
+            self._newest, self._step = stamp, stamp - self._newest
         return self._origin + stamp
 
 

@@ -487,6 +487,7 @@ async def test_sub_mixes_publish_streams_of_their_own(door):
         ("[]".ljust(1048577), "the body has more than 1048576 bytes"),
         ([COLOUR, COLOUR, COLOUR], "3 trees for 2 sub-mixes"),
         ([{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "a", "at": 3}}, COLOUR], "no media time"),
+        ([{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "a", "until": 3}}, COLOUR], "until: a live"),
     ],
 )  # fmt: skip
 async def test_a_wrong_put_changes_nothing_at_all(door, body, sentence):

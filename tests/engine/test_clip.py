@@ -92,6 +92,8 @@ def test_a_film_has_no_end_where_the_next_clip_goes_on_with_it():
     other = clip(FILM, frame=20, frames=10)
     program = mash([first, cut, other])
     assert [pictures(program, t)[0].until for t in ("0.5", "1.5", "2.5")] == [None, 2, 1]
+    unseen = mash([first, msgspec.structs.replace(cut, container=None)])
+    assert pictures(unseen, "0.5")[0].until == 1
 
 
 def test_media_time_counts_from_the_clip():

@@ -382,3 +382,13 @@ async def test_a_clip_that_was_split_sounds_as_if_it_were_whole(tmp_path, speed)
     whole = await heard(tmp_path, mash([part("a", 0, 40)]), {"song": song})
     split = mash([part("a", 0, 10), part("b", 10, 26), part("c", 26, 40)])
     assert np.array_equal(await heard(tmp_path, split, {"song": song}), whole)
+
+
+@pytest.mark.parametrize("fps", [5, 30])
+@pytest.mark.parametrize(("before", "after"), [(0.5, 1.0), (0.0, 1.0), (1.0, 0.25)])
+async def test_a_part_of_another_volume_begins_with_it(tmp_path, fps, before, after):
+    first = clip("a", 0, 43, sound(gain=((0, before),)), seen=False)
+    second = clip("b", 43, 37, sound(gain=((0, after),), trim=43), seen=False)
+    sources = {"tale": tale(tmp_path)}
+    apart = await heard(tmp_path, mash([first], [second]), sources, fps=fps)
+    assert np.abs(await heard(tmp_path, mash([first, second]), sources, fps=fps) - apart).max() <= 1

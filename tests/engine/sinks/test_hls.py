@@ -273,6 +273,16 @@ def test_a_picture_that_stood_still_within_its_group_goes_on_in_the_same_map(tmp
     assert len(shown) == 100
 
 
+@pytest.mark.parametrize("still", [3, 8, 30])
+def test_time_is_counted_once_where_a_picture_stood_still_while_its_sound_went_on(tmp_path, still):
+    times = [*range(0, 2000, 40), *range(2000 + 1000 * still, 4000 + 1000 * still, 40)]
+    film = encode(tmp_path / "a.mp4", Video(gop=100, pts_ms=tuple(times), options={"bf": "0"}), seconds=4 + still)
+    segmenter = segmented(packets(film))
+    segmenter.end()
+    assert float(sum(each.duration for each in segmenter.closed)) == pytest.approx(4 + still, abs=0.1)
+    assert sum(each.map_number == 0 for each in segmenter.closed) == len(segmenter.closed)
+
+
 @pytest.mark.parametrize("stop", [1.5, 2, 3.9])
 def test_sound_goes_on_while_the_picture_has_stopped(two_seconds, stop):
     film = packets(two_seconds, times=15)

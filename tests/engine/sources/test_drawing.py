@@ -145,6 +145,18 @@ async def test_old_pictures_are_dropped_and_those_on_are_kept(drawings, monkeypa
     assert kept == [titles[0], *titles[4:]]
 
 
+async def test_what_comes_is_drawn_however_much_is_on_that_goes(drawings, monkeypatch, caplog):
+    monkeypatch.setattr(module, "MAX_BYTES", 3000)
+    with trio.fail_after(30):
+        await drawings.prepare(tree(TITLE))
+        more = TextNode(string="more")
+        drawings.expect([(Fraction(1), tree(more))])
+        await drawings.idle()
+        await drawings.prepare(tree(more), Fraction(1))
+    assert drawings.get(drawn(more)) is not None
+    assert caplog.messages == []
+
+
 async def test_too_many_pixels_are_refused_in_a_render_and_left_out_live(drawings, monkeypatch, caplog):
     monkeypatch.setattr(module, "MAX_BYTES", 3000)
     with trio.fail_after(30), caplog.at_level(logging.WARNING):
