@@ -22,8 +22,9 @@ empty messages. What is refused: fmt 2 and 3 on a fresh chunk stream, a new head
 bytes have lost their frame), a message above the limit, too many chunk streams.
 
 Time. A chunk costs much the same whether it holds a picture or nothing: 64 kB of empty ones cost half a second. So
-small ones are counted, until new bytes come or until the reader's owner says that they were good for something, and
-too many at once are refused. That bounds what one piece of bytes costs; whoever has a clock can bound the rest.
+small ones are counted, until new bytes come, less those of which the reader's owner says that they were good for
+something, and too many at once are refused. That bounds what one piece of bytes costs; whoever has a clock can bound
+the rest.
 
 Writing. A message is one fmt 0 chunk and fmt 3 chunks: eleven bytes of header that depend on nothing sent before, so
 the same bytes serve every player. fmt 1 would save four bytes a message.
@@ -112,7 +113,7 @@ class Reader:
 
     def __init__(self, limits: Limits) -> None:
         self.chunk_size = FIRST_CHUNK_SIZE
-        self.small_chunks = 0  # in what came last; to be set to 0 when what they said was worth it
+        self.small_chunks = 0  # in what came last; to be lowered when what they said was worth it
         self._limits = limits
         self._buffer = bytearray()
         self._cursor = 0

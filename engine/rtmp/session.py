@@ -98,6 +98,7 @@ _LIVE: Final = -2000  # play's start: live, else recorded. The specification say
 _BUFFER_MS: Final = 1000  # what our player announces; live servers do not care
 _PROPERTIES: Final = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0}  # what clients look for in the answer to connect
 _FOURCC_LIST: Final = ["hvc1", "av01", "vp09"]
+_WORTH: Final = 8  # small chunks that an event pays for: encoders send one or two with each; it costs what these cost
 _REFUSALS: Final = {
     State.CONNECTING: "NetConnection.Connect.Rejected",
     State.PUBLISH_ASKED: "NetStream.Publish.BadName",
@@ -199,7 +200,7 @@ class Session:
 
     @property
     def small_chunks(self) -> int:
-        """How many small chunks were read of what came last, since there was media or a new state."""
+        """How many small chunks were read of what came last, less those that media and new states have paid for."""
         return self._reader.small_chunks
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -438,8 +439,8 @@ class Session:
             self._give(event)
 
     def _give(self, event: Event) -> None:
-        """An event that was worth its chunks; a Pong is not, which anybody can send at any time."""
-        self._reader.small_chunks = 0
+        """An event that was worth a few chunks; a Pong is not, which anybody can send at any time."""
+        self._reader.small_chunks = max(0, self._reader.small_chunks - _WORTH)
         self._events.append(event)
 
     def _hear(self, message: Message) -> None:

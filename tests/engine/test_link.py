@@ -118,16 +118,38 @@ async def has_heard(server, ours, data):
     return trio.current_time()
 
 
-async def test_who_says_nothing_in_many_small_chunks_is_heard_slowly(autojump_clock, nursery):
+NOTHING = chunk.encode(Message(chunk.AUDIO, 1, 0, b""), on=4, chunk_size=128)
+SOUND = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
+
+
+async def hear_all(server):
+    while True:
+        await server.hear()
+
+
+@pytest.mark.parametrize(
+    ("said", "charged"),
+    [(NOTHING * 500, 500), ((NOTHING * 49 + SOUND) * 10, 420)],
+    ids=["nothing", "a sound now and then"],
+)
+async def test_who_says_next_to_nothing_in_many_small_chunks_is_heard_slowly(autojump_clock, nursery, said, charged):
     ours, theirs = memory_stream_pair()
     _, server = await joined(ours, theirs)
-    nursery.start_soon(server.hear)
+    nursery.start_soon(hear_all, server)
     began = trio.current_time()
-    nothing = chunk.encode(Message(chunk.AUDIO, 1, 0, b""), on=4, chunk_size=128)
     for n in range(8):
-        spent = await has_heard(server, ours, nothing * 500) - began
-        assert spent == pytest.approx(max(0, n * 500 * SMALL_CHUNK - CREDIT), abs=0.1)
+        spent = await has_heard(server, ours, said) - began
+        assert spent == pytest.approx(max(0, n * charged * SMALL_CHUNK - CREDIT), abs=0.1)
     nursery.cancel_scope.cancel()
+
+
+async def test_a_sound_now_and_then_does_not_pay_for_all_the_small_chunks_that_come_at_once():
+    ours, theirs = memory_stream_pair()
+    _, server = await joined(ours, theirs)
+    await ours.send_all((NOTHING * 900 + SOUND) * 2)
+    assert isinstance(await server.hear(), flv.Audio)
+    with pytest.raises(RemoteProtocolError, match="small chunks that say nothing"):
+        await server.hear()
 
 
 async def test_others_have_their_turns_while_much_is_heard(nursery):
@@ -141,8 +163,7 @@ async def test_others_have_their_turns_while_much_is_heard(nursery):
             await trio.lowlevel.checkpoint()
 
     nursery.start_soon(take_turns)
-    sound = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
-    await ours.send_all(sound * 3000)
+    await ours.send_all(SOUND * 3000)
     assert len([await server.hear() for _ in range(3000)]) == 3000
     assert len(turns) > 3000 // TURN
     nursery.cancel_scope.cancel()
@@ -152,9 +173,8 @@ async def test_who_sends_media_or_acknowledges_is_heard_at_once(autojump_clock, 
     ours, theirs = memory_stream_pair()
     _, server = await joined(ours, theirs)
     began = trio.current_time()
-    sound = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
     word = chunk.encode(chunk.control(chunk.ACKNOWLEDGEMENT, 1), on=2, chunk_size=128)
-    await ours.send_all((word * 5 + sound * 50) * 100)
+    await ours.send_all((word * 5 + SOUND * 50) * 100)
     assert len([await server.hear() for _ in range(5000)]) == 5000
     assert trio.current_time() == began
     nursery.start_soon(server.hear)
