@@ -14,6 +14,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+from collections import deque
 from contextlib import suppress
 from fractions import Fraction
 from io import FileIO
@@ -81,15 +82,20 @@ class _Disk:
         self._path = path
         self._file: FileIO | None = None
 
-    def write(self, pieces: list[_Piece]) -> None:
-        """Appends to the last file, or to a new one. Raises SinkUnavailable, when the file ends with a whole piece."""
+    def write(self, pieces: deque[_Piece]) -> None:
+        """Takes all pieces; they go to the end of the last file, or into a new one.
+
+        Raises SinkUnavailable, when the file ends with a whole piece.
+        """
         try:
-            for piece in pieces:
+            while pieces:
+                piece = pieces.popleft()
                 if piece.begins_file:
                     self._open()
                 self._append(piece.data)
                 self.stop = piece.stop
         except OSError as err:
+            pieces.clear()  # the recording ends here
             name = self.files[-1] if self.files else self._path.name
             raise SinkUnavailable(f'recording "{name}": {reason_of(err)} after {self.bytes} bytes', where=name) from err
         finally:
@@ -155,7 +161,7 @@ class Recording:
         self._opening = fmp4.Opening()
         self._tracks: fmp4.Tracks = ()
         self._fragmenter: fmp4.Fragmenter | None = None
-        self._pieces: list[_Piece] = []
+        self._pieces: deque[_Piece] = deque()  # the disk's thread takes them: until there is one, they are here
         self._init = b""  # for the next piece
         self._start = self._stop = Fraction(0)  # s; of the file, and of its last piece
         self._disk = _Disk(path)
@@ -253,9 +259,7 @@ class Recording:
     async def _write(self) -> None:
         if self._pieces:
             async with self._limiter:
-                await trio.lowlevel.checkpoint_if_cancelled()  # once they are taken, the thread does run
-                pieces, self._pieces = self._pieces, []
-                await in_thread(self._disk.write, pieces, abandon_on_cancel=True, limiter=self._thread)
+                await in_thread(self._disk.write, self._pieces, abandon_on_cancel=True, limiter=self._thread)
 
     async def _save(self) -> None:
         """Writes what has come: the engine is being shut down."""

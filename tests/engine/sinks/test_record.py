@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from collections import deque
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
@@ -20,6 +21,7 @@ from engine.sinks.record import Recording
 from engine.stream import END, Hub, Publisher
 from tests.engine.clips import NS, boxes, packets, pictures, sounds
 from tests.media import Audio, Video, encode
+from tests.threads import no_threads
 
 MS = Fraction(1, 1000)
 
@@ -236,6 +238,21 @@ async def test_a_shutdown_saves_what_waited_for_others_to_write(hub, media, tmp_
     assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
 
 
+async def test_a_shutdown_saves_what_waited_for_a_thread(hub, media, tmp_path):
+    publication = publish(hub)
+    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recording.run)
+        await trio.testing.wait_all_tasks_blocked()
+        async with no_threads():
+            for packet in packets(media.path("video_only")):
+                publication.send(packet)
+            await settle(recording, "recording")
+            nursery.cancel_scope.cancel()
+    assert recording.status().state == "done"
+    assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
+
+
 async def test_other_tracks_begin_another_file(hub, media, tmp_path):
     larger = encode(tmp_path / "larger.mp4", Video(size=(128, 72)), None, seconds=1)
     film = packets(media.path("video_only")) + packets(larger, start=1)
@@ -346,6 +363,6 @@ async def test_a_wedged_disk_does_not_hold_up_a_stop(hub, media, tmp_path, autoj
 def test_a_write_that_nobody_waits_for_closes_its_file(tmp_path):
     disk = record._Disk(tmp_path / "a.mp4")
     disk.is_abandoned = True
-    disk.write([record._Piece(b"abc", True, Fraction(1))])
+    disk.write(deque([record._Piece(b"abc", True, Fraction(1))]))
     assert disk._file is None
     assert (tmp_path / "a.mp4").read_bytes() == b"abc"
