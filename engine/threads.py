@@ -124,22 +124,23 @@ class Threads:
         Raises Overloaded: there was none for PATIENCE.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        return await (await self.begin(call)).result()
 
-        async def begin() -> Pending[T]:
-            return self.begin(call)
+    async def begin(self, call: Callable[[], T]) -> Pending[T]:
+        """Has it called as soon as a thread is free; waits only while there is none, and none can be started.
 
-        return await (await _when_there_is_one(begin)).result()
-
-    def begin(self, call: Callable[[], T]) -> Pending[T]:
-        """Has it called as soon as a thread is free. Raises RuntimeError: there is none, and none can be started."""
-        if self._started < min(self._busy + 1, self._count):
-            self._start()
+        Raises Overloaded: there was none for PATIENCE.
+        """
+        await _when_there_is_one(self._start)
         pending = Pending(call)
         self._busy += 1
         self._waiting.put(pending)
         return pending
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
+        """One more thread, if all are busy and there may be more. Raises RuntimeError: there is none at all."""
+        if self._started >= min(self._busy + 1, self._count):
+            return
         self._token = trio.lowlevel.current_trio_token()
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()

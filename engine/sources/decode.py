@@ -282,7 +282,7 @@ class _Decoder:
                 more=self._is_due(wanted) and not newest_at_once,
                 care=self._care(pictures, wanted, joins=joins),
             )
-            self._show(await self._meanwhile(reader, sounds, self._threads.begin(see)))
+            self._show(await self._meanwhile(reader, sounds, await self._threads.begin(see)))
             items = await self._waiting(reader)
 
     async def _meanwhile(self, reader: Reader, sounds: Sequence[Item], seeing: Pending[list[Shown]]) -> list[Shown]:

@@ -20,6 +20,7 @@ from engine.stream import Hub, Publisher
 from engine.timebase import first_sample, tick_time
 from tests.engine.clips import packets
 from tests.media import TONE, Audio, Video, encode, read_number
+from tests.threads import no_threads
 
 MS = 10**6
 NS = 10**9
@@ -197,6 +198,19 @@ async def test_sound_does_not_wait_for_pictures_that_wait_for_a_processor(studio
     finally:
         free.set()
     assert viewer.counts.missing == 0
+
+
+async def test_the_first_picture_waits_until_there_is_a_thread(studio, media):
+    viewer, seen = await studio.open(), []
+
+    async def look():
+        seen.extend(await viewer.slots(0, 40, packets(media.path("plain")), listen=False))
+
+    async with trio.open_nursery() as nursery, no_threads():
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not seen
+    assert seen == shown((0, 40, 0, False))
 
 
 async def test_picture_and_sound_are_together(studio, media):
