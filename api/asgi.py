@@ -25,6 +25,7 @@ from werkzeug.sansio.http import is_resource_modified
 from werkzeug.sansio.request import Request as SansIoRequest
 
 from engine.errors import EngineError
+from engine.threads import in_thread
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -199,7 +200,7 @@ async def file_answer(
 
     Asked for anything but one range of bytes it is the whole file (RFC 9110 13, 14). Raises Refusal: 404, 416.
     """
-    file, status = await trio.to_thread.run_sync(_open, path, limiter=limiter)
+    file, status = await in_thread(_open, path, limiter=limiter)
     tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
     changed = formatdate(status.st_mtime, usegmt=True)
     size = status.st_size
@@ -250,7 +251,7 @@ async def _bytes_of(file: BinaryIO, begin: int, end: int, limiter: trio.Capacity
     with file:
         file.seek(begin)
         while begin < end:
-            piece = await trio.to_thread.run_sync(file.read, min(PIECE, end - begin), limiter=limiter)
+            piece = await in_thread(file.read, min(PIECE, end - begin), limiter=limiter)
             if not piece:  # it has become shorter: the answer stays short, which the client sees
                 return
             begin += len(piece)

@@ -24,6 +24,7 @@ from api.wire import Route, decode, empty_response, json_response, read_body, re
 from engine import ImageInfo
 from engine.errors import InvalidSpec
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
+from engine.threads import in_thread
 from engine.timebase import frame_rate
 from engine.tree import RenderTree, trees_from_json
 
@@ -168,7 +169,7 @@ class BrewMixer:
         transition, easing = transition_of(request.args) if request.query_string else NO_TRANSITION
         body = await read_body(request)
         if len(body) > LARGE:
-            trees = await trio.to_thread.run_sync(trees_from_json, body, limiter=self._reading)
+            trees = await in_thread(trees_from_json, body, limiter=self._reading)
         else:
             trees = trees_from_json(body)
         return json_response(PutAnswer(mixed.put(trees, transition=transition, easing=easing)))

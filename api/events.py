@@ -23,6 +23,7 @@ from api.sse import COMMENT_EVERY, EVENT_STREAM, RETRY, STILL_HERE, message
 from api.wire import Route, json_response, whole_number
 from engine import EngineStatus, News
 from engine.errors import InvalidSpec
+from engine.threads import in_thread
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -79,7 +80,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        text = await trio.to_thread.run_sync(partial(exposition, engine.status()), limiter=scraping)
+        text = await in_thread(partial(exposition, engine.status()), limiter=scraping)
         return Response(text, content_type=PROMETHEUS)
 
     return routes

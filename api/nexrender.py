@@ -58,6 +58,7 @@ from engine.fetch import file_in
 from engine.jobdocument import DOCUMENT, PROJECT, Document, output_folder, read, stamp, tags_of, value_of, word
 from engine.jobs import Assignment, is_held
 from engine.template import is_file_name
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +275,7 @@ class Door:
     async def _read(self, body: bytes) -> Document | list[Document]:
         if len(body) < LARGE:
             return read(body)
-        return await trio.to_thread.run_sync(read, body, limiter=self._parsing)
+        return await in_thread(read, body, limiter=self._parsing)
 
     # Workers
 
@@ -348,7 +349,7 @@ class Door:
 
     async def _output(self, request: Request, uid: str) -> Answer:
         output = msgspec.json.decode(await self._queue.whole(uid)).get("output")
-        path = await trio.to_thread.run_sync(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
+        path = await in_thread(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
         if path is None:
             raise NotFound("output of job", uid)
         return await file_answer(request, path, limiter=self._disk)
@@ -376,18 +377,18 @@ class Door:
         """The body as a file that appears when it is whole, if `check` lets it. Raises Refusal: 413, 507."""
         size = 0
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of one that was cut off nothing is touched
-        in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
+        on_disk = partial(in_thread, limiter=self._disk)
         try:
-            file = await in_thread(_create, part)
+            file = await on_disk(_create, part)
             try:
                 async with aclosing(request.pieces(limit_bytes=MAX_OUTPUT)) as pieces:
                     async for piece in pieces:
-                        size += await in_thread(file.write, piece)
+                        size += await on_disk(file.write, piece)
                 await check()
-                await in_thread(_keep, file, part, path)
+                await on_disk(_keep, file, part, path)
             finally:
                 with trio.CancelScope(shield=True):
-                    await in_thread(_drop, file, part)
+                    await on_disk(_drop, file, part)
         except OSError as err:
             raise Refusal(507, f"the output cannot be kept: {reason_of(err)}") from err
         return size

@@ -23,6 +23,7 @@ import trio
 
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
 from engine.jobs import Assignment, failed, finished, is_held
+from engine.threads import in_thread
 
 PATIENCE: Final = 30.0  # seconds until there must be an answer
 PICK_PATIENCE: Final = 1800.0  # until all of a job is here: 100 MiB at half a megabit a second
@@ -116,7 +117,7 @@ class RemoteQueue:
         """
         if Path(output).is_absolute():
             film = Path(output)
-            folder, files = await trio.to_thread.run_sync(_files_of, film)
+            folder, files = await in_thread(_files_of, film)
             for file in files:
                 name = file.relative_to(folder).as_posix()
                 place = await self._send(assignment, file, name)
@@ -176,7 +177,7 @@ class RemoteQueue:
         """An answer that is whole within `patience`, never silent for longer than `silence`.
 
         head    is filled with the answer's headers as soon as they are here.
-        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable.
+        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable; Overloaded: there is no thread.
         """
         headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
         headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
@@ -186,7 +187,7 @@ class RemoteQueue:
         call = _Call(connection, self._shown, method, self._prefix + path, headers, {} if head is None else head)
         try:
             with trio.fail_after(patience):
-                answer = await trio.to_thread.run_sync(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
+                answer = await in_thread(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
         except trio.TooSlowError:
             sentence = f'server "{self._shown}": no answer within {patience:g} s'
             raise SinkUnavailable(sentence, where=self._shown) from None

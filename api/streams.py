@@ -19,6 +19,7 @@ from api.wire import Route, decode, json_response, read_body
 from engine import PullSpec, PullStatus, PushStatus, RecordingStatus, StreamStatus
 from engine.errors import NotFound
 from engine.fetch import file_in
+from engine.threads import in_thread
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -124,7 +125,7 @@ def _add_recordings(routes: Blueprint, engine: Engine) -> None:
 
     @routes.get("/recordings/<file>")
     async def fetch(file: str) -> Response:
-        path = await trio.to_thread.run_sync(file_in, [folder], file, limiter=disk)
+        path = await in_thread(file_in, [folder], file, limiter=disk)
         if path is None or file.startswith("."):
             raise NotFound("recording", file)
         answer = await file_answer(request, path, limiter=disk, kind=MP4)

@@ -18,6 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from api.forms import FormReader, Part
 from engine.errors import InvalidSpec, InvalidTree
+from engine.threads import in_thread
 from engine.tree import in_json_words, parse_json
 
 MAX_BODY: Final = 1 << 20
@@ -93,7 +94,7 @@ async def read_upload(
     if request.mimetype != "multipart/form-data" or not boundary:
         raise InvalidSpec(f'expected multipart/form-data with a file "{field}"', where=field)
     form = await read_body(request, limit_bytes=limit_bytes, seconds=UPLOAD_SECONDS)
-    return await trio.to_thread.run_sync(file_of_form, form, boundary, field, limiter=limiter)
+    return await in_thread(file_of_form, form, boundary, field, limiter=limiter)
 
 
 def file_of_form(form: bytes, boundary: str, field: str) -> tuple[str, bytes]:

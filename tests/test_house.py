@@ -190,6 +190,16 @@ def test_no_error_is_caught_and_forgotten_without_saying_why():
     assert not found, "\n".join(found)
 
 
+def test_nobody_hops_to_a_thread_but_by_engine_threads():
+    """Trio's own hop raises a bare RuntimeError while the system has no more threads; `in_thread` waits for one."""
+    found = []
+    for path in modules("engine", "api"):
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if "to_thread" in line and path != ROOT / "engine/threads.py":
+                found.append(f"{place(path, n)}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from api.moviemasher.options import Options
 from api.schema import READERS
 from api.wire import explain
 from engine.errors import InvalidSpec, NotFound
+from engine.threads import in_thread
 
 T = TypeVar("T")
 KINDS: Final[tuple[Kind, ...]] = ("mash", "cast", "definition")
@@ -105,10 +106,10 @@ class DataServer:
         return await self._read(lambda documents: documents.get(kind, user, name))
 
     async def _read(self, step: Callable[[Documents], T]) -> T:
-        return await trio.to_thread.run_sync(step, self._documents(), limiter=self._readers)
+        return await in_thread(step, self._documents(), limiter=self._readers)
 
     async def _write(self, step: Callable[[Documents], T]) -> T:
-        return await trio.to_thread.run_sync(step, self._documents(), limiter=self._writer)
+        return await in_thread(step, self._documents(), limiter=self._writer)
 
     async def _get(self, kind: Kind, user: str, request: Object) -> Object:
         name = wanted(request, Named).id

@@ -24,6 +24,7 @@ from api.moviemasher.fields import Object
 from api.moviemasher.users import Users
 from api.wire import decode
 from engine.errors import EngineError
+from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Door:
         await respond(request, msgspec.structs.replace(answer, headers=[*CORS, *answer.headers]), send)
 
     async def _answer(self, request: Request, path: str) -> Answer:
-        status, found = 200, dict(DEFAULTS.get(path, {}))
+        status, error = 200, None
         headers: Headers = ()
         try:
             if request.method == "OPTIONS":
@@ -95,18 +96,18 @@ class Door:
             self._check_origin(request, is_upload=path in self._uploads)
             user = await self._users.of(request.headers.get("authorization"))
             found = await self._handle(user, request, path)
+            body = await in_thread(_written, path, found, limiter=self._parsing)
         except Refusal as err:
-            status, headers, found["error"] = err.status, err.headers, str(err)
+            status, headers, error = err.status, err.headers, str(err)
         except EngineError as err:
             if err.fault != "caller":
                 log.warning("%s: %s", path[:200], err)
-            found["error"] = str(err)
+            error = str(err)
         except Exception:
             log.exception("%s: a bug", path[:200])
-            status, found["error"] = 500, "internal error"
-        if path in IMPORTING and "error" in found:
-            found["error"] = str(found["error"]).replace(".", DOT)
-        body = await trio.to_thread.run_sync(msgspec.json.encode, found, limiter=self._parsing)
+            status, error = 500, "internal error"
+        if error is not None:
+            body = _written(path, {**DEFAULTS.get(path, {}), "error": error})
         return Answer(status=status, body=body, kind=JSON, headers=[*headers, ("Cache-Control", "no-store")])
 
     def _check_origin(self, request: Request, *, is_upload: bool) -> None:
@@ -126,11 +127,17 @@ class Door:
     async def _handle(self, user: str, request: Request, path: str) -> Object:
         if request.method == "POST" and path in self._handlers:
             body = await request.body(limit_bytes=MAX_BODY, seconds=BODY_SECONDS)
-            asked = await trio.to_thread.run_sync(_read, body, limiter=self._parsing) if body.strip() else {}
+            asked = await in_thread(_read, body, limiter=self._parsing) if body.strip() else {}
             return await self._handlers[path](user, asked)
         if request.method == "POST" and path in self._uploads:
             return await self._uploads[path](user, request)
         raise Refusal(404, f"no route {request.method} {path[:200]}")
+
+
+def _written(path: str, found: Object) -> bytes:
+    if path in IMPORTING and "error" in found:
+        found["error"] = str(found["error"]).replace(".", DOT)
+    return msgspec.json.encode(found)
 
 
 def _read(body: bytes) -> Object:

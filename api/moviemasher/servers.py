@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from api.asgi import Answer, Message, Receive, Refusal, Request, Send, json_answer, respond
+from api.errors import status_of
 from api.moviemasher.data import DataServer
 from api.moviemasher.documents import TEMPORARY, Documents, Kind
 from api.moviemasher.door import CORS, SERVERS, Door, Handler, is_ours, preflight
@@ -27,7 +28,8 @@ from api.moviemasher.uploads import Uploads
 from api.moviemasher.users import Users
 from api.moviemasher.web import Media, Site, is_media
 from api.queue import FILE
-from engine.errors import InvalidSpec, Overloaded
+from engine.errors import EngineError, InvalidSpec, Overloaded
+from engine.threads import in_thread
 
 if TYPE_CHECKING:
     from api.queue import JobQueue
@@ -69,7 +71,7 @@ class Servers:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps what is stored open until cancelled. Raises InvalidSpec, SourceMalformed."""
-        documents, files = await trio.to_thread.run_sync(self._open, limiter=self._disk)
+        documents, files = await in_thread(self._open, limiter=self._disk)
         self._stored = documents, files
         try:
             task_status.started()
@@ -80,7 +82,7 @@ class Servers:
         finally:
             self._stored = None
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(documents.close, limiter=self._disk)
+                await in_thread(documents.close, limiter=self._disk)
 
     def _open(self) -> tuple[Documents, Files]:
         data = Path(self._settings.data)
@@ -108,7 +110,7 @@ class Servers:
     async def _discard(self, kind: Kind, user: str, name: str) -> bool:
         """The files of a document that is no more."""
         discard = partial(self.files().discard, user, name, uploaded=kind == "definition")
-        return await trio.to_thread.run_sync(discard, limiter=self._disk)
+        return await in_thread(discard, limiter=self._disk)
 
     # Requests
 
@@ -147,6 +149,9 @@ class Servers:
                 return found
         except Refusal as err:
             answer = json_answer(msgspec.json.encode({"error": str(err)}), headers=err.headers, status=err.status)
+        except EngineError as err:
+            log.warning("%s: %s", request.path[:200], err)
+            answer = json_answer(msgspec.json.encode({"error": str(err)}), status=status_of(err))
         return msgspec.structs.replace(answer, headers=[*CORS, *answer.headers])
 
     async def _callbacks(self, user: str, request: Object) -> Object:

@@ -246,14 +246,14 @@ class Streaming:
         """Cuts to a cast at a slot to come; False: a later cut was ready before. Raises InvalidMash, SourceError."""
         live.cuts = number = live.cuts + 1
         saving = partial(_whole, self._documents(), live.user, cast, without_built_in(definitions))
-        document = await trio.to_thread.run_sync(saving, limiter=self._disk)
+        document = await in_thread(saving, limiter=self._disk)
         streams = _Streams(self._engine)
         places: dict[str, str] = {}
         for definition, source in definitions_used(document):
             if source not in places and not (source in streams and definition["type"] in LIVE):
                 places[source] = str(await self._place(live, source))
         document = located(document, places)
-        film = await trio.to_thread.run_sync(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
+        film = await in_thread(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
         files = {name: source for name, source in film.sources.items() if source not in streams}
         if number < live.on_air:
             return False
@@ -266,10 +266,10 @@ class Streaming:
         if source.lower().startswith(("http:", "https:", "data:")):
             live.copies = number = live.copies + 1  # now: another cut may come meanwhile
             folder = self._copies / live.id
-            await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
+            await in_thread(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
             return await self._fetcher.fetch_media(source, folder, f"copy-{number}")
         mine = self._files().folder(live.user)
-        path = await trio.to_thread.run_sync(file_in, (mine, mine.parent / SHARED), source, limiter=self._disk)
+        path = await in_thread(file_in, (mine, mine.parent / SHARED), source, limiter=self._disk)
         if path is None:
             sentence = f'source "{source[:200]}" is no live stream and no file of its user'
             raise SourceUnavailable(sentence, where=source)

@@ -26,6 +26,7 @@ from api.moviemasher.fields import Object
 from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, kept_on_disk
 from api.moviemasher.options import EXTENSIONS, MB, Options
 from engine.errors import InvalidSpec
+from engine.threads import in_thread
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
@@ -73,7 +74,7 @@ class Uploads:
         by_name = next((kind for kind, extensions in EXTENSIONS.items() if extension in extensions), asked.type)
         kind = last if last in EXTENSIONS else by_name
         reserve = partial(self._files().reserve, user, asked.name, kind, asked.size)
-        upload = await trio.to_thread.run_sync(reserve, limiter=self._disk)
+        upload = await in_thread(reserve, limiter=self._disk)
         store: Object = {"body": {"id": upload.id}, "headers": {"Content-Type": "multipart/form-data"}}
         return {
             "id": upload.id,
@@ -90,17 +91,17 @@ class Uploads:
         boundary = parse_options_header(request.headers.get("content-type", ""))[1].get("boundary", "")
         if not boundary:
             raise InvalidSpec("No file supplied", where="file")
-        in_thread = partial(trio.to_thread.run_sync, limiter=self._disk)
+        on_disk = partial(in_thread, limiter=self._disk)
         form = Form(self._files(), user, boundary)
-        await in_thread(form.open)
+        await on_disk(form.open)
         try:
             await self._receive(request, form)
-            upload = await in_thread(form.finish)
+            upload = await on_disk(form.finish)
             await self._checks.check(upload.type, upload.extension, form.path)
-            await in_thread(self._files().keep, upload, form.path)
+            await on_disk(self._files().keep, upload, form.path)
         finally:
             with trio.CancelScope(shield=True):
-                await in_thread(form.close)
+                await on_disk(form.close)
         return {}
 
     async def _receive(self, request: Request, form: Form) -> None:
@@ -109,7 +110,7 @@ class Uploads:
             async with aclosing(request.pieces(limit_bytes=limit)) as pieces:
                 async for piece in pieces:
                     silence.deadline = trio.current_time() + SILENCE
-                    await trio.to_thread.run_sync(form.take, piece, limiter=self._disk)
+                    await in_thread(form.take, piece, limiter=self._disk)
         if whole.cancelled_caught or silence.cancelled_caught:
             raise Refusal(408, "the file did not come in time")
 

@@ -28,6 +28,7 @@ from api.asgi import Refusal
 from api.auth import read_basic
 from engine.config import Settings
 from engine.errors import InvalidSpec, reason_of
+from engine.threads import in_thread
 
 NAME: Final = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@+.-]{0,63}")
 WORD: Final = "1 to 64 letters, digits, dots or any of _ @ + - with no dot first, or it is reserved"
@@ -92,7 +93,7 @@ class Users:
         if turn.statistics().tasks_waiting >= WAITING:
             raise Refusal(429, "too many passwords of this user wait to be checked", RETRY)
         async with turn:
-            return seen in self._right or await trio.to_thread.run_sync(check, limiter=self._limiter)
+            return seen in self._right or await in_thread(check, limiter=self._limiter)
 
 
 def check_name(name: str) -> str:

@@ -25,6 +25,7 @@ from api.asgi import Answer, Refusal, Request, file_answer, text_answer
 from api.moviemasher.users import CHALLENGE, NAME, Users
 from engine.config import Settings
 from engine.errors import InvalidSpec, reason_of
+from engine.threads import in_thread
 
 PREFIX: Final = "/media"
 KINDS: Final = {  # the machine's own table has other ideas of some
@@ -129,7 +130,7 @@ class Media:
         if self._private and not self._is_signed(user, signature):
             await self._check_user(request, user)
         folder = self._folder / user
-        path = await trio.to_thread.run_sync(_below, folder, names, limiter=self._disk)
+        path = await in_thread(_below, folder, names, limiter=self._disk)
         return await _answer(request, path, limiter=self._disk, cache=FOR_GOOD)
 
     async def _check_user(self, request: Request, user: str) -> None:
@@ -157,7 +158,7 @@ class Site:
         *names, last = _components(request.path)
         if (names or [last])[0] in TAKEN or not all(map(_is_name, [*names, last] if last else names)):
             return None
-        found = await trio.to_thread.run_sync(self._find, names, last, limiter=self._disk)
+        found = await in_thread(self._find, names, last, limiter=self._disk)
         if found is None:
             return None
         path, is_folder = found

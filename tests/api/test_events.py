@@ -10,6 +10,7 @@ from api import events
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
 from tests.api.clients import followed
+from tests.threads import no_threads
 
 PATTERN = PullSpec(pattern="count?size=64x36&rate=25")
 EVENT = EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), sub_mixes=2)
@@ -25,6 +26,23 @@ async def engine(tmp_path, nursery):
 @pytest.fixture
 def client(engine):
     return create_app(engine).test_client()
+
+
+async def test_who_asks_while_there_is_no_thread_waits_or_is_told_to_come_again(client, monkeypatch):
+    answers = []
+
+    async def ask():
+        answers.append(await client.get("/metrics"))
+
+    async with trio.open_nursery() as nursery, no_threads():
+        nursery.start_soon(ask)
+        await trio.sleep(0.1)
+        assert not answers
+    assert answers[0].status_code == 200
+    monkeypatch.setattr("engine.threads.PATIENCE", 0.05)
+    async with no_threads():
+        refused = await client.get("/metrics")
+    assert (refused.status_code, await refused.get_json()) == (503, {"error": "no thread to be had"})
 
 
 async def published(engine, name):

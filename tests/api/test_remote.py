@@ -22,11 +22,12 @@ from api.nexrender import Door
 from api.queue import JobQueue
 from api.remote import RemoteQueue
 from engine.config import Settings
-from engine.errors import InvalidJob, InvalidSpec, SinkUnavailable
+from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkUnavailable
 from engine.jobdocument import DOCUMENT, read
 from engine.jobs import FINAL, Queue
 from engine.worker import Worker
 from tests.media import numbers
+from tests.threads import no_threads
 
 TREE = {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}
 BROKEN = trio.BrokenResourceError, trio.ClosedResourceError
@@ -317,6 +318,19 @@ async def test_secrets_and_names_may_have_any_letters(tmp_path, secret):
         for wrong in ("", "?" * len(secret)):
             with pytest.raises(InvalidJob, match="403"):
                 await RemoteQueue(url, secret=wrong).pick("far", (DOCUMENT,))
+
+
+async def test_a_worker_that_has_no_thread_for_its_report_says_so_and_may_ask_again(server, monkeypatch):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    uid = await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,))
+    monkeypatch.setattr("engine.threads.PATIENCE", 0.05)
+    async with no_threads():
+        with pytest.raises(Overloaded, match="no thread"):
+            await remote.report(held, {})
+    assert held.uid == uid
+    assert await remote.report(held, {"state": "started"})
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=("head", "body"))

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import trio
 
 from api.moviemasher.servers import Servers
 from api.moviemasher.users import Users
@@ -12,6 +13,7 @@ from engine import Engine
 from engine.config import Settings
 from engine.errors import InvalidSpec
 from tests.api.moviemasher.asking import Client, masher
+from tests.threads import no_threads
 
 CONTENT = bytes(range(256)) * 4
 
@@ -113,6 +115,21 @@ async def test_nothing_else_is_there(client, user):
         assert (answer.status, "error" in answer.json) == (404, True), path
         assert b"secret" not in answer.body
     assert (await client.get(f"/media/{user}/1/r/icon.jpg")).status == 200
+
+
+async def test_who_asks_while_there_is_no_thread_is_told_to_come_again(client, monkeypatch):
+    monkeypatch.setattr("engine.threads.PATIENCE", 0.05)
+    known = Client(client.port)
+    await known.call("/api/servers")
+    async with no_threads():
+        for asked, status in (("GET /media/ada/1/r/icon.jpg", 503), ("POST /api/servers", 200)):
+            head = [f"{asked} HTTP/1.1", "Host: here", "Connection: close", "Content-Length: 0"]
+            head += [f"{name}: {value}" for name, value in known.headers.items()]
+            async with await trio.open_tcp_stream("127.0.0.1", client.port) as stream:
+                await stream.send_all("\r\n".join([*head, "\r\n"]).encode())
+                said = b"".join([piece async for piece in stream])
+            assert said.startswith(f"HTTP/1.1 {status} ".encode())
+            assert b'"error":"no thread to be had"' in said
 
 
 async def test_pages_elsewhere_may_ask_for_ranges(client):
