@@ -92,7 +92,7 @@ class JobRun:
         self._held = ExitStack()  # the lock of the folder
 
     async def run(self) -> Path | str:
-        """The film, or why there is none. Raises nothing but Cancelled."""
+        """The film, or why there is none. Raises Overloaded, OSError: nothing can be tidied before it, or after."""
         await self._in_thread(_forget_runs_before, self._work)
         made = await self._attempt()
         if self._shop.keeps or isinstance(made, str):

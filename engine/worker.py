@@ -104,7 +104,8 @@ class Worker:
                 except Exception as err:
                     known = first_error(err)
                     if isinstance(known, EngineError | OSError):  # of its disk, or of a system that is out of something
-                        log.warning("worker %s: %s", self.name, reason_of(known))
+                        place = getattr(known, "filename", None)
+                        log.warning("worker %s: %s%s", self.name, f"{place}: " if place else "", reason_of(known))
                     else:
                         log.exception("worker %s: a bug", self.name)
                 await trio.sleep(pause)
@@ -159,7 +160,7 @@ class Worker:
             log.info("job %s: no longer ours", assignment.uid)
 
     async def _do(self, assignment: Assignment) -> None:
-        """One job, and how it ended is told. Raises nothing but Cancelled."""
+        """One job, and how it ended is told. Raises as `JobRun.run`."""
         job = JobRun(assignment, self._shop, tell=partial(self._reported, assignment))
         try:
             made = await job.run()

@@ -545,5 +545,5 @@ async def test_a_worker_without_a_descriptor_says_so_in_one_sentence_and_goes_on
             while "w1" not in caplog.text:
                 await trio.sleep(0.01)
     assert (await bench.done(job()))["state"] == "finished"
-    assert "worker w1: too many open files" in caplog.messages
+    assert f"worker w1: {bench.folder / 'work'}: too many open files" in caplog.messages
     assert "bug" not in caplog.text
