@@ -342,8 +342,9 @@ def _headers(headers: Any) -> dict[str, str]:
 
 
 def _copy_file(found: Path, target: Path) -> None:
-    """A copy that appears when it is whole, and outlives a power cut. Raises SinkError."""
+    """A copy that appears when it is whole, and outlives a power cut with the folders made for it. Raises SinkError."""
     try:
+        made = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise error_of(str(target), err) from err
@@ -352,7 +353,8 @@ def _copy_file(found: Path, target: Path) -> None:
         shutil.copyfile(found, part.temporary)
         sync(Path(part.temporary))
         part.keep()
-        sync_names(target.parent)
+        for folder in (target, *made):
+            sync_names(folder.parent)
     except OSError as err:
         raise part.error(err) from err
     finally:

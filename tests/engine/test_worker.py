@@ -344,16 +344,21 @@ async def test_a_finished_film_and_its_copy_outlive_a_power_cut(bench, monkeypat
             on_disk[found.st_ino] = (found.st_size, found.st_mtime_ns)
 
     monkeypatch.setattr(os, "fsync", note)
-    bench.work()
-    copy = {"module": "@nexrender/action-copy", "output": "copy.mp4"}
-    found = await bench.done(job(actions={"prerender": [], "postrender": [copy]}))
+    bench.work(writable=None)
+    copies = [
+        {"module": "@nexrender/action-copy", "output": str(output)}
+        for output in ("copy.mp4", bench.folder / "kept" / "of" / "today" / "copy.mp4")
+    ]
+    found = await bench.done(job(actions={"prerender": [], "postrender": copies}))
     assert found["state"] == "finished", found.get("error")
     film = Path(found["output"])
-    for path in (film, film.with_name("copy.mp4")):
+    beside, kept = film.with_name("copy.mp4"), Path(copies[1]["output"])
+    for path in (film, beside, kept):
         file = path.stat()
         assert on_disk.get(file.st_ino) == (file.st_size, file.st_mtime_ns)
         assert path.name in on_disk.get(path.parent.stat().st_ino, ())
-    assert film.parent.name in on_disk.get(film.parent.parent.stat().st_ino, ())
+    for folder in (film.parent, *kept.parents[:3]):
+        assert folder.name in on_disk.get(folder.parent.stat().st_ino, ())
 
 
 async def test_two_slots_share_many_jobs(bench):
