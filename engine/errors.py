@@ -207,14 +207,15 @@ def first_error(error: BaseException) -> BaseException:
 def clear_parts(url: str) -> SplitResult | None:
     """A URL's parts, to be told without password and query; None where nobody knows where its password ends.
 
-    What stands before a "/" that should have been encoded may look like a host with a port.
+    What stands before a "/", "?" or "#" that should have been encoded may look like a host with a port.
     """
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where that is no number
     except ValueError:
         return None
-    return None if "@" in parts.path and re.search("[:@]", parts.netloc) else parts
+    behind = parts.path + parts.query + parts.fragment
+    return None if "@" in behind and re.search("[:@]", parts.netloc) else parts
 
 
 def veiled(url: str) -> str:

@@ -20,7 +20,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, reason_of
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
-from engine.sources.container import LIBAV_ERRORS, open_container
+from engine.sources.container import DEMUX_ERRORS, open_container
 from engine.sources.fonts import Font, Fonts
 from engine.sources.still import StillSource
 from engine.sources.svg import HEAD, is_svg
@@ -66,7 +66,7 @@ def read_through(path: str, *, name: str) -> None:
     """Reads all packets of a film or sound, as far as it is whole, and decodes none: it takes all the memory then that
     reading it may ever take, since the list of its packets is longest at the end. Raises SourceError.
     """
-    with open_container(name, path, Settings(), glance=True) as container, suppress(*LIBAV_ERRORS):
+    with open_container(name, path, Settings(), glance=True) as container, suppress(*DEMUX_ERRORS):
         deque(container.demux(), maxlen=0)
 
 

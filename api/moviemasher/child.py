@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -24,7 +25,7 @@ import msgspec
 import trio
 
 from engine import child
-from engine.errors import EngineError, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import EngineError, Overloaded, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.media import check_drawing, check_font, look_into, read_through
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,9 @@ class Checks:
         self._one = trio.Lock()
 
     async def check(self, kind: str, extension: str, path: Path) -> None:
-        """Whether a file is of the kind that was announced. Raises SourceError, Overloaded: there is no process."""
+        """Whether a file is of the kind that was announced. Raises SourceError, Overloaded: no process, or no turn."""
         said: dict[str, Any] = {}
-        async with self._one:
+        async with self._turn():
             with trio.move_on_after(PATIENCE) as patience:
                 code = await self._child.run([kind, extension, str(path)], log=Path(os.devnull), report=said.update)
         if patience.cancelled_caught:
@@ -59,6 +60,17 @@ class Checks:
         if code != 0:
             log.warning("what looked into an upload ended with %d", code)
             raise SourceUnsupported(f"a file that cannot be read within {SECONDS} s", where="file")
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        with trio.move_on_after(PATIENCE):
+            await self._one.acquire()
+        if self._one.statistics().owner is not trio.lowlevel.current_task():
+            raise Overloaded(f"other files took longer than {PATIENCE:g} s")
+        try:
+            yield
+        finally:
+            self._one.release()
 
     async def close(self) -> None:
         """Ends the process that waits for the next file."""

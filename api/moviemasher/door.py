@@ -37,6 +37,7 @@ MAX_BODY: Final = 8 << 20
 # JSON is read in one go up to the end of an object, in which nothing else runs, no mixer either: four million numbers
 # take 0.5 s, half a million members 0.7 s. A mash of 8 MB may have so many values, and its objects are small.
 MAX_VALUES: Final = 500_000
+MAX_LISTS: Final = 50_000  # each costs as much as ten numbers
 MAX_MEMBERS: Final = 20_000
 BODY_SECONDS: Final = 60.0
 CORS: Final = (("Access-Control-Allow-Origin", "*"),)
@@ -144,6 +145,9 @@ def _read(body: bytes) -> Object:
     values = sum(map(body.count, (b",", b"[", b"}")))  # about as many as there are; texts may have some too
     if values > MAX_VALUES:
         raise Refusal(400, f"the JSON has {values} commas and brackets, more than {MAX_VALUES}")
+    lists = body.count(b"[")
+    if lists > MAX_LISTS:
+        raise Refusal(400, f"the JSON has {lists} lists, more than {MAX_LISTS}")
     members = max(part.count(b":") for part in body.split(b"}"))
     if members > MAX_MEMBERS:
         raise Refusal(400, f"an object of the JSON has {members} members, more than {MAX_MEMBERS}")

@@ -38,6 +38,7 @@ from engine.errors import (
     SinkError,
     SinkRejected,
     SinkUnavailable,
+    clear_parts,
     reason_of,
 )
 from engine.feed import Feed, Said
@@ -141,11 +142,10 @@ def parse_url(url: str) -> Target:
     """What ``rtmp[s]://[user:password@]host[:port]/app[/more]/name[?query]`` names. Raises InvalidSpec."""
     if len(url) > MAX_URL or any(ord(letter) <= 32 or letter == "\x7f" for letter in url):
         raise InvalidSpec(f"a URL of {len(url)} characters is longer than {MAX_URL} or has spaces", where="url")
-    try:
-        parts = urlsplit(url, allow_fragments=False)
-        host, port = parts.hostname, parts.port
-    except ValueError as err:
-        raise InvalidSpec(f"a URL that cannot be read: {err}", where="url") from err
+    if clear_parts(url) is None:
+        raise InvalidSpec("a URL whose host, port or password cannot be read", where="url")
+    parts = urlsplit(url, allow_fragments=False)
+    host, port = parts.hostname, parts.port
     app, _, name = parts.path.strip("/").rpartition("/")
     if parts.scheme not in PORTS or not host or port == 0:
         raise InvalidSpec('a URL to push to is not like "rtmp://host/app/name" or "rtmps://…"', where="url")

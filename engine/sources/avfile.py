@@ -18,8 +18,8 @@ Theory of operation
   tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
   lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
 * A local file whose time may jump may be several joined end to end, and libav takes the last part's end for its end.
-  What is beyond that is looked for from the start. So is everything once a jump has been read across, and of an MPEG-TS
-  all or nothing, as its clock is seen to go back or not.
+  What is beyond that is looked for from the start. So is everything once a jump has been read across, and from the
+  first seek on where the clock of an MPEG-TS is seen to go back.
 * Sound whose stamps are coarser than its samples is decoded at its start before the first seek that wants it, so that
   it is found to the sample later: as far as it begins within the first packets.
 * Where an MP4's parameter sets change (two films joined), its packets name the new ones; so the first packet after a
@@ -50,7 +50,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.container import LIBAV_ERRORS, best_stream, open_container, streams_of
+from engine.sources.container import DEMUX_ERRORS, LIBAV_ERRORS, best_stream, open_container, streams_of
 from engine.sources.tracks import (
     MAX_BACK,
     NEW_SETS,
@@ -322,11 +322,8 @@ class MediaFile:
             return False
 
     def _is_beyond(self, t: Fraction) -> bool:
-        """Whether t lies beyond the duration of a local file that may go on there, behind a jump of time.
-
-        Of an MPEG-TS the clock has been looked at.
-        """
-        may_go_on = self._straightener is not None and self._is_local and self._container.format.name != "mpegts"
+        """Whether t lies beyond the duration of a local file that may go on there, behind a jump of time."""
+        may_go_on = self._straightener is not None and self._is_local
         return may_go_on and self.duration is not None and t > self.duration
 
     @property
@@ -336,7 +333,7 @@ class MediaFile:
     def _seek(self, t: Fraction) -> bool:
         stream = self._video if self._video is not None and self._looking else self._used[-1]
         self._packets = self._container.demux(self._used)
-        with suppress(*LIBAV_ERRORS, IndexError):
+        with suppress(*DEMUX_ERRORS):
             # The read deadline runs from the last packet: from long ago, it would be over at once.
             first = self._tell_sets(next(self._packets))
             if not self._has_read:

@@ -22,7 +22,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
 from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
-from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
+from engine.sources.container import DEMUX_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of, tags_of
 from engine.sources.tracks import NEW_SETS, zero_of
 from engine.timebase import seconds
@@ -36,7 +36,6 @@ _COLOURS: Final = (Colorspace.ITU709, ColorRange.MPEG)
 _UPRIGHT: Final = (0x10000, 0, 0, 0, 0x10000)  # the first five numbers of a matrix
 _MAX_MOOV: Final = 256 << 20  # bytes
 _BACK: Final = 12  # seconds; a demuxer's idea of a keyframe may be another one
-ERRORS: Final = (*LIBAV_ERRORS, IndexError)
 
 
 class CodedFilm:
@@ -183,7 +182,7 @@ class CodedFilm:
                 left -= 1
                 if not left:
                     return
-        except ERRORS as err:
+        except DEMUX_ERRORS as err:
             raise self._broken(key) from err
         raise self._broken(key)
 

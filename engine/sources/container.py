@@ -24,6 +24,7 @@ from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported,
 from engine.spec import LISTS
 
 LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+DEMUX_ERRORS: Final = (*LIBAV_ERRORS, IndexError)  # PyAV's at the end of a file in which another stream turned up late
 # A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
 _SPLICED: Final = {"merge_pmt_versions": "1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.

@@ -36,7 +36,7 @@ from engine.plan import PictureSize
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, alpha_decoder, pictures_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, pictures_of
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -118,7 +118,7 @@ class LivePicture:
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
         self._look: Look | None = None  # that the converter was made for
         self._waiting: _Decoded | None = None  # decoded, not converted
-        self._inside: list[int] = []  # times of what is in the decoder, a heap, where its order is that of showing
+        self._inside = Inside()
         self._hope = _Hope(name)
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for

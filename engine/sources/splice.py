@@ -19,7 +19,8 @@ from engine.config import Settings
 from engine.errors import SourceError
 from engine.program import Held, Program
 from engine.smart import Copy, Run, Unseen
-from engine.sources.coded import ERRORS, CodedFilm, Packet
+from engine.sources.coded import CodedFilm, Packet
+from engine.sources.container import DEMUX_ERRORS
 from engine.spec import EncoderSpec, MixerSpec, RenderSpec
 from engine.timebase import tick_count
 
@@ -102,7 +103,7 @@ def _film(name: str, spec: RenderSpec, settings: Settings, encoder: EncoderSpec)
     """A film that is a local file, and whose packets the output can take."""
     if not _is_file(name, spec):
         return None
-    with suppress(SourceError, *ERRORS):
+    with suppress(SourceError, *DEMUX_ERRORS):
         film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
         same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
         if same and all(smart.may_have(encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
@@ -127,7 +128,7 @@ def _make_room(film: CodedFilm, films: Iterable[CodedFilm | None]) -> None:
 def _copies(run: Run, film: CodedFilm, mixer: MixerSpec, encoder: EncoderSpec) -> list[Copy]:
     try:
         index = film.index(run.times[0], run.times[-1] + 1 / mixer.fps)
-    except (SourceError, *ERRORS):
+    except (SourceError, *DEMUX_ERRORS):
         return []
     found = smart.copies(run, index, fps=mixer.fps, spec=encoder)
     return [copy for copy in found if film.reorders or not copy.delay]

@@ -89,7 +89,7 @@ class PictureTrack:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
-        self._inside: list[int] | None = [] if is_unordered(stream) else None  # times of what is in the decoder, a heap
+        self._inside = Inside() if is_unordered(stream) else None
         if self._inside is not None:  # what lacks pictures from before a seek comes out too, and takes its time along
             self._context.flags |= Flags.output_corrupt
         self._hides_early = stream.container.format.name.startswith("matroska")
@@ -100,7 +100,7 @@ class PictureTrack:
         """Forgets everything decoded, after a seek."""
         if self._context.is_open:
             self._context.flush_buffers()
-        if self._inside:
+        if self._inside is not None:
             self._inside.clear()
         self.ended = self._is_first = False
         self.began: Fraction | None = None  # when the first picture since then is on
@@ -308,32 +308,58 @@ def check_sides(name: str, picture: av.VideoFrame | av.VideoCodecContext, *, whe
         raise SourceUnsupported(sentence, where=where)
 
 
+class Inside:
+    """Times of the packets in a decoder that alone knows their order: each picture gets the earliest.
+
+    A picture that was lost leaves its time to others, until one comes out that was decoded after a later keyframe: what
+    is shown before that one is over by then.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[int] = []  # dts, a heap
+        self._keys: list[int] = []  # dts of the keyframes behind which nothing has come out yet
+
+    def push(self, packet: Packet) -> None:
+        """A packet goes into the decoder."""
+        packet.pts = packet.dts  # which its picture comes out with
+        if packet.dts is not None:
+            heappush(self._times, packet.dts)
+            if packet.is_keyframe:
+                self._keys.append(packet.dts)
+
+    def time(self, frame: av.VideoFrame) -> None:
+        """Gives a picture that came out its time."""
+        own = frame.pts
+        while own is not None and self._keys and self._keys[0] <= own:
+            key = self._keys.pop(0)
+            while self._times and self._times[0] < key:
+                heappop(self._times)
+        frame.pts = heappop(self._times) if self._times else own
+
+    def clear(self) -> None:
+        """Nothing is in the decoder any more."""
+        self._times.clear()
+        self._keys.clear()
+
+
 def pictures_of(
-    context: av.VideoCodecContext, packet: Packet | None, inside: list[int] | None = None
+    context: av.VideoCodecContext, packet: Packet | None, inside: Inside | None = None
 ) -> list[av.VideoFrame]:
     """The pictures of one packet (None: the last ones). Raises what libav raises; ValueError: one has too long a side.
 
     They may change in mid-stream, and the options of a decoder only know of `MAX_PIXELS`.
 
-    inside  dts of the packets in the decoder, a heap, where only it knows the order: pictures get their pts from there.
+    inside  where pictures get their pts from, if the container has none.
     """
-    if packet is not None and packet.dts is not None and inside is not None:
-        packet.pts = packet.dts  # which the picture of this packet comes out with
-        heappush(inside, packet.dts)
+    if packet is not None and inside is not None:
+        inside.push(packet)
     frames = context.decode(packet)
     if inside is not None:
-        _put_in_order(frames, inside)
+        for frame in frames:
+            inside.time(frame)
     if any(max(frame.width, frame.height) > MAX_SIDE for frame in frames):
         raise ValueError(f"a picture of more than {MAX_SIDE} pixels on a side")
     return frames
-
-
-def _put_in_order(frames: list[av.VideoFrame], inside: list[int]) -> None:
-    """Gives each picture the earliest time of those in the decoder, and forgets what a keyframe says is over."""
-    for frame in frames:
-        while inside and frame.key_frame and frame.pts is not None and inside[0] < frame.pts:
-            heappop(inside)
-        frame.pts = heappop(inside) if inside else frame.pts
 
 
 def is_unordered(stream: Any) -> bool:

@@ -2,19 +2,22 @@
 
 It decides where to look; it refuses to know what follows from it. Worker threads only.
 
-Places lie evenly, and near the start each twice as far as the one before it. So where a short part is followed by a
-long one, its last place is further from its start than the next place is from the start of the long one.
+Places lie evenly, and from the start on each a quarter further than the one before it: of a short part that a long one
+follows, the last place is nearly as far from its start as the part is long, and the next place soon behind the joint.
+What is between two places, and is over at both, is not seen.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
 
 _PLACES: Final = 32
-_FIRST: Final = 1 << 17  # bytes
+_FIRST: Final = 1 << 14  # bytes
+_FURTHER: Final = 1.25
 _LOOK: Final = 1 << 17  # bytes at each place; the clock is there every 100 ms (ISO 13818-1 2.7.2): up to 10 Mbit/s
 _SIZES: Final = (188, 192, 204)  # bytes of a packet: plain, with a time of arrival, with a checksum
 _SYNC: Final = b"\x47"
@@ -24,24 +27,29 @@ _WRAP: Final = 1 << 33
 
 
 def goes_back(path: str) -> bool:
-    """Whether the clock of any programme is earlier at a place than at one before, by more than a second.
+    """Whether the clock of any programme is earlier at a place than at one before it, or than just before, by more than
+    a second.
 
     Not where it wraps. Raises OSError.
     """
-    clocks: dict[int, int] = {}
+    clocks: dict[int, int] = {}  # at the beginning of the place before: places may overlap
     with Path(path).open("rb") as file:
         for place in _places(os.fstat(file.fileno()).st_size):
             file.seek(place)
-            # Only the first ones are sure to be in order, for places may be close together.
-            first = dict(reversed([*_clocks(file.read(_LOOK))]))
-            if any(_HZ < (clocks.get(pid, clock) - clock) % _WRAP < _WRAP // 2 for pid, clock in first.items()):
-                return True
+            first: dict[int, int] = {}
+            last: dict[int, int] = {}
+            for pid, clock in _clocks(file.read(_LOOK)):
+                before = last.get(pid, clocks.get(pid, clock))
+                if _HZ < (before - clock) % _WRAP < _WRAP // 2:
+                    return True
+                last[pid] = clock
+                first.setdefault(pid, clock)
             clocks |= first
     return False
 
 
 def _places(size: int) -> list[int]:
-    near = [_FIRST << n for n in range(size.bit_length()) if _FIRST << n < size]
+    near = takewhile(lambda place: place < size, (int(_FIRST * _FURTHER**n) for n in count()))
     even = [size * n // _PLACES for n in range(_PLACES)]
     return sorted({*near, *even, max(0, size - _LOOK)})
 

@@ -73,6 +73,9 @@ async def test_json_that_would_keep_others_waiting_is_refused_and_the_longest_ma
         answer = await client.ask("POST", "/api/callbacks", body=body, headers=JSON)
         assert (answer.status, answer.json["apiCallbacks"]) == (400, {})
         assert "more than 500000" in answer.json["error"]
+    body = b'{"id": "/api/servers", "x": [' + b",".join([b"[]"] * 50_000) + b"]}"
+    answer = await client.ask("POST", "/api/callbacks", body=body, headers=JSON)
+    assert answer.json["error"] == "the JSON has 50001 lists, more than 50000"
     body = json.dumps({"id": "/api/servers", "x": dict.fromkeys(map(str, range(20_001)))}, separators=(",", " : "))
     answer = await client.ask("POST", "/api/callbacks", body=body.encode(), headers=JSON)
     assert "more than 20000" in answer.json["error"]

@@ -130,6 +130,8 @@ def test_a_plain_name_stays_in_what_a_server_says():
         "rtmp://h:port/live/x",
         "rtmp://[::1/live/x",
         "rtmp://h/live/x y",
+        "rtmp://u:12/34secret@h/live/x",
+        "rtmp://u:/secret@h/live/x",
         "rtmp://h/live/x\n",
         "rtmp://h/live/" + "x" * 4096,
     ],

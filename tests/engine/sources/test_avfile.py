@@ -206,8 +206,9 @@ def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(
     source.close()
 
 
-def test_pictures_of_which_one_is_lost_are_on_time_again_from_the_next_keyframe_on(tmp_path):
-    with av.open(encode(tmp_path / "film.avi", H264, None, seconds=3)) as container:
+@pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1:scenecut=0:b-adapt=0"}])
+def test_pictures_of_which_one_is_lost_are_on_time_again_from_the_next_keyframe_on(tmp_path, options):
+    with av.open(encode(tmp_path / "film.avi", Video(bframes=2, options=options), None, seconds=3)) as container:
         at, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][18]
     data = bytearray((tmp_path / "film.avi").read_bytes())
     data[at : at + size] = bytes(size)

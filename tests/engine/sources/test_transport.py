@@ -33,6 +33,9 @@ def stream(*parts, size=188, rate=SECOND):
         ([(0, 1200), (0, 30)], True),
         ([(0, 600), (0, 10), (0, 600)], True),
         ([(5000, 100), (0, 100)], True),
+        ([(0, 10), (0, 600)], True),
+        ([(0, 80), (0, 600)], True),
+        ([(0, 160), (0, 1200)], True),
     ],
 )
 def test_clock_that_goes_back_is_seen(tmp_path, parts, back, size):
