@@ -107,7 +107,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _add_data_argument(parser: argparse.ArgumentParser) -> None:
-    data = os.environ.get("MASHTUN_DATA", "data")
+    data = os.environ.get("MASHTUN_DATA") or "data"
     parser.add_argument("--data", default=data, metavar="DIR", help="the server's folder (./data)")
 
 
@@ -157,7 +157,7 @@ def _user(arguments: argparse.Namespace) -> int:
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     """What `mashtun worker` takes."""
-    secret = os.environ.get("MASHTUN_SECRET", os.environ.get("NEXRENDER_SECRET", ""))
+    secret = os.environ.get("MASHTUN_SECRET") or os.environ.get("NEXRENDER_SECRET") or ""
     parser.add_argument("--server", required=True, metavar="URL", help="whose jobs: http://host:port")
     parser.add_argument("--secret", default=secret, help="of the server (MASHTUN_SECRET)")
     parser.add_argument("--name", default="", help="of this worker and nobody else (host, process, chance)")

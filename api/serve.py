@@ -94,6 +94,10 @@ def take_folder(folder: Path) -> TextIO:
     Two would take jobs from each other. Raises InvalidSpec: another one stays, or there can be no file.
     """
     try:
+        str(folder.absolute()).encode()  # paths of films stand in JSON
+    except UnicodeEncodeError:
+        raise InvalidSpec(f"data folder {str(folder)!r}: its path is not UTF-8", where="data") from None
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
     except OSError as err:

@@ -64,7 +64,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     mix.add_argument(
         "--size", type=_by(Raster.parse), default="1280x720", metavar="WxH", help="pixels (default 1280x720)"
     )
-    mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 … (30)")
+    mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 ... (30)")
     mix.add_argument("--start", type=_by(_seconds), default="0", metavar="S", help="time of the first picture (0)")
     mix.add_argument("--duration", type=_by(_seconds), metavar="S", help="seconds (default: the longest source)")
     mix.add_argument("--audio-rate", type=int, default=48000, metavar="HZ", help="sample rate (default 48000)")
@@ -73,9 +73,9 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     code.add_argument("--preset", default="veryfast", metavar="NAME", help=f"{', '.join(PRESETS)} (default veryfast)")
     code.add_argument("--bit-rate", type=int, metavar="B", help="bits per second (default: constant quality)")
     code.add_argument("--max-bit-rate", type=int, metavar="B", help="highest rate over a second")
-    code.add_argument("--quality", type=float, metavar="CRF", help="constant quality 0 (lossless) … 51 (default 20)")
-    code.add_argument("--qp-min", type=int, metavar="QP", help="0…51, VP9: 0…63")
-    code.add_argument("--qp-max", type=int, metavar="QP", help="0…51, VP9: 0…63")
+    code.add_argument("--quality", type=float, metavar="CRF", help="constant quality 0 (lossless) ... 51 (default 20)")
+    code.add_argument("--qp-min", type=int, metavar="QP", help="0 to 51, VP9: 0 to 63")
+    code.add_argument("--qp-max", type=int, metavar="QP", help="0 to 51, VP9: 0 to 63")
     code.add_argument("--gop", type=int, metavar="N", help="frames between keyframes at most (default 2 s)")
     code.add_argument("--profile", metavar="NAME", help=", ".join(PROFILES))
     code.add_argument("--audio-bit-rate", type=int, default=160_000, metavar="B", help="bits per second (160000)")

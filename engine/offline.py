@@ -88,8 +88,11 @@ async def render(
             ticks, clipped = await _render(program, spec, settings=settings, tell=tell, nursery=nursery, splice=splice)
             nursery.cancel_scope.cancel()
         tell(ticks, ticks)
-    except* EngineError as group:
-        raise first_error(group) from None
+    except BaseExceptionGroup as group:  # no except*: up to Python 3.11.3 what is raised there comes out in a group
+        ours, others = group.split(EngineError)
+        if ours is None or others is not None:
+            raise
+        raise first_error(ours) from None
     finally:
         if splice is not None:
             with trio.CancelScope(shield=True):

@@ -3,9 +3,11 @@
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from api.__main__ import main
 from api.moviemasher.users import is_password, read_users
 from api.serve import take_folder
+from engine.errors import InvalidSpec
 
 PROBE = """
 import sys
@@ -92,6 +95,22 @@ def test_a_server_that_does_not_serve_yet_ends_at_once(tmp_path):
         finally:
             server.kill()
     assert (server.returncode, said) == (143, b"")
+
+
+def test_a_data_folder_whose_path_no_json_can_have_is_refused(tmp_path):
+    with pytest.raises(InvalidSpec, match="its path is not UTF-8"):
+        take_folder(tmp_path / os.fsdecode(b"d\xe4ta"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variable_that_is_empty_is_not_set(tmp_path):
+    (tmp_path / "data").mkdir()
+    with closing(sqlite3.connect(tmp_path / "data" / "mashtun.db")) as made:
+        made.execute("create table t (x)")
+    command = [sys.executable, "-m", "api", "backup", "copy.db"]
+    environment = os.environ | {"MASHTUN_DATA": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 0
+    assert (tmp_path / "copy.db").exists()
 
 
 def test_a_worker_that_does_not_work_yet_ends_at_once():
