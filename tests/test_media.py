@@ -1,6 +1,7 @@
 """The test media are what they claim: numbers read back from every decodable file, rates, colours, tones and damage."""
 
 import contextlib
+import os
 from fractions import Fraction
 
 import av
@@ -109,6 +110,12 @@ def test_numbers_read_back(files, name):
 @pytest.mark.parametrize("name", CODECS)
 def test_numbers_read_back_from_every_codec(tmp_path, name):
     assert numbers(encode(tmp_path / name, *CODECS[name])) == list(range(30))
+
+
+def test_who_encodes_av1_is_no_more_urgent_than_before(tmp_path):
+    before = os.sched_getscheduler(0)
+    encode(tmp_path / "a.mp4", Video("libsvtav1"), None)
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize(
