@@ -28,6 +28,7 @@ from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+SMOKE_TIMEOUT = 60  # seconds for one command of a smoke run: melt was seen to wait for itself for good
 OURS = "ours"
 # As an installed program runs: its byte code is kept, whatever the shell that measures says.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -138,7 +139,12 @@ def arguments(question: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")
     parser.add_argument("--peers", nargs="*", metavar="WHO", help="ours and these peers only")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the warm-up (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for one command (default %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600,
+        help="seconds for one command, 60 at most in a smoke run (default %(default)s)",
+    )
     parser.add_argument("--cache", type=Path, help="folder of the played media (default: in the temporary folder)")
     parser.add_argument("--moviepy-python", default=sys.executable, help="an interpreter that has moviepy")
     return parser
@@ -277,9 +283,10 @@ def progress(text: str) -> None:
 def bench(rows: Iterable[Row], options: argparse.Namespace) -> list[Measured]:
     """Measure the rows the options ask for, one after the other, printing a table for each."""
     rounds, warm_up = (1, False) if options.smoke else (options.rounds, True)
+    timeout = min(options.timeout, SMOKE_TIMEOUT) if options.smoke else options.timeout
     done = []
     for row in selected(rows, options):
-        done.append(compare(row, rounds=rounds, timeout=options.timeout, warm_up=warm_up))
+        done.append(compare(row, rounds=rounds, timeout=timeout, warm_up=warm_up))
         print_table(done[-1])
     return done
 
