@@ -110,8 +110,9 @@ class Player:
         self, clip: Clip, raster: Raster, quantize: int, *, before: Player | None = None, after: Clip | None = None
     ) -> None:
         self.clip = clip
-        goes_on = before is not None and clip.continues(before.clip) and clip.begins_as_loud_as(before.clip)
-        self.id: str = before.id if before is not None and goes_on else clip.id
+        self.id = clip.id  # of the clip whose reader it has
+        if before is not None and clip.continues(before.clip) and clip.begins_as_loud_as(before.clip):
+            self.id = before.id
         self.goes_on = after is not None and after.container is not None and after.continues(clip)
         self.raster = raster
         self.quantize = quantize

@@ -9,8 +9,8 @@ Theory of operation
   the sound is on screen from the start: encoders delay it. In Matroska first pictures without a stamp are over by then:
   libav leaves out stamps that are before 0.
 * Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
-  the earliest time of those in the decoder. A keyframe is never earlier than its own, so that the times of pictures
-  that never came out are forgotten there.
+  the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
+  it, so that the times of pictures that never came out are forgotten there.
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
 * Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
