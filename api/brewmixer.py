@@ -22,7 +22,7 @@ from quart import Blueprint, Response, request
 from api.auth import Signatures
 from api.wire import Route, decode, empty_response, json_response, read_body, read_upload
 from engine import ImageInfo
-from engine.errors import InvalidSpec
+from engine.errors import InvalidSpec, has_spaces
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.threads import in_thread
 from engine.timebase import frame_rate
@@ -248,7 +248,7 @@ def _check_guid(path: str, stream_name: str, sub_mixes: int, *, forwards: bool) 
     for field, text in (("path", path), ("streamName", stream_name)):
         if any(segment in ("", ".", "..") for segment in text.split("/")):
             raise InvalidSpec(f'{field} "{text[:80]}" has an empty, "." or ".." segment', where=field)
-        if forwards and any(ord(letter) <= 32 or letter == "\x7f" for letter in text):
+        if forwards and has_spaces(text):
             raise InvalidSpec(f'{field} "{text[:80]}" has spaces, which doForward has no URL for', where=field)
 
 

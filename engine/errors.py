@@ -218,6 +218,11 @@ def clear_parts(url: str) -> SplitResult | None:
     return None if "@" in behind and re.search("[:@]", parts.netloc) else parts
 
 
+def has_spaces(text: str) -> bool:
+    """Whether there is white space or a control character of ASCII in it, which no URL has."""
+    return any(ord(letter) <= 32 or letter == "\x7f" for letter in text)
+
+
 def veiled(url: str) -> str:
     """All that may be told of a URL without clear parts."""
     scheme = re.match(r"[a-z][a-z0-9+.-]*:", url, re.IGNORECASE)

@@ -39,6 +39,7 @@ from engine.errors import (
     SinkRejected,
     SinkUnavailable,
     clear_parts,
+    has_spaces,
     reason_of,
 )
 from engine.feed import Feed, Said
@@ -140,7 +141,7 @@ class Target(NamedTuple):
 
 def parse_url(url: str) -> Target:
     """What ``rtmp[s]://[user:password@]host[:port]/app[/more]/name[?query]`` names. Raises InvalidSpec."""
-    if len(url) > MAX_URL or any(ord(letter) <= 32 or letter == "\x7f" for letter in url):
+    if len(url) > MAX_URL or has_spaces(url):
         raise InvalidSpec(f"a URL of {len(url)} characters is longer than {MAX_URL} or has spaces", where="url")
     if clear_parts(url) is None:
         raise InvalidSpec("a URL whose host, port or password cannot be read", where="url")
