@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from engine import command
-from engine.errors import EngineError
+from engine.errors import EngineError, reason_of
 from engine.jobs import ORDERINGS
 from engine.program import Held
 
@@ -135,8 +135,10 @@ def _import_nexrender(arguments: argparse.Namespace) -> int:
             taken, left = store.take(document, now=time.time_ns() // 1_000_000)
         finally:
             store.close()
-    except (EngineError, OSError) as err:
+    except EngineError as err:
         return command.fail(str(err))
+    except OSError as err:
+        return command.fail(f'"{err.filename or arguments.file}": {reason_of(err)}')
     print(f"{taken} jobs taken, {left} left out")
     return 0
 
@@ -158,7 +160,7 @@ def _user(arguments: argparse.Namespace) -> int:
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     """What `mashtun worker` takes."""
     secret = os.environ.get("MASHTUN_SECRET") or os.environ.get("NEXRENDER_SECRET") or ""
-    parser.add_argument("--server", required=True, metavar="URL", help="whose jobs: http://host:port")
+    parser.add_argument("--server", required=True, metavar="URL", help="whose jobs: http://[user:password@]host:port")
     parser.add_argument("--secret", default=secret, help="of the server (MASHTUN_SECRET)")
     parser.add_argument("--name", default="", help="of this worker and nobody else (host, process, chance)")
     parser.add_argument("--slots", type=int, default=1, metavar="N", help="renders at a time (1)")

@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
+from engine.fetch import credentials, shown
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
 
@@ -37,18 +38,20 @@ LOOK_EVERY: Final = 1.0  # seconds between two looks whether a job is still ours
 class RemoteQueue:
     """An `engine.jobs.Queue`. Every method raises SinkUnavailable while the server is away.
 
-    url     of the server, ``http://host:port``; InvalidSpec if it is none.
+    url     of the server, ``http://host:port``, where it asks for them with its user and password; InvalidSpec if it
+            is none.
     secret  of the server; InvalidSpec if no header can have it.
     """
 
     def __init__(self, url: str, *, secret: str = "") -> None:
         try:
+            self._credentials = credentials(url)  # first: what it raises has nothing of the URL in it
             parts = urlsplit(url)
             port = parts.port
         except ValueError as err:
-            raise InvalidSpec(f'server "{url[:200]}": {err}', where="server") from None
+            raise InvalidSpec(f'server "{shown(url)[:200]}": {err}', where="server") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidSpec(f'server "{url[:200]}" is not an http: or https: URL', where="server")
+            raise InvalidSpec(f'server "{shown(url)[:200]}" is not an http: or https: URL', where="server")
         check_header("secret", secret)
         self._host, self._secure = parts.hostname, parts.scheme == "https"
         self._port = port or (443 if self._secure else 80)
@@ -180,6 +183,7 @@ class RemoteQueue:
         Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable; Overloaded: there is no thread.
         """
         headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
+        headers |= {name: value.encode() for name, value in self._credentials.items()}
         headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
         headers |= {"nexrender-name": name.encode()} if name else {}
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection

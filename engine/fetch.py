@@ -240,6 +240,14 @@ def shown(url: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
+def credentials(url: str) -> dict[str, str]:
+    """The header for a URL's user and password, RFC 7617. Raises ValueError."""
+    user = _split(url)[0].netloc.rpartition("@")[0]
+    name, _, password = user.partition(":")
+    both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+    return {"Authorization": f"Basic {base64.b64encode(both).decode()}"} if user else {}
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address is reachable from everywhere, and one machine's."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -363,7 +371,7 @@ class _Download(_Transfer):
             raise SourceUnavailable(f'source "{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
 
     def _follow(self, kept: _Kept | None) -> str:
-        url, given = self.url, _credentials(self.url) | self._headers
+        url, given = self.url, credentials(self.url) | self._headers
         for _ in range(REDIRECTS + 1):
             connection, path = self._connect(url)
             try:
@@ -451,7 +459,7 @@ class _Sending(_Transfer):
         """The status. Raises InvalidJob, SinkUnavailable."""
         try:
             connection, path = self._connect(self.url)
-            given = _credentials(self.url) | self._headers
+            given = credentials(self.url) | self._headers
             headers = {"User-Agent": "mashtun", "Connection": "close"} | given
             try:
                 if isinstance(self._body, bytes):
@@ -561,14 +569,6 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         return parts, parts.port
     except ValueError:
         raise ValueError("its host or its port cannot be read") from None
-
-
-def _credentials(url: str) -> dict[str, str]:
-    """The header for a URL's user and password, RFC 7617. Raises ValueError."""
-    user = _split(url)[0].netloc.rpartition("@")[0]
-    name, _, password = user.partition(":")
-    both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
-    return {"Authorization": f"Basic {base64.b64encode(both).decode()}"} if user else {}
 
 
 def _headers(url: str, given: Mapping[str, str]) -> dict[str, str]:

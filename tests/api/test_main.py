@@ -59,8 +59,8 @@ def test_usage_is_one_line_and_exit_code_two(capsys, arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["worker", "--server", "http://h:99999"], 'server "http://h:99999": Port out of range 0-65535'),
-        (["worker", "--server", "http://[::1"], 'server "http://[::1": Invalid IPv6 URL'),
+        (["worker", "--server", "http://h:99999"], 'server "http://***": its host or its port cannot be read'),
+        (["worker", "--server", "ftp://h"], 'server "ftp://h" is not an http: or https: URL'),
         (["worker", "--server", "http://h", "--slots", "0"], "slots 0 is not within 1…256"),
         (["worker", "--server", "http://h", "--name", "a\nb"], r"name 'a\nb' has characters that cannot be sent"),
         (["worker", "--server", "http://h", "--tags", "é"], "tags 'é' has none of the letters A…Z and digits of tags"),

@@ -40,9 +40,9 @@ def job(*, actions=None, **fields):
 
 
 @asynccontextmanager
-async def server_in(folder, secret="s", wall=time.time):
-    """(queue, url) of a server with this secret."""
-    settings = Settings(data=str(folder), secret=secret)
+async def server_in(folder, wall=time.time, **asked):
+    """(queue, url) of a server that asks for the secret "s", or for what is given."""
+    settings = Settings(data=str(folder), **(asked or {"secret": "s"}))
     queue = JobQueue(settings, wall=wall)
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -307,7 +307,7 @@ async def test_a_worker_without_a_name_has_one_that_no_process_of_the_same_host_
 
 @pytest.mark.parametrize("secret", ["geheimnüs", "秘密"])
 async def test_secrets_and_names_may_have_any_letters(tmp_path, secret):
-    async with server_in(tmp_path, secret) as (queue, url):
+    async with server_in(tmp_path, secret=secret) as (queue, url):
         uid = await add(queue, job())
         remote = RemoteQueue(url, secret=secret)
         held = await remote.pick("Rechnär ☃", (DOCUMENT,), wait=1)
@@ -353,12 +353,28 @@ async def test_a_server_that_drips_or_floods_is_away(monkeypatch, answer):
         nursery.cancel_scope.cancel()
 
 
+async def test_user_and_password_of_the_url_open_a_server_that_asks_for_them(tmp_path):
+    async with server_in(tmp_path, username="ann", password="p@ss wörd") as (queue, url):
+        uid = await add(queue, job())
+        opened = url.replace("//", "//ann:p%40ss%20w%C3%B6rd@")
+        assert (await RemoteQueue(opened).pick("far", (DOCUMENT,))).uid == uid
+        with pytest.raises(InvalidJob, match="401"):
+            await RemoteQueue(url).pick("far", (DOCUMENT,))
+
+
+@pytest.mark.parametrize("url", ["http://ann:hush@h:port", "ftp://ann:hush@h", "http://ann:hu/sh@h"])
+def test_a_server_that_cannot_be_asked_is_refused_without_its_password(url):
+    with pytest.raises(InvalidSpec) as refused:
+        RemoteQueue(url)
+    assert "hu" not in str(refused.value)
+
+
 async def test_what_is_wrong_with_the_server(server):
     with pytest.raises(InvalidSpec, match="is not an http"):
         RemoteQueue("localhost:80")
     for url, secret, sentence in (
-        ("http://h:99999", "", "Port out of range"),
-        ("http://[::1", "", "Invalid IPv6 URL"),
+        ("http://h:99999", "", "its port cannot be read"),
+        ("http://[::1", "", "its host or its port cannot be read"),
         ("http://h", "a\nb", "cannot be sent"),
     ):
         with pytest.raises(InvalidSpec, match=sentence):

@@ -323,3 +323,4 @@ def test_a_backup_and_an_import_need_no_stop(server, tmp_path, capsys):
         assert main(arguments) == 1
         sentence = capsys.readouterr().err
         assert (sentence[:9], sentence.count("\n")) == ("mashtun: ", 1)
+        assert ": no such " in sentence

@@ -3,13 +3,19 @@
 import base64
 import io
 import json
+import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -765,6 +771,16 @@ def test_nobody_comes_in_without_the_password(guarded, wrong):
 def test_health_and_playback_are_open(guarded):
     assert guarded.ask("GET", "/healthz", headers={})[0] == 200
     assert guarded.ask("GET", "/live/nothing.flv", headers={})[0] == 404
+
+
+def test_a_container_is_healthy_also_where_there_is_a_proxy_for_everything_else(guarded):
+    dockerfile = Path(__file__).parents[2].joinpath("Dockerfile").read_text()
+    words = json.loads(re.search(r"^HEALTHCHECK .*?CMD (\[.*?\])$", dockerfile, re.DOTALL | re.MULTILINE)[1])
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    check = partial(subprocess.run, [sys.executable, *words[1:]], capture_output=True, timeout=PATIENCE)
+    assert check(env=os.environ | proxy | {"MASHTUN_PORT": str(guarded.port)}).returncode == 0
+    unset = check(env=os.environ | {"MASHTUN_PORT": "1"})
+    assert b"refused" in unset.stderr
 
 
 def test_a_publisher_needs_the_key(guarded, fat):
