@@ -20,8 +20,9 @@ Theory of operation
   codec of which no silence is known has a gap.
 * **The end**, or a picture that has stopped: `finish()` gives all that waits, and no guess is needed.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
-  ahead of both tracks) is taken out: what follows joins on. Sound and picture jump at different packets, so two shifts
-  are kept, and every packet takes the one that fits.
+  ahead of both tracks) is taken out: what follows joins on where the track is that has come furthest, as the other one
+  may have paused. Sound and picture jump at different packets, so two shifts are kept, and every packet takes the one
+  that fits.
 """
 
 from __future__ import annotations
@@ -337,7 +338,7 @@ class Fragmenter:
             self._shown.clear()
             return
         if not lane.fits(packet) and not lane.fits(packet, late=lane.units(self._now - lane.now)):
-            self._shift(lane.joining(packet))
+            self._shift(max(lane.joining(packet), self._now - seconds(packet)))
             lane.fits(packet)
         if lane.is_silent:
             lane.fill(lane.when(packet))

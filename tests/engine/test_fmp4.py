@@ -183,6 +183,26 @@ def test_a_jump_is_taken_out_and_sound_follows(away):
     assert starts == [[34 * n, 1600 * n] for n in range(30)]
 
 
+@pytest.mark.parametrize("seconds", [1, 5])
+@pytest.mark.parametrize("first", ["video", "audio"])
+@pytest.mark.parametrize("away", ["video", "audio"])
+def test_sound_and_picture_stay_together_where_one_was_away_until_both_jump(away, first, seconds):
+    back = (1 + seconds) * NS
+    film = [picture(n, dts=n if n * NS // 30 < back else n - 108_000) for n in range(240)]
+    film += [sound(n, dts=1024 * n if n * 1024 * NS // 48_000 < back else 1024 * n - 172_800_000) for n in range(375)]
+    film = [each for each in film if each.track.kind != away or not NS <= each.arrival < back]
+    after = min((each for each in film if each.arrival >= back and each.track.kind == first), key=lambda each: each.dts)
+    film.sort(key=lambda each: back - 1 if each is after else each.arrival)
+    fragmenter, ends = fmp4.Fragmenter([PICTURE, SOUND]), {}
+    for each in film:
+        fragmenter.push(each)
+        times = decode_times(fragmenter.cut(hold=False).data)
+        ends[each.track.kind] = times[0] / 1020 if each.is_video else times[-1] / 48_000
+    picture_off, sound_off = ends["video"] - 239 / 30, ends["audio"] - 374 * 1024 / 48_000
+    assert abs(picture_off - sound_off) < 0.001
+    assert abs(picture_off) < 0.06
+
+
 def test_decode_times_that_stand_still_or_step_back_grow_nevertheless():
     fragmenter = fmp4.Fragmenter([PICTURE])
     starts = []
