@@ -8,6 +8,7 @@ Theory of operation
 * Time stamps begin at `BEGINNING`, so that sound that begins before its picture is not negative. One shift holds for
   picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
   is one step after the last one, one that does not rise is the last one and a little more; of sound, two may be equal.
+  A pts that is `TORN` from its dts is damaged, and FLV could not hold it: its packet is shown when it is decoded.
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
   is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
   Priming and padding are left out where they would lie on other sound.
@@ -61,6 +62,7 @@ FIRST: Final = 5 * SECOND  # from opening; to fetch a segment takes less, and pa
 FAR: Final = 1 << 63
 AGAIN: Final = 5 * SECOND
 READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
+TORN: Final = 60 * SECOND  # slides that last 20 s and are reordered may be decoded so long before they are shown
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
 _ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arrival
 PRIMING: Final = SECOND // 20  # encoders have about as much
@@ -286,6 +288,9 @@ class Demuxer:
             return []
         pts, dts = line.stamps(packet)
         time_base = track.time_base
+        if abs(pts - dts) > units(TORN, time_base):
+            self.repaired += 1
+            pts = dts
         latest_unseen = units(self._zero, time_base) - 1
         if packet.is_discard and track.kind == "video":
             if not line.shows:

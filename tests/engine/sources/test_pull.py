@@ -15,6 +15,7 @@ from engine import boxes, fmp4
 from engine.bitstream import avc_size, hevc_size, nal_units, renumbered_pps, renumbered_slices
 from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.feed import Feed
 from engine.packet import UPRIGHT, Packet, Track
 from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
@@ -569,6 +570,32 @@ def test_stamps_that_do_not_rise_are_repaired(tmp_path):
         made += demuxer.read()
     assert [packet.dts for packet in made] == sorted({packet.dts for packet in made})
     assert demuxer.repaired >= 2
+
+
+def with_a_torn_pts(path):
+    """A transport stream, bit 31 of the pts of a picture in its middle flipped (ISO 13818-1 2.4.3.6)."""
+    data, found = bytearray(path.read_bytes()), []
+    for at in range(0, len(data), 188):
+        pes = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+        if data[at + 1] & 0x40 and data[pes : pes + 4] == b"\0\0\1\xe0" and data[pes + 7] >> 6 == 3:
+            found.append(pes + 9)
+    data[found[len(found) // 2]] ^= 0b100
+    path.write_bytes(data)
+    return path
+
+
+def test_a_pts_that_is_hours_from_its_dts_is_repaired(tmp_path):
+    path = with_a_torn_pts(encode(tmp_path / "film.ts", Video(bframes=2), TONE, seconds=2))
+    demuxer, made = Demuxer("film", str(path), Settings(), now=clock), []
+    while not demuxer.ended:
+        made += demuxer.read()
+    demuxer.close()
+    assert demuxer.repaired == 1
+    assert sum(packet.is_video for packet in made) == 60
+    assert all(abs(packet.pts_ns - packet.dts_ns) < NS for packet in made)
+    feed = Feed()
+    assert all(packet.shared in feed.tell(packet) for packet in made)
+    assert not feed.refused
 
 
 def in_short_packets(path):
