@@ -168,10 +168,13 @@ class Drawings:
                 raise SourceUnsupported(f"{_called(drawn)}: {width}×{height} pixels are too many", where=_called(drawn))
             return await in_thread(self._draw, drawn, width, height, limiter=self._limiter)
         except EngineError as err:
-            if _called(drawn) != self._said:
-                log.warning("%s; it is not drawn", err)
-            self._said = _called(drawn)
-            return err
+            failed, bug = err, None
+        except Exception as err:  # noqa: BLE001 – a bug in drawing one thing must not end the show; it is logged below
+            failed, bug = SourceUnsupported(f"{_called(drawn)}: a bug in drawing it", where=_called(drawn)), err
+        if _called(drawn) != self._said:
+            log.warning("%s; it is not drawn", failed, exc_info=bug)
+        self._said = _called(drawn)
+        return failed
 
     def _draw(self, drawn: Drawn, width: int, height: int) -> VideoFrame:
         if isinstance(drawn, TextNode):

@@ -37,7 +37,10 @@ def path_outline(path: str) -> Outline:
     for command, arguments in _commands(path):
         if not all(map(math.isfinite, arguments)):
             break
-        drawing.draw(command, arguments)
+        try:
+            drawing.draw(command, arguments)
+        except (ArithmeticError, ValueError):  # an arc that is beyond what floats can hold
+            break
     return drawing.pen.outline()
 
 

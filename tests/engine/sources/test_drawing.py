@@ -172,6 +172,21 @@ async def test_too_many_pixels_are_refused_in_a_render_and_left_out_live(drawing
     ]
 
 
+async def test_a_bug_in_drawing_one_thing_ends_a_render_and_leaves_a_live_mix_the_others(drawings, monkeypatch, caplog):
+    draw = drawings._draw
+    monkeypatch.setattr(
+        drawings, "_draw", lambda node, *size: 1 // 0 if isinstance(node, ShapeNode) else draw(node, *size)
+    )
+    with trio.fail_after(30):
+        await drawings.prepare(tree(SQUARE, TITLE), patience=5)
+        assert drawings.get(drawn(SQUARE)) is None
+        assert drawings.get(drawn(TITLE)) is not None
+        with pytest.raises(SourceError, match='shape "M0 0h50v50h-50z": a bug in drawing it'):
+            await drawings.prepare(tree(SQUARE))
+    assert caplog.messages == ['shape "M0 0h50v50h-50z": a bug in drawing it; it is not drawn']
+    assert "ZeroDivisionError" in caplog.text
+
+
 def sized(node, width, height, **fields):
     return msgspec.structs.replace(node, dest_width=width, dest_height=height, **fields)
 

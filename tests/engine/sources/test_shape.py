@@ -21,6 +21,7 @@ def area(path, size=100):
 
 
 SQUARE = "M10 20H60V70H10Z"
+ABSURD = ["A1e-300 1 0 0 0 1e9 1e9Z", "A1e300 1e300 0 1 1 1e-20 0.5", "A.5 .5 -1.5e308 1 1 1.5e308 1e308"]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,7 @@ def test_hole_is_a_contour_the_other_way_round():
         (SQUARE + "M", SQUARE),
         (SQUARE + "a 1 1 0 2 0 5 5", SQUARE),
         (SQUARE + "L1e999 5 M80 80h9v9z", SQUARE),
+        *((SQUARE + f"M0 0{arc} M80 80h9v9z", SQUARE) for arc in ABSURD),
         ("M10 20H60V70H10 # Z M80 80h9v9z", SQUARE),
         ("M10 20H60V70H10 é", SQUARE),
         ("L10 20H60V70H10Z", ""),
@@ -124,7 +126,8 @@ def test_box_is_stretched_to_the_picture():
     assert half.a is None  # larger than its box: cut off
 
 
-TOKENS = st.sampled_from([*"MmLlHhVvCcSsQqTtAaZz", *"0123456789.-+eE, \n", "1e9", "1e-9", "99999", "#", "\u0000", "é"])
+NUMBERS = [*"0123456789.-+eE, \n", "1e9", "1e-9", "1e300", "1e-300", "99999"]
+TOKENS = st.sampled_from([*"MmLlHhVvCcSsQqTtAaZz", *NUMBERS, "#", "\u0000", "é"])
 
 
 @settings(deadline=None)
