@@ -234,10 +234,10 @@ class LivePicture:
         start = frame.pts
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
-        if self._last_start is not None and 0 < start - self._last_start < SECOND:
+        if self._last_start is not None and start > self._last_start:
             self.usual = start - self._last_start
         self._last_start = start
-        stop = start + self.usual * 15 // 16  # time stamps are rounded: at the next one's time it is over
+        stop = start + self.usual - min(self.usual, USUAL) // 16  # rounded stamps: at the next one's time it is over
         return _Decoded(start, stop, frame, look)
 
     def _converted(self, decoded: _Decoded) -> Shown:

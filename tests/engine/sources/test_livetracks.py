@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from engine.packet import Packet, Track
+from engine.packet import Packet, Track, Variant
 from engine.sources.livetracks import HOPELESS, Care, LivePicture, LiveSound, Stamped, stretched
 from engine.spec import MAX_SIDE, AudioFormat
 from engine.stream import END
@@ -198,6 +198,15 @@ def test_frames_come_in_the_order_of_presentation_with_their_own_times(tmp_path)
     assert [read_number(frame.y) for _, _, frame in shown] == list(range(30))
     assert [start for start, _, _ in shown] == pytest.approx([n * NS / 30 for n in range(30)], abs=2)
     assert all(start < stop <= start + NS // 30 + 2 for start, stop, _ in shown[1:])
+
+
+@pytest.mark.parametrize("seconds", [1, 4])
+def test_pictures_that_come_once_in_seconds_last_until_the_next_one(seconds):
+    track = Track(kind="video", codec="rawvideo", variant=Variant(pix_fmt="yuv420p"), width=2, height=2)
+    made = [Packet(track, bytes(6), pts=1000 * seconds * n, dts=0, arrival=0) for n in range(4)]
+    shown = LivePicture("cam").decode([*stamped(made), END], wanted=0)
+    assert [start for start, _, _ in shown] == [seconds * NS * n for n in range(4)]
+    assert all(stop - start == pytest.approx(seconds * NS, abs=5 * MS) for start, stop, _ in shown[1:])
 
 
 def test_pixels_that_are_not_square_are_displayed_square(tmp_path):
