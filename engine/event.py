@@ -147,14 +147,12 @@ class Event:
         Raises      InvalidTree: more trees than sub-mixes, an unknown easing, `at` or `speed` of what is no file.
                     NotFound: it is over.
         """
-        if self._ended.is_set():
-            raise NotFound("event", self.spec.name)
+        slot = self._next_slot()
         if len(trees) > self.spec.sub_mixes:
             sentence = f"{len(trees)} trees for {self.spec.sub_mixes} sub-mixes of event {self.spec.name}"
             raise InvalidTree(sentence, where=f"$[{self.spec.sub_mixes}]")
         if easing not in EASINGS:
             raise InvalidTree(f'easing "{easing[:40]}" is not one of {", ".join(EASINGS)}', where="easing")
-        slot = self._next_slot()
         at = slot / self.spec.mixer.fps
         for n, tree in enumerate(trees):
             _check_live(tree, n, files=self._subs[n].files(at))
@@ -175,6 +173,7 @@ class Event:
 
         sources  files or URLs of names; every other name is a live stream, or an uploaded image.
         fonts    files of font names.
+        Raises   NotFound: it is over.
         """
         slot, fps = self._next_slot(LEAD), self.spec.mixer.fps
         self._subs[0].play(program, slot / fps, sources=dict(sources), fonts=dict(fonts or {}))
@@ -182,6 +181,8 @@ class Event:
         return slot
 
     def _next_slot(self, lead: int = 0) -> int:
+        if self._ending.is_set() or self._ended.is_set():
+            raise NotFound("event", self.spec.name)
         return max(0, tick_count(Fraction(self._now() + lead - self._epoch, SECOND), self.spec.mixer.fps))
 
     def picture(self, stream: str) -> VideoFrame | None:

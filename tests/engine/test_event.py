@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
 from importlib.util import find_spec
 from itertools import pairwise
@@ -18,7 +18,7 @@ from engine.clip import Clip, ColourTween, Container, Ink, Medium, Scale, Text, 
 from engine.clock import CATCH_UP, Tick
 from engine.color import yuv_of
 from engine.config import Settings
-from engine.errors import AlreadyExists, InvalidTree
+from engine.errors import AlreadyExists, InvalidTree, NotFound
 from engine.event import ENCODING, LINGER, Event, Surroundings
 from engine.frame import VideoFrame
 from engine.images import Images
@@ -460,6 +460,24 @@ async def test_the_end_flushes_what_was_mixed():
         assert sum(item.is_video for item in items[:-1]) == 5
         assert made.event.state == "closed"
         assert made.hub.streams() == []
+
+
+@pytest.mark.parametrize(
+    "show",
+    [lambda event: event.put([RenderTree()]), lambda event: event.play(Held(RenderTree()), sources={})],
+    ids=["tree", "program"],
+)
+async def test_nothing_is_shown_on_an_event_that_ends(show):
+    async with studio() as made, trio.open_nursery() as nursery:
+        await made.slot()
+        nursery.start_soon(made.event.close)
+        with trio.fail_after(30):
+            while made.event.state == "on air":
+                with suppress(NotFound):
+                    show(made.event)
+                await trio.sleep(0.001)
+        with pytest.raises(NotFound, match="show"):
+            show(made.event)
 
 
 async def test_a_cropped_source_that_comes_later_is_drawn_and_so_is_one_that_returns_larger(tmp_path):
