@@ -116,7 +116,7 @@ class Engine:
         self.settings = settings or Settings()
         self._strict = strict
         self._began = time.monotonic_ns()
-        self._began_at = max(0, time.time_ns() - HLS_EPOCH * SECOND)  # ns since then; 0: the system's clock is not set
+        self._began_at = max(HLS_EPOCH * SECOND, time.time_ns())  # ns since 1970; the former: that clock is not set
         # owned by run()
         self._hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
@@ -410,7 +410,8 @@ class Engine:
         found = self._hls.get(stream)
         if found is None or (found.ended.is_set() and self._hub.is_published(stream)):
             self._hub.published(stream)
-            made = Hls(self._hub, stream, first=(self._began_at + self.now()) * HLS_NUMBERS // SECOND)
+            since = self._began_at + self.now() - HLS_EPOCH * SECOND
+            made = Hls(self._hub, stream, first=since * HLS_NUMBERS // SECOND, zero=self._began_at)
             found = self._hls[stream] = self._run("playlist", stream, made, made.run)
         return found.actor
 

@@ -16,6 +16,10 @@ Theory of operation
 * When the tracks change, or the publisher returns, or a keyframe comes after the picture has stood still for GAP
   seconds, time begins again: a discontinuity, with an init segment (a *map*) of its own, behind which a browser plays
   nothing before a keyframe. When the publisher stays away for PATIENCE seconds, the playlist ends.
+* Every segment has a **date**: the first of a map has that of its first packet's arrival, any other begins when the one
+  before it ends. So players know how long a publisher was away; Shaka plays on behind a discontinuity only by that.
+  Dates are of the engine's clock, to which the system's was added when it began: they never go back. Each segment tells
+  its own: fewer would do, but any of them is the first one listed in its turn.
 * A request for what is not there yet waits (*blocking reload*), but never for ever.
 
 Specification: RFC 8216 and draft-pantos-hls-rfc8216bis (parts, blocking reload 6.2.5.2).
@@ -26,6 +30,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -71,11 +76,12 @@ class Part(NamedTuple):
 class Segment:
     """Number `number` since the beginning, open until `close`.
 
+    date  when its first picture or sound came, s since 1970.
     goes  s of media from the beginning on, when nobody may ask for it any more; None: it is listed still.
     """
 
-    def __init__(self, number: int, *, map_number: int, discontinuous: bool) -> None:
-        self.number, self.map_number, self.discontinuous = number, map_number, discontinuous
+    def __init__(self, number: int, *, map_number: int, discontinuous: bool, date: Fraction) -> None:
+        self.number, self.map_number, self.discontinuous, self.date = number, map_number, discontinuous, date
         self.parts: list[Part] = []
         self.duration = Fraction(0)
         self.data: bytes | None = None  # None: open
@@ -100,9 +106,10 @@ class Segmenter:
     """Packets → segments; the newest is open. Knows no time but the packets'.
 
     first  number of the first segment and of its map; discontinuities before it are as many, but for whole rounds.
+    zero   the date when a packet arrives at 0, ns since 1970.
     """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, *, zero: int = 0) -> None:
         self.segments = deque[Segment](maxlen=KEPT)
         self.inits: dict[int, bytes] = {}
         self.discontinuities = first % DISCONTINUITIES  # that are no longer listed
@@ -110,6 +117,8 @@ class Segmenter:
         self._lasted = Fraction(0)  # s, of all whole segments
         self._longest = Fraction(0)  # s, of any playlist so far
         self._first = first
+        self._zero = zero
+        self._date = Fraction(0)  # s since 1970; of what is cut next
         self._number = self._map_number = first - 1
         self._restart()
 
@@ -156,7 +165,7 @@ class Segmenter:
         leads = packet.track.kind == tracks[0].kind
         begins = self._tracks is not tracks or (leads and packet.keyframe and self._stood_still(packet))
         if begins:
-            self._begin(tracks)
+            self._begin(tracks, packet.arrival)
         assert self._fragmenter is not None
         self._fragmenter.push(packet)
         if not leads:
@@ -171,9 +180,10 @@ class Segmenter:
             return False
         return fmp4.seconds(packet) - fmp4.seconds(self._last) > GAP
 
-    def _begin(self, tracks: fmp4.Tracks) -> None:
+    def _begin(self, tracks: fmp4.Tracks, arrival: int) -> None:
         self._finish()
         self._close()
+        self._date = max(self._date, Fraction(self._zero + arrival, SECOND))
         self._tracks, self._fragmenter, self._reached = tracks, fmp4.Fragmenter(tracks), Fraction(0)
         self._map_number += 1
         self.inits[self._map_number] = boxes.init_segment(tracks)
@@ -181,7 +191,9 @@ class Segmenter:
 
     def _open(self, *, discontinuous: bool = False) -> None:
         self._number += 1
-        self.segments.append(Segment(self._number, map_number=self._map_number, discontinuous=discontinuous))
+        self.segments.append(
+            Segment(self._number, map_number=self._map_number, discontinuous=discontinuous, date=self._date)
+        )
 
     def _cut_before(self, packet: Packet) -> bool:
         assert self._fragmenter is not None
@@ -218,6 +230,7 @@ class Segmenter:
             duration = max(_LEAST_PART, fragment.stop - self._reached)
             self.open.add(Part(fragment.data, duration, fragment.keyframe))
             self._reached += duration
+            self._date += duration
         return fragment is not None
 
     def _close(self) -> None:
@@ -256,14 +269,15 @@ class Hls:
     answered then. What is kept is bounded: KEPT segments at most, as a rule twice what is listed.
 
     first  number of its first segment: above those of a playlist of that name before it, or players wait for it.
+    zero   the date when the hub's clock was 0, ns since 1970.
     """
 
-    def __init__(self, hub: Hub, name: str, *, first: int = 0) -> None:
+    def __init__(self, hub: Hub, name: str, *, first: int = 0, zero: int = 0) -> None:
         # given
         self._hub = hub
         self._name = name
         # owned by run()
-        self._segmenter = Segmenter(first)
+        self._segmenter = Segmenter(first, zero=zero)
         self._error: EngineError | None = None
         self._text: str | None = None  # the playlist, until something changes
         self._news = trio.lowlevel.ParkingLot()
@@ -420,6 +434,7 @@ def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
         lines += ["#EXT-X-DISCONTINUITY"] if segment.discontinuous else []
         lines += [f'#EXT-X-MAP:URI="init_{segment.map_number}.mp4"'] if segment.map_number != map_number else []
         map_number = segment.map_number
+        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{_written(segment.date)}")
         lines += _part_lines(segment) if segment in with_parts else []
         if segment.data is not None:
             lines += [f"#EXTINF:{float(segment.duration):.5f},", f"seg_{segment.number}.m4s"]
@@ -439,6 +454,12 @@ def _part_lines(segment: Segment) -> list[str]:
         uri = f"part_{segment.number}_{k}.m4s"
         lines.append(f'#EXT-X-PART:DURATION={float(part.duration):.5f},URI="{uri}"{independent}')
     return lines
+
+
+def _written(date: Fraction) -> str:
+    """A date of s since 1970, in UTC, to the nearest ms."""
+    when = datetime.fromtimestamp(round(1000 * date) / 1000, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _up(t: Fraction) -> str:

@@ -4,6 +4,7 @@ import re
 import socket
 import time
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -84,18 +85,32 @@ async def test_a_playlist_says_that_it_has_ended_and_the_next_one_has_higher_num
         assert "#EXT-X-DISCONTINUITY\n" not in await again.playlist()
 
 
+async def playlist(made, film):
+    publication = made._hub.publish("live/cam", Publisher(kind="rtmp"))
+    server = made.hls("live/cam")
+    await until(lambda: made.status().streams[0].readers)
+    for packet in film:
+        publication.send(packet)
+    return await server.playlist()
+
+
 async def test_the_numbers_of_a_playlist_go_on_when_the_server_is_started_again(tmp_path, media):
     since = time.time_ns() - core.HLS_EPOCH * SECOND  # a server that began before now has used lower ones
     async with engine(tmp_path) as made:
-        publication = made._hub.publish("live/cam", Publisher(kind="rtmp"))
-        for packet in packets(media.path("plain")):
-            publication.send(packet)
-        text = await made.hls("live/cam").playlist()
+        text = await playlist(made, packets(media.path("plain"), times=2))
     sequence, discontinuities = (int(each) for each in re.findall(r"-SEQUENCE:(\d+)", text))
     assert since * core.HLS_NUMBERS // SECOND <= sequence < 2**31  # players may count in 32 bits
     assert (
         discontinuities == sequence % DISCONTINUITIES
     )  # others than before, but few: a player may keep a list of them
+
+
+async def test_a_playlist_has_the_date_of_the_systems_clock(tmp_path, media):
+    before = datetime.now(UTC)
+    async with engine(tmp_path) as made:
+        text = await playlist(made, packets(media.path("plain"), times=2, arrival=made.now()))
+    (first, *_) = re.findall(r"#EXT-X-PROGRAM-DATE-TIME:(.+)", text)
+    assert before - timedelta(seconds=1) <= datetime.fromisoformat(first) <= datetime.now(UTC)
 
 
 async def test_an_event_that_cannot_be_forwarded_is_not_made(tmp_path):

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
@@ -50,6 +51,10 @@ def segmented(film):
 
 def durations(text):
     return [Fraction(each) for each in re.findall(r"#EXTINF:([\d.]+),", text)]
+
+
+def dates(text):
+    return re.findall(r"#EXT-X-PROGRAM-DATE-TIME:(.+)", text)
 
 
 def uris(text, kind):
@@ -154,7 +159,7 @@ def test_the_playlist_of_a_running_stream(two_seconds):
         "#EXT-X-MEDIA-SEQUENCE:3",
         "#EXT-X-DISCONTINUITY-SEQUENCE:0",
     ]
-    assert lines[7] == '#EXT-X-MAP:URI="init_0.mp4"'
+    assert lines[7:9] == ['#EXT-X-MAP:URI="init_0.mp4"', "#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:06.000Z"]
     assert uris(text, "seg") == [(n,) for n in range(3, 9)]
     assert durations(text) == [2] * 6
     parts = uris(text, "part")
@@ -163,6 +168,25 @@ def test_the_playlist_of_a_running_stream(two_seconds):
     assert '#EXT-X-PART:DURATION=0.20000,URI="part_6_0.m4s",INDEPENDENT=YES' in lines
     assert lines[-1].startswith("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=")
     assert "ENDLIST" not in text
+
+
+def test_each_segment_tells_when_it_came(two_seconds):
+    segmenter = Segmenter(zero=1_700_000_000_123_456_789)  # 2023-11-14T22:13:20.123456789Z
+    for packet in packets(two_seconds, times=2, arrival=5 * NS):
+        segmenter.push(packet)
+    assert dates(playlist(segmenter)) == [f"2023-11-14T22:13:{n}.123Z" for n in (25, 27, 29, 31)]
+    lines = playlist(segmenter).splitlines()
+    begins = [lines[n + 1] for n, line in enumerate(lines) if line.startswith("#EXT-X-PROGRAM-DATE-TIME")]
+    assert begins == [f'#EXT-X-PART:DURATION=0.20000,URI="part_{n}_0.m4s",INDEPENDENT=YES' for n in range(4)]
+
+
+@pytest.mark.parametrize(("back", "date"), [(7, "07"), (4, "04"), (3, "04")], ids=["away", "at once", "too early"])
+def test_a_publisher_that_returns_has_the_date_when_it_came_and_none_from_before(two_seconds, back, date):
+    segmenter = segmented(packets(two_seconds))
+    segmenter.end()
+    for packet in packets(two_seconds, arrival=back * NS):
+        segmenter.push(packet)
+    assert dates(playlist(segmenter))[:3] == [f"1970-01-01T00:00:{n}.000Z" for n in ("00", "02", date)]
 
 
 def test_the_target_never_shrinks(tmp_path, two_seconds):
@@ -388,6 +412,9 @@ def test_whatever_comes_the_playlist_is_in_order(steps):
             assert all(segment.map_number in segmenter.inits for segment in segmenter.listed)
             assert all(int(each + Fraction(1, 2)) <= segmenter.target for each in durations(text))
             assert len(segmenter.segments) <= hls.KEPT
+            assert sorted(dates(text)) == dates(text)
+            for one, next_ in pairwise(segmenter.listed):
+                assert next_.date - one.date == one.duration or next_.discontinuous
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------
