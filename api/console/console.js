@@ -263,8 +263,14 @@ let source = null;
 let heard = -Infinity;
 let followed = -Infinity; // when the event stream was opened
 
+// A page that nobody looks at follows nothing: browsers have six connections to a server, for all tabs together.
 function follow() {
   source?.close();
+  source = null;
+  if (document.hidden) {
+    showLink("idle", "connecting");
+    return;
+  }
   followed = performance.now();
   source = new EventSource(`events?status=${STATUS_EVERY}`);
   source.addEventListener("status", (message) => {
@@ -295,14 +301,14 @@ async function poll() {
 // may be dead, and nobody says so.
 async function watch() {
   const now = performance.now();
-  if (now - heard < 3 * STATUS_EVERY) return;
+  if (document.hidden || now - heard < 3 * STATUS_EVERY) return;
   const answered = await poll();
   if (answered) showLink("warn", "polling");
   else {
     showLink("bad", "no connection");
     if (status) show(status, false);
   }
-  if (source.readyState === EventSource.CLOSED || (answered && now - followed > DEAD)) follow();
+  if (source?.readyState === EventSource.CLOSED || (answered && now - followed > DEAD)) follow();
 }
 
 // --- begin ----------------------------------------------------------------------------------------------------------
@@ -311,6 +317,10 @@ $("mute").addEventListener("click", () => { $("video").muted = !$("video").muted
 $("video").addEventListener("volumechange", showSound);
 $("record").addEventListener("click", toggleRecording);
 $("enlarge").addEventListener("click", () => $("video").requestFullscreen?.());
+document.addEventListener("visibilitychange", () => {
+  heard = performance.now(); // what was not asked for is not late
+  follow();
+});
 window.addEventListener("hashchange", () => location.hash.length > 1 && choose(decodeURIComponent(location.hash.slice(1))));
 
 let shown = 0; // bytes

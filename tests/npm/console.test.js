@@ -30,8 +30,8 @@ class Element extends EventTarget {
     setAttribute(name, value) { this.attributes[name] = value }
 }
 
-async function opened(hash = '') {
-    const page = { elements: {}, sockets: [], timers: {}, now: 0 }
+async function opened(hash = '', { hidden = false } = {}) {
+    const page = { elements: {}, sockets: [], timers: {}, now: 0, asked: [], followed: [] }
     globalThis.performance = { now: () => page.now }
     globalThis.setInterval = (each, ms) => { page.timers[ms] = each }
     globalThis.setTimeout = () => 1
@@ -39,18 +39,28 @@ async function opened(hash = '') {
     globalThis.location = new URL(`http://here/${hash}`)
     globalThis.history = { replaceState() {} }
     globalThis.document = Object.assign(new EventTarget(), {
-        hidden: false,
+        hidden,
         getElementById: (id) => page.elements[id] ??= new Element(),
         createElement: (name) => Object.assign(new Element(), { name })
     })
-    globalThis.EventSource = class extends EventTarget { constructor() { super(); page.events = this } close() {} }
+    globalThis.EventSource = class extends EventTarget {
+        static CLOSED = 2
+        readyState = 0
+        constructor() { super(); page.followed.push(this) }
+        close() { this.readyState = 2 }
+    }
     globalThis.WebSocket = class { constructor() { page.sockets.push(this) } close() {} }
-    globalThis.fetch = async () => {
+    globalThis.fetch = async (address) => {
+        page.asked.push(address)
         if (!page.answer) throw new TypeError('nobody there')
         return { ok: true, json: async () => page.answer }
     }
     await import(`${asModule(SOURCE)}#${Math.random()}`)
-    page.hears = (status) => page.events.dispatchEvent(Object.assign(new Event('status'), { data: JSON.stringify(status) }))
+    page.looks = (hidden) => {
+        document.hidden = hidden
+        document.dispatchEvent(new Event('visibilitychange'))
+    }
+    page.hears = (status) => page.followed.at(-1).dispatchEvent(Object.assign(new Event('status'), { data: JSON.stringify(status) }))
     page.watches = () => { page.now += 5000; return page.timers[2000]() }
     page.rows = (section) => page.elements[section].querySelector('.rows').children.map((each) => each.firstChild)
     return page
@@ -91,4 +101,41 @@ test('while nothing answers, nothing is called live, and the page says why', asy
     assert.deepStrictEqual(chips(), live)
     assert.deepStrictEqual(texts(), ['Opening…', 'polling', 'up 00:05'])
     assert.strictEqual(page.sockets.length, 2) // tried at once
+})
+
+test('a page that nobody looks at has no connection for its news, and asks for nothing', async () => {
+    const page = await opened('', { hidden: true })
+    const open = () => page.followed.filter((each) => each.readyState !== EventSource.CLOSED).length
+    const link = () => page.elements.link.textContent
+    page.answer = STATUS
+    await page.watches()
+    assert.strictEqual(page.followed.length, 0) // never looked at
+    for (let n = 1; n < 4; n += 1) {
+        page.looks(false)
+        await page.timers[2000]() // held back while it was hidden
+        assert.deepStrictEqual([open(), page.followed.length, link()], [1, n, 'connecting'])
+        page.hears(STATUS)
+        assert.strictEqual(link(), 'connected')
+        page.looks(true)
+        for (let m = 0; m < 5; m += 1) await page.watches()
+        assert.strictEqual(open(), 0)
+    }
+    assert.deepStrictEqual(page.asked, [])
+})
+
+test('a page that is hidden while it asks does not follow', async () => {
+    const page = await opened()
+    page.now += 9000
+    page.answer = STATUS
+    const watched = page.watches()
+    page.looks(true)
+    await watched
+    assert.strictEqual(page.followed.length, 1)
+    assert.strictEqual(page.followed[0].readyState, EventSource.CLOSED)
+    page.looks(false)
+    await page.watches() // where the event stream says nothing
+    assert.strictEqual(page.elements.link.textContent, 'polling')
+    page.now += 9000
+    await page.watches()
+    assert.strictEqual(page.followed.length, 3)
 })
