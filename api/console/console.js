@@ -6,12 +6,14 @@ import { Player } from "./player.js";
 const STATUS_EVERY = 1000; // ms
 const DEAD = 8000; // ms until an event stream that says nothing is opened again
 const LATE = 1000, STALLED = 3000; // ms since the last picture
+const ANSWER = 5000; // ms that a recording's begin or end may take; a slow disk has some 3 s to end one
 const NEWS = 50; // lines that are kept
 const $ = (id) => document.getElementById(id);
 
 let status = null; // the last one
 let before = null; // the one before it: what grows is shown as trouble
 let known = true; // false while nothing answers: what is shown is how it was
+let asking = false; // a recording to begin or end
 let report = { state: "idle", text: "" }; // the player's last one
 const player = new Player($("video"), showPlayer);
 
@@ -218,7 +220,7 @@ function showChosen() {
   const codecs = [stream?.video?.codec, stream?.audio?.codec].filter(Boolean).map((codec) => codec.toUpperCase());
   setText($("format"), stream ? [...streamFormat(stream), ...codecs].filter(Boolean).join(" · ") : "");
   for (const id of ["mute", "enlarge"]) $(id).disabled = player.name === null;
-  $("record").disabled = !stream?.publisher && !running();
+  $("record").disabled = asking || (!stream?.publisher && !running());
   $("record").dataset.on = String(Boolean(running()));
   setText($("record"), running() ? "Stop recording" : "Record");
 }
@@ -237,12 +239,27 @@ function showSound() {
 }
 
 async function toggleRecording() {
+  const { name } = player;
   const recording = running();
-  const path = `streams/1.0/${address(player.name)}/recordings`;
-  $("record").disabled = true;
-  const answer = await fetch(recording ? `${path}/${recording.id}` : path, { method: recording ? "DELETE" : "POST" });
-  if (!answer.ok) tell("recording", player.name, (await answer.json()).error);
+  const path = `streams/1.0/${address(name)}/recordings`;
+  asking = true;
+  showChosen();
+  const why = await refused(recording ? `${path}/${recording.id}` : path, recording ? "DELETE" : "POST");
+  asking = false;
+  if (why) tell("recording", name, why);
   await poll();
+}
+
+// Asks for something to be done: why it is not, or null.
+async function refused(path, method) {
+  try {
+    const answer = await fetch(path, { method, signal: AbortSignal.timeout(ANSWER) });
+    if (answer.ok) return null;
+    const said = await answer.json().catch(() => null); // a proxy's answer is a page
+    return said?.error ?? `HTTP ${answer.status}`;
+  } catch {
+    return "no answer";
+  }
 }
 
 // --- news -----------------------------------------------------------------------------------------------------------

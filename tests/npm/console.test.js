@@ -50,8 +50,9 @@ async function opened(hash = '', { hidden = false } = {}) {
         close() { this.readyState = 2 }
     }
     globalThis.WebSocket = class { constructor() { page.sockets.push(this) } close() {} }
-    globalThis.fetch = async (address) => {
+    globalThis.fetch = async (address, { method, signal } = {}) => {
         page.asked.push(address)
+        if (method) return page.does(method, signal)
         if (!page.answer) throw new TypeError('nobody there')
         return { ok: true, json: async () => page.answer }
     }
@@ -61,13 +62,18 @@ async function opened(hash = '', { hidden = false } = {}) {
         document.dispatchEvent(new Event('visibilitychange'))
     }
     page.hears = (status) => page.followed.at(-1).dispatchEvent(Object.assign(new Event('status'), { data: JSON.stringify(status) }))
+    page.news = () => page.elements.news.querySelector('.log').children.map((row) => row.children[1].children.map((each) => each.textContent).join(''))
     page.watches = () => { page.now += 5000; return page.timers[2000]() }
     page.rows = (section) => page.elements[section].querySelector('.rows').children.map((each) => each.firstChild)
     return page
 }
 
+const settled = () => new Promise(setImmediate) // what waits for nothing outside is done
+
 const STATUS = { uptimeMs: 5000, events: [], streams: [], pulls: [], recordings: [], pushes: [] }
 const RECORDING = { id: '1', stream: 'live/cam', file: 'a b.mp4', state: 'recording', bytes: 1700000, durationMs: 9000, dropped: 0, leftOut: '', error: '' }
+const VIDEO = { codec: 'h264', width: 160, height: 90, frameRate: 10, bitRate: 93000 }
+const CAM = { name: 'live/cam', publisher: 'rtmp', ageMs: 20, video: VIDEO, audio: null, readers: 1, dropped: 0 }
 
 test('every file of a recording has its link, once it is there', async () => {
     const page = await opened()
@@ -80,9 +86,7 @@ test('every file of a recording has its link, once it is there', async () => {
 
 test('while nothing answers, nothing is called live, and the page says why', async () => {
     const page = await opened('#live/cam')
-    const video = { codec: 'h264', width: 160, height: 90, frameRate: 10, bitRate: 93000 }
-    const cam = { name: 'live/cam', publisher: 'rtmp', ageMs: 20, video, audio: null, readers: 1, dropped: 0 }
-    const status = { ...STATUS, streams: [cam], recordings: [{ ...RECORDING, files: [] }] }
+    const status = { ...STATUS, streams: [CAM], recordings: [{ ...RECORDING, files: [] }] }
     const chips = () => ['streams', 'outputs'].map((each) => page.rows(each)[0].children[1]).map((each) => [each.textContent, each.dataset.state])
     const texts = () => ['note', 'link', 'uptime'].map((id) => page.elements[id].textContent)
     const live = [['live', 'good'], ['recording', 'good']]
@@ -138,4 +142,46 @@ test('a page that is hidden while it asks does not follow', async () => {
     page.now += 9000
     await page.watches()
     assert.strictEqual(page.followed.length, 3)
+})
+
+test('a recording that does not begin is told, whoever refuses it, and the state is asked for', async () => {
+    const page = await opened('#live/cam')
+    page.hears({ ...STATUS, streams: [CAM] })
+    const { record } = page.elements
+    page.answer = { ...STATUS, streams: [CAM] }
+    const refusals = [
+        ['the disk is full', async () => Response.json({ error: 'the disk is full' }, { status: 503 })],
+        ['HTTP 502', async () => new Response('<html>', { status: 502 })],
+        ['HTTP 403', async () => Response.json(null, { status: 403 })],
+        ['no answer', async () => { throw new TypeError('Failed to fetch') }]
+    ]
+    for (const [why, does] of refusals) {
+        page.does = does
+        record.dispatchEvent(new Event('click'))
+        await settled()
+        assert.strictEqual(page.news()[0], `recording live/cam ${why}`)
+        assert.deepStrictEqual(page.asked.splice(0), ['streams/1.0/live/cam/recordings', 'status'])
+        assert.strictEqual(record.disabled, false)
+    }
+})
+
+test('a click on "Record" counts once, until it is answered or given up', async (t) => {
+    const page = await opened('#live/cam')
+    const limit = new AbortController()
+    t.mock.method(AbortSignal, 'timeout', () => limit.signal)
+    const { record } = page.elements
+    page.hears({ ...STATUS, streams: [CAM] })
+    page.does = (method, signal) => new Promise((_, reject) => { signal.onabort = () => reject(signal.reason) })
+    record.dispatchEvent(new Event('click'))
+    for (const name of ['live/cam', 'live/other']) {
+        location.hash = name
+        window.dispatchEvent(new Event('hashchange'))
+        page.hears({ ...STATUS, streams: [CAM, { ...CAM, name: 'live/other' }] })
+        assert.strictEqual(record.disabled, true)
+    }
+    limit.abort()
+    await settled()
+    assert.deepStrictEqual(page.news(), ['recording live/cam no answer'])
+    page.hears({ ...STATUS, streams: [CAM, { ...CAM, name: 'live/other' }] })
+    assert.strictEqual(record.disabled, false)
 })
