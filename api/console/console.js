@@ -203,6 +203,20 @@ function choose(name) {
   if (status) show(status, known);
 }
 
+// Chooses the stream that the page's address names: as it is written, where somebody wrote a bare "%".
+function chooseAddressed() {
+  const name = decoded(location.hash.slice(1));
+  if (name) choose(name);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function showPlayer(fresh) {
   report = fresh;
   const { state, text } = report;
@@ -338,7 +352,7 @@ document.addEventListener("visibilitychange", () => {
   heard = performance.now(); // what was not asked for is not late
   follow();
 });
-window.addEventListener("hashchange", () => location.hash.length > 1 && choose(decodeURIComponent(location.hash.slice(1))));
+window.addEventListener("hashchange", chooseAddressed);
 
 let shown = 0; // bytes
 setInterval(() => {
@@ -347,4 +361,4 @@ setInterval(() => {
 }, 1000);
 setInterval(watch, 2 * STATUS_EVERY);
 follow();
-if (location.hash.length > 1) choose(decodeURIComponent(location.hash.slice(1)));
+chooseAddressed();

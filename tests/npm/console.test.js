@@ -185,3 +185,18 @@ test('a click on "Record" counts once, until it is answered or given up', async 
     page.hears({ ...STATUS, streams: [CAM, { ...CAM, name: 'live/other' }] })
     assert.strictEqual(record.disabled, false)
 })
+
+test('a name with a "%" is also understood as somebody types it into the address', async () => {
+    const names = [['live/50%', 'live/50%'], ['live/50%25', 'live/50%'], ['%E0%A4%A', '%E0%A4%A'], ['live/a%20b', 'live/a b']]
+    for (const [written, name] of names) {
+        const page = await opened(`#${written}`)
+        page.hears(STATUS)
+        assert.strictEqual(page.elements.playing.textContent, name)
+        location.hash = 'live/other'
+        window.dispatchEvent(new Event('hashchange'))
+        location.hash = written
+        window.dispatchEvent(new Event('hashchange'))
+        assert.strictEqual(page.elements.playing.textContent, name)
+        assert.strictEqual(page.sockets.length, 3)
+    }
+})
