@@ -37,11 +37,14 @@ function duration(ms) {
   return (parts[0] === "00" ? parts.slice(1) : parts).join(":");
 }
 
-// --- elements -------------------------------------------------------------------------------------------------------
+// --- elements: all text comes into the page through element() and setText() ------------------------------------------
+
+// A text in which what turns the direction of all that follows is a mark: anybody may publish under any name.
+const legible = (text) => text.replace(/[\u202A-\u202E\u2066-\u2069]/g, (each) => `[U+${each.charCodeAt(0).toString(16).toUpperCase()}]`);
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
+  made.append(...children.map((each) => (typeof each === "string" ? legible(each) : each)));
   return made;
 }
 
@@ -77,7 +80,8 @@ function showRows(section, items, fill) {
 }
 
 function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = legible(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 // Parts are texts, or {alarm}, or {link, text}; with a dot between them.
@@ -86,9 +90,9 @@ function fillDetail(node, parts) {
   if (node.dataset.shown === wanted) return;
   node.dataset.shown = wanted;
   node.replaceChildren(...parts.flatMap((part, n) => {
-    const made = typeof part === "string" ? part
-      : part.alarm ? element("span", { className: "alarm", textContent: part.alarm })
-      : element("a", { href: part.link, textContent: part.text });
+    const made = typeof part === "string" ? element("span", {}, part)
+      : part.alarm ? element("span", { className: "alarm" }, part.alarm)
+      : element("a", { href: part.link }, part.text);
     return n ? [" · ", made] : [made];
   }));
 }
@@ -281,7 +285,7 @@ async function refused(path, method) {
 function tell(subject, id, state) {
   const log = $("news").querySelector(".log");
   const time = new Date().toLocaleTimeString("en-GB");
-  log.prepend(element("li", {}, element("time", { textContent: time }), element("span", {}, `${subject} `, element("b", { textContent: id }), ` ${state}`)));
+  log.prepend(element("li", {}, element("time", {}, time), element("span", {}, `${subject} `, element("b", {}, id), ` ${state}`)));
   while (log.children.length > NEWS) log.lastChild.remove();
 }
 

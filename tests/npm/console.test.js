@@ -15,7 +15,9 @@ class Element extends EventTarget {
     children = []
     dataset = {}
     attributes = {}
-    textContent = ''
+    text = ''
+    get textContent() { return this.text + this.children.map((each) => each.textContent).join('') }
+    set textContent(text) { Object.assign(this, { text, children: [] }) }
     append(...nodes) { for (const each of nodes) this.insertBefore(each, null) }
     prepend(node) { this.insertBefore(node, this.children[0]) }
     replaceChildren(...nodes) { this.children = []; this.append(...nodes) }
@@ -49,7 +51,7 @@ async function opened(hash = '', { hidden = false } = {}) {
         constructor() { super(); page.followed.push(this) }
         close() { this.readyState = 2 }
     }
-    globalThis.WebSocket = class { constructor() { page.sockets.push(this) } close() {} }
+    globalThis.WebSocket = class { constructor(address) { this.address = String(address); page.sockets.push(this) } close() {} }
     globalThis.fetch = async (address, { method, signal } = {}) => {
         page.asked.push(address)
         if (method) return page.does(method, signal)
@@ -62,7 +64,7 @@ async function opened(hash = '', { hidden = false } = {}) {
         document.dispatchEvent(new Event('visibilitychange'))
     }
     page.hears = (status) => page.followed.at(-1).dispatchEvent(Object.assign(new Event('status'), { data: JSON.stringify(status) }))
-    page.news = () => page.elements.news.querySelector('.log').children.map((row) => row.children[1].children.map((each) => each.textContent).join(''))
+    page.news = () => page.elements.news.querySelector('.log').children.map((row) => row.children[1].textContent)
     page.watches = () => { page.now += 5000; return page.timers[2000]() }
     page.rows = (section) => page.elements[section].querySelector('.rows').children.map((each) => each.firstChild)
     return page
@@ -199,4 +201,32 @@ test('a name with a "%" is also understood as somebody types it into the address
         assert.strictEqual(page.elements.playing.textContent, name)
         assert.strictEqual(page.sockets.length, 3)
     }
+})
+
+test('a name that turns the direction of what follows is shown with a mark for that, wherever it stands', async () => {
+    const name = 'live/\u202Elive\u2069'
+    const page = await opened(`#${encodeURIComponent(name)}`)
+    page.hears({
+        ...STATUS,
+        streams: [{ ...CAM, name }],
+        pulls: [{ name, state: 'retrying', error: `source "${name}": gone` }],
+        recordings: [{ ...RECORDING, stream: name, files: ['\u2066.mp4'] }],
+        pushes: [{ id: '1', stream: name, url: 'rtmp://there/', state: 'pushing', bytes: 0, dropped: 0, error: '' }]
+    })
+    page.followed.at(-1).dispatchEvent(Object.assign(new Event('stream'), {
+        data: JSON.stringify({ subject: 'stream', stream: name, state: 'failed', error: 'no \u202D' })
+    }))
+    const shown = 'live/[U+202E]live[U+2069]'
+    const [stream] = page.rows('streams')
+    const [push, recording] = [...page.rows('outputs')].reverse()
+    assert.strictEqual(page.elements.playing.textContent, shown)
+    assert.strictEqual(stream.children[0].textContent, shown)
+    assert.ok(stream.children[2].textContent.endsWith(` · source "${shown}": gone`))
+    assert.strictEqual(push.children[0].textContent, `${shown} → rtmp://there/`)
+    assert.ok(recording.children[2].textContent.startsWith('[U+2066].mp4 · 00:09 · '))
+    assert.strictEqual(recording.children[2].children[0].href, 'recordings/%E2%81%A6.mp4')
+    assert.deepStrictEqual(page.news(), [`stream ${shown} failed: no [U+202D]`])
+    assert.strictEqual(page.sockets.length, 1)
+    stream.dispatchEvent(new Event('click')) // it is played under its own name
+    assert.ok(page.sockets.at(-1).address.endsWith('/live/%E2%80%AElive%E2%81%A9.ws'))
 })
