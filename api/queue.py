@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 import trio
 
 from api.schema import READERS
-from api.store import NONE_LEFT_OUT, Delivery, Filter, LeftOut, Picked, Store
+from api.store import NONE_LEFT_OUT, PAUSE, Delivery, Filter, LeftOut, Picked, Store
 from api.transaction import Change
 from api.webhooks import Courier
 from engine.config import Settings
@@ -114,18 +114,18 @@ class JobQueue:
             now = self.now()  # the same for all of it: we may be stopped anywhere
             self._is_deaf |= trio.current_time() - last > LATE
             last = trio.current_time()
+            pause = SWEEP_EVERY
             try:
                 now = await self._catch_up(now)
                 if await self._read(partial(Store.is_due, now=now)):
-                    ready, changes = await self._write(partial(Store.sweep, now=now))
-                    for change in changes:
+                    lost, changes = await self._write(partial(Store.sweep, now=now))
+                    for change in lost:
                         log.info("job %s: %s: its worker is gone", change.uid, change.state)
                     self._tell(changes)
-                    if ready:
-                        self._wake()
+                    pause = PAUSE  # there may be more
             except EngineError as err:
                 log.warning("jobs: %s", err)
-            await trio.sleep(SWEEP_EVERY)
+            await trio.sleep(pause)
 
     async def _catch_up(self, now: int) -> int:
         """Follows the time of day, and lets those report who may not have been heard. Returns what `now` is then."""

@@ -42,7 +42,7 @@ from engine.errors import InvalidSpec, Overloaded, SourceMalformed, reason_of
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = "0002"  # of the tables below: the newest of api/migrations/versions
+VERSION: Final = "0003"  # of the tables below: the newest of api/migrations/versions
 READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
 ROOM: Final = 1 << 18  # bytes; SQLite writes 32 KiB beside a database that it opens, 140 beside one that it makes
@@ -103,6 +103,16 @@ waits = Table(  # which queued job waits for which other one
     Column("uid", Text, primary_key=True),
 )
 Index("waits_uid", waits.c.uid)
+
+ended = Table(  # which queued job waited for which one that is over, until it has gone on, or failed with that
+    "ended",
+    metadata,
+    Column("id", _Id, primary_key=True),  # the order in which they ended
+    Column("seq", BigInteger, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("state", Text, nullable=False),  # finished or error
+)
+Index("ended_seq", ended.c.seq)
 
 keys = Table(  # what was created under an Idempotency-Key
     "keys",

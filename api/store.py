@@ -142,7 +142,10 @@ class Store:
     @contextmanager
     def _write(self, now: int) -> Iterator[Transaction]:
         with self._database.write() as connection:
-            yield Transaction(connection, self._rules, now)
+            step = Transaction(connection, self._rules, now)
+            yield step
+            if step.has_ended:
+                step.settle()
 
     # Steps
 
@@ -259,17 +262,18 @@ class Store:
             write.save(seq, job, picked, kind=kind)
             return Picked(picked.uid, picked.run, _join(_encode(picked.head), content)), write.changes
 
-    def sweep(self, *, now: int) -> tuple[bool, list[Change]]:
-        """Takes jobs away from workers that are gone and queues those whose time has come.
+    def sweep(self, *, now: int) -> tuple[list[Change], list[Change]]:
+        """Takes jobs away from workers that are gone and queues those whose time has come, some of many at a time.
 
-        Returns whether any job can be picked that could not before, and what has changed.
+        Those go on, too, that waited for what is over. Returns (what was taken away, all that has changed).
         """
         with self._write(now) as write:
             write.expire()
-            changes = list(write.changes)
-            due = write.promote()
+            lost = list(write.changes)
+            write.promote()
             write.forget_keys()
-            return due or any(change.state == QUEUED for change in changes), changes
+            write.has_ended = True  # maybe before
+            return lost, write.changes
 
     def resume(self, *, until: int, by: int = 0) -> None:
         """Nobody could report while nobody listened: what is held is held at least until then.

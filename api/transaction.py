@@ -12,14 +12,29 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Select, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
-from api.schema import contents, deliveries, jobs, keys, queue, waits
+from api.schema import contents, deliveries, ended, jobs, keys, queue, waits
 from engine.errors import AlreadyExists, Conflict, NotFound
 from engine.jobdocument import Document, kind_of, priority_of, raw, stamp, tags_of, terms_of, value_of, word
 from engine.jobs import (
     ERROR,
+    FINAL,
     FINISHED,
     NEWEST,
     OLDEST,
@@ -36,7 +51,7 @@ from engine.jobs import (
 )
 
 KEY_LIFE: Final = 86_400_000  # ms until an Idempotency-Key is forgotten
-SWEEP: Final = 500  # jobs in one transaction of the sweep, or of an import: others wait meanwhile
+SWEEP: Final = 500  # jobs in one transaction, of the sweep, an import or those that waited: others wait meanwhile
 
 _document: Final = msgspec.json.Decoder(Document)
 _encode: Final = msgspec.json.Encoder().encode
@@ -80,7 +95,7 @@ _DUE_AGAIN = select(jobs.c.seq).where(jobs.c.due.is_not(None), jobs.c.attempts >
 _HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
 _SAVE_CONTENT = update(contents).where(contents.c.seq == _SEQ)
-_FORGET = [delete(table).where(table.c.seq == _SEQ) for table in (jobs, contents, queue, waits)]
+_FORGET = [delete(table).where(table.c.seq == _SEQ) for table in (jobs, contents, queue, waits, ended)]
 _LEAVE = delete(queue).where(queue.c.seq == _SEQ)
 _ORDERS = {PRIORITY: (queue.c.priority.desc(), queue.c.seq), NEWEST: (queue.c.seq.desc(),)}
 _FIRST = {  # SQLite has one writer anyway, and no words for what is locked
@@ -91,11 +106,15 @@ _FIRST = {  # SQLite has one writer anyway, and no words for what is locked
     .with_for_update(skip_locked=True)
     for order in (OLDEST, NEWEST, PRIORITY)
 }
-_WAITS = select(exists().where(waits.c.seq == _SEQ))
+_WAITS = select(or_(exists().where(waits.c.seq == _SEQ), exists().where(ended.c.seq == _SEQ)))
 _WAIT_NO_MORE = delete(waits).where(waits.c.seq == _SEQ)
-_WAITING_FOR = select(waits.c.seq).where(waits.c.uid == _UID)
 _WHO_WAITS = select(jobs.c.uid).join(waits, waits.c.seq == jobs.c.seq).where(waits.c.uid == _UID)
+_WAITED = select(waits.c.seq, waits.c.uid, bindparam("the_state", type_=Text)).where(waits.c.uid == _UID)
+_END = insert(ended).from_select(("seq", "uid", "state"), _WAITED)
 _RELEASE = delete(waits).where(waits.c.uid == _UID)
+_ENDED = select(ended).order_by(ended.c.id).limit(bindparam("most"))
+_GO_ON = delete(ended).where(ended.c.id <= bindparam("the_id"))
+_GO_ON_NO_MORE = delete(ended).where(ended.c.seq == _SEQ)
 _IN_VAIN = select(waits.c.uid).distinct().where(~exists().where(jobs.c.uid == waits.c.uid, jobs.c.state != FINISHED))
 _MADE_UNDER = select(keys.c.digest, keys.c.uids).where(keys.c.key == bindparam("the_key"))
 _OLD_KEYS = keys.c.created < _NOW
@@ -109,6 +128,7 @@ class Transaction:
     def __init__(self, connection: Connection, rules: Rules, now: int) -> None:
         self.connection = connection
         self.changes: list[Change] = []
+        self.has_ended = False  # something that others wait for: they `settle` before it is committed
         self._rules = rules
         self._now = now
 
@@ -193,16 +213,18 @@ class Transaction:
         self.connection.execute(_SAVE, {"the_seq": seq, **_columns(new, kind)})
         if old.state == QUEUED:
             self.connection.execute(_LEAVE, {"the_seq": seq})
+            if new.state != QUEUED:
+                self.connection.execute(_GO_ON_NO_MORE, {"the_seq": seq})
             if terms_of(old.head).after:
                 self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
         if new.state == QUEUED:
             after = terms_of(new.head).after
             behind = self._behind(new.uid) if after else ()
-            waiting = self._wait(seq, new, strict=terms_of(old.head).after != after, behind=behind)
-            self._line_up(seq, new, kind, waiting=waiting)
+            self._wait(seq, new, strict=terms_of(old.head).after != after, behind=behind)
+            self._line_up(seq, new, kind, waiting=self._waits(seq))
         self._tell(old, new)
-        if old.state != new.state:
-            self._settle(new.uid, new.state)
+        if old.state != new.state and new.state in FINAL:
+            self._end(new.uid, new.state)
 
     def save_content(self, seq: int, content: bytes) -> None:
         """Its content after a change, as JSON."""
@@ -214,7 +236,7 @@ class Transaction:
         for statement in _FORGET:
             self.connection.execute(statement, {"the_seq": seq})
         self.changes.append(Change(uid, "removed", job.run, None))
-        self._release(uid)
+        self._end(uid, FINISHED)
 
     def lose_all_of(self, worker: str) -> None:
         """Who asks for a job holds none."""
@@ -244,16 +266,14 @@ class Transaction:
             if job.due is not None and job.due != terms_of(job.head).not_before:
                 self.connection.execute(_SAVE, {"the_seq": seq, "due": job.due + by})
 
-    def promote(self) -> bool:
-        """Queues jobs whose time has come; whether there were any."""
-        found = self._some(_DUE, now=self._now)
-        for seq in found:
+    def promote(self) -> None:
+        """Queues jobs whose time has come."""
+        for seq in self._some(_DUE, now=self._now):
             self.connection.execute(_SAVE, {"the_seq": seq, "due": None})
             kind, job = self.at(seq)
             if job.state == QUEUED:  # a database of before may have others
                 self._line_up(seq, job, kind, waiting=self._waits(seq))
                 self.changes.append(_change(job))  # others wait for it too
-        return bool(found)
 
     def _line_up(self, seq: int, job: Job, kind: str, *, waiting: bool) -> None:
         """Puts a queued job where it may be picked from, if it may."""
@@ -297,33 +317,36 @@ class Transaction:
             new += waiting
         return found
 
-    def _settle(self, uid: str, state: str) -> None:
-        """Where a job is over, those that wait for it go on, or fail with it."""
-        if state == FINISHED:
-            self._release(uid)
-        failed = [uid] if state == ERROR else []
-        for parent in failed:  # grows: a child that fails has children
-            for seq in self.connection.scalars(_WAITING_FOR, {"the_uid": parent}).all():
-                kind, job = self.at(seq)
-                lost = abandon(job, f'job "{parent}", which it waits for, has failed', now=self._now)
-                self.connection.execute(_SAVE, {"the_seq": seq, **_columns(lost, kind)})
-                self.connection.execute(_WAIT_NO_MORE, {"the_seq": seq})
-                self._tell(job, lost)
-                failed.append(lost.uid)
+    def _end(self, uid: str, state: str) -> None:
+        """Where a job is over, those that wait for it go on, or fail with it, in `settle`: what happens then is set."""
+        if self.connection.execute(_END, {"the_uid": uid, "the_state": state}).rowcount:
+            self.connection.execute(_RELEASE, {"the_uid": uid})
+            self.has_ended = True
 
     def release_stranded(self) -> None:
         """Those go on that wait for what has finished elsewhere, or never came: an import that was cut off has such."""
         for uid in self.connection.scalars(_IN_VAIN).all():
-            self._release(uid)
+            self._end(uid, FINISHED)
 
-    def _release(self, uid: str) -> None:
-        released = self.connection.scalars(_WAITING_FOR, {"the_uid": uid}).all()
-        self.connection.execute(_RELEASE, {"the_uid": uid})
-        for seq in released:
-            kind, job = self.at(seq)
-            if not self._waits(seq):
-                self._line_up(seq, job, kind, waiting=False)
-                self.changes.append(_change(job))
+    def settle(self) -> None:
+        """Those that waited for what is over go on, or fail with it, as those do that wait for them: `SWEEP` of all."""
+        done = 0
+        while done < SWEEP and (rows := self.connection.execute(_ENDED, {"most": SWEEP - done}).all()):
+            self.connection.execute(_GO_ON, {"the_id": rows[-1].id})
+            failed = {row.seq: row.uid for row in rows if row.state == ERROR}
+            for seq in dict.fromkeys(row.seq for row in rows):
+                self._go_on(seq, failed.get(seq))
+            done += len(rows)
+
+    def _go_on(self, seq: int, failed: str | None) -> None:
+        """A queued job, one less of whose parents it waits for; `failed` if that one has."""
+        kind, job = self.at(seq)
+        if failed is not None:
+            lost = abandon(job, f'job "{failed}", which it waits for, has failed', now=self._now)
+            self.save(seq, job, lost, kind=kind)
+        elif not self._waits(seq):
+            self._line_up(seq, job, kind, waiting=False)
+            self.changes.append(_change(job))
 
     # Telling
 
@@ -370,8 +393,9 @@ class Transaction:
 
 
 def is_due(connection: Connection, now: int) -> bool:
-    """Whether any job expires or can be promoted, or any key is to be forgotten."""
-    questions = ((_EXPIRED, now), (_DUE, now), (select(keys.c.created).where(_OLD_KEYS), now - KEY_LIFE))
+    """Whether any job expires, can be promoted or goes on, or any key is to be forgotten."""
+    old_keys = select(keys.c.created).where(_OLD_KEYS)
+    questions = ((_EXPIRED, now), (_DUE, now), (select(ended.c.id), now), (old_keys, now - KEY_LIFE))
     return any(connection.scalar(each.limit(1), {"now": then}) is not None for each, then in questions)
 
 

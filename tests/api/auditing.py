@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import select
 
-from api.schema import Database, contents, jobs, queue, waits
+from api.schema import Database, contents, ended, jobs, queue, waits
 from engine.jobdocument import kind_of, priority_of, read, tags_of, terms_of, uid_of, value_of, word
 from engine.jobs import pools_of
 
@@ -38,6 +38,7 @@ def audit(store):
         content = dict(tuple(row) for row in connection.execute(select(contents.c.seq, contents.c.content)))
         lines = {tuple(row) for row in connection.execute(select(queue.c.seq, queue.c.pool, queue.c.priority))}
         waiting = {tuple(row) for row in connection.execute(select(waits.c.seq, waits.c.uid))}
+        going_on = set(connection.scalars(select(ended.c.seq)))
     states = {row.uid: row.state for row in rows}
     assert set(content) == {row.seq for row in rows}
     expected = set()
@@ -50,11 +51,12 @@ def audit(store):
         mine = {uid for seq, uid in waiting if seq == row.seq}
         if row.state != "queued":
             assert not mine
+            assert row.seq not in going_on
             assert row.due is None
         else:
             after = terms_of(head).after
             assert mine == {uid for uid in after if states.get(uid, "finished") != "finished"}
-            if row.due is None and not mine:
+            if row.due is None and not mine and row.seq not in going_on:
                 priority = priority_of(value_of(head, "priority"))
                 expected |= {(row.seq, pool, priority) for pool in pools_of(row.kind, tags)}
     assert lines == expected

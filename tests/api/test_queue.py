@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 import api.queue
 import api.schema
+import api.transaction
 import engine.threads
 from api.nexrender import Door
 from api.queue import JobQueue
@@ -177,6 +178,24 @@ async def test_nothing_ends_because_the_clock_was_set(tmp_path, nursery, clock, 
         await queue.revoked(held)
     assert (await client.job("held"))["error"] == 'worker "slot" did not finish within 100 s'
     audit(queue._store)
+
+
+@pytest.mark.parametrize("state", ["finished", "error"])
+async def test_all_go_on_that_waited_for_one_job_while_others_ask(start, monkeypatch, state):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(api.queue, "PAUSE", 0.01)
+    monkeypatch.setattr(api.transaction, "SWEEP", 2)
+    client, queue = await start()
+    await client.add(uid="parent")
+    children = [(await client.add(uid=f"child{n}", after="parent"))["uid"] for n in range(9)]
+    heard = []
+    with queue.follow() as feed, trio.fail_after(30):
+        await client.put("parent", state=state)
+        while len(heard) < 10:
+            heard += [(each.uid, each.state) for each in await feed.take()]
+            await client.job("parent")
+    then = "queued" if state == "finished" else "error"
+    assert heard == [("parent", state), *((uid, then) for uid in children)]
 
 
 async def test_slow_readers_hear_the_last_of_each_job(start):

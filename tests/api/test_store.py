@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 import api.store
+import api.transaction
 from api import schema
 from api.schema import Database, backup, jobs
 from api.store import Filter, LeftOut, Store, digest_of
@@ -70,7 +71,18 @@ class Bench:
         return self.store.record(uid).state
 
     def sweep(self):
-        return self.note(self.store.sweep(now=self.now))
+        """Whether a job can be picked that could not before."""
+        changes = self.store.sweep(now=self.now)[1]
+        self.changes += changes
+        return any(change.state == "queued" for change in changes)
+
+    def sweep_all(self):
+        """How often, until nothing is due."""
+        for times in range(100):
+            if not self.store.is_due(now=self.now):
+                return times
+            self.sweep()
+        raise AssertionError("something is due for ever")
 
     def listed(self, after=None, limit=1000, **which):
         rows, self.more = self.store.page(Filter(**which), after=after, limit=limit, limit_bytes=1 << 20)
@@ -360,6 +372,7 @@ def test_a_long_line_of_jobs_fails(bench):
     made = [body(uid=f"n{n}", after=f"n{n - 1}") for n in range(1200)]
     bench.store.create(made, creator="c", now=NOW)
     bench.put("n0", state="error")
+    assert bench.sweep_all() == 2
     assert bench.state("n1199") == "error"
 
 
@@ -403,6 +416,106 @@ def test_a_retry_is_no_failure_for_those_who_wait(bench):
     assert bench.pick() == parent
     bench.put(parent, state="finished")
     assert bench.pick() == child
+
+
+def family(bench, monkeypatch):
+    """A parent, whose five children go on two at a time, and a child of those."""
+    monkeypatch.setattr(api.transaction, "SWEEP", 2)
+    children = [f"child{n}" for n in range(5)]
+    made = [{"uid": "parent"}, *({"uid": uid, "after": "parent"} for uid in children)]
+    for fields in [*made, {"uid": "last", "after": children}]:
+        bench.add(**fields)
+    assert bench.pick() == "parent"
+    return children
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_others_write_while_many_go_on_that_waited_for_one_job(bench, monkeypatch, is_removed):
+    children = family(bench, monkeypatch)
+    if is_removed:
+        bench.store.remove("parent", now=NOW)
+    else:
+        bench.put("parent", state="finished")
+    assert [bench.pick() for _ in range(3)] == [*children[:2], None]
+    mine = bench.add()
+    assert bench.sweep() is True
+    assert [bench.pick() for _ in range(4)] == [*children[2:4], mine, None]
+    assert bench.sweep_all() == 1
+    assert [bench.pick(), bench.pick()] == [children[4], None]
+    for uid in children:
+        bench.put(uid, state="finished")
+    assert bench.pick() == "last"
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_others_write_while_many_fail_that_waited_for_one_job(opened, monkeypatch, is_lost):
+    bench = opened(rules=Rules(lost_attempts=1))
+    children = family(bench, monkeypatch)
+    if is_lost:
+        bench.now += 90_000
+        bench.sweep()
+    else:
+        bench.put("parent", state="error")
+    seen = []
+    for others in range(4):
+        seen.append([uid for uid in [*children, "last"] if bench.state(uid) == "error"])
+        assert bench.add(uid=f"other{others}") == bench.pick()
+        bench.sweep()
+    assert seen == [children[:2], children[:4], [*children, "last"], [*children, "last"]]
+    assert [change.uid for change in bench.changes if change.state == "error"] == ["parent", *children, "last"]
+    assert bench.job("child4")["error"] == 'job "parent", which it waits for, has failed'
+    assert not bench.store.is_due(now=bench.now)
+
+
+@pytest.mark.parametrize("state", ["finished", "error"])
+def test_those_who_wait_for_a_job_that_is_over_go_on_after_a_restart(opened, monkeypatch, state):
+    first = opened()
+    children = family(first, monkeypatch)
+    first.put("parent", state=state)
+    first.store.close()
+    again = opened()
+    assert again.sweep_all() == 2
+    picked = [again.pick() for _ in range(6)]
+    assert picked == ([*children, None] if state == "finished" else [None] * 6)
+    assert {again.state(uid) for uid in children} == {"picked" if state == "finished" else "error"}
+
+
+@pytest.mark.parametrize("then", ["queued", "removed", "made anew"])
+@pytest.mark.parametrize("state", ["finished", "error"])
+def test_who_waited_for_a_job_that_is_over_does_not_wait_for_its_next_run(bench, monkeypatch, state, then):
+    children = family(bench, monkeypatch)
+    bench.put("parent", state=state)
+    if then == "queued":
+        bench.put("parent", state="queued")
+    else:
+        bench.store.remove("parent", now=NOW)
+    if then == "made anew":
+        bench.add(uid="parent")
+    later = None if then == "removed" else bench.add(after="parent")
+    bench.sweep_all()
+    assert {bench.state(uid) for uid in children} == {"queued" if state == "finished" else "error"}
+    picked = {bench.pick() for _ in range(8)}
+    assert picked == {None, *(children if state == "finished" else ()), *(() if later is None else ("parent",))}
+
+
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        ({"mine": 1, "tags": "x"}, "error"),
+        ({"notBefore": NOW + 5000}, "error"),
+        ({"after": []}, "error"),
+        ({"state": "finished"}, "finished"),
+    ],
+)
+def test_a_job_that_is_changed_fails_all_the_same_with_what_it_waited_for(bench, monkeypatch, change, then):
+    children = family(bench, monkeypatch)
+    bench.put("parent", state="error")
+    bench.put(children[-1], **change)
+    if then == "finished":
+        bench.put(children[-1], state="queued")  # again, as clients do: not failed by what was before
+    bench.sweep_all()
+    assert bench.state(children[-1]) == ("queued" if then == "finished" else "error")
+    assert bench.pick() is None
 
 
 def test_a_removed_job_is_not_waited_for(bench):
@@ -1027,7 +1140,8 @@ def test_every_look_up_of_the_queue_uses_an_index(bench):
     constant += [
         transaction._CONTENT,
         transaction._WAITS,
-        transaction._WAITING_FOR,
+        transaction._WAITED,
+        transaction._GO_ON_NO_MORE,
         transaction._WHO_WAITS,
         transaction._IN_LINE,
         store._UNDELIVERED,
