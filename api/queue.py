@@ -160,10 +160,15 @@ class JobQueue:
         return await in_thread(step, self._store, limiter=self._readers)
 
     def _tell(self, changes: Sequence[Change]) -> None:
+        news: dict[str, Change] = {}
+        for change in changes:
+            news.pop(change.uid, None)
+            news[change.uid] = change
         for feed, uid in self._feeds.items():
-            for change in changes:
-                if uid in (None, change.uid):
-                    feed.put(change.uid, change)
+            if uid is None:
+                feed.put_all(news)
+            elif uid in news:
+                feed.put(uid, news[uid])
         if any(change.state == QUEUED for change in changes):
             self._wake()
         if changes:

@@ -5,6 +5,7 @@ It decides what is left out when somebody does not keep up; it refuses to know w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import trio
@@ -22,9 +23,15 @@ class Newest(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """In place of what waits of that key."""
-        self._waiting.pop(key, None)
-        self._waiting[key] = value
-        self._parked.unpark_all()
+        self.put_all({key: value})
+
+    def put_all(self, news: Mapping[K, V]) -> None:
+        """Puts each, in their order: at once, since there may be thousands for each of many followers."""
+        for key in news.keys() & self._waiting.keys():
+            del self._waiting[key]
+        self._waiting.update(news)
+        if news:
+            self._parked.unpark_all()
 
     async def take(self) -> list[V]:
         """What was put since the last call; waits until something is."""

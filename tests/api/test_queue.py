@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+import sys
 import time
-from contextlib import closing
+from collections import Counter
+from contextlib import ExitStack, closing
 
 import pytest
 import trio
@@ -16,6 +18,7 @@ import engine.threads
 from api.nexrender import Door
 from api.queue import JobQueue
 from api.schema import jobs
+from api.transaction import Change
 from engine.config import Settings
 from engine.errors import Overloaded
 from engine.jobdocument import DOCUMENT
@@ -206,6 +209,42 @@ async def test_slow_readers_hear_the_last_of_each_job(start):
         await client.put("a", state="finished")
         with trio.fail_after(30):
             assert [(each.uid, each.state) for each in await feed.take()] == [("b", "queued"), ("a", "finished")]
+
+
+async def test_the_last_change_of_each_job_is_heard_of_a_step_in_the_order_of_these(start):
+    client, queue = await start()
+    for uid in ("a", "b"):
+        await client.add(uid=uid)
+    for _ in range(2):
+        assert await queue.pick("slot", None, lease=None)
+    with queue.follow() as every, queue.follow("a") as one:
+        assert (await queue.pick("slot", None)).uid == "a"  # who promised nothing has lost both by that
+        with trio.fail_after(30):
+            assert [(each.uid, each.state) for each in await every.take()] == [("b", "queued"), ("a", "picked")]
+            assert [(each.uid, each.state) for each in await one.take()] == [("a", "picked")]
+
+
+async def test_to_tell_one_follower_more_costs_the_same_whatever_the_number_of_changes(start):
+    """All are told in one go, in the thread of the live mixes."""
+    _, queue = await start()
+
+    def calls(changes, followers):
+        """Of functions, to tell them."""
+        told = [Change(f"j{n}", "queued", 1, b"{}") for n in range(changes)]
+        counts = Counter()
+        with ExitStack() as stack:
+            for n in range(followers):
+                stack.enter_context(queue.follow())
+                stack.enter_context(queue.follow(f"j{n}"))
+            sys.setprofile(lambda _, event, __: counts.update([event]))
+            try:
+                queue._tell(told)
+            finally:
+                sys.setprofile(None)
+        return counts["call"] + counts["c_call"]
+
+    few, many = (calls(changes, 20) - calls(changes, 10) for changes in (20, 1020))
+    assert many - few < 100  # of ten followers, for a thousand changes: what the interpreter does besides
 
 
 async def test_a_queue_without_a_thread_for_a_while_goes_on(start, monkeypatch):

@@ -14,6 +14,14 @@ async def test_of_each_key_the_last_value_waits_in_the_order_of_these():
     assert await newest.take() == [5]
 
 
+async def test_many_are_put_as_one_after_the_other():
+    newest = Newest()
+    newest.put_all({"a": 1, "b": 2})
+    newest.put_all({"c": 3, "a": 4})
+    newest.put_all({})
+    assert await newest.take() == [2, 3, 4]
+
+
 async def test_who_takes_waits_until_something_is_put(autojump_clock):
     newest = Newest()
 
