@@ -73,6 +73,7 @@ LARGE: Final = 256 << 10  # bytes; JSON of this size takes longer to read than a
 LIST_BYTES: Final = 16 << 20  # a longer list is sent as it is read
 PAGE: Final = 1000
 PAGE_BYTES: Final = 4 << 20
+MESSAGES: Final = 100  # in one piece, 0.2 ms: all who follow make theirs before a live mix has its turn
 LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute, and loses what comes later
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
@@ -341,7 +342,10 @@ class Door:
                 changes: list[Change] = []
                 with trio.move_on_after(COMMENT_EVERY):
                     changes = await feed.take()
-                yield b"".join(map(_message, changes)) or STILL_HERE
+                if not changes:
+                    yield STILL_HERE
+                for at in range(0, len(changes), MESSAGES):
+                    yield b"".join(map(_message, changes[at : at + MESSAGES]))
                 if uid is not None and any(change.record is None for change in changes):
                     return
 

@@ -1,11 +1,12 @@
 """The queue of jobs for who is in its process: workers learn what becomes of their jobs, and no clock ends one."""
 
 import json
+import re
 import sqlite3
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, aclosing, closing
 
 import pytest
 import trio
@@ -245,6 +246,17 @@ async def test_to_tell_one_follower_more_costs_the_same_whatever_the_number_of_c
 
     few, many = (calls(changes, 20) - calls(changes, 10) for changes in (20, 1020))
     assert many - few < 100  # of ten followers, for a thousand changes: what the interpreter does besides
+
+
+async def test_a_follower_of_many_changes_gets_them_a_few_at_a_time(start):
+    """Between two pieces others have their turn."""
+    client, queue = await start()
+    async with aclosing(client.door._news(None)) as pieces:
+        await anext(pieces)
+        queue._tell([Change(f"j{n}", "queued", 1, b'{"uid":"j%d"}' % n) for n in range(250)])
+        got = [await anext(pieces) for _ in range(3)]
+    assert [piece.count(b"\n\n") for piece in got] == [100, 100, 50]
+    assert re.findall(rb"j\d+", b"".join(got)) == [b"j%d" % n for n in range(250)]
 
 
 async def test_a_queue_without_a_thread_for_a_while_goes_on(start, monkeypatch):
