@@ -1,11 +1,13 @@
 """Our own door to streams: what there is, what the engine pulls or makes itself, what is recorded and pushed.
 
 It decides addresses and answers; it refuses to know how a stream comes and goes. A stream's name may have any number of
-segments; one whose last segment is ``recordings`` or ``pushes`` cannot be addressed here.
+segments; below ``NAME/recordings`` and ``NAME/pushes`` are the recordings and pushes of NAME, so that no stream of such
+a name can be addressed, nor made, here. One that is published or mixed under it plays, and ends as it began.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +19,7 @@ from werkzeug.datastructures import Headers
 from api.asgi import file_answer
 from api.wire import Route, decode, json_response, read_body
 from engine import PullSpec, PullStatus, PushStatus, RecordingStatus, StreamStatus
-from engine.errors import NotFound
+from engine.errors import InvalidSpec, NotFound
 from engine.fetch import file_in
 from engine.threads import in_thread
 
@@ -28,6 +30,7 @@ PREFIX: Final = "/streams/1.0"
 STREAM: Final = f"{PREFIX}/<path:name>"
 MP4: Final = "video/mp4"
 DISK_THREADS: Final = 4
+_TAKEN: Final = re.compile(r"(.+)/(recordings|pushes)(/[^/]+)?")  # names that are other routes' addresses
 
 
 class StreamEntry(StreamStatus, frozen=True, kw_only=True, rename="camel"):
@@ -55,7 +58,7 @@ ROUTES: Final = [
     Route(
         "PUT",
         _ONE,
-        "Pull it from a URL, or make it as a pattern: 201, or 200 in place of another",
+        "Pull it from a URL, or make it as a pattern: 201, or 200 in place of another; not as …/recordings or …/pushes",
         PullSpec,
         StreamEntry,
     ),
@@ -85,6 +88,9 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.put(STREAM)
     async def put(name: str) -> Response:
+        if taken := _TAKEN.fullmatch(name):
+            sentence = f'no stream can be made as "{name[:80]}": the {taken[2]} of "{taken[1][:80]}" are there'
+            raise InvalidSpec(sentence, where="name")
         spec = decode(await read_body(request), PullSpec)
         replaced = any(pull.name == name for pull in engine.pulls())
         await engine.put_source(name, spec)

@@ -113,6 +113,20 @@ async def test_a_wrong_body(client, engine, body, word):
     assert await json_of(client.get("/streams/1.0/")) == []
 
 
+@pytest.mark.parametrize("name", ["cam/recordings", "cam/recordings/1", "cam/pushes", "a/b/pushes/7"])
+async def test_no_stream_is_made_where_no_route_could_end_it(client, name):
+    told = await json_of(client.put(f"/streams/1.0/{name}", json=PATTERN), 400)
+    assert f'as "{name}"' in told["error"]
+    assert await json_of(client.get("/streams/1.0/")) == []
+
+
+@pytest.mark.parametrize("name", ["recordings", "pushes/7", "cam/recordings2", "cam/recordings/1/x"])
+async def test_a_stream_is_made_where_a_route_can_end_it(client, name):
+    await json_of(client.put(f"/streams/1.0/{name}", json=PATTERN), 201)
+    assert (await json_of(client.get(f"/streams/1.0/{name}")))["name"] == name
+    assert await json_of(client.delete(f"/streams/1.0/{name}")) == {}
+
+
 @pytest.mark.parametrize("name", ["live/%2e%2e/cam", "live//cam", "live/a%5cb", "live/" + 1100 * "x"])
 async def test_a_wrong_name(client, engine, name):
     assert "name" in (await json_of(client.put(f"/streams/1.0/{name}", json=PATTERN), 400))["error"]
@@ -241,11 +255,11 @@ async def test_where_nothing_can_be_pushed_to(client, engine, body):
 
 
 async def test_long_names_and_their_outputs(client, engine):
-    long = "/streams/1.0/a/b/c/recordings/d"
+    long = "/streams/1.0/a/b/recordings/c/d"
     await json_of(client.put(long, json=PATTERN), 201)
-    await published(engine, "a/b/c/recordings/d")
-    assert (await json_of(client.get(long)))["name"] == "a/b/c/recordings/d"
+    await published(engine, "a/b/recordings/c/d")
+    assert (await json_of(client.get(long)))["name"] == "a/b/recordings/c/d"
     begun = await json_of(client.post(f"{long}/recordings"), 201)
-    assert begun["stream"] == "a/b/c/recordings/d"
+    assert begun["stream"] == "a/b/recordings/c/d"
     assert "/" not in begun["file"]
     await json_of(client.delete(f"{long}/recordings/{begun['id']}"))
