@@ -109,16 +109,27 @@ class Connection(TrioASGIHTTPConnection):
     answer's end, before it closes a connection that is not kept alive; Quart cancels its tasks then. Here that ends
     only a request that did not come whole, and an answer that is made piece by piece: but for its last message, or
     clients that wait for the end of the connection would wait for ever.
+
+    A client that still sends does not hear its answer where the connection is closed behind it: so what comes is read,
+    and thrown away, before the last message, within the limits of all doors.
     """
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request."""
         self._listened_to = trio.CancelScope()
-        self._is_asked = False
+        self._asked = trio.Event()  # it has come whole, or more than is read for nothing
+        self._is_answered = False
+        rest = asgi.DRAIN_BYTES
 
         async def take() -> ASGIReceiveEvent:
+            nonlocal rest
             message = await receive()
-            self._is_asked |= message["type"] == "http.request" and not message.get("more_body", False)
+            if message["type"] == "http.request":
+                if self._is_answered:
+                    rest -= len(message["body"])
+                    message["body"] = b""
+                if rest < 0 or not message.get("more_body", False):
+                    self._asked.set()
             return message
 
         await super().__call__(take, send)
@@ -126,15 +137,20 @@ class Connection(TrioASGIHTTPConnection):
     async def handle_messages(self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable) -> None:  # type: ignore[override]
         """Until no more comes from the client."""
         await ASGIHTTPConnection.handle_messages(self, request, receive)
-        (self._listened_to if self._is_asked else nursery.cancel_scope).cancel()
+        (self._listened_to if self._asked.is_set() else nursery.cancel_scope).cancel()
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        is_whole = isinstance(response.response, DataBody)
+
         async def send_whole(message: ASGISendEvent) -> None:
             is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if is_last and is_whole:
+                self._is_answered = True
+                with trio.move_on_after(asgi.DRAIN_SECONDS):
+                    await self._asked.wait()
             with trio.CancelScope(shield=is_last):
                 await send(message)
 
-        is_whole = isinstance(response.response, DataBody)
         with nullcontext() if is_whole else self._listened_to:
             await super()._send_response(send_whole, response)
 

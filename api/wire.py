@@ -25,9 +25,6 @@ MAX_BODY: Final = 1 << 20
 MAX_UPLOAD: Final = 32 << 20
 BODY_SECONDS: Final = 30.0  # a body that takes longer keeps its connection for nothing
 UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
-# A client that still sends does not hear our answer: so much more is read and thrown away before it.
-DRAIN_BYTES: Final = 16 << 20
-DRAIN_SECONDS: Final = 2.0
 CASTS: Final = "cast"  # what the names of casts' streams begin with
 
 T = TypeVar("T")
@@ -63,7 +60,6 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY, seconds: f
             async for data in request.body:
                 body += data
                 if len(body) > limit_bytes:
-                    await _drain(request)
                     break
             else:
                 return bytes(body)
@@ -71,15 +67,6 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY, seconds: f
             pass  # Quart's own limit: announced as larger than anything that is ever taken
         raise InvalidSpec(f"the body has more than {limit_bytes} bytes", where="$")
     raise RequestTimeout(f"the body did not come within {seconds:g} s")
-
-
-async def _drain(request: Request) -> None:
-    rest = 0
-    with trio.move_on_after(DRAIN_SECONDS):
-        async for data in request.body:
-            rest += len(data)
-            if rest > DRAIN_BYTES:
-                return
 
 
 async def read_upload(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from base64 import b64encode
 
 import pytest
 import trio
@@ -437,7 +438,30 @@ async def test_who_sends_too_much_hears_why(start, size, chunked):
     assert answer.endswith(b'{"error":"the body has more than 1048576 bytes"}')
 
 
+@pytest.mark.parametrize(
+    ("request_line", "size", "status"),
+    [
+        ("POST /brewmixer/2.0/images/", 20_000_000, b"401"),
+        ("POST /nosuch", 40_000_000, b"401"),
+        ("PUT /brewmixer/1.0/nosuch", 8_000_000, b"404"),
+        ("POST /brewmixer/2.0/images/", 40_000_000, b"400"),
+    ],
+)
+async def test_who_is_refused_while_it_sends_hears_why(start, request_line, size, status):
+    """A client that does not look for answers before it has sent everything."""
+    app = await start(username="ada", password="secret")
+    secret = b"wrong" if status == b"401" else b"secret"
+    header = f"Content-Length: {size}\r\nAuthorization: Basic {b64encode(b'ada:' + secret).decode()}"
+    async with serving(app) as port:
+        answer = await exchange(port, f"{request_line} HTTP/1.1", header, b" " * size)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b'{"error":"' in answer
+
+
 async def test_who_announces_far_too_much_hears_why_at_once(start):
-    async with serving(await start()) as port:
-        answer = await exchange(port, "POST /brewmixer/1.0/show HTTP/1.1", "Content-Length: 99999999999")
-    assert answer.endswith(b'{"error":"the body has more than 1048576 bytes"}')
+    with trio.fail_after(30):
+        async with serving(await start()) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"POST /brewmixer/1.0/show HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"error":"the body has more than 1048576 bytes"}'):
+                answer += await stream.receive_some()
