@@ -20,9 +20,10 @@ from msgspec import Meta
 from quart import Blueprint, Response, request
 
 from api.auth import Signatures
-from api.wire import Route, decode, empty_response, json_response, read_body, read_upload
+from api.wire import Parameter, Route, decode, empty_response, json_response, read_body, read_upload
 from engine import ImageInfo
 from engine.errors import InvalidSpec, has_spaces
+from engine.program import EASINGS
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.threads import in_thread
 from engine.timebase import frame_rate
@@ -107,11 +108,17 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
-_MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, response
+_TRANSITION: Final = (
+    Parameter(
+        "transition", Annotated[float, Meta(ge=0, le=MAX_TRANSITION_MS)], "How long the way to the new trees is, ms"
+    ),
+    Parameter("easing", str, f"How it begins and ends: {', '.join(EASINGS)}"),
+)
+_MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, response, parameters
     ("GET", "/", "names", "The stream of each event", None, list[str]),
     ("POST", "/{event}", "create", "Create an event", CreateRequest, None),
     ("GET", "/{event}", "trees", "The trees that an event shows, one a sub-mix", None, list[RenderTree]),
-    ("PUT", "/{event}", "put", "Show other trees", list[RenderTree] | PutTrees, PutAnswer),
+    ("PUT", "/{event}", "put", "Show other trees", list[RenderTree] | PutTrees, PutAnswer, _TRANSITION),
     ("DELETE", "/{event}", "delete", "End an event", None, dict[str, Any]),
 )
 _IMAGE_ROUTES: Final = (

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, Self
 
 import msgspec
 import trio
@@ -20,7 +20,7 @@ from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
 
 from api.sse import COMMENT_EVERY, EVENT_STREAM, RETRY, STILL_HERE, message
-from api.wire import Route, json_response, whole_number
+from api.wire import Parameter, Route, json_response, whole_number
 from engine import EngineStatus, News
 from engine.errors import InvalidSpec
 from engine.threads import in_thread
@@ -47,9 +47,10 @@ ROUTES: Final = [
         "/events",
         "Server-sent events: the state of everything (status), then what changes: stream (published, gone), event "
         "(on air), recording (recording), push (waiting, connecting, pushing, retrying); in the end event, recording, "
-        "push and pull (failed, or else ended). ?status=1000 repeats the state every so many ms",
+        "push and pull (failed, or else ended)",
         None,
         EVENT_STREAM,
+        (Parameter("status", Annotated[int, msgspec.Meta(ge=SHORTEST)], "Repeats the state every so many ms"),),
     ),
     Route("GET", "/metrics", "Figures for Prometheus", None, "text/plain"),
 ]

@@ -23,7 +23,7 @@ from contextlib import aclosing
 from email.message import Message as Head
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, Literal
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
@@ -51,7 +51,7 @@ from api.queue import JobQueue
 from api.sse import COMMENT_EVERY, EVENT_STREAM, RETRY, STILL_HERE, message
 from api.store import Filter, digest_of
 from api.transaction import Change
-from api.wire import Route, whole_number
+from api.wire import Natural, Parameter, Route, whole_number
 from engine.config import Settings
 from engine.errors import EngineError, InvalidJob, NotFound, reason_of
 from engine.fetch import file_in
@@ -112,21 +112,40 @@ Handler = Callable[[Request, str], Awaitable[Answer]]
 AnyJob = dict[str, Any]
 OneOrMore = AnyJob | list[AnyJob]
 _JOB: Final = "/jobs/{uid}"
-_ROUTES: Final = (  # method, below the prefix, who answers, summary, request, response; of paths that fit, the first
+_WHICH: Final = (
+    Parameter("state", str, "Of these states, with commas between them"),
+    Parameter("type", str, "Of this type"),
+    Parameter("tag", str, "With this tag"),
+    Parameter("order", Literal["oldest", "newest"], "Which come first; the oldest if it is not said"),
+    Parameter("limit", Annotated[int, msgspec.Meta(ge=1, le=10 * PAGE)], "So many; the header Link has the next ones"),
+    Parameter("cursor", Natural, "Where they begin, from a header Link"),
+)
+_TAKING: Final = (
+    Parameter("wait", float, f"So many seconds for a job, {LONGEST_WAIT:g} at most"),
+    Parameter("lease", float, "After so many seconds without a word from its worker it is queued again"),
+    Parameter("kind", str, f"Of this kind: {DOCUMENT} or {PROJECT}"),
+    Parameter(NAME, str, "Who takes it", "header"),
+)
+_RUN: Final = Parameter("run", Natural, "The number of the worker's run, from the header Mashtun-Run")
+_PUT_SAYS: Final = 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it'
+_FILE: Final = Parameter("name", str, "Its path from the job's folder; output if it is not said")
+_KEY: Final = Parameter("Idempotency-Key", str, "Asked again with the same one, no job is made twice", "header")
+# method, below the prefix, who answers, summary, request, response, parameters; of paths that fit, the first
+_ROUTES: Final[tuple[tuple[Any, ...], ...]] = (
     ("GET", "/health", "_health", "ok", None, "text/plain"),
-    ("POST", "/jobs", "_create", "Queue a job, or an array of them", OneOrMore, OneOrMore),
-    ("GET", "/jobs", "_list", "Every job; ?state= type= tag= order= limit= cursor=", None, list[AnyJob]),
-    ("GET", "/jobs/status", "_list", "Every job's state; as above", None, list[AnyJob]),
-    ("GET", "/jobs/pickup", "_pickup", "Take the next job, or {}; ?wait= lease= kind=", None, AnyJob),
-    ("GET", "/jobs/pickup/{tags}", "_pickup", "Take the next job with one of these tags", None, AnyJob),
+    ("POST", "/jobs", "_create", "Queue a job, or an array of them", OneOrMore, OneOrMore, (_KEY,)),
+    ("GET", "/jobs", "_list", "Every job", None, list[AnyJob], _WHICH),
+    ("GET", "/jobs/status", "_list", "Every job's state", None, list[AnyJob], _WHICH),
+    ("GET", "/jobs/pickup", "_pickup", "Take the next job, or {}", None, AnyJob, _TAKING),
+    ("GET", "/jobs/pickup/{tags}", "_pickup", "Take the next job with one of these tags", None, AnyJob, _TAKING),
     ("GET", "/events", "_events", "Server-sent events: what changes", None, EVENT_STREAM),
     ("GET", "/workers", "_list_workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
     ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
     ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, EVENT_STREAM),
     ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "video/mp4"),
-    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last; ?run= name=", "video/mp4", Uploaded),
+    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", "video/mp4", Uploaded, (_RUN, _FILE)),
     ("GET", _JOB, "_fetch", "One job", None, AnyJob),
-    ("PUT", _JOB, "_put", 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it', AnyJob, AnyJob),
+    ("PUT", _JOB, "_put", _PUT_SAYS, AnyJob, AnyJob, (_RUN,)),
     ("DELETE", _JOB, "_remove", "Forget it; its films stay", None, AnyJob),
 )
 _ALSO_HEAD: Final = ("_health", "_output")

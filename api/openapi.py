@@ -131,7 +131,13 @@ def description() -> dict[str, Any]:
         "tags": [{"name": tag} for tag, _ in DOORS],
         "security": [{}, {"basic": []}],  # nothing, or what the server was started with
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}}},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic"},
+                "secret": {"type": "apiKey", "in": "header", "name": nexrender.SECRET},
+            },
+        },
     }
 
 
@@ -150,16 +156,25 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
         },
     }
     names = _PARAMETER.findall(route.path)
-    if names:
-        made["parameters"] = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    read = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    for name, kind, says, place in route.parameters:
+        read.append({"name": name, "in": place, "description": says, "schema": msgspec.json.schema(kind)})
+    if read:
+        made["parameters"] = read
+    if _is_of_jobs(route):
+        made["security"] = [{}, {"basic": []}, {"secret": []}]
     if route.request is not None:
         made["requestBody"] = {"required": True, **_content("", route.request, schemas)}
     return made
 
 
+def _is_of_jobs(route: Route) -> bool:
+    return route.path.startswith(f"{nexrender.PREFIX}/")
+
+
 def _failure_of(route: Route) -> Any:
     """One sentence in every door: as text to nexrender's clients."""
-    return "text/plain" if route.path.startswith(f"{nexrender.PREFIX}/") else Failure
+    return "text/plain" if _is_of_jobs(route) else Failure
 
 
 def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
@@ -219,10 +234,19 @@ def _section(tag: str, paths: dict[str, Any]) -> str:
             if tag in operation["tags"]:
                 sent, got = operation.get("requestBody", {}), operation["responses"]["2XX"]
                 says = f"<code>{escape(path)}</code><p>{escape(operation['summary'])}</p>"
+                says += "".join(map(_parameter, operation.get("parameters", ())))
                 bodies = f"<td>{_body(sent)}</td><td>{_body(got)}</td>"
                 rows += f"<tr><td><b>{method.upper()}</b> {says}</td>{bodies}</tr>\n"
     head = "<tr><th>Route</th><th>Body</th><th>Answer</th></tr>"
     return f'<section id="{_anchor(tag)}"><h2>{escape(tag)}</h2><table>{head}\n{rows}</table></section>\n'
+
+
+def _parameter(told: dict[str, Any]) -> str:
+    """What is read beside path and body, a line each."""
+    if told["in"] == "path":
+        return ""
+    name, says = escape(told["name"]), escape(told["description"])
+    return f"<p><code>{'?' if told['in'] == 'query' else ''}{name}</code> {_kind(told['schema'])}: {says}</p>"
 
 
 def _struct(name: str, schema: dict[str, Any]) -> str:

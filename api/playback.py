@@ -15,7 +15,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
-from api.wire import CASTS, Route, whole_number
+from api.wire import CASTS, Natural, Parameter, Route, whole_number
 from engine.errors import EngineError, SinkRejected
 
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ _NO_STORE: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 # Enough for a cache in front of many players.
 _SEGMENT: Final = {"Cache-Control": "max-age=5"}
 
+_BLOCKING: Final = (
+    Parameter("_HLS_msn", Natural, "Waits for the segment of this number"),
+    Parameter("_HLS_part", Natural, "Waits for this part of it"),
+)
 ROUTES: Final = [
     Route("GET", "/{name}.flv", "The stream as FLV, from its last keyframe on, until it ends", None, FLV),
-    Route("GET", "/{name}/index.m3u8", "Low-latency HLS; _HLS_msn and _HLS_part wait for that part", None, PLAYLIST),
+    Route("GET", "/{name}/index.m3u8", "Low-latency HLS", None, PLAYLIST, _BLOCKING),
     Route("GET", "/{name}/init_{k}.mp4", "The k-th initialisation segment of its HLS", None, MP4),
     Route("GET", "/{name}/seg_{n}.m4s", "Segment n of its HLS", None, MP4),
     Route("GET", "/{name}/part_{n}_{k}.m4s", "Part k of segment n; waits for the next one", None, MP4),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import trio
@@ -27,7 +27,17 @@ BODY_SECONDS: Final = 30.0  # a body that takes longer keeps its connection for 
 UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
 CASTS: Final = "cast"  # what the names of casts' streams begin with
 
+Natural = Annotated[int, msgspec.Meta(ge=0)]
 T = TypeVar("T")
+
+
+class Parameter(NamedTuple):
+    """What a route reads beside its path and body, for the API's description; kind: a type that msgspec understands."""
+
+    name: str
+    kind: Any
+    says: str
+    place: str = "query"  # or "header"
 
 
 class Route(NamedTuple):
@@ -38,6 +48,7 @@ class Route(NamedTuple):
     summary: str
     request: Any
     response: Any
+    parameters: tuple[Parameter, ...] = ()
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_it_is_an_openapi_document(described):
             assert method in ("get", "put", "post", "delete")
             assert operation["summary"]
             assert all("description" in response for response in operation["responses"].values())
-            names = [each["name"] for each in operation.get("parameters", ())]
+            names = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"]
             assert names == re.findall(r"{(\w+)}", path)
             for body in [operation.get("requestBody"), *operation["responses"].values()]:
                 assert all("/" in media for media in (body or {}).get("content", {}))
@@ -72,6 +73,40 @@ async def test_what_the_door_of_jobs_takes_and_answers_is_described(described):
         assert {kind["type"] for kind in kinds} == {"object", "array"}
     assert set(jobs["responses"]["default"]["content"]) == {"text/plain"}
     assert set(described["paths"]["/status"]["get"]["responses"]["default"]["content"]) == {"application/json"}
+
+
+def described_parameters(described, place):
+    """{name: (method, path) of each operation that reads it}."""
+    found = {}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            for each in operation.get("parameters", ()):
+                if each["in"] == place:
+                    assert each["description"]
+                    assert "enum" in each["schema"] or each["schema"]["type"] in ("string", "integer", "number")
+                    found.setdefault(each["name"], []).append((method, path))
+    return found
+
+
+async def test_every_parameter_that_is_read_is_described(described):
+    reads = re.compile(
+        r"""(?:\bargument\(|\bargs\.get, |arguments\.get\(|request\.argument, |_seconds\(request, )"(\w+)\""""
+    )
+    code = "".join(path.read_text() for path in Path(nexrender.__file__).parent.rglob("*.py"))
+    found = described_parameters(described, "query")
+    assert set(reads.findall(code)) == set(found)
+    assert found["transition"] == found["easing"] == [("put", f"{each}/{{event}}") for each in brewmixer.PREFIXES]
+    assert [path for _, path in found["state"]] == ["/api/v1/jobs", "/api/v1/jobs/status"]
+    assert found["status"] == [("get", "/events")]
+    assert set(described_parameters(described, "header")) == {"Idempotency-Key", "nexrender-name"}
+
+
+async def test_jobs_may_be_asked_with_a_secret(described):
+    assert described["components"]["securitySchemes"]["secret"]["name"] == nexrender.SECRET
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            allowed = operation.get("security", described["security"])
+            assert ({"secret": []} in allowed) == path.startswith("/api/v1/")
 
 
 async def test_every_rule_of_the_application_is_listed(app):
@@ -133,5 +168,6 @@ async def test_it_can_be_read_as_a_page(app, described):
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     for path in described["paths"]:
         assert f"<code>{path}</code>" in text
+    assert "<code>?transition</code> number" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
