@@ -20,7 +20,7 @@ from msgspec import Meta
 from quart import Blueprint, Response, request
 
 from api.auth import Signatures
-from api.wire import Parameter, Route, decode, empty_response, json_response, read_body, read_upload
+from api.wire import FormBody, Parameter, Route, decode, empty_response, json_response, read_body, read_upload
 from engine import ImageInfo
 from engine.errors import InvalidSpec, has_spaces
 from engine.program import EASINGS
@@ -122,7 +122,7 @@ _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, re
     ("DELETE", "/{event}", "delete", "End an event", None, dict[str, Any]),
 )
 _IMAGE_ROUTES: Final = (
-    ("POST", "/", "upload", "Upload an image, in the field file", "multipart/form-data", ImageAnswer),
+    ("POST", "/", "upload", "Upload an image", FormBody(), ImageAnswer),
     ("GET", "/", "images", "The uploaded images", None, list[ImageInfo]),
     ("DELETE", "/{filename}", "remove", "Remove an image", None, dict[str, Any]),
 )

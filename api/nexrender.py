@@ -63,6 +63,7 @@ from engine.threads import in_thread
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "/api/v1"
+BINARY: Final = "application/octet-stream"
 SECRET: Final = "nexrender-secret"
 NAME: Final = "nexrender-name"
 NOT_FOR_PAGES: Final = "pages of other sites may only ask with a secret"
@@ -143,7 +144,7 @@ _ROUTES: Final[tuple[tuple[Any, ...], ...]] = (
     ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
     ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, EVENT_STREAM),
     ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "video/mp4"),
-    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", "video/mp4", Uploaded, (_RUN, _FILE)),
+    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", BINARY, Uploaded, (_RUN, _FILE)),
     ("GET", _JOB, "_fetch", "One job", None, AnyJob),
     ("PUT", _JOB, "_put", _PUT_SAYS, AnyJob, AnyJob, (_RUN,)),
     ("DELETE", _JOB, "_remove", "Forget it; its films stay", None, AnyJob),

@@ -17,7 +17,7 @@ from quart import Blueprint, Response, request
 
 from api import brewmixer, events, nexrender, playback, streams
 from api.moviemasher import routes
-from api.wire import Route, json_response
+from api.wire import FormBody, Route, json_response
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -49,7 +49,10 @@ DOORS: Final = (
     ("Health", events.ROUTES),
     ("Pages", ROUTES),
 )
+JSON: Final = "application/json"
 SCHEMAS: Final = "#/components/schemas/"
+TEXT: Final = {"type": "string"}
+BYTES: Final = {"type": "string", "format": "binary"}
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
@@ -118,7 +121,7 @@ class _Page:
 def description() -> dict[str, Any]:
     """All routes of all doors as an OpenAPI document, which is the same as long as the process lives."""
     kinds = list(dict.fromkeys(kind for route in _all_routes() for kind in (route.request, route.response, Failure)))
-    kinds = [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
+    kinds = [kind for kind in kinds if kind is not None and not isinstance(kind, str | FormBody)]
     made, components = msgspec.json.schema_components(kinds, ref_template=SCHEMAS + "{name}")
     schemas = dict(zip(kinds, made, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -156,7 +159,7 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
         },
     }
     names = _PARAMETER.findall(route.path)
-    read = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    read = [{"name": n, "in": "path", "required": True, "schema": TEXT} for n in names]
     for name, kind, says, place in route.parameters:
         read.append({"name": name, "in": place, "description": says, "schema": msgspec.json.schema(kind)})
     if read:
@@ -178,12 +181,16 @@ def _failure_of(route: Route) -> Any:
 
 
 def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
-    """kind: a type, sent as JSON; a media type, sent as it is; None: nothing is sent."""
+    """What is sent, of a kind as in `Route`."""
     told: dict[str, Any] = {"description": says} if says else {}
-    if isinstance(kind, str):
-        told["content"] = {kind: {}}
+    if isinstance(kind, FormBody):
+        fields = {**dict.fromkeys(kind.fields, TEXT), "file": BYTES}
+        form = {"type": "object", "required": [*fields], "properties": fields}
+        told["content"] = {"multipart/form-data": {"schema": form}}
+    elif isinstance(kind, str):
+        told["content"] = {kind: {"schema": TEXT if kind.startswith("text/") else BYTES}}
     elif kind is not None:
-        told["content"] = {"application/json": {"schema": schemas[kind]}}
+        told["content"] = {JSON: {"schema": schemas[kind]}}
     return told
 
 
@@ -268,7 +275,8 @@ def _default(kind: dict[str, Any]) -> str:
 def _body(told: dict[str, Any]) -> str:
     parts = []
     for media, content in told.get("content", {}).items():
-        parts.append(_kind(content["schema"]) if "schema" in content else f"<code>{escape(media)}</code>")
+        fields = " ".join(content["schema"].get("properties", ()))
+        parts.append(_kind(content["schema"]) if media == JSON else f"<code>{escape(media)}</code> {escape(fields)}")
     return ", ".join(parts) or "–"
 
 

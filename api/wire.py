@@ -40,8 +40,17 @@ class Parameter(NamedTuple):
     place: str = "query"  # or "header"
 
 
+class FormBody(NamedTuple):
+    """A multipart form as a request's body, for the API's description: these fields of text, then `file`, the file."""
+
+    fields: tuple[str, ...] = ()
+
+
 class Route(NamedTuple):
-    """A route for the API's description; path with ``{names}``; types as msgspec understands them, None = no body."""
+    """A route for the API's description; path with ``{names}``.
+
+    request, response  a type that msgspec understands, sent as JSON; a media type; a FormBody; None = no body.
+    """
 
     method: str
     path: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from api.wire import Route
+from api.wire import FormBody, Route
 
 _SAYS: Final = {
     "/api/callbacks": "Where to send requests of a kind: {id}",
@@ -26,7 +26,7 @@ _SAYS: Final = {
     "/data/definition/put": "Keep a definition, or lay members over it: {definition}",
     "/data/definition/retrieve": "The definitions of some types: {types, partial?}",
     "/data/definition/delete": "Remove a definition that no mash needs, and its files: {id}",
-    "/file/store": "A file that was announced: a form with id and file",
+    "/file/store": "A file that was announced",
     "/rendering/upload": "Announce a file: {name, type, size}",
     "/rendering/start": "Render: {mash or cast, definitions, outputs}",
     "/rendering/status": "How far that is: {id, renderingId}",
@@ -39,7 +39,7 @@ _SAYS: Final = {
 }
 ROUTES: Final = [
     *(
-        Route("POST", path, says, "multipart/form-data" if path == "/file/store" else dict[str, Any], dict[str, Any])
+        Route("POST", path, says, FormBody(("id",)) if path == "/file/store" else dict[str, Any], dict[str, Any])
         for path, says in _SAYS.items()
     ),
     Route("GET", "/hls/{id}/{name}.m3u8", "A live stream's playlist", None, "application/vnd.apple.mpegurl"),

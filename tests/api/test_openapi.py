@@ -88,6 +88,20 @@ def described_parameters(described, place):
     return found
 
 
+async def test_what_is_uploaded_has_a_schema(described):
+    def body(method, path):
+        ((media, told),) = described["paths"][path][method]["requestBody"]["content"].items()
+        return media, told["schema"]
+
+    file = {"type": "string", "format": "binary"}
+    media, form = body("post", "/brewmixer/2.0/images/")
+    assert (media, form["required"], form["properties"]) == ("multipart/form-data", ["file"], {"file": file})
+    media, form = body("post", "/file/store")
+    assert (media, form["required"]) == ("multipart/form-data", ["id", "file"])
+    assert form["properties"] == {"id": {"type": "string"}, "file": file}
+    assert body("put", "/api/v1/jobs/{uid}/output") == ("application/octet-stream", file)
+
+
 async def test_every_parameter_that_is_read_is_described(described):
     reads = re.compile(
         r"""(?:\bargument\(|\bargs\.get, |arguments\.get\(|request\.argument, |_seconds\(request, )"(\w+)\""""
