@@ -143,7 +143,7 @@ _ROUTES: Final[tuple[tuple[Any, ...], ...]] = (
     ("GET", "/workers", "_list_workers", "Who asked for jobs, and who holds some", None, list[WorkerStatus]),
     ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
     ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, EVENT_STREAM),
-    ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "video/mp4"),
+    ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "*/*"),
     ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", BINARY, Uploaded, (_RUN, _FILE)),
     ("GET", _JOB, "_fetch", "One job", None, AnyJob),
     ("PUT", _JOB, "_put", _PUT_SAYS, AnyJob, AnyJob, (_RUN,)),

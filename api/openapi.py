@@ -154,7 +154,7 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
         "tags": [tag],
         "summary": route.summary,
         "responses": {
-            "2XX": _content("It is done", route.response, schemas),
+            route.success: _content("It is done", route.response, schemas),
             "default": _content("It is not", _failure_of(route), schemas),
         },
     }
@@ -167,7 +167,7 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
     if _is_of_jobs(route):
         made["security"] = [{}, {"basic": []}, {"secret": []}]
     if route.request is not None:
-        made["requestBody"] = {"required": True, **_content("", route.request, schemas)}
+        made["requestBody"] = {"required": route.needs_body, **_content("", route.request, schemas)}
     return made
 
 
@@ -239,7 +239,7 @@ def _section(tag: str, paths: dict[str, Any]) -> str:
     for path, operations in paths.items():
         for method, operation in operations.items():
             if tag in operation["tags"]:
-                sent, got = operation.get("requestBody", {}), operation["responses"]["2XX"]
+                sent, got = operation.get("requestBody", {}), next(iter(operation["responses"].values()))
                 says = f"<code>{escape(path)}</code><p>{escape(operation['summary'])}</p>"
                 says += "".join(map(_parameter, operation.get("parameters", ())))
                 bodies = f"<td>{_body(sent)}</td><td>{_body(got)}</td>"

@@ -15,6 +15,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
+from api.asgi import Refusal
 from api.wire import CASTS, Natural, Parameter, Route, whole_number
 from engine.errors import EngineError, SinkRejected
 
@@ -43,7 +44,14 @@ ROUTES: Final = [
     Route("GET", "/{name}/seg_{n}.m4s", "Segment n of its HLS", None, MP4),
     Route("GET", "/{name}/part_{n}_{k}.m4s", "Part k of segment n; waits for the next one", None, MP4),
     Route("GET", "/{name}.jpg", "What the stream shows now", None, "image/jpeg"),
-    Route("GET", "/{name}.ws", 'A WebSocket: {"mime": …, "leftOut": …}, then slices of fragmented MP4', None, MP4),
+    Route(
+        "GET",
+        "/{name}.ws",
+        'A WebSocket: {"mime": …, "leftOut": …}, then slices of fragmented MP4; 426 to who asks for none',
+        None,
+        None,
+        success="101",
+    ),
 ]
 
 
@@ -131,6 +139,10 @@ def blueprint(engine: Engine) -> Blueprint:
     @routes.get("/<path:name>.jpg")
     async def picture(name: str) -> Response:
         return Response(await engine.picture(name), content_type="image/jpeg", headers=_NO_STORE)
+
+    @routes.get("/<path:name>.ws")
+    async def plainly(name: str) -> Response:
+        raise Refusal(426, "this is a WebSocket", [("Upgrade", "websocket"), ("Connection", "Upgrade")])
 
     @routes.websocket("/<path:name>.ws")
     async def fmp4(name: str) -> None:

@@ -50,6 +50,7 @@ class Route(NamedTuple):
     """A route for the API's description; path with ``{names}``.
 
     request, response  a type that msgspec understands, sent as JSON; a media type; a FormBody; None = no body.
+    success            the status of what is no failure.
     """
 
     method: str
@@ -58,6 +59,8 @@ class Route(NamedTuple):
     request: Any
     response: Any
     parameters: tuple[Parameter, ...] = ()
+    needs_body: bool = True
+    success: str = "2XX"
 
 
 def json_response(value: object, status: int = 200) -> Response:

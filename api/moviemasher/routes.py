@@ -26,7 +26,6 @@ _SAYS: Final = {
     "/data/definition/put": "Keep a definition, or lay members over it: {definition}",
     "/data/definition/retrieve": "The definitions of some types: {types, partial?}",
     "/data/definition/delete": "Remove a definition that no mash needs, and its files: {id}",
-    "/file/store": "A file that was announced",
     "/rendering/upload": "Announce a file: {name, type, size}",
     "/rendering/start": "Render: {mash or cast, definitions, outputs}",
     "/rendering/status": "How far that is: {id, renderingId}",
@@ -38,10 +37,8 @@ _SAYS: Final = {
     "/streaming/delete": "End a live stream: {id}",
 }
 ROUTES: Final = [
-    *(
-        Route("POST", path, says, FormBody(("id",)) if path == "/file/store" else dict[str, Any], dict[str, Any])
-        for path, says in _SAYS.items()
-    ),
+    *(Route("POST", path, says, dict[str, Any], dict[str, Any], needs_body=False) for path, says in _SAYS.items()),
+    Route("POST", "/file/store", "A file that was announced", FormBody(("id",)), dict[str, Any]),
     Route("GET", "/hls/{id}/{name}.m3u8", "A live stream's playlist", None, "application/vnd.apple.mpegurl"),
-    Route("GET", "/media/{user}/{id}/{file}", "A user's media; ranges", None, "application/octet-stream"),
+    Route("GET", "/media/{user}/{id}/{file}", "A user's media; ranges", None, "*/*"),
 ]

@@ -102,6 +102,15 @@ async def test_what_is_uploaded_has_a_schema(described):
     assert body("put", "/api/v1/jobs/{uid}/output") == ("application/octet-stream", file)
 
 
+async def test_what_is_said_of_bodies_and_answers_is_true(described):
+    paths = described["paths"]
+    for path in ("/media/{user}/{id}/{file}", "/api/v1/jobs/{uid}/output"):
+        assert list(paths[path]["get"]["responses"]["2XX"]["content"]) == ["*/*"]
+    assert set(paths["/{name}.ws"]["get"]["responses"]) == {"101", "default"}
+    optional = {path for path in paths if not paths[path].get("post", {}).get("requestBody", {}).get("required", True)}
+    assert optional == {route.path for route in routes.ROUTES if route.method == "POST"} - {"/file/store"}
+
+
 async def test_every_parameter_that_is_read_is_described(described):
     reads = re.compile(
         r"""(?:\bargument\(|\bargs\.get, |arguments\.get\(|request\.argument, |_seconds\(request, )"(\w+)\""""

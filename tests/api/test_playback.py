@@ -135,6 +135,17 @@ async def test_head_of_a_film_without_an_end(client, engine):
             assert "Content-Length" not in connection.headers
 
 
+async def test_who_asks_for_no_websocket_is_told_so(client):
+    for method in ("GET", "HEAD"):
+        answer = await client.open("/live/a.ws", method=method)
+        assert (answer.status_code, answer.headers["Upgrade"], answer.headers["Connection"]) == (
+            426,
+            "websocket",
+            "Upgrade",
+        )
+    assert await (await client.get("/live/a.ws")).get_json() == {"error": "this is a WebSocket"}
+
+
 async def test_websocket(client, engine):
     data = b""
     with trio.fail_after(ENDLESS):
