@@ -258,3 +258,4 @@ class PullSpec(msgspec.Struct, frozen=True, kw_only=True):
         _require((self.url is None) != (self.pattern is None), "either url or pattern must be given", "url")
         for name, text in (("url", self.url), ("pattern", self.pattern)):
             _require(text is None or 0 < len(text) <= 4096, f"{name} must have 1…4096 characters", name)
+            _require("\0" not in (text or ""), f"{name} has a NUL character", name)

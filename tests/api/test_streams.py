@@ -99,6 +99,7 @@ async def test_a_source_that_is_away_is_listed_with_the_reason(client, engine, t
         ('{"url": "a.mp4", "pattern": "bars"}', "url"),
         ('{"url": ""}', "url"),
         ('{"url": 7}', "url"),
+        (r'{"url": "film.mp4\u0000.txt"}', "url has a NUL character"),
         ('{"pattern": "bars", "loop": "often"}', "loop"),
         ("[]", "object"),
         ("{", "JSON"),
