@@ -73,11 +73,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 def read(text: bytes) -> Document | list[Document]:
     """A job, or several, from JSON. Raises InvalidJob: no JSON, NaN, half surrogates, too deep, no object."""
     try:
+        value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
         if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
             # How deep it may be depends on who asks; what passes below so many more can be read again by anybody.
             around = b"[" * 300
             msgspec.json.decode(around + text + b"]" * 300)
-        value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
         compact = msgspec.json.format(text, indent=-1)
         if isinstance(value, list) and all(isinstance(each, dict) for each in value):
             return _MANY.decode(compact)

@@ -66,6 +66,12 @@ def test_what_is_deep_but_taken_can_be_read_from_any_depth():
     assert below(200) == msgspec.json.decode(deep)
 
 
+@pytest.mark.parametrize("more", [0, 600])
+def test_the_place_of_an_error_is_told_as_it_is_in_the_text(more):
+    with pytest.raises(InvalidJob, match=r"byte 11\)"):
+        read(b'[{"a": 1}, ?, ' + b"{}, " * more + b"{}]")
+
+
 @pytest.mark.parametrize("value", [True, 1, -0.5, "0", " ", "false", {}, [], [0], {"a": None}])
 def test_what_javascript_takes_for_true(value):
     assert truthy(value)
