@@ -329,8 +329,12 @@ def is_held(state: str) -> bool:
 
 def _is_of_present_run(job: Job, change: Document, run: int | None) -> bool:
     """Whether a report is. One that begins a run may tell any time but the last run's, which is still there."""
-    if run is not None or "startedAt" not in change:
-        return run in (None, job.run)
+    if run is not None:
+        return run == job.run
+    if _is_of_namesake(job, change):
+        return False
+    if "startedAt" not in change:
+        return True
     told = _begun(change)
     begins = job.begun is None and job.renew is None and (job.state == PICKED or job.run == 0)
     return told == job.begun or (begins and told != _begun(job.head))
@@ -344,12 +348,19 @@ def _is_late(job: Job, change: Document) -> bool:
     told = _begun(change)
     if "template" not in change or told is None or value_of(change, "state") != STARTED:
         return False
+    if _is_of_namesake(job, change):
+        return True
     if not is_held(job.state) and job.state not in FINAL:
         return False
     if job.begun is not None:
         return told != job.begun or job.state in FINAL
     is_anothers = change.get("executor", job.head.get("executor")) != job.head.get("executor")
     return is_anothers and change.get("updatedAt") != job.head.get("updatedAt")
+
+
+def _is_of_namesake(job: Job, change: Document) -> bool:
+    """Whether a worker tells of another job of this uid, which was removed while it had it."""
+    return change.get("createdAt", NULL) not in (NULL, job.head.get("createdAt"))
 
 
 def _begun(document: Mapping[str, Raw]) -> bytes | None:

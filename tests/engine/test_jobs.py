@@ -251,6 +251,17 @@ def test_an_old_run_does_not_disturb_a_new_pick():
     assert put(again, document(state="finished"), now=NOW, rules=RULES, run=1) is again
 
 
+@pytest.mark.parametrize("is_picked", [False, True])
+@pytest.mark.parametrize("begins", [False, True])
+def test_the_worker_of_a_removed_job_says_nothing_of_the_next_one_of_its_uid(is_picked, begins):
+    (old, _), (new, _) = (create(document(**BODY), uid="a", creator="c", now=now) for now in (NOW, NOW + 5))
+    old = pick(old, worker="w1", now=NOW, rules=RULES)
+    new = pick(new, worker="w2", now=NOW + 6, rules=RULES) if is_picked else new
+    whole = document(**{**values(old.head), **BODY, "state": "started", "startedAt": "s1"})
+    told = whole if begins else record(put(old, whole, now=NOW, rules=RULES), state="finished", started="s1")
+    assert put(new, told, now=NOW + 7, rules=RULES) is new
+
+
 def test_a_worker_that_begins_late_does_not_take_the_job_back():
     first = pick(made(), worker="w1", now=NOW, rules=RULES)
     late = document(**{**values(first.head), **BODY, "state": "started", "startedAt": "s1"})
