@@ -471,9 +471,10 @@ def _seconds(request: Request, name: str, least: float, most: float) -> float | 
 
 
 def _kinds(request: Request) -> list[str] | None:
+    """Those that are asked for. nexrender's own worker knows no others than projects, and would fail all documents."""
     text = request.argument("kind")
     if text is None:
-        return None
+        return [PROJECT] if "nexrender-worker/" in request.headers.get("user-agent", "") else None
     if text not in (DOCUMENT, PROJECT):
         raise InvalidJob(f'kind {text[:80]!r} is neither "{DOCUMENT}" nor "{PROJECT}"', where="kind")
     return [text]

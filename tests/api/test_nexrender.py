@@ -713,6 +713,15 @@ async def test_a_pickup_for_a_kind(client):
     assert (await client.pickup(query="?kind=document"))["uid"] == "ours"
 
 
+async def test_nexrenders_worker_is_given_no_document_that_it_cannot_render(client):
+    agent = {"User-Agent": "nexrender-api/1.63.3 nexrender-worker/1.63.3"}
+    await client.add(uid="ours", template={"src": "a.json", "composition": "x"})
+    assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json == {}
+    await client.add(uid="theirs")
+    assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json["uid"] == "theirs"
+    assert (await client.pickup())["uid"] == "ours"
+
+
 # --- the worker's protocol -------------------------------------------------------------------------------------------
 
 
