@@ -110,7 +110,7 @@ _WAITS = select(or_(exists().where(waits.c.seq == _SEQ), exists().where(ended.c.
 _WAIT_NO_MORE = delete(waits).where(waits.c.seq == _SEQ)
 _WHO_WAITS = select(jobs.c.uid).join(waits, waits.c.seq == jobs.c.seq).where(waits.c.uid == _UID)
 _WAITED = select(waits.c.seq, waits.c.uid, bindparam("the_state", type_=Text)).where(waits.c.uid == _UID)
-_END = insert(ended).from_select(("seq", "uid", "state"), _WAITED)
+_END = insert(ended).from_select(("seq", "uid", "state"), _WAITED.order_by(waits.c.seq))
 _RELEASE = delete(waits).where(waits.c.uid == _UID)
 _ENDED = select(ended).order_by(ended.c.id).limit(bindparam("most"))
 _GO_ON = delete(ended).where(ended.c.id <= bindparam("the_id"))
@@ -328,12 +328,16 @@ class Transaction:
         for uid in self.connection.scalars(_IN_VAIN).all():
             self._end(uid, FINISHED)
 
+    def queue_again(self, seq: int) -> None:
+        """A queued job that its client queues: what has ended before no longer counts, but how its parents are now."""
+        self.connection.execute(_GO_ON_NO_MORE, {"the_seq": seq})
+
     def settle(self) -> None:
         """Those that waited for what is over go on, or fail with it, as those do that wait for them: `SWEEP` of all."""
         done = 0
         while done < SWEEP and (rows := self.connection.execute(_ENDED, {"most": SWEEP - done}).all()):
             self.connection.execute(_GO_ON, {"the_id": rows[-1].id})
-            failed = {row.seq: row.uid for row in rows if row.state == ERROR}
+            failed = {row.seq: row.uid for row in reversed(rows) if row.state == ERROR}
             for seq in dict.fromkeys(row.seq for row in rows):
                 self._go_on(seq, failed.get(seq))
             done += len(rows)

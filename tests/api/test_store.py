@@ -498,6 +498,53 @@ def test_who_waited_for_a_job_that_is_over_does_not_wait_for_its_next_run(bench,
     assert picked == {None, *(children if state == "finished" else ()), *(() if later is None else ("parent",))}
 
 
+def test_all_are_queued_again_with_what_they_wait_for_however_many_have_failed_by_then(bench, monkeypatch):
+    children = family(bench, monkeypatch)
+    bench.put("parent", state="error")
+    for uid in ("parent", *children):
+        bench.put(uid, state="queued")
+    bench.sweep_all()
+    assert {bench.state(uid) for uid in children} == {"queued"}
+    assert [bench.pick(), bench.pick()] == ["parent", None]
+    bench.put("parent", state="finished")
+    bench.sweep_all()
+    assert [bench.pick() for _ in range(6)] == [*children, None]
+
+
+def test_who_waited_longest_goes_on_first_also_when_it_was_changed(bench, monkeypatch):
+    children = family(bench, monkeypatch)
+    bench.put(children[0], priority=5)
+    bench.put("parent", state="finished")
+    bench.put(children[-1], mine=1)
+    assert [bench.pick() for _ in range(3)] == [*children[:2], None]
+    bench.sweep_all()
+    assert [bench.pick() for _ in range(4)] == [*children[2:], None]
+
+
+def test_who_is_removed_before_it_could_go_on_is_in_nobodys_way(bench, monkeypatch):
+    *children, last = family(bench, monkeypatch)
+    bench.put("parent", state="finished")
+    bench.store.remove(last, now=NOW)
+    bench.sweep_all()
+    assert [bench.pick() for _ in range(5)] == [*children, None]
+
+
+@pytest.mark.parametrize("ends", [("finished", "finished"), ("error", "error"), ("finished", "error")])
+def test_who_waits_for_two_that_end_at_once_goes_on_once(bench, monkeypatch, ends):
+    bench.add(uid="a")
+    bench.add(uid="b")
+    bench.add(uid="both", after=["a", "b"])
+    with monkeypatch.context() as nobody_goes_on:
+        nobody_goes_on.setattr(api.transaction, "SWEEP", 0)
+        for uid, state in zip("ab", ends, strict=True):
+            bench.put(uid, state=state)
+    bench.sweep_all()
+    if "error" in ends:
+        assert bench.job("both")["error"] == f'job "{"ab"[ends.index("error")]}", which it waits for, has failed'
+    else:
+        assert [bench.pick(), bench.pick()] == ["both", None]
+
+
 @pytest.mark.parametrize(
     ("change", "then"),
     [
