@@ -16,12 +16,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 import trio
 
-from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
+from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, clear_parts, reason_of
 from engine.fetch import credentials, shown
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
@@ -44,20 +44,17 @@ class RemoteQueue:
     """
 
     def __init__(self, url: str, *, secret: str = "") -> None:
-        try:
-            self._credentials = credentials(url)  # first: what it raises has nothing of the URL in it
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as err:
-            raise InvalidSpec(f'server "{shown(url)[:200]}": {err}', where="server") from None
+        parts = clear_parts(url)
+        if parts is None:
+            raise InvalidSpec(f'server "{shown(url)}": its host or its port cannot be read', where="server")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidSpec(f'server "{shown(url)[:200]}" is not an http: or https: URL', where="server")
+            raise InvalidSpec(f'server "{shown(url)}" is not an http: or https: URL', where="server")
         check_header("secret", secret)
         self._host, self._secure = parts.hostname, parts.scheme == "https"
-        self._port = port or (443 if self._secure else 80)
+        self._port = parts.port or (443 if self._secure else 80)
         self._shown = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
         self._prefix = f"{parts.path.rstrip('/')}/api/v1"
-        self._secret = secret
+        self._secret, self._credentials = secret, credentials(url)
         self._names: dict[tuple[str, int], str] = {}  # who picked a run of a job
         self._limiter = trio.CapacityLimiter(math.inf)  # the slots are few, and each asks for one thing at a time
 

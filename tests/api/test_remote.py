@@ -362,11 +362,11 @@ async def test_user_and_password_of_the_url_open_a_server_that_asks_for_them(tmp
             await RemoteQueue(url).pick("far", (DOCUMENT,))
 
 
-@pytest.mark.parametrize("url", ["http://ann:hush@h:port", "ftp://ann:hush@h", "http://ann:hu/sh@h"])
+@pytest.mark.parametrize("url", ["http://ann:12@h:port", "ftp://ann:12@h", "http://ann:pw/12@h", "http://ann:12/34@h"])
 def test_a_server_that_cannot_be_asked_is_refused_without_its_password(url):
     with pytest.raises(InvalidSpec) as refused:
         RemoteQueue(url)
-    assert "hu" not in str(refused.value)
+    assert "12" not in str(refused.value)
 
 
 async def test_what_is_wrong_with_the_server(server):
