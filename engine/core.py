@@ -289,13 +289,20 @@ class Engine:
             if spec.pattern is None
             else PatternStream(self._hub, name, spec.pattern, limiter=self._encoding)
         )
+        self._check_room(name)  # before: what is refused ends nothing
         while name in self._pulls:  # somebody else may put one while this waits
             await self._end_pull(name)
-        if self._hub.is_published(name):
-            raise AlreadyExists(f'stream "{name}" is already published', where=name)
-        if len(self._pulls) >= self.settings.max_streams:
-            raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
+            self._check_room(name)
         self._pulls[name] = self._start("pull", name, actor)
+
+    def _check_room(self, name: str) -> None:
+        """Whether a source may begin, in place of that of its name. Raises AlreadyExists, Overloaded."""
+        self._root(name)
+        old = self._pulls.get(name)
+        if self._hub.is_published(name) and (old is None or old.actor.status().state != "publishing"):
+            raise AlreadyExists(f'stream "{name}" is already published', where=name)
+        if old is None and len(self._pulls) >= self.settings.max_streams:
+            raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
 
     async def remove_stream(self, name: str) -> None:
         """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""

@@ -170,6 +170,27 @@ async def test_a_source_is_replaced_by_the_next_one_of_its_name_and_others_are_p
             await made.remove_stream("live/p")
 
 
+async def test_a_source_that_is_refused_ends_none(tmp_path):
+    async with engine(tmp_path, max_streams=2) as made:
+        await made.put_source("live/p", PATTERN)
+        await made.put_source("live/cam", PullSpec(url=str(tmp_path / "later.mp4")))
+        await until(lambda: {status.state for status in made.pulls()} == {"publishing", "retrying"})
+        stand_in = made._hub.publish("live/cam", Publisher(kind="rtmp"))
+        before = made.pulls()
+        with pytest.raises(AlreadyExists, match="live/cam"):
+            await made.put_source("live/cam", PATTERN)
+        with pytest.raises(Overloaded, match="2 sources"):
+            await made.put_source("live/q", PATTERN)
+        assert (made.pulls(), states(made)) == (before, {"live/p": "pattern", "live/cam": "rtmp"})
+        stand_in.close()
+        await made.put_source("live/cam", PATTERN)  # in place of the other: there are no more of them
+        await until(lambda: states(made) == {"live/p": "pattern", "live/cam": "pattern"})
+        await made.close()
+        with pytest.raises(Overloaded, match="not running"):
+            await made.put_source("live/p", PATTERN)
+        assert states(made) == {"live/p": "pattern", "live/cam": "pattern"}
+
+
 async def test_of_sources_put_at_once_under_one_name_one_stays_and_can_be_removed(tmp_path):
     async with engine(tmp_path) as made:
         await made.put_source("live/p", PATTERN)
