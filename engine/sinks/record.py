@@ -85,14 +85,14 @@ class _Disk:
     def write(self, pieces: deque[_Piece]) -> None:
         """Takes all pieces; they go to the end of the last file, or into a new one.
 
-        Raises SinkUnavailable, when the file ends with a whole piece.
+        Raises SinkUnavailable, when the file ends with a whole piece; one that would have none is removed.
         """
         try:
             while pieces:
                 piece = pieces.popleft()
                 if piece.begins_file:
                     self._open()
-                self._append(piece.data)
+                self._append(piece)
                 self.stop = piece.stop
         except OSError as err:
             pieces.clear()  # the recording ends here
@@ -110,17 +110,19 @@ class _Disk:
         self._file = FileIO(path, "xb")
         self.files.append(path.name)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, piece: _Piece) -> None:
         assert self._file is not None
-        whole, rest = self._file.tell(), memoryview(data)
+        whole, rest = self._file.tell(), memoryview(piece.data)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]  # less than all where the disk is nearly full
         except OSError:
             with suppress(OSError):
                 self._file.truncate(whole)
+                if piece.begins_file:
+                    self._path.with_name(self.files.pop()).unlink()
             raise
-        self.bytes += len(data)
+        self.bytes += len(piece.data)
 
     def close(self) -> None:
         """Any number of times."""

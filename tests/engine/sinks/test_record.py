@@ -278,6 +278,28 @@ async def test_on_a_full_disk_it_stops_with_an_error_and_what_is_there_plays(hub
     assert pictures(data)[-1][0] * 1000 == pytest.approx(status.duration_ms, abs=550)
 
 
+@pytest.mark.parametrize("room", [0, 500])
+async def test_a_disk_that_was_full_before_has_no_file_of_it(hub, media, tmp_path, room):
+    film = packets(media.path("video_only"))
+    with file_limit(room):
+        recording = await recorded(hub, tmp_path / "a.mp4", film)
+    assert (recording.status().state, recording.status().files) == ("failed", [])
+    assert recording.status().error == 'recording "a.mp4": file too large after 0 bytes'
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_further_file_that_the_disk_does_not_take_is_not_there_and_those_before_it_play(hub, media, tmp_path):
+    filler = {"x264-params": "nal-hrd=cbr:bitrate=1000:vbv-maxrate=1000:vbv-bufsize=1000"}  # its first GOP has 60 kB
+    larger = encode(tmp_path / "larger.mp4", Video(size=(128, 72), options=filler), None, seconds=1)
+    film = packets(media.path("video_only")) + packets(larger, start=1)
+    with file_limit(10_000):
+        recording = await recorded(hub, tmp_path / "new" / "a.mp4", film)
+    assert (recording.status().state, recording.status().files) == ("failed", ["a.mp4"])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mp4"]
+    data = (tmp_path / "new" / "a.mp4").read_bytes()
+    assert (len(pictures(data)), len(data)) == (30, recording.status().bytes)
+
+
 async def test_a_full_disk_costs_other_readers_nothing(hub, media, tmp_path):
     film = packets(media.path("plain"))
     with hub.read("live/cam") as reader, file_limit(5_000):
