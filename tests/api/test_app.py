@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 from base64 import b64encode
 
 import pytest
 import trio
 
+from api import asgi
 from api.app import create_app
 from engine.config import Settings
 from engine.core import Engine
@@ -458,10 +460,36 @@ async def test_who_is_refused_while_it_sends_hears_why(start, request_line, size
     assert b'{"error":"' in answer
 
 
-async def test_who_announces_far_too_much_hears_why_at_once(start):
+async def test_who_announces_far_too_much_hears_why_at_once(start, monkeypatch):
+    monkeypatch.setattr(asgi, "DRAIN_SECONDS", math.inf)
+    answer = b""
     with trio.fail_after(30):
         async with serving(await start()) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(b"POST /brewmixer/1.0/show HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b'{"error":"the body has more than 1048576 bytes"}'):
-                answer += await stream.receive_some()
+            async for data in stream:
+                answer += data
+                if answer.endswith(b'{"error":"the body has more than 1048576 bytes"}'):
+                    break
+            else:
+                pytest.fail(f"the connection ended after {answer!r}")
+
+
+@pytest.mark.parametrize("target", ["/nosuch", "*"])  # one that Quart answers, and one that is refused before it
+async def test_who_is_refused_and_never_sends_what_it_announced_is_not_waited_for(start, monkeypatch, target):
+    monkeypatch.setattr(asgi, "DRAIN_SECONDS", 0)
+    async with serving(await start()) as port:
+        answer = await exchange(port, f"POST {target} HTTP/1.1", "Content-Length: 100")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("target", ["/nosuch", "*"])
+async def test_who_is_refused_and_sends_without_an_end_is_cut_off(start, monkeypatch, target):
+    monkeypatch.setattr(asgi, "DRAIN_SECONDS", math.inf)
+    monkeypatch.setattr(asgi, "DRAIN_BYTES", 1 << 20)
+    chunk = b"10000\r\n%s\r\n" % bytes(1 << 16)
+    with trio.fail_after(30):
+        async with serving(await start()) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(f"POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            with pytest.raises(trio.BrokenResourceError):
+                for _ in range(1000):  # far more than sockets hold beside what is read
+                    await stream.send_all(chunk)
