@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 import trio
@@ -108,11 +108,12 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
+NO_TRANSITION: Final = (Fraction(0), "easeInOut")
 _TRANSITION: Final = (
     Parameter(
         "transition", Annotated[float, Meta(ge=0, le=MAX_TRANSITION_MS)], "How long the way to the new trees is, ms"
     ),
-    Parameter("easing", str, f"How it begins and ends: {', '.join(EASINGS)}"),
+    Parameter("easing", Literal[tuple(EASINGS)], f"How it begins and ends; {NO_TRANSITION[1]} if it is not said"),
 )
 _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, response, parameters
     ("GET", "/", "names", "The stream of each event", None, list[str]),
@@ -200,9 +201,6 @@ class BrewMixer:
         """Forgets an image."""
         await self._engine.remove_image(filename)
         return json_response({})
-
-
-NO_TRANSITION: Final = (Fraction(0), "easeInOut")
 
 
 def transition_of(arguments: Any) -> tuple[Fraction, str]:

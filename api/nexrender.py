@@ -123,14 +123,27 @@ _WHICH: Final = (
 )
 _TAKING: Final = (
     Parameter("wait", float, f"So many seconds for a job, {LONGEST_WAIT:g} at most"),
-    Parameter("lease", float, "After so many seconds without a word from its worker it is queued again"),
-    Parameter("kind", str, f"Of this kind: {DOCUMENT} or {PROJECT}"),
+    Parameter(
+        "lease",
+        float,
+        "After so many seconds without a word from its worker it is queued again; "
+        f"brought within {LEASES[0]:g}…{LEASES[1]:g}",
+    ),
+    Parameter("kind", Literal[DOCUMENT, PROJECT], "Of this kind"),
     Parameter(NAME, str, "Who takes it", "header"),
 )
 _RUN: Final = Parameter("run", Natural, "The number of the worker's run, from the header Mashtun-Run")
 _PUT_SAYS: Final = 'Lay keys over it; {"state": "queued"} renders it again, "error" cancels it'
-_FILE: Final = Parameter("name", str, "Its path from the job's folder; output if it is not said")
-_KEY: Final = Parameter("Idempotency-Key", str, "Asked again with the same one, no job is made twice", "header")
+_SENDING: Final = (
+    _RUN._replace(required=True),
+    Parameter("name", str, "Its path from the job's folder; output if it is not said"),
+)
+_KEY: Final = Parameter(
+    "Idempotency-Key",
+    Annotated[str, msgspec.Meta(max_length=MAX_KEY)],
+    f"Asked again with the same one, of up to {MAX_KEY} characters, no job is made twice",
+    "header",
+)
 # method, below the prefix, who answers, summary, request, response, parameters; of paths that fit, the first
 _ROUTES: Final[tuple[tuple[Any, ...], ...]] = (
     ("GET", "/health", "_health", "ok", None, "text/plain"),
@@ -144,7 +157,7 @@ _ROUTES: Final[tuple[tuple[Any, ...], ...]] = (
     ("GET", f"{_JOB}/status", "_status", "Its state", None, AnyJob),
     ("GET", f"{_JOB}/events", "_events", "Server-sent events: its state, and what changes", None, EVENT_STREAM),
     ("GET", f"{_JOB}/output", "_output", "Its film, or a range of it", None, "*/*"),
-    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", BINARY, Uploaded, (_RUN, _FILE)),
+    ("PUT", f"{_JOB}/output", "_upload", "A remote worker's file, its film last", BINARY, Uploaded, _SENDING),
     ("GET", _JOB, "_fetch", "One job", None, AnyJob),
     ("PUT", _JOB, "_put", _PUT_SAYS, AnyJob, AnyJob, (_RUN,)),
     ("DELETE", _JOB, "_remove", "Forget it; its films stay", None, AnyJob),

@@ -160,8 +160,9 @@ def _operation(route: Route, tag: str, schemas: dict[Any, Any]) -> dict[str, Any
     }
     names = _PARAMETER.findall(route.path)
     read = [{"name": n, "in": "path", "required": True, "schema": TEXT} for n in names]
-    for name, kind, says, place in route.parameters:
-        read.append({"name": name, "in": place, "description": says, "schema": msgspec.json.schema(kind)})
+    for name, kind, says, place, required in route.parameters:
+        told = {"name": name, "in": place, "required": required, "description": says}
+        read.append({**told, "schema": msgspec.json.schema(kind)})
     if read:
         made["parameters"] = read
     if _is_of_jobs(route):
@@ -188,7 +189,7 @@ def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
         form = {"type": "object", "required": [*fields], "properties": fields}
         told["content"] = {"multipart/form-data": {"schema": form}}
     elif isinstance(kind, str):
-        told["content"] = {kind: {"schema": TEXT if kind.startswith("text/") else BYTES}}
+        told["content"] = {kind: {"schema": TEXT if kind.startswith("text/") or kind == playback.PLAYLIST else BYTES}}
     elif kind is not None:
         told["content"] = {JSON: {"schema": schemas[kind]}}
     return told
@@ -253,7 +254,8 @@ def _parameter(told: dict[str, Any]) -> str:
     if told["in"] == "path":
         return ""
     name, says = escape(told["name"]), escape(told["description"])
-    return f"<p><code>{'?' if told['in'] == 'query' else ''}{name}</code> {_kind(told['schema'])}: {says}</p>"
+    kind = _kind(told["schema"]) + (", required" if told["required"] else "")
+    return f"<p><code>{'?' if told['in'] == 'query' else ''}{name}</code> {kind}: {says}</p>"
 
 
 def _struct(name: str, schema: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Our own door to streams: what there is, what the engine pulls or makes itself, what is recorded and pushed.
 
 It decides addresses and answers; it refuses to know how a stream comes and goes. A stream's name may have any number of
-segments; below ``NAME/recordings`` and ``NAME/pushes`` are the recordings and pushes of NAME, so that no stream of such
-a name can be addressed, nor made, here. One that is published or mixed under it plays, and ends as it began.
+segments; below ``NAME/recordings`` and ``NAME/pushes`` are the recordings and pushes of NAME: a stream of a name that
+ends in one of these, or in one and an ID, could not be ended here, so none is made. One that is published or mixed
+under it plays, and ends as it began.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Parameter(NamedTuple):
     kind: Any
     says: str
     place: str = "query"  # or "header"
+    required: bool = False
 
 
 class FormBody(NamedTuple):

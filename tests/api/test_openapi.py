@@ -12,6 +12,7 @@ from api.moviemasher import routes
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine, Settings
+from engine.program import EASINGS
 
 DOORS = (brewmixer, events, openapi, playback, streams, nexrender, routes)
 
@@ -106,6 +107,8 @@ async def test_what_is_said_of_bodies_and_answers_is_true(described):
     paths = described["paths"]
     for path in ("/media/{user}/{id}/{file}", "/api/v1/jobs/{uid}/output"):
         assert list(paths[path]["get"]["responses"]["2XX"]["content"]) == ["*/*"]
+    playlist = paths["/{name}/index.m3u8"]["get"]["responses"]["2XX"]["content"]
+    assert playlist == {"application/vnd.apple.mpegurl": {"schema": {"type": "string"}}}
     assert set(paths["/{name}.ws"]["get"]["responses"]) == {"101", "default"}
     optional = {path for path in paths if not paths[path].get("post", {}).get("requestBody", {}).get("required", True)}
     assert optional == {route.path for route in routes.ROUTES if route.method == "POST"} - {"/file/store"}
@@ -116,12 +119,38 @@ async def test_every_parameter_that_is_read_is_described(described):
         r"""(?:\bargument\(|\bargs\.get, |arguments\.get\(|request\.argument, |_seconds\(request, )"(\w+)\""""
     )
     code = "".join(path.read_text() for path in Path(nexrender.__file__).parent.rglob("*.py"))
+    lists = [("get", "/api/v1/jobs"), ("get", "/api/v1/jobs/status")]
+    pickups = [("get", "/api/v1/jobs/pickup"), ("get", "/api/v1/jobs/pickup/{tags}")]
+    puts = [("put", f"{each}/{{event}}") for each in brewmixer.PREFIXES]
+    playlists = [("get", "/{name}/index.m3u8")]
+    output = ("put", "/api/v1/jobs/{uid}/output")
     found = described_parameters(described, "query")
     assert set(reads.findall(code)) == set(found)
-    assert found["transition"] == found["easing"] == [("put", f"{each}/{{event}}") for each in brewmixer.PREFIXES]
-    assert [path for _, path in found["state"]] == ["/api/v1/jobs", "/api/v1/jobs/status"]
-    assert found["status"] == [("get", "/events")]
-    assert set(described_parameters(described, "header")) == {"Idempotency-Key", "nexrender-name"}
+    assert found == {
+        **dict.fromkeys(("state", "type", "tag", "order", "limit", "cursor"), lists),
+        **dict.fromkeys(("wait", "lease", "kind"), pickups),
+        **dict.fromkeys(("transition", "easing"), puts),
+        **dict.fromkeys(("_HLS_msn", "_HLS_part"), playlists),
+        "run": [output, ("put", "/api/v1/jobs/{uid}")],
+        "name": [output],
+        "status": [("get", "/events")],
+    }
+    found = described_parameters(described, "header")
+    assert found == {"Idempotency-Key": [("post", "/api/v1/jobs")], "nexrender-name": pickups}
+
+
+async def test_what_is_said_of_parameters_is_true(described):
+    operations = [each for path in described["paths"].values() for each in path.values()]
+    asked = [each for told in operations for each in told.get("parameters", ()) if each["in"] != "path"]
+    (run,) = [each for each in asked if each["required"]]
+    assert run["name"] == "run"
+    assert run in described["paths"]["/api/v1/jobs/{uid}/output"]["put"]["parameters"]  # it is 409 without
+    told = {each["name"]: each for each in asked}
+    assert set(told["easing"]["schema"]["enum"]) == set(EASINGS)
+    assert brewmixer.NO_TRANSITION[1] in told["easing"]["description"]
+    assert told["kind"]["schema"]["enum"] == ["document", "project"]
+    assert "1…3600" in told["lease"]["description"]
+    assert told["Idempotency-Key"]["schema"]["maxLength"] == nexrender.MAX_KEY
 
 
 async def test_jobs_may_be_asked_with_a_secret(described):
@@ -192,5 +221,6 @@ async def test_it_can_be_read_as_a_page(app, described):
     for path in described["paths"]:
         assert f"<code>{path}</code>" in text
     assert "<code>?transition</code> number" in text
+    assert "<code>?run</code> integer ≥ 0, required" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
