@@ -20,9 +20,9 @@ Theory of operation
   codec of which no silence is known has a gap.
 * **The end**, or a picture that has stopped: `finish()` gives all that waits, and no guess is needed.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
-  ahead of both tracks) is taken out: what follows joins on where the track is that has come furthest, as the other one
-  may have paused. Sound and picture jump at different packets, so two shifts are kept, and every packet takes the one
-  that fits.
+  ahead of both tracks) is taken out: what follows joins on, behind as long a pause as its track had while
+  the other one went on: arrivals tell. Sound and picture jump at different packets, so two shifts are kept, and every
+  packet takes the one that brings it nearest to there.
 """
 
 from __future__ import annotations
@@ -197,6 +197,7 @@ class _Lane:
         self._open: Sample | None = None  # its duration is what its packet says, 0 = it does not
         self._taken: int | None = None  # end of what was taken
         self._last: int | None = None  # dts
+        self._came = 0, 0  # dts, and arrival in ns, of the last packet; silence does not come
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
         self._silence = bitstream.silence(track.codec, track.extradata)
@@ -208,26 +209,31 @@ class _Lane:
         return round(t * self.scale)
 
     def fits(self, packet: Packet, *, late: int = 0) -> bool:
-        """Whether a packet can follow, by the shift that brings it nearest to where it should begin, which it takes.
+        """Whether a packet can follow, by the shift taken.
 
         late  how far another track is ahead of this one: this one has paused.
         """
-        if self._last is None:
-            self.shift = self.shifts[-1]
-            return True
-        ahead = packet.dts * self._factor - self._last
-        if len(self.shifts) > 1:
-            self.shift = min(self.shifts, key=lambda shift: abs(ahead + shift - self._length))
-        return -self._back <= ahead + self.shift <= self._gap + late
+        return self._last is None or -self._back <= self.when(packet) - self._last <= self._gap + late
 
     @property
     def now(self) -> Fraction:
         """When the last packet is decoded, in s."""
         return Fraction(self._last or 0, self.scale)
 
-    def joining(self, packet: Packet) -> Fraction:
-        """The shift, in s, by which a packet follows at once."""
-        return Fraction((self._last or 0) + self._length - packet.dts * self._factor, self.scale)
+    def joining(self, packet: Packet, furthest: Fraction) -> Fraction:
+        """The shift, in s, by which a packet is as much later than the last one as it came later, or follows at once.
+
+        furthest  when the last packet of all tracks is decoded, in s: it is no later than that. What stalled together
+                  was not away.
+        """
+        dts, arrival = self._came
+        due = Fraction(dts, self.scale) + Fraction(packet.arrival - arrival, SECOND)
+        return max(Fraction((self._last or 0) + self._length, self.scale), min(furthest, due)) - seconds(packet)
+
+    def choose(self, t: Fraction) -> None:
+        """Takes the shift nearest to t, in s; the first packet takes the newest one."""
+        near = self.units(t)
+        self.shift = self.shifts[-1] if self._last is None else min(self.shifts, key=lambda shift: abs(shift - near))
 
     def when(self, packet: Packet) -> int:
         """When a packet is decoded, by the shift taken."""
@@ -237,6 +243,7 @@ class _Lane:
         """Closes the open sample; the packet is the next one."""
         dts, pts = self.when(packet), packet.pts * self._factor + self.shift
         self._push(Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
+        self._came = self._last or 0, packet.arrival
         self.is_silent = False
 
     def is_late(self, packet: Packet) -> bool:
@@ -337,9 +344,11 @@ class Fragmenter:
         if lane.is_late(packet):
             self._shown.clear()
             return
+        if len(lane.shifts) > 1:
+            lane.choose(lane.joining(packet, self._now))
         if not lane.fits(packet) and not lane.fits(packet, late=lane.units(self._now - lane.now)):
-            self._shift(max(lane.joining(packet), self._now - seconds(packet)))
-            lane.fits(packet)
+            self._shift(lane.joining(packet, self._now))
+            lane.shift = lane.shifts[-1]
         if lane.is_silent:
             lane.fill(lane.when(packet))
         lane.push(packet)

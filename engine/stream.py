@@ -8,7 +8,7 @@ Theory of operation
 * A packet names its `Track`: codec, extradata, time base. A new configuration is a new Track object from there on.
 * Time stamps are the publisher's, in the track's time base; sound and picture of one publisher share one zero.
   `arrival` is when the packet came, on the engine's clock, or when it is due if it came before: decoders put sources
-  in step by it, nobody else looks.
+  in step by it, and sinks know by it what paused.
 * **GOP cache.** A stream keeps its packets since the last keyframe, so that a reader who comes in the middle has a
   picture at once. It is bounded: beyond GOP_PACKETS or GOP_BYTES it is emptied, and new readers wait for a keyframe.
 * **Slow readers.** Every reader has a queue of its own, bounded in bytes and packets. When it is full, what waits is

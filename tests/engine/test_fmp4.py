@@ -183,24 +183,58 @@ def test_a_jump_is_taken_out_and_sound_follows(away):
     assert starts == [[34 * n, 1600 * n] for n in range(30)]
 
 
-@pytest.mark.parametrize("seconds", [1, 5])
-@pytest.mark.parametrize("first", ["video", "audio"])
-@pytest.mark.parametrize("away", ["video", "audio"])
-def test_sound_and_picture_stay_together_where_one_was_away_until_both_jump(away, first, seconds):
-    back = (1 + seconds) * NS
-    film = [picture(n, dts=n if n * NS // 30 < back else n - 108_000) for n in range(240)]
-    film += [sound(n, dts=1024 * n if n * 1024 * NS // 48_000 < back else 1024 * n - 172_800_000) for n in range(375)]
-    film = [each for each in film if each.track.kind != away or not NS <= each.arrival < back]
-    after = min((each for each in film if each.arrival >= back and each.track.kind == first), key=lambda each: each.dts)
-    film.sort(key=lambda each: back - 1 if each is after else each.arrival)
-    fragmenter, ends = fmp4.Fragmenter([PICTURE, SOUND]), {}
+def stamped(clock, *, seconds, ahead=None):
+    """A film whose packets have the time that a clock says when they come, in s; one kind is half a second ahead."""
+    film = [(each, 30) for each in map(picture, range(30 * seconds))]
+    film += [(each, 48_000) for each in map(sound, range(48_000 * seconds // 1024))]
+    for each, rate in film:
+        each.dts = each.pts = round((clock(each.arrival / NS) + (each.track.kind == ahead) / 2) * rate)
+    return sorted((each for each, _ in film), key=lambda each: each.arrival)
+
+
+def played(film):
+    """When the packets that are in it are decoded, in s, by kind."""
+    fragmenter, times = fmp4.Fragmenter([PICTURE, SOUND]), {"video": [], "audio": []}
     for each in film:
         fragmenter.push(each)
-        times = decode_times(fragmenter.cut(hold=False).data)
-        ends[each.track.kind] = times[0] / 1020 if each.is_video else times[-1] / 48_000
-    picture_off, sound_off = ends["video"] - 239 / 30, ends["audio"] - 374 * 1024 / 48_000
+        if (fragment := fragmenter.cut(hold=False)) is None:
+            continue  # from before the first picture
+        starts = decode_times(fragment.data)
+        times[each.track.kind].append(starts[0] / 1020 if each.is_video else starts[-1] / 48_000)
+    return times
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "back"),
+    [(kind, *each) for kind in ("video", "audio") for each in ((1, 3600), (5, 3600), (5, 6))] + [("audio", 5, 5.2)],
+)
+@pytest.mark.parametrize("away", ["video", "audio"])
+def test_sound_and_picture_stay_together_where_one_was_away_until_both_jump(away, first, seconds, back):
+    at = (1 + seconds) * NS
+    film = stamped(lambda t: t if t < 1 + seconds else t - back, seconds=8)
+    film = [each for each in film if each.track.kind != away or not NS <= each.arrival < at]
+    after = next(each for each in film if each.arrival >= at and each.track.kind == first)
+    times = played(sorted(film, key=lambda each: at - 1 if each is after else each.arrival))
+    picture_off, sound_off = times["video"][-1] - 239 / 30, times["audio"][-1] - 374 * 1024 / 48_000
     assert abs(picture_off - sound_off) < 0.001
     assert abs(picture_off) < 0.06
+
+
+@pytest.mark.parametrize("ahead", ["video", "audio"])
+def test_jumps_make_no_hole_where_sound_or_picture_is_ahead_by_its_stamps(ahead):
+    film = stamped(lambda t: t - 4 * int(t / 5.01), seconds=26, ahead=ahead)  # five of them
+    times = played(film)
+    for kind, stop in (("video", 26), ("audio", 26.5 if ahead == "audio" else 25.5)):
+        assert max(later - one for one, later in pairwise(times[kind])) < 0.05
+        assert abs(times[kind][-1] - stop) < 0.05
+
+
+def test_a_jump_behind_a_pause_makes_no_hole_where_silence_was_given_and_the_picture_is_ahead():
+    film = stamped(lambda t: t if t < 5 else t - 3600, seconds=7, ahead="video")
+    film = [each for each in film if each.is_video or not NS <= each.arrival < 5 * NS]
+    after = next(each for each in film if each.arrival >= 5 * NS and not each.is_video)
+    times = played(sorted(film, key=lambda each: 5 * NS - 1 if each is after else each.arrival))
+    assert max(later - one for one, later in pairwise(times["video"])) < 0.05
 
 
 def test_decode_times_that_stand_still_or_step_back_grow_nevertheless():
