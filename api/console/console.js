@@ -11,7 +11,8 @@ const NEWS = 50; // lines that are kept
 const $ = (id) => document.getElementById(id);
 
 let status = null; // the last one
-let before = null; // the one before it: what grows is shown as trouble
+let before = null; // the one before it, unless nobody looked since: what grows is shown as trouble
+let left = null; // the last one when the page was hidden or seen again
 let known = true; // false while nothing answers: what is shown is how it was
 let asking = false; // a recording to begin or end
 let report = { state: "idle", text: "" }; // the player's last one
@@ -183,7 +184,8 @@ function pushItem(each) {
 
 function show(fresh, answered = true) {
   const returned = answered && !known;
-  before = status;
+  const last = status;
+  before = last === left ? null : last;
   status = fresh;
   known = answered;
   const names = new Set([...status.streams, ...status.pulls].map((each) => each.name));
@@ -195,7 +197,7 @@ function show(fresh, answered = true) {
   showPlayer(report);
   const chosen = status.streams.find((each) => each.name === player.name);
   if (player.name === null && status.events.length === 1) choose(status.events[0].subMixes[0].stream); // nothing to choose
-  const old = before?.streams.find((each) => each.name === player.name);
+  const old = last?.streams.find((each) => each.name === player.name);
   if (chosen?.publisher && (returned || old?.publisher == null)) player.retry();
 }
 
@@ -207,18 +209,21 @@ function choose(name) {
   if (status) show(status, known);
 }
 
-// Chooses the stream that the page's address names: as it is written, where somebody wrote a bare "%".
+// Chooses the stream that the page's address names.
 function chooseAddressed() {
   const name = decoded(location.hash.slice(1));
   if (name) choose(name);
 }
 
+// What is no escape stays as it is written, also beside those of the browser: somebody wrote a bare "%".
 function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
+  return text.replace(/(%[0-9a-f]{2})+/gi, (run) => {
+    try {
+      return decodeURIComponent(run);
+    } catch {
+      return run;
+    }
+  });
 }
 
 function showPlayer(fresh) {
@@ -354,6 +359,7 @@ $("record").addEventListener("click", toggleRecording);
 $("enlarge").addEventListener("click", () => $("video").requestFullscreen?.());
 document.addEventListener("visibilitychange", () => {
   heard = performance.now(); // what was not asked for is not late
+  left = status;
   follow();
 });
 window.addEventListener("hashchange", chooseAddressed);

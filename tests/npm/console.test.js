@@ -146,6 +146,25 @@ test('a page that is hidden while it asks does not follow', async () => {
     assert.strictEqual(page.followed.length, 3)
 })
 
+test('what grew while nobody looked is no fresh trouble, and what grows then is', async () => {
+    const page = await opened()
+    const chip = () => page.rows('events')[0].children[1].textContent
+    const alarms = () => page.rows('streams')[0].children[2].children.filter((each) => each.className === 'alarm').length
+    const hears = (n) => {
+        const mix = { stream: 'show', mixer: { lagged: n }, encoder: { skipped: 0, encodeMs: 1 } }
+        const event = { name: 'show', state: 'on air', width: 64, height: 36, frameRate: 25, latencyMs: 1, error: '', subMixes: [mix] }
+        page.hears({ ...STATUS, events: [event], streams: [{ ...CAM, dropped: n }] })
+        return [chip(), alarms()]
+    }
+    assert.deepStrictEqual(hears(1), ['on air', 0])
+    page.looks(true)
+    page.looks(false)
+    page.rows('streams')[0].dispatchEvent(new Event('click')) // shows the old status again
+    assert.deepStrictEqual(hears(2), ['on air', 0])
+    assert.deepStrictEqual(hears(3), ['on air, lagging', 1])
+    assert.deepStrictEqual(hears(3), ['on air', 0])
+})
+
 test('a recording that does not begin is told, whoever refuses it, and the state is asked for', async () => {
     const page = await opened('#live/cam')
     page.hears({ ...STATUS, streams: [CAM] })
@@ -189,7 +208,10 @@ test('a click on "Record" counts once, until it is answered or given up', async 
 })
 
 test('a name with a "%" is also understood as somebody types it into the address', async () => {
-    const names = [['live/50%', 'live/50%'], ['live/50%25', 'live/50%'], ['%E0%A4%A', '%E0%A4%A'], ['live/a%20b', 'live/a b']]
+    const names = [
+        ['live/50%', 'live/50%'], ['live/50%25', 'live/50%'], ['%E0%A4%A', '%E0%A4%A'], ['live/a%20b', 'live/a b'],
+        ['live/ü 50%', 'live/ü 50%'] // of which a browser escapes some
+    ]
     for (const [written, name] of names) {
         const page = await opened(`#${written}`)
         page.hears(STATUS)
