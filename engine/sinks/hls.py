@@ -76,7 +76,7 @@ class Part(NamedTuple):
 class Segment:
     """Number `number` since the beginning, open until `close`.
 
-    date  when its first picture or sound came, s since 1970.
+    date  when it begins, s since 1970.
     goes  s of media from the beginning on, when nobody may ask for it any more; None: it is listed still.
     """
 

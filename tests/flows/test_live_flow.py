@@ -779,8 +779,8 @@ def test_a_container_is_healthy_also_where_there_is_a_proxy_for_everything_else(
     proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
     check = partial(subprocess.run, [sys.executable, *words[1:]], capture_output=True, timeout=PATIENCE)
     assert check(env=os.environ | proxy | {"MASHTUN_PORT": str(guarded.port)}).returncode == 0
-    unset = check(env=os.environ | {"MASHTUN_PORT": "1"})
-    assert b"refused" in unset.stderr
+    elsewhere = check(env=os.environ | {"MASHTUN_PORT": "1"})
+    assert b"refused" in elsewhere.stderr
 
 
 def test_a_publisher_needs_the_key(guarded, fat):
