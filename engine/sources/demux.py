@@ -152,13 +152,14 @@ class Demuxer:
     def _look(self, stream: Any) -> Look:
         """How its pictures are to be shown, where they do not say it. Reads up to the first of them.
 
-        What a picture is to be turned by is not known before one is decoded.
+        What a picture is to be turned by is not known before one is decoded, which forgets the container's colours.
         """
         if stream.type != "video":
             return Look()
+        look = look_of(stream)
         if self._turn is None and self._container.format.name.split(",")[0] in _TURNING:
             self._turn = self._decoded_turn(stream)
-        look, own = look_of(stream), stream.codec_context.sample_aspect_ratio
+        own = stream.codec_context.sample_aspect_ratio
         return look._replace(orientation=self._turn, aspect=None if (look.aspect or 1) == (own or 1) else look.aspect)
 
     def _decoded_turn(self, stream: Any) -> Orientation | None:

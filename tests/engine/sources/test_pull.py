@@ -200,6 +200,21 @@ def test_pictures_are_turned_and_see_through_as_in_a_render(tmp_path, name, vide
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("name", "video"),
+    [
+        ("film.mov", Video("prores_ks", pix_fmt="yuv422p10le", matrix="bt709")),
+        ("film.webm", Video("libvpx", matrix="bt709", **ALPHA)),
+    ],
+)
+def test_colours_that_only_the_container_tells_are_as_in_a_render(tmp_path, name, video):
+    path = encode(tmp_path / name, video, None)
+    packets = demuxed(path, loop=True, most=50)  # of two rounds
+    assert packets[0].track == packets[-1].track
+    for one, other in zip(shown(packets).planes, rendered(path).planes, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_pixels_that_only_the_container_calls_narrow_are_so_in_a_mix_and_in_a_recording(tmp_path):
     path = narrowed(tmp_path / "film.mp4")
     live, offline = shown(demuxed(path)), rendered(path)
