@@ -39,6 +39,8 @@ _ELEMENTS: Final = {1: (0,), 2: (1,), 3: (0, 1), 4: (0, 1, 0), 5: (0, 1, 1), 6: 
 _SILENT_CHANNEL: Final = 22  # bits, all 0: global_gain, ics_info of one long window, no pulse, TNS or gain control
 _OPUS_SILENCE: Final = (b"\xf8\xff\xfe", Fraction(1, 50))  # CELT, full band, 20 ms, one or two channels
 _EXTENDED_ASPECT: Final = 255
+_UNRESTRICTED: Final = "1111" + "000010000" * 2  # bitstream_restriction without limits, up to the reordering
+_SAYS_NOTHING: Final = "1" + "0" * 8 + _UNRESTRICTED  # vui_parameters
 
 
 class _Bits:
@@ -83,6 +85,7 @@ class Sps(NamedTuple):
     progressive    whether every picture is a whole frame.
     full_range     whether its samples go from 0 to 255; matrix: that of its colours (H.273). None = it does not say.
     reorder        how many pictures may come before one that is shown before them; None = it does not say.
+    kept           how many pictures a decoder keeps, to be referred to or to be shown later.
     """
 
     number: int  # seq_parameter_set_id
@@ -96,6 +99,7 @@ class Sps(NamedTuple):
     full_range: bool | None
     matrix: int | None
     reorder: int | None
+    kept: int
 
 
 def avc_size(avcc: bytes) -> tuple[int, int] | None:
@@ -110,27 +114,33 @@ def read_sps(nal: bytes) -> Sps | None:
     """A sequence parameter set, with its one header byte; None when it cannot be read."""
     bits = _Bits.of_nal(nal[1:])
     try:
-        profile = bits.u(8)
-        bits.u(16)
-        number = bits.ue()
-        chroma, planes, depths = 1, False, (8, 8)
-        if profile in _HIGH_PROFILES:
-            chroma = bits.ue()
-            planes = chroma == 3 and bool(bits.u(1))
-            depths = (8 + bits.ue(), 8 + bits.ue())
-            bits.u(1)
-            _skip_scaling_lists(bits, 12 if chroma == 3 else 8)
-        bits.ue()
-        _skip_picture_order(bits)
-        bits.ue()
-        bits.u(1)
-        progressive, size = _avc_frame(bits, 0 if planes else chroma)
-        full_range, matrix, reorder = _usability(bits)
+        number, profile, chroma, depths, references, progressive, size = _sequence(bits)
+        full_range, matrix, reorder, kept = _usability(bits)
     except (EOFError, IndexError):
         return None
     if size is None or max(depths) > 14:
         return None
-    return Sps(number, profile, *size, chroma, *depths, progressive, full_range, matrix, reorder)
+    kept = max(kept, references)
+    return Sps(number, profile, *size, chroma, *depths, progressive, full_range, matrix, reorder, kept)
+
+
+def _sequence(bits: _Bits) -> tuple[int, int, int, tuple[int, int], int, bool, tuple[int, int] | None]:
+    """What comes before the vui_parameters; among it how many pictures others may refer to, and what is of a frame."""
+    profile = bits.u(8)
+    bits.u(16)
+    number = bits.ue()
+    chroma, planes, depths = 1, False, (8, 8)
+    if profile in _HIGH_PROFILES:
+        chroma = bits.ue()
+        planes = chroma == 3 and bool(bits.u(1))
+        depths = (8 + bits.ue(), 8 + bits.ue())
+        bits.u(1)
+        _skip_scaling_lists(bits, 12 if chroma == 3 else 8)
+    bits.ue()
+    _skip_picture_order(bits)
+    references = bits.ue()
+    bits.u(1)
+    return number, profile, chroma, depths, references, *_avc_frame(bits, 0 if planes else chroma)
 
 
 def _skip_scaling_lists(bits: _Bits, count: int) -> None:
@@ -168,16 +178,21 @@ def _avc_frame(bits: _Bits, chroma: int) -> tuple[bool, tuple[int, int] | None]:
     return lines == 1, _cropped(bits, width, height * lines, (across, down * lines))
 
 
-def _usability(bits: _Bits) -> tuple[bool | None, int | None, int | None]:
-    """Range, matrix and max_num_reorder_frames of vui_parameters (E.1.1), as far as they can be read."""
+def _usability(bits: _Bits) -> tuple[bool | None, int | None, int | None, int]:
+    """Range, matrix, max_num_reorder_frames and max_dec_frame_buffering of vui_parameters (E.1.1).
+
+    As far as they can be read; 0 for the last one, where it is not there.
+    """
     full_range = matrix = reorder = None
+    kept = 0
     try:
         if bits.u(1):
             full_range, matrix = _colours(bits)
-            reorder = _reorder(bits)
+            if _skip_to_reorder(bits):
+                reorder, kept = bits.ue(), bits.ue()
     except EOFError:
         pass  # what comes after is not known
-    return full_range, matrix, reorder
+    return full_range, matrix, reorder, kept
 
 
 def _colours(bits: _Bits) -> tuple[bool | None, int | None]:
@@ -193,7 +208,8 @@ def _colours(bits: _Bits) -> tuple[bool | None, int | None]:
     return full_range, matrix
 
 
-def _reorder(bits: _Bits) -> int | None:
+def _skip_to_reorder(bits: _Bits) -> bool:
+    """Past the colours up to max_num_reorder_frames; whether it is there."""
     if bits.u(1):
         bits.ue()
         bits.ue()
@@ -202,11 +218,11 @@ def _reorder(bits: _Bits) -> int | None:
     timed = [_skip_hrd(bits) for _ in range(2)]
     bits.u(1 + any(timed))
     if not bits.u(1):
-        return None
+        return False
     bits.u(1)
     for _ in range(4):
         bits.ue()
-    return bits.ue()
+    return True
 
 
 def _skip_hrd(bits: _Bits) -> bool:
@@ -256,13 +272,47 @@ def pps_numbers(nal: bytes) -> tuple[int, int] | None:
 
 
 def joined_avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
-    """An avcC for pictures of several encoders: of the highest profile and level among them (14496-15 5.3.3.1.2)."""
+    """An avcC for pictures of several encoders: of the highest profile and level among them (14496-15 5.3.3.1.2).
+
+    Each sequence parameter set has the level, and the numbers of pictures to be reordered and kept, that any of them
+    needs. Readers of Matroska, which has no dts, work it out by the first of them; and where the number kept changes, a
+    decoder may drop pictures that it has not yet shown (H.264 C.4.4).
+    """
+    read = [each for each in map(read_sps, sps) if each is not None]
+    reorder = max((each.reorder or 0 for each in read), default=0)
+    kept = max((each.kept for each in read), default=0)
+    level = max(unit[3] for unit in sps)
+    sps = [_reordered(unit[:3] + bytes((level,)) + unit[4:], reorder, max(reorder, kept)) for unit in sps]
     highest = max(sps, key=lambda unit: unit[1])
     made = bytearray(avcc([highest, *(unit for unit in sps if unit is not highest), *pps]))
     for unit in sps:
         made[2] &= unit[2] if unit[1] == highest[1] else 0
-        made[3] = max(made[3], unit[3])
     return bytes(made)
+
+
+def _reordered(sps: bytes, reorder: int, kept: int) -> bytes:
+    """The same sequence parameter set with another max_num_reorder_frames and max_dec_frame_buffering (E.1.1).
+
+    These are its end. Itself, where it cannot be read up to there.
+    """
+    payload = _unescaped(sps)
+    bits = _Bits(payload[1:])
+    try:
+        _sequence(bits)
+        begin, says = bits.left, _SAYS_NOTHING
+        if bits.u(1):
+            _colours(bits)
+            is_there = _skip_to_reorder(bits)
+            begin, says = (bits.left, "") if is_there else (bits.left + 1, _UNRESTRICTED)
+    except (EOFError, IndexError):
+        return sps
+    for number in (reorder, kept):
+        code, length = _ue_code(number)
+        says += f"{code:0{length}b}"
+    says += "1"
+    value = int.from_bytes(payload, "big") >> begin << len(says) | int(says, 2)
+    size = 8 * len(payload) - begin + len(says)
+    return _escaped((value << -size % 8).to_bytes((size + 7) // 8, "big"))
 
 
 def hevc_size(hvcc: bytes) -> tuple[int, int] | None:

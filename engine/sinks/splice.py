@@ -6,7 +6,8 @@ something is copied. Worker threads only, one call at a time.
 Theory of operation
 -------------------
 * All parameter sets, the films' and our encoder's, stand in the one avcC at the head of the file, each under a number
-  of its own; a picture names its set. So the track is plain `avc1`, and nothing is repeated among the pictures.
+  of its own; a picture names its set. So the track is plain `avc1`, and nothing is repeated among the pictures. All
+  of them ask a decoder for as much as the most demanding one: it goes on over the joints as it was.
 * Each stretch between copies has an encoder of its own, flushed at the stretch's end: packets come in the order in
   which they are written, and no picture refers to one beyond a joint.
 * Copied packets are read and written as the ticks pass, along with the sound: a file is interleaved as any other.

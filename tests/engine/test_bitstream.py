@@ -84,10 +84,34 @@ def test_parameter_sets_of_several_encoders_in_one_avcc():
     second = bitstream.avc_sets(avcc((64, 64), params="annexb=0:sps-id=2:level=31", profile="high"))
     sps, pps = ([*one, *other] for one, other in zip(first, second, strict=True))
     joined = bitstream.joined_avcc(sps, pps)
-    assert bitstream.avc_sets(joined) == (sps[::-1], pps)  # the higher profile first
+    level = [unit[:3] + bytes((40,)) + unit[4:] for unit in sps]
+    assert bitstream.avc_sets(joined) == (level[::-1], pps)  # the higher profile first, both of the higher level
     assert joined[1:4] == bytes((100, 0, 40))
     assert bitstream.avc_size(joined) == (64, 64)
     assert bitstream.joined_avcc(*first) == bitstream.avcc([*first[0], *first[1]])
+
+
+SHORT_SPS = bytes.fromhex("6742c00ada1099")  # of 64 × 64 pixels, without vui_parameters
+# Of what kind they are, how many pictures are reordered and kept; None = it does not say.
+SETS = {
+    "with B-frames": ("sps-id=1:ref=4:level=31", 2, 4),
+    "with B-frames that nothing refers to": ("sps-id=2:bframes=1:b-pyramid=none:ref=1:nal-hrd=vbr:level=12", 1, 2),
+    "without": ("sps-id=3:bframes=0:ref=1:level=10", 0, 1),
+    "of keyframes, which says nothing of it": ("sps-id=4:keyint=1:level=10", None, 0),
+}
+
+
+def test_parameter_sets_in_one_avcc_all_ask_for_what_one_of_them_needs():
+    rate = "annexb=0:vbv-maxrate=90:vbv-bufsize=90"
+    pairs = [bitstream.avc_sets(avcc((64, 64), params=f"{rate}:{params}")) for params, _, _ in SETS.values()]
+    sps, pps = ([unit for pair in pairs for unit in pair[n]] for n in (0, 1))
+    sps.append(SHORT_SPS)
+    before = [bitstream.read_sps(unit) for unit in sps]
+    assert [(each.reorder, each.kept) for each in before] == [*(each[1:] for each in SETS.values()), (None, 1)]
+    made, same = bitstream.avc_sets(bitstream.joined_avcc(sps, pps))
+    assert [bitstream.read_sps(unit) for unit in made] == [each._replace(reorder=2, kept=4) for each in before]
+    assert (same, {unit[3] for unit in made}, made[0]) == (pps, {31}, sps[0])
+    assert bitstream.avc_sets(bitstream.joined_avcc(made, pps)) == (made, pps)
 
 
 def coded(size=(64, 64), count=12, **params):

@@ -4,6 +4,7 @@ time, no seam for a decoder, the sound under it.
 
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -175,6 +176,28 @@ async def test_films_of_other_encoders_are_shown_right_too(tmp_path, films):
     made = await rendered(tmp_path / "out.mp4", mash(*cuts), films)
     assert 125 <= made.copied < 135
     assert numbers(played(tmp_path / "out.mp4")) == wanted(*cuts)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+async def test_a_film_without_b_frames_before_one_with_many_keeps_its_times_in_every_copy(tmp_path, films, suffix):
+    deep = Video(matrix="bt709", bframes=4, options={"x264-params": "bframes=4:b-pyramid=normal:b-adapt=0"})
+    films = films | {"deep": str(encode(tmp_path / "deep.mp4", deep, None, seconds=2))}
+    cuts = [("other", 0, 20), ("one", 0, 30), ("deep", 0, 30)]
+    path = tmp_path / f"out{suffix}"
+    assert (await rendered(path, mash(*cuts), films)).copied == 80
+    sources = [luma for name, _, frames in cuts for luma in played_plainly(films[name])[:frames]]
+    assert all(np.array_equal(*pair) for pair in zip(played(path), sources, strict=True))
+    with av.open(str(path)) as given, av.open(str(tmp_path / "copy.ts"), "w") as out:
+        video = given.streams.video[0]
+        assert video.codec_context.has_b_frames
+        stream = out.add_stream_from_template(video)
+        for packet in given.demux(video):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    found = packets(tmp_path / "copy.ts")
+    steps = {round(30 * (b.dts - a.dts) * b.time_base, 1) for a, b in pairwise(found)}
+    assert (len(found), steps) == (80, {1})
 
 
 async def test_what_something_lies_over_is_encoded(tmp_path, films):
