@@ -101,6 +101,14 @@ def raw(value: object) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
+def moment_of(document: Mapping[str, Raw], key: str) -> int | None:
+    """The time under a key, in ms since 1970; None where there is none."""
+    try:
+        return _moment(value_of(document, key))
+    except ValueError:
+        return None
+
+
 def truthy(value: object) -> bool:
     """Truth as JavaScript has it: ``{}`` and ``[]`` are true."""
     if isinstance(value, bool | int | float | str):

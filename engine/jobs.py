@@ -42,6 +42,7 @@ from engine.jobdocument import (
     check_content,
     check_terms,
     cleaned_tags,
+    moment_of,
     raw,
     require,
     split,
@@ -359,8 +360,12 @@ def _is_late(job: Job, change: Document) -> bool:
 
 
 def _is_of_namesake(job: Job, change: Document) -> bool:
-    """Whether a worker tells of another job of this uid, which was removed while it had it."""
-    return change.get("createdAt", NULL) not in (NULL, job.head.get("createdAt"))
+    """Whether a worker tells of another job of this uid, which was removed while it had it: that was made before.
+
+    By the second: some write a time otherwise than they have read it.
+    """
+    told, ours = moment_of(change, "createdAt"), moment_of(job.head, "createdAt")
+    return told is not None and ours is not None and told // 1000 < ours // 1000
 
 
 def _begun(document: Mapping[str, Raw]) -> bytes | None:

@@ -254,12 +254,28 @@ def test_an_old_run_does_not_disturb_a_new_pick():
 @pytest.mark.parametrize("is_picked", [False, True])
 @pytest.mark.parametrize("begins", [False, True])
 def test_the_worker_of_a_removed_job_says_nothing_of_the_next_one_of_its_uid(is_picked, begins):
-    (old, _), (new, _) = (create(document(**BODY), uid="a", creator="c", now=now) for now in (NOW, NOW + 5))
+    (old, _), (new, _) = (create(document(**BODY), uid="a", creator="c", now=now) for now in (NOW, NOW + 1000))
     old = pick(old, worker="w1", now=NOW, rules=RULES)
-    new = pick(new, worker="w2", now=NOW + 6, rules=RULES) if is_picked else new
+    new = pick(new, worker="w2", now=NOW + 1001, rules=RULES) if is_picked else new
     whole = document(**{**values(old.head), **BODY, "state": "started", "startedAt": "s1"})
     told = whole if begins else record(put(old, whole, now=NOW, rules=RULES), state="finished", started="s1")
-    assert put(new, told, now=NOW + 7, rules=RULES) is new
+    assert put(new, told, now=NOW + 1002, rules=RULES) is new
+
+
+@pytest.mark.parametrize("stored", [None, "2020-01-01T00:00:00.000Z", "2023-11-14T22:13:20Z", "yesterday", 5])
+def test_reports_are_taken_whatever_a_client_makes_of_the_time_when_the_job_was_made(stored):
+    job = started(made())
+    told = record(job, state="finished")
+    assert put(changed(job, createdAt=stored), told, now=NOW + 1, rules=RULES).state == "finished"
+
+
+def test_a_worker_and_a_client_may_write_times_otherwise_than_they_have_read_them():
+    made_then, _ = create(document(**BODY), uid="a", creator="c", now=NOW + 824)
+    job = pick(made_then, worker="w", now=NOW + 900, rules=RULES)
+    told = {**values(job.head), **BODY, "state": "started", "startedAt": "s", "createdAt": "2023-11-14T22:13:20Z"}
+    job = put(job, document(**told), now=NOW + 901, rules=RULES)
+    assert (job.state, job.begun) == ("started", b'"s"')
+    assert values(put(job, document(**{**told, "priority": 7}), now=NOW + 902, rules=RULES).head)["priority"] == 7
 
 
 def test_a_worker_that_begins_late_does_not_take_the_job_back():
