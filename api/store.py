@@ -223,7 +223,8 @@ class Store:
                     content = text
                 if new or "type" in head:
                     kind = kind_of(changed.head | (merged or _document.decode(content)))
-                if run is None and job.state == QUEUED and "state" in head:
+                is_whole = "template" in new  # its state is what was read, not what is wanted
+                if run is None and job.state == changed.state == QUEUED and "state" in head and not is_whole:
                     write.queue_again(seq)
                 write.save(seq, job, changed, kind=kind)
             told = _join(_encode(changed.head), content) if run is None else _encode(status_of(changed.head))

@@ -551,6 +551,7 @@ def test_who_waits_for_two_that_end_at_once_goes_on_once(bench, monkeypatch, end
         ({"mine": 1, "tags": "x"}, "error"),
         ({"notBefore": NOW + 5000}, "error"),
         ({"after": []}, "error"),
+        ({"state": "queued", "priority": 5, "template": TEMPLATE}, "error"),  # all of it, as it was read
         ({"state": "finished"}, "finished"),
     ],
 )
