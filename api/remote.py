@@ -44,7 +44,7 @@ class RemoteQueue:
     """
 
     def __init__(self, url: str, *, secret: str = "") -> None:
-        parts = clear_parts(url)
+        parts = clear_parts(url) if url.isprintable() else None
         if parts is None:
             raise InvalidSpec(f'server "{shown(url)}": its host or its port cannot be read', where="server")
         if parts.scheme not in ("http", "https") or not parts.hostname:

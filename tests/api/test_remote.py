@@ -362,7 +362,10 @@ async def test_user_and_password_of_the_url_open_a_server_that_asks_for_them(tmp
             await RemoteQueue(url).pick("far", (DOCUMENT,))
 
 
-@pytest.mark.parametrize("url", ["http://ann:12@h:port", "ftp://ann:12@h", "http://ann:pw/12@h", "http://ann:12/34@h"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://ann:12@h:port", "ftp://ann:12@h", "http://ann:pw/12@h", "http://ann:12/34@h", "http://ann:12\udcff@h"],
+)
 def test_a_server_that_cannot_be_asked_is_refused_without_its_password(url):
     with pytest.raises(InvalidSpec) as refused:
         RemoteQueue(url)
