@@ -197,7 +197,7 @@ class _Lane:
         self._open: Sample | None = None  # its duration is what its packet says, 0 = it does not
         self._taken: int | None = None  # end of what was taken
         self._last: int | None = None  # dts
-        self._came = 0, 0  # dts, and arrival in ns, of the last packet; silence does not come
+        self._came: tuple[int, int] | None = None  # dts, and arrival in ns, of the last packet; silence does not come
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
         self._silence = bitstream.silence(track.codec, track.extradata)
@@ -224,11 +224,12 @@ class _Lane:
         """The shift, in s, by which a packet is as much later than the last one as it came later, or follows at once.
 
         furthest  when the last packet of all tracks is decoded, in s: it is no later than that. What stalled together
-                  was not away.
+                  was not away. A track of which only silence was given is there.
         """
-        dts, arrival = self._came
-        due = Fraction(dts, self.scale) + Fraction(packet.arrival - arrival, SECOND)
-        return max(Fraction((self._last or 0) + self._length, self.scale), min(furthest, due)) - seconds(packet)
+        if self._came is not None:
+            dts, arrival = self._came
+            furthest = min(furthest, Fraction(dts, self.scale) + Fraction(packet.arrival - arrival, SECOND))
+        return max(Fraction((self._last or 0) + self._length, self.scale), furthest) - seconds(packet)
 
     def choose(self, t: Fraction) -> None:
         """Takes the shift nearest to t, in s; the first packet takes the newest one."""

@@ -237,6 +237,20 @@ def test_a_jump_behind_a_pause_makes_no_hole_where_silence_was_given_and_the_pic
     assert max(later - one for one, later in pairwise(times["video"])) < 0.05
 
 
+def test_sound_that_begins_behind_a_jump_is_with_the_picture():
+    film = stamped(lambda t: t + (9000 if t < 4 else 8980), seconds=6)
+    film = [each for each in film if each.is_video or each.arrival >= 4 * NS]
+    first = next(each for each in film if not each.is_video)
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for each in sorted(film, key=lambda each: 4 * NS - 1 if each is first else each.arrival):
+        fragmenter.push(each)
+        fragmenter.cut()
+    fragmenter.push(picture(180, dts=30 * 8986))
+    fragmenter.push(sound(281, dts=48_000 * 8986))
+    picture_at, sound_at = decode_times(fragmenter.cut(hold=False).data)
+    assert abs(picture_at / 1020 - sound_at / 48_000) < 0.05
+
+
 def test_decode_times_that_stand_still_or_step_back_grow_nevertheless():
     fragmenter = fmp4.Fragmenter([PICTURE])
     starts = []
