@@ -129,7 +129,9 @@ _TAKING: Final = (
         "After so many seconds without a word from its worker it is queued again; "
         f"brought within {LEASES[0]:g}…{LEASES[1]:g}",
     ),
-    Parameter("kind", Literal[DOCUMENT, PROJECT], "Of this kind"),
+    Parameter(
+        "kind", Literal[DOCUMENT, PROJECT], "Of this kind; if it is not said any, for nexrender's worker a project"
+    ),
     Parameter(NAME, str, "Who takes it", "header"),
 )
 _RUN: Final = Parameter("run", Natural, "The number of the worker's run, from the header Mashtun-Run")

@@ -276,7 +276,8 @@ def joined_avcc(sps: list[bytes], pps: list[bytes]) -> bytes:
 
     Each sequence parameter set has the level, and the numbers of pictures to be reordered and kept, that any of them
     needs. Readers of Matroska, which has no dts, work it out by the first of them; and where the number kept changes, a
-    decoder may drop pictures that it has not yet shown (H.264 C.4.4).
+    decoder may drop pictures that it has not yet shown (H.264 C.4.4). A set that does not say is of pictures that are
+    not reordered.
     """
     read = [each for each in map(read_sps, sps) if each is not None]
     reorder = max((each.reorder or 0 for each in read), default=0)
