@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 from collections import deque
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
@@ -54,14 +54,21 @@ async def written(recording, size):
             await trio.sleep(0.01)
 
 
+@asynccontextmanager
+async def begun(hub, path, limiter=None):
+    """(publication, its recording, which waits for the first packet, and the scope that it runs in)."""
+    publication = publish(hub)
+    recording = Recording(hub, "live/cam", path, id="1", limiter=limiter or trio.CapacityLimiter(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recording.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield publication, recording, nursery.cancel_scope
+
+
 async def recorded(hub, path, film):
     """The recording of a film, from its first packet until its publisher goes."""
-    publication = publish(hub)
-    recording = Recording(hub, "live/cam", path, id="1", limiter=trio.CapacityLimiter(1))
     with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(recording.run)
-            await trio.testing.wait_all_tasks_blocked()
+        async with begun(hub, path) as (publication, recording, _):
             for packet in film:
                 publication.send(packet)
             publication.close()
@@ -197,58 +204,41 @@ async def test_it_begins_with_the_present_keyframe_and_stops_when_told(hub, medi
 
 
 async def test_stopped_before_anything_came_there_is_no_file(hub, tmp_path):
-    publish(hub)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(recording.run)
-        await trio.testing.wait_all_tasks_blocked()
+    async with begun(hub, tmp_path / "a.mp4") as (_, recording, _):
         recording.stop()
     assert recording.status().state == "done"
     assert not list(tmp_path.iterdir())
 
 
 async def test_a_shutdown_saves_what_has_come(hub, media, tmp_path):
-    publication = publish(hub)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(recording.run)
-        await trio.testing.wait_all_tasks_blocked()
+    async with begun(hub, tmp_path / "a.mp4") as (publication, recording, scope):
         for packet in packets(media.path("video_only")):
             publication.send(packet)
         await settle(recording, "recording")
-        nursery.cancel_scope.cancel()
+        scope.cancel()
     assert recording.status().state == "done"
     assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
 
 
 async def test_a_shutdown_saves_what_waited_for_others_to_write(hub, media, tmp_path):
-    publication = publish(hub)
     limiter = trio.CapacityLimiter(1)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=limiter)
     limiter.acquire_on_behalf_of_nowait("another recording")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(recording.run)
-        await trio.testing.wait_all_tasks_blocked()
+    async with begun(hub, tmp_path / "a.mp4", limiter) as (publication, recording, scope):
         for packet in packets(media.path("video_only")):
             publication.send(packet)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
+        scope.cancel()
         limiter.release_on_behalf_of("another recording")
     assert recording.status().state == "done"
     assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
 
 
 async def test_a_shutdown_saves_what_waited_for_a_thread(hub, media, tmp_path):
-    publication = publish(hub)
-    recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=trio.CapacityLimiter(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(recording.run)
-        await trio.testing.wait_all_tasks_blocked()
-        async with no_threads():
-            for packet in packets(media.path("video_only")):
-                publication.send(packet)
-            await settle(recording, "recording")
-            nursery.cancel_scope.cancel()
+    async with begun(hub, tmp_path / "a.mp4") as (publication, recording, scope), no_threads():
+        for packet in packets(media.path("video_only")):
+            publication.send(packet)
+        await settle(recording, "recording")
+        scope.cancel()
     assert recording.status().state == "done"
     assert len(pictures((tmp_path / "a.mp4").read_bytes())) == 30
 
