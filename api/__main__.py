@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 # Nothing here solves equations: numpy's threads for that would only cost time at the start, and memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -57,10 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def run() -> NoReturn:
+    """The command `mashtun`."""
+    command.leave(main())
+
+
 def _render(arguments: argparse.Namespace) -> int:
     if arguments.document != "-" and not Path(arguments.document).exists():  # said at once, without loading anything
         return command.run_document(arguments)
-    from api.child import run_document
+    with command.loading():
+        from api.child import run_document
 
     return run_document(arguments)
 
@@ -101,7 +108,8 @@ def _end_on_sigterm() -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     _end_on_sigterm()
-    from api.serve import run_serve
+    with command.loading():
+        from api.serve import run_serve
 
     return run_serve(arguments)
 
@@ -171,10 +179,11 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _worker(arguments: argparse.Namespace) -> int:
     _end_on_sigterm()
-    from api.worker import run_worker
+    with command.loading():
+        from api.worker import run_worker
 
     return run_worker(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -174,16 +174,18 @@ class _Orders:
         self.waiting += [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
-def main(render: Render = command.main) -> int:
+def main(render: Render = command.main, loaded: Sequence[str] = LOADED) -> int:
     """Renders what is asked for on standard input, one after the other, until that is closed.
 
-    render  arguments → exit code; all that it needs should be imported already.
+    render  arguments → exit code.
+    loaded  the modules that it needs: imported before the first, and not by each again.
     """
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(OOM_SCORE)
-    for name in LOADED:
-        import_module(name)
+    with command.loading():
+        for name in loaded:
+            import_module(name)
     orders = _Orders()
     while not orders.is_over:
         while orders.waiting:

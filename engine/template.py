@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, Protocol, TypeVar, get_args
@@ -25,7 +24,7 @@ import msgspec
 from engine.errors import InvalidJob
 from engine.spec import PRESETS
 from engine.timebase import frame_rate
-from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, parse_json
+from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, digits_of, parse_json
 
 # A setting of a job → the option of the render command.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -284,13 +283,6 @@ def _frame(template: Mapping[str, Any], name: str) -> int | None:
 
 def _seconds(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
-
-
-def digits_of(value: str | int | float) -> str:
-    """A number as a text without an exponent, which neither the command line knows nor readers; a text as it is."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else f"{Decimal(repr(value)):f}"
-    return str(value)
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -432,3 +433,10 @@ def json_type(value: object) -> str:
     """What a JSON value is, for a sentence."""
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
     return names.get(type(value), "a number")
+
+
+def digits_of(value: str | int | float) -> str:
+    """A number as a text without an exponent, which neither the command line knows nor readers; a text as it is."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else f"{Decimal(repr(value)):f}"
+    return str(value)

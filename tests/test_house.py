@@ -54,7 +54,7 @@ SEEN_BY_DOORS = {
     ),
 }
 RENDERING = {  # in their processes, or speaking as all commands do
-    **{name: {"engine.command"} for name in ("__main__.py", "worker.py", "logs.py")},
+    **{name: {"engine.command"} for name in ("__main__.py", "worker.py", "logs.py", "mashes.py")},
     "serve.py": {"engine.command", "engine.link"},  # listens as RTMP does
     "child.py": {"engine.command", "engine.child"},
 }

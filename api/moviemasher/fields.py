@@ -12,10 +12,16 @@ from typing import Any, NoReturn
 from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
-from engine.template import digits_of
-from engine.tree import json_type
+from engine.tree import digits_of, json_type
 
 Object = dict[str, Any]
+
+
+def is_document(value: object) -> bool:
+    """Whether a JSON value is a mash or a cast with what belongs to it, or either of them alone."""
+    return isinstance(value, dict) and any(
+        isinstance(value.get(name), kind) for name, kind in (("mash", dict), ("cast", dict), ("tracks", list))
+    )
 
 
 class Fields:

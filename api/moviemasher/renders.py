@@ -60,13 +60,6 @@ class Renders(NamedTuple):
     finish: Callable[[], Result]
 
 
-def is_document(value: object) -> bool:
-    """Whether a JSON value is a mash or a cast with what belongs to it, or either of them alone."""
-    return isinstance(value, dict) and any(
-        isinstance(value.get(name), kind) for name, kind in (("mash", dict), ("cast", dict), ("tracks", list))
-    )
-
-
 def whole(document: Object) -> Object:
     """The document; a mash alone becomes one."""
     return {"mash": document} if "mash" not in document and "cast" not in document else document

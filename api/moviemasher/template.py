@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import msgspec
 
-from api.moviemasher.fields import Object, source_of
+from api.moviemasher.fields import Object, is_document, source_of
 from api.moviemasher.mash import FONT, TEXT_ID
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
-from api.moviemasher.renders import id_of, ids_used, is_document, whole
+from api.moviemasher.renders import id_of, ids_used, whole
 from engine.errors import InvalidJob
 from engine.template import Asset, Order, Scene, item, places_of
 from engine.tree import parse_json

@@ -195,6 +195,33 @@ def test_what_renders_nothing_loads_no_libav(tmp_path, arguments):
     assert result.stderr.splitlines()[-1].endswith("[]")
 
 
+def test_a_render_tree_waits_for_nothing_that_it_does_not_need(tmp_path):
+    (tmp_path / "tree.json").write_text('{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "pattern:bars"}}')
+    names = "'uharfbuzz', 'engine.media', 'engine.sources.text', 'engine.template', 'api.moviemasher.renders'"
+    probe = PROBE.replace('"av", "trio", "numpy"', names)
+    arguments = ["tree.json", "out.png", "--size", "64x36", "--progress", "none"]
+    command = [sys.executable, "-c", probe, "render", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.stderr.split("\n") == ["0 []", ""]
+    assert (tmp_path / "out.png").exists()
+
+
+def test_leaving_keeps_what_was_said_and_the_exit_code():
+    program = "from engine.command import leave; import sys; print('one'); print('two', file=sys.stderr); leave(3)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "one\n", "two\n")
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (3, "two\n")
+
+
+def test_leaving_without_having_said_it_is_an_error():
+    program = "from engine.command import leave; print('one'); leave(0)"
+    with Path("/dev/full").open("w") as full:
+        environment = os.environ | {"PYTHONUNBUFFERED": ""}
+        assert subprocess.run([sys.executable, "-c", program], stdout=full, env=environment).returncode == 1
+
+
 def test_a_user_is_put_into_a_file(tmp_path, capsys, monkeypatch):
     path = tmp_path / "users.json"
     for name, password, code in (
