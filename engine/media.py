@@ -36,12 +36,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     size      width and height as displayed, in pixels; None = no picture.
     duration  whole microseconds in seconds: no container says more exactly when it begins; None = an image, or nobody
               knows.
+    opaque    nothing of its picture can be seen through.
     """
 
     kind: Literal["image", "film", "sound"]
     size: tuple[int, int] | None = None
     duration: Fraction | None = None
     has_sound: bool = False
+    opaque: bool = True
 
 
 def look_into(path: str, *, name: str) -> Facts:
@@ -57,6 +59,7 @@ def look_into(path: str, *, name: str) -> Facts:
             size=None if size is None else (size.width, size.height),
             duration=None if steps.duration is None else round(steps.duration, MICROSECONDS),
             has_sound=steps.has_sound,
+            opaque=size is None or size.opaque,
         )
     finally:
         steps.close()

@@ -208,7 +208,8 @@ def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders
     (definition, *_) = document["definitions"]
     source, kind = str(definition["source"]), document["upload"]
     facts = look_into(source, name="upload")
-    outputs = [_fitted(each, facts, source) for each in outputs]
+    png = kind == IMAGE and (PurePath(source).suffix.lower() in (".png", ".svg") or not facts.opaque)
+    outputs = [_fitted(each, facts, png=png) for each in outputs]
     warnings = {
         each: lacks(each, seen=facts.size is not None and kind != AUDIO, heard=facts.has_sound) for each in outputs
     }
@@ -227,10 +228,11 @@ def _upload(document: Object, outputs: Sequence[Output], folder: str) -> Renders
     return Renders(renders, lambda: _found(facts, made, duration))
 
 
-def _fitted(output: Output, facts: Facts, source: str) -> Output:
-    """With the proportions of what was sent, as high as is asked for, or as wide as may be; a PNG stays one.
+def _fitted(output: Output, facts: Facts, *, png: bool) -> Output:
+    """With the proportions of what was sent, as high as is asked for, or as wide as may be.
 
-    So does an SVG, although Movie Masher's own server makes a JPEG of it: what can be seen through would be black.
+    A PNG stays one. What can be seen through becomes one, as a JPEG of it would be black there, and so does every SVG,
+    although Movie Masher's own server makes a JPEG of that.
     """
     if not output.has_picture or facts.size is None:
         return output
@@ -238,7 +240,6 @@ def _fitted(output: Output, facts: Facts, source: str) -> Output:
     widest = max(WIDEST, output.size[0])
     high = min(output.size[1], max(1, widest * height // width))
     size = max(1, min(widest, round(high * width / height))), high
-    png = facts.kind == "image" and PurePath(source).suffix.lower() in (".png", ".svg")
     return msgspec.structs.replace(output, size=size, extension="png" if png else output.extension)
 
 

@@ -236,6 +236,28 @@ async def test_an_svg_becomes_png_that_can_be_seen_through_and_is_in_a_mash(serv
     assert (pixels[18, 16, 1] > 200, pixels[18, 48].max() < 40) == (True, True)
 
 
+@pytest.mark.parametrize(("suffix", "coder"), [("webp", "libwebp"), ("gif", "gif")])
+async def test_what_can_be_seen_through_still_can_in_the_editor(server, tmp_path, suffix, coder):
+    path = tmp_path / f"logo.{suffix}"
+    frame = decoded(image())
+    if suffix == "gif":  # whose pixels are numbers of colours: the second is clear
+        colours = np.zeros((256, 4), np.uint8)
+        colours[0] = 255
+        right = np.repeat([[0] * 20 + [1] * 20], 20, axis=0).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray((right, colours), "pal8")
+    else:
+        frame = frame.reformat(format="bgra")
+    with av.open(str(path), "w", format=suffix) as container:
+        stream = container.add_stream(coder, rate=1)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    found = await server.upload("image", path, path.name)
+    assert [Path(found[each]).name for each in ("url", "icon")] == ["image.png", "icon.png"]
+    for name in ("url", "icon"):
+        alpha = decoded(await server.fetch(found[name])).to_ndarray(format="rgba")[:, :, 3]
+        assert (alpha[alpha.shape[0] // 2, 4], alpha[alpha.shape[0] // 2, -4]) == (255, 0)
+
+
 async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
     film = await server.upload("video", media.path("plain"))
     clip = {"contentId": film["id"], "content": {}, "timing": "content"}
