@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_data_argument(backup)
     backup.add_argument("file", metavar="FILE", help="where to")
     backup.set_defaults(run=_backup)
+    restore = commands.add_parser("restore", help="put a backup in the database's place, while no server runs")
+    _add_data_argument(restore)
+    restore.add_argument("file", metavar="FILE", help="the backup")
+    restore.set_defaults(run=_restore)
     user = commands.add_parser("user", help="put a user and a password into a file for serve --users")
     user.add_argument("name", metavar="NAME", help="letters, digits, dots and _ @ + -")
     user.add_argument("file", metavar="FILE", help="made when it is not there")
@@ -127,6 +131,23 @@ def _backup(arguments: argparse.Namespace) -> int:
         backup(Path(arguments.data) / FILE, Path(arguments.file))
     except EngineError as err:
         return command.fail(str(err))
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    with command.loading():
+        from api.queue import FILE
+        from api.restore import restore
+        from api.serve import take_folder
+
+    folder = Path(arguments.data)
+    try:
+        with take_folder(folder):
+            kept = restore(Path(arguments.file), folder / FILE)
+    except EngineError as err:
+        return command.fail(str(err))
+    if kept is not None:
+        print(f"what was there is {kept}")
     return 0
 
 

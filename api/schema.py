@@ -246,6 +246,11 @@ def _open(path: Path) -> Engine:
     return writing
 
 
+def beside(path: Path) -> list[Path]:
+    """What SQLite may have written beside a database, and takes for a part of whatever has the database's name."""
+    return [path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")]
+
+
 def _close_to_others(path: Path) -> None:
     """Makes the file, for its owner alone; of one that is there, a group keeps what it was given and others nothing.
 
@@ -254,7 +259,7 @@ def _close_to_others(path: Path) -> None:
     """
     if not path.exists():
         path.touch(mode=PRIVATE)
-    for each in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
+    for each in (path, *beside(path)):
         # Gone with the last connection of another process; another user's; or a file system has no modes.
         with suppress(OSError):
             mode = each.stat().st_mode
@@ -325,6 +330,7 @@ def backup(path: Path, target: Path) -> None:
         reading = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, that can be read where nothing can be written
         part.replace(target)
     except OSError as err:
         raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err

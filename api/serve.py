@@ -109,7 +109,7 @@ def take_folder(folder: Path) -> TextIO:
         except BlockingIOError:
             if time.monotonic() > end:
                 file.close()
-                raise InvalidSpec(f'data folder "{folder}" is in use by another server', where="data") from None
+                raise InvalidSpec(f'data folder "{folder}" is in use by a server', where="data") from None
             time.sleep(0.1)
         else:
             return file

@@ -161,7 +161,7 @@ def test_a_data_folder_has_one_server_and_the_next_waits_for_the_end_of_the_last
     with Server(tmp_path) as server, (tmp_path / "log").open("wb") as log:
         with Process(*arguments, log=log) as second:
             assert second.wait() == 1
-        assert (tmp_path / "log").read_text().endswith('data" is in use by another server\n')
+        assert (tmp_path / "log").read_text().endswith('data" is in use by a server\n')
         with Process(*arguments, log=log) as third:
             server.signal(signal.SIGTERM)
             assert server.wait() == 0

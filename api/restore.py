@@ -1,0 +1,110 @@
+"""Puts a backup in a database's place; whatever happens meanwhile, the one or the other is there, and whole.
+
+It decides what is checked, and what becomes of the database that was there; it refuses to know what rows mean, and who
+uses the database: nobody may.
+
+What a killed server left beside its database (``-wal``) SQLite would write into a backup that is merely copied over it,
+and destroy that. So what is there is written into the old database first. That is one file then, which gets a second
+name; a rename gives its first one to the backup. What lies there even so, of a database that is damaged or gone, goes
+along to the second name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+from api.schema import Database, backup, beside, jobs
+from engine.errors import EngineError, InvalidSpec, SourceMalformed, reason_of
+
+OURS: Final = {jobs.name, "alembic_version"}
+DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def restore(file: Path, path: Path) -> Path | None:
+    """Puts the backup `file` in the place of the database `path`, or where none is; owner and mode stay.
+
+    Returns  where the database that was there is now; None: there was none.
+    Raises   InvalidSpec: a newer version, there is no such file, or nothing can be written. SourceMalformed: `file` is
+             damaged or no database of ours; or the database is in use.
+    """
+    path = Path(os.path.realpath(path))  # SQLite writes beside what a link leads to
+    part = path.with_name(f"{path.name}.restored")
+    try:
+        _remove(part)
+        backup(file, part)
+        _check(part, file)
+        kept = _keep(path, part)
+        _sync_names(path.parent)  # nothing of the old one may lie beside the new one, not even behind a power cut
+        part.replace(path)
+        _sync_names(path.parent)
+    except OSError as err:
+        raise InvalidSpec(f"{path}: {reason_of(err)}", where="data") from err
+    finally:
+        _remove(part)
+    return kept
+
+
+def _remove(path: Path) -> None:
+    """A database with what is beside it. Raises OSError."""
+    for each in (path, *beside(path)):
+        each.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Which names are in a folder outlives a power cut from now on, as far as its file system can that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _check(part: Path, file: Path) -> None:
+    """Opens a copy of `file` as the server will. Raises InvalidSpec, SourceMalformed."""
+    try:
+        with closing(sqlite3.connect(part)) as copy:
+            (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as err:
+        raise SourceMalformed(f"{file}: {err}", where="backup") from err
+    if found != "ok":
+        raise SourceMalformed(f"{file}: the database is damaged", where="backup")
+    if not names >= OURS:
+        raise SourceMalformed(f"{file}: no database of jobs", where="backup")
+    try:
+        Database(part).close()
+    except EngineError as err:
+        raise InvalidSpec(f"{file}: {err}", where="backup") from err
+
+
+def _keep(path: Path, part: Path) -> Path | None:
+    """Gives the database a second name, and what is left beside it; owner and mode to `part`. Raises OSError."""
+    names = (path.with_name(f"{path.name}.before-restore-{n}") for n in itertools.count(1))
+    kept = next(each for each in names if not each.exists())
+    is_there = path.exists()
+    if is_there:
+        _settle(path)
+        status = path.stat()
+        os.chown(part, status.st_uid, status.st_gid)
+        part.chmod(status.st_mode & 0o770)
+        os.link(path, kept)
+    for old, new in zip(beside(path), beside(kept), strict=True):
+        if old.exists():
+            old.replace(new)
+    return kept if is_there else None
+
+
+def _settle(path: Path) -> None:
+    """Writes what lies beside a database into it, unless it is damaged. Raises SourceMalformed: it is in use."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as old:
+            old.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as err:
+        if err.sqlite_errorcode & 0xFF not in DAMAGED:
+            raise SourceMalformed(f"{path}: {err}", where="data") from err

@@ -1,0 +1,216 @@
+"""A backup in a database's place: it is there whole, whatever lay beside the old one, and whenever that breaks off."""
+
+import os
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+
+import pytest
+
+from api.__main__ import main
+from api.restore import restore
+from api.schema import VERSION, backup
+from api.serve import take_folder
+from api.store import Store
+from engine.jobdocument import read
+from engine.jobs import Rules
+from tests.api.auditing import audit, new_database
+
+NOW = 1_700_000_000_000
+STEPS = {"os.rename", "os.link", "os.remove", "os.chmod", "os.chown", "sqlite3.connect"}  # as Python tells of them
+
+
+def uids(path):
+    """The jobs of a sound database."""
+    store = Store(path, rules=Rules())
+    try:
+        return set(audit(store))
+    finally:
+        store.close()
+
+
+def add(store, names):
+    for name in names:
+        document = {b"uid": name.encode(), b"x": b"y" * 3000}
+        text = b'{"template":{"src":"file:///a.aep","composition":"c"},"uid":"%(uid)b","x":"%(x)b"}' % document
+        store.create([read(text)], creator="c", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with the database of a server that was killed (old), and a backup made before that (new)."""
+    folder = tmp_path_factory.mktemp("killed")
+    path = folder / "running" / "mashtun.db"
+    new_database(path)
+    store = Store(path, rules=Rules())
+    add(store, [f"new{n}" for n in range(9)])
+    backup(path, folder / "backup.db")
+    store.remove("new0", now=NOW)
+    add(store, [f"old{n}" for n in range(30)])
+    shutil.copytree(path.parent, folder / "data")
+    store.close()
+    return folder
+
+
+NEW = {f"new{n}" for n in range(9)}
+OLD = NEW - {"new0"} | {f"old{n}" for n in range(30)}
+
+
+@pytest.fixture
+def folder(killed, tmp_path):
+    shutil.copytree(killed, tmp_path / "it")
+    return tmp_path / "it"
+
+
+def test_a_backup_takes_the_place_of_what_a_killed_server_left_and_that_is_kept(folder, capsys):
+    data, kept = folder / "data", folder / "data" / "mashtun.db.before-restore-1"
+    assert main(["restore", "--data", str(data), str(folder / "backup.db")]) == 0
+    assert capsys.readouterr().out == f"what was there is {kept}\n"
+    assert {each.name for each in data.iterdir()} == {"mashtun.db", kept.name, "serve.lock"}
+    assert (uids(data / "mashtun.db"), uids(kept)) == (NEW, OLD)
+    assert main(["restore", "--data", str(data), str(kept)]) == 0  # and the way back
+    assert (uids(data / "mashtun.db"), uids(data / "mashtun.db.before-restore-2")) == (OLD, NEW)
+
+
+def test_a_restore_that_is_killed_leaves_the_old_jobs_or_the_new_ones(folder):
+    data = folder / "data"
+    shutil.copytree(data, folder / "copy")
+    for last in range(100):
+        child = os.fork()
+        if child == 0:
+            die_after(last)
+            restore(folder / "backup.db", data / "mashtun.db")
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = uids(data / "mashtun.db")
+        assert found in (OLD, NEW), last
+        if code == 0:
+            break
+        if found == NEW:
+            shutil.rmtree(data)
+            shutil.copytree(folder / "copy", data)
+    assert (code, found) == (0, NEW)
+    assert last > 10
+    assert not list(data.glob("*.restored*"))
+
+
+def die_after(steps):
+    """Ends this process before the next one of `STEPS` when it has made so many."""
+    made = 0
+
+    def count(event, _):
+        nonlocal made
+        if event in STEPS:
+            made += 1
+            if made > steps:
+                os._exit(9)
+
+    sys.addaudithook(count)
+
+
+@pytest.mark.parametrize("content", [b"damaged", b"damaged " * 1000])
+@pytest.mark.parametrize("beside", ["-wal", "-journal"])
+def test_a_damaged_database_is_replaced_and_kept(folder, content, beside):
+    path = folder / "data" / "mashtun.db"
+    path.write_bytes(content)
+    path.with_name("mashtun.db-wal").rename(path.with_name(f"mashtun.db{beside}"))
+    kept = restore(folder / "backup.db", path)
+    assert uids(path) == NEW
+    assert kept.exists()
+
+
+def test_owner_and_mode_stay(folder):
+    path = folder / "data" / "mashtun.db"
+    path.chmod(0o664)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12346)
+    was = path.stat()
+    restore(folder / "backup.db", path)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (was.st_uid, was.st_gid, 0o660)
+
+
+def test_a_new_machine_has_the_backup_and_nothing_else(folder, tmp_path, capsys):
+    data = tmp_path / "a" / "new one"
+    assert main(["restore", "--data", str(data), str(folder / "backup.db")]) == 0
+    assert capsys.readouterr().out == ""
+    assert {each.name for each in data.iterdir()} == {"mashtun.db", "serve.lock"}
+    assert (data / "mashtun.db").stat().st_mode & 0o777 == 0o600
+    assert uids(data / "mashtun.db") == NEW
+
+
+def test_what_lies_beside_no_database_does_not_come_into_the_new_one(folder):
+    path = folder / "data" / "mashtun.db"
+    path.unlink()
+    assert restore(folder / "backup.db", path) is None
+    assert uids(path) == NEW
+
+
+def test_a_database_behind_a_link_is_replaced_where_it_is(folder):
+    (folder / "data").rename(folder / "disk")
+    (folder / "data").mkdir()
+    (folder / "data" / "mashtun.db").symlink_to(folder / "disk" / "mashtun.db")
+    restore(folder / "backup.db", folder / "data" / "mashtun.db")
+    assert (folder / "data" / "mashtun.db").is_symlink()
+    assert uids(folder / "disk" / "mashtun.db") == NEW
+
+
+def spoil(path, case):
+    """Makes of a backup what is none."""
+    if case == "text":
+        path.write_text("no database " * 1000)
+    elif case == "none":
+        path.unlink()
+    elif case == "empty":
+        path.write_bytes(b"")
+    elif case == "damaged":
+        with path.open("r+b") as file:
+            file.seek(-8192, os.SEEK_END)
+            file.write(b"\xff" * 4096)
+    elif case == "cut":
+        os.truncate(path, path.stat().st_size - 8192)
+    else:
+        with closing(sqlite3.connect(path)) as made:
+            made.execute("DROP TABLE jobs" if case == "foreign" else "UPDATE alembic_version SET version_num = '9999'")
+            made.commit()
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("text", "file is not a database"),
+        ("none", "no such database"),
+        ("empty", "no database of jobs"),
+        ("foreign", "no database of jobs"),
+        ("damaged", "the database is damaged"),
+        ("cut", "database disk image is malformed"),
+        ("newer", f"the database has version 9999, newer than {VERSION}"),
+    ],
+)
+def test_what_is_no_backup_is_refused_with_a_sentence_and_changes_nothing(folder, capsys, case, reason):
+    file, data = folder / "backup.db", folder / "data"
+    spoil(file, case)
+    before = {each.name for each in data.iterdir()} | {"serve.lock"}
+    assert main(["restore", "--data", str(data), str(file)]) == 1
+    assert capsys.readouterr().err == f"mashtun: {file}: {reason}\n"
+    assert {each.name for each in data.iterdir()} == before
+    assert uids(data / "mashtun.db") == OLD
+
+
+def test_nothing_is_restored_under_a_server_or_whoever_else_has_the_database_open(folder, capsys, monkeypatch):
+    monkeypatch.setattr("api.serve.LOCK_PATIENCE", 0)
+    data = folder / "data"
+    with take_folder(data):
+        assert main(["restore", "--data", str(data), str(folder / "backup.db")]) == 1
+    assert capsys.readouterr().err == f'mashtun: data folder "{data}" is in use by a server\n'
+    with closing(sqlite3.connect(data / "mashtun.db")) as other:
+        other.execute("SELECT count(*) FROM jobs")
+        assert main(["restore", "--data", str(data), str(folder / "backup.db")]) == 1
+    assert capsys.readouterr().err == f"mashtun: {data / 'mashtun.db'}: database is locked\n"
+    assert uids(data / "mashtun.db") == OLD
+
+
+def test_a_backup_can_be_read_where_nothing_can_be_written(folder):
+    """As SQLite needs no file beside it: the header says that no WAL belongs to it (file format 1.3.3)."""
+    assert (folder / "backup.db").read_bytes()[18:20] == b"\1\1"
