@@ -38,7 +38,8 @@ from engine.jobdocument import Document, check_content, kind_of, raw, read, spli
 from engine.jobs import OLDEST, QUEUED, Job, Rules, create, pick, pools_asked, put, status_of, take_over
 
 UID_LENGTH: Final = 21  # as clients know it; 126 random bits
-RECORDS: Final = 1 << 14  # kept; each has a kilobyte with its head
+RECORDS: Final = 1 << 14  # kept; most have a kilobyte with their head
+KEPT_BYTES: Final = 2048  # of a head whose record is kept: with errors of programs it has any number of them
 RUN_BITS: Final = 20  # runs of a job are numbered from its place on; a million later would be those of the next one
 PAUSE: Final = 0.15  # seconds between two transactions of many: who waits for SQLite looks every 0.1 s
 MAX_ASKED: Final = 64  # tags, or states, asked for at once: each is a look-up of its own
@@ -401,10 +402,16 @@ def _join(head: bytes, content: bytes) -> bytes:
     return head if content == b"{}" else head[:-1] + b"," + content[1:]
 
 
-@lru_cache(RECORDS)
 def _record(head: bytes) -> bytes:
     """The status record of a job, as JSON; kept, since lists are asked for again and again while few jobs change."""
+    return _kept_record(head) if len(head) <= KEPT_BYTES else _made_record(head)
+
+
+def _made_record(head: bytes) -> bytes:
     return _encode(status_of(_document.decode(head)))
+
+
+_kept_record: Final = lru_cache(RECORDS)(_made_record)
 
 
 def _filtered(which: Filter, after: int | None) -> CompoundSelect[Any]:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -1025,6 +1026,20 @@ def test_nothing_is_lost_when_the_disk_is_full(bench):
     with bench.store._database.write() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
     bench.add(mine="x" * 100_000)
+
+
+def test_records_with_long_errors_are_not_kept_when_they_have_been_listed(bench):
+    for n in range(30):
+        bench.put(bench.add(), state="error", error=f"{n} " + "x" * (256 << 10))
+    tracemalloc.start()
+    try:
+        found = bench.store.page(Filter(records=True), after=None, limit=100, limit_bytes=1 << 30)[0]
+        size = sum(map(len, found))
+        del found
+        assert size > 7 << 20
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_backup_is_the_database_as_it_is_now(bench, tmp_path):
