@@ -307,6 +307,10 @@ class JobQueue:
 
     # Webhooks: api.webhooks.Ledger
 
+    def passed(self) -> int:
+        """ms of a clock that nobody sets."""
+        return round(self._steady() * 1000)
+
     async def undelivered(
         self, besides: Collection[int], limit: int, left_out: LeftOut = NONE_LEFT_OUT
     ) -> list[Delivery]:

@@ -52,6 +52,9 @@ class Ledger(Protocol):
     def now(self) -> int:
         """ms since 1970."""
 
+    def passed(self) -> int:
+        """ms of a clock that nobody sets."""
+
     async def undelivered(self, besides: Collection[int], limit: int, left_out: LeftOut) -> list[Delivery]:
         """What is due, without those of these ids; left out are hosts by `receiver_of` and URLs by `endpoint_of`."""
 
@@ -63,19 +66,22 @@ class Ledger(Protocol):
 
 
 class Pauses:
-    """Who has failed, and is left alone until when; the first of more than `MAX_AWAY` is forgotten."""
+    """Who has failed, and is left alone until when; the first of more than `MAX_AWAY` is forgotten.
+
+    `now` is always ms of a clock that nobody sets.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, int]] = {}  # who → (failures in a row, ms: not before)
 
     def lasting(self, now: int) -> set[str]:
-        """Who is left alone now, ms."""
-        return {who for who, (_, until) in self._known.items() if _is_ahead(until, now)}
+        """Who is left alone now."""
+        return {who for who, (_, until) in self._known.items() if until > now}
 
     def begin(self, who: str, now: int) -> None:
         """It has failed: not before its pause is over."""
-        failures, until = self._known.pop(who, (0, 0))
-        if not _is_ahead(until, now):  # else it was under way when another one failed
+        failures, until = self._known.pop(who, (0, now))
+        if until <= now:  # else it was under way when another one failed
             if now - until > LONGEST_PAUSE * 1000:  # that was another time
                 failures = 0
             failures, until = failures + 1, now + _pause(failures)
@@ -127,10 +133,10 @@ class Courier:
         last_tries  what is a day old, also to those who are left alone; else whatever is to others.
         """
         while (places := AT_ONCE - len(self._under_way)) > 0:
-            now = self._ledger.now()
             if last_tries:
-                left_out = LeftOut(self._busy(), after=now - GIVE_UP)
+                left_out = LeftOut(self._busy(), after=self._ledger.now() - GIVE_UP)
             else:
+                now = self._ledger.passed()
                 left_out = LeftOut(self._busy() | self._hosts.lasting(now), self._urls.lasting(now))
             # As it is now: what ends while the ledger is read may still stand there, and would be told twice.
             found = await self._ledger.undelivered(frozenset(self._under_way), places, left_out)
@@ -175,9 +181,9 @@ class Courier:
             await self._fetcher.send("POST", delivery.url, headers=headers, body=delivery.body, limiter=limiter)
         except EngineError as err:
             if isinstance(err.__cause__, OSError) and not isinstance(err.__cause__, _THERE):
-                self._hosts.begin(receiver_of(delivery.url), self._ledger.now())
+                self._hosts.begin(receiver_of(delivery.url), self._ledger.passed())
             else:
-                self._urls.begin(endpoint_of(delivery.url), self._ledger.now())
+                self._urls.begin(endpoint_of(delivery.url), self._ledger.passed())
             return str(err)
         self._hosts.end(receiver_of(delivery.url))
         self._urls.end(endpoint_of(delivery.url))
@@ -214,8 +220,3 @@ def endpoint_of(url: str) -> str:
 def _pause(failures: int) -> int:
     """ms until another try."""
     return round(1000 * min(FIRST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE))
-
-
-def _is_ahead(until: int, now: int) -> bool:
-    """Whether a pause lasts; not when it would last longer than any: then the clock was set."""
-    return 0 < until - now <= LONGEST_PAUSE * 1000
