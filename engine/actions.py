@@ -214,10 +214,14 @@ class Actions:
 
     def _target(self, place: str, name: str, where: str = "output") -> Path:
         """Where a copy goes; links are followed before it is judged."""
-        path = self._fetcher.path_of(place) if re.match("file:|[a-zA-Z0-9+.-]+://", place) else self._folder / place
+        is_url = re.match("file:|[a-zA-Z0-9+.-]+://", place)
         try:
+            path = self._fetcher.path_of(place) if is_url else self._folder / place
             path = (path / name if place.endswith("/") or path.is_dir() else path).resolve()
-        except (OSError, ValueError) as err:  # too long, or with a NUL
+        except InvalidJob as err:
+            sentence = f'{where}: "{shown(place)}" is neither a path nor a file: URL of this machine'
+            raise InvalidJob(sentence, where=f"$.{where}") from err
+        except (OSError, ValueError, RuntimeError) as err:  # too long, with a NUL, or links in a ring
             raise InvalidJob(f'{where}: "{place[:200]}" is no path', where=f"$.{where}") from err
         folder = self._folder.resolve()
         if path.is_relative_to(folder) and not all(map(is_file_name, path.relative_to(folder).parts)):

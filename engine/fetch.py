@@ -266,7 +266,7 @@ def file_in(folders: Iterable[Path], name: str, *, inside: bool = True) -> Path 
     inside  it does not lead out of that folder, nor by a link, and there is none in what is returned.
     """
     for folder in folders:
-        with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+        with suppress(OSError, ValueError, RuntimeError):  # no file: too long a name, one with a NUL, links in a ring
             path = (folder / name).resolve() if inside else folder / name
             if path.is_file() and (not inside or path.is_relative_to(folder.resolve())):
                 return path

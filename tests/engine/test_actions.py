@@ -119,9 +119,12 @@ def test_a_long_name_keeps_its_end_and_has_room_for_the_extension(tmp_path, outp
         (action("copy", output="/etc/cron.d/x"), "may not be written to"),
         (action("copy", output="../../x"), "may not be written to"),
         (action("copy", output="file:///etc/x"), "may not be written to"),
-        (action("copy", output="s3://bucket/x"), "s3: is not one of"),
+        (action("copy", output="s3://bucket/x"), 'output: "s3://bucket/x" is neither a path nor a file: URL of this m'),
+        (action("copy", output="http://u:p@h/x?key=1"), 'output: "http://h/x" is neither a path nor a file: URL of'),
+        (action("copy", output="file://there/x"), 'output: "file://there/x" is neither a path nor a file: URL of'),
         (action("copy", output="a\0b"), "is no path"),
-        (action("copy", output="file://[x/y"), "invalid IPv6 URL"),
+        (action("copy", output="file://[x/y"), "is neither a path nor a file: URL of this machine"),
+        (action("copy", output="../ring/x"), 'output: "../ring/x" is no path'),
         (action("upload", provider="http", params={"url": "http://[x"}), "params.url is not"),
         (action("upload"), "provider 'None' is not one of"),
         (action("upload", provider="s3", params={}), "provider 's3' is not one of"),
@@ -131,6 +134,7 @@ def test_a_long_name_keeps_its_end_and_has_room_for_the_extension(tmp_path, outp
     ],
 )
 def test_what_no_module_does(tmp_path, given, sentence):
+    (tmp_path / "ring").symlink_to("ring")
     if sentence is None:
         actions_of(tmp_path, given)
         return

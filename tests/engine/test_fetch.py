@@ -523,9 +523,22 @@ def test_a_file_is_found_by_its_path_from_the_first_folder_that_has_it(tmp_path)
         path.touch()
     (mine / "out").symlink_to("../secret")
     (mine / "link").symlink_to("a")
+    (mine / "ring").symlink_to("ring")
     folders = (mine, shared)
     expected = {"a": mine / "a", "deep/b": mine / "deep/b", "c": shared / "c", "link": mine / "a"}
-    refused = ("", ".", "deep", "none", "../secret", "out", str(tmp_path / "secret"), "a\0", "a" * 5000)
+    refused = (
+        "",
+        ".",
+        "deep",
+        "none",
+        "../secret",
+        "out",
+        "ring",
+        "ring/a",
+        str(tmp_path / "secret"),
+        "a\0",
+        "a" * 5000,
+    )
     for name in (*expected, *refused):
         assert file_in(folders, name) == expected.get(name), name
     for name in ("out", "../secret", "link"):
