@@ -176,7 +176,7 @@ def read_order(job: Mapping[str, Any]) -> Order:
         src=template["src"],
         composition=str(template.get("composition") or ""),
         checksum=str(template.get("checksum") or ""),
-        params=_as(Params, template.get("params") or {}, "template.params"),
+        params=_as(Params, _params(template), "template.params"),
         assets=tuple(_asset(each, f"assets[{n}]") for n, each in enumerate(assets)),
         options=_options(template),
         extension=extension,
@@ -192,10 +192,17 @@ def _as(kind: type[T], value: object, where: str) -> T:
         raise InvalidJob(f"{where}: {str(err)[:200]}", where=f"$.{where}") from None
 
 
+def _params(given: Mapping[str, Any]) -> Any:
+    """The `params` of a template or an asset, without what says nothing: null, or [], as PHP writes {}."""
+    params = given.get("params") or {}
+    return {key: each for key, each in params.items() if each} if isinstance(params, dict) else params
+
+
 def _asset(value: object, where: str) -> Asset:
     if not isinstance(value, dict):
         raise InvalidJob(f"{where} is not an object", where=f"$.{where}")
-    asset = _as(Asset, {key: each for key, each in value.items() if each is not None}, where)
+    given = {key: each for key, each in value.items() if each is not None}
+    asset = _as(Asset, given | {"params": _params(given)}, where)
     if asset.type not in (*MEDIA, "data", "static"):
         reason = "only runs in After Effects" if asset.type == "script" else "is unknown"
         raise InvalidJob(f"{where}.type {asset.type[:80]!r} {reason}", where=f"$.{where}.type")

@@ -242,3 +242,9 @@ def test_params_are_the_headers_of_an_http_request():
         assert "s3cret" not in str(error.value)
         with pytest.raises(InvalidJob, match=r"template\.params: Expected"):
             order_of(params=params)
+
+
+@pytest.mark.parametrize("params", [[], None, {}, {"headers": []}, {"headers": None}, {"headers": {}}])
+def test_params_that_say_nothing_are_none_also_as_php_writes_them(params):
+    order = order_of(media(params=params), params=params)
+    assert [each.params.headers for each in (order, *order.assets)] == [{}, {}]
