@@ -181,7 +181,19 @@ class Connection(TCPServer):
     """A connection whose end is at once: whoever still sends finds it closed, which is no error.
 
     Hypercorn says that nothing more will come first, and waits for that; who sends meanwhile gets BusyResourceError.
+    Of a client that has gone, it would wait for another request, as long as of one that is there.
     """
+
+    _is_heard = True  # until nothing more can come
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._is_heard = False
+        await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        if self._is_heard:  # or its last request was still being answered
+            await super()._idle_timeout()
 
     async def _close(self) -> None:
         await self.stream.aclose()

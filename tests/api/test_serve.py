@@ -1,7 +1,10 @@
 """The HTTP server as it is set up here, with what clients do to it."""
 
+import socket
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -38,6 +41,7 @@ def start(nursery, app):
     stop, config, listener = trio.Event(), Config(), listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     config.errorlog = None
+    config.keep_alive_timeout = 1000.0  # nobody is sent away meanwhile
     config.bind = [f"fd://{listener.detach()}"]
     nursery.start_soon(_serve_http, app, config, stop, trio.Event())
     return port, stop
@@ -147,6 +151,46 @@ async def test_a_request_of_very_many_lines_is_refused(nursery, body):
         assert await answer(HEAD_LINES + 1) == b"HTTP/1.1 431"
         stop.set()
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("when", ["before it asked", "after its answer", "before its answer"])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_a_client_that_has_gone_keeps_no_connection(nursery, when, how):
+    asked, answered = trio.Event(), trio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        asked.set()
+        while when == "before its answer" and (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        answered.set()
+
+    with trio.fail_after(10):
+        port, stop = start(nursery, app)
+        before = descriptors()
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        while descriptors() < before + 2:
+            await trio.sleep(0.001)
+        if when != "before it asked":
+            await client.send_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            await asked.wait()
+        if when == "after its answer":
+            await answered.wait()
+        if how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.aclose()
+        while descriptors() > before:
+            await trio.sleep(0.001)
+        stop.set()
+
+
+def descriptors():
+    """How many this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_large_blocks_that_are_free_go_back_to_the_system(tmp_path):
