@@ -13,6 +13,7 @@ to nobody any more.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import math
@@ -116,7 +117,8 @@ class JobRun:
             if isinstance(known, EngineError):
                 return str(known) or known.code
             if isinstance(known, OSError):
-                return f"the worker's disk: {reason_of(known)}"
+                subject = "the worker" if known.errno in (errno.EMFILE, errno.ENFILE) else "the worker's disk"
+                return f"{subject}: {reason_of(known)}"
             if not isinstance(known, Exception):
                 raise
             log.exception("job %s: a bug", self._assignment.uid)  # which must not end the worker

@@ -552,3 +552,13 @@ async def test_a_worker_without_a_descriptor_says_so_in_one_sentence_and_goes_on
     assert (await bench.done(job()))["state"] == "finished"
     assert f"worker w1: {bench.folder / 'work'}: too many open files" in caplog.messages
     assert "bug" not in caplog.text
+
+
+async def test_a_job_for_which_there_is_no_descriptor_does_not_blame_the_disk(bench, monkeypatch):
+    def read_without(_):
+        with no_descriptors():
+            Path(os.devnull).read_bytes()
+
+    monkeypatch.setattr(engine.jobrun, "read_order", read_without)
+    bench.work()
+    assert (await bench.done(job()))["error"] == "the worker: too many open files"
