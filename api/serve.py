@@ -10,6 +10,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -45,7 +46,7 @@ from engine import Engine
 from engine.command import M_MMAP_THRESHOLD, USAGE, fail, heeded_signals, say, set_heap
 from engine.config import Settings, read_settings
 from engine.errors import EngineError, InvalidSpec, first_error, reason_of
-from engine.link import listen
+from engine.link import Room, listen
 from engine.worker import Lag, Worker
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ SWITCH_INTERVAL: Final = 0.0005  # seconds; decoders wait that long for the inte
 # to 32 MiB, and what events leave in the heaps of all threads is never given back: now 40 MB after 50, 200 before. What
 # comes with every picture is smaller, up to 1080p: pages that are new each time would cost more than they save.
 HEAP: Final = {M_MMAP_THRESHOLD: 4 << 20}
+DESCRIPTORS: Final = 1 << 14  # files and connections; a third are viewers of 50 kB each. Systems begin with 1024
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
@@ -67,6 +69,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM, SIGINT or SIGHUP; returns the exit code."""
     log_to_stderr(arguments.log)
     set_heap(HEAP)
+    raise_limit()
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         settings = read_settings(os.environ, vars(arguments))
@@ -86,6 +89,12 @@ def run_serve(arguments: argparse.Namespace) -> int:
             logging.shutdown()  # what led to it comes first
             code = fail(str(first_error(group)))
     return code
+
+
+def raise_limit() -> None:
+    """As many open files and connections as this process may have, up to DESCRIPTORS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
 
 
 def take_folder(folder: Path) -> TextIO:
@@ -182,9 +191,20 @@ class Connection(TCPServer):
 
     Hypercorn says that nothing more will come first, and waits for that; who sends meanwhile gets BusyResourceError.
     Of a client that has gone, it would wait for another request, as long as of one that is there.
+
+    room  for all of them; who finds no place in it is sent away without a word.
     """
 
-    _is_heard = True  # until nothing more can come
+    def __init__(self, room: Room, *given: Any) -> None:
+        super().__init__(*given)
+        self._room = room
+        self._is_heard = True  # until nothing more can come
+
+    async def run(self) -> None:
+        """As in Hypercorn."""
+        with self._room.place() as is_free:
+            if is_free:
+                await super().run()
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -264,7 +284,9 @@ async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: 
     hypercorn.protocol.H11Protocol = Http1  # type: ignore[attr-defined]  # no setting says so
     hypercorn.protocol.h11.WSStream = Viewer  # type: ignore[attr-defined]  # nor this
     hypercorn.protocol.ws_stream.server_extensions_handshake = _no_extension  # type: ignore[attr-defined]  # nor this
-    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]  # nor this
+    # A third of all descriptors: each may read a file besides, and the last third is for cameras, recordings and jobs.
+    room = Room("http", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+    hypercorn.trio.run.TCPServer = partial(Connection, room)  # type: ignore[attr-defined, assignment]  # nor this
     await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
 

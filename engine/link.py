@@ -1,6 +1,7 @@
 """Link: an RTMP session on a Trio stream: events heard and said by any task, bytes whole and in order, with a watchdog.
 
-It decides when a peer is dead, how much it may make us keep, and what we listen on; it refuses to know what is said.
+It decides when a peer is dead, how much it may make us keep, what we listen on, and how many may be there at once; it
+refuses to know what is said.
 
 Theory of operation
 -------------------
@@ -15,9 +16,11 @@ what the kernel holds for it, and ends by the session's limit on how many may co
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -34,6 +37,9 @@ TURN: Final = 64  # events; then others have theirs, as one piece of bytes may m
 # For each small chunk that says nothing. Players acknowledge every 250 kB, which is 100 a second at 200 Mbit/s.
 SMALL_CHUNK: Final = 0.005  # seconds
 CREDIT: Final = 1.0  # seconds of these that are free at once: what is said around connect and publish
+SELDOM: Final = 60.0  # seconds between two entries that say that connections are refused
+
+log = logging.getLogger(__name__)
 
 
 class Link:
@@ -111,6 +117,36 @@ class Link:
                 with trio.fail_after(self._stall):
                     await self._stream.send_all(waiting[at : at + SLICE_BYTES])
             self.sent_bytes += len(waiting)
+
+
+class Room:
+    """For so many connections at once; that more are refused is logged now and then, with how many were.
+
+    door  what the log calls it.
+    """
+
+    def __init__(self, door: str, most: int) -> None:
+        self._door, self._most = door, most
+        self._connections = self._refused = 0
+        self._quiet_until = -math.inf
+
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """While a connection lasts: whether there is a place for it."""
+        is_free = self._connections < self._most
+        if not is_free:
+            self._refuse()
+        self._connections += is_free
+        try:
+            yield is_free
+        finally:
+            self._connections -= is_free
+
+    def _refuse(self) -> None:
+        self._refused += 1
+        if (now := trio.current_time()) >= self._quiet_until:
+            self._quiet_until = now + SELDOM
+            log.warning("%s: %d connections, more are refused: %d so far", self._door, self._most, self._refused)
 
 
 def listen(host: str, port: int) -> socket.socket:

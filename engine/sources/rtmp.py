@@ -30,7 +30,7 @@ import trio
 
 from engine.errors import EngineError, RemoteProtocolError, SourceUnavailable
 from engine.feed import Feed, Said
-from engine.link import Link, abandon_after, listen, race
+from engine.link import Link, Room, abandon_after, listen, race
 from engine.rtmp import (
     Accepted,
     Closed,
@@ -96,23 +96,14 @@ class _Listener:
         self.hub = hub
         self.publish_key = publish_key.encode()
         self.limits = limits
-        self._connections = 0
-        self._is_full = False
+        self._room = Room("rtmp", limits.connections)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, from beginning to end. Raises nothing."""
         async with stream:
-            if self._connections >= self.limits.connections:
-                if not self._is_full:
-                    log.warning("rtmp: %d connections, more are refused", self._connections)
-                self._is_full = True
-                return
-            self._connections += 1
-            try:
-                await _Connection(self, stream).run()
-            finally:
-                self._connections -= 1
-                self._is_full = False
+            with self._room.place() as is_free:
+                if is_free:
+                    await _Connection(self, stream).run()
 
 
 class _Connection:

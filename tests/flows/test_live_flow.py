@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -381,6 +381,26 @@ def test_http_2_is_not_spoken_and_who_offers_it_does_not_keep_the_server(tmp_pat
                 assert client.recv(12) == b"HTTP/1.1 " + status
         server.signal(signal.SIGTERM)
         assert server.wait(5) == 0
+
+
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 120))
+"""
+
+
+def test_viewers_leave_descriptors_to_cameras(tmp_path, fat):
+    with Server(tmp_path, before=FEW) as server, ExitStack() as viewers:
+        answers = []
+        for _ in range(120):
+            viewer = viewers.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            viewer.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            with suppress(ConnectionError):
+                answers.append(viewer.recv(12))
+        assert [each for each in answers if each] == [b"HTTP/1.1 200"] * (120 // 3)
+        with publishing(server.rtmp + "live/fat", fat):
+            pass
+        assert server.log.read_text().count("http: 40 connections, more are refused") == 1
 
 
 def test_film_is_not_deflated_for_browsers(tmp_path):
