@@ -19,20 +19,46 @@ HELLO = (
 )
 CLIENTS = 15
 
-# What a server that could not begin does with 8 MiB when 16 have been free once: how many blocks are the system's own.
+# In the process of a server that could not begin: the C library, and what it says of its memory.
 PROBE = """
 import ctypes, sys
+from threading import Barrier, Thread
 from api.__main__ import main
 
 assert main(["serve", "--data", sys.argv[1]]) == 1
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-info = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(str(n), ctypes.c_size_t) for n in range(10)]})
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+info = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names]})
 libc.mallinfo2.restype = info
+"""
+
+# What it does with 8 MiB when 16 have been free once: how many blocks are the system's own.
+LARGE = """
 libc.free(libc.malloc(16 << 20))
-before = getattr(libc.mallinfo2(), "3")
+before = libc.mallinfo2().hblks
 libc.malloc(8 << 20)
-print(getattr(libc.mallinfo2(), "3") - before)
+print(libc.mallinfo2().hblks - before)
+"""
+
+# Eight threads, each of which in its turn has 16 MiB, and keeps a little: how many MiB that takes, in units of 16.
+TURNS = """
+def take_turn(n):
+    for turn in range(8):
+        barrier.wait()
+        if turn == n:
+            blocks = [libc.malloc(1 << 20) for _ in range(16)]
+            libc.malloc(5000)
+            for block in blocks:
+                libc.free(block)
+
+barrier, before = Barrier(8), libc.mallinfo2().arena
+threads = [Thread(target=take_turn, args=(n,)) for n in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print((libc.mallinfo2().arena - before) >> 24)
 """
 
 
@@ -193,7 +219,8 @@ def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_large_blocks_that_are_free_go_back_to_the_system(tmp_path):
+@pytest.mark.parametrize("does", [LARGE, TURNS], ids=["large blocks", "in turn"])
+def test_what_is_free_goes_back_to_the_system_or_to_other_threads(tmp_path, does):
     (tmp_path / "file").touch()
-    command = [sys.executable, "-c", PROBE, str(tmp_path / "file")]
+    command = [sys.executable, "-c", PROBE + does, str(tmp_path / "file")]
     assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "1\n"
