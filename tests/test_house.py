@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,22 @@ def test_every_module_has_its_layer():
     layers = set(re.findall(r"[\w.]+", " ".join(contracts()["layers"]["layers"])))
     names = {".".join(dotted(path).split(".")[:2]): path for path in modules("engine", "api")}
     assert not [place(path) for name, path in names.items() if "." in name and name not in layers]
+
+
+def test_all_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=]", each, maxsplit=1)[0] for each in project["dependencies"]}
+    makers, wrong = packages_distributions(), []
+    for path in modules("engine", "api"):
+        for node in ast.walk(tree(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in {each.partition(".")[0] for each in names} - {"api", "engine", "engine_ext"}:
+                known = {each.lower().replace("_", "-") for each in makers.get(name, ())}
+                if name not in sys.stdlib_module_names and not known & declared:
+                    wrong.append(f"{place(path, node.lineno)}: {name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_doors_see_only_the_fronts_of_the_engine():
