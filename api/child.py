@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from api.moviemasher.fields import is_document
 from engine import child, command
 from engine.errors import EngineError
@@ -37,7 +35,7 @@ def run_document(arguments: argparse.Namespace) -> int:
         text = command.read_document(arguments.document, MAX_BYTES)
     except OSError:
         return command.run_document(arguments)  # which says what is wrong
-    if not _is_mash(text):
+    if not is_document(text):
         return command.run_document(arguments, text)
     with command.loading():
         from api.mashes import run_mash
@@ -45,13 +43,6 @@ def run_document(arguments: argparse.Namespace) -> int:
         return run_mash(parse_json(text, limit_bytes=MAX_BYTES), arguments)
     except EngineError as err:
         return command.fail(str(err))
-
-
-def _is_mash(text: bytes) -> bool:
-    try:
-        return is_document(msgspec.json.decode(text))
-    except (ValueError, RecursionError):
-        return False  # who reads it then says what is wrong
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import math
 from fractions import Fraction
 from typing import Any, NoReturn
 
+import msgspec
+
 from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
@@ -17,8 +19,12 @@ from engine.tree import digits_of, json_type
 Object = dict[str, Any]
 
 
-def is_document(value: object) -> bool:
-    """Whether a JSON value is a mash or a cast with what belongs to it, or either of them alone."""
+def is_document(text: bytes) -> bool:
+    """Whether it is JSON of a mash or a cast with what belongs to it, or of either of them alone."""
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return False  # who reads it then says what is wrong
     return isinstance(value, dict) and any(
         isinstance(value.get(name), kind) for name, kind in (("mash", dict), ("cast", dict), ("tracks", list))
     )
