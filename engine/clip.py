@@ -165,10 +165,9 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Ink(msgspec.Struct, frozen=True):
-    """Where a text's ink is at a font size of 1000 px: how far left of the pen and above the line, and its size."""
+    """Where a text's ink is at a font size of 1000 px: how far left of the pen, and its size."""
 
     x: float
-    y: float
     width: float
     height: float
 

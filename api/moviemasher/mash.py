@@ -298,7 +298,7 @@ class _Reader:
             self._fonts[font] = source
         ink = self._ink(fields)
         if ink is None:
-            ink = Ink(0, 0, 0, 0) if self._measure is None else self._measure(string, font)
+            ink = Ink(0, 0, 0) if self._measure is None else self._measure(string, font)
         return Text(string, font, ink)
 
     def _ink(self, fields: Fields) -> Ink | None:
@@ -307,8 +307,7 @@ class _Reader:
         size = fields.size("intrinsic")
         if size is None or not isinstance(box, dict):
             return None
-        x, y = (number_of(box.get(name)) or 0 for name in ("x", "y"))
-        return Ink(min(max(x, -1e6), 1e6), min(max(y, -1e6), 1e6), *size)
+        return Ink(min(max(number_of(box.get("x")) or 0, -1e6), 1e6), *size)
 
     def _medium(self, definition: Fields, fields: Fields, name: str, quantize: int) -> tuple[Medium, _Nature] | None:
         """An image, film or sound with what the clip does to it; None when the definition is of no medium."""

@@ -109,9 +109,9 @@ def measure(string: str, font: str | None, fonts: Fonts) -> Ink:
     lines = _lines(string, found, fonts, None)
     box = _box(list(_stacked(lines, found, "left", 0.0)))
     if box is None:
-        return Ink(0.0, 0.0, 0.0, 0.0)
+        return Ink(0.0, 0.0, 0.0)
     left, top, right, bottom = (number * MEASURED_AT for number in box)
-    return Ink(-left, -top, right - left, bottom - top)
+    return Ink(-left, right - left, bottom - top)
 
 
 def _stacked(lines: list[_Line], font: Font, align: str, room: float) -> Iterator[_Placed]:

@@ -11,7 +11,7 @@ RED, BLUE = (1.0, 0.0, 0.0, 1.0), (0.0, 0.0, 1.0, 1.0)
 PHOTO = Medium(kind="image", name="photo", size=(400, 300))
 FILM = Medium(kind="film", name="film", size=(320, 180), length=30, gain=((0, 1),))
 HEART = Shape("M0 0L10 0L5 10Z", 24, 24)
-HELLO = Text("Hello", "sans", Ink(0, 0, 2600, 1000))
+HELLO = Text("Hello", "sans", Ink(0, 2600, 1000))
 
 
 def still(value):

@@ -689,7 +689,7 @@ async def test_stills_and_fonts_come_with_the_program(tmp_path, media):
         Held(RenderTree(root_video_node=VideoSourceNode(stream_guid="film", at=7 / 30))),
         RenderSpec(output=str(still), mixer=SPEC.mixer, sources={"film": str(media.path("plain"))}),
     )
-    text = Text("X", "mine", Ink(0, 700, 600, 700))
+    text = Text("X", "mine", Ink(0, 600, 700))
     program = mash(
         [clip("a", 0, 30, Medium(kind="image", name="seven.png", size=(64, 36)))],
         [clip("b", 30, 300, ColourTween((1, 1, 1, 1), (1, 1, 1, 1)), form=text)],

@@ -33,7 +33,7 @@ from tests.engine.mashes import (
 
 @pytest.mark.parametrize("left", [0, 500])
 def test_a_text_wider_than_a_tree_allows_is_drawn_in_parts_that_can_be_seen(left):
-    long = Text("a long line", "sans", Ink(left, 0, 100_000, 1000))  # 18000 pixels at the height of the frame
+    long = Text("a long line", "sans", Ink(left, 100_000, 1000))  # 18000 pixels at the height of the frame
     container = Container(form=long, scale=Scale(x=Tween(0, 1)), natural=(100, 1), off="EW")
     program = mash([clip(colour(), container=container, frames=100)])
     found = [pictures(program, t)[0].nodes for t in (Fraction(1, 10), 5, Fraction(99, 10))]
@@ -231,7 +231,7 @@ def test_text_grows_with_its_box():
 
 
 def test_ink_that_reaches_left_of_the_pen_is_shown():
-    text = Text("j", "sans", Ink(100, 700, 200, 1000))
+    text = Text("j", "sans", Ink(100, 200, 1000))
     container = Container(form=text, natural=(200, 1000), scale=Scale(height=still(0.5)))
     node = picture(colour(), container=container)
     assert (node.fit, box(node)) == ("fill", (150, 44, 18, 90))  # what reaches left of the pen is shown too
@@ -243,7 +243,7 @@ def test_text_without_lock_is_stretched_to_its_box():
 
 
 def test_text_that_was_not_measured_is_as_high_as_its_box():
-    node = picture(colour(), container=Container(form=Text("x", "sans", Ink(0, 0, 0, 0)), scale=text_scale()))
+    node = picture(colour(), container=Container(form=Text("x", "sans", Ink(0, 0, 0)), scale=text_scale()))
     assert (node.size, box(node)) == (144, (32, 18, 256, 144))
 
 

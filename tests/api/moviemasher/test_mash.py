@@ -260,7 +260,7 @@ def test_text_that_the_client_did_not_measure_is_measured():
 
     def measure(string, font):
         asked.append((string, font))
-        return Ink(0, 700, 500, 1000)
+        return Ink(0, 500, 1000)
 
     clip = {"containerId": TEXT, "container": {"string": "Hi", "fontId": "font", "height": 0.5, "lock": "H"}}
     film = read_mash({"tracks": [{"clips": [clip]}]}, DEFINITIONS, raster=SMALL, measure=measure)

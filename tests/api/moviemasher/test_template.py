@@ -223,7 +223,7 @@ def test_no_file_is_read_that_was_not_looked_for(definitions, clips):
     mash = {"tracks": [{"clips": clips}]}
     found = located({"mash": mash, "definitions": without_built_in(definitions)}, {"/theirs": "/mine"})
     try:
-        film = film_of(found, Raster(64, 36), measure=lambda string, font: Ink(0, 0, 9, 9))
+        film = film_of(found, Raster(64, 36), measure=lambda string, font: Ink(0, 9, 9))
     except InvalidMash:
         return
     files = {**fonts_of(found), **film.sources, **film.fonts}
