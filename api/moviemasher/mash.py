@@ -114,18 +114,16 @@ def read_mash(
     definitions: object = (),
     *,
     raster: Raster,
-    streams: abc.Container[str] = (),
     measure: Measure | None = None,
 ) -> Film:
     """The film of a mash.
 
     definitions  those it uses, beside the built-in ones; of two with one id the first counts.
     raster       the output's size: every rectangle follows from it.
-    streams      names of live streams: a video or sound with one of these as its source has no media time.
     measure      measures texts whose `intrinsic` is missing; without it they fill their box's height.
     Raises InvalidMash.
     """
-    reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
+    reader = _Reader(definitions, raster=raster, streams=(), measure=measure)
     document = Fields.of(mash, "$.mash")
     program = reader.mash(document)
     start = Fraction(document.whole("frame", 0, 0, MAX_FRAME), program.quantize)
@@ -142,7 +140,9 @@ def read_cast(
 ) -> Film:
     """The film of a cast: its mashes over one another, the first layer on top, each beginning again at its end.
 
-    The mashes must be whole, not just their ids. Arguments and errors as for `read_mash`.
+    The mashes must be whole, not just their ids. Other arguments and errors as for `read_mash`.
+
+    streams  names of live streams: a video or sound with one of these as its source has no media time.
     """
     reader = _Reader(definitions, raster=raster, streams=streams, measure=measure)
     document = Fields.of(cast, "$.cast")

@@ -42,7 +42,12 @@ DEFINITIONS = [PHOTO, FILM, TONE, STAR, CAM, FONT]
 
 def read(*clips, definitions=DEFINITIONS, **mash):
     """The film of a mash with one track."""
-    return read_mash({"tracks": [{"clips": list(clips)}], **mash}, definitions, raster=SMALL, streams={"live/cam"})
+    return read_mash({"tracks": [{"clips": list(clips)}], **mash}, definitions, raster=SMALL)
+
+
+def read_live(mash, definitions=DEFINITIONS):
+    """The film of a cast of this one mash, while live/cam is on air."""
+    return read_cast({"layers": [{"type": "mash", "mash": mash}]}, definitions, raster=SMALL, streams={"live/cam"})
 
 
 def first(*clips, t=0, **more):
@@ -332,20 +337,22 @@ def test_a_film_has_sound_when_its_definition_says_so_or_nothing_is_known(change
 
 
 def test_a_stream_that_is_live_is_shown_as_it_is():
-    film = read({"contentId": "cam", "content": {"speed": 2}})
-    (node,), (voice,) = pictures(film), voices(film)
+    film = read_live({"tracks": [{"clips": [{"contentId": "cam", "content": {"speed": 2}}]}]})
+    (shown,), (heard,) = pictures(film), voices(film)
+    (node,), (voice,) = shown.nodes, heard.nodes
     assert (node.stream_guid, node.at, voice.stream_guid, voice.at) == ("live/cam", None, "live/cam", None)
     assert film.sources == {"live/cam": "live/cam"}
 
 
 def test_a_stream_that_is_live_is_heard_where_it_is_said_to_be_a_sound_and_is_no_image():
     radio = {"id": "radio", "type": "audio", "source": "live/cam"}
-    film = read({"contentId": "radio", "frames": 20}, definitions=[radio])
-    (voice,) = voices(film)
+    film = read_live({"tracks": [{"clips": [{"contentId": "radio", "frames": 20}]}]}, [radio])
+    ((voice,),) = (heard.nodes for heard in voices(film))
     assert (voice.stream_guid, voice.at) == ("live/cam", None)
     assert film.sources == {"live/cam": "live/cam"}
     logo = {"id": "logo", "type": "image", "source": "live/cam"}
-    assert "is a stream, which is no image" in refusal({"contentId": "logo"}, definitions=[logo])[1]
+    with pytest.raises(InvalidMash, match="is a stream, which is no image"):
+        read_live({"tracks": [{"clips": [{"contentId": "logo"}]}]}, [logo])
 
 
 def test_sources_are_those_that_are_used():
@@ -646,11 +653,12 @@ MASHES = st.fixed_dictionaries(
 REQUESTS = st.fixed_dictionaries({"mash": MASHES, "definitions": st.just([*DEFINITIONS, MINE])})
 
 
-def film_or_sentence(document):
-    """What a request's mash comes to; None after a sentence that names its place."""
+def film_or_sentence(document, *, live=False):
+    """What a request's mash comes to, or a cast of it; None after a sentence that names its place."""
     document = document if isinstance(document, dict) else {"mash": document}
     try:
-        return read_mash(document.get("mash"), document.get("definitions", []), raster=SMALL, streams={"live/cam"})
+        mash, definitions = document.get("mash"), document.get("definitions", [])
+        return read_live(mash, definitions) if live else read_mash(mash, definitions, raster=SMALL)
     except InvalidMash as err:
         assert err.where.startswith("$.")
         assert str(err).startswith(err.where + ": ")
@@ -669,9 +677,9 @@ def check_at(film: Film, t):
 
 
 @settings(deadline=None, max_examples=75, suppress_health_check=list(HealthCheck))
-@given(REQUESTS | damaged(REQUESTS), st.lists(st.fractions(-0.1, 1.1), min_size=1, max_size=4))
-def test_any_mash_gives_a_tree_for_every_time_or_one_sentence(document, times):
-    film = film_or_sentence(document)
+@given(REQUESTS | damaged(REQUESTS), st.lists(st.fractions(-0.1, 1.1), min_size=1, max_size=4), st.booleans())
+def test_any_mash_gives_a_tree_for_every_time_or_one_sentence(document, times, live):
+    film = film_or_sentence(document, live=live)
     for part in times if film is not None else ():
         check_at(film, part * film.duration)
 
