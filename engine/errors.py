@@ -82,7 +82,6 @@ class NotFound(EngineError):
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f'no {kind} "{name}"', where=name)
-        self.kind = kind
 
 
 class Conflict(EngineError):

@@ -24,7 +24,8 @@ from engine.plan import Picture, Place
 from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
 from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
-from engine.sources.decode import NICE, Decoders, LiveSource, SourceStatistics
+from engine.sources.decode import NICE, Decoders
+from engine.sources.live import LiveSource, SourceStatistics
 from engine.sources.places import uses
 from engine.sources.reel import Reel
 from engine.spec import EventSpec

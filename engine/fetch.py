@@ -27,7 +27,6 @@ import base64
 import hashlib
 import http.client
 import ipaddress
-import logging
 import mimetypes
 import os
 import re
@@ -59,8 +58,6 @@ from engine.errors import (
 )
 from engine.spec import LISTS
 from engine.threads import in_thread
-
-log = logging.getLogger(__name__)
 
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte

@@ -3,9 +3,6 @@
 `open_sink` knows which name of a file means which.
 """
 
-from __future__ import annotations
+from engine.sinks.file import open_sink
 
-from engine.sinks.encode import Encoding
-from engine.sinks.file import FileSink, open_sink
-
-__all__ = ["Encoding", "FileSink", "open_sink"]
+__all__ = ["open_sink"]

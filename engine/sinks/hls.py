@@ -8,7 +8,7 @@ Theory of operation
   The first playlist waits for a whole one: by its length players are told how long segments are, and told anew only
   where a longer GOP comes, or the picture stops within one.
   It leaves the playlist when enough stay there, and can be had until players of any playlist that had it are through.
-  A **part** is as many whole pictures as come nearest to PART seconds. A segment is its parts, one behind the other.
+  A **part** is the fewest whole pictures that last NEARLY_PART seconds. A segment is its parts, one behind the other.
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
 * While the picture stands still, parts of its sound are GAP long, and the first one holds the last picture as long;
@@ -45,7 +45,6 @@ from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
 
-PART: Final = Fraction(1, 5)
 NEARLY_PART: Final = Fraction(19, 100)  # six pictures of 30 a second, counted in whole ms, are 199 ms
 PART_TARGET: Final = Fraction(22, 100)  # a part is at least 85 % of it
 _LEAST_PART: Final = Fraction(1, 1000)  # s; sound may have been ahead of a picture that returns

@@ -35,7 +35,7 @@ from engine.errors import InvalidSpec
 from engine.frame import AudioFrame
 from engine.packet import Packet
 from engine.plan import PictureSize
-from engine.sources.live import LiveSource, SourceStatistics, queue_capacity
+from engine.sources.live import LiveSource, queue_capacity
 from engine.sources.livetracks import Care, Item, LivePicture, LiveSound, Shown, Sounds, Stamped
 from engine.spec import MAX_HEIGHT, MAX_WIDTH, AudioFormat
 from engine.stream import END, Hub, Reader, check_name
@@ -45,8 +45,6 @@ from engine.threads import Pending, Threads
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
-
-__all__ = ["Decoders", "LiveSource", "SourceStatistics"]
 
 NICE: Final = 5  # a third of the processor that a mixer's encoder gets, where there is not enough for both
 REST: Final = 2 * SECOND  # nobody looks: a cut away and back is shorter
