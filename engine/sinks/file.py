@@ -159,13 +159,12 @@ def open_sink(
 ) -> FileSink | NullSink:
     """The one sink for all outputs of a mix, as their names ask for: all of them are whole at the end, or none is.
 
-    splice  what of a film's picture is copied.
+    outputs  such as `check_output` takes.
+    splice   what of a film's picture is copied.
     Blocks a little: worker threads only. Raises SinkError.
     """
     if all(output.path == NULL for output in outputs):
         return NullSink()
-    for output in outputs:
-        check_output(output, mixer)
     opened: list[Writing] = []
     try:
         for output in outputs:
