@@ -20,7 +20,7 @@ from msgspec import Meta
 from quart import Blueprint, Response, request
 
 from api.auth import Signatures
-from api.wire import FormBody, Parameter, Route, decode, empty_response, json_response, read_body, read_upload
+from api.wire import FormBody, Parameter, Route, created_response, decode, json_response, read_body, read_upload
 from engine import ImageInfo
 from engine.errors import InvalidSpec, has_spaces
 from engine.program import EASINGS
@@ -165,7 +165,7 @@ class BrewMixer:
             signed = ("create", spec.name, spec.path, spec.stream_name)
             self._signatures.check(signed, timestamp_ms=asked.timestamp, digest=asked.digest)
         await self._engine.create_event(spec)
-        return empty_response(201)
+        return created_response()
 
     async def trees(self, event: str) -> Response:
         """The trees as they were put."""
@@ -189,7 +189,7 @@ class BrewMixer:
 
     async def upload(self) -> Response:
         """Keeps an image."""
-        filename, data = await read_upload(request, "file", limiter=self._reading)
+        filename, data = await read_upload(request, limiter=self._reading)
         filename = await self._engine.add_image(filename, data)
         return json_response(ImageAnswer(filename, f'image "{filename}" is stored'), 201)
 

@@ -17,7 +17,7 @@ from quart import Blueprint, Response, request
 
 from api import brewmixer, events, nexrender, playback, streams
 from api.moviemasher import routes
-from api.wire import FormBody, Route, json_response
+from api.wire import FILE, FormBody, Route, json_response
 
 if TYPE_CHECKING:
     from engine import Engine
@@ -185,7 +185,7 @@ def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
     """What is sent, of a kind as in `Route`."""
     told: dict[str, Any] = {"description": says} if says else {}
     if isinstance(kind, FormBody):
-        fields = {**dict.fromkeys(kind.fields, TEXT), "file": BYTES}
+        fields = {**dict.fromkeys(kind.fields, TEXT), FILE: BYTES}
         form = {"type": "object", "required": [*fields], "properties": fields}
         told["content"] = {"multipart/form-data": {"schema": form}}
     elif isinstance(kind, str):

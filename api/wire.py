@@ -26,6 +26,7 @@ MAX_UPLOAD: Final = 32 << 20
 BODY_SECONDS: Final = 30.0  # a body that takes longer keeps its connection for nothing
 UPLOAD_SECONDS: Final = 600.0  # enough for MAX_UPLOAD over 0.5 Mbit/s
 CASTS: Final = "cast"  # what the names of casts' streams begin with
+FILE: Final = "file"  # the field of a form that holds one
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 T = TypeVar("T")
@@ -69,9 +70,9 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, content_type="application/json")
 
 
-def empty_response(status: int) -> Response:
-    """An answer without a body."""
-    response = Response(b"", status)
+def created_response() -> Response:
+    """The answer 201 without a body."""
+    response = Response(b"", 201)
     del response.headers["Content-Type"]
     return response
 
@@ -94,30 +95,30 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY, seconds: f
 
 
 async def read_upload(
-    request: Request, field: str, *, limiter: trio.CapacityLimiter, limit_bytes: int = MAX_UPLOAD
+    request: Request, *, limiter: trio.CapacityLimiter, limit_bytes: int = MAX_UPLOAD
 ) -> tuple[str, bytes]:
-    """(file name, bytes) of the first file called `field` of a multipart form.
+    """(file name, bytes) of the first file called `file` of a multipart form.
 
     limit_bytes  of the whole body.
     Raises       InvalidSpec: no form, no such file, a broken form, too large. RequestTimeout (408).
     """
     boundary = request.mimetype_params.get("boundary", "")
     if request.mimetype != "multipart/form-data" or not boundary:
-        raise InvalidSpec(f'expected multipart/form-data with a file "{field}"', where=field)
+        raise InvalidSpec(f'expected multipart/form-data with a file "{FILE}"', where=FILE)
     form = await read_body(request, limit_bytes=limit_bytes, seconds=UPLOAD_SECONDS)
-    return await in_thread(file_of_form, form, boundary, field, limiter=limiter)
+    return await in_thread(file_of_form, form, boundary, limiter=limiter)
 
 
-def file_of_form(form: bytes, boundary: str, field: str) -> tuple[str, bytes]:
+def file_of_form(form: bytes, boundary: str) -> tuple[str, bytes]:
     """As `read_upload`, of a form that is there (RFC 7578). Worker thread: forms are large."""
     reader = FormReader(boundary)
     events = reader.receive(form)
     if not reader.is_over or not events:
-        raise InvalidSpec("the multipart form is broken", where=field)
+        raise InvalidSpec("the multipart form is broken", where=FILE)
     for event, content in pairwise([*events, b""]):
-        if isinstance(event, Part) and event.field == field and event.filename is not None:
+        if isinstance(event, Part) and event.field == FILE and event.filename is not None:
             return event.filename, content if isinstance(content, bytes) else b""
-    raise InvalidSpec(f'the form has no file "{field}"', where=field)
+    raise InvalidSpec(f'the form has no file "{FILE}"', where=FILE)
 
 
 def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:

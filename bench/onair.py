@@ -303,16 +303,14 @@ def _number(y: Any) -> int:
     return sum((float(cell.mean()) > GREY) << (CELLS - 1 - bit) for bit, cell in enumerate(_cells(y)))
 
 
-def wait_for(
-    done: Callable[[], object], what: str, *, seconds: float = PATIENCE, alive: Sequence[Checked] = ()
-) -> None:
-    """Raises RunError when it is not done within so many seconds, or somebody is gone."""
-    end = time.monotonic() + seconds
+def wait_for(done: Callable[[], object], what: str, *, alive: Sequence[Checked]) -> None:
+    """Raises RunError when it is not done within PATIENCE, or somebody is gone."""
+    end = time.monotonic() + PATIENCE
     while not done():
         for each in alive:
             each.check()
         if time.monotonic() > end:
-            raise RunError(f"{what} took more than {seconds:g} s")
+            raise RunError(f"{what} took more than {PATIENCE:g} s")
         time.sleep(0.05)
 
 

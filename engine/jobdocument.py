@@ -101,10 +101,10 @@ def raw(value: object) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
-def moment_of(document: Mapping[str, Raw], key: str) -> int | None:
-    """The time under a key, in ms since 1970; None where there is none."""
+def created_of(document: Mapping[str, Raw]) -> int | None:
+    """When it says that it was made, in ms since 1970; None where there is no such time."""
     try:
-        return _moment(value_of(document, key))
+        return _moment(value_of(document, "createdAt"))
     except ValueError:
         return None
 

@@ -42,7 +42,7 @@ from engine.jobdocument import (
     check_content,
     check_terms,
     cleaned_tags,
-    moment_of,
+    created_of,
     raw,
     require,
     split,
@@ -364,7 +364,7 @@ def _is_of_namesake(job: Job, change: Document) -> bool:
 
     By the second: some write a time otherwise than they have read it.
     """
-    told, ours = moment_of(change, "createdAt"), moment_of(job.head, "createdAt")
+    told, ours = created_of(change), created_of(job.head)
     return told is not None and ours is not None and told // 1000 < ours // 1000
 
 

@@ -109,12 +109,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     extension: str
     skips_missing: bool
 
-    def refuse_options(self, reason: str) -> None:
-        """Raises InvalidJob if there are any."""
+    def refuse_options(self) -> None:
+        """Raises InvalidJob if there are any: the document or its composition says itself what is made."""
         names = {option: name for name, option in SETTINGS.items()} | {"--size": SIZE[0], "--start": "frameStart"}
         for option in self.options:
             where = f"template.{names[option]}"
-            raise InvalidJob(f"{where} has no meaning: {reason}", where=f"$.{where}")
+            raise InvalidJob(
+                f"{where} has no meaning: the document or its composition says itself what is made", where=f"$.{where}"
+            )
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):

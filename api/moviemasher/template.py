@@ -61,7 +61,7 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     outputs, chosen = _chosen(value, order)
     value["outputs"] = outputs
     if chosen is None:
-        order.refuse_options("the document or its composition says itself what is made")
+        order.refuse_options()
     return Scene(
         tree=msgspec.json.encode(value),
         sources={},

@@ -11,7 +11,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import RequestTimeout
 
 from api import wire
-from api.wire import decode, empty_response, explain, json_response, read_body, read_upload
+from api.wire import created_response, decode, explain, json_response, read_body, read_upload
 from engine.errors import InvalidSpec
 
 BOUND = Meta(ge=2, le=7680)
@@ -136,7 +136,7 @@ def app():
 
     @app.post("/upload")
     async def upload():
-        filename, data = await read_upload(request, "file", limiter=limiter, limit_bytes=100_000)
+        filename, data = await read_upload(request, limiter=limiter, limit_bytes=100_000)
         return json_response([filename, len(data), data[:5].decode("latin-1")])
 
     return app
@@ -164,7 +164,7 @@ async def test_a_body_that_does_not_come_is_given_up(app):
 
 
 def test_an_empty_answer_has_no_type():
-    response = empty_response(201)
+    response = created_response()
     assert (response.status_code, response.headers.get("Content-Type")) == (201, None)
 
 
