@@ -76,14 +76,13 @@ def sounds(data):
         return [(frame.pts * frame.time_base, frame.samples) for frame in container.decode(audio=0)]
 
 
-def boxes(data, at=0, stop=None):
+def boxes(data):
     """(kind, body) of the boxes in a row."""
-    found = []
-    stop = len(data) if stop is None else stop
-    while at < stop:
+    found, at = [], 0
+    while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         assert size >= 8
-        assert at + size <= stop
+        assert at + size <= len(data)
         found.append((data[at + 4 : at + 8].decode(), data[at + 8 : at + size]))
         at += size
     return found

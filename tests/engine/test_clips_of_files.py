@@ -55,12 +55,12 @@ async def shown(folder, program, sources, **more):
     return numbers(output)
 
 
-def tale(folder, count=4 * RATE, name="tale.wav"):
-    """A sound in which every sample tells its own index: its value is that number in 1/32768."""
-    path = folder / name
+def tale(folder):
+    """A sound of 4 s in which every sample tells its own index: its value is that number in 1/32768."""
+    path = folder / "tale.wav"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.arange(count, dtype=np.int16)[np.newaxis], format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.arange(4 * RATE, dtype=np.int16)[np.newaxis], format="s16", layout="mono")
         frame.sample_rate = RATE
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

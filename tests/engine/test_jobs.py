@@ -38,11 +38,11 @@ def record(job, started="2026-01-01T00:00:00.000Z", **fields):
     return document(**{**told, **fields})
 
 
-def started(job, worker="w", started_at="2026-01-01T00:00:00.000Z", now=NOW):
+def started(job, started_at="2026-01-01T00:00:00.000Z"):
     """Picked, and begun as a worker does: with the whole job."""
-    picked = pick(job, worker=worker, now=now, rules=RULES)
+    picked = pick(job, worker="w", now=NOW, rules=RULES)
     whole = {**values(picked.head), **BODY, "state": "started", "startedAt": started_at}
-    return put(picked, document(**whole), now=now, rules=RULES)
+    return put(picked, document(**whole), now=NOW, rules=RULES)
 
 
 # --- creation --------------------------------------------------------------------------------------------------------

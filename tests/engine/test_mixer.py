@@ -106,11 +106,9 @@ def tell_tale(start, stop):
     return (np.arange(start, stop) % 997 / 1000).astype(np.float32)
 
 
-def at_rate(fps, count, *, first=0, offset=Fraction(0), base=1):
-    """Frames first … first + count of a source of constant rate, numbered from base + first on."""
-    return [
-        (offset + n / Fraction(fps), offset + (n + 1) / Fraction(fps), base + n) for n in range(first, first + count)
-    ]
+def at_rate(fps, count, *, offset=Fraction(0), base=1):
+    """The first frames of a source of constant rate, numbered from base on."""
+    return [(offset + n / Fraction(fps), offset + (n + 1) / Fraction(fps), base + n) for n in range(count)]
 
 
 def whole(guid, **fields):
@@ -478,11 +476,11 @@ async def test_sound_is_whole_and_every_tick_has_its_share(fps):
 class Playing(Cue):
     """From sample `trim` on, a second at a gain, and another at half of it."""
 
-    def __init__(self, trim=0, speed=1):
-        self.trim, self.speed = trim, speed
+    def __init__(self, trim):
+        self.trim = trim
 
     def tree_at(self, t):
-        at = float((self.trim + t * self.speed) if t < 2 else t)
+        at = float(self.trim + t if t < 2 else t)
         voice = AudioSourceNode(stream_guid="mic", id="a", at=at, gain=0 if t < 1 else -6.0206, mono_gain=-3)
         return RenderTree(root_audio_node=SumNode(nodes=(voice,)))
 

@@ -739,9 +739,9 @@ def test_pan_keeps_the_power(pan, gain):
 # --- any tree --------------------------------------------------------------------------------------------------------
 
 
-def all_sizes(tree, opaque=True):
+def all_sizes(tree):
     """The pictures of a tree, each of some size."""
-    return {p: PictureSize(7 + 61 * n % 700, 1 + 17 * n, opaque) for n, p in enumerate(pictures_named(tree))}
+    return {p: PictureSize(7 + 61 * n % 700, 1 + 17 * n) for n, p in enumerate(pictures_named(tree))}
 
 
 def kernel_takes(crop, width, height):

@@ -76,10 +76,6 @@ def rect(node):
     return (node.dest_x, node.dest_y, node.dest_width, node.dest_height)
 
 
-def crop(node):
-    return (node.source_x, node.source_y, node.source_width, node.source_height)
-
-
 def scenes(nodes):
     """What is mixed: the nodes of the lowest scene, then those of each that comes over it, their black ground aside."""
     over = [node for node in nodes if isinstance(node, CompositorNode) and node.nodes[:1] == (GROUND,)]

@@ -24,7 +24,6 @@ from engine.tree import (
 
 RASTER = Raster(320, 180)
 FPS = Fraction(30)
-FILM = VideoSourceNode(stream_guid="film", at=1)
 UNIT = Fraction(1, 15360)
 FRAME = 512  # of those units
 

@@ -28,7 +28,6 @@ pytestmark = pytest.mark.flow
 RED = {"rootVideoNode": {"node": "SolidColorNode", "id": "box", "red": 1}}
 SMALL = {"composition": "main", "width": 64, "height": 36, "frameRate": 10, "duration": 0.3}
 FINAL = ("finished", "error")
-STATUS = "/api/v1/jobs/status"
 
 
 def src(document):

@@ -27,7 +27,6 @@ from tests.media import TONE, Video, encode, number_part, plane, read_number
 
 FINE = EncoderSpec(bit_rate=2_000_000)  # nothing is seen of the coding of what is encoded
 FILM = Video(matrix="bt709", bframes=2)  # an IDR picture every 15
-FRAMES = 60
 
 
 @pytest.fixture(scope="session")
