@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from math import ceil, floor
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def read_number(y_plane, bits=8):
         if 80 < level < 171:  # between the thirds of 16…235
             return None
         number = number << 1 | int(level > 125)
+    return number
+
+
+def read_cells(y_plane):
+    """The number in the 16 cells of the engine's patterns: two rows along the bottom, each 1/18 of any height."""
+    height, width = y_plane.shape
+    down, number = max(2, height // 18), 0
+    for y in (height - 2 * down, height - down):
+        for x, end in pairwise(width * n // 8 for n in range(9)):
+            across = end - x
+            middle = y_plane[y + down // 4 : y + max(1, down * 3 // 4), x + across // 4 : x + max(1, across * 3 // 4)]
+            number = number << 1 | int(middle.mean() > 128)
     return number
 
 

@@ -209,14 +209,3 @@ def paint_cells(y_plane: Plane, n: int) -> None:
     for k in range(CELLS):
         x, y, across, down = _cell(width, height, k)
         y_plane[y : y + down, x : x + across] = _WHITE if n >> (CELLS - 1 - k) & 1 else _BLACK
-
-
-def read_cells(y_plane: Plane) -> int:
-    """The number in a luma plane that paint_cells wrote, at any size."""
-    height, width = y_plane.shape
-    number = 0
-    for k in range(CELLS):
-        x, y, across, down = _cell(width, height, k)
-        middle = y_plane[y + down // 4 : y + max(1, down * 3 // 4), x + across // 4 : x + max(1, across * 3 // 4)]
-        number = number << 1 | int(middle.mean() > 128)
-    return number

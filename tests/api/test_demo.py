@@ -8,10 +8,9 @@ from api.__main__ import main
 from api.demo import demo_sources, demo_tree
 from engine import plan as planner
 from engine.plan import Picture, PictureSize, Rect
-from engine.sources.pattern import read_cells
 from engine.spec import Raster
 from engine.tree import check
-from tests.media import plane
+from tests.media import plane, read_cells
 
 
 def test_the_tree_is_legal_and_names_its_sources():

@@ -13,11 +13,10 @@ from api import playback
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings, stream
 from engine.sinks.flow import FlvFlow
-from engine.sources.pattern import read_cells
 from engine.stream import Hub, Publisher
 from tests.api.clients import followed
 from tests.engine.clips import packets
-from tests.media import Audio, Video, encode, plane
+from tests.media import Audio, Video, encode, plane, read_cells
 
 NAME = "live/a/cam"  # names may have any number of segments
 PATTERN = PullSpec(pattern="count?size=128x72&rate=25")

@@ -8,8 +8,7 @@ import trio
 
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, Raster, Settings
-from engine.sources.pattern import read_cells
-from tests.media import plane
+from tests.media import plane, read_cells
 
 CAM = "/streams/1.0/live/cam"
 PATTERN = {"pattern": "count?size=128x72&rate=25"}

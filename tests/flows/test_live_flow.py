@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.sources.pattern import read_cells
 from tests.flows.live import (
     PATIENCE,
     Film,
@@ -39,7 +38,7 @@ from tests.flows.live import (
     tone,
     until,
 )
-from tests.media import Audio, Video, encode, plane, read_number
+from tests.media import Audio, Video, encode, plane, read_cells, read_number
 
 pytestmark = [pytest.mark.flow, pytest.mark.live]
 

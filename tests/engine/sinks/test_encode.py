@@ -12,10 +12,10 @@ import pytest
 
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks.encode import Encoder, Encoding, PacketEncoder, picture_frame, vp9_options, x264_options
-from engine.sources.pattern import paint_cells, read_cells
+from engine.sources.pattern import paint_cells
 from engine.spec import PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.timebase import first_sample
-from tests.media import plane
+from tests.media import plane, read_cells
 
 SIZE = (128, 72)
 NTSC = Fraction(30_000, 1001)

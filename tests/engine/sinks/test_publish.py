@@ -17,11 +17,11 @@ from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks.publish import MAX_LAG, QUEUE, StreamSink, publish_steps
-from engine.sources.pattern import PatternSource, paint_cells, read_cells
+from engine.sources.pattern import PatternSource, paint_cells
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.stream import END, Hub, Publisher
 from engine.timebase import first_sample
-from tests.media import plane
+from tests.media import plane, read_cells
 
 NAME = "live/mix"
 SMALL = MixerSpec(raster=Raster(64, 36))

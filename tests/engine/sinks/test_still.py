@@ -6,8 +6,8 @@ import pytest
 
 from engine.frame import VideoFrame, i420_views
 from engine.sinks.still import encode_still
-from engine.sources.pattern import paint_cells, read_cells
-from tests.media import plane
+from engine.sources.pattern import paint_cells
+from tests.media import plane, read_cells
 
 RED = (63, 102, 240)  # BT.709, limited range
 RED_OF_JPEG = (76, 85, 255)  # BT.601, full range: JFIF knows no other

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from engine.errors import SourceUnsupported
 from engine.plan import PictureSize
-from engine.sources.pattern import KINDS, PatternSource, paint_cells, read_cells
+from engine.sources.pattern import KINDS, PatternSource, paint_cells
 from engine.spec import AudioFormat
 from engine.timebase import first_sample, frame_rate
+from tests.media import read_cells
 
 
 def pattern(url, rate=48_000):

@@ -12,7 +12,7 @@ from engine.config import Settings
 from engine.errors import SourceUnavailable
 from engine.plan import Place
 from engine.program import Held, Stack
-from engine.sources.pattern import PatternSource, read_cells
+from engine.sources.pattern import PatternSource
 from engine.sources.places import MAX_COMING, Places, Use, uses
 from engine.sources.reader import Reader, decode_ahead
 from engine.sources.still import load_still
@@ -27,6 +27,7 @@ from engine.tree import (
     TextNode,
     VideoSourceNode,
 )
+from tests.media import read_cells
 
 RATE = 8000
 AUDIO = AudioFormat(RATE)

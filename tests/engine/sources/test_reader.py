@@ -11,11 +11,11 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
 from engine.frame import AudioFrame
 from engine.sources.avfile import Batch, MediaFile
-from engine.sources.pattern import PatternSource, read_cells
+from engine.sources.pattern import PatternSource
 from engine.sources.reader import Reader
 from engine.spec import AudioFormat
 from engine.timebase import first_sample, frame_rate
-from tests.media import VFR_MS, Audio, Video, encode, read_number
+from tests.media import VFR_MS, Audio, Video, encode, read_cells, read_number
 
 RATE = 48_000
 
