@@ -132,6 +132,14 @@ def number_part(y_plane):
     return y_plane[: y_plane.shape[0] * 2 // 3]
 
 
+def matrix_of(name):
+    """From R'G'B' to Y'CbCr, 0…1 and ±½."""
+    kr, kb, _ = MATRICES[name]
+    kg = 1 - kr - kb
+    blue, red = 2 - 2 * kb, 2 - 2 * kr
+    return np.array([[kr, kg, kb], [-kr / blue, -kg / blue, 0.5], [0.5, -kg / red, -kb / red]])
+
+
 def colour_yuv(rgb, matrix, full_range=False):
     """8-bit (Y, Cb, Cr) floats of an 8-bit RGB colour, ITU-R BT.601-7 2.5 and BT.709-6 3."""
     kr, kb, _ = MATRICES[matrix]

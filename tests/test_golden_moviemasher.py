@@ -21,7 +21,7 @@ from engine.offline import render
 from engine.program import Held
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster, RenderSpec
 from tests.engine.test_event import studio
-from tests.media import MATRICES, TONE, Video, encode, numbers
+from tests.media import TONE, Video, encode, matrix_of, numbers
 
 GOLDEN = Path(__file__).parent / "golden" / "moviemasher"
 CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((GOLDEN / "cases").glob("*.json"))}
@@ -71,14 +71,6 @@ async def rendered(name, folder, *, fps=10):
     film, spec = film_of(name, fps=fps, output=folder / f"{name}.mkv")
     await render(film.program, spec)
     return decoded(spec.output)
-
-
-def matrix_of(name):
-    """From R'G'B' to Y'CbCr, 0…1 and ±½."""
-    kr, kb, _ = MATRICES[name]
-    kg = 1 - kr - kb
-    blue, red = 2 - 2 * kb, 2 - 2 * kr
-    return np.array([[kr, kg, kb], [-kr / blue, -kg / blue, 0.5], [0.5, -kg / red, -kb / red]])
 
 
 def four_times(chroma):

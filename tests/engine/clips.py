@@ -1,16 +1,35 @@
 """Packets of real films, as a publisher sends them, and what a player finds in the fragments made of them.
 
-It decides nothing about the engine: films come from tests.media, and PyAV is the player.
+It decides nothing about the engine: films come from tests.media, and PyAV is the player. Pictures that say a number are
+for what encodes.
 """
 
 import io
 
 import av
+import numpy as np
 
+from engine.frame import VideoFrame, i420_views
 from engine.packet import Packet, Track
+from engine.sources.pattern import paint_cells
+from engine.stream import Publisher
 from tests.media import plane, read_number
 
 NS = 10**9
+
+
+def publish(hub):
+    """live/cam on a hub."""
+    return hub.publish("live/cam", Publisher(kind="pattern"))
+
+
+def numbered(n, mixer):
+    """A picture of a mixer that says n, as its cells."""
+    width, height = mixer.raster.width, mixer.raster.height
+    buffer = np.full((height * 3 // 2, width), 128, np.uint8)
+    planes = i420_views(buffer, width, height)
+    paint_cells(planes[0], n)
+    return VideoFrame(*planes, buffer=buffer)
 
 
 def packets(path, *, times=1, units=None, durations=True, start=0, arrival=0):

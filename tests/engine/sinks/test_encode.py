@@ -12,9 +12,9 @@ import pytest
 
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks.encode import Encoder, Encoding, PacketEncoder, picture_frame, vp9_options, x264_options
-from engine.sources.pattern import paint_cells
 from engine.spec import PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.timebase import first_sample
+from tests.engine.clips import numbered
 from tests.media import plane, read_cells
 
 SIZE = (128, 72)
@@ -140,15 +140,6 @@ def test_presets_become_speeds_of_vp9():
     ]
 
 
-def numbered(n, mixer=SMALL):
-    """A picture that says n."""
-    width, height = mixer.raster.width, mixer.raster.height
-    buffer = np.full((height * 3 // 2, width), 128, np.uint8)
-    planes = i420_views(buffer, width, height)
-    paint_cells(planes[0], n)
-    return VideoFrame(*planes, buffer=buffer)
-
-
 def samples(first, stop, mixer=SMALL, channels=None):
     """Noise, the same however it is cut: what comes out can be found in it."""
     return AudioFrame(np.tile(NOISE[np.arange(first, stop) % len(NOISE)], (channels or mixer.audio.channels, 1)))
@@ -217,7 +208,7 @@ def test_pictures_of_a_stream_decode_each_at_its_tick(fps):
 def test_a_picture_comes_out_with_the_tick_it_went_in_with():
     encoder = PacketEncoder(SMALL, FAST)
     for n in range(5):
-        packets = encoder.encode(n, numbered(n), sound_of(n))
+        packets = encoder.encode(n, numbered(n, SMALL), sound_of(n))
         assert [packet.pts - encoder.lead for packet in packets if packet.is_video] == [n]
 
 
@@ -310,7 +301,7 @@ def test_a_tick_without_its_picture_leaves_its_sound():
     encoder = PacketEncoder(SMALL, FAST)
     packets = []
     for n in range(30):
-        packets += encoder.encode(n, None if 10 <= n < 14 else numbered(n), sound_of(n))
+        packets += encoder.encode(n, None if 10 <= n < 14 else numbered(n, SMALL), sound_of(n))
     packets += encoder.flush()
     found = [(pts - encoder.lead, read_cells(plane(frame))) for pts, frame in decoded(packets, encoder.video)]
     assert found == [(n, n) for n in range(30) if not 10 <= n < 14]
@@ -369,7 +360,7 @@ def test_a_keyframe_comes_at_once_when_asked_for():
     encoder = PacketEncoder(SMALL, FAST)
     packets = []
     for n in range(100):
-        packets += encoder.encode(n, numbered(n), sound_of(n), keyframe=n == 21)
+        packets += encoder.encode(n, numbered(n, SMALL), sound_of(n), keyframe=n == 21)
     assert keyframes(packets) == [encoder.lead + n for n in (0, 21, 81)]
     late = [packet for packet in packets if packet.is_video and packet.pts >= encoder.lead + 21]
     found = [(pts - encoder.lead, read_cells(plane(frame))) for pts, frame in decoded(late, encoder.video)]
@@ -385,7 +376,7 @@ def test_a_keyframe_that_is_asked_for_with_a_skipped_picture_comes_with_the_next
     encoder = PacketEncoder(SMALL, FAST)
     packets = []
     for n in range(25):
-        packets += encoder.encode(n, None if n == 20 else numbered(n), sound_of(n), keyframe=n == 20)
+        packets += encoder.encode(n, None if n == 20 else numbered(n, SMALL), sound_of(n), keyframe=n == 20)
     assert keyframes(packets) == [encoder.lead, encoder.lead + 21]
 
 

@@ -14,8 +14,8 @@ from engine.errors import SinkRejected
 from engine.packet import Packet, Track
 from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
 from engine.sources.demux import Demuxer
-from engine.stream import Hub, Publisher
-from tests.engine.clips import NS, decode_times, packets, pictures, sounds
+from engine.stream import Hub
+from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -24,10 +24,6 @@ MS = Fraction(1, 1000)
 @pytest.fixture
 def hub():
     return Hub(lambda: 0)
-
-
-def publish(hub):
-    return hub.publish("live/cam", Publisher(kind="pattern"))
 
 
 async def rest(flow: Flow):

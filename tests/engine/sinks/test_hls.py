@@ -16,7 +16,7 @@ from engine.packet import Packet, Track
 from engine.sinks import hls
 from engine.sinks.hls import Hls, Segmenter, playlist
 from engine.stream import Hub, Publisher
-from tests.engine.clips import NS, decode_times, packets, pictures, sounds
+from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -32,10 +32,6 @@ def two_seconds(tmp_path_factory):
     """A film as a mix is: no reordered pictures, a keyframe every two seconds."""
     path = tmp_path_factory.mktemp("hls") / "a.mp4"
     return encode(path, Video(gop=60, options={"bf": "0"}), Audio(), seconds=4)
-
-
-def publish(hub):
-    return hub.publish("live/cam", Publisher(kind="pattern"))
 
 
 async def settle():

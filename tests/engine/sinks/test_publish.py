@@ -17,10 +17,11 @@ from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks.publish import MAX_LAG, QUEUE, StreamSink, publish_steps
-from engine.sources.pattern import PatternSource, paint_cells
+from engine.sources.pattern import PatternSource
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.stream import END, Hub, Publisher
 from engine.timebase import first_sample
+from tests.engine.clips import numbered
 from tests.media import plane, read_cells
 
 NAME = "live/mix"
@@ -38,14 +39,6 @@ def ns():
 @pytest.fixture
 def hub():
     return Hub(ns)
-
-
-def numbered(n, mixer=SMALL):
-    width, height = mixer.raster.width, mixer.raster.height
-    buffer = np.full((height * 3 // 2, width), 128, np.uint8)
-    planes = i420_views(buffer, width, height)
-    paint_cells(planes[0], n)
-    return VideoFrame(*planes, buffer=buffer)
 
 
 def noise(mixer, seed):
@@ -117,7 +110,7 @@ async def test_a_mix_comes_out_of_its_stream_whole(hub):
     with hub.read(NAME) as reader:
         async with running(hub) as sink:
             for n in range(40):
-                await sink.put(n, numbered(n), tone(n))
+                await sink.put(n, numbered(n, SMALL), tone(n))
             sink.end()
             packets = await to_end(reader)
     assert shown(packets) == [(n + 1, n) for n in range(40)]  # sooner than that is only what AAC begins with
@@ -131,7 +124,7 @@ async def test_a_late_mixers_picture_is_the_last_ticks(hub):
     with hub.read(NAME) as reader:
         async with running(hub) as sink:
             for n, span in ((0, 1), (1, 5), (6, 1), (7, 20), (27, 1)):
-                await sink.put(n, numbered(n), tone(n, span=span), span)
+                await sink.put(n, numbered(n, SMALL), tone(n, span=span), span)
             sink.end()
             packets = await to_end(reader)
     assert shown(packets) == [(1, 0), (6, 1), (7, 6), (27, 7), (28, 27)]
@@ -143,7 +136,7 @@ async def test_packets_arrive_when_they_are_published(hub):
         async with running(hub) as sink:
             before = ns()
             for n in range(10):
-                await sink.put(n, numbered(n), tone(n))
+                await sink.put(n, numbered(n, SMALL), tone(n))
             sink.end()
             packets = await to_end(reader)
     arrivals = [packet.arrival for packet in packets]
@@ -156,13 +149,13 @@ async def test_readers_get_the_same_and_one_who_comes_late_gets_the_present_pict
     with hub.read(NAME) as first:
         async with running(hub) as sink:
             for n in range(70):
-                await sink.put(n, numbered(n), tone(n))
+                await sink.put(n, numbered(n, SMALL), tone(n))
             seen = []
             while sum(packet.is_video for packet in seen) < 70:
                 seen += await first.receive()
             with hub.read(NAME) as second:
                 for n in range(70, 80):
-                    await sink.put(n, numbered(n), tone(n))
+                    await sink.put(n, numbered(n, SMALL), tone(n))
                 sink.end()
                 late, rest = await to_end(second), await to_end(first)
     assert shown(late) == [(n + 1, n) for n in range(60, 80)]
@@ -211,7 +204,7 @@ async def test_a_keyframe_comes_when_a_reader_asks_for_it(hub):
             for n in range(40):
                 if n == 20:
                     hub.published(NAME).request_keyframe()
-                await sink.put(n, numbered(n), tone(n))
+                await sink.put(n, numbered(n, SMALL), tone(n))
                 while sum(packet.is_video for packet in packets) <= n:
                     packets += await reader.receive()
             sink.end()
@@ -221,7 +214,7 @@ async def test_a_keyframe_comes_when_a_reader_asks_for_it(hub):
 async def test_the_last_picture_can_be_looked_at(hub):
     async with running(hub) as sink:
         assert sink.last_picture is None
-        picture = numbered(5)
+        picture = numbered(5, SMALL)
         await sink.put(0, picture, tone(0))
         assert sink.last_picture is picture
     assert sink.last_picture is None  # and its memory is free
@@ -243,7 +236,7 @@ async def test_what_no_encoder_can_do_ends_the_stream_with_a_sentence(hub, mixer
             await sink.run()
         assert await reader.receive() == [END]
         with pytest.raises(SinkError, match=sentence):
-            await sink.put(0, numbered(0), tone(0))
+            await sink.put(0, numbered(0, SMALL), tone(0))
     assert caught.value.where == NAME
     assert NAME in str(caught.value)
 
@@ -258,7 +251,7 @@ async def test_an_encoder_that_breaks_ends_run_and_those_who_wait(hub):
         crooked = AudioFrame(np.zeros((3, 1600), np.float32))
         try:
             for n in range(100):
-                await sink.put(n, numbered(n), crooked)
+                await sink.put(n, numbered(n, SMALL), crooked)
         except SinkError as err:
             errors.append(err)
 
@@ -275,11 +268,11 @@ async def test_an_encoder_that_breaks_ends_run_and_those_who_wait(hub):
 async def test_cancelling_closes_the_publication(hub):
     with hub.read(NAME) as reader:
         async with running(hub) as sink:
-            await sink.put(0, numbered(0), tone(0))
+            await sink.put(0, numbered(0, SMALL), tone(0))
         await to_end(reader)
     assert hub.streams() == []
     with pytest.raises(ActorGone, match=NAME):
-        await sink.put(1, numbered(1), tone(1))
+        await sink.put(1, numbered(1, SMALL), tone(1))
 
 
 async def test_an_end_before_the_first_tick(hub):

@@ -18,8 +18,8 @@ import trio.testing
 from engine.packet import Packet, Track
 from engine.sinks import record
 from engine.sinks.record import Recording
-from engine.stream import END, Hub, Publisher
-from tests.engine.clips import NS, boxes, packets, pictures, sounds
+from engine.stream import END, Hub
+from tests.engine.clips import NS, boxes, packets, pictures, publish, sounds
 from tests.media import Audio, Video, encode
 from tests.threads import no_threads
 
@@ -29,10 +29,6 @@ MS = Fraction(1, 1000)
 @pytest.fixture
 def hub():
     return Hub(lambda: 0)
-
-
-def publish(hub):
-    return hub.publish("live/cam", Publisher(kind="pattern"))
 
 
 async def settle(recording, state):

@@ -7,15 +7,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from engine.sources.convert import PictureConverter
 from engine.sources.matrix import Matrix
-from tests.media import MATRICES, plane
-
-
-def matrix_of(name):
-    kr, kb, _ = MATRICES[name]
-    kg = 1 - kr - kb
-    blue, red = 2 - 2 * kb, 2 - 2 * kr
-    return np.array([[kr, kg, kb], [-kr / blue, -kg / blue, 0.5], [0.5, -kg / red, -kb / red]])
-
+from tests.media import matrix_of, plane
 
 CHANGE = matrix_of("bt709") @ np.linalg.inv(matrix_of("bt601"))
 
