@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from api.schema import Database, backup, beside, jobs
+from api.schema import Database, backup, beside, jobs, part_of
 from engine.errors import EngineError, InvalidSpec, SourceMalformed, reason_of
 
 OURS: Final = {jobs.name, "alembic_version"}
@@ -34,6 +34,8 @@ def restore(file: Path, path: Path) -> Path | None:
     """
     path = Path(os.path.realpath(path))  # SQLite writes beside what a link leads to
     part = path.with_name(f"{path.name}.restored")
+    if Path(os.path.realpath(file)) in (part, part_of(part)):
+        raise InvalidSpec(f"{file}: left by a restore that was killed: name the backup itself", where="backup")
     try:
         _remove(part)
         backup(file, part)
@@ -45,7 +47,8 @@ def restore(file: Path, path: Path) -> Path | None:
     except OSError as err:
         raise InvalidSpec(f"{path}: {reason_of(err)}", where="data") from err
     finally:
-        _remove(part)
+        with suppress(OSError):  # nothing can be removed where nothing could be written
+            _remove(part)
     return kept
 
 
@@ -79,32 +82,51 @@ def _check(part: Path, file: Path) -> None:
         raise SourceMalformed(f"{file}: no database of jobs", where="backup")
     try:
         Database(part).close()
-    except EngineError as err:
+        _make_one(part)
+    except (EngineError, sqlite3.Error) as err:
         raise InvalidSpec(f"{file}: {err}", where="backup") from err
 
 
 def _keep(path: Path, part: Path) -> Path | None:
     """Gives the database a second name, and what is left beside it; owner and mode to `part`. Raises OSError."""
     names = (path.with_name(f"{path.name}.before-restore-{n}") for n in itertools.count(1))
-    kept = next(each for each in names if not each.exists())
+    kept = next(each for each in names if _is_free(each, path))
     is_there = path.exists()
     if is_there:
         _settle(path)
         status = path.stat()
         os.chown(part, status.st_uid, status.st_gid)
         part.chmod(status.st_mode & 0o770)
-        os.link(path, kept)
+        if not kept.exists():
+            os.link(path, kept)
     for old, new in zip(beside(path), beside(kept), strict=True):
         if old.exists():
             old.replace(new)
     return kept if is_there else None
 
 
+def _is_free(name: Path, path: Path) -> bool:
+    """Whether nothing has that name or lies beside it: SQLite would take that for a part of what gets it.
+
+    It may be the database's second name already: a restore was killed.
+    """
+    taken = [each for each in (name, *beside(name)) if each.exists()]
+    return not taken or (taken == [name] and path.exists() and name.samefile(path))
+
+
+def _make_one(path: Path) -> None:
+    """Writes what lies beside a database into it. Raises sqlite3.Error: it is damaged or in use, or there is no room.
+
+    Closing it does that too, and does not say when there is no room.
+    """
+    with closing(sqlite3.connect(path, timeout=0)) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+
+
 def _settle(path: Path) -> None:
-    """Writes what lies beside a database into it, unless it is damaged. Raises SourceMalformed: it is in use."""
+    """Makes one file of a database, unless it is damaged. Raises SourceMalformed: it is in use."""
     try:
-        with closing(sqlite3.connect(path, timeout=0)) as old:
-            old.execute("PRAGMA journal_mode=DELETE")
+        _make_one(path)
     except sqlite3.Error as err:
         if err.sqlite_errorcode & 0xFF not in DAMAGED:
             raise SourceMalformed(f"{path}: {err}", where="data") from err

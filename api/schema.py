@@ -316,21 +316,30 @@ def migrate(connection: Connection) -> None:
         raise InvalidSpec(f"the database has version {found}, newer than {VERSION}", where="data") from err
 
 
+def part_of(target: Path) -> Path:
+    """Where a backup is until it is whole."""
+    return target.with_name(target.name + ".part")
+
+
 def backup(path: Path, target: Path) -> None:
     """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
 
     Nobody but its owner may read that. Raises InvalidSpec: it cannot be written; SourceMalformed: it cannot be read.
     """
-    part = target.with_name(target.name + ".part")
+    part = part_of(target)
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
+        if target.exists() and target.samefile(path):
+            raise InvalidSpec(f"{target}: the database itself", where="backup")
         part.unlink(missing_ok=True)
         part.touch(mode=PRIVATE)  # the target's own errors, before there are SQLite's, which name no file
         reading = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, that can be read where nothing can be written
+        for each in beside(target):  # of a backup that had its name
+            each.unlink(missing_ok=True)
         part.replace(target)
     except OSError as err:
         raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err

@@ -28,6 +28,7 @@ from engine.sources.text import measure
 from engine.spec import AudioFormat
 
 MICROSECONDS: Final = 6  # digits of a second
+OPAQUE: Final = 255  # alpha
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     size      width and height as displayed, in pixels; None = no picture.
     duration  whole microseconds in seconds: no container says more exactly when it begins; None = an image, or nobody
               knows.
-    opaque    nothing of its picture can be seen through.
+    opaque    nothing of its first picture can be seen through.
     """
 
     kind: Literal["image", "film", "sound"]
@@ -50,8 +51,9 @@ def look_into(path: str, *, name: str) -> Facts:
     """What a file is. `name` is what it is called in an error. Raises SourceError."""
     steps = open_source(name, path, sound=AudioFormat(), settings=Settings())
     try:
-        if steps.picture_size is not None:
-            steps.step(pictures=1, sounds=None, start=Fraction(0))  # how it is turned, its first picture says
+        frames = []
+        if steps.picture_size is not None:  # how it is turned, its first picture says
+            frames = [frame for _, _, frame in steps.step(pictures=1, sounds=None, start=Fraction(0)).pictures]
         size = steps.picture_size
         kind: Literal["image", "film", "sound"] = "sound" if size is None else "film"
         return Facts(
@@ -59,7 +61,7 @@ def look_into(path: str, *, name: str) -> Facts:
             size=None if size is None else (size.width, size.height),
             duration=None if steps.duration is None else round(steps.duration, MICROSECONDS),
             has_sound=steps.has_sound,
-            opaque=size is None or size.opaque,
+            opaque=all(frame.a is None or frame.a.min() == OPAQUE for frame in frames),
         )
     finally:
         steps.close()

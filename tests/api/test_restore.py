@@ -1,8 +1,10 @@
 """A backup in a database's place: it is there whole, whatever lay beside the old one, and whenever that breaks off."""
 
 import os
+import resource
 import shutil
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 
@@ -79,9 +81,12 @@ def test_a_restore_that_is_killed_leaves_the_old_jobs_or_the_new_ones(folder):
     for last in range(100):
         child = os.fork()
         if child == 0:
-            die_after(last)
-            restore(folder / "backup.db", data / "mashtun.db")
-            os._exit(0)
+            try:
+                die_after(last)
+                restore(folder / "backup.db", data / "mashtun.db")
+                os._exit(0)
+            finally:
+                os._exit(1)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         found = uids(data / "mashtun.db")
         assert found in (OLD, NEW), last
@@ -118,6 +123,49 @@ def test_a_damaged_database_is_replaced_and_kept(folder, content, beside):
     kept = restore(folder / "backup.db", path)
     assert uids(path) == NEW
     assert kept.exists()
+
+
+def test_what_is_kept_never_takes_in_what_another_database_left(folder):
+    """Its own `-wal` without it has the first name; a second name of the database itself is one that it may have."""
+    data, path = folder / "data", folder / "data" / "mashtun.db"
+    path.unlink()
+    assert restore(folder / "backup.db", path) is None
+    assert (data / "mashtun.db.before-restore-1-wal").exists()
+    os.link(path, data / "mashtun.db.before-restore-2")  # by one that was killed
+    assert restore(folder / "backup.db", path) == data / "mashtun.db.before-restore-2"
+    assert uids(data / "mashtun.db.before-restore-2") == uids(path) == NEW
+    assert path.stat().st_nlink == 1
+
+
+def test_a_copy_that_a_killed_restore_left_is_no_backup_and_stays(folder, capsys):
+    for name in ("mashtun.db.restored", "mashtun.db.restored.part"):
+        left = folder / "data" / name
+        shutil.copy(folder / "backup.db", left)
+        assert main(["restore", "--data", str(left.parent), str(left)]) == 1
+        assert "name the backup itself" in capsys.readouterr().err
+        assert left.exists()
+
+
+def test_a_backup_of_before_for_which_there_is_no_room_when_it_is_brought_up_to_date_is_refused(folder):
+    """A disk on which nothing can be longer than it is already."""
+    file, data = folder / "backup.db", folder / "data"
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("DROP TABLE ended")
+        made.execute("UPDATE alembic_version SET version_num = '0002'")
+        made.commit()
+        made.execute("VACUUM")
+    longest = file.stat().st_size
+    limits = longest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    result = subprocess.run(
+        [sys.executable, "-m", "api", "restore", "--data", str(data), str(file)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, uids(data / "mashtun.db")) == (1, OLD)
+    assert result.stderr.splitlines()[-1].startswith(f"mashtun: {file}: ")
 
 
 def test_owner_and_mode_stay(folder):
@@ -214,3 +262,18 @@ def test_nothing_is_restored_under_a_server_or_whoever_else_has_the_database_ope
 def test_a_backup_can_be_read_where_nothing_can_be_written(folder):
     """As SQLite needs no file beside it: the header says that no WAL belongs to it (file format 1.3.3)."""
     assert (folder / "backup.db").read_bytes()[18:20] == b"\1\1"
+
+
+def test_a_backup_takes_the_name_of_another_without_what_lay_beside_that(folder):
+    path, daily = folder / "data" / "mashtun.db", folder / "daily.db"
+    for each in ("", "-wal"):
+        shutil.copy(f"{path}{each}", f"{daily}{each}")
+    backup(folder / "backup.db", daily)
+    assert uids(daily) == NEW
+
+
+def test_a_backup_does_not_take_the_place_of_the_database(folder, capsys):
+    path = folder / "data" / "mashtun.db"
+    assert main(["backup", "--data", str(path.parent), str(path)]) == 1
+    assert capsys.readouterr().err == f"mashtun: {path}: the database itself\n"
+    assert uids(path) == OLD

@@ -236,13 +236,14 @@ async def test_an_svg_becomes_png_that_can_be_seen_through_and_is_in_a_mash(serv
     assert (pixels[18, 16, 1] > 200, pixels[18, 48].max() < 40) == (True, True)
 
 
+@pytest.mark.parametrize("clear", [True, False])
 @pytest.mark.parametrize(("suffix", "coder"), [("webp", "libwebp"), ("gif", "gif")])
-async def test_what_can_be_seen_through_still_can_in_the_editor(server, tmp_path, suffix, coder):
+async def test_what_can_be_seen_through_still_can_in_the_editor(server, tmp_path, suffix, coder, clear):
     path = tmp_path / f"logo.{suffix}"
-    frame = decoded(image())
+    frame = decoded(image() if clear else line(40, 20, "png"))
     if suffix == "gif":  # whose pixels are numbers of colours: the second is clear
         colours = np.zeros((256, 4), np.uint8)
-        colours[0] = 255
+        colours[: 1 if clear else 256] = 255
         right = np.repeat([[0] * 20 + [1] * 20], 20, axis=0).astype(np.uint8)
         frame = av.VideoFrame.from_ndarray((right, colours), "pal8")
     else:
@@ -252,8 +253,9 @@ async def test_what_can_be_seen_through_still_can_in_the_editor(server, tmp_path
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
         container.mux([*stream.encode(frame), *stream.encode(None)])
     found = await server.upload("image", path, path.name)
-    assert [Path(found[each]).name for each in ("url", "icon")] == ["image.png", "icon.png"]
-    for name in ("url", "icon"):
+    names = ["image.png", "icon.png"] if clear else ["image.jpg", "icon.jpg"]
+    assert [Path(found[each]).name for each in ("url", "icon")] == names
+    for name in ("url", "icon") if clear else ():
         alpha = decoded(await server.fetch(found[name])).to_ndarray(format="rgba")[:, :, 3]
         assert (alpha[alpha.shape[0] // 2, 4], alpha[alpha.shape[0] // 2, -4]) == (255, 0)
 
