@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -68,20 +69,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     web: str = ""  # folder of the site at /; empty = our own page
 
 
+_LINK: Final = re.compile("(tcp|udp)://")
 OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose place is taken; ours come first
 
 
 def from_env(environment: Mapping[str, str]) -> dict[str, object]:
     """The settings that an environment gives, by field name: MASHTUN_RTMP_PORT=1936. Raises InvalidSpec.
 
-    A variable that is empty is not set: files of container compositions have such.
+    A variable that is empty is not set: files of container compositions have such. Nor is one that links to a service
+    of our name: Kubernetes gives every container MASHTUN_PORT=tcp://10.0.0.1:8570 where one is called mashtun.
     """
     given: dict[str, object] = {}
     for field in msgspec.structs.fields(Settings):
         variable = f"MASHTUN_{field.name.upper()}"
         if not environment.get(variable):
             variable = OTHER_NAMES.get(field.name, variable)
-        if text := environment.get(variable):
+        if (text := environment.get(variable)) and not _LINK.match(text):
             given[field.name] = _converted(variable, text, field.type)
     return given
 

@@ -18,6 +18,12 @@ def test_an_empty_variable_is_not_set(name):
     assert read_settings({f"MASHTUN_{name}": ""}, {}) == Settings()
 
 
+def test_a_variable_that_links_to_a_service_of_our_name_is_not_set():
+    environment = {"MASHTUN_PORT": "tcp://10.96.0.12:8570", "MASHTUN_RTMP_PORT": "tcp://10.96.0.12:1935"}
+    assert read_settings(environment, {}) == Settings()
+    assert read_settings(environment, {"port": 1}) == Settings(port=1)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "limit"),
     [

@@ -800,6 +800,8 @@ def test_a_container_is_healthy_also_where_there_is_a_proxy_for_everything_else(
     assert check(env=os.environ | proxy | {"MASHTUN_PORT": str(guarded.port)}).returncode == 0
     elsewhere = check(env=os.environ | {"MASHTUN_PORT": "1"})
     assert b"refused" in elsewhere.stderr
+    linked = check(env=os.environ | {"MASHTUN_PORT": "tcp://10.0.0.1:1"})  # by Kubernetes, to a service of our name
+    assert b"refused" in linked.stderr or linked.returncode == 0
 
 
 def test_a_publisher_needs_the_key(guarded, fat):
