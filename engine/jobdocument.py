@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from engine.errors import InvalidJob
+from engine.tree import DEEPEST, is_deeper
 
 Document = dict[str, Raw]  # key → the JSON text of its value, compact
 
@@ -40,7 +41,6 @@ KEPT = "kept"  # a kind, too: what only workers of the server itself can read
 MAX_UID: Final = 512
 MAX_AFTER: Final = 1000
 MAX_WEBHOOKS: Final = 32
-MAX_DEPTH: Final = 512  # objects and arrays in each other
 NULL: Final = Raw(b"null")
 LONGEST: Final = 366 * 86400.0  # seconds; longer is a mistake of units
 
@@ -74,17 +74,15 @@ def read(text: bytes) -> Document | list[Document]:
     """A job, or several, from JSON. Raises InvalidJob: no JSON, NaN, half surrogates, too deep, no object."""
     try:
         value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
-        if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-            # How deep it may be depends on who asks; what passes below so many more can be read again by anybody.
-            around = b"[" * 300
-            msgspec.json.decode(around + text + b"]" * 300)
+        if is_deeper(text, DEEPEST):  # what is taken can be read again by anybody, under any Python
+            raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$")
         compact = msgspec.json.format(text, indent=-1)
         if isinstance(value, list) and all(isinstance(each, dict) for each in value):
             return _MANY.decode(compact)
         if isinstance(value, dict):
             return _ONE.decode(compact)
     except RecursionError:
-        raise InvalidJob("the JSON is nested too deep", where="$") from None
+        raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise InvalidJob(f"the body is not JSON: {err}", where="$") from None
     raise InvalidJob("the body is not a JSON object", where="$")

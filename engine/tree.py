@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import accumulate
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -27,6 +28,7 @@ from engine.errors import InvalidTree
 from engine.spec import MAX_HEIGHT, MAX_WIDTH
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
+DEEPEST: Final = 512  # levels of any JSON that is kept; Python's own limit differs from version to version
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
 MAX_EFFECTS: Final = 16  # of one node
@@ -337,6 +339,9 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     return (_convert(value, prefix),)
 
 
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_LEVELS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # either half; only a whole pair is a character
 
 
@@ -440,3 +445,11 @@ def digits_of(value: str | int | float) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else f"{Decimal(repr(value)):f}"
     return str(value)
+
+
+def is_deeper(text: bytes, levels: int) -> bool:
+    """Whether objects and arrays of sound JSON are in each other more than so many levels deep."""
+    if text.count(b"[") + text.count(b"{") <= levels:
+        return False
+    brackets = _STRING.sub(b"", text).translate(_LEVELS, _NO_BRACKETS)
+    return max(accumulate(memoryview(brackets).cast("b"))) > levels

@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from api.moviemasher.fields import Object
 from api.schema import Database, documents, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
+from engine.tree import DEEPEST, is_deeper
 
 Kind = Literal["mash", "cast", "definition"]
 
@@ -240,8 +241,11 @@ def _columns(kind: Kind, document: Object) -> Object:
         raise InvalidMash(f"$.definition.type: {problem}", where="$.definition.type")
     try:
         json = msgspec.json.encode(document)
-    except RecursionError as err:
-        raise InvalidMash(f"$.{kind}: nested too deep", where=f"$.{kind}") from err
+        is_deep = is_deeper(json, DEEPEST)
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise InvalidMash(f"$.{kind}: nested deeper than {DEEPEST} levels", where=f"$.{kind}")
     if len(json) > MAX_BYTES:
         raise InvalidMash(f"$.{kind}: {len(json)} bytes, more than {MAX_BYTES}", where=f"$.{kind}")
     return {**texts, "type": texts["type"] or "" if kind == "definition" else "", "json": json}

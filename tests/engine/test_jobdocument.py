@@ -18,6 +18,7 @@ from engine.jobdocument import (
     terms_of,
     truthy,
 )
+from engine.tree import is_deeper
 from tests.engine.jobbodies import NOW, TEMPLATE, document, made, values
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -28,7 +29,7 @@ from tests.engine.jobbodies import NOW, TEMPLATE, document, made, values
     [
         b"", b"{", b"nul", b'{"a":1,}', b'{"a":NaN}', b'{"a":Infinity}', b'{"a":1e400}', b'{"a":"\\ud800"}',
         b'{"a":"\xff"}', b"\xef\xbb\xbf{}", b'{"a":01}', b"{} {}", b'{"a":"\t"}',
-        b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}", b"[" * 100_000, b'{"a":' * 700 + b"1" + b"}" * 700,
+        b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}", b"[" * 100_000, b'{"a":' * 513 + b"1" + b"}" * 513,
         b"null", b"5", b'"text"', b"true", b"[1]", b'[{},"x"]',
     ],
 )  # fmt: skip
@@ -57,13 +58,20 @@ def test_an_array_is_several_documents():
 
 
 def test_what_is_deep_but_taken_can_be_read_from_any_depth():
-    deep = b'{"a":' + b"[" * 500 + b"]" * 500 + b"}"
+    deep = b'{"a":' + b"[" * 511 + b"]" * 511 + b"}"
     kept = msgspec.json.encode(read(deep))
 
     def below(levels):
         return below(levels - 1) if levels else msgspec.json.decode(kept)
 
     assert below(200) == msgspec.json.decode(deep)
+
+
+def test_brackets_within_strings_are_no_levels():
+    text = b'[{"a":["' + b"[{" * 600 + b'\\"[\\\\","]"]},' + b"[]," * 600 + b"[]]"
+    assert (is_deeper(text, 3), is_deeper(text, 2)) == (False, True)
+    (*_, last) = read(b'[{"a":"' + b"[" * 600 + b'\\""}]')
+    assert values(last)["a"] == "[" * 600 + '"'
 
 
 @pytest.mark.parametrize("more", [0, 600])
