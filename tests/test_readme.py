@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def folder(tmp_path):
     av.VideoFrame.from_ndarray(np.full((90, 160, 3), 200, np.uint8)).save(str(tmp_path / "logo.png"))
     (grid,) = (text for kind, text in BLOCKS if kind == "json")
     (tmp_path / "grid.json").write_text(grid)
-    (tmp_path / "mashtun").write_text(f'#!/bin/sh\nexec {sys.executable} -m api "$@"\n')
+    (tmp_path / "mashtun").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m api "$@"\n')
     (tmp_path / "mashtun").chmod(0o755)
     return tmp_path
 
