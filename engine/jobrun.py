@@ -381,10 +381,18 @@ def _move_all(work: Path, target: Path) -> list[Path]:
     return made
 
 
+def _in(folder: Path) -> list[Path]:
+    """What is in a folder, if there is one. Raises OSError, which `Path.glob` does not any more, since Python 3.13."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
 def _forget_runs_before(work: Path) -> None:
     """Removes what earlier runs of the same job left in their folders: their workers were killed."""
     job, _, run = work.name.rpartition(".")
-    for path in work.parent.glob("*"):
+    for path in _in(work.parent):
         name, _, number = path.name.rpartition(".")
         if name == job and number.isdecimal() and int(number) < int(run):
             shutil.rmtree(path, ignore_errors=True)
@@ -396,7 +404,7 @@ def forget_old_runs(folder: Path) -> None:
     On a disk without locks nobody can tell, and all stays.
     """
     old = time.time() - OLDEST_WORK
-    for path in folder.glob("*"):
+    for path in _in(folder):
         with suppress(OSError):
             if path.stat().st_mtime < old:
                 with (path / LOCK).open("a+") as lock:
