@@ -10,7 +10,9 @@ Theory of operation
   `arrival` is when the packet came, on the engine's clock, or when it is due if it came before: decoders put sources
   in step by it, and sinks know by it what paused.
 * **GOP cache.** A stream keeps its packets since the last keyframe, so that a reader who comes in the middle has a
-  picture at once. It is bounded: beyond GOP_PACKETS or GOP_BYTES it is emptied, and new readers wait for a keyframe.
+  picture at once. It is bounded: beyond GOP_PACKETS or GOP_BYTES it is emptied, and new readers wait for a keyframe. So
+  it is when sound goes on for GOP_PAUSE_NS without a picture (a camera is off, its microphone is not): who came then
+  would be behind by as much.
 * **Slow readers.** Every reader has a queue of its own, bounded in bytes and packets. When it is full, what waits is
   thrown away, counted, and the reader goes on at the next keyframe (with sound alone: at the next packet). Nobody else
   notices.
@@ -33,6 +35,7 @@ from engine.packet import Packet, Track
 
 GOP_PACKETS: Final = 2000
 GOP_BYTES: Final = 32 << 20
+GOP_PAUSE_NS: Final = 12_000_000_000  # as long as keyframes may be apart
 QUEUE_PACKETS: Final = GOP_PACKETS + 500  # a new reader begins with a whole GOP
 QUEUE_BYTES: Final = 16 << 20  # ten seconds at 12 Mbit/s
 MAX_NAME: Final = 1024
@@ -223,7 +226,9 @@ class Stream:
         elif self._gop:
             self._gop.append(packet)
             self._gop_bytes += len(packet.data)
-            if len(self._gop) > GOP_PACKETS or self._gop_bytes > GOP_BYTES:
+            seen = self._flows["video"].last
+            pauses = seen is not None and packet.arrival - seen > GOP_PAUSE_NS
+            if len(self._gop) > GOP_PACKETS or self._gop_bytes > GOP_BYTES or pauses:
                 self._gop, self._gop_bytes = [], 0
 
     def _end(self) -> None:

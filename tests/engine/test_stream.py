@@ -203,6 +203,20 @@ def test_the_gop_cache_is_bounded_and_empty_without_a_keyframe():
         assert reader.dropped == 0
 
 
+def test_who_comes_while_a_camera_is_off_and_its_microphone_is_not_hears_what_is_said_now():
+    world = World()
+    publication = world.publish()
+    for packet in (picture(0, key=True), picture(1), *(sound(n, arrival=n * 1000 * MS) for n in range(13))):
+        publication.send(packet)
+    with world.hub.read("live/cam") as reader:  # as long as keyframes may be apart: a slide, and what is said about it
+        assert now_in(reader)[:3] == ["v0", "v1", "a0"]
+    publication.send(sound(13, arrival=13_000 * MS))
+    with world.hub.read("live/cam") as reader:
+        for packet in (sound(14), picture(2), picture(3, key=True)):
+            publication.send(packet)
+        assert now_in(reader) == ["a14", "v3"]
+
+
 def test_a_status_tells_rates_over_the_last_second_and_the_age_of_the_last_picture():
     world = World()
     asked = []
