@@ -101,3 +101,16 @@ def black(width: int, height: int) -> VideoFrame:
     y, u, v = i420_views(buffer, width, height)
     y[:] = 16
     return VideoFrame(y, u, v, buffer=buffer)
+
+
+def flat(yuv: tuple[int, int, int], width: int, height: int, a: Plane | None = None) -> VideoFrame:
+    """A picture of one colour, of any sides: one row of each plane, seen as all of them.
+
+    a  (height, width), not copied; None: opaque.
+    """
+    luma, chroma = (height, width), ((height + 1) // 2, (width + 1) // 2)
+    y, u, v = (
+        np.broadcast_to(np.full(side[1], value, np.uint8), side)
+        for value, side in zip(yuv, (luma, chroma, chroma), strict=True)
+    )
+    return VideoFrame(y, u, v, a)

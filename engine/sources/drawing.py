@@ -1,12 +1,15 @@
 """The texts and shapes of trees as pictures: drawn when a tree first names them, once for each size, and kept.
 
+What is drawn and kept is a *form*: a text or shape in white. Its alpha is what takes long; in another colour it is the
+same alpha beside one row of each colour plane, and there at once.
+
 It decides what is drawn when, what stands in for it until then, and how much is kept; it refuses to know how letters
 and paths become pixels. What does is loaded with the first text or shape, so that whoever shows none does not wait for
 it.
 
 What changes its size in a transition is another picture at every tick, and passed when it is drawn where that takes
-longer than a tick. Until one is drawn, the nearest of its other sizes is shown, stretched to its place; those that are
-farthest from what they should be are drawn first, so that of several each gets its turn.
+longer than a tick. Until one is drawn, the nearest of its other sizes is shown, stretched to its place, in its own
+colour; those that are farthest from what they should be are drawn first, so that of several each gets its turn.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from engine.color import rgba, yuv_of
 from engine.errors import EngineError, SourceUnsupported
-from engine.frame import VideoFrame
+from engine.frame import VideoFrame, flat
 from engine.plan import Drawn, pictures_named
 from engine.program import Coming
 from engine.spec import MAX_SIDE, Raster
@@ -57,12 +61,15 @@ class Drawings:
         self._limiter = trio.CapacityLimiter(1)  # fonts are used by one thread at a time
         self._changed = trio.Event()
         self._said = ""  # of which the last warning was: one that moves is another picture at every tick
-        # read by anyone (snapshot)
+        # read by anyone (snapshot): forms
         self._frames: dict[Drawn, VideoFrame | EngineError] = {}  # in the order of their last use
         self._asked: set[Drawn] = set()
         self._named: set[Drawn] = set()  # by the tree that is on
         self._coming: dict[Fraction, set[Drawn]] = {}  # named by what comes, and when that does
         self._instead: dict[Drawn, Drawn] = {}  # of what is named and was not drawn in time: what stands in for it
+        # and what of the tree that is on they are
+        self._forms: dict[Drawn, Drawn] = {}
+        self._coloured: dict[Drawn, tuple[VideoFrame, VideoFrame]] = {}  # a form's picture, and that in its colour
 
     async def run(self) -> None:
         """Draws what is asked for, until cancelled."""
@@ -80,7 +87,7 @@ class Drawings:
         """Asks for what trees name that come on the air, beside what others do that come at other times."""
         news: dict[Fraction, set[Drawn]] = {}
         for t, tree in coming:
-            named = _drawn_in(tree)
+            named = [_form(drawn) for drawn in _drawn_in(tree)]
             news.setdefault(t, set()).update(named)
             self._ask(named)
         self._coming |= news
@@ -103,7 +110,9 @@ class Drawings:
         t       its time: what was to come by then does so no more.
         Raises  SourceError, where there is no end to the patience: something cannot be drawn.
         """
-        named = _drawn_in(tree)
+        self._forms = {drawn: self._forms.get(drawn) or _form(drawn) for drawn in _drawn_in(tree)}
+        self._coloured = {drawn: self._coloured[drawn] for drawn in self._forms if drawn in self._coloured}
+        named = list(self._forms.values())
         self._named = set(named)
         self._coming = {at: names for at, names in self._coming.items() if at > t}
         self._touch(drawn for drawn in named if drawn in self._frames)
@@ -124,11 +133,17 @@ class Drawings:
             await self._changed.wait()
 
     def get(self, drawn: Drawn) -> VideoFrame | None:
-        """The picture; while it is not drawn the nearest of its other sizes, or None."""
-        if drawn not in self._frames and drawn in self._instead:
-            drawn = self._instead[drawn]
-        found = self._frames.get(drawn)
-        return found if isinstance(found, VideoFrame) else None
+        """The picture; while it is not drawn the nearest of its other sizes, or None. While it stays, the very same."""
+        form = self._forms.get(drawn) or _form(drawn)
+        if form not in self._frames and form in self._instead:
+            form = self._instead[form]
+        found = self._frames.get(form)
+        if not isinstance(found, VideoFrame):
+            return None
+        if drawn not in self._coloured or self._coloured[drawn][0] is not found:
+            yuv = yuv_of(*rgba(drawn.color)[:3])
+            self._coloured[drawn] = found, flat(yuv, found.width, found.height, found.a)
+        return self._coloured[drawn][1]
 
     def _touch(self, used: Iterable[Drawn]) -> None:
         """They are the last that are dropped."""
@@ -204,13 +219,18 @@ def _drawn_in(tree: RenderTree) -> list[Drawn]:
     return [picture.drawn for picture in pictures_named(tree) if picture.drawn is not None]
 
 
+def _form(drawn: Drawn) -> Drawn:
+    """It in white, as far as it can be seen through at all."""
+    return msgspec.structs.replace(drawn, color=f"#ffffff{round(255 * rgba(drawn.color)[3]):02x}")
+
+
 def _same(one: Drawn, other: Drawn) -> bool:
-    """Whether they are one text or shape, of whatever sizes."""
-    place = {"dest_width": other.dest_width, "dest_height": other.dest_height}
+    """Whether they are one text or shape, of whatever sizes and colours."""
+    looks = {"dest_width": other.dest_width, "dest_height": other.dest_height, "color": other.color}
     if isinstance(one, TextNode) and isinstance(other, TextNode) and one.string == other.string:
-        return msgspec.structs.replace(one, size=other.size, **place) == other
+        return msgspec.structs.replace(one, size=other.size, **looks) == other
     if isinstance(one, ShapeNode) and isinstance(other, ShapeNode) and one.path == other.path:
-        return msgspec.structs.replace(one, **place) == other
+        return msgspec.structs.replace(one, **looks) == other
     return False
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.color import rgba, yuv_of
-from engine.frame import Plane, VideoFrame
+from engine.frame import Plane, VideoFrame, flat
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
@@ -108,17 +108,7 @@ def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame
     a = coverage(outline, width, height)
     if alpha < 1:
         a = (a * alpha + 0.5).astype(np.uint8)
-    # One row of each colour, seen as all of them: a text of a whole frame takes the memory of its alpha.
-    y, u, v = (
-        np.broadcast_to(np.full(across, value, np.uint8), (down, across))
-        for value, down, across in zip(
-            yuv_of(red, green, blue),
-            (height, (height + 1) // 2, (height + 1) // 2),
-            (width, (width + 1) // 2, (width + 1) // 2),
-            strict=True,
-        )
-    )
-    return VideoFrame(y, u, v, None if a.min() == 255 else a)
+    return flat(yuv_of(red, green, blue), width, height, None if a.min() == 255 else a)
 
 
 def coverage(outline: Outline, width: int, height: int) -> Plane:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.frame import AudioFrame, VideoFrame, black, i420_views
+from engine.frame import AudioFrame, VideoFrame, black, flat, i420_views
 
 
 def test_planes_of_a_contiguous_buffer_are_views_that_do_not_overlap():
@@ -38,3 +38,11 @@ def test_black_is_video_black_in_one_piece():
     assert set(frame.u.flat) == set(frame.v.flat) == {128}
     assert frame.buffer.shape == (6, 8)
     assert np.shares_memory(frame.buffer, frame.v)
+
+
+def test_a_flat_picture_of_any_sides_takes_a_row_of_each_plane():
+    a = np.zeros((3, 5), np.uint8)
+    frame = flat((1, 2, 3), 5, 3, a)
+    assert [plane.tolist() for plane in frame.planes[:3]] == [[[1] * 5] * 3, [[2] * 3] * 2, [[3] * 3] * 2]
+    assert frame.a is a
+    assert {plane.strides for plane in frame.planes[:3]} == {(0, 1)}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import trio
 
+from engine.color import yuv_of
 from engine.errors import SourceError
-from engine.frame import VideoFrame
+from engine.frame import VideoFrame, flat
 from engine.offline import render
 from engine.plan import pictures_named
 from engine.program import Held
@@ -33,6 +34,10 @@ def tree(*nodes, **fields):
 def drawn(node):
     (picture,) = pictures_named(tree(node))
     return picture.drawn
+
+
+def sized(node, width, height, **fields):
+    return msgspec.structs.replace(node, dest_width=width, dest_height=height, **fields)
 
 
 @pytest.fixture
@@ -187,20 +192,49 @@ async def test_a_bug_in_drawing_one_thing_ends_a_render_and_leaves_a_live_mix_th
     assert "ZeroDivisionError" in caplog.text
 
 
-def sized(node, width, height, **fields):
-    return msgspec.structs.replace(node, dest_width=width, dest_height=height, **fields)
-
-
 async def test_until_a_size_is_drawn_the_nearest_one_stands_in(drawings):
     drawn_once, far, wanted = SQUARE, sized(SQUARE, 60, 30), sized(SQUARE, 22, 11)
     with trio.fail_after(30):
         await drawings.prepare(tree(drawn_once, far))
         await drawings.prepare(tree(wanted), patience=0)
-        assert drawings.get(drawn(wanted)) is drawings.get(drawn(drawn_once))
+        assert drawings.get(drawn(wanted)).a is drawings.get(drawn(drawn_once)).a
         await drawings.idle()
         assert drawings.get(drawn(wanted)).width == 22
-        await drawings.prepare(tree(sized(SQUARE, 22, 11, color="#ff0000")), patience=0)
-        assert drawings.get(drawn(sized(SQUARE, 22, 11, color="#ff0000"))) is None  # another thing
+        other = ShapeNode(path="M0 0h50v50z", dest_width=22, dest_height=11)
+        await drawings.prepare(tree(other), patience=0)
+        assert drawings.get(drawn(other)) is None  # another thing
+
+
+@pytest.mark.parametrize("node", [SQUARE, sized(TITLE, 51, 27)])
+async def test_a_colour_is_there_at_once_and_takes_no_drawing(drawings, monkeypatch, node):
+    calls = counted(monkeypatch, drawings)
+    with trio.fail_after(30):
+        await drawings.prepare(tree(node))
+        for red in range(0, 256, 5):
+            coloured = msgspec.structs.replace(node, color=f"#{red:02x}8040")
+            await drawings.prepare(tree(coloured), patience=0)
+            got = drawings.get(drawn(coloured))
+            assert_same(got, drawings._draw(drawn(coloured), got.width, got.height))
+            calls.pop()  # ours
+        assert len(calls) == 1
+        await drawings.prepare(tree(coloured, SolidColorNode()))
+        assert drawings.get(drawn(coloured)) is got  # the very same while it stays: nothing is painted anew for it
+
+
+async def test_what_can_be_seen_through_more_or_less_stands_in_and_is_drawn_for_itself(drawings):
+    whole, half = (sized(SQUARE, 40, 20, path_width=50, path_height=50, color=each) for each in ("#f00", "#00f8"))
+    with trio.fail_after(30):
+        await drawings.prepare(tree(whole))
+        assert drawings.get(drawn(whole)).a is None
+        await drawings.prepare(tree(half), patience=0)
+        assert_same(drawings.get(drawn(half)), flat(yuv_of(0, 0, 1), 40, 20))
+        await drawings.idle()
+    assert_same(drawings.get(drawn(half)), drawings._draw(drawn(half), 40, 20))
+
+
+def assert_same(got, expected):
+    for ours, theirs in zip(got.planes, expected.planes, strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
@@ -308,5 +342,4 @@ async def test_live_and_rendered_pictures_are_the_same(monkeypatch):
             kept = Kept()
             monkeypatch.setattr(sys.modules[render.__module__], "open_sink", lambda *_, kept=kept, **__: kept)
             await render(Held(scene), RenderSpec(output="offline.png", mixer=SPEC.mixer))
-            for ours, theirs in zip(live.planes, kept.picture.planes, strict=True):
-                assert np.array_equal(ours, theirs)
+            assert_same(live, kept.picture)
