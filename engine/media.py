@@ -20,6 +20,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, reason_of
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
+from engine.sources.avfile import MediaFile
 from engine.sources.container import DEMUX_ERRORS, open_container
 from engine.sources.fonts import Font, Fonts
 from engine.sources.still import StillSource
@@ -55,6 +56,8 @@ def look_into(path: str, *, name: str) -> Facts:
         if steps.picture_size is not None:  # how it is turned, its first picture says
             frames = [frame for _, _, frame in steps.step(pictures=1, sounds=None, start=Fraction(0)).pictures]
         size = steps.picture_size
+        if isinstance(steps, MediaFile):
+            steps.look_at_end()
         kind: Literal["image", "film", "sound"] = "sound" if size is None else "film"
         return Facts(
             kind="image" if isinstance(steps, StillSource) else kind,

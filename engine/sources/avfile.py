@@ -117,6 +117,7 @@ class MediaFile:
         self._is_recoloured = False  # whether its palette was another one somewhere
         self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
+        self._last_stop = 0  # of the picture, in its time base, where the last packets were looked at
         self._open()
 
     def _open(self) -> None:
@@ -197,7 +198,25 @@ class MediaFile:
         """When a stream ends, in media time."""
         if stream.duration is None or stream.time_base is None:
             return None
-        return max(Fraction(0), seconds((stream.start_time or 0) + stream.duration, stream.time_base) - self._zero)
+        stop = (stream.start_time or 0) + stream.duration
+        if stream is self._video:
+            stop = max(stop, self._last_stop)
+        return max(Fraction(0), seconds(stop, stream.time_base) - self._zero)
+
+    def look_at_end(self) -> None:
+        """Reads the picture's last packets where `duration` may be too short without; to read on takes a seek.
+
+        An MP4 says how long its packets are apart as they are decoded. Pictures that are shown in another order, and
+        seldom, as those of a screen that stands still, may come seconds later.
+        """
+        video = self._video
+        if video is None or video.duration is None or not self._container.format.name.startswith("mov"):
+            return
+        with suppress(*DEMUX_ERRORS):
+            self._container.seek((video.start_time or 0) + video.duration, stream=video)
+            for packet in self._container.demux(video):
+                if packet.pts is not None and not packet.is_discard:
+                    self._last_stop = max(self._last_stop, packet.pts + (packet.duration or 0))
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:
         """Decodes on until `pictures` frames are there and, if sounds, a second of sound, or the end.

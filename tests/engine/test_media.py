@@ -12,7 +12,7 @@ from engine.frame import VideoFrame
 from engine.media import check_drawing, check_font, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT, carried
-from tests.media import Audio, encode
+from tests.media import Audio, Video, encode
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,17 @@ def test_where_no_image_can_be_written(tmp_path):
 
 def test_how_long_it_is(media):
     assert abs(look_into(str(media.path("plain")), name="plain").duration - 2) < Fraction(1, 20)
+
+
+def test_a_screen_that_stands_still_lasts_to_its_last_picture(tmp_path):
+    """Such an MP4 calls itself as long as its pictures would be one after the other, without the pauses."""
+    moments = (*range(0, 1000, 40), 2000, 2960)
+    path = str(encode(tmp_path / "screen.mp4", Video(bframes=2, pts_ms=moments), None, seconds=3))
+    with av.open(path) as file:
+        assert file.streams.video[0].duration * file.streams.video[0].time_base < 2
+    facts = look_into(path, name="screen")
+    assert facts.duration == length_of(path, name="screen")
+    assert abs(facts.duration - 3) < Fraction(1, 20)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 22_050])
