@@ -1,4 +1,4 @@
-"""Pace: the one object in which live and offline differ: the clock, what a missing frame and a full sink mean.
+"""Pace: the one object in which live and offline differ: the clock, what a missing frame means, how much goes at once.
 
 It decides what happens when we are late; nothing else in the engine may ask "are we live?".
 
@@ -40,13 +40,6 @@ class Missing(Enum):
 
     WAIT = "wait"  # until it is, or the source ended
     HOLD = "hold"  # show the last one
-
-
-class Full(Enum):
-    """What to do when a sink's queue is full."""
-
-    WAIT = "wait"
-    DROP = "drop"  # the oldest, and count it as skipped
 
 
 class Clock(Protocol):
@@ -101,15 +94,14 @@ class Pace(msgspec.Struct, frozen=True):
 
     clock: Clock
     missing: Missing
-    full: Full
     stride: int
 
     @classmethod
     def offline(cls) -> Pace:
-        """Next tick at once; wait for every frame; wait for every sink."""
-        return cls(VirtualClock(), Missing.WAIT, Full.WAIT, stride=STRIDE)
+        """Next tick at once; wait for every frame."""
+        return cls(VirtualClock(), Missing.WAIT, stride=STRIDE)
 
     @classmethod
     def live(cls, clock: Clock) -> Pace:
-        """Every tick when it is due; hold what is missing; a sink that is full drops."""
-        return cls(clock, Missing.HOLD, Full.DROP, stride=1)
+        """Every tick when it is due; hold what is missing."""
+        return cls(clock, Missing.HOLD, stride=1)

@@ -260,7 +260,6 @@ class _SubMix:
                 spec.mixer,
                 spec.encoder,
                 due=_due(spec, epoch),
-                full=pace.full,
                 now=around.hub.now,
                 limiter=around.limiter,
             )

@@ -46,7 +46,7 @@ class Sink(Protocol):
     """Eats a mix, tick by tick."""
 
     async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int) -> None:
-        """Takes the picture of ticks [n, n + span) and their sound; waits while it is full. Raises SinkError."""
+        """Takes the picture of ticks [n, n + span) and their sound; may wait while it is full. Raises SinkError."""
 
 
 class Reader(Protocol):

@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 import trio
 
-from engine.clock import Full
 from engine.errors import ActorGone, SinkError, SinkRejected, reason_of
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import FrameQueue, SampleQueue, tolerance
@@ -71,7 +70,6 @@ class StreamSink:
 
     due      when time stamp 0 is due on the engine's clock, ns: what comes before its time has arrived at its time, so
              that who mixes the stream finds the same offset whatever encoding takes; None = it arrives as it comes.
-    full     WAIT: `put` waits while QUEUE pictures wait. DROP: it never does; the oldest picture is skipped.
     now      the engine's clock, ns; called in worker threads too.
     limiter  of the threads that encode.
     """
@@ -82,7 +80,6 @@ class StreamSink:
         mixer: MixerSpec,
         spec: EncoderSpec,
         *,
-        full: Full,
         now: Callable[[], int],
         limiter: trio.CapacityLimiter,
         due: int | None = None,
@@ -92,7 +89,6 @@ class StreamSink:
         self._due = due
         self._mixer = mixer
         self._spec = spec
-        self._full = full
         self._now = now
         self._limiter = limiter
         # owned by run() and put()
@@ -101,7 +97,6 @@ class StreamSink:
         self._ended = self._gone = self._keyframe = False
         self._broken = ""  # why; no exception is kept, it would keep pictures
         self._news = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
         self._encoded = self._skipped = self._keyframes = 0
         self._times: deque[tuple[int, int]] = deque()
         # read by anyone (snapshot)
@@ -110,11 +105,10 @@ class StreamSink:
     async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
         """Takes the picture of ticks [n, n + span), shown from the last of them on, and their sound.
 
-        Raises SinkError when the encoder broke, ActorGone when `run` was cancelled.
+        It never waits for room: of QUEUE pictures that wait already the oldest is skipped. Raises SinkError when the
+        encoder broke, ActorGone when `run` was cancelled.
         """
         await trio.lowlevel.checkpoint()
-        while self._full is Full.WAIT and self._waiting >= QUEUE and not self._gone:
-            await self._room.park()
         if self._broken:
             raise SinkRejected(self._broken, where=self._name)
         if self._gone:
@@ -167,7 +161,6 @@ class StreamSink:
             self._gone = True
             self._items.clear()
             self._waiting, self.last_picture = 0, None
-            self._room.unpark_all()
             self._publication.close()
 
     @property
@@ -181,7 +174,6 @@ class StreamSink:
         items = list(self._items)
         self._items.clear()
         self._waiting = 0
-        self._room.unpark_all()
         return items
 
     def _skip_oldest(self) -> None:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from engine.clock import Full, Missing, Pace, Tick, VirtualClock, WallClock
+from engine.clock import Missing, Pace, Tick, VirtualClock, WallClock
 
 
 async def test_ticks_are_counted_and_their_times_exact():
@@ -14,10 +14,10 @@ async def test_ticks_are_counted_and_their_times_exact():
     assert await clock.tick(3000, fps) == Tick(3000, Fraction(1001, 10))
 
 
-async def test_offline_waits_for_frames_and_for_sinks():
+async def test_offline_waits_for_frames():
     pace = Pace.offline()
     assert isinstance(pace.clock, VirtualClock)
-    assert (pace.missing, pace.full) == (Missing.WAIT, Full.WAIT)
+    assert pace.missing is Missing.WAIT
 
 
 class Hands:
@@ -72,6 +72,6 @@ async def test_ticks_stay_on_their_grid_for_days():
     assert 0 <= tick.late < 33_366_667
 
 
-async def test_live_holds_what_is_missing_and_drops_what_is_too_much():
+async def test_live_holds_what_is_missing():
     pace = Pace.live(WallClock(Hands().now, epoch=0, latency=0))
-    assert (pace.missing, pace.full, pace.stride) == (Missing.HOLD, Full.DROP, 1)
+    assert (pace.missing, pace.stride) == (Missing.HOLD, 1)
