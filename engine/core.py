@@ -314,7 +314,8 @@ class Engine:
         publisher = publication.publisher
         if publisher.kind == "mix":
             raise InUse(f'stream "{name}" is the mix of event "{publisher.peer}"', where=name)
-        (publisher.stop or publication.close)()
+        assert publisher.stop is not None  # it came by RTMP: who pulls, or makes a pattern, is among _pulls meanwhile
+        publisher.stop()
 
     async def _end_pull(self, name: str) -> None:
         found = self._pulls[name]

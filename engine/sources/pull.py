@@ -79,7 +79,7 @@ class PullStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Pull:
-    """Fetches one URL. `run` is its actor: it returns at the end of a file, after `stop`, and when it is given up."""
+    """Fetches one URL. `run` is its actor: it returns at the end of a file, and when it is given up."""
 
     def __init__(self, hub: Hub, name: str, spec: PullSpec, settings: Settings) -> None:
         """Raises InvalidSpec: a bad name, no URL, or a protocol that is not one of ours."""
@@ -93,7 +93,6 @@ class Pull:
         self._limiter = trio.CapacityLimiter(1)  # of one attempt: a thread that is left alone keeps it
         self._left: list[trio.CapacityLimiter] = []  # those that threads keep
         self._reading: int | None = None  # since when, where a read goes on; also set by its thread
-        self._scope = trio.CancelScope()
         self._demuxer: Demuxer | None = None  # also looked at by its thread
         self._read_before: ReadBefore = deque(maxlen=READ_MOST)  # of a live playlist; also used by its thread
         self._publication: Publication | None = None
@@ -114,34 +113,29 @@ class Pull:
         """How it is doing."""
         return PullStatus(name=self._name, url=self._shown, state=self._state, error=self._error, retries=self._retries)
 
-    def stop(self) -> None:
-        """Ends it; any number of times."""
-        self._scope.cancel()
-
     async def run(self) -> None:
         """Publishes until the end, for ever where there is none. Raises only bugs, with which its state is "failed"."""
         pause = RETRY
-        with self._scope:
-            while True:
-                self._state = "connecting"
-                try:
-                    await self._publish()
-                    break
-                except EngineError as err:
-                    if not self._may_come_back(err):
-                        self._fail(err)
-                        return
-                    self._note(err)
-                except Exception as err:
-                    self._state, self._error = "failed", f"{type(err).__name__}: {err}"
-                    raise
-                finally:
-                    settled = self._close()
-                pause = RETRY if settled else pause
-                await trio.sleep(pause)
-                await self._wait_for_threads()
-                pause = min(RETRY_MOST, 2 * pause)
-                self._retries += 1
+        while True:
+            self._state = "connecting"
+            try:
+                await self._publish()
+                break
+            except EngineError as err:
+                if not self._may_come_back(err):
+                    self._fail(err)
+                    return
+                self._note(err)
+            except Exception as err:
+                self._state, self._error = "failed", f"{type(err).__name__}: {err}"
+                raise
+            finally:
+                settled = self._close()
+            pause = RETRY if settled else pause
+            await trio.sleep(pause)
+            await self._wait_for_threads()
+            pause = min(RETRY_MOST, 2 * pause)
+            self._retries += 1
         self._state = "ended"
 
     async def _wait_for_threads(self) -> None:
@@ -251,7 +245,7 @@ class Pull:
 
     async def _send(self, batch: list[Packet], *, paced: bool) -> None:
         if batch and self._publication is None:
-            publisher = Publisher(kind="pull", peer=self._shown, stop=self.stop)
+            publisher = Publisher(kind="pull", peer=self._shown)
             self._publication = self._hub.publish(self._name, publisher)
             self._began = self._hub.now()
             self._state, self._error = "publishing", ""

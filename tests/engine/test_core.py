@@ -220,7 +220,7 @@ async def test_a_pattern_that_no_stream_can_be_is_refused_and_its_name_stays_fre
 async def test_a_pattern_that_failed_says_so_and_whose_name_it_is_keeps_it(tmp_path):
     async with engine(tmp_path) as made:
         await made.put_source("live/p", PATTERN)
-        made._hub.publish("live/p", Publisher(kind="rtmp"))  # before the pattern has begun to
+        camera = made._hub.publish("live/p", Publisher(kind="rtmp", stop=lambda: camera.close()))
         await until(lambda: made.pulls()[0].state == "failed")
         assert made.pulls()[0].error == 'stream "live/p" is already published (rtmp)'
         await made.remove_stream("live/p")

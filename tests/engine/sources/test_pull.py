@@ -651,8 +651,19 @@ class Station:
 
     def pull(self, url, **options):
         self.one = Pull(self.hub, NAME, PullSpec(url=str(url), **options), self.settings)
-        self.nursery.start_soon(self.one.run)
+        self.scope, self.ended = trio.CancelScope(), trio.Event()
+        self.nursery.start_soon(self._run, self.one, self.scope, self.ended)
         return self.one
+
+    async def _run(self, one, scope, ended):
+        with scope:
+            await one.run()
+        ended.set()
+
+    async def stop(self):
+        self.scope.cancel()
+        with trio.fail_after(30):
+            await self.ended.wait()
 
     async def receive(self, *, until):
         """Reads until `until(packets)`; END is None among them."""
@@ -700,8 +711,7 @@ async def test_the_status_of_a_stream_says_who_pulls_it(station, media):
     assert (status.publisher, status.peer) == ("pull", str(media.path("plain")))
     assert (status.video.codec, status.video.width, status.audio.sample_rate) == ("h264", 64, 48_000)
     assert station.one.status().state == "publishing"
-    station.hub.published(NAME).publication.publisher.stop()
-    await station.state("ended")
+    await station.stop()
     assert station.hub.streams() == []
 
 
@@ -711,8 +721,7 @@ async def test_a_repeated_file_never_ends(station, tmp_path):
     got = await station.receive(until=lambda got: len(got) >= 12)
     assert None not in got
     assert len({packet.track for packet in got}) == 1
-    station.one.stop()
-    await station.state("ended")
+    await station.stop()
 
 
 async def test_a_pulled_file_is_a_source_for_mixers(station, media):
@@ -876,8 +885,7 @@ async def test_a_peer_whose_streams_become_others_is_opened_again(nursery, serve
     assert status.error == f'source "{NAME}": none of its streams came for 1 s'
     await station.receive(until=lambda got: got[-1] is not None)
     assert station.one.status().state == "publishing"
-    station.one.stop()
-    await station.state("ended")
+    await station.stop()
 
 
 async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_became_others(
@@ -891,8 +899,7 @@ async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_bec
     began = clock()
     await station.state("publishing")
     assert clock() - began > 3 * NS  # the peer had to come to its end
-    station.one.stop()
-    await station.state("ended")
+    await station.stop()
 
 
 async def test_what_is_not_there_is_said_in_one_sentence(station, server):
@@ -905,9 +912,7 @@ async def test_cancelling_does_not_wait_for_a_silent_peer(nursery, server, media
     server.films["/stalls.ts"] = media.path("transport").read_bytes()[: 188 * 200], None
     station.pull(f"{server.url}/stalls.ts")
     await station.receive(until=lambda got: len(got) > 3)
-    with trio.fail_after(30):
-        station.one.stop()
-        await station.state("ended")
+    await station.stop()
     assert station.hub.streams() == []
 
 
