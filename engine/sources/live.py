@@ -93,9 +93,6 @@ class Decoding(Protocol):
 class LiveSource:
     """One mixer's view of a stream. Times and sample indices are the mixer's, counted from its epoch."""
 
-    duration = None
-    endless = True
-
     def __init__(
         self, decoder: Decoding | None, sound: AudioFormat, *, epoch: Fraction, settings: Settings, hub: Hub
     ) -> None:
@@ -123,11 +120,6 @@ class LiveSource:
     def picture_size(self) -> PictureSize | None:
         """As last seen, or a guess: a picture may always come. None: never."""
         return None if self._decoder is None else self._decoder.picture_size
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether sound may come."""
-        return self._decoder is not None
 
     @property
     def attends(self) -> bool:
