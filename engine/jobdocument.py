@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from engine.errors import InvalidJob
+from engine.timebase import utc
 from engine.tree import DEEPEST, is_deeper
 
 Document = dict[str, Raw]  # key → the JSON text of its value, compact
@@ -121,9 +122,8 @@ def word(text: Raw) -> str:
 
 
 def stamp(now: int) -> Raw:
-    """ms since 1970 as ``"2026-11-21T01:44:55.824Z"``."""
-    time = datetime.fromtimestamp(now // 1000, UTC)
-    return Raw(f'"{time:%Y-%m-%dT%H:%M:%S}.{now % 1000:03d}Z"'.encode())
+    """ms since 1970 as a job's document has it: ``"2026-11-21T01:44:55.824Z"``."""
+    return raw(utc(now))
 
 
 def uid_of(document: Mapping[str, Raw]) -> str:

@@ -6,6 +6,7 @@ counter).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -94,3 +95,8 @@ def first_sample(n: int, *, rate: int, fps: Fraction) -> int:
 def sample_at(t: Fraction, rate: int) -> int:
     """The index of the sample that is sounding at t seconds."""
     return (t.numerator * rate) // t.denominator
+
+
+def utc(ms: int) -> str:
+    """ms since 1970 as "2026-11-21T01:44:55.824Z"."""
+    return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

@@ -10,9 +10,9 @@ order they were given, also of definitions that are nobody's: clients name built
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from api.moviemasher.fields import Object
 from api.schema import Database, documents, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
+from engine.timebase import utc
 from engine.tree import DEEPEST, is_deeper
 
 Kind = Literal["mash", "cast", "definition"]
@@ -220,7 +221,7 @@ class Documents:
         told = given.get("createdAt")
         if isinstance(told, str) and _CREATED.fullmatch(told):
             return told
-        return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc(time.time_ns() // 1_000_000)
 
 
 def _is_temporary(name: object) -> bool:

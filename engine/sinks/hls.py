@@ -30,7 +30,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -41,7 +40,7 @@ from engine import boxes, fmp4
 from engine.errors import EngineError, InvalidSpec, NotFound, SinkRejected, SourceUnavailable
 from engine.packet import Packet, Refused
 from engine.stream import END, Hub, Reader
-from engine.timebase import SECOND
+from engine.timebase import SECOND, utc
 
 log = logging.getLogger(__name__)
 
@@ -433,7 +432,7 @@ def playlist(segmenter: Segmenter, *, ended: bool = False) -> str:
         lines += ["#EXT-X-DISCONTINUITY"] if segment.discontinuous else []
         lines += [f'#EXT-X-MAP:URI="init_{segment.map_number}.mp4"'] if segment.map_number != map_number else []
         map_number = segment.map_number
-        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{_written(segment.date)}")
+        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{utc(round(1000 * segment.date))}")
         lines += _part_lines(segment) if segment in with_parts else []
         if segment.data is not None:
             lines += [f"#EXTINF:{float(segment.duration):.5f},", f"seg_{segment.number}.m4s"]
@@ -453,12 +452,6 @@ def _part_lines(segment: Segment) -> list[str]:
         uri = f"part_{segment.number}_{k}.m4s"
         lines.append(f'#EXT-X-PART:DURATION={float(part.duration):.5f},URI="{uri}"{independent}')
     return lines
-
-
-def _written(date: Fraction) -> str:
-    """A date of s since 1970, in UTC, to the nearest ms."""
-    when = datetime.fromtimestamp(round(1000 * date) / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _up(t: Fraction) -> str:

@@ -18,6 +18,7 @@ from engine.timebase import (
     tick_count,
     tick_time,
     units,
+    utc,
 )
 
 RATES = st.sampled_from((8000, 11025, 44100, 48000, 96000))
@@ -158,3 +159,15 @@ def test_a_timestamp_comes_back_from_nanoseconds(pts, time_base):
 @given(st.integers(-(10**18), 10**18), st.integers(1, 10**9))
 def test_a_quotient_is_rounded_to_the_nearest_half_up(number, divisor):
     assert rounded(number, divisor) == math.floor(Fraction(number, divisor) + Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (1_700_000_000_000, "2023-11-14T22:13:20.000Z"),
+        (1_795_225_495_824, "2026-11-21T01:44:55.824Z"),
+        (7, "1970-01-01T00:00:00.007Z"),
+    ],
+)
+def test_a_moment_has_three_digits_behind_the_second(ms, text):
+    assert utc(ms) == text
