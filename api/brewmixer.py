@@ -23,7 +23,7 @@ from api.auth import Signatures
 from api.wire import FormBody, Parameter, Route, created_response, decode, json_response, read_body, read_upload
 from engine import ImageInfo
 from engine.errors import InvalidSpec, has_spaces
-from engine.program import EASINGS
+from engine.program import EASING, EASINGS
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.threads import in_thread
 from engine.timebase import frame_rate
@@ -108,12 +108,12 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
-NO_TRANSITION: Final = (Fraction(0), "easeInOut")
+NO_TRANSITION: Final = (Fraction(0), EASING)
 _TRANSITION: Final = (
     Parameter(
         "transition", Annotated[float, Meta(ge=0, le=MAX_TRANSITION_MS)], "How long the way to the new trees is, ms"
     ),
-    Parameter("easing", Literal[tuple(EASINGS)], f"How it begins and ends; {NO_TRANSITION[1]} if it is not said"),
+    Parameter("easing", Literal[tuple(EASINGS)], f"How it begins and ends; {EASING} if it is not said"),
 )
 _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, response, parameters
     ("GET", "/", "names", "The stream of each event", None, list[str]),
@@ -205,7 +205,7 @@ class BrewMixer:
 
 def transition_of(arguments: Any) -> tuple[Fraction, str]:
     """(seconds, name of the easing) of a query, a mapping of strings. Raises InvalidSpec: not so many seconds."""
-    text, easing = arguments.get("transition", "0"), arguments.get("easing", NO_TRANSITION[1])
+    text, easing = arguments.get("transition", "0"), arguments.get("easing", EASING)
     if not _MILLISECONDS.fullmatch(text) or Fraction(text) > MAX_TRANSITION_MS:
         sentence = f'transition "{text[:40]}" is not a number of ms within 0…{MAX_TRANSITION_MS}'
         raise InvalidSpec(sentence, where="transition")

@@ -21,7 +21,7 @@ from engine.frame import VideoFrame
 from engine.images import Images
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
 from engine.plan import Picture, Place
-from engine.program import EASINGS, Coming, Held, Morph, Program, Stack, Switch
+from engine.program import EASING, EASINGS, Coming, Held, Morph, Program, Stack, Switch
 from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import NICE, Decoders
@@ -141,7 +141,7 @@ class Event:
         with trio.move_on_after(FLUSH):
             await self._ended.wait()
 
-    def put(self, trees: Sequence[RenderTree], *, transition: Fraction = Fraction(0), easing: str = "smooth") -> int:
+    def put(self, trees: Sequence[RenderTree], *, transition: Fraction = Fraction(0), easing: str = EASING) -> int:
         """Shows trees from the next slot on, the first sub-mixes' ones, all at that slot; returns its number.
 
         transition  seconds that the picture takes to move there.

@@ -113,6 +113,7 @@ EASINGS: Final[Mapping[str, Callable[[float], float]]] = {
     "easeInOut": _ease_in_out,
     "smooth": lambda x: (1 - math.cos(math.pi * x)) / 2,
 }
+EASING: Final = "easeInOut"  # where none is said
 
 
 class Morph(msgspec.Struct, frozen=True):
@@ -133,7 +134,7 @@ class Morph(msgspec.Struct, frozen=True):
     start: Fraction
     duration: Fraction
     raster: Raster
-    easing: str = "easeInOut"
+    easing: str = EASING
 
     def __post_init__(self) -> None:
         """Raises ValueError: an unknown easing, or a negative duration."""

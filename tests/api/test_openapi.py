@@ -12,7 +12,7 @@ from api.moviemasher import routes
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine, Settings
-from engine.program import EASINGS
+from engine.program import EASING, EASINGS
 
 DOORS = (brewmixer, events, openapi, playback, streams, nexrender, routes)
 
@@ -147,7 +147,7 @@ async def test_what_is_said_of_parameters_is_true(described):
     assert run in described["paths"]["/api/v1/jobs/{uid}/output"]["put"]["parameters"]  # it is 409 without
     told = {each["name"]: each for each in asked}
     assert set(told["easing"]["schema"]["enum"]) == set(EASINGS)
-    assert brewmixer.NO_TRANSITION[1] in told["easing"]["description"]
+    assert EASING in told["easing"]["description"]
     assert told["kind"]["schema"]["enum"] == ["document", "project"]
     assert "1…3600" in told["lease"]["description"]
     assert told["Idempotency-Key"]["schema"]["maxLength"] == nexrender.MAX_KEY
