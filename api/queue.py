@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 import trio
 
 from api.schema import READERS
-from api.store import NONE_LEFT_OUT, PAUSE, Delivery, Filter, LeftOut, Picked, Store
+from api.store import PAUSE, Delivery, Filter, LeftOut, Picked, Store
 from api.transaction import Change
 from api.webhooks import Courier
 from engine.config import Settings
@@ -311,9 +311,7 @@ class JobQueue:
         """ms of a clock that nobody sets."""
         return round(self._steady() * 1000)
 
-    async def undelivered(
-        self, besides: Collection[int], limit: int, left_out: LeftOut = NONE_LEFT_OUT
-    ) -> list[Delivery]:
+    async def undelivered(self, besides: Collection[int], limit: int, left_out: LeftOut) -> list[Delivery]:
         """As `Store.undelivered`."""
         due = partial(Store.undelivered, besides=besides, limit=limit, now=self.now(), left_out=left_out)
         return await self._read(due)

@@ -92,9 +92,6 @@ class LeftOut(NamedTuple):
     after: int | None = None
 
 
-NONE_LEFT_OUT: Final = LeftOut()
-
-
 # Made once: to build a statement costs more than to run it.
 _UID: Final[BindParameter[str]] = bindparam("the_uid")
 _NOW: Final[BindParameter[int]] = bindparam("now")
@@ -336,9 +333,7 @@ class Store:
 
     # Webhooks
 
-    def undelivered(
-        self, besides: Collection[int], limit: int, *, now: int, left_out: LeftOut = NONE_LEFT_OUT
-    ) -> list[Delivery]:
+    def undelivered(self, besides: Collection[int], limit: int, *, now: int, left_out: LeftOut) -> list[Delivery]:
         """What is due, the longest due first; without those of these ids, which are under way."""
         begins = defaultdict[int, list[str]](list)  # by length, one term each: what one query may have is limited
         for who, ends in [(each, "/?#") for each in left_out.hosts] + [(each, "?#") for each in left_out.urls]:

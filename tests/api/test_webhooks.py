@@ -16,7 +16,7 @@ import api.webhooks
 import engine.fetch
 from api.nexrender import Door
 from api.queue import JobQueue
-from api.store import Store
+from api.store import LeftOut, Store
 from engine.config import Settings
 from tests.api.auditing import new_database
 from tests.api.door import NOW, Client, Clock
@@ -77,6 +77,11 @@ def receiver(monkeypatch):
     made.close()
 
 
+async def due(queue, most=10):
+    """What is to be told now."""
+    return await queue.undelivered([], most, LeftOut())
+
+
 async def test_webhooks_are_told_and_signed(start, receiver):
     client, queue = await start()
     hooks = [{"url": receiver.url, "secret": "shh", "events": ["queued", "finished"]}]
@@ -91,7 +96,7 @@ async def test_webhooks_are_told_and_signed(start, receiver):
         assert headers["Content-Type"] == "application/json"
     assert json.loads(receiver.told[1][2])["job"] == await client.status(uid)
     with trio.fail_after(30):
-        while await queue.undelivered([], 10):
+        while await due(queue):
             await trio.sleep(0.01)
 
 
@@ -129,7 +134,7 @@ async def test_a_receiver_that_is_away_hears_it_after_a_restart(tmp_path, receiv
         await client.add(webhooks=hooks)
         await receiver.until(1)
         with trio.fail_after(30):
-            while [each for each in await queue.undelivered([], 10) if not each.tries]:
+            while [each for each in await due(queue) if not each.tries]:
                 await trio.sleep(0.01)
         first.cancel_scope.cancel()
     clock.now += 60
@@ -159,7 +164,7 @@ async def test_a_receiver_that_is_down_for_a_minute_hears_everything_in_order(st
             await trio.sleep(0.01)
         while not tries:  # the first one holds up the others, and is tried now and then
             clock.now += 1
-            tries = max([each.tries for each in await queue.undelivered([], 10)], default=0)
+            tries = max([each.tries for each in await due(queue)], default=0)
     assert 3 < tries < 10
     back = Receiver(port)
     await back.until(5, clock)
@@ -177,7 +182,7 @@ def away():
 async def noted(queue):
     """Returns when all that is due has been tried once: what failed is due later."""
     with trio.fail_after(30):
-        while await queue.undelivered([], 1):
+        while await due(queue, 1):
             await trio.sleep(0.01)
 
 
@@ -189,12 +194,12 @@ async def tried_of_twenty(client, queue, receiver, url):
     for n in range(20):
         await client.add(webhooks=[{"url": url.format(n)}])
     with trio.fail_after(30):
-        while len(await queue.undelivered([], 20)) == 20:
+        while len(await due(queue, 20)) == 20:
             await trio.sleep(0.01)
     for n in range(5):
         await client.add(webhooks=[{"url": receiver.url}])
         await receiver.until(n + 1)
-    return 20 - len([each for each in await queue.undelivered([], 30) if each.url != receiver.url])
+    return 20 - len([each for each in await due(queue, 30) if each.url != receiver.url])
 
 
 async def test_a_receiver_that_is_away_is_not_tried_for_all_that_it_is_to_be_told(start, receiver, clock, away):
@@ -330,7 +335,7 @@ async def test_all_that_a_receiver_has_not_taken_for_a_day_is_given_up(start, cl
     for later in (0, 86_400):
         clock.now += later
         with trio.fail_after(30):
-            while await queue.undelivered([], 1):
+            while await due(queue, 1):
                 await trio.sleep(0.01)
 
 
@@ -366,7 +371,7 @@ def drip(connection):
 async def tried(queue):
     """Returns when one that is not taken yet has been tried."""
     with trio.fail_after(30):
-        while not any(each.tries for each in await queue.undelivered([], 10)):
+        while not any(each.tries for each in await due(queue)):
             queue._wall.now += 1
             await trio.sleep(0.02)
 
@@ -437,14 +442,14 @@ async def test_many_receivers_that_hung_leave_half_of_the_places_to_others(start
         for hook in hooks:
             await client.add(webhooks=[hook])
         with trio.fail_after(30):
-            while not all(each.tries for each in await queue.undelivered([], 10)):
+            while not all(each.tries for each in await due(queue)):
                 await trio.sleep(0.02)
         for _ in range(20):
             await client.add(webhooks=hooks)
         clock.now += 5
         await client.add(webhooks=[{"url": receiver.url}])
         await receiver.until(1)
-        untried = [each for each in await queue.undelivered([], 200) if not each.tries]
+        untried = [each for each in await due(queue, 200) if not each.tries]
         assert len(untried) > 80  # of 100 that were due before it
 
 
@@ -503,7 +508,7 @@ async def test_what_is_not_taken_for_a_day_is_given_up(start, receiver, clock):
     receiver.status = 500
     await client.add(webhooks=[{"url": receiver.url}])
     with trio.fail_after(30):
-        while (clock.now < NOW + 86_400) or await queue.undelivered([], 10):
+        while (clock.now < NOW + 86_400) or await due(queue):
             clock.now += 1800
             await trio.sleep(0.02)
     told = len(receiver.told)
