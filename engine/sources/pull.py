@@ -180,6 +180,8 @@ class Pull:
                 await self._relay(demuxer)
         finally:
             self._demuxer = None
+            if demuxer.repaired:
+                log.warning("%s: time stamps repaired: %d", self._name, demuxer.repaired)
             if not self._limiter.borrowed_tokens:  # no thread of a cancelled step has it
                 with trio.CancelScope(shield=True):
                     await in_thread(demuxer.close, limiter=self._limiter)

@@ -704,6 +704,12 @@ async def test_a_file_is_not_sent_in_large_bursts(station, media):
     assert max(ahead) <= LEAD  # each is sent in its turn, whatever was read together
 
 
+async def test_how_many_time_stamps_were_repaired_is_in_the_log(station, tmp_path, caplog):
+    station.pull(with_a_torn_pts(encode(tmp_path / "film.ts", Video(bframes=2), TONE, seconds=1)))
+    await station.state("ended")
+    assert f"{NAME}: time stamps repaired: 1" in caplog.messages
+
+
 async def test_the_status_of_a_stream_says_who_pulls_it(station, media):
     station.pull(media.path("plain"))
     await station.receive(until=lambda got: len(got) > 3)
