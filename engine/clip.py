@@ -36,11 +36,6 @@ class Tween(msgspec.Struct, frozen=True):
     start: float
     end: float
 
-    @classmethod
-    def still(cls, value: float) -> Tween:
-        """A number that does not change."""
-        return cls(value, value)
-
     def at(self, progress: float) -> float:
         """The number at 0…1 of the clip."""
         return self.start + (self.end - self.start) * progress

@@ -178,11 +178,6 @@ class Fragment(NamedTuple):
     stop: Fraction
     keyframe: bool
 
-    @property
-    def duration(self) -> Fraction:
-        """In s."""
-        return self.stop - self.start
-
 
 class _Lane:
     """The samples of one track that wait for a fragment, in units of its time scale."""

@@ -16,7 +16,7 @@ HELLO = Text("Hello", "sans", Ink(0, 2600, 1000))
 
 def still(value):
     """A number that does not change."""
-    return Tween.still(value)
+    return Tween(value, value)
 
 
 def colour(start=RED, end=None):

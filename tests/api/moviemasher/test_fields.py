@@ -27,7 +27,7 @@ def test_colours_and_the_default_for_what_is_none(color, rgb):
     [(0.5, 0.5), ("0.5", 0.5), (7, 1), (-1, 0), (True, 1), (None, 1), ([], 1), ("x", 1), (10**400, 1)],
 )
 def test_a_number_is_within_its_range_or_the_default(value, opacity):
-    assert Fields({"opacity": value}, "$").tween("opacity", 1, 0, 1) == Tween.still(opacity)
+    assert Fields({"opacity": value}, "$").tween("opacity", 1, 0, 1) == Tween(opacity, opacity)
 
 
 @pytest.mark.parametrize(
