@@ -101,10 +101,6 @@ class DataServer:
                 found[f"/data/{kind}/default"] = partial(self._default, kind)
         return found
 
-    async def get(self, kind: Kind, user: str, name: str) -> Found:
-        """As `Documents.get`."""
-        return await self._read(lambda documents: documents.get(kind, user, name))
-
     async def _read(self, step: Callable[[Documents], T]) -> T:
         return await in_thread(step, self._documents(), limiter=self._readers)
 
@@ -114,7 +110,7 @@ class DataServer:
     async def _get(self, kind: Kind, user: str, request: Object) -> Object:
         name = wanted(request, Named).id
         try:
-            found = await self.get(kind, user, name)
+            found = await self._read(lambda documents: documents.get(kind, user, name))
         except NotFound:
             raise InvalidSpec(f"Could not find {kind} {name[:80]}", where="id") from None
         return {kind: found.document} | ({} if kind == "definition" else {"definitions": found.definitions})
