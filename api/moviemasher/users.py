@@ -51,7 +51,7 @@ class Users:
         self._password = settings.masher_password or settings.password
         self._hashes = read_users(Path(settings.users)) if settings.users else None
         self._key = secrets.token_bytes(32)
-        self._right: dict[bytes, str] = {}  # the last seen last
+        self._right: dict[bytes, None] = {}  # a set in order, the last seen last
         self._turns: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # of names that are being checked
         self._limiter = trio.CapacityLimiter(1)
 
@@ -84,7 +84,7 @@ class Users:
         self._right.pop(seen, None)
         if len(self._right) >= REMEMBERED:
             del self._right[next(iter(self._right))]
-        self._right[seen] = name
+        self._right[seen] = None
         return True
 
     async def _in_turn(self, name: str, seen: bytes, check: Callable[[], bool]) -> bool:
