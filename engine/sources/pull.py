@@ -171,8 +171,8 @@ class Pull:
         """One attempt. Returns at the end of what has one; raises EngineError."""
         self._limiter = trio.CapacityLimiter(1)
         self._asked = self._hub.now()
-        opening = partial(Demuxer, self._name, self._url, self._settings, now=self._hub.now)
-        opening = partial(opening, loop=self._loop, read_before=self._read_before)
+        source = self._name, self._url, self._settings
+        opening = partial(Demuxer, *source, now=self._hub.now, loop=self._loop, read_before=self._read_before)
         demuxer = await in_thread(opening, limiter=self._limiter, abandon_on_cancel=True)
         self._demuxer = demuxer
         try:
