@@ -21,10 +21,10 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 import trio
 
-from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, clear_parts, reason_of
-from engine.fetch import credentials, shown
+from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
+from engine.urls import clear_parts, credentials, shown
 
 PATIENCE: Final = 30.0  # seconds until there must be an answer
 PICK_PATIENCE: Final = 1800.0  # until all of a job is here: 100 MiB at half a megabit a second

@@ -21,11 +21,12 @@ import msgspec
 import trio
 
 from engine.errors import EngineError, InvalidJob
-from engine.fetch import Fetcher, shown
+from engine.fetch import Fetcher
 from engine.jobdocument import output_folder
 from engine.sinks.partial import Partial, error_of, sync, sync_names
 from engine.template import Order, file_name, is_file_name, item
 from engine.threads import in_thread
+from engine.urls import shown
 
 log = logging.getLogger(__name__)
 

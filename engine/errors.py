@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import re
 from typing import ClassVar, Literal
-from urllib.parse import SplitResult, urlsplit
 
 Fault = Literal["caller", "remote", "us"]
 
@@ -201,28 +200,3 @@ def first_error(error: BaseException) -> BaseException:
         return error
     found = [first_error(each) for each in error.exceptions]
     return next((each for each in found if isinstance(each, Exception)), found[0])
-
-
-def clear_parts(url: str) -> SplitResult | None:
-    """A URL's parts, to be told without password and query; None where nobody knows where its password ends.
-
-    What stands before a "/", "?" or "#" that should have been encoded may look like a host with a port.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises where that is no number
-    except ValueError:
-        return None
-    behind = parts.path + parts.query + parts.fragment
-    return None if "@" in behind and re.search("[:@]", parts.netloc) else parts
-
-
-def has_spaces(text: str) -> bool:
-    """Whether there is white space or a control character of ASCII in it, which no URL has."""
-    return any(ord(letter) <= 32 or letter == "\x7f" for letter in text)
-
-
-def veiled(url: str) -> str:
-    """All that may be told of a URL without clear parts."""
-    scheme = re.match(r"[a-z][a-z0-9+.-]*:", url, re.IGNORECASE)
-    return f"{scheme[0] if scheme else ''}//***"

@@ -40,7 +40,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
-from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 import msgspec
 import trio
@@ -52,12 +52,11 @@ from engine.errors import (
     SourceMalformed,
     SourceUnavailable,
     SourceUnsupported,
-    clear_parts,
     reason_of,
-    veiled,
 )
 from engine.spec import LISTS
 from engine.threads import in_thread
+from engine.urls import credentials, parts_of, shown
 
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
@@ -222,27 +221,6 @@ class Fetcher:
             finally:
                 transfer.close()
         raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s', where=shown(url))
-
-
-def shown(url: str) -> str:
-    """A URL for people: without password and query, not all of a long one."""
-    if url[:5].lower() == "data:":
-        return f"{url[:30]}…" if len(url) > 30 else url
-    parts = clear_parts(url)
-    if parts is None:
-        text = veiled(url)
-    else:
-        host = parts.netloc.rpartition("@")[2]
-        text = parts._replace(netloc=host, query="", fragment="").geturl() if parts.netloc else url
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def credentials(url: str) -> dict[str, str]:
-    """The header for a URL's user and password, RFC 7617. Raises ValueError."""
-    user = _split(url)[0].netloc.rpartition("@")[0]
-    name, _, password = user.partition(":")
-    both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
-    return {"Authorization": f"Basic {base64.b64encode(both).decode()}"} if user else {}
 
 
 def is_public(address: str) -> bool:
@@ -552,20 +530,11 @@ class _Cache:
 
 def _origin(url: str) -> tuple[bool, str, int]:
     """(whether TLS, host, port). Raises InvalidJob, ValueError."""
-    parts, port = _split(url)
+    parts, port = parts_of(url)
     if parts.scheme not in _PUBLIC_SCHEMES or not parts.hostname:
         raise InvalidJob(f'"{shown(url)}" is not an http: or https: URL')
     secure = parts.scheme == "https"
     return secure, parts.hostname, port or (443 if secure else 80)
-
-
-def _split(url: str) -> tuple[SplitResult, int | None]:
-    """A URL's parts, and its port. Raises ValueError, with nothing of the URL in its sentence."""
-    try:
-        parts = urlsplit(url)
-        return parts, parts.port
-    except ValueError:
-        raise ValueError("its host or its port cannot be read") from None
 
 
 def _headers(url: str, given: Mapping[str, str]) -> dict[str, str]:

@@ -34,13 +34,14 @@ from engine import template
 from engine.actions import RESULT, Actions, Film, over
 from engine.child import Child
 from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error, reason_of
-from engine.fetch import Fetcher, file_in, shown
+from engine.fetch import Fetcher, file_in
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
 from engine.sinks.partial import sync, sync_names
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 from engine.threads import in_thread
+from engine.urls import shown
 
 log = logging.getLogger(__name__)
 

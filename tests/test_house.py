@@ -37,6 +37,7 @@ PURE = (
             "effects",
             "player",
             "smart",
+            "urls",
         )
     ),
     "api.moviemasher.fields",
@@ -50,7 +51,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("clip", "color", "template", "fetch", "jobdocument", "newest", "threads"),
+            *("clip", "color", "template", "fetch", "jobdocument", "newest", "threads", "urls"),
         )
     ),
 }

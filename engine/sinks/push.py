@@ -38,8 +38,6 @@ from engine.errors import (
     SinkError,
     SinkRejected,
     SinkUnavailable,
-    clear_parts,
-    has_spaces,
     reason_of,
 )
 from engine.feed import Feed, Said
@@ -49,6 +47,7 @@ from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Re
 from engine.rtmp.session import Session, Shared
 from engine.stream import END, Hub, Reader, check_name
 from engine.threads import in_thread
+from engine.urls import clear_parts, has_spaces
 
 BACK_MS: Final = 1000  # time stamps that far behind the last ones, or …
 AHEAD_MS: Final = 15_000  # … so much more ahead than time has passed, have jumped; segments of HLS come 10 s at once

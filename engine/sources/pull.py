@@ -42,8 +42,6 @@ from engine.errors import (
     InvalidSpec,
     SourceMalformed,
     SourceUnavailable,
-    clear_parts,
-    veiled,
 )
 from engine.packet import Packet
 from engine.sources.demux import READ_MOST, REMOTE, Demuxer, ReadBefore
@@ -51,6 +49,7 @@ from engine.spec import PullSpec
 from engine.stream import Hub, Publication, Publisher, check_name
 from engine.threads import in_thread
 from engine.timebase import SECOND
+from engine.urls import shown_url
 
 log = logging.getLogger(__name__)
 
@@ -294,15 +293,3 @@ def checked_url(url: str | None) -> str:
     if named and scheme.lower() != "file" and not ("://" in url and scheme.lower() in REMOTE):
         raise InvalidSpec(f'protocol "{scheme[:20]}" is not one of file, {", ".join(REMOTE)}', where="url")
     return url
-
-
-def shown_url(url: str) -> str:
-    """A URL without password and query."""
-    if "://" not in url:
-        return url
-    parts = clear_parts(url)
-    if parts is None:
-        return veiled(url)
-    user, at, host = parts.netloc.rpartition("@")
-    secret = ":***" if ":" in user else ""
-    return f"{parts.scheme}://{user.partition(':')[0]}{secret}{at}{host}{parts.path}" + ("?***" if parts.query else "")

@@ -1,0 +1,32 @@
+"""Of a URL nobody is told a password or a query, however it is written."""
+
+import pytest
+
+from engine.urls import shown, shown_url
+
+
+def test_urls_are_shown_without_secrets():
+    assert shown("https://me:secret@[x/y?key=secret") == "https://***"
+    for password in ("se/cret", "se?cret", "se#cret", "12/cret", "/cret", "p@ss/cret", "12#cret", "12?cret"):
+        assert shown(f"https://me:{password}@host/x?key=secret") == "https://***"
+    assert shown("//me:se/cret@host/x") == "//***"
+    assert shown("https:/\t/me:se/cret@host/x") == "https://***"
+    assert shown("https://host/@me/x") == "https://host/@me/x"
+    assert shown("https://me:secret@host/x?key=secret") == "https://host/x"
+    assert shown("data:" + "x" * 99).endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("rtmp://u:secret@host:1936/app/name?key=secret", "rtmp://u:***@host:1936/app/name?***"),
+        ("rtsp://host/cam", "rtsp://host/cam"),
+        ("http://token@host/x.ts", "http://token@host/x.ts"),
+        ("/films/a.mp4", "/films/a.mp4"),
+        ("http://[::1", "http://***"),
+        ("http://u:sec/ret@host/x.ts", "http://***"),
+        ("http://u:12/34secret@host/x.ts", "http://***"),
+    ],
+)
+def test_passwords_are_not_shown(url, told):
+    assert shown_url(url) == told
