@@ -10,6 +10,7 @@ failing halfway. Readers see the last commit and never wait.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -324,13 +325,17 @@ def part_of(target: Path) -> Path:
 def backup(path: Path, target: Path) -> None:
     """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
 
-    Nobody but its owner may read that. Raises InvalidSpec: it cannot be written; SourceMalformed: it cannot be read.
+    Nobody but its owner may read that. Of a target that is a symbolic link, the file it leads to is written. Raises
+    InvalidSpec: it cannot be written, or is no file; SourceMalformed: the database cannot be read.
     """
-    part = part_of(target)
+    file = Path(os.path.realpath(target))
+    part = part_of(file)
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
-        if target.exists() and target.samefile(path):
+        if target.exists() and (not target.is_file() or _is_descriptor(target)):
+            raise InvalidSpec(f"{target}: is not a file", where="backup")
+        if file.exists() and file.samefile(path):
             raise InvalidSpec(f"{target}: the database itself", where="backup")
         part.unlink(missing_ok=True)
         part.touch(mode=PRIVATE)  # the target's own errors, before there are SQLite's, which name no file
@@ -338,12 +343,24 @@ def backup(path: Path, target: Path) -> None:
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, that can be read where nothing can be written
-        for each in beside(target):  # of a backup that had its name
+        for each in beside(file):  # of a backup that had its name
             each.unlink(missing_ok=True)
-        part.replace(target)
+        part.replace(file)
     except OSError as err:
         raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
     except sqlite3.Error as err:
         raise SourceMalformed(f"{path}: {err}", where="data") from err
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_descriptor(name: Path) -> bool:
+    """Whether it is what a process has open, as /dev/stdout is: that stays the file it was when another takes its name.
+
+    Nothing but a file that exists may be asked about: links may lead round in a circle.
+    """
+    while name.is_symlink():
+        if Path(os.path.realpath(name.parent)).is_relative_to("/proc"):
+            return True
+        name = name.parent / name.readlink()
+    return False

@@ -277,3 +277,34 @@ def test_a_backup_does_not_take_the_place_of_the_database(folder, capsys):
     assert main(["backup", "--data", str(path.parent), str(path)]) == 1
     assert capsys.readouterr().err == f"mashtun: {path}: the database itself\n"
     assert uids(path) == OLD
+
+
+def test_a_backup_goes_where_a_link_leads_and_the_link_stays(folder):
+    link, disk = folder / "latest.db", folder / "disk"
+    disk.mkdir()
+    for n in range(2):  # what it leads to is made, then replaced
+        link.unlink(missing_ok=True)
+        link.symlink_to(disk / "latest.db")
+        backup(folder / "backup.db", link)
+        assert (link.is_symlink(), uids(disk / "latest.db")) == (True, NEW), n
+    assert [each.name for each in disk.iterdir()] == ["latest.db"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "folder", "descriptor"])
+def test_a_backup_replaces_nothing_that_is_no_file(folder, capsys, kind):
+    target, led = folder / "target", folder / "led"
+    with (folder / "caught").open("wb") as caught:
+        if kind == "folder":
+            target.mkdir()
+        elif kind == "descriptor":  # as /dev/stdout is, which a shell may have redirected to a file
+            led.symlink_to(f"/proc/self/fd/{caught.fileno()}")
+            target.symlink_to("led")
+        elif kind == "pipe":
+            os.mkfifo(target)
+        else:
+            os.mkfifo(led)
+            target.symlink_to("led")
+        before = {each: each.lstat().st_ino for each in folder.iterdir()}
+        assert main(["backup", "--data", str(folder / "data"), str(target)]) == 1
+        assert capsys.readouterr().err == f"mashtun: {target}: is not a file\n"
+        assert {each: each.lstat().st_ino for each in folder.iterdir()} == before
