@@ -9,6 +9,7 @@ failing halfway. Readers see the last commit and never wait.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -326,10 +327,10 @@ def backup(path: Path, target: Path) -> None:
     """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
 
     Nobody but its owner may read that. Of a target that is a symbolic link, the file it leads to is written. Raises
-    InvalidSpec: it cannot be written, or is no file; SourceMalformed: the database cannot be read.
+    InvalidSpec: it cannot be written, is no file, or another backup is being written there; SourceMalformed: the
+    database cannot be read.
     """
     file = Path(os.path.realpath(target))
-    part = part_of(file)
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
@@ -337,8 +338,39 @@ def backup(path: Path, target: Path) -> None:
             raise InvalidSpec(f"{target}: is not a file", where="backup")
         if file.exists() and file.samefile(path):
             raise InvalidSpec(f"{target}: the database itself", where="backup")
-        part.unlink(missing_ok=True)
-        part.touch(mode=PRIVATE)  # the target's own errors, before there are SQLite's, which name no file
+        with _alone(part_of(file)):
+            _copy(path, file)
+    except BlockingIOError as err:
+        raise InvalidSpec(f"{target}: another backup is being written to it", where="backup") from err
+    except OSError as err:
+        raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
+    except sqlite3.Error as err:
+        raise SourceMalformed(f"{path}: {err}", where="data") from err
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Until its end nobody else writes that file. Raises BlockingIOError: somebody does; OSError.
+
+    What is locked is a file of its own: on network drives a lock is one on all bytes, even against SQLite's own locks.
+    """
+    name = part.with_name(part.name + ".lock")
+    with name.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
+        if os.fstat(file.fileno()).st_nlink == 0:  # who had it has just ended, and the next one locks another file
+            raise BlockingIOError
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
+
+
+def _copy(path: Path, file: Path) -> None:
+    """Makes the backup, or leaves what is there. Raises OSError, sqlite3.Error."""
+    part = part_of(file)
+    try:
+        part.unlink(missing_ok=True)  # of a backup that was killed
+        part.touch(mode=PRIVATE)  # the file's own errors, before there are SQLite's, which name no file
         reading = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(reading, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
             source.backup(copy)
@@ -346,10 +378,6 @@ def backup(path: Path, target: Path) -> None:
         for each in beside(file):  # of a backup that had its name
             each.unlink(missing_ok=True)
         part.replace(file)
-    except OSError as err:
-        raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
-    except sqlite3.Error as err:
-        raise SourceMalformed(f"{path}: {err}", where="data") from err
     finally:
         part.unlink(missing_ok=True)
 

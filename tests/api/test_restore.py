@@ -3,10 +3,12 @@
 import os
 import resource
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -308,3 +310,76 @@ def test_a_backup_replaces_nothing_that_is_no_file(folder, capsys, kind):
         assert main(["backup", "--data", str(folder / "data"), str(target)]) == 1
         assert capsys.readouterr().err == f"mashtun: {target}: is not a file\n"
         assert {each: each.lstat().st_ino for each in folder.iterdir()} == before
+
+
+@contextmanager
+def a_backup(source, target, until):
+    """Another process that makes one, as far as Python's audit event `until`; it goes on when it is told to."""
+    here, there = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            here.close()
+            stop_at(until, there)
+            os._exit(main(["backup", "--data", str(source), str(target)]))
+        finally:
+            os._exit(9)
+    there.close()
+    try:
+        assert here.recv(1) == b"."
+        yield child, here
+    finally:
+        here.close()
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
+
+
+def stop_at(until, connection):
+    """Says so and waits, the first time this process comes to an audit event."""
+    is_over = False
+
+    def look(event, _):
+        nonlocal is_over
+        if event == until and not is_over:
+            is_over = True
+            connection.send(b".")
+            connection.recv(1)
+
+    sys.addaudithook(look)
+
+
+def end_of(child, connection):
+    """The exit code of who goes on."""
+    connection.send(b".")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_backup_waits_for_no_other_one_to_the_same_file_and_does_it_no_harm(folder, capsys):
+    target = folder / "daily.db"
+    with a_backup(folder / "data", target, "sqlite3.connect") as other:
+        assert main(["backup", "--data", str(folder / "data"), str(target)]) == 1
+        assert capsys.readouterr().err == f"mashtun: {target}: another backup is being written to it\n"
+        backup(folder / "backup.db", folder / "weekly.db")
+        assert end_of(*other) == 0
+    assert (uids(target), uids(folder / "weekly.db")) == (OLD, NEW)
+    assert not list(folder.glob("*.part*"))
+
+
+def test_a_backup_takes_no_lock_on_what_another_one_has_removed(folder):
+    target = folder / "daily.db"
+    with a_backup(folder / "data", target, "fcntl.flock") as late:
+        backup(folder / "backup.db", target)
+        assert end_of(*late) == 1
+    assert uids(target) == NEW
+    assert not list(folder.glob("*.part*"))
+
+
+def test_a_backup_follows_one_that_was_killed(folder):
+    target = folder / "daily.db"
+    with a_backup(folder / "data", target, "sqlite3.connect") as (child, _):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert {each.name for each in folder.glob("*.part*")} == {"daily.db.part", "daily.db.part.lock"}
+    backup(folder / "backup.db", target)
+    assert uids(target) == NEW
+    assert not list(folder.glob("*.part*"))
