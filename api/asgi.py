@@ -35,6 +35,7 @@ Headers = Sequence[tuple[str, str]]
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 PIECE: Final = 256 << 10
+SILENCE: Final = 30.0  # seconds in which nothing of a body comes: its client is gone
 # A client that still sends does not hear our answer: so much more is read and thrown away while it is given.
 DRAIN_BYTES: Final = 256 << 20
 DRAIN_SECONDS: Final = 5.0
@@ -87,14 +88,21 @@ class Request:
         return parse_qs(self.query, keep_blank_values=True).get(name, [None])[-1]
 
     async def pieces(self, *, limit_bytes: int) -> AsyncGenerator[bytes]:
-        """The body as it comes. Raises Refusal: more than `limit_bytes` (413), the client is gone (400)."""
+        """The body as it comes.
+
+        Raises Refusal: more than `limit_bytes` (413), the client hung up (400), or is silent (408).
+        """
         size = 0
         too_large = Refusal(413, f"the body has more than {limit_bytes} bytes")
         declared = self.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit_bytes:
             raise too_large
         while not self.is_read:
-            message = await self._receive()
+            try:
+                with trio.fail_after(SILENCE):
+                    message = await self._receive()
+            except trio.TooSlowError:
+                raise Refusal(408, f"nothing of the body came for {SILENCE:g} s") from None
             if message["type"] != "http.request":
                 self.is_read = True
                 raise Refusal(400, "the body did not come to its end")

@@ -413,7 +413,7 @@ class Door:
             raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
 
     async def _save(self, request: Request, path: Path, *, check: Callable[[], Awaitable[None]]) -> int:
-        """The body as a file that appears when it is whole, if `check` lets it. Raises Refusal: 413, 507."""
+        """The body as a file that appears when it is whole, if `check` lets it. Raises Refusal: 400, 408, 413, 507."""
         size = 0
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of one that was cut off nothing is touched
         on_disk = partial(in_thread, limiter=self._disk)

@@ -6,6 +6,7 @@ import re
 import pytest
 import trio
 
+import api.asgi
 import api.nexrender
 from api.app import create_app
 from engine import Engine
@@ -68,6 +69,24 @@ async def test_who_announces_too_much_hears_why_at_once(start):
             while not answer.endswith(b"bytes"):
                 answer += await stream.receive_some()
             assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_of_a_worker_that_vanishes_while_it_sends_its_film_nothing_stays(start, monkeypatch):
+    """Without a word: its machine has lost its power, or its network."""
+    monkeypatch.setattr(api.asgi, "SILENCE", 0.2)
+    monkeypatch.setattr(api.asgi, "DRAIN_SECONDS", 0)
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
+    target = "/api/v1/jobs/a/output?name=film.mp4&run=" + picked.headers["mashtun-run"]
+    with trio.fail_after(30):
+        async with serving(client.door) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            head = f"PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
+            await stream.send_all(head.encode() + bytes(1000))
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b"nothing of the body came for 0.2 s")
+    assert list((queue.outputs / "a").iterdir()) == []
 
 
 async def test_connections_are_kept_alive(start):

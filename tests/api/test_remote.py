@@ -164,6 +164,21 @@ async def test_many_files_without_a_film_have_their_folder_as_output(server, tmp
     assert (folder / "01.png").read_text() == "01.png"
 
 
+async def test_a_film_on_which_the_server_gave_up_is_sent_again(server, tmp_path, monkeypatch):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    uid = await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,))
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film" * 1000)
+    with monkeypatch.context() as impatient, pytest.raises(SinkUnavailable, match="answers 408") as refused:
+        impatient.setattr("api.asgi.SILENCE", 0)
+        await remote.finish(held, output=str(film))
+    assert refused.value.retry
+    assert await remote.finish(held, output=str(film))
+    assert Path(json.loads(await queue.whole(uid))["output"]).read_bytes() == film.read_bytes()
+
+
 async def test_reports_of_a_run_that_is_over_are_not_taken(server):
     queue, url = server
     remote = RemoteQueue(url, secret="s")

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import trio
 
+import api.asgi
 from api.moviemasher.documents import Documents
 from api.moviemasher.files import LIFE_MS, UPLOAD_SECONDS, Files
 from api.moviemasher.options import MB, read_options
@@ -350,14 +351,32 @@ async def test_nothing_is_left_when_the_client_goes_away(client, tmp_path):
     assert (await store(client, made)).json == {}
 
 
-async def break_off(client, made, tmp_path):
-    """Sends half of a file of 1 MB, and goes away."""
+async def test_nothing_is_left_when_the_client_falls_silent(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(api.asgi, "SILENCE", 0.2)
+    monkeypatch.setattr(api.asgi, "DRAIN_SECONDS", 0)
+    made = (await announced(client, size=MB))["id"]
+    with trio.fail_after(30):
+        async with await half_sent(client, made) as stream:
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert left(tmp_path) == []
+    assert (await store(client, made)).json == {}
+
+
+async def half_sent(client, made):
+    """A connection that has sent half of a file of 1 MB."""
     headers, body = form({"id": made}, ("a.png", b"x" * MB))
     head = f"POST /file/store/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in {**client.headers, **headers}.items())
+    stream = await trio.open_tcp_stream("127.0.0.1", client.port)
+    await stream.send_all(head.encode() + b"\r\n" + body[: MB // 2])
+    return stream
+
+
+async def break_off(client, made, tmp_path):
+    """Sends half of a file, and goes away."""
     with trio.fail_after(30):
-        stream = await trio.open_tcp_stream("127.0.0.1", client.port)
-        await stream.send_all(head.encode() + b"\r\n" + body[: MB // 2])
+        stream = await half_sent(client, made)
         while not files_in(tmp_path / "media" / ".spool"):
             await trio.sleep(0.01)
         await stream.aclose()
