@@ -37,6 +37,7 @@ READING: Final = ("GET", "HEAD", "OPTIONS")
 LEAVE: Final = "JSON as application/json, or the header X-Requested-With"  # so that browsers ask for leave
 # Names that lead where their owner likes have a dot in them.
 OUR_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[0-9.]+|[^.]*|.+\.localhost|host\.docker\.internal")
+PORTS: Final = {"http": ":80", "https": ":443"}
 WINDOW_MS: Final = 60_000  # a signature's time may be so far from ours: clocks differ, requests wait
 
 
@@ -104,7 +105,9 @@ def is_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
         return False
     if origin is None:
         return bool(site)
-    return origin.lower().rpartition("/")[2] != headers.get("host", "").lower()
+    scheme, _, here = origin.lower().rpartition("://")
+    port = PORTS.get(scheme, "")  # browsers leave it out (RFC 6454 6.2), proxies may not
+    return here.removesuffix(port) != headers.get("host", "").lower().removesuffix(port)
 
 
 def is_of_this_machine(headers: Mapping[str, str] | Headers) -> bool:

@@ -7,7 +7,7 @@ import socket
 import pytest
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from api.auth import Signatures, check_exposure, check_host, sign
+from api.auth import Signatures, check_exposure, check_host, is_from_elsewhere, sign
 from engine.config import Settings
 from engine.errors import InvalidSpec
 
@@ -184,3 +184,22 @@ def test_a_name_that_its_owner_may_let_lead_here_needs_a_password(host):
     assert "--username" in caught.value.description
     check_host(Settings(username="u", password="p"), host)
     check_host(Settings(insecure=True), host)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_ours"),
+    [
+        ("mix.lan:80", "http://mix.lan", True),  # nginx's $host:$server_port
+        ("mix.lan:443", "https://mix.lan", True),
+        ("Mix.lan", "http://mix.LAN:80", True),
+        ("[::1]:80", "http://[::1]", True),
+        ("mix.lan:443", "http://mix.lan", False),
+        ("mix.lan:80", "https://mix.lan", False),
+        ("mix.lan:8080", "http://mix.lan", False),
+        ("mix.lan:80", "http://mix.lan:8080", False),
+        ("mix.lan:80", "http://evil.example", False),
+        ("mix.lan:80", "null", False),
+    ],
+)
+def test_a_page_is_ours_whether_or_not_the_usual_port_is_named(host, origin, is_ours):
+    assert is_from_elsewhere({"host": host, "origin": origin}) is not is_ours
