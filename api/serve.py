@@ -62,6 +62,7 @@ HEAP: Final = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 4 << 20}
 DESCRIPTORS: Final = 1 << 14  # files and connections; a third are viewers of 50 kB each. Systems begin with 1024
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
+LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
 VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
 LOCK: Final = "serve.lock"
@@ -128,13 +129,19 @@ def take_folder(folder: Path) -> TextIO:
 
 
 class _Lines(ReceiveBuffer):
-    """What came of a request; a head, or a tail behind the body, of very many lines would stop everybody else."""
+    """What came of a request; a head, or a tail behind the body, of very many lines would stop everybody else.
+
+    A body whose length is told in both ways is refused: where it ends a proxy before us may see otherwise, and what
+    follows must not be heard (RFC 9112 6.1).
+    """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """As in h11. Raises h11.RemoteProtocolError."""
         lines = super().maybe_extract_lines()
         if lines and len(lines) > HEAD_LINES:
             raise h11.RemoteProtocolError(f"a head of {len(lines)} lines", error_status_hint=431)
+        if {bytes(line).partition(b":")[0].lower() for line in lines or ()} >= LENGTHS:
+            raise h11.RemoteProtocolError("a body with two lengths", error_status_hint=400)
         return lines
 
 

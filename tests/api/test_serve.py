@@ -179,6 +179,30 @@ async def test_a_request_of_very_many_lines_is_refused(nursery, body):
     assert len(asked) == 1
 
 
+async def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_heard(nursery):
+    asked = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        asked.append(scope["path"])
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            lengths = b"Content-Length: 5\r\ntransfer-encoding: chunked\r\n"
+            follows = b"GET /follows HTTP/1.1\r\nHost: h\r\n\r\n"
+            await client.send_all(b"POST / HTTP/1.1\r\nHost: h\r\n" + lengths + b"\r\n0\r\n\r\n" + follows)
+            answer = b"".join([data async for data in client])
+        stop.set()
+    assert (answer[:12], answer.count(b"HTTP/1.1"), asked) == (b"HTTP/1.1 400", 1, [])
+
+
 @pytest.mark.parametrize("when", ["before it asked", "after its answer", "before its answer"])
 @pytest.mark.parametrize("how", ["closed", "reset"])
 async def test_a_client_that_has_gone_keeps_no_connection(nursery, when, how):
