@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The command `mashtun`."""
+    command.begin()
     command.leave(main())
 
 

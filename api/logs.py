@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def log_to_stderr(form: str = "text") -> None:
     """Everything from INFO on. form: "text" or "json"."""
-    handler = _Waiting(sys.stderr) if sys.stderr else logging.NullHandler()  # none: its number is another file's now
+    handler = _Waiting(sys.stderr)
     handler.addFilter(_Seldom())
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -44,6 +44,7 @@ M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1  # malloc.h
 # the end of each would be returned to the system, again and again: blocks of sound that one thread makes and another
 # drops then cost a third more CPU and a quarter more memory.
 _HEAP: Final = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 8 << 20, M_TRIM_THRESHOLD: 64 << 20}
+_STANDARD: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # by number
 _BAR_WIDTH: Final = 30
 _CLEAR_LINE: Final = "\r\x1b[K"
 
@@ -154,15 +155,26 @@ def loading() -> Iterator[None]:
         gc.enable()
 
 
+def begin() -> None:
+    """What of standard input, output and error was closed before we were started leads nowhere from now on.
+
+    Else what is opened next has its number, and gets what is meant for it; a child that writes there would fail.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < len(_STANDARD):
+        os.set_inheritable(number, True)
+        name, mode = _STANDARD[number]
+        setattr(sys, name, os.fdopen(number, mode, errors="backslashreplace"))
+    os.close(number)
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process; what was imported is not taken apart, which would be a tenth of a short render."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed before we were started
-            try:
-                stream.flush()
-            except OSError:  # a full disk, or nobody reads
-                code = code or 1
+        try:
+            stream.flush()
+        except OSError:  # a full disk, or nobody reads
+            code = code or 1
     os._exit(code)
 
 

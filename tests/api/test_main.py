@@ -17,6 +17,7 @@ from api.moviemasher.users import is_password, read_users
 from api.serve import take_folder
 from engine.errors import InvalidSpec
 
+SENTENCE = 'mashtun: document "nosuch.json": no such file or directory\n'
 PROBE = """
 import sys
 from api.__main__ import main
@@ -210,9 +211,28 @@ def test_leaving_keeps_what_was_said_and_the_exit_code():
     program = "from engine.command import leave; import sys; print('one'); print('two', file=sys.stderr); leave(3)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (3, "one\n", "two\n")
-    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (3, "two\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "said"),
+    [("<&-", ("", SENTENCE)), (">&-", ("", SENTENCE)), ("2>&-", ("", "")), ("<&- >&- 2>&-", ("", ""))],
+)
+def test_what_was_closed_before_the_start_is_nowhere_and_no_other_file_gets_what_is_meant_for_it(
+    tmp_path, closed, said
+):
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "api", "render", "nosuch.json", "out.mp4"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [*command, "--progress", "json"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (1, *said)
+
+
+def test_a_child_of_whoever_was_started_without_standard_error_has_one():
+    child = "[sys.executable, '-c', 'import os; os.fstat(0), os.fstat(2)']"
+    program = f"import subprocess, sys; from engine.command import begin; begin(); sys.exit(subprocess.call({child}))"
+    command = ["sh", "-c", '"$@" <&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_leaving_without_having_said_it_is_an_error():
