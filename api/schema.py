@@ -334,7 +334,7 @@ def backup(path: Path, target: Path) -> None:
     try:
         if not path.is_file():
             raise InvalidSpec(f"{path}: no such database", where="data")
-        if target.exists() and (not target.is_file() or _is_descriptor(target)):
+        if file.is_symlink() or (target.exists() and (not target.is_file() or _is_descriptor(target))):
             raise InvalidSpec(f"{target}: is not a file", where="backup")
         if file.exists() and file.samefile(path):
             raise InvalidSpec(f"{target}: the database itself", where="backup")

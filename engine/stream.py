@@ -227,7 +227,8 @@ class Stream:
             self._gop.append(packet)
             self._gop_bytes += len(packet.data)
             seen = self._flows["video"].last
-            pauses = seen is not None and packet.arrival - seen > GOP_PAUSE_NS
+            assert seen is not None  # the keyframe
+            pauses = packet.arrival - seen > GOP_PAUSE_NS
             if len(self._gop) > GOP_PACKETS or self._gop_bytes > GOP_BYTES or pauses:
                 self._gop, self._gop_bytes = [], 0
 

@@ -207,15 +207,17 @@ class MediaFile:
         """Reads the picture's last packets where `duration` may be too short without; to read on takes a seek.
 
         An MP4 says how long its packets are apart as they are decoded. Pictures that are shown in another order, and
-        seldom, as those of a screen that stands still, may come seconds later.
+        seldom, as those of a screen that stands still, may come seconds later. One that comes before and lasts longer
+        may be cut short by an edit list.
         """
         video = self._video
         if video is None or video.duration is None or not self._container.format.name.startswith("mov"):
             return
+        stop = (video.start_time or 0) + video.duration
         with suppress(*DEMUX_ERRORS):
-            self._container.seek((video.start_time or 0) + video.duration, stream=video)
+            self._container.seek(stop, stream=video)
             for packet in self._container.demux(video):
-                if packet.pts is not None and not packet.is_discard:
+                if packet.pts is not None and packet.pts >= stop and not packet.is_discard:
                     self._last_stop = max(self._last_stop, packet.pts + (packet.duration or 0))
 
     def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Batch:

@@ -292,7 +292,7 @@ def test_a_backup_goes_where_a_link_leads_and_the_link_stays(folder):
     assert [each.name for each in disk.iterdir()] == ["latest.db"]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "folder", "descriptor"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "circle", "folder", "descriptor"])
 def test_a_backup_replaces_nothing_that_is_no_file(folder, capsys, kind):
     target, led = folder / "target", folder / "led"
     with (folder / "caught").open("wb") as caught:
@@ -303,6 +303,8 @@ def test_a_backup_replaces_nothing_that_is_no_file(folder, capsys, kind):
             target.symlink_to("led")
         elif kind == "pipe":
             os.mkfifo(target)
+        elif kind == "circle":
+            target.symlink_to("target")
         else:
             os.mkfifo(led)
             target.symlink_to("led")

@@ -108,6 +108,19 @@ def test_a_screen_that_stands_still_lasts_to_its_last_picture(tmp_path):
     assert abs(facts.duration - 3) < Fraction(1, 20)
 
 
+def test_a_screen_that_stands_still_is_no_longer_than_it_was_trimmed_to(tmp_path):
+    """Its last picture is said to last until the next one, which is cut away."""
+    path = encode(tmp_path / "screen.mp4", Video(bframes=0, pts_ms=(*range(0, 1000, 40), 2960)), None, seconds=3)
+    film = bytearray(path.read_bytes())
+    at = film.index(b"elst") + 4 + 4 + 4  # version and flags, entries; all versions are 0
+    assert film[at - 4 : at] == (1).to_bytes(4)
+    film[at : at + 4] = (1500).to_bytes(4)  # of the film's time base, ms
+    path.write_bytes(film)
+    with av.open(path) as file:
+        assert file.streams.video[0].duration * file.streams.video[0].time_base == 1.5
+    assert look_into(str(path), name="screen").duration == 1.5
+
+
 @pytest.mark.parametrize("rate", [44_100, 48_000, 22_050])
 def test_an_mp3_of_whole_seconds_lasts_for_whole_seconds(tmp_path, rate):
     path = str(encode(tmp_path / "tone.mp3", None, Audio("libmp3lame", rate=rate), seconds=3))
