@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice, starmap
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,6 +41,7 @@ MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
 MAX_FACES: Final = 64  # that are looked at in a collection
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
 MAX_GLYPHS: Final = 4096  # outlines kept of one font
+MAX_LETTERS: Final = 4096  # of which it is kept who has them
 SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
 BRAILLE_BLANK: Final = "\u2800"  # the one symbol with nothing to see, as wide as the others of its font
 _SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
@@ -92,7 +93,13 @@ class Font:
         if not any(self.has(chr(code)) for code in islice(face.unicodes, SAMPLE)):
             raise ValueError("its letters have no outlines")
 
-    def has(self, character: str) -> bool:
+    def has(self, letter: str) -> bool:
+        """Whether it can write a character and the marks on it, as they are given or as Unicode composes them."""
+        if all(map(self._shows, letter)):
+            return True
+        return len(letter) > 1 and all(map(self._shows, unicodedata.normalize("NFC", letter)))
+
+    def _shows(self, character: str) -> bool:
         """Whether there is a glyph for it with something to see: those of colour emoji are bitmaps, with no outline."""
         number = self._font.get_nominal_glyph(ord(character))
         return number is not None and (character == BRAILLE_BLANK or self.glyph(number).box is not None)
@@ -153,7 +160,7 @@ class Fonts:
         self._folders = tuple(folders)
         self._opened: dict[Face, Font | None] = {}
         self._named: dict[str | None, Font] = {}
-        self._having: dict[str, Font | None] = {}  # by character
+        self._having: dict[tuple[str, Font], Font] = {}
         self._known: dict[str, Face] | None = None  # by plain name
 
     def named(self, name: str | None) -> Font:
@@ -169,14 +176,18 @@ class Fonts:
             self._named[name] = found
         return found
 
-    def having(self, character: str, font: Font) -> Font:
-        """`font`, or where that lacks a character another one that has it."""
-        if font.has(character):
-            return font
-        if character not in self._having:
+    def having(self, letter: str, font: Font) -> Font:
+        """`font`, or where that lacks a character or a mark on it the first that has all, or else the character."""
+        found = self._having.get((letter, font))
+        if found is None:
+            if len(self._having) >= MAX_LETTERS:
+                self._having.clear()
             others = filter(None, starmap(self._open, self._others()))
-            self._having[character] = next((each for each in others if each.has(character)), None)
-        return self._having[character] or font
+            found = next((each for each in chain((font,), others) if each.has(letter)), None)
+            if found is None:
+                found = self.having(letter[0], font) if len(letter) > 1 else font
+            self._having[letter, font] = found
+        return found
 
     def _asked(self, name: str) -> Font | None:
         """The font that a name means, if it is there and can be read."""

@@ -7,8 +7,8 @@ Theory of operation
 -------------------
 * Everything is in ems until the end; without hinting a text is the same at every size.
 * A line is cut into runs of one direction, font and script. HarfBuzz shapes a run (ligatures, kerning, marks, the
-  joined letters of Arabic); runs stand in the order that UAX #9 gives. A letter that the font lacks is taken from
-  another one that has it, or shown as the font's empty box.
+  joined letters of Arabic); runs stand in the order that UAX #9 gives. A letter that the font lacks, or lacks a mark
+  of, is taken with its marks from another one that has them, or shown as the font's empty box.
 * Where a line is too wide it is broken after its last blank that fits, or between two characters where people write
   without blanks (Chinese, Japanese), but not at a no-break blank or a word joiner; a word that is wider than a line is
   broken anywhere.
@@ -50,6 +50,7 @@ _CLOSING: Final = ("Pe", "Pf")  # brackets and quotes
 _OPENING: Final = ("Ps", "Pi", "Sc")  # and currencies, whose number follows
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
+_UNSEEN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks without ink
 
 
 class _Placed(NamedTuple):
@@ -220,12 +221,20 @@ class _Paragraph:
 
 
 def _fonts_of(text: str, font: Font, fonts: Fonts) -> list[Font]:
-    """A font for each character; marks stay with what they are on, and blanks with what is before them."""
+    """A font for each character; a letter and the marks on it have one, and blanks that of what is before them."""
+    joining = "".join(sorted(filter(_joins, set(text))))
     found: list[Font] = []
-    for character in text:
-        joins = _joins(character) or character.isspace()
-        found.append((found[-1] if found else font) if joins else fonts.having(character, font))
+    for letter in re.findall(f"(?s:.)[{joining}]*", text) if joining else text:
+        inked = "".join(filter(_has_ink, letter)) if joining else letter.strip()
+        chosen = fonts.having(inked, font) if inked else found[-1] if found else font
+        found += [chosen] * len(letter)
     return found
+
+
+def _has_ink(character: str) -> bool:
+    """Whether a font needs to have it for it to be seen."""
+    unseen = character.isspace() or unicodedata.category(character) == "Cf"
+    return not unseen and _UNSEEN.match(character) is None
 
 
 def _joins(character: str) -> bool:

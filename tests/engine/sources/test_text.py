@@ -242,6 +242,40 @@ def test_letter_that_the_font_lacks_comes_from_another_one():
     assert ink(alpha("א", fonts=FONTS)) is not None  # nobody has it: the box of the font
 
 
+@pytest.mark.parametrize(
+    ("name", "letter"), [("oleo-script", "č"), ("shojumaru", "ş"), ("germania-one", "й"), ("luckiest-guy", "ệ")]
+)
+def test_letter_and_its_marks_are_the_letter_that_has_them(name, letter):
+    apart, font = unicodedata.normalize("NFD", letter), f"com.moviemasher.font.{name}"
+    assert np.array_equal(alpha(f"a {apart} b", font=font), alpha(f"a {letter} b", font=font))
+
+
+@pytest.mark.parametrize(
+    ("name", "letter", "another"),
+    [
+        (DEFAULT, "o\u0338", "Rubik"),
+        ("com.moviemasher.font.germania-one", "и\u0301", "Lobster"),
+        ("com.moviemasher.font.oleo-script", "O\u0323\u0300", DEFAULT),
+        ("com.moviemasher.font.oleo-script", "\u00a0\u0323", DEFAULT),
+    ],
+)
+def test_letter_of_which_the_font_lacks_a_mark_comes_with_it_from_another_one(name, letter, another):
+    assert ink(alpha(letter, font=name))
+    assert np.array_equal(alpha(letter, font=name), alpha(letter, font=another))
+
+
+def test_letter_with_a_mark_that_no_font_has_is_where_it_is_without():
+    oleo = FONTS.named("com.moviemasher.font.oleo-script")
+    assert FONTS.having("a\u0489", oleo) is oleo
+    assert FONTS.having("Ж\u0489", oleo) is FONTS.having("Ж", oleo) is not oleo
+
+
+@pytest.mark.parametrize("unseen", ["\ufe0f", "\u034f", "\u200d", "\u00ad"])
+def test_what_is_not_seen_changes_no_font(unseen):
+    for name in (DEFAULT, "com.moviemasher.font.oleo-script"):
+        assert np.array_equal(alpha(f"{unseen}a{unseen} b", font=name), alpha("a b", font=name))
+
+
 def test_letter_of_which_there_is_nothing_to_see_comes_from_another_font(tmp_path):
     path = without_outlines(tmp_path / "a.ttf", "א")
     fonts = Fonts({"mine": str(path)}, folders=(PACKAGES / "fontpkg_heebo",))
