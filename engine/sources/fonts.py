@@ -23,8 +23,9 @@ from engine.sources.outline import Outline, Pen, placed
 log = logging.getLogger(__name__)
 
 DEFAULT: Final = "com.moviemasher.font.default"
-BUILT_IN: Final = {  # Movie Masher's, and the packages with the font itself or with the nearest there is
+BUILT_IN: Final = {  # Movie Masher's, plain ones first, and the packages with the font itself or with the nearest one
     DEFAULT: "fontpkg_league_spartan",
+    "com.moviemasher.font.rubik-dirt": "fontpkg_rubik",
     "com.moviemasher.font.butcherman": "fontpkg_bungee",
     "com.moviemasher.font.croissant-one": "fontpkg_lobster",
     "com.moviemasher.font.kenia": "fontpkg_black_ops_one",
@@ -33,7 +34,6 @@ BUILT_IN: Final = {  # Movie Masher's, and the packages with the font itself or 
     "com.moviemasher.font.monoton": "fontpkg_righteous",
     "com.moviemasher.font.oleo-script": "fontpkg_oleo_script",
     "com.moviemasher.font.shojumaru": "fontpkg_permanent_marker",
-    "com.moviemasher.font.rubik-dirt": "fontpkg_rubik",
 }
 FOLDERS: Final = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 PREFERRED: Final = ("dejavusans", "notosans")  # where a character is not in the font that was asked for
@@ -211,14 +211,16 @@ class Fonts:
                 self._opened[face] = None
         return self._opened[face]
 
+    def likeliest(self) -> list[Face]:
+        """What stands in before all else: the default font and the preferred ones, as far as they are there."""
+        installed, default = self._installed(), _packaged(BUILT_IN[DEFAULT])
+        preferred = [installed[name] for name in PREFERRED if name in installed]
+        return preferred if default is None else [Face(default), *preferred]
+
     def _others(self) -> Iterator[Face]:
         """What may stand in, the likeliest first."""
-        installed = self._installed()
-        default = _packaged(BUILT_IN[DEFAULT])
-        if default is not None:
-            yield Face(default)
-        yield from (installed[name] for name in PREFERRED if name in installed)
-        faces = set(installed.values())
+        yield from self.likeliest()
+        faces = set(self._installed().values())
         yield from sorted(faces, key=lambda face: (_slanted_or_bold(face.path), face.path.name, face.number))
 
     def _installed(self) -> dict[str, Face]:
@@ -256,7 +258,7 @@ def _names(path: Path) -> list[tuple[str, Face]]:
 
 
 def carried() -> list[Path]:
-    """The files of the built-in fonts, the default one first."""
+    """The files of the built-in fonts, the default one and what else is plain first."""
     return [path for package in dict.fromkeys(BUILT_IN.values()) if (path := _packaged(package)) is not None]
 
 

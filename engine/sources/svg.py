@@ -3,7 +3,8 @@
 It decides what a drawing may cost; it refuses to know what is in one: that is read and drawn in a process of its own
 (`svgchild`), for there are drawings that overflow the drawer's stack or ask for more memory than there is, and such a
 process ends without the one that asked. Text has the fonts that come with the engine, so that a picture is the same on
-every machine. Worker threads only.
+every machine, but for letters that the default one lacks: as in any text the machine's plain ones stand in for it.
+Worker threads only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +61,10 @@ def draw_svg(name: str, data: bytes) -> bytes:
     raise SourceUnsupported(f'image "{name}": {sentence}', where=name)
 
 
-def _fonts() -> list[str]:
-    from engine.sources.fonts import carried  # loads what shapes text: only now, since few need it
+@cache
+def _fonts() -> tuple[str, ...]:
+    """Files of fonts. For what a font lacks, all of a text is in the first that has it: a plain one if there is any."""
+    from engine.sources.fonts import Fonts, carried  # loads what shapes text: only now, since few need it
 
-    return [str(path) for path in carried()]
+    likeliest = (face.path for face in Fonts().likeliest())
+    return tuple(dict.fromkeys(map(str, (*likeliest, *carried()))))

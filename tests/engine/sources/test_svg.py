@@ -13,6 +13,7 @@ import pytest
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnsupported
 from engine.sources import open_source, svgchild
+from engine.sources.fonts import Fonts
 from engine.sources.still import StillSource, is_still, load_still
 from engine.sources.svg import MAX_BYTES, MAX_MEMORY, is_svg
 from engine.spec import MAX_SIDE, AudioFormat
@@ -83,6 +84,17 @@ def test_text_is_written_with_the_fonts_of_the_engine(tmp_path, family):
     default = load(tmp_path, svg(text.format("League Spartan")))
     assert 100 < np.count_nonzero(frame.a == 255) < 700
     assert np.array_equal(frame.a, default.a) == (family != "Lobster")
+
+
+@pytest.mark.parametrize(
+    ("character", "decorative"), [("Ж", ["Lobster", "Russo One"]), ("→", ["Bungee"]), ("Ω", ["Bungee", "Lobster"])]
+)
+def test_letter_that_the_default_font_lacks_makes_no_text_decorative(tmp_path, character, decorative):
+    if character != "Ж" and len(Fonts().likeliest()) == 1:
+        pytest.skip("no plain font here has it")
+    text = '<text x="4" y="28" font-size="20" font-family="{}">A{}</text>'
+    made = [load(tmp_path, svg(text.format(family, character))).a for family in ("sans-serif", *decorative)]
+    assert not any(np.array_equal(made[0], each) for each in made[1:])
 
 
 def test_it_may_refer_to_what_is_in_it(tmp_path):
