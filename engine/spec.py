@@ -149,7 +149,7 @@ class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
     path      its extension says what it is; with %03d in its name it is images, numbered from 1 in three digits.
     picture   False: a film without its picture. sound: likewise.
     size      of images, in pixels; None = the mix's.
-    at        seconds after the start: which picture an image is; beyond the end the last one.
+    at        seconds after the start: the image is the first picture from then on; beyond the end the last one.
     every     of so many pictures the first is a numbered image.
     waveform  colours of a wave and of what is behind it, ``#rrggbb[aa]``: the image is of the sound.
     """

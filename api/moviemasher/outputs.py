@@ -39,6 +39,7 @@ EXTENSIONS: Final = {
 _SOUND_RATES: Final = {"webm": OPUS_RATES, "mp3": MP3_RATES, "wav": None}  # of the others AAC's; None = any
 _SIZES: Final = {WAVEFORM: Raster(320, 240)}
 _RATES: Final = {SEQUENCE: Fraction(10)}
+_FINEST: Final = 1_000_000  # parts that a mash is cut in: 0.3333333333333333 is the third, at a cut and not before it
 _ORDER: Final = {VIDEO: 0, SEQUENCE: 1, IMAGE: 2, AUDIO: 3, WAVEFORM: 4}
 _BASE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -156,7 +157,7 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
             profile="high" if extension != "webm" else None,
             audio_bit_rate=round(bit_rate * 1000 if abs(bit_rate) < 1000 else bit_rate),
         ),
-        offset=Fraction(min(1.0, max(0.0, _number(given, "offset", 0)))),
+        offset=Fraction(min(1.0, max(0.0, _number(given, "offset", 0)))).limit_denominator(_FINEST),
         optional=given.get("optional") is True,
         mute=given.get("mute") is True,
         colours=(_colour(given, "forecolor", "#000000"), _colour(given, "backcolor", "#00000000")),

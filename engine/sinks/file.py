@@ -27,6 +27,7 @@ from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec
 from engine.threads import in_thread
+from engine.timebase import tick_count
 
 _FASTSTART: Final = {"movflags": "+faststart"}
 FORMATS: Final = MappingProxyType(
@@ -185,7 +186,7 @@ def _open(output: OutputSpec, mixer: MixerSpec, splice: Splice | None) -> Writin
     if suffix in STILLS and is_numbered(path):
         return Numbered(path, every=output.every, size=output.size)
     if suffix in STILLS:
-        return Still(path, n=int(output.at * mixer.fps), size=output.size)
+        return Still(path, n=tick_count(output.at, mixer.fps), size=output.size)
     encoding = FORMATS[suffix]
     left_out = {name: None for name, wanted in (("video", output.picture), ("audio", output.sound)) if not wanted}
     return _Film(path, msgspec.structs.replace(encoding, **left_out), mixer, output.encoder, splice)

@@ -282,6 +282,19 @@ async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
     assert shown[30:90:20] == [0, 20, 40]
 
 
+@pytest.mark.parametrize(
+    ("offset", "rate", "frames"), [(0.5, 25, (11, 11)), (0.5, 24, (11, 11)), (0.3, 25, (3, 7)), (2 / 3, 10, (2, 1))]
+)
+async def test_an_image_of_a_cut_shows_what_begins_there(server, offset, rate, frames):
+    mash = mash_of(*map(colour, ("#FF0000", "#0000FF"), frames))
+    wanted = {"outputType": "image", **SMALL, "offset": offset}
+    for others in ([], [{"outputType": "video", **SMALL, "videoRate": rate}]):
+        last = await server.render(mash, *others, wanted)
+        made = server.media / last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+        picture = decoded(made.with_name("image.jpg").read_bytes()).to_ndarray(format="rgb24")
+        assert picture[9, 16].argmax() == 2
+
+
 async def test_every_kind_of_output(server, media):
     sound = {"id": "s", "type": "audio", "source": "s.wav", "duration": 1}
     folder = server.media

@@ -86,9 +86,9 @@ async def test_one_pass_makes_them_all(tmp_path):
         assert container.duration / av.time_base == pytest.approx(1, abs=0.08)
 
 
-@pytest.mark.parametrize(("at", "found"), [(Fraction(0), 1), (Fraction(1, 2), 16), (Fraction(9), 30)])
+@pytest.mark.parametrize(("at", "found"), [(0, 1), (0.5, 16), (0.51, 17), (0.96, 30), (0.99, 30), (9, 30)])
 async def test_an_image_of_a_moment(tmp_path, at, found):
-    await write(OutputSpec(path=str(tmp_path / "a.png"), at=at))
+    await write(OutputSpec(path=str(tmp_path / "a.png"), at=Fraction(at)))
     assert numbers(tmp_path / "a.png") == [found]
 
 
