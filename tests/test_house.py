@@ -185,11 +185,11 @@ def test_nothing_has_a_name_that_says_nothing():
     for path in modules("engine", "engine_ext", "api", "bench", "tests"):
         if path.stem.rstrip("s") in EMPTY_NAMES and str(path.relative_to(ROOT)) not in PUBLIC_NAMES:
             found.append(f"{place(path)}: module {path.stem}")
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.ClassDef):
-                name = node.name.strip("_").lower().rstrip("s")
-                if name in EMPTY_NAMES or name.endswith(EMPTY_JOBS):
-                    found.append(f"{place(path, node.lineno)}: class {node.name}")
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            match = re.match(r"\s*class (\w+)", line)
+            name = match[1].strip("_").lower().rstrip("s") if match else ""
+            if name in EMPTY_NAMES or name.endswith(EMPTY_JOBS):
+                found.append(f"{place(path, n)}: class {name}")
     assert not found, "\n".join(found)
 
 
