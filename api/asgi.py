@@ -93,10 +93,10 @@ class Request:
         Raises Refusal: more than `limit_bytes` (413), the client hung up (400), or is silent (408).
         """
         size = 0
-        too_large = Refusal(413, f"the body has more than {limit_bytes} bytes")
+        too_large = f"the body has more than {limit_bytes} bytes"  # an error that is kept here keeps what has come
         declared = self.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit_bytes:
-            raise too_large
+            raise Refusal(413, too_large)
         while not self.is_read:
             try:
                 with trio.fail_after(SILENCE):
@@ -109,7 +109,7 @@ class Request:
             self.is_read = not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > limit_bytes:
-                raise too_large
+                raise Refusal(413, too_large)
             yield message.get("body", b"")
 
     async def body(self, *, limit_bytes: int, seconds: float) -> bytes:
