@@ -303,7 +303,7 @@ class _Streams(Container[str]):
         self._names = {stream.name for stream in engine.streams()} | {pull.name for pull in engine.pulls()}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return isinstance(name, str) and name in self._names
 
 
 def _rate(number: float) -> Fraction:

@@ -271,6 +271,8 @@ def cut_to(source):
         ("cut", cut_to("../other/film.mp4"), "is no live stream and no file"),
         ("cut", cut_to("film\0.mp4"), "is no live stream and no file"),
         ("cut", cut_to("x" * 5000), "is no live stream and no file"),
+        ("cut", cut_to(["a"]), "$.definitions[0].source: missing"),
+        ("start", cut_to({"url": "a"}), "$.definitions[0].source: missing"),
         ("start", {"format": "mdash"}, "is not one of hls, flv"),
         ("start", {"width": 100_000}, "width 100000 is not within"),
         ("start", {"videoRate": 0}, "not a frame rate"),
