@@ -55,7 +55,8 @@ def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Ou
     for kind, points in ((0, 2), (1, 4)):
         given = [outline[kind] for outline in outlines]
         shifts = np.repeat(places, [len(each) for each in given], axis=0)
-        parts.append(np.concatenate(given) * np.tile(factors, points) + np.tile(shifts, (1, points)))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinitely far away is seen nowhere
+            parts.append(np.concatenate(given) * np.tile(factors, points) + np.tile(shifts, (1, points)))
     return Outline(*parts)
 
 

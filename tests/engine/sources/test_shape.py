@@ -119,6 +119,10 @@ def test_path_is_drawn_up_to_its_error(path, as_if):
     assert np.array_equal(drawn(path), drawn(as_if))
 
 
+def test_point_that_is_too_far_away_for_a_number_is_no_warning():
+    draw_shape(ShapeNode(path="M0 0 L1e308 5 L7 1e308", path_width=1, path_height=1), 32, 18)
+
+
 def test_box_is_stretched_to_the_picture():
     frame = draw_shape(ShapeNode(path="M0 0h12v24h-12z", path_width=24, path_height=24), 31, 7)
     assert frame.a[3].tolist() == [255] * 15 + [128] + [0] * 15
