@@ -270,7 +270,8 @@ def _joins(mix: Pass, output: Output, duration: Fraction) -> bool:
         return False
     if output.type == SEQUENCE:
         return (mix.mixer.fps / output.rate).denominator == 1
-    return mix.at is None or mix.at == moment(output, duration)
+    at = moment(output, duration)
+    return mix.at == at if mix.at is not None else (at * mix.mixer.fps).denominator == 1
 
 
 def output_spec(output: Output, mix: Pass, folder: str, *, duration: Fraction, seen: bool, heard: bool) -> OutputSpec:

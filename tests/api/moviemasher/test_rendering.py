@@ -283,16 +283,21 @@ async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
 
 
 @pytest.mark.parametrize(
-    ("offset", "rate", "frames"), [(0.5, 25, (11, 11)), (0.5, 24, (11, 11)), (0.3, 25, (3, 7)), (2 / 3, 10, (2, 1))]
+    ("offset", "rate", "frames", "shown"),
+    [
+        *((0.5, 25, (11, 11), 2), (0.5, 24, (11, 11), 2), (0.3, 25, (3, 7), 2), (2 / 3, 10, (2, 1), 2)),
+        *((10.9 / 22, 10, (11, 11), 0), (0.48, 8, (11, 11), 0)),  # the next picture of the film is behind the cut
+    ],
 )
-async def test_an_image_of_a_cut_shows_what_begins_there(server, offset, rate, frames):
+async def test_an_image_shows_its_moment_whatever_is_made_beside_it(server, offset, rate, frames, shown):
+    """At a cut what begins there."""
     mash = mash_of(*map(colour, ("#FF0000", "#0000FF"), frames))
     wanted = {"outputType": "image", **SMALL, "offset": offset}
     for others in ([], [{"outputType": "video", **SMALL, "videoRate": rate}]):
         last = await server.render(mash, *others, wanted)
         made = server.media / last["apiCallback"]["request"]["body"]["mash"]["rendering"]
         picture = decoded(made.with_name("image.jpg").read_bytes()).to_ndarray(format="rgb24")
-        assert picture[9, 16].argmax() == 2
+        assert picture[9, 16].argmax() == shown
 
 
 async def test_every_kind_of_output(server, media):
