@@ -189,7 +189,7 @@ def test_nothing_has_a_name_that_says_nothing():
             match = re.match(r"\s*class (\w+)", line)
             name = match[1].strip("_").lower().rstrip("s") if match else ""
             if name in EMPTY_NAMES or name.endswith(EMPTY_JOBS):
-                found.append(f"{place(path, n)}: class {name}")
+                found.append(f"{place(path, n)}: class {match[1]}")
     assert not found, "\n".join(found)
 
 

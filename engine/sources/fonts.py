@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -41,7 +41,7 @@ MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
 MAX_FACES: Final = 64  # that are looked at in a collection
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
 MAX_GLYPHS: Final = 4096  # outlines kept of one font
-MAX_LETTERS: Final = 4096  # of which it is kept who has them
+MAX_LETTERS: Final = 1 << 15  # of which it is kept who has them: more than one text can have, and their bare letters
 SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
 BRAILLE_BLANK: Final = "\u2800"  # the one symbol with nothing to see, as wide as the others of its font
 _SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
@@ -162,6 +162,7 @@ class Fonts:
         self._named: dict[str | None, Font] = {}
         self._having: dict[tuple[str, Font], Font] = {}
         self._known: dict[str, Face] | None = None  # by plain name
+        self._order: list[Face] | None = None  # of what may stand in
 
     def named(self, name: str | None) -> Font:
         """The font of that name, or else the default one, or else any. Raises SourceUnavailable: there is none."""
@@ -217,11 +218,13 @@ class Fonts:
         preferred = [installed[name] for name in PREFERRED if name in installed]
         return preferred if default is None else [Face(default), *preferred]
 
-    def _others(self) -> Iterator[Face]:
+    def _others(self) -> list[Face]:
         """What may stand in, the likeliest first."""
-        yield from self.likeliest()
-        faces = set(self._installed().values())
-        yield from sorted(faces, key=lambda face: (_slanted_or_bold(face.path), face.path.name, face.number))
+        if self._order is None:
+            faces = set(self._installed().values())
+            rest = sorted(faces, key=lambda face: (_slanted_or_bold(face.path), face.path.name, face.number))
+            self._order = [*self.likeliest(), *rest]
+        return self._order
 
     def _installed(self) -> dict[str, Face]:
         """Every font by its names and its file's name; of two of a name the first counts, an upright one first."""

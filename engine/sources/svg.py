@@ -3,8 +3,8 @@
 It decides what a drawing may cost; it refuses to know what is in one: that is read and drawn in a process of its own
 (`svgchild`), for there are drawings that overflow the drawer's stack or ask for more memory than there is, and such a
 process ends without the one that asked. Text has the fonts that come with the engine, so that a picture is the same on
-every machine, but for letters that the default one lacks: as in any text the machine's plain ones stand in for it.
-Worker threads only.
+every machine, but for letters that the default one lacks, and for text that asks for DejaVu Sans or Noto Sans: as in
+any text the machine's are taken, where they are there. Worker threads only.
 """
 
 from __future__ import annotations
