@@ -225,7 +225,7 @@ def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
         with (seen / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
             while True:
                 file.write(bytes(65536))
-        until(lambda: f"job {uid}: " in server.log.read_text())
+        until(lambda: f"job {uid}: the worker's disk: no space" in server.log.read_text())
         (seen / "full").unlink()
         found = when(server, uid, "error", "finished")
         assert (found["state"], "no space left on device" in found["error"].splitlines()[-1]) == ("error", True)
