@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Final, TextIO
 
 from engine.command import one_line
+from engine.timebase import utc
 
 MAX_WAITING: Final = 1000  # entries; hours of an ordinary day
 SELDOM: Final = 60.0  # seconds between two entries of who says the same ten times a second
@@ -127,7 +128,7 @@ class _TextFormatter(logging.Formatter):
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": utc(1000 * int(record.created) + int(record.msecs)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
