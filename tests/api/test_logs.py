@@ -3,9 +3,11 @@
 import fcntl
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -50,6 +52,8 @@ from api.logs import log_to_stderr
 log_to_stderr()
 log = logging.getLogger("x")
 for n in range(int(sys.argv[1])):
+    if n == 200:  # more than the pipe holds, which is full from now on
+        sys.stdin.readline()
     log.info("entry %d", n)
 print("on", flush=True)
 sys.stdin.readline()
@@ -76,10 +80,14 @@ def test_who_does_not_read_the_log_keeps_nobody(reads, waits):
         stderr=writing,
         text=True,
     )
-    os.close(writing)
     watch = threading.Timer(30, process.kill)
     watch.start()
     with process, os.fdopen(reading) as log:
+        while select.select([], [writing], [], 0)[1] and process.poll() is None:
+            time.sleep(0.01)
+        os.close(writing)
+        process.stdin.write("full\n")
+        process.stdin.flush()
         assert process.stdout.readline() == "on\n"
         entries = [next(log) for _ in range(MAX_WAITING)] if reads else []
         while reads and "left out" not in entries[-1]:
