@@ -122,11 +122,24 @@ def settle_layout(context: AudioCodecContext) -> str:
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
     """libav's choice, or the first stream that it knows the codec of; never a cover picture. None = there is none.
 
+    Of sounds that differ in nothing else the first: libav takes the one whose first packets are larger, which in two
+    recordings of one programme is not always the same language.
+
     beside  a stream whose programme, or variant, is preferred.
     """
     streams = [each for each in streams_of(container, kind) if each.codec_context is not None]
     best = container.streams.best(kind, related=beside)
-    return next((each for each in streams if each is best), next(iter(streams), None))
+    if best not in streams:
+        return next(iter(streams), None)
+    if kind == "video" or len(streams) == 1:
+        return best
+    together = (each for each in streams if each is best or container.streams.best(kind, related=each) is best)
+    return next(each for each in together if _heard_as(each) == _heard_as(best))
+
+
+def _heard_as(stream: Any) -> tuple[Any, ...]:
+    """What a listener may choose a sound by."""
+    return stream.disposition, stream.codec_context.name, settle_layout(stream.codec_context)
 
 
 def streams_of(container: InputContainer, kind: Literal["video", "audio"]) -> list[Any]:

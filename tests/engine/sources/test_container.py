@@ -3,6 +3,7 @@
 import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -40,6 +41,22 @@ def test_a_film_whose_picture_nobody_can_decode_is_heard_live_and_refused_in_a_r
         MediaFile("cam", unknown, sound=AudioFormat(), settings=SETTINGS)
     with pytest.raises(ValueError, match="no picture"):
         CodedFilm("cam", unknown, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("quiet", [0, 1])
+def test_of_equal_sounds_the_first_is_heard_however_loud_it_begins(tmp_path, quiet):
+    path = tmp_path / "languages.ts"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 48_000)).astype(np.float32)
+    with av.open(path, "w") as film:
+        tracks = [film.add_stream("aac", rate=48_000, layout="mono", bit_rate=128_000) for _ in range(2)]
+        for n, track in enumerate(tracks):
+            frame = av.AudioFrame.from_ndarray(noise * (0.001 if n == quiet else 1), format="fltp", layout="mono")
+            frame.sample_rate = 48_000
+            film.mux(track.encode(frame))
+            film.mux(track.encode(None))
+    with open_container("cam", str(path), SETTINGS) as container:
+        assert container.streams.best("audio").index == 1 - quiet  # libav's estimate of their rates
+        assert best_stream(container, "audio").index == 0
 
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
