@@ -22,6 +22,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from fractions import Fraction
@@ -123,12 +124,17 @@ class LivePicture:
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
         self._last_start: int | None = None
-        self.usual = USUAL  # how long a picture lasts, ns
+        self._lengths: deque[int] = deque(maxlen=2)  # how long the last two pictures were on, ns
 
     @property
     def is_open(self) -> bool:
         """Whether there is a decoder."""
         return self._context is not None
+
+    @property
+    def usual(self) -> int:
+        """How long a picture lasts, ns."""
+        return self._lengths[-1] if self._lengths else USUAL
 
     def decode(self, items: Sequence[Item], *, wanted: int, more: bool = False, care: Care = Care.FULL) -> list[Shown]:
         """The pictures of some packets that may be on at `wanted` ns of server time or later.
@@ -213,7 +219,8 @@ class LivePicture:
 
     def _open(self, track: Track, care: Care) -> None:
         self._track, self._context, self._care = track, None, care
-        self._needs_keyframe, self._last_start, self.usual = True, None, USUAL
+        self._needs_keyframe, self._last_start = True, None
+        self._lengths.clear()
         self._inside.clear()
         try:
             context = _picture_decoder(track)
@@ -235,9 +242,10 @@ class LivePicture:
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
         if self._last_start is not None and start > self._last_start:
-            self.usual = start - self._last_start
+            self._lengths.append(start - self._last_start)
         self._last_start = start
-        stop = start + self.usual - min(self.usual, USUAL) // 16  # rounded stamps: at the next one's time it is over
+        length = max(self._lengths, default=USUAL)  # of films at 24/s, long and short ones in turn
+        stop = start + length - min(length, USUAL) // 16  # rounded stamps: at the next one's time it is over
         return _Decoded(start, stop, frame, look)
 
     def _converted(self, decoded: _Decoded) -> Shown:

@@ -200,6 +200,14 @@ def test_frames_come_in_the_order_of_presentation_with_their_own_times(tmp_path)
     assert all(start < stop <= start + NS // 30 + 2 for start, stop, _ in shown[1:])
 
 
+def test_of_pictures_that_are_long_and_short_in_turn_none_is_over_before_the_next_one(tmp_path):
+    times = [n * NS // 24 + n % 2 * NS // 120 for n in range(30)]  # 2:3, as films at 24/s have in 60
+    telecined = [item._replace(time=time) for item, time in zip(stamped(film(tmp_path)), times, strict=True)]
+    shown = LivePicture("cam").decode([*telecined, END], wanted=0)
+    assert [start for start, _, _ in shown] == times
+    assert all(stop > following - NS // 300 for (_, stop, _), (following, _, _) in pairwise(shown[2:]))
+
+
 @pytest.mark.parametrize("seconds", [1, 4])
 def test_pictures_that_come_once_in_seconds_last_until_the_next_one(seconds):
     track = Track(kind="video", codec="rawvideo", variant=Variant(pix_fmt="yuv420p"), width=2, height=2)
