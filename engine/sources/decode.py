@@ -156,7 +156,7 @@ class _Decoder:
         self._call = trio.Event()
         # read by anyone
         self.sync = Sync()
-        self.newest: int | None = None  # server time of the newest picture
+        self.newest: int | None = None  # server time of the newest picture that came, whether or not anybody looks
 
     async def run(self) -> None:
         """Decodes until nobody is left; begins anew after a bug, unless it is to be strict."""
@@ -358,7 +358,7 @@ class _Decoder:
         if not item.is_video:
             sounds.append(stamped)
             return
-        self._last_picture = item
+        self._last_picture, self.newest = item, placed.time
         self._whole = item.keyframe or (self._whole and not placed.began)
         self._ahead.append(stamped)
 
@@ -438,8 +438,6 @@ class _Decoder:
 
     def _show(self, pictures: Sequence[Shown]) -> None:
         """Gives pictures to all who look; keeps what is not over yet for those who begin to."""
-        if pictures:
-            self.newest = pictures[-1][0]
         for source in self.sources:
             for picture in pictures if source.looking else ():
                 source.push_picture(*picture)

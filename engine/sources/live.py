@@ -48,7 +48,7 @@ class SourceStatistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     shown, held  different pictures shown, and ticks that showed one again whose time was over.
     dropped      pictures never shown: too many, or too late.
     missing      samples that were not there when they were asked for.
-    age_ms       of the newest picture, None before the first one.
+    age_ms       of the newest picture that came, looked at or not, None before the first one.
     """
 
     shown: int
