@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
+from engine.fetch import connection_to
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
 from engine.urls import clear_parts, credentials, shown
@@ -183,8 +184,7 @@ class RemoteQueue:
         headers |= {name: value.encode() for name, value in self._credentials.items()}
         headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
         headers |= {"nexrender-name": name.encode()} if name else {}
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=min(patience, silence))
+        connection = connection_to(self._host, self._port, secure=self._secure, timeout=min(patience, silence))
         call = _Call(connection, self._shown, method, self._prefix + path, headers, {} if head is None else head)
         try:
             with trio.fail_after(patience):

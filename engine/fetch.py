@@ -61,6 +61,7 @@ from engine.urls import credentials, parts_of, shown
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
 PIECE: Final = 1 << 18
+MAX_INTERIM: Final = 100  # answers: one every 10 s for as long as a transfer may take
 UNKNOWN_LIFE: Final = 1800.0  # seconds; longer than any transfer
 HASHES: Final = ("md5", "sha1", "sha256", "sha512")
 _PUBLIC_SCHEMES: Final = ("http", "https")
@@ -248,6 +249,26 @@ def file_in(folders: Iterable[Path], name: str, *, inside: bool = True) -> Path 
     return None
 
 
+class _FinalAnswer(http.client.HTTPResponse):
+    """What a server answers at last: http.client itself passes over no other interim answer than 100."""
+
+    def begin(self) -> None:
+        for _ in range(MAX_INTERIM + 1):
+            super().begin()
+            if self.status >= 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # RFC 9110 §15.2
+                return
+            self.headers = None  # type: ignore[assignment]  # so another answer is read
+        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
+
+
+def connection_to(host: str, port: int, *, secure: bool, timeout: float) -> http.client.HTTPConnection:
+    """A connection that is not open yet; its answers are final ones. `timeout`: seconds without a byte."""
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(host, port, timeout=timeout)
+    connection.response_class = _FinalAnswer
+    return connection
+
+
 class _Transfer:
     """One talk with a server. Worker thread, but `close`.
 
@@ -276,8 +297,7 @@ class _Transfer:
         if secure:  # which closes it when it cannot; hands are shaken when `close` can reach it
             context = ssl.create_default_context()
             found = context.wrap_socket(found, server_hostname=host, do_handshake_on_connect=False)
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(host, port, timeout=SILENCE)
+        connection = connection_to(host, port, secure=secure, timeout=SILENCE)
         self._socket = connection.sock = found
         try:
             if self._closed:

@@ -368,6 +368,21 @@ async def test_a_server_that_drips_or_floods_is_away(monkeypatch, answer):
         nursery.cancel_scope.cancel()
 
 
+async def test_interim_answers_of_a_proxy_are_no_servers_answer():
+    async def answer(stream):
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 103 Early Hints\r\nMashtun-Run: 1\r\n\r\n")
+        await stream.send_all(b'HTTP/1.1 200 OK\r\nMashtun-Run: 2\r\nContent-Length: 11\r\n\r\n{"uid":"a"}')
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        remote = RemoteQueue(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        with trio.fail_after(30):
+            found = await remote.pick("far", (DOCUMENT,))
+        nursery.cancel_scope.cancel()
+    assert (found.uid, found.run) == ("a", 2)
+
+
 async def test_user_and_password_of_the_url_open_a_server_that_asks_for_them(tmp_path):
     async with server_in(tmp_path, username="ann", password="p@ss wörd") as (queue, url):
         uid = await add(queue, job())

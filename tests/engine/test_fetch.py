@@ -88,8 +88,20 @@ class _Answers(WebRequest):
                 self.wfile.write(b"x")
         elif name == "/silent":
             self.server.over.wait(10)
+        elif name == "/early":
+            self._hint(99)
+            self._answer(200, FILM, ("Content-Type", "video/mp4"))
+        elif name == "/early-for-ever":
+            self._hint(1000)
         else:
             self._answer(404, b"no")
+
+    def _hint(self, count):
+        """Sends interim answers."""
+        for n in range(count):
+            self.send_response(103 if n else 102)
+            self.send_header("Link", f"</{n}>")
+            self.end_headers()
 
     def _change(self):
         """At the first question whether it has changed it has not, but it does before the answer."""
@@ -106,6 +118,8 @@ class _Answers(WebRequest):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, body))
         self.server.user = self.headers.get("Authorization")
+        if self.path == "/early":
+            self._hint(2)
         self._answer(403 if self.path == "/no" else 201, b"")
 
     def _answer(self, status, body=b"", *headers):
@@ -213,6 +227,7 @@ async def test_a_hosts_name_may_have_any_letters(fetcher, tmp_path, web):
     ("path", "error", "sentence"),
     [
         ("/nosuch", SourceUnavailable, "answers 404"),
+        ("/early-for-ever", SourceUnavailable, "more than 100 interim answers"),
         ("/short", SourceUnavailable, "100"),
         ("/torn", SourceUnavailable, "IncompleteRead"),
         ("/bomb", SourceMalformed, "more than 1048576 bytes"),
@@ -297,6 +312,13 @@ async def test_a_file_is_sent(fetcher, tmp_path, web):
     assert web.asked == [("/here", FILM)]
     with pytest.raises(SinkRejected, match="answers 403"):
         await fetcher.send("PUT", f"{web.url}/no", headers={}, body=b"x")
+
+
+async def test_interim_answers_are_not_taken_for_the_final_one(fetcher, tmp_path, web):
+    path = await fetch(fetcher, f"{web.url}/early", tmp_path)
+    assert (path.name, path.read_bytes()) == ("it.mp4", FILM)
+    await fetcher.send("PUT", f"{web.url}/early", headers={}, body=b"x")
+    assert web.asked[1:] == [("/early", b"x")]
 
 
 async def test_the_time_to_wait_for_others_is_no_part_of_a_transfers(tmp_path, web):
