@@ -79,6 +79,8 @@ LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute,
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
 WORKERS: Final = 1000  # that are remembered
+# As nexrender's worker is called; up to 1.10 it has no name of its own, but that of what Node asks with.
+WORKERS_AGENT: Final = re.compile(r".*nexrender-worker/|node-fetch/|(node|undici)$")
 ALLOWED_HEADERS: Final = (
     "X-Requested-With,Access-Control-Allow-Origin,X-HTTP-Method-Override,Content-Type,Authorization,Accept,"
     f"{SECRET},{NAME}"
@@ -130,7 +132,9 @@ _TAKING: Final = (
         f"brought within {LEASES[0]:g}…{LEASES[1]:g}",
     ),
     Parameter(
-        "kind", Literal[DOCUMENT, PROJECT], "Of this kind; if it is not said any, for nexrender's worker a project"
+        "kind",
+        Literal[DOCUMENT, PROJECT],
+        "Of this kind; if it is not said any, for nexrender's worker, and who asks by fetch of Node, a project",
     ),
     Parameter(NAME, str, "Who takes it", "header"),
 )
@@ -489,7 +493,7 @@ def _kinds(request: Request) -> list[str] | None:
     """Those that are asked for. nexrender's own worker knows no others than projects, and would fail all documents."""
     text = request.argument("kind")
     if text is None:
-        return [PROJECT] if "nexrender-worker/" in request.headers.get("user-agent", "") else None
+        return [PROJECT] if WORKERS_AGENT.match(request.headers.get("user-agent", "")) else None
     if text not in (DOCUMENT, PROJECT):
         raise InvalidJob(f'kind {text[:80]!r} is neither "{DOCUMENT}" nor "{PROJECT}"', where="kind")
     return [text]

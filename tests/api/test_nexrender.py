@@ -713,13 +713,26 @@ async def test_a_pickup_for_a_kind(client):
     assert (await client.pickup(query="?kind=document"))["uid"] == "ours"
 
 
-async def test_nexrenders_worker_is_given_no_document_that_it_cannot_render(client):
-    agent = {"User-Agent": "nexrender-api/1.63.3 nexrender-worker/1.63.3"}
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "nexrender-api/1.63.3 nexrender-worker/1.63.3",
+        *("node", "undici", "node-fetch/1.0 (+https://github.com/bitinn/node-fetch)"),  # of 1.10, as its Node is
+    ],
+)
+async def test_nexrenders_worker_is_given_no_document_that_it_cannot_render(client, agent):
+    agent = {"User-Agent": agent}
     await client.add(uid="ours", template={"src": "a.json", "composition": "x"})
     assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json == {}
     await client.add(uid="theirs")
     assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json["uid"] == "theirs"
-    assert (await client.pickup())["uid"] == "ours"
+    assert (await client.ask("GET", "/api/v1/jobs/pickup?kind=document", headers=agent)).json["uid"] == "ours"
+
+
+@pytest.mark.parametrize("agent", [{}, {"User-Agent": "curl/8.5.0"}, {"User-Agent": "nexrender-api/1.62.0"}], ids=str)
+async def test_who_is_no_worker_of_nexrenders_is_given_any_job(client, agent):
+    await client.add(uid="ours", template={"src": "a.json", "composition": "x"})
+    assert (await client.ask("GET", "/api/v1/jobs/pickup", headers=agent)).json["uid"] == "ours"
 
 
 # --- the worker's protocol -------------------------------------------------------------------------------------------
