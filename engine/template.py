@@ -6,7 +6,8 @@ addresses, and how anything is rendered.
 Names. `assets` find their place in the tree by ``layerName``: a node's `id`, `streamGuid` or `filename`; or by
 ``layerIndex``, from 1, in the order of painting, the sound's after the picture's: media count sources of their kind,
 ``data`` everything that is no group. A video found as a picture takes its sound along: every sound of that streamGuid.
-Several may have the same place: ``data`` are set first, then all media find theirs, and take them.
+Several may have the same place: ``data`` are set first, then all media find theirs, and take them. Of all that have a
+name, a property is set in those that can have it.
 
 What nexrender reads from the composition is in ``template``, or in its ``outputSettings``: `SETTINGS`.
 """
@@ -311,12 +312,14 @@ def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     value = parse_json(document, limit_bytes=MAX_BYTES)
     sources: dict[str, str] = {}
     for name, asset, file, found in places_of(order, files, lambda asset: list(_found(value, asset, order)), "layer"):
+        if file is None:
+            path = _path(asset)
+            for node in [node for node in found if _has(node, path[0])] or found:
+                _set(node, path, asset, name)
+            continue
         for node in found:
-            if file is None:
-                _set(node, asset, name)
-            else:
-                _replace(node, asset, name)
-                sources[name] = file
+            _replace(node, asset, name)
+            sources[name] = file
     return Scene(tree=RenderTree.from_json(msgspec.json.encode(value)).to_json(), sources=sources)
 
 
@@ -422,10 +425,15 @@ def _replace(node: Node, asset: Asset, name: str) -> None:
     node["filename" if is_image else "streamGuid"] = name
 
 
-def _set(node: Node, asset: Asset, where: str) -> None:
-    """Sets a property, ``opacity`` or ``effects[0].parameters.radius``; null takes an optional one away."""
+def _path(asset: Asset) -> list[str]:
+    """The keys to its property: ``opacity``, or ``effects[0].parameters.radius``; at least one."""
     path = _ALIASES.get(asset.property.lower(), asset.property)
-    *above, last = [key for key in re.split(r"[.\[\]]+", path) if key] or [""]
+    return [key for key in re.split(r"[.\[\]]+", path) if key] or [""]
+
+
+def _set(node: Node, path: Sequence[str], asset: Asset, where: str) -> None:
+    """Sets a property; null takes an optional one away."""
+    *above, last = path
     at: Any = node
     for key in above:
         at = at.setdefault(key, {}) if isinstance(at, dict) and _has(at, key) else item(at, key)

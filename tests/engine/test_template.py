@@ -94,6 +94,19 @@ def test_data_sets_a_property():
 
 
 @pytest.mark.parametrize(
+    ("name", "to", "changed"),
+    [
+        *(("opacity", 0.5, 1), ("fit", "contain", 1), ("destX", 10, 1), ("effects", [{"effect": "sepia"}], 1)),
+        *(("gain", -6, 2), ("pan", 50, 2), ("at", 1, 3)),  # 1: the picture, 2: the sound
+    ],
+)
+def test_a_property_of_the_picture_or_the_sound_alone_is_set_where_it_is(name, to, changed):
+    pictures, sounds, _ = filled(data(name, to, layerName="cam"))
+    assert pictures[1] == PICTURE | ({name: to} if changed & 1 else {})
+    assert sounds[0] == SOUND | ({name: to} if changed & 2 else {})
+
+
+@pytest.mark.parametrize(
     ("number", "text"), [(2026, "2026"), (-1.5, "-1.5"), (2.0, "2"), (1e-7, "0.0000001"), (0, "0")]
 )
 def test_a_number_for_a_text_is_its_digits(number, text):
@@ -122,6 +135,7 @@ def test_a_composition_is_the_part_below_the_node_of_that_id():
         (media(layerIndex=9), r"assets\[0\]: no layer '9'"),
         (media("audio", layerName="shot"), "no layer 'shot'"),
         (data("strnig", "x"), "property 'strnig' is none of TextNode"),
+        (data("string", "x", layerName="cam"), "property 'string' is none of VideoSourceNode"),
         (data("node", "x"), "property 'node'"),
         (data("string.length", 1), r"property 'string\.length'"),
         (data("string", True), "string"),
