@@ -38,9 +38,9 @@ _ANY_PHASE: Final = ("webhook", "cache")  # our own cache is always there
 _MODULES: Final = ("copy", "encode", "upload", *_ANY_PHASE)
 _PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
     "mp4": {"--fps": "25", "--audio-rate": "44100", "--audio-bit-rate": "128000"},
-    "webm": {"--bit-rate": "614400", "--audio-rate": "48000"},
+    "webm": {"--bit-rate": "614400", "--audio-rate": "48000", "--audio-bit-rate": "128000"},
     "mp3": {"--audio-rate": "44100", "--audio-bit-rate": "128000"},
-    "m4a": {"--audio-rate": "44100", "--audio-bit-rate": "128000"},
+    "m4a": {"--audio-rate": "44100", "--audio-bit-rate": "64000"},
 }
 _PARAMETERS: Final = {  # of ffmpeg → option of the render command
     "-r": "--fps",

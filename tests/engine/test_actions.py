@@ -54,6 +54,19 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("preset", "encoded"),
+    [  # -ab -ar -b -r of @nexrender/action-encode; Opus has no 44100 Hz
+        ("mp4", {"--audio-bit-rate": "128000", "--audio-rate": "44100", "--fps": "25"}),
+        ("webm", {"--audio-bit-rate": "128000", "--audio-rate": "48000", "--bit-rate": "614400"}),
+        ("mp3", {"--audio-bit-rate": "128000", "--audio-rate": "44100"}),
+        ("m4a", {"--audio-bit-rate": "64000", "--audio-rate": "44100"}),
+    ],
+)
+def test_presets_are_nexrenders(tmp_path, preset, encoded):
+    assert films_of(tmp_path, action("encode", preset=preset)) == [Film(f"encoded.{preset}", encoded)]
+
+
+@pytest.mark.parametrize(
     ("preset", "template", "params", "kept"),
     [
         ("webm", {}, {"-crf": 24}, {"--quality": "24"}),
