@@ -71,6 +71,7 @@ _MOVED: Final = (301, 302, 303, 307, 308)
 _AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]"  # in a URL; also letters, digits and -._~ (RFC 3986 §2); % of what is quoted
 _PACKED: Final = ("gzip", "x-gzip", "deflate")  # as Content-Encoding says it
 _EITHER: Final = 32 + zlib.MAX_WBITS  # a header of gzip or of zlib
+_FROM_URLS: Final = bytes.maketrans(b"-_", b"+/")
 _SEALED: Final = ("br", "zstd", "compress", "x-compress")  # which nothing here unpacks
 _OURS: Final = frozenset(  # headers of what is fetched: how it comes, whether it does, and that all of it does
     (
@@ -619,14 +620,15 @@ def _link(found: Path, path: Path) -> None:
 
 
 def _unpack(src: str, folder: Path, name: str, extension: str, checksum: str, limit: int) -> Path:
-    """A ``data:`` URL as a file (RFC 2397)."""
+    """A ``data:`` URL as a file (RFC 2397); its base64 may be that of URLs, and without padding (RFC 4648 §5, §3.2)."""
     head, comma, text = src[5:].partition(",")
     if not comma:
         raise SourceMalformed(f'source "{shown(src)}": a data: URL without a comma')
     try:
         content = unquote_to_bytes(text)
         if head.lower().replace(" ", "").endswith(";base64"):
-            content = base64.b64decode(re.sub(rb"\s", b"", content), validate=True)
+            letters = content.translate(_FROM_URLS, b" \t\n\r\f\v")
+            content = base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except ValueError as err:
         raise SourceMalformed(f'source "{shown(src)}": {err}') from None
     if len(content) > limit:

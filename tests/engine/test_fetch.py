@@ -161,11 +161,23 @@ async def test_a_file_is_used_where_it_is(fetcher, tmp_path):
         ("data:,a%20b", b"a b", "it"),
         ("data:application/json,{}", b"{}", "it.json"),
         ("data:image/png;base64," + base64.b64encode(FILM[:9]).decode(), FILM[:9], "it.png"),
+        ("data:;base64,YQ", b"a", "it"),
+        ("data:;base64,YWI", b"ab", "it"),
+        ("data:;base64,%2B_/-+A", b"\xfb\xff\xfe\xf8", "it"),
     ],
 )
 async def test_a_data_url_becomes_a_file(fetcher, tmp_path, src, content, name):
     path = await fetch(fetcher, src, tmp_path)
     assert (path.name, path.read_bytes()) == (name, content)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("YWJjZ", "cannot be 1 more than a multiple of 4"), ("YW*j", "Only base64 data"), ("YQ==YQ", "after padding")],
+)
+async def test_what_is_no_base64_is_refused(fetcher, tmp_path, text, sentence):
+    with pytest.raises(SourceMalformed, match=sentence):
+        await fetch(fetcher, f"data:;base64,{text}", tmp_path)
 
 
 async def test_what_lists_other_files_is_refused(fetcher, tmp_path, web):
