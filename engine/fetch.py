@@ -377,7 +377,7 @@ class _Download(_Transfer):
                 with connection.getresponse() as answer:
                     if answer.status == 304 and kept is not None:
                         return kept.extension
-                    if answer.status == 200:
+                    if answer.status in (200, 203):  # 203: a proxy has changed something
                         return self._take(answer, url)
                     before, url = url, self._next(answer, url)
                 if _origin(url) != _origin(before):

@@ -63,6 +63,8 @@ class _Answers(WebRequest):
             self._answer(200, body, ("Content-Encoding", coding), ("ETag", '"1"'), ("Content-Type", "video/mp4"))
         elif name == "/no-validators":
             self._answer(200, FILM)
+        elif name == "/of-a-proxy":
+            self._answer(203, FILM)
         elif name == "/changing":
             self._change()
         elif name == "/moved":
@@ -194,6 +196,10 @@ async def test_http_is_fetched_once_and_asked_again(fetcher, tmp_path, web):
         path = await fetch(fetcher, f"{web.url}/film.mp4?x=1", tmp_path)
         assert (path.name, path.read_bytes()) == ("it.mp4", FILM)
     assert [asked.get("If-None-Match") for _, asked in web.asked] == [None, '"1"']
+
+
+async def test_what_a_proxy_has_changed_is_a_success(fetcher, tmp_path, web):
+    assert (await fetch(fetcher, f"{web.url}/of-a-proxy", tmp_path)).read_bytes() == FILM
 
 
 async def test_with_a_checksum_the_cache_is_not_asked_about(fetcher, tmp_path, web):
