@@ -24,7 +24,7 @@ from engine.command import USAGE, fail, heeded_signals, say
 from engine.config import read_settings
 from engine.errors import InvalidSpec, reason_of
 from engine.jobdocument import tags_of
-from engine.worker import Worker
+from engine.worker import Worker, try_folder
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     except InvalidSpec as err:
         return fail(str(err), USAGE)
     try:
-        Path(arguments.data).mkdir(parents=True, exist_ok=True)
+        try_folder(Path(arguments.data))
     except OSError as err:
         return fail(f'data folder "{arguments.data}": {reason_of(err)}')
     slots = [

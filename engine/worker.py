@@ -9,6 +9,10 @@ A slot has a name of its own and one job at a time. From the pick on it reports 
 As soon as a report is not taken, or the queue says that the job is revoked, everything that runs for it is cancelled,
 and nobody is told. A job that cannot be done is failed with one sentence; what a queue does not hear because it is
 away is said again until it is back. When the worker itself is stopped, it gives its job back to the queue.
+
+A job for which there is no room is failed too, since its own films may be what is too large. But no job is taken before
+its folders could be written: a disk that is full, or not ours, would fail a whole queue within seconds, while others
+could do it. What is on the way at that moment is failed; the rest stays queued, and the log says why.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import trio
@@ -41,6 +46,7 @@ GIVE_UP: Final = 3600.0  # seconds that the end of a job is told to a queue that
 LAST_WORDS: Final = 1.0  # seconds to give a job back when the worker is stopped
 SETTLED: Final = 2.0  # seconds without a missed tick until live mixers count as well again
 TIDY_EVERY: Final = 600.0  # seconds, while there is always a job
+TRIAL: Final = 1 << 20  # bytes; what a failed job has left free again must not do for the next one
 
 
 class Worker:
@@ -78,6 +84,8 @@ class Worker:
         self._queue = queue
         self._tags = tags
         data = data.resolve()  # what is said of it must be true elsewhere
+        # outputs/ may be a disk of its own, and small
+        self._tried = {data / "work": TRIAL} | ({data / "outputs": 0} if keeps else {})
         # owned by run()
         self._tidied = -math.inf
         self._shop = Workshop(
@@ -114,7 +122,13 @@ class Worker:
             await self._shop.child.close()
 
     async def _take(self) -> None:
-        """The next job, if there is one soon."""
+        """The next job, if there is one soon. Raises OSError, first of all if none could be done here."""
+        try:
+            for folder, size in self._tried.items():
+                await in_thread(try_folder, folder, size, limiter=self._shop.threads)
+        except OSError:
+            await self._tidy()  # it may be old copies that have filled it
+            raise
         kinds = (DOCUMENT,) if self._shop.library is None else (DOCUMENT, KEPT)
         found = await self._queue.pick(self.name, kinds, tags=self._tags, lease=LEASE, wait=WAIT)
         if found is None:
@@ -123,6 +137,10 @@ class Worker:
             await self._hold(found)
             if trio.current_time() < self._tidied + TIDY_EVERY:
                 return
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Removes copies that nobody wants any more, and what killed workers left. Raises OSError."""
         self._tidied = trio.current_time()
         await self._shop.fetcher.tidy()
         await in_thread(forget_old_runs, self._shop.data / "work", limiter=self._shop.threads)
@@ -200,6 +218,16 @@ class Worker:
                     return str(err)
                 await trio.sleep(pause)
                 pause = min(pause * 2, AGAIN[1])
+
+
+def try_folder(folder: Path, size: int = 0) -> None:
+    """Makes a folder and writes so many bytes there, which are gone again. Raises OSError: of that folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, str(folder)) from err  # not of a file that nobody knows
 
 
 class Lag:

@@ -114,6 +114,14 @@ def test_a_variable_that_is_empty_is_not_set(tmp_path):
     assert (tmp_path / "copy.db").exists()
 
 
+def test_a_worker_that_may_not_write_its_folder_says_so_and_ends():
+    command = [sys.executable, "-m", "api", "worker", "--server", "http://127.0.0.1:1", "--data", "/proc"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith('mashtun: data folder "/proc": ')
+
+
 def test_a_worker_that_does_not_work_yet_ends_at_once():
     words = ["worker", "--server", "http://127.0.0.1:1"]
     begins = (

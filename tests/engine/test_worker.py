@@ -554,6 +554,36 @@ async def test_a_worker_without_a_descriptor_says_so_in_one_sentence_and_goes_on
     assert "bug" not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["work", "outputs"])
+async def test_a_worker_that_cannot_write_leaves_its_jobs_to_others_and_says_why(bench, monkeypatch, caplog, name):
+    monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.01))
+    in_the_way = bench.folder / "bad" / name
+    in_the_way.parent.mkdir()
+    in_the_way.touch()
+    uids = [await bench.add(job()) for _ in range(2)]
+    bench.nursery.start_soon(Worker(bench.queue, "bad", data=in_the_way.parent).run)
+    with trio.fail_after(30):
+        while f"worker bad: {in_the_way}: " not in caplog.text:
+            await trio.sleep(0.01)
+    assert [(await bench.get(uid))["state"] for uid in uids] == ["queued"] * 2
+    bench.work("good")
+    assert [(await bench.until(uid, FINAL))["executor"] for uid in uids] == ["good"] * 2
+    in_the_way.unlink()
+    made = [await bench.done(job()) for _ in range(2)]
+    assert {each["state"] for each in made} == {"finished"}
+
+
+async def test_a_worker_that_cannot_write_still_tidies_up(bench):
+    (bench.folder / "outputs").touch()
+    left = bench.folder / "work" / "left.1"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    bench.work()
+    with trio.fail_after(30):
+        while left.exists():
+            await trio.sleep(0.01)
+
+
 async def test_a_job_for_which_there_is_no_descriptor_does_not_blame_the_disk(bench, monkeypatch):
     def read_without(_):
         with no_descriptors():

@@ -252,6 +252,39 @@ def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path):
         assert 4 < free < 19
 
 
+FULL = """
+import sys
+import engine.worker
+from api.__main__ import main
+engine.worker.AGAIN = 0.05, 0.05
+if mounted:
+    open({file!r}, "wb").write(bytes({size}))
+sys.exit(main())
+"""
+
+
+def test_a_worker_whose_disk_is_full_takes_no_job_until_there_is_room(tmp_path):
+    """And ends at once when it is told to."""
+    data, log = tmp_path / "bad", tmp_path / "log"
+    disk = SMALL_DISK.format(data=str(data), size=8 << 20) + FULL.format(file=str(data / "full"), size=8 << 20)
+    with Server(tmp_path, MASHTUN_WORKER="0") as server, log.open("wb") as file:
+        uids = [add(server) for _ in range(2)]
+        work = ["worker", "--server", server.http, "--name", "bad", "--slots", 2, "--data", data]
+        with Process("-c", disk, *work, log=file) as bad:
+            assert bad.line() == "mashtun: 2 slots"
+            seen = Path(f"/proc/{bad.process.pid}/root{data}")  # by the process that mounted it
+            if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 8 << 20:
+                pytest.skip("no disk can be mounted here")
+            for sentence in (f"worker bad-{n}: {data}/work: no space left on device\n" for n in (1, 2)):
+                until(lambda sentence=sentence: sentence in log.read_text())
+            assert [job(server, uid)["state"] for uid in uids] == ["queued"] * 2
+            (seen / "full").unlink()
+            assert [when(server, uid, *FINAL)["state"] for uid in uids] == ["finished"] * 2
+            (seen / "full").write_bytes(bytes(os.statvfs(seen).f_bavail * os.statvfs(seen).f_bsize))
+            bad.signal(signal.SIGTERM)
+            assert bad.wait() == 0
+
+
 COLOUR = {"contentId": "com.moviemasher.content.default", "timing": "custom", "frames": 20, "content": {}}
 
 
