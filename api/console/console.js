@@ -326,9 +326,13 @@ function follow() {
   }
 }
 
+let isLockedOut = false; // the password has changed
+
 async function poll() {
+  isLockedOut = false;
   try {
     const answer = await fetch("status", { signal: AbortSignal.timeout(2000) });
+    isLockedOut = answer.status === 401;
     if (!answer.ok) throw new Error(answer.statusText);
     show(await answer.json());
     return true;
@@ -345,7 +349,7 @@ async function watch() {
   const answered = await poll();
   if (answered) showLink("warn", "polling");
   else {
-    showLink("bad", "no connection");
+    showLink("bad", isLockedOut ? "password refused" : "no connection");
     if (status) show(status, false);
   }
   if (source?.readyState === EventSource.CLOSED || (answered && now - followed > DEAD)) follow();

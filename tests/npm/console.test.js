@@ -55,6 +55,7 @@ async function opened(hash = '', { hidden = false } = {}) {
     globalThis.fetch = async (address, { method, signal } = {}) => {
         page.asked.push(address)
         if (method) return page.does(method, signal)
+        if (page.status) return { ok: false, status: page.status }
         if (!page.answer) throw new TypeError('nobody there')
         return { ok: true, json: async () => page.answer }
     }
@@ -107,6 +108,16 @@ test('while nothing answers, nothing is called live, and the page says why', asy
     assert.deepStrictEqual(chips(), live)
     assert.deepStrictEqual(texts(), ['Opening…', 'polling', 'up 00:05'])
     assert.strictEqual(page.sockets.length, 2) // tried at once
+})
+
+test('a password that has changed is told from a server that is not there', async () => {
+    const page = await opened()
+    for (const [status, said] of [[401, 'password refused'], [503, 'no connection'], [undefined, 'no connection']]) {
+        page.now += 9000
+        page.status = status
+        await page.watches()
+        assert.strictEqual(page.elements.link.textContent, said)
+    }
 })
 
 test('a page that nobody looks at has no connection for its news, and asks for nothing', async () => {
