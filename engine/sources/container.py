@@ -63,6 +63,7 @@ def open_container(
         if glance and container.format.name.startswith("matroska") and container.start_time != 0:
             container.close()
             container = opening()
+        refuse_tiles(container, f'source "{guid}"', where=guid)
         return container
     except av.error.ProtocolNotFoundError as err:
         protocol = url.partition(":")[0][:20]
@@ -77,6 +78,18 @@ def open_container(
         if "format_whitelist" in options and isinstance(err, av.error.ArgumentError):
             raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
         raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
+
+
+def refuse_tiles(container: InputContainer, name: str, *, where: str) -> None:
+    """Closes a picture put together of others (HEIC, AVIF) and raises SourceUnsupported; `name` begins the sentence.
+
+    libav gives the tiles one by one, and beside them what is not meant either: a thumbnail, a map of depth. What is
+    meant is the default one; where there is none, it is the whole, which libav does not give.
+    """
+    marks = [stream.disposition for stream in container.streams.video]
+    if any(mark & Disposition.dependent for mark in marks) and not any(mark & Disposition.default for mark in marks):
+        container.close()
+        raise SourceUnsupported(f"{name}: a picture in tiles (HEIC, AVIF) is not read", where=where)
 
 
 def is_special(status: os.stat_result) -> bool:

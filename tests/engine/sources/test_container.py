@@ -14,7 +14,7 @@ from engine.sources.coded import CodedFilm
 from engine.sources.container import best_stream, open_container
 from engine.sources.demux import Demuxer
 from engine.spec import AudioFormat
-from tests.media import Audio, Video, encode
+from tests.media import Audio, Video, encode, heif
 
 SETTINGS = Settings()
 
@@ -57,6 +57,31 @@ def test_of_equal_sounds_the_first_is_heard_however_loud_it_begins(tmp_path, qui
     with open_container("cam", str(path), SETTINGS) as container:
         assert container.streams.best("audio").index == 1 - quiet  # libav's estimate of their rates
         assert best_stream(container, "audio").index == 0
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """What makes one of two tiles and a thumbnail, `main` of which is meant: 1, the whole; 4, the thumbnail."""
+    small = encode(tmp_path / "small.jpg", Video("mjpeg", rate=Fraction(1), pix_fmt="yuvj420p"), None, update="1")
+    tile = b"jpeg", small.read_bytes(), (64, 36), ()
+    grid = b"grid", struct.pack(">4B2H", 0, 0, 0, 1, 128, 36), (128, 36), ()
+    refer = [(b"dimg", 1, 2, 3), (b"thmb", 4, 1)]
+    return lambda main: str(heif(tmp_path / "photo.heic", [grid, *3 * [tile]], main=main, refer=refer))
+
+
+def test_a_photo_in_tiles_is_refused_and_none_of_its_parts_taken_for_it(photo):
+    whole = photo(1)
+    for opened in (
+        lambda: MediaFile("cam", whole, sound=AudioFormat(), settings=SETTINGS),
+        lambda: Demuxer("cam", whole, SETTINGS, now=lambda: 0),
+    ):
+        with pytest.raises(SourceUnsupported, match='source "cam": a picture in tiles'):
+            opened()
+
+
+def test_a_photo_beside_which_there_are_tiles_of_another_is_taken(photo):
+    with open_container("cam", photo(4), SETTINGS) as container:
+        assert best_stream(container, "video").index == 2
 
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
