@@ -12,9 +12,10 @@ Theory of operation
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
   is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
   Priming and padding are left out where they would lie on other sound.
-* What was cut away from an MP4 without coding it anew is in it still, as far as decoders need it: such pictures come
-  just before the first one that is shown, all within the tick before it, and are no part of the film's length; such
-  sound is left out but for the last `PRIMING`.
+* What was cut away from an MP4 or a Matroska without coding it anew is in it still, as far as decoders need it: such
+  pictures come just before the first one that is shown, all within the tick before it, and are no part of the film's
+  length; such sound is left out but for the last `PRIMING`. In Matroska they are those without a stamp before the
+  first one that libav knows a dts of: with B-frames some come after the first that has a pts.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file: when all kinds have
   come that far. A segment of fragmented MP4 has all its pictures in front of all its sound. A kind that has ended, or
@@ -49,7 +50,7 @@ from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
 from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
-from engine.sources.tracks import ALPHA, MAX_PIXELS, Straightener, look_of, may_jump, zero_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, Straightener, hides_early, look_of, may_jump, zero_of
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -287,16 +288,18 @@ class Demuxer:
         track = line.framing.track
         if track is None or not data:
             return []
+        is_hidden = line.hides(packet)
+        if is_hidden and not line.shows:
+            line.unseen.append((data, packet.is_keyframe))
+            return []
         pts, dts = line.stamps(packet)
         time_base = track.time_base
         if abs(pts - dts) > units(TORN, time_base):
             self.repaired += 1
             pts = dts
         latest_unseen = units(self._zero, time_base) - 1
-        if packet.is_discard and track.kind == "video":
-            if not line.shows:
-                line.unseen.append((data, packet.is_keyframe))
-            if not line.shows or nanoseconds(dts, time_base) >= line.stop:
+        if is_hidden:
+            if nanoseconds(dts, time_base) >= line.stop:
                 return []
             pts = max(dts, latest_unseen)
         elif not self._is_heard_or_seen(line, packet, pts):
@@ -356,6 +359,7 @@ class _Line:
         self.shows = False  # something that is shown has come in this round
         self.unseen: list[tuple[bytes, bool]] = []  # data before that, and whether it is a keyframe's
         self.framing: Framing
+        self._is_early = False  # packets without time stamps are before 0
         self._came: int | None = None  # dts as it came
         self._lead = 0  # of a pts whose dts is missing
 
@@ -367,6 +371,7 @@ class _Line:
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         self.shows, self.unseen = False, []
+        self._is_early = hides_early(stream.container)
         before = self.framing if self.last is not None else None
         self.framing = framing_of(stream, before, look, time_base or stream.time_base)
         self.step = max(1, round(STEP / self.framing.time_base))
@@ -375,6 +380,12 @@ class _Line:
         self._lead = round(REORDERED / self.framing.time_base) if reordered else 0
         if before is not None and before.time_base != self.framing.time_base:
             self.last = None
+
+    def hides(self, packet: _AvPacket) -> bool:
+        """Whether it is a picture that is only there for others to be decoded."""
+        self._is_early = self._is_early and packet.dts is None
+        is_before = self._is_early and packet.pts is None
+        return packet.stream.type == "video" and (packet.is_discard or is_before)
 
     def stamps(self, packet: _AvPacket) -> tuple[int, int]:
         """pts and dts in the track's time base, where they are missing guessed."""

@@ -30,7 +30,7 @@ from typing import Any, Final, TypeAlias
 
 import av
 from av.codec.context import Flags
-from av.container import InputContainer
+from av.container import Container, InputContainer
 
 from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
@@ -92,7 +92,7 @@ class PictureTrack:
         self._inside = Inside() if is_unordered(stream) else None
         if self._inside is not None:  # what lacks pictures from before a seek comes out too, and takes its time along
             self._context.flags |= Flags.output_corrupt
-        self._hides_early = stream.container.format.name.startswith("matroska")
+        self._hides_early = hides_early(stream.container)
         self.reset()
         self._is_first = True  # what is decoded next is the first picture of all
 
@@ -372,6 +372,11 @@ def is_unordered(stream: Any) -> bool:
 def may_jump(container: InputContainer) -> bool:
     """Whether the time of its format may jump, since its clock wraps: MPEG-TS, HLS, FLV."""
     return bool(container.format.flags & _AVFMT_TS_DISCONT) or container.format.name == "flv"
+
+
+def hides_early(container: Container) -> bool:
+    """Whether first pictures without a stamp are over when it begins: those of Matroska that are before 0."""
+    return container.format.name.startswith("matroska")
 
 
 def zero_of(container: InputContainer) -> Fraction:
