@@ -1,4 +1,5 @@
-"""Still images: PNG, JPEG, GIF (its first picture), BMP, WebP, SVG, with their alpha and their EXIF orientation.
+"""Still images: PNG, JPEG, GIF and TIFF (their first picture), BMP, WebP, AVIF, HEIC, SVG, with their alpha, which of
+AVIF and HEIC libav does not give, and their orientation.
 
 It decides what the colour of a see-through pixel is; it refuses to know where the image is shown. Worker threads only.
 """
@@ -17,18 +18,20 @@ from numpy.typing import NDArray
 
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.frame import VideoFrame
-from engine.packet import UPRIGHT, Orientation
+from engine.packet import Orientation
 from engine.plan import PictureSize
 from engine.sources.avfile import Batch
-from engine.sources.container import LIBAV_ERRORS, MEDIA, is_special
-from engine.sources.convert import PictureConverter, has_alpha, tags_of
+from engine.sources.container import LIBAV_ERRORS, MEDIA, best_stream, is_special, refuse_tiles
+from engine.sources.convert import PictureConverter, has_alpha, orientation_of, tags_of
 from engine.sources.png import SIGNATURE, png_chunk, with_palette
 from engine.sources.svg import HEAD, draw_svg, is_svg
 from engine.sources.tracks import MAX_PIXELS, check_sides
 
 MAX_BYTES: Final = 256 << 20
 # The first bytes of what is a still wherever it is used; a GIF may move, so as a stream it is a film, as an APNG is.
-MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM")
+_TIFF: Final = (b"II*\0", b"MM\0*")
+MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM", *_TIFF)
+_PHOTOS: Final = (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1")  # ISO 23008-12; those that move are called others
 _GIF: Final = (b"GIF87a", b"GIF89a")
 _MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
@@ -58,7 +61,7 @@ def is_still(path: str) -> bool:
 
 
 def _is_image(head: bytes) -> bool:
-    return head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head.startswith(MAGIC) or head[4:12] in _PHOTOS or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def _is_apng(head: bytes) -> bool:
@@ -84,20 +87,23 @@ def load_still(name: str, path: str) -> VideoFrame:
     try:
         pixels = io.BytesIO(with_palette(data))
         with av.open(pixels, "r", container_options=MEDIA, metadata_errors="replace") as container:
-            if not container.streams.video:
+            refuse_tiles(container, f'image "{name}"', where=name)
+            stream = best_stream(container, "video")
+            if stream is None:
                 raise SourceMalformed(f'image "{name}": no picture in it', where=name)
-            context = container.streams.video[0].codec_context
+            context = stream.codec_context
             check_sides(f'image "{name}"', context, where=name)
             context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
-            frame = next(container.decode(video=0), None)
+            frame = next(container.decode(stream), None)
     except LIBAV_ERRORS as err:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name) from err
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
     check_sides(f'image "{name}"', frame, where=name)
+    orientation = _ORIENTATIONS.get(exif_orientation(data)) or orientation_of(frame)  # AVIF and HEIC have boxes for it
     if has_alpha(frame.format):
         frame = _spread(frame)
-    return PictureConverter().convert(frame, _ORIENTATIONS.get(exif_orientation(data), UPRIGHT))
+    return PictureConverter().convert(frame, orientation)
 
 
 def _read(name: str, path: str) -> bytes:
@@ -113,7 +119,7 @@ def _read(name: str, path: str) -> bytes:
 
 
 def exif_orientation(data: bytes) -> int:
-    """The EXIF orientation, 1…8, of a JPEG, PNG or WebP file; 1 where it says none.
+    """The EXIF orientation, 1…8, of a JPEG, PNG, TIFF or WebP file; 1 where it says none.
 
     libav's display matrix would do for the turned ones, but PyAV cannot show the mirrored.
     """
@@ -125,6 +131,8 @@ def exif_orientation(data: bytes) -> int:
 
 def _exif(data: bytes) -> bytes:
     """The TIFF block of a file, or nothing."""
+    if data.startswith(_TIFF):
+        return data
     if data.startswith(b"\xff\xd8"):  # JPEG: marker, big-endian length with itself, content
         at = 2
         while data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):

@@ -15,7 +15,7 @@ from engine.plan import PictureSize
 from engine.sources import open_source
 from engine.sources.still import StillSource, exif_orientation, is_still, load_still
 from engine.spec import MAX_SIDE, AudioFormat
-from tests.media import COLOUR, Video, colour_yuv, encode, read_number
+from tests.media import COLOUR, OPTIONS, Video, colour_yuv, encode, heif, mp4_box, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
 FORMATS = {
@@ -30,6 +30,10 @@ FORMATS = {
     "a16.png": ("png", "rgba64be"),
     "a.webp": ("libwebp", "bgra"),
     "a.bmp": ("bmp", "bgra"),
+    "tiff": ("tiff", "rgb24"),
+    "16.tiff": ("tiff", "rgb48le"),
+    "a.tiff": ("tiff", "rgba"),
+    "avif": ("libsvtav1", "yuv420p"),
 }
 
 
@@ -45,7 +49,7 @@ def written(path, rgba, codec, pix_fmt):
     jpeg = pix_fmt.startswith("yuv")
     matrix, full = (5, 2 if "j" in pix_fmt else 1) if jpeg else (None, None)
     frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=full)
-    muxer = {".webp": "webp", ".gif": "gif"}.get(path.suffix, "image2")
+    muxer = {".webp": "webp", ".gif": "gif", ".avif": "avif"}.get(path.suffix, "image2")
     with av.open(str(path), "w", format=muxer, options={"update": "1"} if muxer == "image2" else {}) as out:
         stream = out.add_stream(codec, rate=1)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pix_fmt
@@ -68,7 +72,9 @@ def levels(frame):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_has_its_colour(tmp_path, name):
-    frame = load_still("logo", str(written(tmp_path / f"x.{name}", painted(), *FORMATS[name])))
+    path = str(written(tmp_path / f"x.{name}", painted(), *FORMATS[name]))
+    frame = load_still("logo", path)
+    assert is_still(path) == (name != "gif")  # and lasts for ever
     assert (frame.width, frame.height) == (48, 32)
     assert levels(frame) == pytest.approx(WANTED, abs=2)
     assert frame.a is None or frame.a.min() == 255
@@ -83,7 +89,7 @@ def test_grey_is_full_range(tmp_path, pix_fmt):
         assert levels(frame) == pytest.approx((expected, 128, 128), abs=1)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a16.png", "a.webp", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.png", "a16.png", "a.webp", "a.bmp", "a.tiff"])
 def test_alpha_is_straight_and_hidden_pixels_have_their_neighbours_colour(tmp_path, name):
     rgba = painted()
     rgba[:, 24:] = (0, 255, 0, 0)
@@ -173,7 +179,14 @@ UPRIGHT = {
 
 
 def with_exif(data, exif):
-    """The same image with an EXIF block."""
+    """The same image with an EXIF block; a TIFF with its orientation."""
+    if data.startswith(b"II*\0"):
+        (at,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, at)
+        entries = [data[n : n + 12] for n in range(at + 2, at + 2 + 12 * count, 12)]
+        entries.append(struct.pack("<HHII", 0x112, 3, 1, exif_orientation(exif)))
+        listed = struct.pack("<H", count + 1) + b"".join(sorted(entries, key=lambda each: each[1::-1])) + bytes(4)
+        return data[:4] + struct.pack("<I", len(data)) + data[8:] + listed
     if data.startswith(b"\xff\xd8"):
         segment = b"Exif\0\0" + exif
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
@@ -187,11 +200,11 @@ def with_exif(data, exif):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["jpg", "png", "webp", "a.png"])
+@pytest.mark.parametrize("name", ["jpg", "png", "webp", "a.png", "tiff", "a.tiff"])
 def test_exif_orientation_is_applied(tmp_path, name, orientation):
     rgba = painted()
     rgba[..., :3] = np.kron(QUARTERS, np.ones((16, 24)))[..., np.newaxis]
-    if name == "a.png":
+    if name.startswith("a."):
         rgba[0, 0, 3] = 0  # so that colours are spread
     path = written(tmp_path / f"x.{name}", rgba, *FORMATS[name])
     path.write_bytes(with_exif(path.read_bytes(), tiff(orientation, "<>"[orientation % 2])))
@@ -200,6 +213,51 @@ def test_exif_orientation_is_applied(tmp_path, name, orientation):
     height, width = frame.y.shape
     found = [[frame.y[height * y // 4, width * x // 4] for x in (1, 3)] for y in (1, 3)]
     assert np.abs((np.array(found) - 16.0) * 255 / 219 - UPRIGHT[orientation]).max() < 4
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """What makes a HEIC of a HEVC picture of four quarters, with these properties."""
+    film = tmp_path / "photo.mp4"
+    rgba = painted(64, 64)
+    rgba[..., :3] = np.kron(QUARTERS, np.ones((32, 32)))[..., np.newaxis]
+    frame = av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format="yuv420p", dst_colorspace=5)
+    frame.pts, frame.time_base = 0, Fraction(1)
+    with av.open(str(film), "w") as out:
+        stream = out.add_stream("libx265", rate=1, options=OPTIONS["libx265"] | {"crf": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.max_b_frames = 0  # else the dts of a single picture is anything
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(film)) as container:
+        sets, data = container.streams.video[0].codec_context.extradata, bytes(next(container.demux(video=0)))
+    item = b"hvc1", data, (64, 64), [mp4_box(b"hvcC", sets)]
+    return lambda *own, **named: str(heif(tmp_path / "photo.heic", [(*item[:3], [*item[3], *own])], main=1, **named))
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+@pytest.mark.parametrize(("orientation", "own"), [(1, []), (8, [(b"irot", b"\1")]), (2, [(b"imir", b"\1")])])
+def test_a_photo_is_a_still_and_upright(photo, brand, orientation, own):
+    path = photo(*(mp4_box(*each) for each in own), brand=brand)
+    assert is_still(path)
+    found = load_still("logo", path).y[16::32, 16::32]
+    assert np.abs((np.array(found) - 16.0) * 255 / 219 - UPRIGHT[orientation]).max() < 4
+
+
+def test_a_photo_in_tiles_is_refused(tmp_path):
+    tile = b"jpeg", written(tmp_path / "x.jpg", painted(), *FORMATS["jpg"]).read_bytes(), (48, 32), ()
+    grid = b"grid", struct.pack(">4B2H", 0, 0, 0, 1, 96, 32), (96, 32), ()
+    path = heif(tmp_path / "photo.heic", [grid, tile, tile], main=1, refer=[(b"dimg", 1, 2, 3)], brand=b"heic")
+    with pytest.raises(SourceUnsupported) as caught:
+        load_still("logo", str(path))
+    assert str(caught.value) == 'image "logo": a picture in tiles (HEIC, AVIF) is not read'
+
+
+def test_an_avif_of_several_pictures_is_a_film(tmp_path):
+    path = encode(tmp_path / "x.avif", Video("libsvtav1"), None, format="avif")
+    source = open_source("x", str(path), sound=AudioFormat(), settings=Settings())
+    found = source.step(pictures=100, sounds=None, start=Fraction(0))
+    source.close()
+    assert [read_number(frame.y) for _, _, frame in found.pictures] == list(range(30))
 
 
 def test_exif_that_is_cut_off_or_nonsense_is_as_none(tmp_path):
@@ -253,7 +311,7 @@ def test_webp_of_several_pictures_says_that_it_is_one(tmp_path):
         load_still("logo", str(path))
 
 
-@pytest.mark.parametrize("name", ["png", "jpg", "gif", "webp", "bmp"])
+@pytest.mark.parametrize("name", ["png", "jpg", "gif", "webp", "bmp", "tiff", "avif"])
 def test_cut_and_flipped_images_never_crash(tmp_path, name):
     path = tmp_path / f"x.{name}"
     data = written(path, np.random.default_rng(2).integers(0, 256, (32, 48, 4), np.uint8), *FORMATS[name]).read_bytes()
