@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
-from engine.fetch import connection_to
+from engine.fetch import answer_of, connection_to
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
 from engine.urls import clear_parts, credentials, shown
@@ -257,8 +257,7 @@ class _Call:
     def _request(self, body: Any, headers: Mapping[str, bytes]) -> _Answer:
         self._connection.connect()
         self._socket = self._connection.sock
-        self._connection.request(self._method, self._path, body, {**self._headers, **headers})
-        with self._connection.getresponse() as answer:
+        with answer_of(self._connection, self._method, self._path, body, {**self._headers, **headers}) as answer:
             self._head |= {name.lower(): value for name, value in answer.getheaders()}
             content = answer.read(MAX_ANSWER + 1)
         if len(content) > MAX_ANSWER:

@@ -270,6 +270,26 @@ def connection_to(host: str, port: int, *, secure: bool, timeout: float) -> http
     return connection
 
 
+def answer_of(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | BinaryIO | None,
+    headers: Mapping[str, str | bytes],
+) -> http.client.HTTPResponse:
+    """What the server of an open connection says; of a body that it refuses before all of it is there, too.
+
+    Raises OSError, HTTPException. Worker thread.
+    """
+    try:
+        connection.request(method, path, body, headers)
+    except (ConnectionError, ssl.SSLEOFError):  # it listens no more, but may have answered before (RFC 9112 §9.5)
+        with suppress(OSError, http.client.HTTPException):
+            return connection.getresponse()
+        raise
+    return connection.getresponse()
+
+
 class _Transfer:
     """One talk with a server. Worker thread, but `close`.
 
@@ -459,12 +479,12 @@ class _Sending(_Transfer):
             headers = {"User-Agent": "mashtun", "Connection": "close"} | given
             try:
                 if isinstance(self._body, bytes):
-                    connection.request(self._method, path, self._body, headers)
+                    answer = answer_of(connection, self._method, path, self._body, headers)
                 else:
                     with self._body.open("rb") as file:
-                        size = str(self._body.stat().st_size)
-                        connection.request(self._method, path, file, headers | {"Content-Length": size})
-                with connection.getresponse() as answer:
+                        headers["Content-Length"] = str(self._body.stat().st_size)
+                        answer = answer_of(connection, self._method, path, file, headers)
+                with answer:
                     return answer.status
             finally:
                 connection.close()

@@ -216,6 +216,8 @@ class Worker:
                 if not err.retry or trio.current_time() > until:
                     log.warning("worker %s: given up: %s", self.name, err)
                     return str(err)
+                if pause == AGAIN[0]:
+                    log.warning("worker %s: %s; again in %g s", self.name, err, pause)
                 await trio.sleep(pause)
                 pause = min(pause * 2, AGAIN[1])
 

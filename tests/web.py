@@ -20,10 +20,16 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def web_server(handler):
-    """Serves with a class of `WebRequest`. The server has its `url`, and `over` for who waits: it is set at the end."""
+def web_server(handler, *, tls=None):
+    """Serves with a class of `WebRequest`. The server has its `url`, and `over` for who waits: it is set at the end.
+
+    tls  an SSLContext, for ``https:``.
+    """
     with _Server(("127.0.0.1", 0), handler) as server:
-        server.url, server.over = f"http://127.0.0.1:{server.server_port}", threading.Event()
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        server.over = threading.Event()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -24,10 +24,11 @@ from api.remote import RemoteQueue
 from engine.config import Settings
 from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkUnavailable
 from engine.jobdocument import DOCUMENT, read
-from engine.jobs import FINAL, Queue
+from engine.jobs import FINAL, Assignment, Queue
 from engine.worker import Worker
 from tests.media import numbers
 from tests.threads import no_threads
+from tests.web import WebRequest, web_server
 
 TREE = {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}
 BROKEN = trio.BrokenResourceError, trio.ClosedResourceError
@@ -381,6 +382,20 @@ async def test_interim_answers_of_a_proxy_are_no_servers_answer():
             found = await remote.pick("far", (DOCUMENT,))
         nursery.cancel_scope.cancel()
     assert (found.uid, found.run) == ("a", 2)
+
+
+class _Refusing(WebRequest):
+    """A proxy that takes no large body, and reads none."""
+
+    def do_PUT(self):
+        self.send_error(413)
+
+
+async def test_why_a_film_is_refused_before_it_is_through_is_heard(tmp_path):
+    with (tmp_path / "film.mp4").open("wb") as film:
+        film.truncate(32 << 20)  # more than the buffers of any two sockets
+    with web_server(_Refusing) as web, trio.fail_after(30), pytest.raises(InvalidJob, match="answers 413"):
+        await RemoteQueue(web.url).finish(Assignment("a", 1, b""), output=film.name)
 
 
 async def test_user_and_password_of_the_url_open_a_server_that_asks_for_them(tmp_path):

@@ -5,10 +5,12 @@ import gzip
 import hashlib
 import os
 import socket
+import ssl
 import threading
 import time
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -25,6 +27,7 @@ from engine.fetch import Fetcher, Limits, file_in, is_public
 from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 PACKED = gzip.compress(FILM)
 ENCODED = {  # path → how it is said to be packed, what comes
     "/gzip": ("gzip", PACKED),
@@ -117,6 +120,10 @@ class _Answers(WebRequest):
             self._answer(304)
 
     def do_PUT(self):
+        if self.path in ("/refused", "/hung-up"):  # at the head; nobody reads the body
+            self._answer(413, b"too large") if self.path == "/refused" else None
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, body))
         self.server.user = self.headers.get("Authorization")
@@ -330,6 +337,24 @@ async def test_a_file_is_sent(fetcher, tmp_path, web):
     assert web.asked == [("/here", FILM)]
     with pytest.raises(SinkRejected, match="answers 403"):
         await fetcher.send("PUT", f"{web.url}/no", headers={}, body=b"x")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=("http", "https"))
+async def test_who_refuses_a_body_before_it_is_through_is_heard(fetcher, tmp_path, monkeypatch, tls):
+    context = None
+    if tls:
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+    film = tmp_path / "film"
+    with film.open("wb") as file:
+        file.truncate(32 << 20)  # more than the buffers of any two sockets
+    with web_server(_Answers, tls=context) as web, trio.fail_after(30):
+        for body in (film, bytes(32 << 20)):
+            with pytest.raises(SinkRejected, match="answers 413"):
+                await fetcher.send("PUT", f"{web.url}/refused", headers={}, body=body)
+        with pytest.raises(SinkUnavailable, match=r"(?i)reset|broken pipe|EOF occurred"):  # and not: no answer
+            await fetcher.send("PUT", f"{web.url}/hung-up", headers={}, body=film)
 
 
 async def test_interim_answers_are_not_taken_for_the_final_one(fetcher, tmp_path, web):

@@ -521,11 +521,12 @@ class Away:
         return ask
 
 
-async def test_a_queue_that_is_away_now_and_then_hears_everything(bench, monkeypatch):
+async def test_a_queue_that_is_away_now_and_then_hears_everything(bench, monkeypatch, caplog):
     monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.02))
     bench.nursery.start_soon(Worker(Away(bench.queue), "w1", data=bench.folder).run)
     for body, state in ((job(), "finished"), (job(outputExt="avi"), "error"), (job(), "finished")):
         assert (await bench.done(body))["state"] == state
+    assert "worker w1: finish: nobody is there; again in 0.01 s" in caplog.messages
 
 
 async def test_a_bug_ends_a_job_and_not_its_worker(bench, monkeypatch, caplog):
