@@ -519,12 +519,12 @@ def _asked(request: Request) -> tuple[Filter, int | None, int | None]:
 
 
 def _link(request: Request, more: int | None) -> Headers:
-    """Where the next page is (RFC 8288)."""
+    """Where the next page is (RFC 8288), from this one: below a proxy's path, its address is longer than ours."""
     if more is None:
         return []
     names = ("state", "type", "tag", "order", "limit")
     query = {name: value for name in names if (value := request.argument(name)) is not None}
-    return [("Link", f'<{request.path}?{urlencode(query | {"cursor": more})}>; rel="next"')]
+    return [("Link", f'<?{urlencode(query | {"cursor": more})}>; rel="next"')]
 
 
 def _create(part: Path) -> BinaryIO:

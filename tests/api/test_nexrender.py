@@ -7,6 +7,7 @@ import re
 import resource
 from functools import partial
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import trio
@@ -497,11 +498,11 @@ async def test_filters_and_pages(client):
         answer = await client.ask("GET", path)
         seen += [each["uid"] for each in answer.json]
         found = re.fullmatch('<(.*)>; rel="next"', answer.headers.get("link", ""))
-        path = found and found[1]
+        path = found and urljoin(path, found[1])
     assert seen == names[::2]
     records = await client.ask("GET", "/api/v1/jobs/status?limit=2&state=queued")
     assert [each["uid"] for each in records.json] == ["j0", "j1"]
-    assert "/api/v1/jobs/status?state=queued&limit=2&cursor=" in records.headers["link"]
+    assert records.headers["link"].startswith("<?state=queued&limit=2&cursor=")  # good below any path of a proxy's
     assert records.headers["access-control-expose-headers"] == "Link,Mashtun-Job,Mashtun-Run"
 
 
