@@ -164,7 +164,8 @@ class Site:
         path, is_folder = found
         if is_folder:
             query = f"?{request.query}" if request.query else ""
-            return text_answer("", 308, [("Location", f"{request.path}/{query}")])
+            asked = request.path.rpartition("/")[2]  # from here: below a proxy's path, all of it is longer
+            return text_answer("", 308, [("Location", f"./{asked}/{query}")])
         return await _answer(request, path, limiter=self._disk, cache="no-cache")
 
     def _find(self, names: Sequence[str], last: str) -> tuple[Path, bool] | None:

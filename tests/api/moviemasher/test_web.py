@@ -1,6 +1,7 @@
 """Media and sites: the file that is meant, of the right kind, in ranges, to whom it may go; and nothing beside it."""
 
 import re
+from urllib.parse import urljoin
 
 import pytest
 import trio
@@ -204,6 +205,8 @@ async def test_an_address_that_has_ended_is_closed(folder):
 @pytest.fixture
 def site(tmp_path):
     root = tmp_path / "site"
+    for folder in ("js/a:b c", "c:d"):
+        (root / folder).mkdir(parents=True)
     for name, text in (
         ("index.html", "the site"), ("caster/index.html", "the caster"), ("js/app.js", "script"),
         ("style.css", "style"),
@@ -231,8 +234,11 @@ async def test_a_site_is_served(tmp_path, site):
             assert (answer.status, answer.body, answer.headers["content-type"]) == (200, text, kind)
             assert (await client.get(path, **{"If-None-Match": answer.headers["etag"]})).status == 304
             assert (await client.get(path, Range="bytes=1-2")).body == text[1:3]
-        answer = await client.get("/caster?a=b")
-        assert (answer.status, answer.headers["location"]) == (308, "/caster/?a=b")
+        for asked in ("/caster?a=b", "/js/a%3Ab%20c", "/c:d"):
+            path, question, query = asked.partition("?")
+            answer = await client.get(asked)
+            found = urljoin(f"http://h/mashtun{asked}", answer.headers["location"])  # below a proxy's path
+            assert (answer.status, found) == (308, f"http://h/mashtun{path}/{question}{query}")
 
 
 async def test_what_a_site_does_not_have_other_doors_have(tmp_path, site):
