@@ -70,6 +70,7 @@ class Audio:
     layout: str = "stereo"
     hz: tuple[int, ...] = (440,)
     beep: Fraction = Fraction(1)  # the part of every second, from its start, that sounds
+    options: dict[str, str] = field(default_factory=dict)  # the encoder's
 
 
 def paint_number(y_plane, n, black=16, white=235):
@@ -275,7 +276,7 @@ def _video_stream(container, video):
 
 
 def _sound_stream(container, audio):
-    options = OPTIONS.get(audio.codec, {})
+    options = OPTIONS.get(audio.codec, {}) | audio.options
     return container.add_stream(audio.codec, rate=audio.rate, layout=audio.layout, options=options)
 
 
@@ -283,6 +284,23 @@ def flash_beep(path, seconds=2, size=(64, 36)):
     """A white frame and a 1 kHz beep one frame long at every full second, to the sample; other frames are numbered."""
     beep = Audio("flac", layout="mono", hz=(1000,), beep=Fraction(1, 30))
     return encode(path, Video(flash=True, size=size), beep, seconds=seconds)
+
+
+def lengthless(path):
+    """A second of a tone, then four of silence in far fewer bytes: MP3 or ADTS, which say nowhere how long they are."""
+    if path.suffix == ".mp3":
+        codec, options = "libmp3lame", {"flags": "+qscale", "global_quality": "236"}
+        muxer = {"write_xing": "0", "id3v2_version": "0"}
+    else:
+        codec, options, muxer = "aac", {}, {}
+    parts = []
+    for seconds, hz in ((1, 440), (4, 0)):
+        part = path.with_name(f"part{path.suffix}")
+        encode(part, None, Audio(codec, hz=(hz,), options=options), seconds=seconds, **muxer)
+        parts.append(part.read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
 
 
 def remuxed(path, source, move):

@@ -75,6 +75,7 @@ SOUND_A_STEP: Final = 1  # seconds at most; a hop to a thread costs more than de
 ONLY_SOUND_A_STEP: Final = 4  # where no picture waits meanwhile
 BROKEN: Final = Fraction(1)  # seconds of which nothing can be decoded; less is a damaged end
 # Formats of sound without frames of their own: what stands behind it (tags, with pictures in them) looks like packets.
+# Their length is nowhere stated but in some MP3s; libav guesses it from the size and the first packets' bit rate.
 _BARE: Final = ("mp3", "aac", "ac3", "eac3", "dts", "truehd", "mlp")
 _Told: TypeAlias = Literal["new_extradata", "palette"]
 _TOLD: Final[tuple[_Told, ...]] = (NEW_SETS, PALETTE)
@@ -118,6 +119,7 @@ class MediaFile:
         self._has_learnt = False  # where blocks of sound lie, as far as the first ones tell
         self._target: Fraction | None = None  # where the next step starts, after a seek
         self._last_stop = 0  # of the picture, in its time base, where the last packets were looked at
+        self._sound_stop: Fraction | None = None  # media time, where sound of a bare format was read to its end
         self._open()
 
     def _open(self) -> None:
@@ -196,6 +198,8 @@ class MediaFile:
 
     def _length(self, stream: av.stream.Stream) -> Fraction | None:
         """When a stream ends, in media time."""
+        if stream is self._audio and self._sound_stop is not None:
+            return self._sound_stop
         if stream.duration is None or stream.time_base is None:
             return None
         stop = (stream.start_time or 0) + stream.duration
@@ -204,14 +208,29 @@ class MediaFile:
         return max(Fraction(0), seconds(stop, stream.time_base) - self._zero)
 
     def look_at_end(self) -> None:
-        """Reads the picture's last packets where `duration` may be too short without; to read on takes a seek.
+        """Reads what `duration` may be wrong without; to read on takes a seek.
 
-        An MP4 says how long its packets are apart as they are decoded. Pictures that are shown in another order, and
+        The last pictures of an MP4, and all packets of a bare format of which an end is in sight.
+        """
+        if self._sound is not None and self._container.format.name in _BARE and self._container.size > 0:
+            self._sound_stop = self._end_of_sound() or None
+        elif self._video is not None and self._container.format.name.startswith("mov"):
+            self._look_at_end_of_picture(self._video)
+
+    def _end_of_sound(self) -> Fraction:
+        """Media time. Of all the packets only the last are decoded: some may be tags, and of some a part is padding."""
+        last = deque(iter(self._demux, None), maxlen=_PACKETS_A_STEP)
+        for packet in (*last, None):
+            self._decode_sound(packet, Batch())
+        assert self._sound is not None
+        return self._sound.reached
+
+    def _look_at_end_of_picture(self, video: av.VideoStream) -> None:
+        """An MP4 says how long its packets are apart as they are decoded. Pictures that are shown in another order, and
         seldom, as those of a screen that stands still, may come seconds later. One that comes before and lasts longer
         may be cut short by an edit list.
         """
-        video = self._video
-        if video is None or video.duration is None or not self._container.format.name.startswith("mov"):
+        if video.duration is None:
             return
         stop = (video.start_time or 0) + video.duration
         with suppress(*DEMUX_ERRORS):

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import wave
 
 import av
 import pytest
 
 from api.child import main
 from engine.sources.fonts import DEFAULT
-from tests.media import Audio, Video, encode, numbers
+from tests.media import Audio, Video, encode, lengthless, numbers
 
 COLOUR = "com.moviemasher.content.default"
 SIZE = ("--size", "64x36", "--fps", "10", "--progress", "json")
@@ -103,6 +104,15 @@ def test_standard_input_and_pipes_are_read_as_files_are(tmp_path, document, sour
     )
     assert (result.returncode, result.stderr) == (0, b"")
     assert pictures(tmp_path / "out.png")[0][18, 32].argmax() == 0
+
+
+def test_a_sound_whose_length_nobody_says_is_whole(render, tmp_path):
+    sound = {"id": "s", "type": "audio", "source": str(lengthless(tmp_path / "a.aac"))}
+    clip = {"contentId": "s", "containerId": "", "content": {}}
+    code, path, _, _ = render({"mash": {"tracks": [{"clips": [clip]}]}, "definitions": [sound]}, "a.wav")
+    assert code == 0
+    with wave.open(str(path)) as file:
+        assert file.getnframes() / file.getframerate() == pytest.approx(5, abs=0.11)  # in whole pictures
 
 
 @pytest.mark.parametrize("out", ["a.mp3", "a.png"])

@@ -12,7 +12,7 @@ from engine.frame import VideoFrame
 from engine.media import check_drawing, check_font, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT, carried
-from tests.media import Audio, Video, encode
+from tests.media import Audio, Video, encode, lengthless
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,19 @@ def test_a_screen_that_stands_still_is_no_longer_than_it_was_trimmed_to(tmp_path
 def test_an_mp3_of_whole_seconds_lasts_for_whole_seconds(tmp_path, rate):
     path = str(encode(tmp_path / "tone.mp3", None, Audio("libmp3lame", rate=rate), seconds=3))
     assert look_into(path, name="tone").duration == 3
+
+
+@pytest.mark.parametrize("tag", [b"", b"APETAGEX" + np.random.default_rng(1).bytes(1 << 17)], ids=["", "tag"])
+@pytest.mark.parametrize("name", ["a.aac", "a.mp3"])
+def test_sound_that_does_not_say_how_long_it_is_lasts_as_long_as_it_is_heard(tmp_path, name, tag):
+    """libav guesses it from the bit rate of the first packets."""
+    path = lengthless(tmp_path / name)
+    whole = length_of(str(path), name="sound")
+    path.write_bytes(path.read_bytes() + tag)
+    with av.open(str(path)) as file:
+        assert abs(file.duration / av.time_base - 5) > 1
+    assert look_into(str(path), name="sound").duration == whole
+    assert abs(whole - 5) < Fraction(1, 10)
 
 
 def test_a_length_that_is_decoded_is_in_whole_microseconds(tmp_path):

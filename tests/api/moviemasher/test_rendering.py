@@ -18,7 +18,7 @@ from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from engine.sources.fonts import DEFAULT, carried
 from tests.api.moviemasher.asking import Client, masher, masher_beside
-from tests.media import Video, encode, numbers
+from tests.media import Video, encode, lengthless, numbers
 
 POLL = 0.05  # seconds; the stock client waits for two
 PATIENCE = 30
@@ -181,6 +181,12 @@ async def test_sound_and_images_become_what_the_client_shows(server, media):
 
     silent = await server.upload("video", media.path("video_only"))
     assert not {"audio", "audioUrl"} & silent.keys()
+
+
+async def test_sound_that_does_not_say_how_long_it_is_is_whole_in_the_client(server, tmp_path):
+    sound = await server.upload("audio", lengthless(tmp_path / "a.aac"))
+    assert sound["duration"] == pytest.approx(5, abs=0.1)
+    assert facts(await server.fetch(sound["url"])) == (["audio"], pytest.approx(5, abs=0.1))
 
 
 @pytest.mark.parametrize(

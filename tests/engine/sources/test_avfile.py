@@ -28,6 +28,7 @@ from tests.media import (
     encode,
     flash_beep,
     fragmented,
+    lengthless,
     moved_flv,
     paint_number,
     plane,
@@ -276,6 +277,22 @@ def test_seek_gives_the_samples_of_sequential_reading_at_any_rate(tmp_path, name
         again = heard(drained(source, pictures=None).blocks, start=first)
         allowed = 0.004 if codec == "aac" else 2e-4  # its decoder fills some of the silence at the end with noise
         assert np.abs(again - whole[:, first:]).max() < allowed, t
+    source.close()
+
+
+@pytest.mark.parametrize("name", ["a.aac", "a.mp3"])
+def test_seek_in_sound_whose_end_was_looked_at_gives_the_samples_of_sequential_reading(tmp_path, name):
+    source = opened(lengthless(tmp_path / name))
+    source.look_at_end()
+    source.seek(Fraction(0))
+    whole = heard(drained(source, pictures=None).blocks, start=0)
+    assert source.duration == Fraction(whole.shape[1], 48_000)
+    for t in (Fraction(19, 7), Fraction(0), Fraction(1, 2), Fraction(9, 2)):
+        source.seek(t)
+        first = int(t * 48_000)
+        again = heard(drained(source, pictures=None).blocks, start=first)
+        assert again.shape[1] == whole.shape[1] - first
+        assert np.abs(again - whole[:, first:]).max() < 2e-4, t
     source.close()
 
 
