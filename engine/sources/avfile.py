@@ -213,17 +213,23 @@ class MediaFile:
         The last pictures of an MP4, and all packets of a bare format of which an end is in sight.
         """
         if self._sound is not None and self._container.format.name in _BARE and self._container.size > 0:
-            self._sound_stop = self._end_of_sound() or None
+            self._sound_stop = self._end_of_sound(self._sound)
         elif self._video is not None and self._container.format.name.startswith("mov"):
             self._look_at_end_of_picture(self._video)
 
-    def _end_of_sound(self) -> Fraction:
-        """Media time. Of all the packets only the last are decoded: some may be tags, and of some a part is padding."""
-        last = deque(iter(self._demux, None), maxlen=_PACKETS_A_STEP)
+    def _end_of_sound(self, sound: SoundTrack) -> Fraction | None:
+        """Media time; None where it breaks off, which whoever reads on will meet.
+
+        Of all the packets only the last are decoded: some may be tags, and of some a part is padding.
+        """
+        self._has_read = True
+        try:
+            last = deque((packet for packet in self._packets if packet.size), maxlen=_PACKETS_A_STEP)
+        except DEMUX_ERRORS:
+            return None
         for packet in (*last, None):
             self._decode_sound(packet, Batch())
-        assert self._sound is not None
-        return self._sound.reached
+        return sound.reached or None
 
     def _look_at_end_of_picture(self, video: av.VideoStream) -> None:
         """An MP4 says how long its packets are apart as they are decoded. Pictures that are shown in another order, and

@@ -737,6 +737,16 @@ def test_server_that_falls_silent_ends_the_source_after_its_good_frames(tmp_path
     assert numbered(found)[:60] == list(range(60))
 
 
+def test_sound_that_breaks_off_is_not_taken_for_a_shorter_one_where_its_end_is_looked_at(tmp_path, server):
+    data = encode(tmp_path / "a.aac", None, Audio(), seconds=20).read_bytes()
+    server.files["/a.aac"], server.stop_after, server.ranges = data, len(data) // 2, False
+    source = opened(f"{server.url}/a.aac", settings=Settings(open_timeout=2, read_timeout=0.1))
+    stated = source.duration
+    source.look_at_end()
+    assert source.duration == stated == pytest.approx(20, abs=1)
+    source.close()
+
+
 @pytest.mark.parametrize("part", [1, Fraction(3, 5)])
 def test_film_from_a_server_that_states_no_length_is_whole_or_says_where_it_breaks_off(media, server, part):
     data = media.path("plain").read_bytes()
