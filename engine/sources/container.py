@@ -135,8 +135,8 @@ def settle_layout(context: AudioCodecContext) -> str:
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
     """libav's choice, or the first stream that it knows the codec of; never a cover picture. None = there is none.
 
-    Of sounds that differ in nothing else the first: libav takes the one whose first packets are larger, which in two
-    recordings of one programme is not always the same language.
+    Of sounds that differ in nothing but their bit rates the first: libav takes the one whose first packets are larger,
+    which in two recordings of one programme is not always the same language. One of which nothing came has no rate.
 
     beside  a stream whose programme, or variant, is preferred.
     """
@@ -146,7 +146,8 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, b
         return next(iter(streams), None)
     if kind == "video" or len(streams) == 1:
         return best
-    together = (each for each in streams if each is best or container.streams.best(kind, related=each) is best)
+    rated = (each for each in streams if each is best or each.codec_context.bit_rate)
+    together = (each for each in rated if each is best or container.streams.best(kind, related=each) is best)
     return next(each for each in together if _heard_as(each) == _heard_as(best))
 
 

@@ -59,6 +59,17 @@ def test_of_equal_sounds_the_first_is_heard_however_loud_it_begins(tmp_path, qui
         assert best_stream(container, "audio").index == 0
 
 
+def test_a_sound_of_which_nothing_comes_is_not_taken_for_one_that_is_there(tmp_path):
+    path = tmp_path / "one.mkv"
+    with av.open(path, "w") as film:
+        _, track = (film.add_stream("aac", rate=48_000, layout="mono") for _ in range(2))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        film.mux([*track.encode(frame), *track.encode(None)])
+    with open_container("cam", str(path), SETTINGS) as container:
+        assert best_stream(container, "audio").index == 1
+
+
 @pytest.fixture
 def photo(tmp_path):
     """What makes one of two tiles and a thumbnail, `main` of which is meant: 1, the whole; 4, the thumbnail."""
