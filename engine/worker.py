@@ -84,8 +84,7 @@ class Worker:
         self._queue = queue
         self._tags = tags
         data = data.resolve()  # what is said of it must be true elsewhere
-        # outputs/ may be a disk of its own, and small
-        self._tried = {data / "work": TRIAL} | ({data / "outputs": 0} if keeps else {})
+        self._tried = (data / "work", data / "outputs") if keeps else (data / "work",)
         # owned by run()
         self._tidied = -math.inf
         self._shop = Workshop(
@@ -124,10 +123,11 @@ class Worker:
     async def _take(self) -> None:
         """The next job, if there is one soon. Raises OSError, first of all if none could be done here."""
         try:
-            for folder, size in self._tried.items():
-                await in_thread(try_folder, folder, size, limiter=self._shop.threads)
+            for folder in self._tried:
+                await in_thread(try_folder, folder, TRIAL, limiter=self._shop.threads)
         except OSError:
-            await self._tidy()  # it may be old copies that have filled it
+            with suppress(OSError):  # what is said is why nothing can be written
+                await self._tidy()  # it may be old copies that have filled it
             raise
         kinds = (DOCUMENT,) if self._shop.library is None else (DOCUMENT, KEPT)
         found = await self._queue.pick(self.name, kinds, tags=self._tags, lease=LEASE, wait=WAIT)

@@ -66,7 +66,7 @@ class Decoding(Protocol):
     """What a source sees of the decoder of its stream."""
 
     sync: Sync
-    newest: int | None  # server time of the newest picture
+    newest: int | None  # server time of the newest picture that came, whether or not anybody looks
 
     @property
     def picture_size(self) -> PictureSize:
