@@ -84,7 +84,8 @@ class Worker:
         self._queue = queue
         self._tags = tags
         data = data.resolve()  # what is said of it must be true elsewhere
-        self._tried = (data / "work", data / "outputs") if keeps else (data / "work",)
+        # outputs/ may be a disk of its own, and small: any room at all
+        self._tried = {data / "work": TRIAL} | ({data / "outputs": 1} if keeps else {})
         # owned by run()
         self._tidied = -math.inf
         self._shop = Workshop(
@@ -123,8 +124,8 @@ class Worker:
     async def _take(self) -> None:
         """The next job, if there is one soon. Raises OSError, first of all if none could be done here."""
         try:
-            for folder in self._tried:
-                await in_thread(try_folder, folder, TRIAL, limiter=self._shop.threads)
+            for folder, size in self._tried.items():
+                await in_thread(try_folder, folder, size, limiter=self._shop.threads)
         except OSError:
             with suppress(OSError):  # what is said is why nothing can be written
                 await self._tidy()  # it may be old copies that have filled it
