@@ -146,9 +146,12 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, b
         return next(iter(streams), None)
     if kind == "video" or len(streams) == 1:
         return best
-    rated = (each for each in streams if each is best or each.codec_context.bit_rate)
-    together = (each for each in rated if each is best or container.streams.best(kind, related=each) is best)
-    return next(each for each in together if _heard_as(each) == _heard_as(best))
+
+    def is_as_good(each: Any) -> bool:
+        is_beside = each.codec_context.bit_rate and container.streams.best(kind, related=each) is best
+        return is_beside and _heard_as(each) == _heard_as(best)
+
+    return next(each for each in streams if each is best or is_as_good(each))
 
 
 def _heard_as(stream: Any) -> tuple[Any, ...]:
