@@ -159,7 +159,7 @@ class Streaming:
         try:
             await self._engine.create_event(live.spec)
             if asked.mash_objects or asked.cast is not None:
-                await self._show(live, _cast_of(asked), asked.definition_objects)
+                await self._show(live, asked)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._end(live)
@@ -188,7 +188,7 @@ class Streaming:
     async def _cut(self, user: str, request: Object) -> Object:
         asked = wanted(request, Cut)
         live = self._find(user, asked.id)
-        is_shown = await self._show(live, _cast_of(asked), asked.definition_objects)
+        is_shown = await self._show(live, asked)
         return {} if is_shown else {"overtaken": True}
 
     async def _preload(self, user: str, request: Object) -> Object:
@@ -242,10 +242,10 @@ class Streaming:
 
     # What is shown
 
-    async def _show(self, live: Live, cast: Object, definitions: list[Any]) -> bool:
-        """Cuts to a cast at a slot to come; False: a later cut was ready before. Raises InvalidMash, SourceError."""
+    async def _show(self, live: Live, asked: Start | Cut) -> bool:
+        """Cuts to it at a slot to come; False: a later cut was ready before. Raises InvalidMash, SourceError."""
         live.cuts = number = live.cuts + 1
-        saving = partial(_whole, self._documents(), live.user, cast, without_built_in(definitions))
+        saving = partial(_whole, self._documents(), live.user, asked)
         document = await in_thread(saving, limiter=self._disk)
         streams = _Streams(self._engine)
         places: dict[str, str] = {}
@@ -276,12 +276,14 @@ class Streaming:
         return path
 
 
-def _whole(documents: Documents, user: str, cast: Object, definitions: list[Object]) -> Object:
-    """The document of a cast; it, or mashes in it, that are ids only are the user's saved ones.
+def _whole(documents: Documents, user: str, asked: Start | Cut) -> Object:
+    """The document of the cast, or of the mashes; it, or mashes, that are ids only are the user's saved ones.
 
-    Raises NotFound; InvalidMash: it has no layers. An empty array of them is nothing, which may be wanted.
+    Raises NotFound; InvalidMash: there are no mashes, or the cast has no layers. An empty array of layers is nothing,
+    which may be wanted.
     """
-    if cast.keys() == {"id"}:
+    cast, definitions = asked.cast, without_built_in(asked.definition_objects)
+    if cast is not None and cast.keys() == {"id"}:
         saved = documents.get("cast", user, str(cast["id"]))
         cast, definitions = saved.document, [*definitions, *without_built_in(saved.definitions)]
     needed: list[Object] = []
@@ -293,7 +295,11 @@ def _whole(documents: Documents, user: str, cast: Object, definitions: list[Obje
         needed.extend(without_built_in(found.definitions))
         return found.document
 
-    return {"cast": {**cast, "layers": with_mashes(cast.get("layers"), filled)}, "definitions": [*definitions, *needed]}
+    if cast is None:
+        cast = _cast_of([filled(mash) for mash in asked.mash_objects])
+    else:
+        cast = {**cast, "layers": with_mashes(cast.get("layers"), filled)}
+    return {"cast": cast, "definitions": [*definitions, *needed]}
 
 
 class _Streams(Container[str]):
@@ -322,14 +328,12 @@ def _film(document: Object, raster: Raster, streams: Container[str]) -> Film:
     return read_cast(document["cast"], [*completed, *live], raster=raster, streams=streams, measure=measure)
 
 
-def _cast_of(asked: Start | Cut) -> Object:
-    """The cast of mashes whose lowest is the first; a cast's lowest is its last."""
-    if asked.cast is not None:
-        return asked.cast
-    if not asked.mash_objects:
+def _cast_of(mashes: list[Object]) -> Object:
+    """The cast of whole mashes whose lowest is the first; a cast's lowest is its last."""
+    if not mashes:
         raise InvalidMash("$.mashObjects: there are no mashes", where="$.mashObjects")
-    layers = [{"type": "mash", "mash": mash} for mash in reversed(asked.mash_objects)]
-    colour = asked.mash_objects[0].get("color")
+    layers = [{"type": "mash", "mash": mash} for mash in reversed(mashes)]
+    colour = mashes[0].get("color")
     return {"layers": layers} | ({"color": colour} if isinstance(colour, str) else {})
 
 

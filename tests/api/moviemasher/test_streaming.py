@@ -95,9 +95,9 @@ def pictures(data):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def is_colour(channel, data):
-    """Whether the last picture is red, green or blue in its middle."""
-    pixel = pictures(data)[-1][18, 32].astype(int)
+def is_colour(channel, data, place=(18, 32)):
+    """Whether the last picture is red, green or blue in its middle, or in another (row, column)."""
+    pixel = pictures(data)[-1][place].astype(int)
     return pixel[channel] > 200 and sorted(pixel)[1] < 60
 
 
@@ -151,6 +151,19 @@ async def test_what_is_saved_comes_on_by_its_id(viewer):
     await viewer.until(name, partial(is_colour, 0))
     await viewer.client.call("/streaming/cut", id=name, mashObjects=[{"id": mash["id"]}])
     assert "nosuch" in (await viewer.client.post("/streaming/cut", id=name, mashObjects=[{"id": "nosuch"}])).error
+
+
+async def test_the_lowest_of_saved_mashes_that_come_on_by_their_ids_has_its_background(viewer):
+    small = {"container": {"width": 0.5, "height": 0.5, "lock": ""}}
+    colours = {f"{colour}-{viewer.client.user}": f"#{colour}" for colour in ("0000FF", "00FF00")}
+    for mash, colour in colours.items():
+        saved = {**coloured("#FF0000", **small), "id": mash, "color": colour}
+        await viewer.client.call("/data/mash/put", mash=saved, definitionIds=[])
+    blue, green = ({"id": mash} for mash in colours)
+    name = await viewer.start(mashObjects=[blue, green])
+    await viewer.until(name, lambda data: is_colour(0, data) and is_colour(2, data, (1, 1)))
+    await viewer.client.call("/streaming/cut", id=name, mashObjects=[green, blue])
+    await viewer.until(name, lambda data: is_colour(0, data) and is_colour(1, data, (1, 1)))
 
 
 async def test_a_mash_in_a_folder_of_a_cast_comes_on_by_its_id(viewer):
