@@ -322,7 +322,8 @@ class _Reader:
             definition.refuse("source", f"{quoted(source)} is a stream, which is no image")
         shown_as = source if live else name
         _check_name(definition, "id", shown_as, 1024)
-        self._sources[shown_as] = source
+        if self._sources.setdefault(shown_as, source) != source:
+            definition.refuse("source" if live else "id", f"{quoted(shown_as)} is a live stream and the id of a file")
         duration = None if live or kind == "image" else definition.positive("duration")
         timing = _timing(definition, fields, duration, quantize)
         size = definition.size("sourceSize")

@@ -355,6 +355,18 @@ def test_a_stream_that_is_live_is_heard_where_it_is_said_to_be_a_sound_and_is_no
         read_live({"tracks": [{"clips": [{"contentId": "logo"}]}]}, [logo])
 
 
+@pytest.mark.parametrize(
+    ("order", "where"),
+    [(("cam", "live/cam"), "$.definitions[0].id"), (("live/cam", "cam"), "$.definitions[1].source")],
+)
+def test_a_file_with_the_id_of_a_stream_that_is_shown_with_it_is_refused(order, where):
+    file = {"id": "live/cam", "type": "video", "source": "film.mp4"}
+    assert read_live({"tracks": [{"clips": [{"contentId": "live/cam"}]}]}, [file]).sources == {"live/cam": "film.mp4"}
+    with pytest.raises(InvalidMash, match='"live/cam" is a live stream and the id of a file') as caught:
+        read_live({"tracks": [{"clips": [{"contentId": name} for name in order]}]}, [file, CAM])
+    assert caught.value.where == where
+
+
 def test_sources_are_those_that_are_used():
     film = read({"contentId": "film"}, {"contentId": "photo"}, {"contentId": "photo"})
     assert film.sources == {"film": "film.mp4", "photo": "photo.jpg"}
