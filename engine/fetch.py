@@ -12,7 +12,8 @@ reachable from everywhere pass, unless private ones are allowed; one that has an
 What came by HTTP is kept in a cache: with a checksum it is taken from there without a question, without one the server
 is asked whether it has changed. Files of the cache appear whole and are never written to again; who may need one takes
 a link of its own before it asks, so any can go at any time, and one that is replaced goes at once. What is known of a
-file is there before the file is, so a file that nothing is known of is nobody's.
+file is there before the file is, so a file that nothing is known of is nobody's. The disk is others' too: what is kept
+leaves as much room as it takes, and all of it goes for a download that finds none.
 
 A URL's user and password are HTTP Basic; they and the headers of a job go to the origin that the job names and, as soon
 as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
@@ -24,6 +25,7 @@ deadline.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.client
 import ipaddress
@@ -82,6 +84,7 @@ _OURS: Final = frozenset(  # headers of what is fetched: how it comes, whether i
 )
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110 §5.1
 _HEADER_VALUE: Final = re.compile(r"[\t -~\xa0-\xff]*")
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 T = TypeVar("T")
@@ -92,7 +95,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_bytes: int = 8 << 30
     seconds: float = 900.0  # for one transfer
-    cache_bytes: int = 10 << 30
+    cache_bytes: int = 10 << 30  # less where the disk has not as much room besides
     at_once: int = 4  # transfers; others wait for their turn, which is no part of `seconds`
 
 
@@ -379,12 +382,23 @@ class _Download(_Transfer):
             if kept is not None and self._checksum and _matches(self._path, self._checksum):
                 extension = kept.extension
             else:
-                extension = self._follow(None if kept is not None and kept.size > self._limit else kept)
+                extension = self._come(None if kept is not None and kept.size > self._limit else kept)
             return self._path.replace(self._path.with_name(self._path.name + (self._extension or extension)))
         except zlib.error as err:
             raise SourceMalformed(f'source "{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
         except _ERRORS as err:
             raise SourceUnavailable(f'source "{shown(self.url)}": {reason_of(err)}', where=shown(self.url)) from err
+
+    def _come(self, kept: _Kept | None) -> str:
+        """Its extension. Where there is no room for it, it comes once more, in the place of all that is kept."""
+        try:
+            return self._follow(kept)
+        except OSError as err:
+            if err.errno not in _NO_ROOM:
+                raise
+        self._path.unlink(missing_ok=True)  # it may be what was kept
+        self._cache.tidy(0)
+        return self._follow(None)
 
     def _follow(self, kept: _Kept | None) -> str:
         url, given = self.url, credentials(self.url) | self._headers
@@ -505,6 +519,7 @@ class _Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._size = 0  # bytes: what was left by the last `tidy` here, and what has come since
 
     def part(self) -> Path:
         """A new file to write to."""
@@ -525,7 +540,7 @@ class _Cache:
         return kept
 
     def keep(self, key: str, kept: _Kept) -> None:
-        """Takes the file in; what was kept before is removed."""
+        """Takes the file in; what was kept before is removed, and what there is too little room for."""
         known = self._known(key)
         before: Path | None = None
         with suppress(OSError, msgspec.DecodeError):
@@ -537,22 +552,32 @@ class _Cache:
         kept.path.replace(path)
         if before is not None:
             before.unlink(missing_ok=True)
+        self._size += kept.size
+        if self._size > shutil.disk_usage(self._folder).free:
+            self.tidy(self._size)
 
     def tidy(self, limit_bytes: int) -> None:
-        """Removes what was used the longest time ago, and what no one knows any more."""
+        """Removes what was used the longest time ago, and what no one knows any more.
+
+        limit_bytes  so much may stay; less, where the disk would have less room than what stays.
+        """
         unknown = set(self._folder.glob("*.bin"))  # listed first: one that comes later is none of them
         known: list[tuple[float, Path, Path, int]] = []
         for path in self._folder.glob("*.json"):
             with suppress(OSError, msgspec.DecodeError):
                 kept = self._read(path)
                 known.append((path.stat().st_mtime, path, kept.path, kept.size))
-        size = 0
+        if known:
+            room = sum(size for *_, size in known) + shutil.disk_usage(self._folder).free
+            limit_bytes = min(limit_bytes, room // 2)
+        size = self._size = 0
         for _, path, content, its in sorted(known, reverse=True):
             size += its
             if size > limit_bytes:
                 path.unlink(missing_ok=True)
             else:
                 unknown.discard(content)
+                self._size = size
         old = time.time() - UNKNOWN_LIFE
         for path in self._folder.glob("*.part"):
             with suppress(OSError):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -22,6 +23,7 @@ from tests.flows.killing import kill_again_and_again
 from tests.flows.live import PATIENCE, Film, Process, Server, shoot, until
 from tests.flows.test_live_flow import SMALL_DISK
 from tests.media import plane, read_number
+from tests.web import WebRequest, web_server
 
 pytestmark = pytest.mark.flow
 
@@ -283,6 +285,59 @@ def test_a_worker_whose_disk_is_full_takes_no_job_until_there_is_room(tmp_path):
             (seen / "full").write_bytes(bytes(os.statvfs(seen).f_bavail * os.statvfs(seen).f_bsize))
             bad.signal(signal.SIGTERM)
             assert bad.wait() == 0
+
+
+class _Answers(WebRequest):
+    """``/N/…`` is a file of N MiB."""
+
+    def do_GET(self):
+        size = int(self.path.split("/")[1]) << 20
+        self.send_response(200)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        self.wfile.write(bytes(size))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A server whose data folder is a disk of 48 MiB, that disk, and what renders with a download of so many MiB."""
+    disk = SMALL_DISK.format(data=str(tmp_path / "data"), size=48 << 20)
+    with Server(tmp_path, before=disk, MASHTUN_ALLOW_PRIVATE="1") as server, web_server(_Answers) as web:
+        seen = Path(f"/proc/{server.process.pid}/root{tmp_path}/data")  # by the process that mounted it
+        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 48 << 20:
+            pytest.skip("no disk can be mounted here")
+
+        def download(size, name):
+            asset = {"type": "static", "src": f"{web.url}/{size}/{name}", "name": name}
+            return when(server, add(server, assets=[asset]), *FINAL)
+
+        yield server, seen, download
+
+
+def test_downloads_that_are_kept_leave_as_much_room_as_they_take(small):
+    _, seen, download = small
+    for name in "abcdef":
+        assert download(6, name)["state"] == "finished"
+        kept = sum(each.stat().st_size for each in (seen / "cache").iterdir())
+        assert (6 << 20) < kept < shutil.disk_usage(seen).free
+
+
+def test_a_download_has_the_room_of_all_that_are_kept(small):
+    _, _, download = small
+    for size, name in ((6, "a"), (6, "b"), (6, "c"), (36, "d")):
+        assert download(size, name).get("error") is None
+    assert download(80, "e")["error"].endswith("no space left on device")
+
+
+def test_a_disk_that_has_filled_up_has_room_again_in_the_place_of_downloads(small):
+    server, seen, download = small
+    for name in "ab":
+        assert download(6, name)["state"] == "finished"
+    with (seen / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(65536))
+    os.truncate(seen / "full", (seen / "full").stat().st_size - (512 << 10))  # enough for jobs, and not to take one
+    assert [when(server, add(server), *FINAL)["state"] for _ in range(2)] == ["finished"] * 2  # one is waited for now
 
 
 COLOUR = {"contentId": "com.moviemasher.content.default", "timing": "custom", "frames": 20, "content": {}}
