@@ -9,10 +9,10 @@ Theory of operation
 forks a process for each render, which costs 20 ms instead of half a second. It has one thread, or forking would not be
 safe. Who uses it talks JSON lines: ``{"arguments": […], "log": path}`` begins a render as `engine.command.main` would,
 ``{"signal": n}`` is for the one that runs. Back come its reports and, when it is over, ``{"exit": status}``, negative
-for a signal. Only this process sends signals to its renders and only it waits for them, so none can reach a stranger of
-the same number. When who uses it is gone, the render is killed, and when this process is gone itself, the kernel does
-it: nobody could end the render any more. All of it yields to everybody else: niced, and the first to go when memory is
-short.
+for a signal; or ``{"refused": why}``: there is no process to be had for it. Only this process sends signals to its
+renders and only it waits for them, so none can reach a stranger of the same number. When who uses it is gone, the
+render is killed, and when this process is gone itself, the kernel does it: nobody could end the render any more. All of
+it yields to everybody else: niced, and the first to go when memory is short.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import msgspec
 import trio
 
 from engine import command
-from engine.errors import Overloaded, reason_of
+from engine.errors import Exhausted, reason_of
 
 NICENESS: Final = 10
 OOM_SCORE: Final = b"800"  # of 1000
@@ -65,18 +65,21 @@ class Child:
 
         log     where its standard error goes.
         report  is called with each report of progress.
-        Cancelled, it ends the render: SIGTERM, and after `GRACE` SIGKILL. Raises Overloaded: no process to be had.
+        Cancelled, it ends the render: SIGTERM, and after `GRACE` SIGKILL. Raises Exhausted: no process to be had.
         """
         async with self._ordering:
             await self._start()
             with trio.CancelScope(shield=True):  # an order of which half was sent cannot be taken back
                 await self._send({"arguments": list(arguments), "log": str(log)})
         try:
-            return await self._until_exit(report)
+            last = await self._until_exit(report)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._end()
             raise
+        if "refused" in last:
+            raise Exhausted(f"no process for a render: {last['refused']}")
+        return int(last["exit"])
 
     async def signal(self, number: signal.Signals) -> None:
         """For the render that runs, or is being started; none: nothing happens."""
@@ -109,22 +112,23 @@ class Child:
         try:
             self._process = await starting([sys.executable, "-P", "-m", self._module])
         except OSError as err:
-            raise Overloaded(f"no process for a render: {reason_of(err)}") from err
+            raise Exhausted(f"no process for a render: {reason_of(err)}") from err
 
     async def _send(self, order: dict[str, Any]) -> None:
         if self._process is not None and self._process.stdin is not None:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # seen where it is read from
                 await self._process.stdin.send_all(msgspec.json.encode(order) + b"\n")
 
-    async def _until_exit(self, report: Report) -> int:
+    async def _until_exit(self, report: Report) -> dict[str, Any]:
+        """The last word about a render."""
         while (line := await self._line()) is not None:
-            if "exit" in line:
-                return int(line["exit"])
+            if "exit" in line or "refused" in line:
+                return line
             report(line)
         process = self._process
         assert process is not None
         await self.close()
-        return process.returncode or -int(signal.SIGKILL)
+        return {"exit": process.returncode or -int(signal.SIGKILL)}
 
     async def _line(self) -> dict[str, Any] | None:
         """The next object; None when the process is gone. What is no object is skipped."""
@@ -199,7 +203,11 @@ def main(render: Render = command.main, loaded: Sequence[str] = LOADED) -> int:
 def _render(order: dict[str, Any], orders: _Orders, render: Render) -> None:
     """From the beginning to the end; ended as well when nobody is there any more."""
     forking = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as err:
+        _tell({"refused": reason_of(err)})
+        return
     if pid == 0:
         _die_with(forking)
         _become(order, render)
@@ -216,7 +224,12 @@ def _render(order: dict[str, Any], orders: _Orders, render: Render) -> None:
     os.close(over)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not orders.is_over:
-        os.write(1, b'{"exit":%d}\n' % status)
+        _tell({"exit": status})
+
+
+def _tell(last: dict[str, Any]) -> None:
+    """The last word about a render."""
+    os.write(1, msgspec.json.encode(last) + b"\n")
 
 
 def _die_with(parent: int) -> None:

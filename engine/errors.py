@@ -9,7 +9,7 @@
     ├─ SourceError    fault=remote   SourceUnavailable (retry), SourceMalformed, SourceUnsupported
     ├─ SinkError      fault=remote   SinkUnavailable (retry), SinkRejected
     ├─ ProtocolError  (abstract)     LocalProtocolError fault=us, RemoteProtocolError fault=remote
-    ├─ Overloaded     fault=us       retry
+    ├─ Overloaded     fault=us       retry; Exhausted
     └─ ActorGone      fault=us       retry
 
 Raised where known; caught only where a source or sink is supervised, where a job is run, and at the doors.
@@ -179,6 +179,12 @@ class Overloaded(EngineError):
 
     code = "overloaded"
     retry = True
+
+
+class Exhausted(Overloaded):
+    """The system has no process or no thread for us now, whatever it is for."""
+
+    code = "exhausted"
 
 
 class ActorGone(EngineError):

@@ -33,7 +33,7 @@ import trio
 from engine import template
 from engine.actions import RESULT, Actions, Film, over
 from engine.child import Child
-from engine.errors import EngineError, InvalidJob, Overloaded, SourceUnavailable, first_error, reason_of
+from engine.errors import EngineError, Exhausted, InvalidJob, SourceUnavailable, first_error, reason_of
 from engine.fetch import Fetcher, file_in
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
@@ -94,7 +94,7 @@ class JobRun:
         self._held = ExitStack()  # the lock of the folder
 
     async def run(self) -> Path | str:
-        """The film, or why there is none. Raises Overloaded, OSError: nothing can be tidied before it, or after."""
+        """The film, or why there is none. Raises OSError: nothing can be tidied before it, or after; Exhausted."""
         await self._in_thread(_forget_runs_before, self._work)
         made = await self._attempt()
         if self._shop.keeps or isinstance(made, str):
@@ -115,6 +115,8 @@ class JobRun:
             return await self._do()
         except BaseException as err:
             known = first_error(err)
+            if isinstance(known, Exhausted):  # which is no fault of the job's
+                raise
             if isinstance(known, EngineError):
                 return str(known) or known.code
             if isinstance(known, OSError):
@@ -295,7 +297,7 @@ class JobRun:
         last = await self._in_thread(_tail, words)
         if status < 0:
             how = f"the render was ended by {signal.Signals(-status).name}"
-            raise Overloaded(f"{how}: {last}" if last else how)
+            raise InvalidJob(f"{how}: {last}" if last else how)
         raise InvalidJob(last or f"the render ended with {status}")
 
     async def _follow(self, progress: _Progress, done: int, of: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 import outcome
 import trio
 
-from engine.errors import Overloaded
+from engine.errors import Exhausted
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,7 +60,7 @@ async def in_thread(
 ) -> T:
     """As `trio.to_thread.run_sync`, for what must not end because there is no thread to be had for a moment.
 
-    Raises Overloaded: there was none for PATIENCE.
+    Raises Exhausted: there was none for PATIENCE.
     """
     hop = partial(trio.to_thread.run_sync, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
     return await _when_there_is_one(lambda: hop(call, *arguments))
@@ -75,7 +75,7 @@ async def _when_there_is_one(run: Callable[[], Awaitable[T]]) -> T:
             if str(err) != NO_THREAD:
                 raise
             if trio.current_time() > until:
-                raise Overloaded("no thread to be had") from err
+                raise Exhausted("no thread to be had") from err
         await trio.sleep(AGAIN)
 
 
@@ -121,7 +121,7 @@ class Threads:
     async def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises, in one of the threads. It is never abandoned: a cancellation waits for it.
 
-        Raises Overloaded: there was none for PATIENCE.
+        Raises Exhausted: there was none for PATIENCE.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         return await (await self.begin(call)).result()
@@ -129,7 +129,7 @@ class Threads:
     async def begin(self, call: Callable[[], T]) -> Pending[T]:
         """Has it called as soon as a thread is free; waits only while there is none, and none can be started.
 
-        Raises Overloaded: there was none for PATIENCE.
+        Raises Exhausted: there was none for PATIENCE.
         """
         await _when_there_is_one(self._start)
         pending = Pending(call)

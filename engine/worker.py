@@ -12,7 +12,8 @@ away is said again until it is back. When the worker itself is stopped, it gives
 
 A job for which there is no room is failed too, since its own films may be what is too large. But no job is taken before
 its folders could be written: a disk that is full, or not ours, would fail a whole queue within seconds, while others
-could do it. What is on the way at that moment is failed; the rest stays queued, and the log says why.
+could do it. What is on the way at that moment is failed; the rest stays queued, and the log says why. A job for which
+the system has no process or no thread is given back, and the next one taken after a pause.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from engine import child
-from engine.errors import EngineError, Overloaded, SourceMalformed, SourceUnavailable, SourceUnsupported
+from engine.errors import EngineError, Exhausted, Overloaded, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.media import check_drawing, check_font, look_into, read_through
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Checks:
         self._one = trio.Lock()
 
     async def check(self, kind: str, extension: str, path: Path) -> None:
-        """Whether a file is of the kind that was announced. Raises SourceError, Overloaded: no process, or no turn."""
+        """Whether a file is of the kind that was announced. Raises SourceError, Overloaded: no turn; Exhausted."""
         said: dict[str, Any] = {}
         async with self._turn():
             with trio.move_on_after(PATIENCE) as patience:
@@ -55,6 +55,8 @@ class Checks:
             raise SourceUnavailable(f"the file was not understood within {PATIENCE:g} s", where="file")
         if "bug" in said:
             raise RuntimeError(said["bug"])
+        if "missing" in said:
+            raise Exhausted(said["missing"])
         if "error" in said:
             raise SourceMalformed(said["error"], where="file")
         if code != 0:
@@ -86,7 +88,11 @@ def main(arguments: Sequence[str]) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_CPU)  # what draws an SVG asks for more than our own
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.Thread(target=_end_when_large, daemon=True).start()
+    try:
+        threading.Thread(target=_end_when_large, daemon=True).start()
+    except RuntimeError:  # the system has no more
+        _say(missing="no thread to be had")
+        return 1
     try:
         check(kind, extension, Path(path))
     except EngineError as err:

@@ -17,7 +17,7 @@ STATUS = {  # class: status
     "SourceError": 502, "SourceUnavailable": 502, "SourceMalformed": 502, "SourceUnsupported": 502,
     "SinkError": 502, "SinkUnavailable": 502, "SinkRejected": 502,
     "ProtocolError": 500, "LocalProtocolError": 500, "RemoteProtocolError": 502,
-    "Overloaded": 503, "ActorGone": 503,
+    "Overloaded": 503, "Exhausted": 503, "ActorGone": 503,
 }  # fmt: skip
 
 

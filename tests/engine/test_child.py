@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import engine.child
 from engine.child import Child
+from engine.errors import Exhausted
 from tests.engine.processes import renders
 
 GRACE = 30  # seconds: what ends sooner was not killed
@@ -129,6 +130,17 @@ async def test_a_kill_is_a_status(render, child, victim):
         nursery.start_soon(kill)
         assert await render(child, 100_000) == -signal.SIGKILL
     assert await render(child) == 0
+
+
+async def test_a_render_that_gets_no_process_has_not_begun(render, tmp_path):
+    child = Child("tests.engine.crowded")
+    try:
+        for _ in range(2):
+            with pytest.raises(Exhausted, match="no process for a render: resource temp"):
+                await render(child)
+    finally:
+        await child.close()
+    assert not (tmp_path / "log").exists()
 
 
 def test_who_is_gone_has_no_renders(tmp_path):

@@ -30,6 +30,7 @@ TREE = {  # class: (parent, fault, retry)
     "LocalProtocolError": ("ProtocolError", "us", False),
     "RemoteProtocolError": ("ProtocolError", "remote", False),
     "Overloaded": ("EngineError", "us", True),
+    "Exhausted": ("Overloaded", "us", True),
     "ActorGone": ("EngineError", "us", True),
 }
 CLASSES = {name: each for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, Exception)}

@@ -593,3 +593,19 @@ async def test_a_job_for_which_there_is_no_descriptor_does_not_blame_the_disk(be
     monkeypatch.setattr(engine.jobrun, "read_order", read_without)
     bench.work()
     assert (await bench.done(job()))["error"] == "the worker: too many open files"
+
+
+async def test_a_job_for_which_there_is_no_process_stays_in_the_queue_for_others(bench, caplog, monkeypatch):
+    monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.01))
+    uids = [await bench.add(job() | {"maxAttempts": raw(1)}) for _ in range(2)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(bench.queue, "bad", data=bench.folder, child="tests.engine.crowded").run)
+        with trio.fail_after(30):
+            while caplog.text.count("worker bad: no process for a render: resource temporarily unavailable\n") < 3:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert [(await bench.get(uid))["state"] for uid in uids] == ["queued"] * 2
+    assert not list((bench.folder / "work").iterdir())
+    bench.work("good")
+    found = [await bench.until(uid, FINAL) for uid in uids]
+    assert [(each["state"], each["executor"], each["attempts"]) for each in found] == [("finished", "good", 1)] * 2

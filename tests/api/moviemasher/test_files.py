@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import api.asgi
+import engine.child
 from api.moviemasher.documents import Documents
 from api.moviemasher.files import LIFE_MS, UPLOAD_SECONDS, Files
 from api.moviemasher.options import MB, read_options
@@ -246,6 +247,21 @@ async def test_a_small_file_that_takes_much_memory_to_read_is_refused_and_takes_
     assert left(tmp_path) == []
     made = (await announced(client, "a.mp4", "video", len(film)))["id"]
     assert (await store(client, made, film)).json == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "what"), [("tests.engine.crowded", "no process"), ("tests.api.moviemasher.crowded", "no thread")]
+)
+async def test_a_file_is_not_called_bad_where_nothing_can_look_into_it(tmp_path, monkeypatch, module, what):
+    """And may be sent again."""
+    child = engine.child.Child(module)
+    with monkeypatch.context() as crowded:
+        crowded.setattr(engine.child, "Child", lambda _: child)
+        async with masher(tmp_path) as port:
+            made = (await announced(Client(port)))["id"]
+            assert what in (await store(Client(port), made)).error
+    async with masher(tmp_path) as port:
+        assert (await store(Client(port), made)).json == {}
 
 
 async def test_only_ids_that_were_given_out_may_be_used(client, tmp_path):
