@@ -60,6 +60,7 @@ from engine.sources.tracks import (
     PictureTrack,
     SoundTrack,
     Straightener,
+    end_with_stream,
     may_jump,
     zero_of,
 )
@@ -505,6 +506,7 @@ class MediaFile:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
                 self._read_to = max(self._read_to, packet.pos or 0)
+                end_with_stream(packet)
                 return self._tell_sets(self._straightened(packet))
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way

@@ -50,7 +50,16 @@ from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
 from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
-from engine.sources.tracks import ALPHA, MAX_PIXELS, Straightener, hides_early, look_of, may_jump, zero_of
+from engine.sources.tracks import (
+    ALPHA,
+    MAX_PIXELS,
+    Straightener,
+    end_with_stream,
+    hides_early,
+    look_of,
+    may_jump,
+    zero_of,
+)
 from engine.timebase import SECOND, nanoseconds, units
 
 log = logging.getLogger(__name__)
@@ -283,6 +292,7 @@ class Demuxer:
             packet.duration = 0
         if self._straightener is not None:
             packet = self._straightener.apply(packet)
+        end_with_stream(packet)
         line = self._lines[packet.stream.type]
         data = line.framing.unwrapped(packet)
         track = line.framing.track

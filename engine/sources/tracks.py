@@ -8,6 +8,8 @@ Theory of operation
 * A picture starts where its stamp says, or where the one before it ended. A first picture that is a little late against
   the sound is on screen from the start: encoders delay it. In Matroska first pictures without a stamp are over by then:
   libav leaves out stamps that are before 0.
+* MP4 says how long it is from one packet to the next in the order of decoding. So a picture that is decoded before a
+  pause and shown behind it seems to last for as long as the pause. None lasts beyond where its stream is said to end.
 * Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
   the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
   it, so that the times of pictures that never came out are forgotten there.
@@ -360,6 +362,16 @@ def pictures_of(
     if any(max(frame.width, frame.height) > MAX_SIDE for frame in frames):
         raise ValueError(f"a picture of more than {MAX_SIDE} pixels on a side")
     return frames
+
+
+def end_with_stream(packet: Packet) -> None:
+    """Cuts a picture of an MP4 short where its stream is said to end while it is shown."""
+    stream = packet.stream
+    if stream.type != "video" or stream.duration is None or not stream.container.format.name.startswith("mov"):
+        return
+    end = (stream.start_time or 0) + stream.duration
+    if packet.pts is not None and packet.pts < end < packet.pts + (packet.duration or 0):
+        packet.duration = end - packet.pts
 
 
 def is_unordered(stream: Any) -> bool:

@@ -152,6 +152,17 @@ def test_seek_gives_the_frames_of_sequential_reading(tmp_path_factory, name, num
     assert numbered(again) == list(range(number, 30))
 
 
+def test_the_last_picture_does_not_last_as_long_as_a_pause_before_it(tmp_path):
+    """MP4 gives a picture that is decoded before a pause, and shown behind it, the pause for its own length."""
+    moments = (*range(0, 720, 40), 2600, 2640, 2680)
+    path = encode(tmp_path / "screen.mp4", Video(rate=Fraction(25), bframes=2, pts_ms=moments), None, seconds=3)
+    with av.open(path) as file:
+        last = max((packet for packet in file.demux(video=0) if packet.size), key=lambda packet: packet.pts)
+        assert last.duration * last.time_base > Fraction(3, 2)
+    begin, stop, _ = everything(path).pictures[-1]
+    assert (begin, stop) == (Fraction(2680, 1000), Fraction(2720, 1000))
+
+
 def paletted(path, *, change=30, audio=False):
     """A film of 30 numbers in colours of a palette, which from picture `change` on are others."""
     with av.open(path, "w") as container:

@@ -383,6 +383,40 @@ def test_what_was_cut_away_from_a_film_is_not_shown(tmp_path, name, bframes, cou
     assert max(b - a for a, b in pairwise(heard)) < NS // 20
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [
+        (*range(0, 800, 40), *range(2400, 2800, 40)),
+        (*range(0, 720, 40), 2600, 2640, 2680),
+        (*range(0, 800, 40), 2400, 2440, 2840, 2880),
+    ],
+    ids=["before the last", "the last", "where the film says too little"],
+)
+def test_a_repeated_film_of_a_screen_that_stands_still_ends_with_its_last_picture(tmp_path, moments):
+    """MP4 gives a picture that is decoded before a pause, and shown behind it, the pause for its own length."""
+    film = encode(tmp_path / "film.mp4", Video(rate=Fraction(25), bframes=2, pts_ms=moments), None, seconds=3)
+    made = demuxed(film, loop=True, most=3 * len(moments))
+    with av.open(str(film)) as file:
+        assert max(packet.duration * packet.time_base for packet in file.demux(video=0) if packet.size) > 1
+    shown = sorted(packet.pts * packet.track.time_base for packet in made[: 2 * len(moments)])
+    length = Fraction(moments[-1] + 40, 1000)
+    assert [at - shown[0] for at in shown] == [n * length + Fraction(ms, 1000) for n in (0, 1) for ms in moments]
+
+
+def test_the_last_picture_of_a_repeated_film_stands_for_as_long_as_it_is_said_to(tmp_path):
+    moments = (*range(0, 1000, 40), 2000, 2960)
+    film = encode(tmp_path / "film.mp4", Video(rate=Fraction(25), pts_ms=moments), None, seconds=3)
+    with av.open(str(film)) as file, av.open(str(tmp_path / "long.mp4"), "w") as long:
+        stream = long.add_stream_from_template(file.streams.video[0])
+        for packet in file.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.duration = round(Fraction(1, 2) / packet.time_base)
+                long.mux(packet)
+    shown = [seconds(packet) - 1 for packet in demuxed(tmp_path / "long.mp4", loop=True, most=3 * len(moments))]
+    assert shown[len(moments)] == Fraction(2960 + 500, 1000)
+
+
 @pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.png", "png", "rgb24"), ("a.jpg", "mjpeg", "yuvj420p")])
 def test_a_still_that_is_repeated_comes_once_a_second(tmp_path, name, codec, pix_fmt):
     still = encode(tmp_path / name, Video(codec, pts_ms=(0,), pix_fmt=pix_fmt), None, format="image2", update="1")
