@@ -68,8 +68,8 @@ class Reader(Protocol):
     def take(self, start: int, stop: int) -> list[Piece[AudioFrame]]:
         """The samples of [start, stop) that are there."""
 
-    def over(self, t: Fraction, *, picture: bool) -> bool:
-        """Whether nothing of it is left at t."""
+    def over(self, t: Fraction, *, picture: bool, beside: bool) -> bool:
+        """Whether nothing of it is left at t; `picture`: its picture is shown, `beside`: that of any source is."""
 
 
 class Readers(Protocol):
@@ -435,7 +435,7 @@ class Mixer:
         shown = {picture.name for picture in self._named}
         until = t + self._tolerance
         return all(
-            reader.over(until, picture=place.name in shown)
+            reader.over(until, picture=place.name in shown, beside=bool(shown))
             for place, reader in self._readers.active().items()
             if not place.timed
         )

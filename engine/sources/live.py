@@ -208,7 +208,7 @@ class LiveSource:
         """The samples of [start, stop) that are there, faded where they begin and end."""
         return self._voice.take(start, stop)
 
-    def over(self, t: Fraction, *, picture: bool) -> bool:
+    def over(self, t: Fraction, *, picture: bool, beside: bool) -> bool:
         """Never: a live source may always go on."""
         return False
 

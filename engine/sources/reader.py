@@ -254,12 +254,15 @@ class Reader:
         self._taken = stop
         return self._samples.take(start, stop)
 
-    def over(self, t: Fraction, *, picture: bool) -> bool:
-        """Whether nothing of it is left at media time t; `picture`: whether its picture is shown anywhere.
+    def over(self, t: Fraction, *, picture: bool, beside: bool) -> bool:
+        """Whether nothing of it is left at media time t.
+
+        picture  whether its picture is shown anywhere; beside: whether that of any source is.
 
         What never ends keeps nothing going either: a pattern and a still last as long as what they are mixed with.
-        A little sound after the last picture, as encoders leave it, does not count. Right at the time that was settled;
-        of a kind that is not attended to only the container's word is known.
+        A little sound after its last picture, as encoders leave it, does not count, nor does it, beside pictures of
+        others, after the end that the container states. Right at the time that was settled; of a kind that is not
+        attended to only the container's word is known.
         """
         if self.steps.endless:
             return True
@@ -275,7 +278,8 @@ class Reader:
         if not self._listening:
             return True
         sound_stop = Fraction(self._samples.stop, self._rate)
-        is_tail = picture_stop is not None and sound_stop <= picture_stop + SOUND_TAIL
+        end = self.steps.duration if beside and not shown else picture_stop
+        is_tail = end is not None and end <= t and sound_stop <= end + SOUND_TAIL
         return self._samples.ended and (is_tail or sound_stop <= t)
 
     def _wake(self) -> None:

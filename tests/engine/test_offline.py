@@ -15,7 +15,7 @@ from engine.offline import Progress, render
 from engine.program import Held
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
-from tests.media import Video, encode, numbers
+from tests.media import Audio, Video, encode, numbers
 
 SMALL = MixerSpec(raster=Raster(64, 36))
 
@@ -58,6 +58,26 @@ async def test_a_film_is_as_long_as_its_longest_source(tmp_path, media):
     assert (rendered.output, rendered.ticks, rendered.clipped) == (str(tmp_path / "out.mp4"), 60, 0)
     assert rendered.elapsed > 0
     assert len(numbers(tmp_path / "out.mp4")) == 60
+
+
+async def test_the_padding_of_a_sound_does_not_make_a_film_of_the_same_length_longer(tmp_path):
+    """MP4 says where sound ends within its last block, of which all is decoded."""
+    sources = {
+        "cam": str(encode(tmp_path / "silent.mp4", Video(), None)),
+        "song": str(encode(tmp_path / "song.m4a", None, Audio(rate=44_100))),
+    }
+    sound = AudioSourceNode(stream_guid="song")
+    tree = RenderTree(root_video_node=VideoSourceNode(stream_guid="cam"), root_audio_node=sound)
+    rendered = await render(Held(tree), spec_of(tmp_path / "out.mp4", sources=sources))
+    assert rendered.ticks == 30
+    assert numbers(tmp_path / "out.mp4") == list(range(30))
+
+
+async def test_a_sound_alone_is_heard_to_the_last_of_its_blocks(tmp_path):
+    sources = {"song": str(encode(tmp_path / "song.m4a", None, Audio(rate=44_100)))}
+    tree = RenderTree(root_audio_node=AudioSourceNode(stream_guid="song"))
+    rendered = await render(Held(tree), spec_of(tmp_path / "out.wav", sources=sources))
+    assert rendered.ticks == 31
 
 
 @pytest.mark.parametrize("endless", ["pattern:bars?size=64x36", "logo.png"])

@@ -189,10 +189,10 @@ async def test_beyond_the_end_there_is_nothing_and_before_it_there_is_again(medi
     async def run(consumer):
         assert await consumer.number(Fraction(59, 30)) == 59
         assert await consumer.number(2) is None
-        assert consumer.reader.over(Fraction(2), picture=True)
+        assert consumer.reader.over(Fraction(2), picture=True, beside=True)
         assert await consumer.number(100) is None
         assert await consumer.number(Fraction(3, 30)) == 3
-        assert not consumer.reader.over(Fraction(3, 30), picture=True)
+        assert not consumer.reader.over(Fraction(3, 30), picture=True, beside=True)
 
     await during(opened(media.path("video_only")), lambda consumer: nothing_beyond(consumer, 30))
     await during(opened(media.path("plain")), run)
