@@ -2,6 +2,15 @@
 
 It decides when to decode and when to seek; it refuses to know who asks. Anything with `step` and `seek` can be read:
 a MediaFile or a pattern.
+
+Theory of operation
+-------------------
+* Few frames wait, and many may pass between one tick and the next: 12 of a film of 60 a second in a cast of 5. Who does
+  not wait would see an old one. So the time that is asked for next is guessed: as much later as the last one was, or as
+  the one before that, if it was less: a tick may lag. Once the present picture is known, and those that wait are over
+  by then, it goes on there; frames that are over before are not converted.
+* The present picture is kept meanwhile, for who asks for the same time again. Another time before the guessed one makes
+  it seek.
 """
 
 from __future__ import annotations
@@ -16,7 +25,7 @@ import trio
 from engine.config import Settings
 from engine.errors import EngineError
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import FrameQueue, Pick, Piece, SampleQueue
+from engine.framequeue import STAMP, FrameQueue, Pick, Piece, SampleQueue
 from engine.plan import PictureSize
 from engine.sources.avfile import SOUND_TAIL, Batch
 from engine.threads import Threads, in_thread
@@ -70,10 +79,20 @@ class Reader:
     Each tick the consumer says with `attend` what it needs, waits for it with `settle`, and gets it with `pick` and
     `take`. Promises: `settle` returns once the answer can no longer change, or raises the source's error; a kind that
     is not attended to is not decoded.
+
+    tick  seconds after which the consumer asks for the next picture, as far as known: of media time, until it is seen
+          how much that moves on.
     """
 
     def __init__(
-        self, steps: Steps, *, rate: int, ahead: int, limiter: trio.CapacityLimiter | Threads, may_ease: bool = False
+        self,
+        steps: Steps,
+        *,
+        rate: int,
+        ahead: int,
+        limiter: trio.CapacityLimiter | Threads,
+        tick: Fraction = Fraction(0),
+        may_ease: bool = False,
     ) -> None:
         # given
         self._may_ease = may_ease  # nothing will be shown bigger than it is at first
@@ -95,6 +114,11 @@ class Reader:
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
+        self._picked: Fraction | None = None  # the time that was asked for last
+        self._answered: Fraction | None = None  # the same, until there is attended to another one
+        self._slack = tick / 2  # its tolerance; no tolerance is more
+        self._moved: Fraction | None = None  # how much later it was than the one before
+        self._stride = tick  # how much later the next one will probably be
         self._heard = self._taken = 0
         self._look_until, self._hear_until = Fraction(0), 0  # what somebody waits for now
         self._seek_to: Fraction | None = None
@@ -150,12 +174,30 @@ class Reader:
         if self._looking:
             self._frames.skip_to(self._at)
             room = self._ahead - len(self._frames)
-            wanted = room >= self._a_step or not self._frames.ready(self._look_until)
+            wanted = room >= self._a_step or not self._frames.ready(self._look_until) or self._skips_to_next()
             pictures = self._a_step if wanted and not self._no_more_pictures else 0
         if self._listening:
             until = max(self._hear_until, self._heard + self._sound_ahead)
             sounds = not self._no_more_sounds and not self._samples.ready(until)
         return pictures, sounds
+
+    def _skips_to_next(self) -> bool:
+        """Goes on where the next picture is asked for, if those that wait are over by then; whether it is so."""
+        now, stop = self._answered, self._frames.last_stop
+        if now is None or stop is None or self._stride > JUMP or not self._frames.ready(now + self._slack):
+            return False
+        if stop > now + self._stride + self._slack:
+            return False
+        if not self._has_skipped:
+            self._last = self._frames.pick(now, self._slack)  # known by now, which it may not have been
+        self._at = max(self._at, now + self._stride - STAMP)
+        self._frames.skip_to(self._at)
+        return True
+
+    @property
+    def _has_skipped(self) -> bool:
+        """Whether what is on at the time asked for last, and follows it, may not wait any more."""
+        return self._answered is not None and self._at > self._answered
 
     def _take_in(self, batch: Batch) -> None:
         if self._seek_to is not None:
@@ -194,15 +236,16 @@ class Reader:
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
         jump = False
-        if picture is not None:
+        if picture is not None and picture != self._answered:
             jump = self._is_jump(picture)
-            self._at = self._look_until = picture
+            self._at, self._look_until = picture, picture + self._slack
+            self._answered = None
         if sound is not None:
             jump = self._is_jump_in_sound(sound) or jump
             self._heard = self._hear_until = sound
         self._looking, self._listening = picture is not None, sound is not None
         if picture is None:
-            self._last = Pick(None, None, False)
+            self._last, self._answered = Pick(None, None, False), None
         if jump:
             self._taken = self._heard
             times = (picture, None if sound is None else Fraction(sound, self._rate))
@@ -236,10 +279,17 @@ class Reader:
 
     def pick(self, t: Fraction, tolerance: Fraction) -> Pick[VideoFrame]:
         """What is on screen at media time t, as far as it is known: until it is, what was on before."""
+        if self._has_skipped and t == self._answered:
+            return self._last
         picked = self._frames.pick(t, tolerance)
         if picked.frame is None and (self._seek_to is not None or not self._frames.ready(t + tolerance)):
             picked = self._last._replace(held=self._last.frame is not None)
         self._last = picked
+        if self._picked is not None and t > self._picked:
+            moved = t - self._picked
+            self._stride, self._moved = min(self._moved or moved, moved), moved
+        self._picked = self._answered = t
+        self._slack = tolerance
         self._wake()
         return picked
 
@@ -292,7 +342,7 @@ class Reader:
             return self._begun or t > 0
         if t < self._at:
             first = self._frames.first_start
-            return first is None or t < first
+            return self._has_skipped or first is None or t < first
         last = self._frames.last_stop
         return last is not None and not self._no_more_pictures and t > last + JUMP
 

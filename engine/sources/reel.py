@@ -94,7 +94,8 @@ class Reel:
         opening = partial(open_source, place.name, url, sound=audio, settings=self._settings, speed=place.speed)
         steps = await in_thread(opening, abandon_on_cancel=True)
         ahead = decode_ahead(steps, self._settings, readers=1 if self._places is None else len(self._places))
-        return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._threads)
+        tick = 1 / self._spec.fps
+        return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._threads, tick=tick)
 
     async def _load(self, name: str) -> VideoFrame:
         return await in_thread(load_still, name, self.sources[name], abandon_on_cancel=True)

@@ -581,6 +581,21 @@ async def test_a_clip_begins_again_without_a_picture_held(media):
     assert [found[slot + n] for n in range(100)] == [7 + n % 35 for n in range(100)]
 
 
+@pytest.mark.parametrize(("fps", "speed"), [(10, 1), (5, 1), (30, 2)])
+async def test_a_film_of_many_pictures_a_slot_shows_that_of_now(tmp_path, fps, speed):
+    path = encode(tmp_path / "a.mp4", Video(rate=Fraction(60), gop=60), None, seconds=4)
+    program = mash([clip("a", 0, 45, film(speed=Fraction(speed)))], [clip("b", 60, 30, film(speed=Fraction(speed)))])
+    mixer = MixerSpec(raster=RASTER, fps=Fraction(fps))
+    async with studio(EventSpec(name="show", path="live", stream_name="mix", mixer=mixer)) as made:
+        slot = made.event.play(program, sources={"film": str(path)})
+        found = await numbers(made, slot + 3 * fps)
+    nearest = 1 / Fraction(2 * fps) - Fraction(1, 1000)
+    for begin in (0, 60):
+        ticks = [n for n in range(3 * fps) if begin <= Fraction(30 * n, fps) < begin + 30]
+        wanted = [int(60 * ((Fraction(n, fps) - Fraction(begin, 30)) * speed + nearest)) for n in ticks]
+        assert [found[slot + n] for n in ticks] == wanted
+
+
 async def test_what_begins_between_two_slots_is_not_sought_again_when_it_is_seen(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.mp4", Video(rate=Fraction(25), gop=25), Audio(), seconds=6)
     sought = []

@@ -57,7 +57,7 @@ class Consumer:
     def __init__(self, steps, *, fps=Fraction(30), ahead=6):
         self.steps = steps
         self.fps = fps
-        self.reader = Reader(steps, rate=RATE, ahead=ahead, limiter=trio.CapacityLimiter(1))
+        self.reader = Reader(steps, rate=RATE, ahead=ahead, limiter=trio.CapacityLimiter(1), tick=1 / fps)
 
     async def picture(self, t, *, listening=None):
         """The frame at t, or None; listening: the sample range to settle besides."""
@@ -201,6 +201,61 @@ async def test_beyond_the_end_there_is_nothing_and_before_it_there_is_again(medi
 async def nothing_beyond(consumer, total):
     assert await consumer.number(Fraction(50)) is None
     assert await consumer.number(Fraction(total - 1, 30)) == total - 1
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory):
+    """Two seconds of 60 pictures each."""
+    return encode(tmp_path_factory.mktemp("sixty") / "a.mp4", Video(rate=Fraction(60), gop=30), None, seconds=2)
+
+
+@pytest.mark.parametrize("ahead", [2, 5])
+@pytest.mark.parametrize("passing", [Fraction(1, 2), 1, 2, Fraction(5, 2), 3, 4, 6, 12])
+async def test_who_does_not_wait_sees_the_picture_of_now_however_many_pass_in_a_tick(sixty, passing, ahead):
+    steps = opened(sixty)
+    step, ticks = Fraction(passing) / 60, int(118 / passing)
+    most = 0
+
+    async def run(consumer):
+        nonlocal most
+        found = []
+        for n in range(ticks):
+            consumer.reader.attend(picture=n * step, sound=None)
+            if n == 0:
+                await consumer.reader.idle()  # what comes on the air is decoded before
+            found.append(read_number(consumer.reader.pick(n * step, step / 4).frame.y))
+            await consumer.reader.idle()
+            most = max(most, len(consumer.reader._frames))
+        return found
+
+    found = await during(steps, run, fps=1 / step, ahead=ahead)
+    assert found == [int((n + Fraction(1, 4)) * passing) for n in range(ticks)]
+    assert steps.calls["seek"] == 0
+    assert most <= ahead + passing / 4 + 3
+    assert steps.calls["pictures"] <= (ahead + 5) * (ticks + 1)  # the others are not converted
+
+
+async def shown_at(numbers, steps, **options):
+    """Every picture at its time, when as much is decoded ahead as may be."""
+
+    async def run(consumer):
+        for number in numbers:
+            assert await consumer.number(Fraction(number, 60)) == number
+            await consumer.reader.idle()
+
+    await during(steps, run, fps=Fraction(60), **options)
+
+
+async def test_ticks_that_lag_or_ask_for_the_same_again_do_not_seek(sixty):
+    steps = opened(sixty)
+    await shown_at([0, 12, 24, 24, 24, 36, 60, 72, 96, 108], steps, ahead=5)
+    assert steps.calls["seek"] == 0
+
+
+async def test_any_pace_gives_the_frame_of_sequential_reading(sixty):
+    paces = [12, 12, 1, 1, 0, 7, 7, 0, 3, 3, 9, 9, 2, 12, 5, 5]
+    for ahead in (2, 5):
+        await shown_at([sum(paces[:n]) for n in range(len(paces))], opened(sixty), ahead=ahead)
 
 
 async def test_who_does_not_listen_has_no_sound_decoded_and_the_other_way_round(media):
