@@ -27,6 +27,11 @@ AT_ONCE: Final = 1  # second: who looked ahead once less would find the last of 
 Key = Place | str  # a string is the name of a still
 
 
+def name_of(key: Key) -> str:
+    """What a tree calls the source, or the still."""
+    return key if isinstance(key, str) else key.name
+
+
 class Use(NamedTuple):
     """What a tree does with a place: whether it shows and plays it, and the media time, where it has one."""
 
@@ -84,7 +89,7 @@ class Places:
         self._named: set[Key] = set()  # by the tree that is on
         self._coming: set[Key] = set()
         self._active: dict[Place, Reader] = {}
-        self._said: set[Key] = set()  # of which a warning was logged
+        self._said: set[tuple[str, bool]] = set()  # what a warning was logged of: a name, and whether it was open
 
     def __len__(self) -> int:
         """How many places are open, or being opened."""
@@ -144,12 +149,15 @@ class Places:
         return self._active
 
     def warn(self) -> None:
-        """Says once of everything named that could not be opened, or that broke off, why."""
-        for key in self._named - self._said:
+        """Says once of every name that could not be opened, or that broke off, why; and again if it could meanwhile.
+
+        Not once a place: each turn of what loops is another one.
+        """
+        for key in self._named:
             opened = self._opened[key]
             error = opened.error or (opened.reader.error if opened.reader is not None else None)
-            if error is not None:
-                self._said.add(key)
+            if error is not None and (said := (name_of(key), opened.error is None)) not in self._said:
+                self._said.add(said)
                 log.warning("%s", error)
 
     def _close_others(self) -> None:
@@ -160,7 +168,6 @@ class Places:
 
     def _close(self, key: Key) -> None:
         self._opened.pop(key).scope.cancel()
-        self._said.discard(key)
         if isinstance(key, Place):
             self._active.pop(key, None)
 
@@ -175,6 +182,7 @@ class Places:
                     opened.still = await self._load(key)
                 else:
                     opened.reader = await self._read(key)
+                self._said.discard((name_of(key), False))
             except EngineError as err:
                 opened.error = err
             opened.done.set()

@@ -18,7 +18,7 @@ from engine.plan import Place
 from engine.program import Coming
 from engine.sources import Reader, load_still, open_source
 from engine.sources.drawing import Drawings
-from engine.sources.places import Key, Places, Use, uses
+from engine.sources.places import Key, Places, Use, name_of, uses
 from engine.sources.reader import decode_ahead
 from engine.spec import MixerSpec
 from engine.threads import Threads, in_thread
@@ -86,7 +86,7 @@ class Reel:
         return {
             key: use
             for key, use in used.items()
-            if (key if isinstance(key, str) else key.name) in self.sources and (isinstance(key, str) or key.timed)
+            if name_of(key) in self.sources and (isinstance(key, str) or key.timed)
         }
 
     async def _read(self, place: Place) -> Reader:

@@ -685,6 +685,17 @@ async def test_a_file_that_is_broken_or_not_there_stops_nothing(tmp_path, media,
     assert [name in line for name, line in zip(("no.png", "broken", "gone"), said, strict=True)] == [True] * 3
 
 
+async def test_a_file_that_is_broken_or_not_there_is_said_to_be_so_once_however_often_its_cast_begins_again(
+    media, caplog
+):
+    program = mash([clip("a", 0, 45, film("gone"))], [clip("b", 0, 45, film("broken"))], loop=True)
+    async with studio() as made:
+        slot = made.event.play(program, sources={"gone": "/nosuch.mp4", "broken": str(media.path("truncated"))})
+        await numbers(made, slot + 4 * 45)
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert [name in line for name, line in zip(("broken", "gone"), said, strict=True)] == [True] * 2
+
+
 async def test_a_put_may_name_a_moment_of_a_file_while_a_program_is_on(media):
     program = mash([clip("a", 0, 60, film())])
     async with studio() as made:

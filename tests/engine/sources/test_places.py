@@ -247,6 +247,20 @@ async def test_what_cannot_be_opened_is_an_error_when_it_is_due(caplog):
         assert [record.getMessage() for record in caplog.records] == ['source "broken": no such file']
 
 
+async def test_what_is_not_there_is_said_once_until_it_was_there(tmp_path, caplog):
+    path = tmp_path / "x.png"
+    tree = tree_of(ImageSourceNode(filename=str(path)))
+    async with desk() as made:
+        for is_there in (False, False, True, False, False):
+            path.write_bytes(ONE_PIXEL) if is_there else path.unlink(missing_ok=True)
+            made.places.name(uses(tree))
+            await made.places.idle()
+            made.places.warn()
+            made.expect([])
+            made.places.name({})
+        assert len(caplog.records) == 2
+
+
 async def test_stills_come_and_go_as_films_do(tmp_path):
     async with desk() as made:
         (tmp_path / "x.png").write_bytes(ONE_PIXEL)
