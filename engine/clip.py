@@ -27,7 +27,8 @@ Lock = Literal["H", "V", ""]
 Kind = Literal["image", "film", "sound"]
 
 WHITE: Final[Colour] = (1.0, 1.0, 1.0, 1.0)
-LONG_TURN: Final = 1  # seconds of a mash, or medium, that loops; shorter turns share a reader, none is open so soon
+# Seconds of a mash, or medium, that loops. Shorter turns share a reader: with one each, too many would be open at once.
+LONG_TURN: Final = Fraction(1, 4)
 
 
 class Tween(msgspec.Struct, frozen=True):

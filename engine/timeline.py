@@ -119,8 +119,8 @@ class Mash:
         return [(t, self.tree_at(t)) for t in self._moments(self._begins, start, stop)]
 
     def edges(self, start: Fraction, stop: Fraction) -> Sequence[Fraction]:
-        """The moments within (start, stop) at which what is heard of clips, or turns of 1 s or more, begins or ends, or
-        its gain bends.
+        """The moments within (start, stop) at which what is heard of clips, or turns of 1/4 s or more, begins or ends,
+        or its gain bends.
         """
         return [t for t in self._moments(self._sounds, start, stop, heard=True) if t > start]
 

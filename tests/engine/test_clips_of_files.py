@@ -253,11 +253,12 @@ async def test_sound_begins_and_ends_at_its_sample_whatever_the_ticks(tmp_path, 
     assert not found[length:].any()
 
 
-@pytest.mark.parametrize("fps", [7, 30])
-async def test_a_sound_begins_again_at_its_sample(tmp_path, fps):
-    program = mash([clip("a", 1, 39, sound(trim=3, length=11), seen=False)], quantize=10)
+@pytest.mark.parametrize("fps", [1, 7, 30])
+@pytest.mark.parametrize("length", [3, 11])
+async def test_a_sound_begins_again_at_its_sample(tmp_path, fps, length):
+    program = mash([clip("a", 1, 39, sound(trim=3, length=length), seen=False)], quantize=10)
     found = await heard(tmp_path, program, {"tale": tale(tmp_path)}, fps=fps)
-    expected = np.append(np.zeros(RATE // 10, int), 2400 + np.arange(39 * RATE // 10) % (11 * RATE // 10))
+    expected = np.append(np.zeros(RATE // 10, int), 2400 + np.arange(39 * RATE // 10) % (length * RATE // 10))
     assert np.abs(found - expected).max() <= 1
 
 

@@ -527,6 +527,18 @@ async def numbers(made, count):
     return found
 
 
+async def heard(reader):
+    """The first channel of a mix, to its end."""
+    items = []
+    while not items or items[-1] is not END:
+        items += await reader.receive()
+    sound = [item for item in items if item is not END and not item.is_video]
+    context = av.CodecContext.create("aac", "r")
+    context.extradata = sound[0].track.extradata
+    blocks = [frame.to_ndarray() for item in sound for frame in context.decode(av.Packet(bytes(item.data)))]
+    return np.concatenate(blocks, axis=1)[0]
+
+
 async def test_a_program_is_on_from_its_slot_with_its_files(media):
     program = mash([clip("a", 0, 10, film(trim=30)), clip("b", 10, 10, film(trim=5)), clip("c", 40, 5, film(trim=50))])
     async with studio() as made:
@@ -579,6 +591,23 @@ async def test_a_clip_begins_again_without_a_picture_held(media):
         slot = made.event.play(program, sources={"film": str(media.path("plain"))})
         found = await numbers(made, slot + 100)
     assert [found[slot + n] for n in range(100)] == [7 + n % 35 for n in range(100)]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("length", [8, 15, 24])
+async def test_what_begins_again_several_times_a_second_has_no_picture_held_and_no_hole(media, length, whole):
+    medium = film(trim=7, gain=((0, 1.0),), length=None if whole else length)
+    program = mash([clip("a", 0, length if whole else 100, medium)], loop=whole)
+    async with studio() as made:
+        with made.hub.read("live/mix") as reader:
+            slot = made.event.play(program, sources={"film": str(media.path("plain"))})
+            found = await numbers(made, slot + 100)
+            await made.event.close()
+            level = await heard(reader)
+    assert [found[slot + n] for n in range(100)] == [7 + n % length for n in range(100)]
+    begin, end = (int(Fraction(slot + n, 30) * 48_000) for n in (3, 97))
+    loudest = np.abs(level[begin:end]).reshape(-1, 400).max(axis=1)  # of each 120th of a second
+    assert loudest.min() > 0.2
 
 
 @pytest.mark.parametrize(("fps", "speed"), [(10, 1), (5, 1), (30, 2)])
@@ -651,14 +680,7 @@ async def test_its_sound_is_there_to_the_sample(media):
             slot = made.event.play(program, sources={"film": str(media.path("plain"))})
             await numbers(made, slot + 50)
             await made.event.close()
-            items = []
-            while not items or items[-1] is not END:
-                items += await reader.receive()
-    sound = [item for item in items if item is not END and not item.is_video]
-    context = av.CodecContext.create("aac", "r")
-    context.extradata = sound[0].track.extradata
-    blocks = [frame.to_ndarray() for item in sound for frame in context.decode(av.Packet(bytes(item.data)))]
-    level = np.abs(np.concatenate(blocks, axis=1)[0])
+            level = np.abs(await heard(reader))
     begin = np.flatnonzero(level > 0.1)[0] / 48_000
     end = np.flatnonzero(level > 0.1)[-1] / 48_000
     assert begin == pytest.approx(slot / 30, abs=0.05)

@@ -111,7 +111,7 @@ def test_each_turn_of_a_looped_medium_has_a_place_of_its_own_unless_it_is_short(
     shown = [pictures(program, t)[0] for t in ("0.5", "1.4", "1.5", "3.4")]
     assert [(node.id, node.at) for node in shown] == [("c", 0), ("c", 1.8), ("c*1", 0), ("c*2", 1.8)]
     assert [voices(program, t)[0].id for t in ("1.4", "1.5")] == ["c", "c*1"]
-    short = mash([clip(msgspec.structs.replace(film, length=19), frames=30, name="c")])
+    short = mash([clip(msgspec.structs.replace(film, length=4), frames=30, name="c")])
     assert {pictures(short, t)[0].id for t in (0, 1, 2)} == {"c"}
 
 
