@@ -43,6 +43,8 @@ TICKS = st.integers(0, 20_000_000)
         (25.0, Fraction(25)),
         (" 25 ", Fraction(25)),
         (12.5, Fraction(25, 2)),
+        (1, Fraction(1)),
+        ("0.1", Fraction(1, 10)),
         ("1e1", Fraction(10)),
         (30000 / 1001, Fraction(30000, 1001)),
         (24000 / 1001, Fraction(24000, 1001)),
