@@ -195,6 +195,15 @@ def test_corrections_are_slow_enough_to_be_unheard():
             assert abs((t - s) / (b - a) - 1) <= 0.00521  # half a per cent, and the drift
 
 
+def test_a_correction_takes_two_seconds_or_more_however_small_it_is():
+    path = Path()
+    path.run(0, 5000)
+    path.run(5000, 20_000, late=5)
+    moving = [b - a != 40 * MS for (_, a), (_, b) in pairwise(path.placed)]
+    assert sum(moving) * 40 >= 2000
+    assert path.sync.correction == 5 * MS
+
+
 def test_a_path_that_became_longer_by_thirty_ms_is_followed_slowly():
     path = Path()
     path.run(0, 5000)
@@ -246,13 +255,14 @@ def test_a_pause_in_which_the_clock_stands_is_followed_within_two_seconds():
     assert (path.sync.resyncs, path.sync.jumps) == (1, 0)
 
 
+@pytest.mark.parametrize("began", [0, 90_000_000])  # how long the server had run, ms
 @pytest.mark.parametrize("jump", [-3_600_000, 86_400_000, -1001 - 40, 2001 + 40, -(1 << 33) // 90, (1 << 32)])
-def test_jump_of_time_stamps_begins_a_new_line(jump):
-    path = Path()
+def test_jump_of_time_stamps_begins_a_new_line(jump, began):
+    path = Path(delay=began)
     for dts in range(0, 5000, 20):
         path.send(dts)
         path.send(dts, kind="audio")
-    path.delay = -jump
+    path.delay = began - jump
     assert path.send(5000 + jump) == (0, True)
     assert path.send(5000 + jump, kind="audio") == (0, True)
     assert path.send(5040 + jump) == (0, False)
@@ -313,6 +323,7 @@ def test_a_publisher_that_comes_back_begins_anew_without_a_jump():
     path.run(0, 5000)
     path.sync.restart()
     assert path.sync.time("video", 0) is None
+    assert path.sync.correction == 0
     assert path.send(0, at=9000) == (0, True)
     assert path.sync.jumps == 0
 
