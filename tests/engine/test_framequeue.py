@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.framequeue import FrameQueue, Pick, SampleQueue
+from engine.framequeue import FrameQueue, Pick, SampleQueue, short_of, tolerance
 
 
 def queue_of(*frames, ended=False, capacity=None):
@@ -51,6 +51,13 @@ def test_equal_rates_with_rounded_stamps_do_not_judder():
     starts = [queue.pick(Fraction(n, 30), Fraction(1, 120)).start for n in range(30)]
     assert starts == [Fraction(round(n * 1000 / 30), 1000) for n in range(30)]
     assert queue.dropped == 0
+
+
+def test_a_picture_that_begins_at_an_out_point_is_not_shown_before_it_however_its_stamp_is_rounded():
+    slack = tolerance(Fraction(30), timed=True)
+    for left in (Fraction(n, 3000) for n in range(3, 60)):
+        queue = queue_of((-1, 0), (Fraction(int(left * 1000), 1000), 1))  # whole milliseconds, rounded down
+        assert queue.pick(Fraction(0), short_of(left, slack)).frame == -1
 
 
 def test_frame_that_does_not_start_later_is_dropped_and_counted():
@@ -156,6 +163,17 @@ def test_word_that_nothing_comes_makes_silence_known_and_drops_what_comes_after_
     assert queue.take(0, 12) == [("a", 0, 4, 0), ("b", 2, 2, 10)]
     queue.expect_none_before(3)
     assert queue.stop == 12
+
+
+def test_other_sound_takes_the_place_of_what_is_cut_off():
+    queue = SampleQueue()
+    for name in "abc":
+        queue.push(queue.stop, 4, name)
+    queue.cut(6)
+    assert queue.stop == 6
+    queue.push(6, 3, "d")
+    assert queue.take(0, 12) == [("a", 0, 4, 0), ("b", 0, 2, 4), ("d", 0, 3, 6)]
+    assert (queue.dropped, queue.missing) == (0, 3)
 
 
 def test_clear_begins_anew_at_a_sample():
