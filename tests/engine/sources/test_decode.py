@@ -305,6 +305,14 @@ async def test_a_source_that_is_gone_is_held_for_the_patience_and_silent_at_once
     assert spikes(viewer.heard) <= 7
 
 
+@pytest.mark.parametrize("look", [True, False])
+async def test_the_age_of_a_source_is_that_of_its_newest_picture_looked_at_or_not(studio, long_gop, look):
+    viewer = await studio.open()
+    assert viewer.counts.age_ms is None
+    await viewer.slots(0, 60, [packet for packet in packets(long_gop) if packet.arrival < NS], look=look)
+    assert viewer.counts.age_ms == 1200  # it is 59/30 + 0.2 s, and frame 29 was the last
+
+
 async def test_a_publisher_that_comes_back_is_shown_from_its_first_keyframe(studio, long_gop):
     viewer = await studio.open()
     assert await viewer.slots(0, 20, packets(long_gop)) == shown((0, 20, 0, False))
@@ -333,6 +341,17 @@ async def test_a_publisher_that_is_back_soon_is_not_late(studio, tmp_path):
     numbers = [number for _, number, held in seen if not held]
     assert numbers[numbers.index(0) :] == list(range(len(numbers) - numbers.index(0)))
     assert viewer.counts.dropped == 0
+
+
+async def test_the_picture_holds_where_those_ahead_of_their_time_end_with_their_publisher(studio, long_gop):
+    film = packets(long_gop)
+    early = [copied(packet, arrival=min(packet.arrival, max(3 * NS, packet.arrival - 400 * MS))) for packet in film]
+    viewer = await studio.open()
+    assert await viewer.slots(0, 120, early) == shown((0, 120, 0, False))
+    studio.publication.close()
+    studio.begin()
+    again = moved(film, viewer.due(120))
+    assert await viewer.slots(120, 150, again) == shown((120, 126, 119, True), (126, 150, 0, False))
 
 
 async def test_sound_ahead_of_its_time_ends_with_its_publisher(studio, tmp_path):
@@ -448,6 +467,14 @@ async def test_sound_is_there_at_once_when_somebody_begins_to_listen(studio, lon
         assert np.abs(each.heard[1600:]).max() == pytest.approx(0.5, abs=0.03)
         assert np.abs(each.heard[:10]).max() < 0.02
         assert spikes(each.heard) <= 7
+
+
+async def test_sound_is_there_at_once_beside_a_mixer_that_only_listens(studio, long_gop):
+    film = packets(long_gop)
+    viewer, other = await studio.open(), await studio.open()
+    await viewer.slots(0, 60, film, look=False)
+    await other.slots(60, 63, film, look=False)
+    assert other.counts.missing == 0
 
 
 async def test_the_decoder_ends_with_its_last_source_and_a_new_one_begins(studio, long_gop):
