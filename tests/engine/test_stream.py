@@ -112,6 +112,21 @@ async def test_a_slow_reader_loses_what_waits_and_goes_on_at_a_keyframe_the_othe
         assert world.hub.streams()[0].status().dropped == slow.dropped
 
 
+async def test_to_who_was_slow_nothing_is_lost_of_the_next_publisher_before_its_first_keyframe(monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_PACKETS", 2)
+    world = World()
+    with world.hub.read("live/cam") as reader:
+        publication = world.publish()
+        for n in range(4):
+            publication.send(picture(n, key=n == 0))
+        publication.close()
+        assert (now_in(reader), reader.dropped) == (["end"], 4)
+        publication = world.publish()
+        for n in range(4):
+            publication.send(picture(n, key=n == 3))
+        assert (now_in(reader), reader.dropped) == (["end", "v3"], 4)
+
+
 async def test_a_queue_is_bounded_in_bytes_too(monkeypatch):
     monkeypatch.setattr(stream, "QUEUE_BYTES", 1000)
     world = World()
@@ -203,6 +218,17 @@ def test_the_gop_cache_is_bounded_and_empty_without_a_keyframe():
         assert reader.dropped == 0
 
 
+def test_the_gop_cache_is_bounded_in_bytes_too(monkeypatch):
+    monkeypatch.setattr(stream, "GOP_BYTES", 1000)
+    publication = World().publish()
+    for key in (True, False):
+        publication.send(picture(0, key=True, size=400))
+        publication.send(picture(1, size=600))
+        assert len(publication.stream.gop) == 2
+        publication.send(picture(2, key=key, size=400))
+        assert len(publication.stream.gop) == key
+
+
 def test_who_comes_while_a_camera_is_off_and_its_microphone_is_not_hears_what_is_said_now():
     world = World()
     publication = world.publish()
@@ -239,6 +265,15 @@ def test_a_status_tells_rates_over_the_last_second_and_the_age_of_the_last_pictu
     assert asked == [1]
     world.time += 5_000 * MS
     assert publication.stream.status().video.bit_rate == 0
+
+
+def test_of_a_stream_that_nobody_publishes_a_status_tells_who_waits_and_nothing_else():
+    world = World()
+    world.time = 5_000 * MS
+    with world.hub.read("live/cam") as reader:
+        status = reader.stream.status()
+        assert (status.publisher, status.peer, status.uptime_ms, status.age_ms) == (None, "", 0, None)
+        assert (status.video, status.audio, status.readers, status.publications) == (None, None, 1, 0)
 
 
 @pytest.mark.parametrize("ahead", [500, 1900])
