@@ -148,6 +148,18 @@ def test_a_track_of_which_nothing_can_be_decoded_is_said_once(caplog, decoder, k
     assert caplog.messages == [f'source "cam": nothing of its {kind} in {codec} can be decoded']
 
 
+@pytest.mark.parametrize(
+    ("decoder", "kind", "said"), [(LiveSound, "audio", "sound"), (LivePicture, "video", "picture")]
+)
+def test_a_track_without_a_decoder_is_said_once(caplog, decoder, kind, said):
+    track = Track(kind=kind, codec="smell", rate=RATE, channels=2)
+    made = decoder("cam")
+    for n in range(3 * HOPELESS):
+        item = [Stamped(Packet(track, b"\xff" * 50, pts=0, dts=0, arrival=0, keyframe=True), NS + n * 20 * MS, False)]
+        made.decode(item, [MONO]) if decoder is LiveSound else made.decode(item, wanted=0)
+    assert caplog.messages == [f'source "cam": no decoder for its {said}, smell']
+
+
 def test_a_track_of_which_something_can_be_decoded_is_not_given_up(caplog):
     sound = LiveSound("cam")
     for n in range(3 * HOPELESS):
