@@ -211,6 +211,12 @@ def test_what_is_only_old_dissolves_to_what_is_only_new():
     assert [node.opacity for node in nodes] == [1, 1, 0.5, 1]
 
 
+def test_what_both_scenes_begin_or_end_with_is_painted_once():
+    a, b, c, d, e, f = (source(name) for name in "abcdef")
+    nodes, _ = half(video(a, b, c, e, f), video(a, b, d, e, f))
+    assert nodes == (a, b, c, CompositorNode(nodes=(GROUND, a, b, d), opacity=0.5), e, f)
+
+
 def test_what_only_comes_or_only_goes_fades_where_it_is():
     a, b, c = source("a"), source("b", opacity=0.5), source("c")
     hidden = msgspec.structs.replace(b, opacity=0)
@@ -422,6 +428,8 @@ def test_what_moves_goes_on_moving_in_all_scenes_of_a_transition_that_another_ta
     tree = morph(shown, at[2]).tree_at(Fraction(1, 2))
     places = [node.dest_x for _, _, node in walk(tree) if getattr(node, "stream_guid", "") == "a"]
     assert set(places) == {150}
+    mixed = ["".join(node.stream_guid for node in scene) for scene in scenes(tree.root_video_node.nodes)]
+    assert mixed == ["bac", "bad", "bae"]
     assert {node for _, _, node in walk(tree) if isinstance(node, SolidColorNode)} == {GROUND}
 
 
@@ -434,6 +442,13 @@ def test_transitions_one_upon_the_other_mix_no_more_than_some_scenes(step):
         assert len(list(walk(shown))) <= 4 * MAX_SCENES + 2
     assert f"{n}" in names_in(shown)
     assert "0" not in names_in(shown)
+
+
+def test_a_scene_that_is_not_mixed_any_more_leaves_its_share_to_the_one_above():
+    shown = video(grey(0, id="black"))
+    for n in range(1, 21):
+        shown = morph(shown, video(grey(1, id=f"white {n}")), raster=GRID).tree_at(Fraction(1, 30))
+        assert painted(shown) == pytest.approx(16 + 219 * (1 - (29 / 30) ** n), abs=4)  # every scene is rounded
 
 
 # --- sound -----------------------------------------------------------------------------------------------------------
@@ -629,6 +644,18 @@ def test_a_morph_brings_its_new_tree_and_what_is_held_nothing():
     assert coming(morph, 1, 3) == [(2, "b0")]
     assert coming(morph, "21/10", 3) == []
     assert Held(old).coming(Fraction(0), Fraction(9)) == ()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_half_of_a_program_has_its_picture_or_its_sound(seen):
+    whole = RenderTree(root_video_node=source("a"), root_audio_node=voice("a"))
+    switch = Switch(Held(RenderTree()))
+    switch.take(Held(whole), Fraction(2))
+    part = halved(switch, picture=seen, sound=not seen)
+    ((t, tree),) = part.coming(Fraction(1), Fraction(3))
+    assert (t, tree.root_video_node is not None, tree.root_audio_node is not None) == (2, seen, not seen)
+    assert part.tree_at(Fraction(2)) is part.tree_at(Fraction(3)) is tree
+    assert list(halved(Cued("a"), picture=seen, sound=not seen).edges(Fraction(0), Fraction(3))) == [1, 2][2 * seen :]
 
 
 def test_a_program_that_is_not_heard_promises_of_its_picture_what_it_would_with_sound():
