@@ -343,12 +343,14 @@ def test_pictures_named_are_all_in_painting_order_seen_or_not():
 
 # --- groups ----------------------------------------------------------------------------------------------------------
 
+TOP, BOTTOM = (0, 0, 1280, 360), (0, 360, 1280, 360)
 LEFT, RIGHT, MIDDLE = (0, 0, 640, 720), (640, 0, 640, 720), (323, 103, 641, 201)
 ABC = {Picture(name): PictureSize(8, 8) for name in "abcdef"}
 
 
-def test_faded_group_without_overlap_is_dissolved():
-    plan = planned(source("a", LEFT, opacity=0.5), source("b", RIGHT), opacity=0.5, sizes=ABC)
+@pytest.mark.parametrize(("one", "other"), [(LEFT, RIGHT), (TOP, BOTTOM)])
+def test_faded_group_without_overlap_is_dissolved(one, other):
+    plan = planned(source("a", one, opacity=0.5), source("b", other), opacity=0.5, sizes=ABC)
     assert len(plan.passes) == 1
     assert [(layer.picture.name, layer.alpha, layer.opaque) for layer in plan.layers] == [
         ("a", 64, False),
@@ -404,6 +406,12 @@ def test_what_is_covered_within_a_group_is_gone():
     assert Picture("a") not in plan.pictures
 
 
+@pytest.mark.parametrize("above", [(1, 0, 9, 10), (0, 0, 9, 10), (0, 1, 10, 9), (0, 0, 10, 9)])
+def test_one_row_or_column_that_is_not_covered_is_seen_within_a_group_too(above):
+    group, _ = planned(colour((0, 0, 10, 10)), colour(above), opacity=0.5).passes
+    assert [layer.dest for layer in group.layers] == [Rect(0, 0, 10, 10), Rect(*above)]
+
+
 def test_covered_group_vanishes_with_its_pass():
     faded = CompositorNode(nodes=(source("a", LEFT), source("b", MIDDLE)), opacity=0.5)
     plan = planned(faded, source("c"), sizes=ABC)
@@ -426,6 +434,13 @@ def test_passes_left_over_are_numbered_anew():
     plan = planned(groups[0], colour(), groups[1], groups[2], sizes=ABC)
     assert [names(plan, n) for n in range(2)] == [["c", "d"], ["e", "f"]]
     assert [layer.group for layer in plan.layers] == [None, 0, 1]
+
+
+def test_a_mask_is_found_behind_passes_that_are_left_out():
+    covered, seen = (source(name, mask=source(mask)) for name, mask in ("ab", "cd"))
+    plan = planned(covered, colour(), seen, sizes=ABC)
+    assert [names(plan, n) for n in range(2)] == [["d"], ["c"]]
+    assert [(each.veils, each.mask) for each in plan.passes] == [(True, None), (False, 0), (False, None)]
 
 
 def test_groups_in_groups_come_before_what_shows_them():
