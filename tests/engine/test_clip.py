@@ -30,8 +30,9 @@ def test_colours_tween_per_channel():
 
 def test_a_filter_that_there_is_not_is_refused_at_either_end():
     Filter("opacity", {"opacity": Tween(0, 1)}).check()
-    with pytest.raises(InvalidTree, match=r"\.parameters\.opacity: 2 is not within 0…1"):
-        Filter("opacity", {"opacity": Tween(0, 2)}).check()
+    for beyond in (Tween(0, 2), Tween(2, 0)):
+        with pytest.raises(InvalidTree, match=r"\.parameters\.opacity: 2 is not within 0…1"):
+            Filter("opacity", {"opacity": beyond}).check()
     with pytest.raises(InvalidTree, match="swirl"):
         Filter("swirl", {}).check()
 
@@ -94,6 +95,18 @@ def test_a_film_has_no_end_where_the_next_clip_goes_on_with_it():
     assert [pictures(program, t)[0].until for t in ("0.5", "1.5", "2.5")] == [None, 2, 1]
     unseen = mash([first, msgspec.structs.replace(cut, container=None)])
     assert pictures(unseen, "0.5")[0].until == 1
+
+
+RISING, FALLING = ((0, 0.5), (1, 1)), ((0, 1), (1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("gains", "ids"), [((RISING, FALLING), "aa"), ((FALLING, RISING), "aa"), ((RISING, RISING), "ab")]
+)
+def test_a_sound_goes_on_in_the_next_clip_where_that_begins_as_loud_as_the_last_one_ended(gains, ids):
+    take = [Medium(kind="sound", name="song", trim=10 * n, gain=gain) for n, gain in enumerate(gains)]
+    cut = [clip(medium, frame=medium.trim, name=name) for medium, name in zip(take, "ab", strict=True)]
+    assert "".join(voices(mash(cut), t)[0].id for t in ("0.5", "1.5")) == ids
 
 
 def test_media_time_counts_from_the_clip():
