@@ -59,6 +59,15 @@ def test_gaps_at_the_start_between_clips_and_after_the_end_stay_empty(t, reds):
     assert [node.red for node in pictures(program, t)] == reds
 
 
+@pytest.mark.parametrize("count", range(1, 12))
+def test_of_many_clips_each_is_on_in_its_time_and_painted_in_the_order_of_tracks(count):
+    tracks = [[clip(FILM, frame=7 * n + a, frames=7, name=f"{a}.{n}") for n in range(count)] for a in (4, 0, 2)]
+    program = mash(*tracks)
+    for frame in range(7 * count + 5):
+        on = [each.id for clips in tracks for each in clips if each.frame <= frame < each.stop]
+        assert [node.id for node in pictures(program, Fraction(frame, 10))] == on
+
+
 def test_tracks_are_painted_bottom_first_over_the_background():
     program = mash([clip(colour(RED))], [clip(colour(BLUE))], background=(0.0, 1.0, 0.0, 1.0))
     assert [(node.red, node.green, node.blue) for node in pictures(program, 0)] == [(0, 1, 0), (1, 0, 0), (0, 0, 1)]
@@ -100,9 +109,11 @@ def test_looped_mash_begins_again_at_its_end_and_not_before_its_beginning():
 
 def test_each_turn_of_a_looped_mash_has_places_of_its_own():
     program = mash([clip(FILM)], loop=True)
-    first, again, third = (pictures(program, t)[0] for t in (Fraction(1, 2), Fraction(3, 2), Fraction(5, 2)))
-    assert first.at == again.at == third.at
-    assert len({first.id, again.id, third.id}) == 3
+    first, again, third = ([pictures(program, turn + Fraction(n, 10))[0] for n in range(10)] for turn in range(3))
+    assert [each.at for each in first] == [each.at for each in again] == [each.at for each in third]
+    places = [{each.id for each in turn} for turn in (first, again, third)]
+    assert [len(ids) for ids in places] == [1, 1, 1]
+    assert len(set.union(*places)) == 3
 
 
 def test_each_turn_of_a_looped_medium_has_a_place_of_its_own_unless_it_is_short():
@@ -138,10 +149,11 @@ def test_sources_are_those_of_clips_that_overlap_the_range():
 
 
 def test_sources_of_a_looped_mash_go_over_its_end():
-    program = mash([clip(PHOTO, frames=10), clip(FILM, frame=20)], loop=True)
+    between = msgspec.structs.replace(PHOTO, name="between")
+    program = mash([clip(PHOTO, frames=10), clip(between, frame=10, frames=10), clip(FILM, frame=20)], loop=True)
     assert program.sources_in(Fraction(25, 10), Fraction(31, 10)) == {"film", "photo"}
     assert program.sources_in(Fraction(33, 10), Fraction(34, 10)) == {"photo"}
-    assert program.sources_in(Fraction(0), Fraction(100)) == {"film", "photo"}
+    assert program.sources_in(Fraction(0), Fraction(100)) == {"film", "photo", "between"}
 
 
 MEDIA = st.sampled_from(
