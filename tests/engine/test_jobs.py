@@ -319,6 +319,12 @@ def test_a_client_may_put_a_whole_job_that_it_read_before():
         assert put(again, whole, now=NOW + 2, rules=RULES).state == state
 
 
+def test_a_worker_that_knows_no_numbers_does_not_begin_what_one_that_knows_them_has_picked():
+    job = pick(made(), worker="w", now=NOW, rules=RULES, renew=30_000)
+    assert put(job, record(job, state="render:dorender"), now=NOW, rules=RULES) is job
+    assert changed(job, run=job.run, state="render:dorender").state == "render:dorender"
+
+
 def test_a_run_may_begin_with_a_status_record():
     for job in (made(), pick(made(), worker="w", now=NOW, rules=RULES)):
         begun = put(job, record(job, started="s1", state="started"), now=NOW, rules=RULES)
@@ -558,7 +564,8 @@ def test_a_status_record_has_fourteen_keys():
         ("error", "error", ["a", "b"], "a\n\nb"), ("error", "error", [], None), ("error", "error", {}, {}),
         ("error", "error", "x", "x"), ("error", "error", "", None), ("error", "error", [None, 1], "null\n\n1"),
         ("renderProgress", "renderProgress", None, 0), ("renderProgress", "renderProgress", 104, 104),
-        ("renderProgress", "renderProgress", -0.0, 0), ("tags", "tags", ["a"], ["a"]), ("timings", "timings", 0, None),
+        ("renderProgress", "renderProgress", 5, 5), ("renderProgress", "renderProgress", -1, -1),
+        ("tags", "tags", ["a"], ["a"]), ("timings", "timings", 0, None), ("timings", "timings", -0.0, None),
         ("executor", "jobExecutor", "w", "w"), ("jobExecutor", "jobExecutor", "other", None),
         ("creator", "jobCreator", None, None), ("jobCreator", "jobCreator", "x", "10.0.0.1"),
         ("type", "type", None, None), ("startedAt", "startedAt", "t", "t"),
