@@ -229,6 +229,12 @@ def test_jumps_make_no_hole_where_sound_or_picture_is_ahead_by_its_stamps(ahead)
         assert abs(times[kind][-1] - stop) < 0.05
 
 
+def test_a_gap_stays_a_gap_behind_a_jump():
+    times = played(stamped(lambda t: t if t < 3 else t - 5 if t < 5 else t - 1, seconds=7))
+    assert times["video"][-1] == pytest.approx(4 + 209 / 30, abs=0.06)
+    assert times["audio"][-1] == pytest.approx(4 + 327 * 1024 / 48_000, abs=0.06)
+
+
 def test_a_jump_behind_a_pause_makes_no_hole_where_silence_was_given_and_the_picture_is_ahead():
     film = stamped(lambda t: t if t < 5 else t - 3600, seconds=7, ahead="video")
     film = [each for each in film if each.is_video or not NS <= each.arrival < 5 * NS]
@@ -542,9 +548,12 @@ def test_what_mp4_cannot_hold_is_left_out():
     assert opening.tracks == (PICTURE,)
 
 
-def test_a_stream_of_which_mp4_can_hold_nothing_is_refused():
+@pytest.mark.parametrize("began", [0, 90_000 * NS])  # how long the server had run
+def test_a_stream_of_which_mp4_can_hold_nothing_is_refused_after_half_a_second(began):
     speech = Track(kind="audio", codec="speex")
     opening = fmp4.Opening()
+    spoken = [Packet(speech, b"", pts=n, dts=n, arrival=began + n * NS // 50) for n in range(27)]
+    for packet in spoken[:-1]:
+        assert opening.take(packet) == []
     with pytest.raises(SinkRejected, match="speex"):
-        for n in range(60):
-            opening.take(Packet(speech, b"", pts=n, dts=n, arrival=n * NS // 50))
+        opening.take(spoken[-1])
