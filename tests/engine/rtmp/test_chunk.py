@@ -304,12 +304,18 @@ def test_the_handshake_takes_bytes_as_they_are():
     assert (reader.take(2), len(reader), reader.take(1), len(reader)) == (b"ab", 1, b"c", 0)
 
 
-def test_control_messages():
-    assert encode(control(chunk.ACKNOWLEDGEMENT, 1 << 32 | 5), on=2, chunk_size=128) == bytes.fromhex(
-        "02 000000 000004 03 00000000 00000005"
-    )
-    assert control(chunk.PEER_BANDWIDTH, 9, b"\x02").payload == bytes.fromhex("00000009 02")
-    assert user_control(chunk.SET_BUFFER_LENGTH, 1, 1000).payload == bytes.fromhex("0003 00000001 000003e8")
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        (control(chunk.SET_CHUNK_SIZE, 4096), "000004 01 00000000 00001000"),
+        (control(chunk.ACKNOWLEDGEMENT, 1 << 32 | 5), "000004 03 00000000 00000005"),
+        (control(chunk.WINDOW_SIZE, 7), "000004 05 00000000 00000007"),
+        (control(chunk.PEER_BANDWIDTH, 9, b"\x02"), "000005 06 00000000 00000009 02"),
+        (user_control(chunk.SET_BUFFER_LENGTH, 1, 1000), "00000a 04 00000000 0003 00000001 000003e8"),
+    ],
+)
+def test_control_messages_are_as_the_specification_has_them(message, written):
+    assert encode(message, on=chunk.ON_CONTROL, chunk_size=128) == bytes.fromhex("02 000000" + written)
 
 
 def test_a_message_that_no_header_can_announce_is_our_fault():
