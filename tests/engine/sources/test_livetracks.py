@@ -257,6 +257,16 @@ def test_pictures_of_too_long_a_side_are_left_out_and_counted(tmp_path, caplog):
     assert caplog.messages == ['source "cam": nothing of its video in h264 can be decoded']
 
 
+def test_a_picture_that_is_decoded_with_damage_is_not_shown_nor_what_follows_up_to_a_keyframe(tmp_path):
+    items = stamped(film(tmp_path))
+    whole = items[5].packet
+    hurt = Packet(whole.track, whole.data[:-20] + bytes(20), pts=whole.pts, dts=whole.dts, arrival=0)
+    picture = LivePicture("cam")
+    shown = picture.decode([*items[:5], items[5]._replace(packet=hurt), *items[6:], END], wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown] == [*range(5), *range(15, 30)]
+    assert picture.corrupt == 1
+
+
 def test_random_bytes_are_counted_and_nothing_more(tmp_path):
     made = film(tmp_path)
     chance = np.random.default_rng(3)
