@@ -87,6 +87,7 @@ def test_answer_is_known_with_a_later_frame_the_end_or_the_word():
     assert not queue.ready(Fraction(4))
     queue.clear()
     assert not queue.ready(Fraction(0))
+    assert (queue.first_start, queue.last_stop) == (None, None)
     assert queue.pick(Fraction(9)).frame is None
 
 
@@ -176,14 +177,16 @@ def test_other_sound_takes_the_place_of_what_is_cut_off():
     assert (queue.dropped, queue.missing) == (0, 3)
 
 
-def test_clear_begins_anew_at_a_sample():
+@pytest.mark.parametrize("before", [0, 1000])
+def test_clear_begins_anew_at_a_sample_before_or_behind_what_there_was(before):
     queue = SampleQueue()
-    queue.push(0, 4, "a")
+    queue.push(before, 4, "a")
     queue.end()
     queue.clear(100)
-    assert not queue.ready(101)
+    assert (queue.ready(100), queue.ready(101)) == (True, False)
     queue.push(90, 20, "b")
     assert queue.take(100, 110) == [("b", 10, 10, 0)]
+    assert queue.dropped == 10
 
 
 blocks = st.lists(st.tuples(st.integers(-5, 60), st.integers(0, 12), st.integers(0, 9)), max_size=30)
