@@ -98,6 +98,13 @@ class FrameQueue(Generic[F]):
             self._drop_first()
         self._entries.append(_Entry(start, stop, frame))
 
+    def cut(self, at: Time) -> None:
+        """Drops the frames that start at `at` or later: others come in their place."""
+        while self._entries and self._entries[-1].start >= at:
+            self._entries.pop()
+            self.dropped += bool(self._entries) or not self._shown
+        self._shown = self._shown and bool(self._entries)
+
     def end(self) -> None:
         """No more frames will come."""
         self._ended = True

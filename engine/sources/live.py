@@ -241,7 +241,7 @@ class LiveSource:
     def push_picture(self, start: int, stop: int, frame: VideoFrame) -> None:
         """A picture on screen within [start, stop) ns of server time."""
         if self._newest is not None and start < self._newest - BACK:
-            self._frames.clear()
+            self._frames.cut(start)  # those before it are still to be shown
         self._newest, self._usual = start, stop - start
         self._frames.capacity = queue_capacity(frame.width, frame.height)
         self._frames.push(start, stop, frame)

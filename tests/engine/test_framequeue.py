@@ -92,7 +92,7 @@ def test_answer_is_known_with_a_later_frame_the_end_or_the_word():
 
 
 times = st.integers(0, 60).map(lambda n: Fraction(n, 4))
-acts = st.lists(st.tuples(st.sampled_from(["push", "pick", "skip"]), times, st.integers(1, 8)), max_size=40)
+acts = st.lists(st.tuples(st.sampled_from(["push", "pick", "skip", "cut"]), times, st.integers(1, 8)), max_size=40)
 
 
 @settings(deadline=None, max_examples=100)
@@ -106,6 +106,11 @@ def test_any_order_of_pushes_and_picks_loses_only_what_is_counted(acts, ends):
                 dropped += 1
             else:
                 model.append((t, t + Fraction(length, 4), n))
+            continue
+        if act == "cut":
+            queue.cut(t)
+            dropped += sum(start >= t and frame not in shown for start, _, frame in model)
+            model = [each for each in model if each[0] < t]
             continue
         now = max(now, t)
         started = [each for each in model if each[0] <= now]

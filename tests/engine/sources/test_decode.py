@@ -343,7 +343,7 @@ async def test_a_publisher_that_is_back_soon_is_not_late(studio, tmp_path):
     assert viewer.counts.dropped == 0
 
 
-async def test_the_picture_holds_where_those_ahead_of_their_time_end_with_their_publisher(studio, long_gop):
+async def test_pictures_ahead_of_their_time_are_shown_until_those_of_the_next_publisher(studio, long_gop):
     film = packets(long_gop)
     early = [copied(packet, arrival=min(packet.arrival, max(3 * NS, packet.arrival - 400 * MS))) for packet in film]
     viewer = await studio.open()
@@ -351,7 +351,21 @@ async def test_the_picture_holds_where_those_ahead_of_their_time_end_with_their_
     studio.publication.close()
     studio.begin()
     again = moved(film, viewer.due(120))
-    assert await viewer.slots(120, 150, again) == shown((120, 126, 119, True), (126, 150, 0, False))
+    assert await viewer.slots(120, 150, again) == shown((120, 126, 120, False), (126, 150, 0, False))
+
+
+@pytest.mark.parametrize("latency", [LATENCY, NS])
+async def test_a_source_that_comes_earlier_again_is_shown_up_to_where_it_is_set_earlier(studio, tmp_path, latency):
+    film = packets(encode(tmp_path / "film.mp4", Video(gop=300, size=(64, 36)), None, seconds=10))
+    soon = [700 * MS - max(0, packet.arrival - 5 * NS) * 7 // 20 for packet in film]  # a path that drains within 2 s
+    drained = [copied(packet, arrival=packet.arrival + max(0, late)) for packet, late in zip(film, soon, strict=True)]
+    viewer = await studio.open(latency=latency)
+    seen = await viewer.slots(-30, 270, drained, listen=False)
+    numbers = [number for _, number, _ in seen if number is not None]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert viewer.counts.resyncs == 1
+    assert [step for step in steps if step != 1] == [max(steps)]  # no picture twice, one leap
+    assert viewer.counts.dropped == max(steps) - 1 > 10
 
 
 async def test_sound_ahead_of_its_time_ends_with_its_publisher(studio, tmp_path):
