@@ -53,6 +53,15 @@ def test_equal_rates_with_rounded_stamps_do_not_judder():
     assert queue.dropped == 0
 
 
+@pytest.mark.parametrize(
+    ("behind", "timed", "shown"), [("0.2", False, 5), ("0.3", False, 4), ("0.4", True, 5), ("0.6", True, 4)]
+)
+def test_a_picture_a_quarter_of_a_tick_late_is_on_and_of_what_has_a_media_time_the_nearest_one(behind, timed, shown):
+    queue = queue_of(*((n + Fraction(behind), n + 1) for n in range(9)))
+    found = queue.pick(Fraction(5), tolerance(Fraction(30), timed=timed) * 30)
+    assert found.start == shown + Fraction(behind)
+
+
 def test_a_picture_that_begins_at_an_out_point_is_not_shown_before_it_however_its_stamp_is_rounded():
     slack = tolerance(Fraction(30), timed=True)
     for left in (Fraction(n, 3000) for n in range(3, 60)):
@@ -180,6 +189,15 @@ def test_other_sound_takes_the_place_of_what_is_cut_off():
     queue.push(6, 3, "d")
     assert queue.take(0, 12) == [("a", 0, 4, 0), ("b", 0, 2, 4), ("d", 0, 3, 6)]
     assert (queue.dropped, queue.missing) == (0, 3)
+
+
+@pytest.mark.parametrize(("at", "left"), [(9, [("a", 0, 4, 0)]), (4, [("a", 0, 4, 0)]), (0, []), (-5, [])])
+def test_a_cut_behind_all_sound_takes_nothing_and_one_before_it_everything(at, left):
+    queue = SampleQueue()
+    queue.push(0, 4, "a")
+    queue.cut(at)
+    assert queue.stop == min(at, 4)
+    assert queue.take(0, 12) == left
 
 
 @pytest.mark.parametrize("before", [0, 1000])
