@@ -193,7 +193,7 @@ class Switch:
         return self._programs[0][1].tree_at(t)
 
     def peek(self, t: Fraction) -> RenderTree:
-        """What will be on at t as things are now; may be asked for any time."""
+        """What will be on at t as things are now; t may be any time from that of the last `tree_at` on."""
         program = next(each for start, each in reversed(self._programs) if start <= t)
         return program.tree_at(t)
 
