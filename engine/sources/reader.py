@@ -6,9 +6,9 @@ a MediaFile or a pattern.
 Theory of operation
 -------------------
 * Few frames wait, and many may pass between one tick and the next: 12 of a film of 60 a second in a cast of 5. Who does
-  not wait would see an old one. So the time that is asked for next is guessed: as much later as the last one was, or as
-  the one before that, if it was less: a tick may lag. Once the present picture is known, and those that wait are over
-  by then, it goes on there; frames that are over before are not converted.
+  not wait would see an old one. So the time that is asked for next is guessed: later by the least it ever was, as a tick
+  may lag. Once the present picture is known, and those that wait are over by then, it goes on there; frames that are
+  over before are not converted. Before that is known well enough, more frames wait.
 * The present picture is kept meanwhile, for who asks for the same time again. Another time before the guessed one makes
   it seek.
 """
@@ -35,6 +35,8 @@ FRAMES_A_STEP: Final = 2  # a hop to a thread costs 0.1-0.3 ms: several frames s
 SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
 
 MIN_AHEAD: Final = 2
+SURE: Final = 2  # moves after which the least of them is what the next one is at least
+MORE: Final = 8  # times as many frames may wait before: nothing is thrown away for a mere guess
 
 T = TypeVar("T")
 
@@ -114,11 +116,10 @@ class Reader:
         # asked for by the consumer
         self._begun = self._looking = self._listening = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
-        self._picked: Fraction | None = None  # the time that was asked for last
-        self._answered: Fraction | None = None  # the same, until there is attended to another one
+        self._answered: Fraction | None = None  # the time that was asked for last, until another one is attended to
         self._slack = tick / 2  # its tolerance; no tolerance is more
-        self._moved: Fraction | None = None  # how much later it was than the one before
-        self._stride = tick  # how much later the next one will probably be
+        self._moves = 0  # how often it was later than the one before
+        self._stride = tick  # how much later the next one will be at least: the least seen; a tick may lag
         self._heard = self._taken = 0
         self._look_until, self._hear_until = Fraction(0), 0  # what somebody waits for now
         self._seek_to: Fraction | None = None
@@ -182,12 +183,14 @@ class Reader:
         return pictures, sounds
 
     def _skips_to_next(self) -> bool:
-        """Goes on where the next picture is asked for, if those that wait are over by then; whether it is so."""
+        """Goes on where the next picture is asked for, if those that wait are over by then; whether more are wanted."""
         now, stop = self._answered, self._frames.last_stop
         if now is None or stop is None or self._stride > JUMP or not self._frames.ready(now + self._slack):
             return False
         if stop > now + self._stride + self._slack:
             return False
+        if self._moves < SURE:
+            return len(self._frames) < MORE * self._ahead
         if not self._has_skipped:
             self._last = self._frames.pick(now, self._slack)  # known by now, which it may not have been
         self._at = max(self._at, now + self._stride - STAMP)
@@ -238,6 +241,9 @@ class Reader:
         jump = False
         if picture is not None and picture != self._answered:
             jump = self._is_jump(picture)
+            if self._answered is not None and picture > self._answered:
+                moved = picture - self._answered
+                self._stride, self._moves = min(self._stride, moved) if self._moves else moved, self._moves + 1
             self._at, self._look_until = picture, picture + self._slack
             self._answered = None
         if sound is not None:
@@ -285,11 +291,7 @@ class Reader:
         if picked.frame is None and (self._seek_to is not None or not self._frames.ready(t + tolerance)):
             picked = self._last._replace(held=self._last.frame is not None)
         self._last = picked
-        if self._picked is not None and t > self._picked:
-            moved = t - self._picked
-            self._stride, self._moved = min(self._moved or moved, moved), moved
-        self._picked = self._answered = t
-        self._slack = tolerance
+        self._answered, self._slack = t, tolerance
         self._wake()
         return picked
 
