@@ -37,6 +37,7 @@ SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
 MIN_AHEAD: Final = 2
 SURE: Final = 2  # moves after which the least of them is what the next one is at least
 MORE: Final = 8  # times as many frames may wait before: nothing is thrown away for a mere guess
+PADDING: Final = Fraction(1, 20)  # seconds; of the last block of a sound
 
 T = TypeVar("T")
 
@@ -312,9 +313,9 @@ class Reader:
         picture  whether its picture is shown anywhere; beside: whether that of any source is.
 
         What never ends keeps nothing going either: a pattern and a still last as long as what they are mixed with.
-        A little sound after its last picture, as encoders leave it, does not count, nor does it, beside pictures of
-        others, after the end that the container states. Right at the time that was settled; of a kind that is not
-        attended to only the container's word is known.
+        A little sound after its last picture, as encoders leave it, does not count; beside pictures of others, nor does
+        what is left of the block of sound in which it ends by the container's word. Right at the time that was settled;
+        of a kind that is not attended to only that word is known.
         """
         if self.steps.endless:
             return True
@@ -330,8 +331,8 @@ class Reader:
         if not self._listening:
             return True
         sound_stop = Fraction(self._samples.stop, self._rate)
-        end = self.steps.duration if beside and not shown else picture_stop
-        is_tail = end is not None and end <= t and sound_stop <= end + SOUND_TAIL
+        end, tail = (self.steps.duration, PADDING) if beside and not shown else (picture_stop, SOUND_TAIL)
+        is_tail = end is not None and end <= t and sound_stop <= end + tail
         return self._samples.ended and (is_tail or sound_stop <= t)
 
     def _wake(self) -> None:

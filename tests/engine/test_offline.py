@@ -15,7 +15,7 @@ from engine.offline import Progress, render
 from engine.program import Held
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
-from tests.media import Audio, Video, encode, numbers
+from tests.media import TONE, Audio, Video, encode, numbers
 
 SMALL = MixerSpec(raster=Raster(64, 36))
 
@@ -71,6 +71,18 @@ async def test_the_padding_of_a_sound_does_not_make_a_film_of_the_same_length_lo
     rendered = await render(Held(tree), spec_of(tmp_path / "out.mp4", sources=sources))
     assert rendered.ticks == 30
     assert numbers(tmp_path / "out.mp4") == list(range(30))
+
+
+async def test_the_sound_of_a_film_is_heard_to_its_end_beside_another_picture(tmp_path):
+    """Sound that is a little longer than its own picture counts as padding only where that is shown."""
+    shorter, short = (Video(pts_ms=tuple(n * 100 // 3 for n in range(count))) for count in (24, 5))
+    sources = {
+        "cam": str(encode(tmp_path / "short.mp4", short, None)),
+        "song": str(encode(tmp_path / "film.mp4", shorter, TONE)),
+    }
+    sound = AudioSourceNode(stream_guid="song")
+    tree = RenderTree(root_video_node=VideoSourceNode(stream_guid="cam"), root_audio_node=sound)
+    assert (await render(Held(tree), spec_of(tmp_path / "out.mp4", sources=sources))).ticks >= 30
 
 
 async def test_a_sound_alone_is_heard_to_the_last_of_its_blocks(tmp_path):
