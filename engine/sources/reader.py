@@ -6,9 +6,9 @@ a MediaFile or a pattern.
 Theory of operation
 -------------------
 * Few frames wait, and many may pass between one tick and the next: 12 of a film of 60 a second in a cast of 5. Who does
-  not wait would see an old one. So the time that is asked for next is guessed: later by the least it ever was, as a tick
-  may lag. Once the present picture is known, and those that wait are over by then, it goes on there; frames that are
-  over before are not converted. Before that is known well enough, more frames wait.
+  not wait would see an old one. So the time that is asked for next is guessed: later by the least it ever was, since a
+  tick may lag. Once the present picture is known, and those that wait are over by then, it goes on there; frames that
+  are over before are not converted. Before that is known well enough, more frames wait.
 * The present picture is kept meanwhile, for who asks for the same time again. Another time before the guessed one makes
   it seek.
 """
