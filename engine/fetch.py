@@ -104,7 +104,7 @@ class Fetcher:
 
     def __init__(self, *, base: Path, cache: Path, allow_private: bool = False, limits: Limits | None = None) -> None:
         self._base = base
-        self._cache = _Cache(cache)
+        self._cache = _Cache(cache, (limits or Limits()).cache_bytes)
         self._allow_private = allow_private
         self._limits = limits or Limits()
         self._limiter = trio.CapacityLimiter(self._limits.at_once)
@@ -394,10 +394,9 @@ class _Download(_Transfer):
         try:
             return self._follow(kept)
         except OSError as err:
-            if err.errno not in _NO_ROOM:
+            self._path.unlink(missing_ok=True)  # it may be what was kept
+            if err.errno not in _NO_ROOM or not self._cache.tidy(0):
                 raise
-        self._path.unlink(missing_ok=True)  # it may be what was kept
-        self._cache.tidy(0)
         return self._follow(None)
 
     def _follow(self, kept: _Kept | None) -> str:
@@ -515,11 +514,14 @@ class _Kept(msgspec.Struct, kw_only=True):
 
 
 class _Cache:
-    """Copies of what was asked for: each a file and, beside it, what is known of it. Worker threads, several."""
+    """Copies of what was asked for: each a file and, beside it, what is known of it. Worker threads, several.
 
-    def __init__(self, folder: Path) -> None:
+    limit_bytes  so much may stay; less, where the disk would have less room than what stays.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
-        self._size = 0  # bytes: what was left by the last `tidy` here, and what has come since
+        self._limit = limit_bytes
 
     def part(self) -> Path:
         """A new file to write to."""
@@ -552,15 +554,11 @@ class _Cache:
         kept.path.replace(path)
         if before is not None:
             before.unlink(missing_ok=True)
-        self._size += kept.size
-        if self._size > shutil.disk_usage(self._folder).free:
-            self.tidy(self._size)
+        if shutil.disk_usage(self._folder).free < self._limit:  # else there is as much room as can be kept
+            self.tidy(self._limit)
 
-    def tidy(self, limit_bytes: int) -> None:
-        """Removes what was used the longest time ago, and what no one knows any more.
-
-        limit_bytes  so much may stay; less, where the disk would have less room than what stays.
-        """
+    def tidy(self, limit_bytes: int) -> bool:
+        """Removes what was used the longest time ago, and what no one knows any more. Returns whether anything was."""
         unknown = set(self._folder.glob("*.bin"))  # listed first: one that comes later is none of them
         known: list[tuple[float, Path, Path, int]] = []
         for path in self._folder.glob("*.json"):
@@ -570,14 +568,13 @@ class _Cache:
         if known:
             room = sum(size for *_, size in known) + shutil.disk_usage(self._folder).free
             limit_bytes = min(limit_bytes, room // 2)
-        size = self._size = 0
+        size = 0
         for _, path, content, its in sorted(known, reverse=True):
-            size += its
-            if size > limit_bytes:
+            if size + its > limit_bytes:
                 path.unlink(missing_ok=True)
             else:
                 unknown.discard(content)
-                self._size = size
+                size += its
         old = time.time() - UNKNOWN_LIFE
         for path in self._folder.glob("*.part"):
             with suppress(OSError):
@@ -586,6 +583,7 @@ class _Cache:
         for path in unknown:
             with suppress(OSError):
                 path.unlink()
+        return bool(unknown)
 
     def _read(self, known: Path) -> _Kept:
         return msgspec.json.decode(known.read_bytes(), type=_Kept, dec_hook=lambda _, name: self._folder / name)

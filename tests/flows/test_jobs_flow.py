@@ -291,6 +291,7 @@ class _Answers(WebRequest):
     """``/N/…`` is a file of N MiB."""
 
     def do_GET(self):
+        self.server.asked.append(self.path)
         size = int(self.path.split("/")[1]) << 20
         self.send_response(200)
         self.send_header("Content-Length", str(size))
@@ -300,9 +301,12 @@ class _Answers(WebRequest):
 
 @pytest.fixture
 def small(tmp_path):
-    """A server whose data folder is a disk of 48 MiB, that disk, and what renders with a download of so many MiB."""
+    """A server whose data folder is a disk of 48 MiB, that disk, what renders with a download of so many MiB, and the
+    addresses that were asked for.
+    """
     disk = SMALL_DISK.format(data=str(tmp_path / "data"), size=48 << 20)
     with Server(tmp_path, before=disk, MASHTUN_ALLOW_PRIVATE="1") as server, web_server(_Answers) as web:
+        web.asked = []
         seen = Path(f"/proc/{server.process.pid}/root{tmp_path}/data")  # by the process that mounted it
         if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 48 << 20:
             pytest.skip("no disk can be mounted here")
@@ -311,26 +315,28 @@ def small(tmp_path):
             asset = {"type": "static", "src": f"{web.url}/{size}/{name}", "name": name}
             return when(server, add(server, assets=[asset]), *FINAL)
 
-        yield server, seen, download
+        yield server, seen, download, web.asked
 
 
 def test_downloads_that_are_kept_leave_as_much_room_as_they_take(small):
-    _, seen, download = small
-    for name in "abcdef":
-        assert download(6, name)["state"] == "finished"
+    _, seen, download, _ = small
+    for size, name in ((6, "a"), (6, "b"), (6, "c"), (6, "d"), (26, "e"), (6, "f")):  # e is more than may be kept
+        assert download(size, name)["state"] == "finished"
         kept = sum(each.stat().st_size for each in (seen / "cache").iterdir())
         assert (6 << 20) < kept < shutil.disk_usage(seen).free
 
 
 def test_a_download_has_the_room_of_all_that_are_kept(small):
-    _, _, download = small
+    _, _, download, asked = small
     for size, name in ((6, "a"), (6, "b"), (6, "c"), (36, "d")):
         assert download(size, name).get("error") is None
     assert download(80, "e")["error"].endswith("no space left on device")
+    assert asked.count("/36/d") == 2  # there was room for it behind the others
+    assert asked.count("/80/e") == 1
 
 
 def test_a_disk_that_has_filled_up_has_room_again_in_the_place_of_downloads(small):
-    server, seen, download = small
+    server, seen, download, _ = small
     for name in "ab":
         assert download(6, name)["state"] == "finished"
     with (seen / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
