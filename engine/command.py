@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 import msgspec
 
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, SinkUnavailable, reason_of
+from engine.errors import TRY_AGAIN, EngineError, Exhausted, InvalidSpec, SinkUnavailable, reason_of
 from engine.program import Held, Program
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate, tick_count
@@ -216,7 +216,7 @@ def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, disp
                     display.close(rendered)
                 except EngineError as err:
                     display.close()
-                    code = fail(str(err))
+                    code = fail(str(err), TRY_AGAIN if isinstance(err, Exhausted) else 1)
                 nursery.cancel_scope.cancel()
         return code
 

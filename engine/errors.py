@@ -1,4 +1,4 @@
-"""What can go wrong, by whose fault, and whether trying again can help; it knows no status code and no HTTP.
+"""What can go wrong, by whose fault, and whether trying again can help; it knows no HTTP.
 
 ::
 
@@ -22,7 +22,9 @@ A message is one sentence with the id and the numbers.
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
+
+TRY_AGAIN: Final = 75  # exit code of a command that ends for Exhausted: EX_TEMPFAIL of sysexits.h
 
 Fault = Literal["caller", "remote", "us"]
 

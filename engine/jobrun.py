@@ -33,7 +33,16 @@ import trio
 from engine import template
 from engine.actions import RESULT, Actions, Film, over
 from engine.child import Child
-from engine.errors import EngineError, Exhausted, InvalidJob, SourceUnavailable, first_error, reason_of
+from engine.errors import (
+    TRY_AGAIN,
+    EngineError,
+    Exhausted,
+    InvalidJob,
+    Overloaded,
+    SourceUnavailable,
+    first_error,
+    reason_of,
+)
 from engine.fetch import Fetcher, file_in
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
@@ -116,7 +125,7 @@ class JobRun:
         except BaseException as err:
             known = first_error(err)
             if isinstance(known, Exhausted):  # which is no fault of the job's
-                raise
+                raise known from err
             if isinstance(known, EngineError):
                 return str(known) or known.code
             if isinstance(known, OSError):
@@ -297,7 +306,9 @@ class JobRun:
         last = await self._in_thread(_tail, words)
         if status < 0:
             how = f"the render was ended by {signal.Signals(-status).name}"
-            raise InvalidJob(f"{how}: {last}" if last else how)
+            raise Overloaded(f"{how}: {last}" if last else how)
+        if status == TRY_AGAIN:
+            raise Exhausted(last)
         raise InvalidJob(last or f"the render ended with {status}")
 
     async def _follow(self, progress: _Progress, done: int, of: int) -> None:

@@ -595,13 +595,22 @@ async def test_a_job_for_which_there_is_no_descriptor_does_not_blame_the_disk(be
     assert (await bench.done(job()))["error"] == "the worker: too many open files"
 
 
-async def test_a_job_for_which_there_is_no_process_stays_in_the_queue_for_others(bench, caplog, monkeypatch):
+@pytest.mark.parametrize(
+    ("child", "missing", "times"),
+    [
+        ("tests.engine.crowded", "no process for a render: resource temporarily unavailable", 3),
+        ("tests.engine.threadless", "no thread to be had", 1),  # each takes its time
+    ],
+)
+async def test_a_job_for_which_there_is_no_process_stays_in_the_queue_for_others(
+    bench, caplog, monkeypatch, child, missing, times
+):
     monkeypatch.setattr(engine.worker, "AGAIN", (0.01, 0.01))
     uids = [await bench.add(job() | {"maxAttempts": raw(1)}) for _ in range(2)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Worker(bench.queue, "bad", data=bench.folder, child="tests.engine.crowded").run)
-        with trio.fail_after(30):
-            while caplog.text.count("worker bad: no process for a render: resource temporarily unavailable\n") < 3:
+        nursery.start_soon(Worker(Away(bench.queue), "bad", data=bench.folder, child=child).run)
+        with trio.fail_after(60):
+            while caplog.text.count(f"worker bad: {missing}\n") < times:
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert [(await bench.get(uid))["state"] for uid in uids] == ["queued"] * 2
