@@ -104,9 +104,9 @@ class Fetcher:
 
     def __init__(self, *, base: Path, cache: Path, allow_private: bool = False, limits: Limits | None = None) -> None:
         self._base = base
-        self._cache = _Cache(cache, (limits or Limits()).cache_bytes)
-        self._allow_private = allow_private
         self._limits = limits or Limits()
+        self._cache = _Cache(cache, self._limits.cache_bytes)
+        self._allow_private = allow_private
         self._limiter = trio.CapacityLimiter(self._limits.at_once)
         self._disk = trio.CapacityLimiter(2)
 
