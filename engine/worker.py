@@ -30,7 +30,7 @@ from typing import Any, Final
 import trio
 
 from engine.child import Child
-from engine.errors import EngineError, Exhausted, first_error, reason_of
+from engine.errors import EngineError, first_error, reason_of
 from engine.fetch import Fetcher
 from engine.jobdocument import DOCUMENT, KEPT
 from engine.jobrun import JobRun, Library, Workshop, forget_old_runs
@@ -172,7 +172,7 @@ class Worker:
                 try:
                     await self._do(assignment)
                     is_over = True
-                except Exhausted:
+                except Exception:  # the worker goes on: it must not ask for another job while it has this one
                     await self._insist(lambda: self._queue.report(assignment, {"state": QUEUED}))
                     is_over = True
                     raise
