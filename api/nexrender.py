@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from email.message import Message as Head
 from functools import partial
 from pathlib import Path
@@ -539,7 +539,8 @@ def _keep(file: BinaryIO, part: Path, path: Path) -> None:
 
 
 def _drop(file: BinaryIO, part: Path) -> None:
-    file.close()
+    with suppress(OSError):  # what waits to be written, on a full disk: nobody wants it any more
+        file.close()
     part.unlink(missing_ok=True)
 
 

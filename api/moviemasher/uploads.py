@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -132,7 +132,8 @@ class Form:
 
     def close(self) -> None:
         """Ends; what came is gone, if it was not kept, and so is the room for it. Raises Overloaded."""
-        self._file.close()
+        with suppress(OSError):  # what waits to be written, on a full disk: nobody wants it any more
+            self._file.close()
         if not self.path.exists():
             return
         self.path.unlink()

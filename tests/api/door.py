@@ -40,8 +40,9 @@ class Client:
     def __init__(self, door):
         self.door = door
 
-    async def ask(self, method, path, body=b"", headers=(), gone=None, peer="10.0.0.9", meanwhile=None):
-        """gone: an event; the client hangs up then. meanwhile: what is awaited before the body is over."""
+    async def ask(self, method, path, body=b"", headers=(), gone=None, peer="10.0.0.9", meanwhile=None, piece=65536):
+        """gone: an event; the client hangs up then. meanwhile: what is awaited before the body is over.
+        piece: how many bytes of the body come at once."""
         raw, _, query = path.partition("?")
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         scope = {
@@ -56,7 +57,7 @@ class Client:
             ],
             "client": (peer, 5555),
         }
-        pieces = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+        pieces = [content[at : at + piece] for at in range(0, len(content), piece)]
         messages = [{"type": "http.request", "body": each, "more_body": True} for each in pieces]
         messages.append({"type": "http.request", "body": b"", "more_body": False})
         hung_up = trio.Event() if gone is None else gone

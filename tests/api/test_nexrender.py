@@ -1014,7 +1014,8 @@ async def test_what_uploads_left_that_a_server_before_did_not_end_goes(tmp_path,
     assert film.exists()
 
 
-async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path):
+@pytest.mark.parametrize("piece", [1000, 65536])
+async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path, piece):
     client, _ = await start()
     await client.add(uid="a", type="mash")
     picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30")
@@ -1022,7 +1023,7 @@ async def test_an_output_that_the_disk_does_not_hold_is_507(start, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))  # to who writes, a full disk
     try:
-        answer = await client.ask("PUT", upload, bytes(3 << 20))
+        answer = await client.ask("PUT", upload, bytes(3 << 20), piece=piece)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (answer.status, "cannot be kept" in answer.text) == (507, True)

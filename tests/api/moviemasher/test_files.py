@@ -1,12 +1,12 @@
 """What a user sends is stored when it was announced, whole and what it should be; of anything else nothing is left."""
 
 import gzip
+import resource
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -236,14 +236,14 @@ def vast_end(path):
 
 async def test_a_small_file_that_takes_much_memory_to_read_is_refused_and_takes_none_of_ours(client, tmp_path, media):
     film = media.path("plain").read_bytes()
-    before = getrusage(RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, kind, content in (
         ("a.mp4", "video", vast_list(film)),
         ("a.m4a", "audio", vast_end(tmp_path / "end.mov")),
     ):
         made = (await announced(client, name, kind, len(content)))["id"]
         assert "MiB" in (await store(client, made, content)).error
-    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 256 << 10  # kB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # kB
     assert left(tmp_path) == []
     made = (await announced(client, "a.mp4", "video", len(film)))["id"]
     assert (await store(client, made, film)).json == {}
@@ -515,6 +515,25 @@ def test_a_quota_is_asked_again_when_a_file_has_come(opened):
     with pytest.raises(AlreadyExists):
         keep(files, first)
     assert [files.path("ada", each.id) is None for each in (first, second, third)] == [False, False, True]
+
+
+@pytest.mark.parametrize("size", [1000, 65536])
+def test_of_a_file_that_the_disk_does_not_hold_nothing_is_left(opened, tmp_path, size):
+    files = opened(quota=1)
+    headers, body = form({"id": files.reserve("ada", "a.png", "image", MB).id}, ("a.png", bytes(MB)))
+    coming = Form(files, "ada", headers["Content-Type"].partition("boundary=")[2])
+    coming.open()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MB // 2, hard))  # to who writes, a full disk
+    try:
+        with pytest.raises(Overloaded, match="the disk does not take it"):
+            for at in range(0, len(body), size):
+                coming.take(body[at : at + size])
+        coming.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left(tmp_path) == []
+    files.reserve("ada", "a.png", "image", MB)  # there is room for it again
 
 
 def test_two_files_that_come_at_once_do_not_both_find_the_last_room(opened):
