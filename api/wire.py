@@ -133,8 +133,6 @@ def decode(document: bytes, kind: type[T], *, limit_bytes: int = MAX_BODY) -> T:
     except msgspec.ValidationError as err:
         field, problem = explain(str(err))
         raise InvalidSpec(f"{field}: {problem}" if field else problem, where=field) from None
-    except RecursionError:
-        raise InvalidSpec("$: nested too deep", where="$") from None
 
 
 def whole_number(argument: Callable[[str], str | None], name: str) -> int | None:

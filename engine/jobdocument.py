@@ -73,17 +73,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(text: bytes) -> Document | list[Document]:
     """A job, or several, from JSON. Raises InvalidJob: no JSON, NaN, half surrogates, too deep, no object."""
+    if is_deeper(text, DEEPEST):  # what is taken can be read again by anybody, under any Python
+        raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$")
     try:
         value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
-        if is_deeper(text, DEEPEST):  # what is taken can be read again by anybody, under any Python
-            raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$")
         compact = msgspec.json.format(text, indent=-1)
         if isinstance(value, list) and all(isinstance(each, dict) for each in value):
             return _MANY.decode(compact)
         if isinstance(value, dict):
             return _ONE.decode(compact)
-    except RecursionError:
-        raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise InvalidJob(f"the body is not JSON: {err}", where="$") from None
     raise InvalidJob("the body is not a JSON object", where="$")

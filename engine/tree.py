@@ -28,7 +28,7 @@ from engine.errors import InvalidTree
 from engine.spec import MAX_HEIGHT, MAX_WIDTH
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
-DEEPEST: Final = 512  # levels of any JSON that is kept; Python's own limit differs from version to version
+DEEPEST: Final = 512  # levels of any JSON that is taken; Python's own limit differs from version to version
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
 MAX_EFFECTS: Final = 16  # of one node
@@ -346,11 +346,16 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # either half; only a whole pair 
 
 
 def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
-    """The value of a JSON text, strictly: UTF-8, no duplicate keys, no NaN, no infinities. Raises InvalidTree."""
+    """The value of a JSON text, strictly: UTF-8, no duplicate keys, no NaN, no infinities, not too deep.
+
+    Raises InvalidTree.
+    """
     try:
         raw = document if isinstance(document, bytes) else document.encode()
         if len(raw) > limit_bytes:
             raise InvalidTree(f"$: {len(raw)} bytes of JSON, more than {limit_bytes}", where="$")
+        if is_deeper(raw, DEEPEST):
+            raise InvalidTree(f"$: nested deeper than {DEEPEST} levels", where="$")
         text = raw.decode().removeprefix("\ufeff")
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
         if _SURROGATE.search(text):
@@ -358,8 +363,6 @@ def parse_json(document: bytes | str, *, limit_bytes: int) -> Any:
         return value
     except UnicodeEncodeError:
         raise InvalidTree("$: a string holds half a surrogate pair", where="$") from None
-    except RecursionError:
-        raise InvalidTree(f"$: nested deeper than {MAX_DEPTH} nodes", where="$") from None
     except UnicodeDecodeError as err:
         raise InvalidTree(f"$: not UTF-8 at byte {err.start}", where="$") from None
     except json.JSONDecodeError as err:
@@ -398,8 +401,6 @@ def _convert(value: object, prefix: str) -> RenderTree:
         path, problem = in_json_words(str(err))
         where = prefix + path[1:]
         raise InvalidTree(f"{where}: {problem}", where=where) from None
-    except RecursionError:
-        raise InvalidTree(f"{prefix}: deeper than {MAX_DEPTH} nodes", where=prefix) from None
 
 
 def _printable(text: str) -> str:
@@ -448,7 +449,7 @@ def digits_of(value: str | int | float) -> str:
 
 
 def is_deeper(text: bytes, levels: int) -> bool:
-    """Whether objects and arrays of sound JSON are in each other more than so many levels deep."""
+    """Whether objects and arrays of JSON are in each other more than so many levels deep."""
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
     brackets = _STRING.sub(b"", text).translate(_LEVELS, _NO_BRACKETS)

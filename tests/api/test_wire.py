@@ -83,7 +83,7 @@ def test_values_are_read_leniently(text, field, value):
         ('{"other":-Infinity}', "$: -Infinity is not a number in JSON", "$"),
         ('{"flag":true,"flag":true}', '$: the key "flag" stands twice in one object', "$"),
         ("", "$: not JSON: Expecting value at line 1 column 1", "$"),
-        ("[" * 100_000, "$: nested deeper than 16 nodes", "$"),
+        ("[" * 100_000, "$: nested deeper than 512 levels", "$"),
     ],
 )
 def test_refusals_name_the_field_and_the_limit(text, sentence, where):
