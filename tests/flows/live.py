@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
@@ -101,6 +102,36 @@ PLAY = """
             pass  # so libav's server calls it when a publisher has ended
     say("over", count)
 """
+
+# A small disk in a mount namespace of the server's own, and in one of users where root is not who begins; where that is
+# not allowed, a limit on the size of a file.
+SMALL_DISK = """
+import ctypes, os, resource
+libc = ctypes.CDLL(None)
+user, group = os.getuid(), os.getgid()
+os.mkdir({data!r})
+NEWNS, NEWUSER, REC_PRIVATE = 0x20000, 0x10000000, 0x4000 | 0x40000
+try:
+    mounted = libc.unshare(NEWNS | (NEWUSER if user else 0)) == 0
+    if mounted and user:
+        lines = ("setgroups", "deny"), ("uid_map", f"{{user}} {{user}} 1"), ("gid_map", f"{{group}} {{group}} 1")
+        for kind, line in lines:
+            with open("/proc/self/" + kind, "w") as file:
+                file.write(line)
+except OSError:
+    mounted = False
+mounted = mounted and libc.mount(b"none", b"/", None, REC_PRIVATE, None) == 0
+mounted = mounted and libc.mount(b"tmpfs", {data!r}.encode(), b"tmpfs", 0, b"size={size}") == 0
+if not mounted:
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
+"""
+
+
+def can_mount():
+    """Whether a process here may have a small disk."""
+    with TemporaryDirectory() as folder:
+        script = SMALL_DISK.format(data=f"{folder}/disk", size=1 << 20) + "raise SystemExit(not mounted)"
+        return subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def environment(**variables):

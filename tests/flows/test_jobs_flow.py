@@ -20,8 +20,7 @@ import pytest
 from api.__main__ import main
 from tests.engine.processes import renders, warm
 from tests.flows.killing import kill_again_and_again
-from tests.flows.live import PATIENCE, Film, Process, Server, shoot, until
-from tests.flows.test_live_flow import SMALL_DISK
+from tests.flows.live import PATIENCE, SMALL_DISK, Film, Process, Server, can_mount, shoot, until
 from tests.media import plane, read_number
 from tests.web import WebRequest, web_server
 
@@ -193,6 +192,13 @@ def test_a_job_of_a_worker_elsewhere_that_is_killed_comes_back(tmp_path):
         assert when(server, uid, "queued")["state"] == "queued"
 
 
+@pytest.fixture(scope="module")
+def mountable():
+    """For tests of what only a small disk shows."""
+    if not can_mount():
+        pytest.skip("no disk can be mounted here")
+
+
 def test_a_full_disk_takes_no_job_and_loses_none(tmp_path):
     with Server(tmp_path, before=SMALL_DISK.format(data=str(tmp_path / "data"), size=2 << 20)) as server:
         taken = []
@@ -214,12 +220,10 @@ def test_a_full_disk_takes_no_job_and_loses_none(tmp_path):
         copy.close()
 
 
-def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
+def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path, mountable):
     data = tmp_path / "data"
     with Server(tmp_path, before=SMALL_DISK.format(data=str(data), size=40 << 20)) as server:
         seen = Path(f"/proc/{server.process.pid}/root{data}")  # by the process that mounted it
-        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 40 << 20:
-            pytest.skip("no disk can be mounted here")
         tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "pattern:count"}}
         big = template(tree, width=640, height=360, duration=1000, quality=5)
         uid = server.done("POST", "/api/v1/jobs", {"template": big})["uid"]
@@ -233,13 +237,11 @@ def test_a_render_for_which_the_disk_has_no_room_says_so(tmp_path):
         assert (found["state"], "no space left on device" in found["error"].splitlines()[-1]) == ("error", True)
 
 
-def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path):
+def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path, mountable):
     data = tmp_path / "data"
     disk = SMALL_DISK.format(data=str(data), size=20 << 20).replace("size=", "nr_inodes=40,size=")
     with Server(tmp_path, before=disk) as server:
         seen = Path(f"/proc/{server.process.pid}/root{data}")  # by the process that mounted it
-        if os.statvfs(seen).f_files != 40:
-            pytest.skip("no disk can be mounted here")
         assert when(server, add(server), *FINAL)["state"] == "finished"
         made = []
         for free in range(4, 20):  # each of them is the last one for another step
@@ -265,7 +267,7 @@ sys.exit(main())
 """
 
 
-def test_a_worker_whose_disk_is_full_takes_no_job_until_there_is_room(tmp_path):
+def test_a_worker_whose_disk_is_full_takes_no_job_until_there_is_room(tmp_path, mountable):
     """And ends at once when it is told to."""
     data, log = tmp_path / "bad", tmp_path / "log"
     disk = SMALL_DISK.format(data=str(data), size=8 << 20) + FULL.format(file=str(data / "full"), size=8 << 20)
@@ -275,8 +277,6 @@ def test_a_worker_whose_disk_is_full_takes_no_job_until_there_is_room(tmp_path):
         with Process("-c", disk, *work, log=file) as bad:
             assert bad.line() == "mashtun: 2 slots"
             seen = Path(f"/proc/{bad.process.pid}/root{data}")  # by the process that mounted it
-            if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 8 << 20:
-                pytest.skip("no disk can be mounted here")
             for sentence in (f"worker bad-{n}: {data}/work: no space left on device\n" for n in (1, 2)):
                 until(lambda sentence=sentence: sentence in log.read_text())
             assert [job(server, uid)["state"] for uid in uids] == ["queued"] * 2
@@ -300,7 +300,7 @@ class _Answers(WebRequest):
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(tmp_path, mountable):
     """A server whose data folder is a disk of 48 MiB, that disk, what renders with a download of so many MiB, and the
     addresses that were asked for.
     """
@@ -308,8 +308,6 @@ def small(tmp_path):
     with Server(tmp_path, before=disk, MASHTUN_ALLOW_PRIVATE="1") as server, web_server(_Answers) as web:
         web.asked = []
         seen = Path(f"/proc/{server.process.pid}/root{tmp_path}/data")  # by the process that mounted it
-        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 48 << 20:
-            pytest.skip("no disk can be mounted here")
 
         def download(size, name):
             asset = {"type": "static", "src": f"{web.url}/{size}/{name}", "name": name}
@@ -349,13 +347,11 @@ def test_a_disk_that_has_filled_up_has_room_again_in_the_place_of_downloads(smal
 COLOUR = {"contentId": "com.moviemasher.content.default", "timing": "custom", "frames": 20, "content": {}}
 
 
-def test_a_disk_of_their_own_that_has_no_room_for_films_has_none_of_them(tmp_path):
+def test_a_disk_of_their_own_that_has_no_room_for_films_has_none_of_them(tmp_path, mountable):
     outputs = tmp_path / "data" / "outputs"
     outputs.parent.mkdir()
     with Server(tmp_path, before=SMALL_DISK.format(data=str(outputs), size=32 << 10)) as server:
         seen = Path(f"/proc/{server.process.pid}/root{outputs}")  # by the process that mounted it
-        if os.statvfs(seen).f_blocks * os.statvfs(seen).f_frsize > 32 << 10:
-            pytest.skip("no disk can be mounted here")
         pictures = {"mash": {"quantize": 10, "tracks": [{"clips": [COLOUR]}]}, "definitions": []}
         for big in (template(RED, outputExt="wav"), src(pictures) | {"composition": "imagesequence"}):
             uid = server.done("POST", "/api/v1/jobs", {"template": big})["uid"]

@@ -22,6 +22,7 @@ import pytest
 
 from tests.flows.live import (
     PATIENCE,
+    SMALL_DISK,
     Film,
     Player,
     Process,
@@ -720,17 +721,6 @@ def send_puts(port, path, count):
 # --- a full disk, and who may come in ---------------------------------------------------------------------------------
 
 FULL = 500_000  # bytes; the database of jobs takes the half of it
-# A small disk in a mount namespace of the server's own, or where that is not allowed, a limit on the size of a file.
-SMALL_DISK = """
-import ctypes, os, resource
-libc = ctypes.CDLL(None)
-os.mkdir({data!r})
-NEWNS, REC_PRIVATE = 0x20000, 0x4000 | 0x40000
-mounted = libc.unshare(NEWNS) == 0 and libc.mount(b"none", b"/", None, REC_PRIVATE, None) == 0
-mounted = mounted and libc.mount(b"tmpfs", {data!r}.encode(), b"tmpfs", 0, b"size={size}") == 0
-if not mounted:
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
-"""
 USER = {"MASHTUN_USERNAME": "master", "MASHTUN_PASSWORD": "brüh", "MASHTUN_PUBLISH_KEY": "sesame"}
 
 
