@@ -487,8 +487,8 @@ async def test_a_receiver_that_drips_is_given_so_much_time_and_no_more(start, mo
 
 async def test_private_addresses_are_told_nothing_of_jobs_that_strangers_may_post(start, receiver, caplog):
     client, queue = await start(insecure=True)
-    await client.add(webhooks=[{"url": receiver.url}])
     caplog.set_level("INFO", "api.webhooks")
+    await client.add(webhooks=[{"url": receiver.url}])
     await tried(queue)
     assert not receiver.told
     assert "127.0.0.1 is a private address" in caplog.text
