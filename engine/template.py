@@ -415,14 +415,10 @@ def _composition(document: Any, asset: Asset, order: Order) -> Any:
 
 
 def _replace(node: Node, asset: Asset, name: str) -> None:
-    if node["node"] == _SOUND:
-        node["streamGuid"] = name
-        return
-    is_image = asset.type == "image"
-    node["node"] = "ImageSourceNode" if is_image else "VideoSourceNode"
-    for key in ("filename", "streamGuid", *(("at",) if is_image else ())):
-        node.pop(key, None)
-    node["filename" if is_image else "streamGuid"] = name
+    """What only nodes of the other kind have stays, and no tree reads it."""
+    if node["node"] != _SOUND:
+        node["node"] = "ImageSourceNode" if asset.type == "image" else "VideoSourceNode"
+    node[_key(node)] = name
 
 
 def _path(asset: Asset) -> list[str]:
