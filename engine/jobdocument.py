@@ -12,7 +12,6 @@ So a worker's sign of life costs a small write, whatever was posted.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -162,8 +161,7 @@ def priority_of(value: object) -> float:
     """A priority as JavaScript's Number() takes it; what is no number is 0."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    number = float(value) if isinstance(value, int | float) and abs(value) < 1e308 else 0.0
-    return number if math.isfinite(number) else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e308 else 0.0
 
 
 def kind_of(document: Mapping[str, Raw]) -> str:
