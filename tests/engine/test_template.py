@@ -80,6 +80,11 @@ def test_a_layer_index_counts_sources_of_the_kind(index):
     assert [each["streamGuid"] for each in sounds] == ["assets[0]", "assets[1]"]
 
 
+def test_a_video_that_is_counted_takes_along_the_sound_of_what_it_replaces_and_no_other():
+    _, sounds, _ = filled(media(layerIndex=2))
+    assert sounds == [SOUND | {"streamGuid": "assets[0]"}, MUSIC]
+
+
 def test_data_sets_a_property():
     pictures, sounds, _ = filled(
         data("string", "Grüße"),
@@ -192,6 +197,7 @@ def test_a_font_may_be_a_file_of_the_job():
         ({"outputSettings": {"bitRate": 5, "duration": "1/2"}}, {"--bit-rate": "5", "--duration": "1/2"}),
         ({"outputModule": "slow"}, {"--preset": "slow"}),
         ({"outputModule": "Lossless"}, {"--quality": "0"}),
+        ({"outputModule": "High Quality"}, {"--quality": "12"}),
         (
             {"outputModule": "H.264 - Match Render Settings - 15 Mbps"},
             {"--bit-rate": "15000000", "--max-bit-rate": "30000000"},
@@ -244,6 +250,11 @@ def test_settings_without_a_meaning(template, where):
 def test_names_of_files(text, name):
     assert file_name(text, "f") == name
     assert is_file_name(name)
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a/b.mp4", "a\\b.mp4", "a\0", "a\n", "x" * 201, "映" * 67])
+def test_what_is_no_name_of_a_file(text):
+    assert not is_file_name(text)
 
 
 def test_params_are_the_headers_of_an_http_request():
