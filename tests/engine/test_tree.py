@@ -110,6 +110,7 @@ LIMITS = [
     *[(picture, name, 0, 10_000_000) for name in ("at", "until")],
     (voice, "pan", -100, 100),
     (voice, "gain", -100, 20),
+    (voice, "monoGain", -100, 20),
     (sound_sum, "gain", -100, 20),
 ]
 
@@ -498,7 +499,7 @@ def test_empty_groups_read_back_with_their_nodes():
 
 
 def test_extensions_at_their_defaults_are_left_out():
-    document = {**picture(opacity=1, fit="fill", effects=[], at=None, id=None), **voice(speed=1, at=None)}
+    document = {**picture(opacity=1, fit="fill", effects=[], at=None, id=None), **voice(speed=1, monoGain=0, at=None)}
     assert json.loads(read(document).to_json()) == {**picture(), **voice()}
     assert json.loads(read(sound_sum(gain=0)).to_json()) == sound_sum()
 
