@@ -212,16 +212,18 @@ def test_what_is_wrong_is_named(field, fields):
         {"priority": "high"}, {"priority": None}, {"timings": None}, {"error": {}}, {"type": ""}, {"tags": 5},
         {"uid": 5}, {"uid": "a/b c~é"}, {"template": {**TEMPLATE, "frames": []}}, {"state": ""},
         {"maxAttempts": None, "retryDelay": None, "webhooks": None, "after": [], "notBefore": None, "timeout": None},
-        {"webhooks": {"url": "https://x.org/hook", "mine": 1}}, {"maxAttempts": 3.0}, {"after": 5},
+        {"webhooks": {"url": "https://x.org/hook", "mine": 1}}, {"maxAttempts": 3.0}, {"after": 5}, {"notBefore": 0},
     ],
 )  # fmt: skip
 def test_what_has_a_meaning_is_taken(fields):
     assert made(**fields).state == "queued"
 
 
-def test_the_unknown_type_is_named():
+def test_the_unknown_type_is_named_and_none_is_said_to_be_missing():
     with pytest.raises(InvalidJob, match="hologram"):
         made(assets=[{"type": "hologram"}])
+    with pytest.raises(InvalidJob, match=r"assets\[0\]\.type is missing"):
+        made(assets=[{}])
 
 
 def test_content_is_checked_by_itself():
