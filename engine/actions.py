@@ -155,7 +155,7 @@ class Actions:
         for action in self._phases[phase]:
             if action.film is not None:
                 output = self._folder / action.film.name
-                if PurePath(str(action.given.get("output") or "")).is_absolute():
+                if _has_whole_path(action.given):
                     await self._copy(output, self._target(action.given["output"], output.name))
             elif action.module == "webhook":
                 await self._tell(action.given)
@@ -187,7 +187,10 @@ class Actions:
         if name not in _ANY_PHASE and phase != "postrender":
             raise InvalidJob(f"{where}: {module} is only for postrender", where=f"$.{where}")
         if name == "encode":
-            return Action(name, given, _film(given, where, order))
+            film = _film(given, where, order)
+            if _has_whole_path(given):
+                self._check_place(given["output"], f"{where}.output")
+            return Action(name, given, film)
         if name == "copy":
             self._check_place(given.get("output"), f"{where}.output")
         elif name == "upload":
@@ -273,6 +276,11 @@ class Actions:
 def _input_name(given: Mapping[str, Any]) -> str:
     """The file that an action names; nothing where it takes the job's output."""
     return file_name(str(given.get("input") or ""), "")
+
+
+def _has_whole_path(given: Mapping[str, Any]) -> bool:
+    """Whether what an action encodes is to be copied, too."""
+    return PurePath(str(given.get("output") or "")).is_absolute()
 
 
 def _is_web(url: str) -> bool:

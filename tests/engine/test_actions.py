@@ -128,6 +128,7 @@ def test_a_long_name_keeps_its_end_and_has_room_for_the_extension(tmp_path, outp
         (action("encode", params="-r 5"), "params is not an object"),
         (action("encode", input="other.mov"), "only what is rendered"),
         (action("encode", output="result.mp4"), None),
+        (action("encode", output="/etc/cron.d/x.mp4"), 'output: "/etc/cron.d/x.mp4" may not be written to'),
         (action("copy"), "output is missing"),
         (action("copy", output="/etc/cron.d/x"), "may not be written to"),
         (action("copy", output="../../x"), "may not be written to"),
@@ -184,6 +185,16 @@ async def test_copies_go_where_they_may(tmp_path):
     actions, _ = actions_of(tmp_path, action("copy", input="other.mp4", output="x.mp4"))
     with pytest.raises(InvalidJob, match=r'"other\.mp4" is not an output'):
         await actions.run("postrender", out / "result.mp4")
+
+
+async def test_what_is_encoded_is_copied_to_its_output_where_that_is_a_whole_path(tmp_path):
+    out, there = tmp_path / "out", tmp_path / "there"
+    out.mkdir()
+    (out / "small.mp4").write_bytes(b"film")
+    actions, order = actions_of(tmp_path, action("encode", output=str(there / "small.mp4")), writable=[there])
+    assert [film.name for film in actions.films(order)] == ["small.mp4"]
+    assert await actions.run("postrender") == out / "small.mp4"
+    assert (there / "small.mp4").read_bytes() == b"film"
 
 
 @pytest.mark.parametrize(
