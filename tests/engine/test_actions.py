@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine.actions import Actions, Film
+from engine.actions import PHASES, Actions, Film
 from engine.errors import InvalidJob, SinkError
 from engine.fetch import Fetcher
 from engine.template import read_order
@@ -39,11 +39,12 @@ def test_without_an_encode_action_the_film_is_the_result(tmp_path):
 
 
 def test_an_encode_action_is_what_is_rendered(tmp_path):
-    params = {"-vcodec": "libx264", "-r": 50, "-b:v": "2.5M", "-ab": "96k", "-crf": 30}
+    params = {"-vcodec": "libx264", "-r": 29.97, "-t": "1.5", "-b:v": "2.5M", "-ab": "96k", "-crf": 30}
     (film,) = films_of(tmp_path, action("encode", preset="mp4", output="a/foo.mp4", params=params), frameRate=10)
     assert film.name == "foo.mp4"
     assert film.options == {
-        "--fps": "50",
+        "--fps": "29.97",
+        "--duration": "1.5",
         "--audio-rate": "44100",
         "--audio-bit-rate": "96000",
         "--bit-rate": "2500000",
@@ -106,6 +107,12 @@ def test_an_input_is_a_film_or_an_earlier_copy(tmp_path, inputs, is_there):
         actions.check_inputs(actions.films(order))
 
 
+def test_an_input_is_a_copy_under_the_name_of_its_job_too(tmp_path):
+    copies = [action("copy", output="./", useJobId=True), action("copy", input="4n42.mp4", output="more.mp4")]
+    actions, order = actions_of(tmp_path, *copies, uid="4n42")
+    actions.check_inputs(actions.films(order))
+
+
 @pytest.mark.parametrize("output", ["映" * 75 + ".mp4", "x" * 200, "." + "x" * 300])
 def test_a_long_name_keeps_its_end_and_has_room_for_the_extension(tmp_path, output):
     (film,) = films_of(tmp_path, action("encode", output=output))
@@ -160,6 +167,15 @@ def test_modules_have_their_phases(tmp_path):
     with pytest.raises(InvalidJob, match="only for postrender"):
         actions_of(tmp_path, action("copy", output="x"), phase="prerender")
     actions_of(tmp_path, action("cache", cacheDirectory="~/x"), action("webhook", url="x"), phase="predownload")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_a_cache_is_there_anyway_in_every_phase(tmp_path, phase):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.mp4").write_bytes(b"film")
+    output = tmp_path / "out" / "result.mp4" if phase == "postrender" else None
+    actions, _ = actions_of(tmp_path, action("cache", cacheDirectory="~/x"), phase=phase)
+    assert await actions.run(phase, output) == output
 
 
 def test_two_films_of_one_name_are_refused(tmp_path):
