@@ -2,16 +2,38 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 
 from engine.errors import InvalidSpec
-from engine.spec import ARRIVAL_MS, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster, RenderSpec
+from engine.spec import (
+    AAC_RATES,
+    ARRIVAL_MS,
+    MP3_RATES,
+    OPUS_RATES,
+    AudioFormat,
+    EncoderSpec,
+    EventSpec,
+    MixerSpec,
+    OutputSpec,
+    PullSpec,
+    Raster,
+    RenderSpec,
+)
 
 HUGE = Fraction(10**400)
 
 
 def rendered(**fields):
     return RenderSpec(output="x.mp4", **fields)
+
+
+def made(**fields):
+    return OutputSpec(path="x.png", **fields)
+
+
+def shown(**fields):
+    return EventSpec(name="show", path="live", stream_name="mix", **fields)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +81,21 @@ def test_raster_beyond_its_limits_is_refused(size, sentence, where):
         lambda: EncoderSpec(bit_rate=1_048_576_000),
         lambda: EncoderSpec(qp_min=0, qp_max=63),
         lambda: EncoderSpec(qp_min=30, qp_max=30),
+        lambda: EncoderSpec(qp_min=30),
+        lambda: EncoderSpec(qp_max=30),
         lambda: EncoderSpec(quality=0),
         lambda: EncoderSpec(quality=51, preset="placebo", profile="high", gop=1),
         lambda: EncoderSpec(gop=1000, audio_bit_rate=8000),
         lambda: EncoderSpec(audio_bit_rate=512_000),
         lambda: rendered(start=Fraction(0), duration=Fraction(1, 1000)),
         lambda: rendered(duration=Fraction(604800), on_error="hold"),
+        lambda: rendered(duration=Fraction(1), outputs=(made(),), smart="never"),
+        lambda: made(size=(1, 1), at=Fraction(0), every=1),
+        lambda: made(size=(7680, 4320)),
+        lambda: shown(sub_mixes=1, latency_ms=0),
+        lambda: shown(sub_mixes=10, latency_ms=10_000),
+        lambda: PullSpec(url="x" * 4096),
+        lambda: PullSpec(pattern="x"),
     ],
 )
 def test_limits_themselves_are_allowed(make):
@@ -126,12 +157,56 @@ def test_limits_themselves_are_allowed(make):
         (lambda: rendered(duration=Fraction(0)), "duration 0 s is not more than 0 and at most 604800", "duration"),
         (lambda: rendered(duration=HUGE), "duration 1e+300 s is not more than 0 and at most 604800", "duration"),
         (lambda: rendered(on_error="ignore"), 'on_error "ignore" is not fail or hold', "onError"),
+        (lambda: rendered(smart="always"), 'smart "always" is not auto or never', "smart"),
+        (lambda: rendered(outputs=(made(),)), "several outputs need a duration", "duration"),
+        (lambda: made(size=(0, 1)), "size 0x1 is not within 1x1…7680x4320", "size"),
+        (lambda: made(size=(1, 4321)), "size 1x4321 is not within 1x1…7680x4320", "size"),
+        (lambda: made(at=Fraction(-1, 2)), "offset -0.5 s is negative", "at"),
+        (lambda: made(every=0), "every 0 is less than 1", "every"),
+        (lambda: shown(sub_mixes=0), "subMixes 0 is not within 1…10", "subMixes"),
+        (lambda: shown(sub_mixes=11), "subMixes 11 is not within 1…10", "subMixes"),
+        (lambda: shown(latency_ms=-1), "latency -1 ms is not within 0…10000", "latency"),
+        (lambda: shown(latency_ms=10_001), "latency 10001 ms is not within 0…10000", "latency"),
+        (lambda: PullSpec(), "either url or pattern must be given", "url"),
+        (lambda: PullSpec(url="x", pattern="bars"), "either url or pattern must be given", "url"),
+        (lambda: PullSpec(url=""), "url must have 1…4096 characters", "url"),
+        (lambda: PullSpec(pattern="x" * 4097), "pattern must have 1…4096 characters", "pattern"),
+        (lambda: PullSpec(pattern="bars\0"), "pattern has a NUL character", "pattern"),
     ],
 )
 def test_what_is_beyond_a_limit_is_refused(make, sentence, where):
     with pytest.raises(InvalidSpec) as caught:
         make()
     assert (str(caught.value), caught.value.where) == (sentence, where)
+
+
+@pytest.mark.parametrize("text", ["", "640", "640x", "x360", "640x360x", "-640x360", "640 x 360", "1e3x360", "6٤x360"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InvalidSpec, match=f'^"{text}" is not WIDTHxHEIGHT$'):
+        Raster.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rates"), [("aac", AAC_RATES), ("libmp3lame", MP3_RATES), ("libopus", OPUS_RATES)], ids=str
+)
+def test_rates_of_sound_are_those_of_the_encoder_that_a_mix_may_have(codec, rates):
+    assert list(rates) == sorted(rate for rate in av.codec.Codec(codec, "w").audio_rates if rate >= 8000)
+
+
+def test_a_mix_is_720p_at_30_pictures_a_second_with_stereo_at_48_khz_unless_it_is_asked_for_otherwise():
+    assert MixerSpec() == MixerSpec(raster=Raster(1280, 720), fps=Fraction(30), audio=AudioFormat(48000, 2))
+
+
+def test_sub_mixes_are_streams_with_their_number_behind_the_name():
+    assert [shown().stream(), *(shown(sub_mixes=3).stream(n) for n in range(3))] == [
+        *("live/mix", "live/mix", "live/mix_1", "live/mix_2"),
+    ]
+
+
+def test_a_render_makes_its_output_with_picture_and_sound_or_the_outputs_in_its_place():
+    (one,) = rendered(encoder=EncoderSpec(quality=1)).made
+    assert one == OutputSpec(path="x.mp4", encoder=EncoderSpec(quality=1), picture=True, sound=True)
+    assert rendered(duration=Fraction(1), outputs=(made(), made(every=2))).made == (made(), made(every=2))
 
 
 def test_unknown_preset_is_refused_and_the_known_are_named():
@@ -152,5 +227,4 @@ def test_unknown_preset_is_refused_and_the_known_are_named():
 )
 def test_latency_is_at_least_a_slot_and_what_arrival_takes(fps, asked, got):
     mixer = MixerSpec(fps=Fraction(fps))
-    spec = EventSpec(name="show", path="live", stream_name="mix", mixer=mixer, latency_ms=asked)
-    assert spec.latency == Fraction(got, 1000)
+    assert shown(mixer=mixer, latency_ms=asked).latency == Fraction(got, 1000)
