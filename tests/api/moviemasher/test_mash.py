@@ -204,6 +204,30 @@ def test_tweens_have_an_end_or_stand_still():
     assert first({"container": {"opacity": 0.5, "opacityEnd": "x"}}, t=1).opacity == 0.5
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "beyond", "nearest"),
+    [
+        *(("container", "x", 1.5, 1), ("container", "y", -0.5, 0), ("container", "width", 3, 2)),
+        *(("container", "height", 2.5, 2), ("container", "opacity", 7, 1)),
+        *(("content", "x", -1, 0), ("content", "y", 1.1, 1), ("content", "width", 0.5, 1), ("content", "height", 5, 2)),
+    ],
+)
+def test_a_number_outside_its_range_is_the_nearest_within_it(part, name, beyond, nearest):
+    box = {"width": 0.5, "height": 0.5, "lock": "", "opacity": 0.5}
+
+    def shown(value):
+        clip = {"contentId": "photo", "container": box, "content": {"width": 1.5, "height": 1.5, "lock": ""}}
+        return first(clip | {part: clip[part] | {name: value}})
+
+    assert shown(beyond) == shown(nearest)
+
+
+def test_a_mash_is_a_week_long_at_most():
+    week = 7 * 86400
+    assert read({"frames": 10 * week}).duration == week
+    assert refusal({"frames": 10 * week + 1})[0] == "$.mash.tracks"
+
+
 def test_off_flags():
     clip = {
         "contentId": "photo",
