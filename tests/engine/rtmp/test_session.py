@@ -287,6 +287,14 @@ class TestClient:
         assert answer(client, "onStatus", 0, None, {"level": "status", "code": code}) == [StreamEnded()]
         assert answer(client, "onStatus", 0, None, {"level": "status", "code": code}) == []
 
+    def test_a_stream_that_ends_at_its_server_ends_and_what_else_is_said_of_it_ends_nothing(self):
+        client = Pair().playing().client
+        for event, stream in ((chunk.STREAM_BEGIN, 1), (2, 1), (31, 1), (32, 1), (chunk.STREAM_EOF, 2)):
+            client.receive_data(chunk.encode(chunk.user_control(event, stream), on=2, chunk_size=65536))
+        assert events_of(client) == []
+        client.receive_data(chunk.encode(chunk.user_control(chunk.STREAM_EOF, 1), on=2, chunk_size=65536))
+        assert events_of(client) == [StreamEnded()]
+
     def test_stray_answers_mean_nothing(self):
         client = Pair().connected().client
         for values in (
@@ -561,6 +569,21 @@ class TestEncoders:
         assert events_of(server) == [StreamEnded()]
         server.receive_data(command(end, *values, stream=1 if end == "closeStream" else 0) + media(1))
         assert events_of(server) == []
+
+    def test_a_stream_may_be_deleted_on_itself(self):
+        server = published()
+        server.receive_data(command("deleteStream", 0, None, stream=1))
+        assert events_of(server) == [StreamEnded()]
+
+    def test_who_stops_publishing_is_answered(self):
+        server = published()
+        server.receive_data(command("FCUnpublish", 6, None, "x"))
+        assert events_of(server) == [StreamEnded()]
+        fields = {"level": "status", "code": "NetStream.Unpublish.Success", "description": "FCUnpublish"}
+        assert [values for _, _, values in said(server.data_to_send())] == [
+            ["_result", 6.0, None, amf.UNDEFINED],
+            ["onFCUnpublish", 0.0, None, fields],
+        ]
 
     def test_the_end_of_another_stream_is_not_ours(self):
         server = published()
