@@ -337,8 +337,7 @@ class Hls:
         """
         self.last_used = self._hub.now()
         segmenter = self._segmenter
-        if not segmenter.listed:
-            await self._until(lambda: bool(segmenter.listed), FIRST_PART)
+        await self._until(lambda: bool(segmenter.listed), FIRST_PART)
         if segmenter.listed and not segmenter.closed and msn is None:
             await self._until(lambda: bool(segmenter.closed), FIRST_SEGMENT)
         self._check()
