@@ -325,9 +325,18 @@ def test_sound_that_pauses_changes_no_length(two_seconds, config):
     assert "DISCONTINUITY\n" not in playlist(segmenter)
 
 
-def copied(packet, track):
-    """A packet of another track."""
-    return Packet(track, packet.data, pts=packet.pts, dts=packet.dts, arrival=packet.arrival, keyframe=True)
+def test_a_burst_with_sound_long_before_its_picture_changes_no_length(two_seconds):
+    """As who joins late gets it: what has not come yet is no picture that stands still."""
+    film = sorted(packets(two_seconds, times=3), key=lambda each: (each.arrival // (3 * NS), each.is_video))
+    segmenter = segmented([copied(each, each.track, keyframe=each.keyframe, arrival=0) for each in film])
+    assert "DISCONTINUITY\n" not in playlist(segmenter)
+    assert [float(segment.duration) for segment in segmenter.closed] == pytest.approx([2] * 5, abs=0.01)
+
+
+def copied(packet, track, *, keyframe=True, arrival=None):
+    """A packet of another track, or another arrival."""
+    arrival = packet.arrival if arrival is None else arrival
+    return Packet(track, packet.data, pts=packet.pts, dts=packet.dts, arrival=arrival, keyframe=keyframe)
 
 
 @pytest.mark.parametrize("back", [6, 8])
