@@ -2,6 +2,7 @@
 
 import struct
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -199,9 +200,39 @@ def test_kinds_of_nal_units_behind_their_lengths():
     assert bitstream.prefixed_kinds(b"") == []
 
 
-@pytest.mark.parametrize("cqm", ["cqm=jvt", "cqm4=" + ",".join(map(str, range(10, 26)))])
-def test_size_behind_scaling_lists(cqm):
-    assert bitstream.avc_size(avcc((66, 38), params=f"annexb=0:{cqm}")) == (66, 38)
+def signed(value):
+    """The bits of a se(v)."""
+    code = (2 * value if value > 0 else 1 - 2 * value) if value else 1
+    return f"{code:0{2 * code.bit_length() - 1}b}"
+
+
+def with_scaling_lists(sps, lists):
+    """A high profile's sequence parameter set number 0 of x264, which has none: six lists of 4 × 4, two of 8 × 8."""
+    bits = "".join(f"{byte:08b}" for byte in sps.replace(b"\0\0\3", b"\0\0"))
+    assert bits[32:40] == "10101100"  # number, chroma, depths, no bypass, no lists
+    made = ""
+    for values in lists:
+        steps = [value - before for before, value in pairwise([8, *values])]
+        made += "1" + "".join(map(signed, steps)) if values else "0"
+    bits = (bits[:39] + "1" + made + bits[40:]).rstrip("0")
+    bits += "0" * (-len(bits) % 8)
+    return bitstream._escaped(int(bits, 2).to_bytes(len(bits) // 8, "big"))
+
+
+RISING, FALLING = [*range(10, 26)], [*range(90, 26, -1)]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [[RISING] * 6 + [[]] * 2, [[]] * 6 + [FALLING, []], [RISING, []] * 3 + [FALLING] * 2, [[16, 20, 0], [0]] * 4],
+    ids=["4x4", "8x8", "both", "that end early"],
+)
+def test_size_behind_scaling_lists(lists):
+    avcc, pictures = coded()
+    (sps,), (pps,) = bitstream.avc_sets(avcc)
+    listed = with_scaling_lists(sps, lists)
+    assert bitstream.read_sps(listed) == bitstream.read_sps(sps)
+    assert {frame.shape for frame in decoded(bitstream.avcc([listed, pps]), pictures)} == {(96, 64)}
 
 
 def test_emulation_prevention_is_no_payload():
@@ -228,6 +259,8 @@ def test_size_and_name_of_hevc(tmp_path, pix_fmt, size, name):
     units = bitstream.nal_units(extradata("libx265", size, pix_fmt=pix_fmt))
     made = bitstream.hvcc(units)
     assert made[:13] == hvcc[:13]  # up to the level
+    if pix_fmt != "yuv444p":
+        assert made[16:22] == hvcc[16:22]  # depths, layers, and how long lengths are
     assert bitstream.hevc_size(made) == size
     assert bitstream.hvcc(units[:2]) == b""  # without a picture parameter set
 
@@ -257,7 +290,7 @@ def packed(*fields):
 
 ELEMENTS = (  # program_config_element: in front a channel and a pair, at the back a pair, and LFE
     *((0, 4), (1, 2), (3, 4), (2, 4), (0, 4), (1, 4), (1, 2), (0, 3), (0, 4), (0, 3)),
-    *((0, 5), (16, 5), (17, 5), (0, 4)),
+    *((0, 5), (16, 5), (17, 5), (3, 4)),
 )
 
 
