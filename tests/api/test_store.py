@@ -653,6 +653,18 @@ def test_nobody_is_gone_who_could_not_report(bench):
     assert bench.pick("w2") == uid
 
 
+@pytest.mark.parametrize("by", [7_200_000, -7_200_000])
+def test_a_job_is_held_as_long_also_when_the_clock_is_set(bench, by):
+    bench.add()
+    uid = bench.pick(renew=30_000)
+    bench.store.resume(until=NOW + by, by=by)
+    bench.now += by + 29_999
+    assert bench.sweep() is False
+    bench.now += 1
+    assert bench.sweep() is True
+    assert bench.pick("w2") == uid
+
+
 def test_who_promised_to_report_and_picks_again_has_nothing(bench):
     first, second = bench.add(), bench.add()
     assert bench.pick("slot", renew=30_000) == first
