@@ -665,6 +665,19 @@ def test_a_job_is_held_as_long_also_when_the_clock_is_set(bench, by):
     assert bench.pick("w2") == uid
 
 
+@pytest.mark.parametrize("by", [7_200_000, -7_200_000])
+def test_a_time_of_day_that_a_job_is_for_stays_also_after_a_try_when_the_clock_is_set(bench, by):
+    uid = bench.add(maxAttempts=2)
+    bench.pick()
+    assert bench.put(uid, run=bench.run, state="error", error="x")["state"] == "queued"
+    bench.put(uid, notBefore=NOW + 60_000)
+    bench.store.resume(until=NOW + by, by=by)
+    bench.now = NOW + 59_999 if by < 0 else NOW + by
+    assert bench.pick() == (None if by < 0 else uid)
+    bench.now = NOW + 60_000
+    assert bench.pick() == (uid if by < 0 else None)
+
+
 def test_who_promised_to_report_and_picks_again_has_nothing(bench):
     first, second = bench.add(), bench.add()
     assert bench.pick("slot", renew=30_000) == first
