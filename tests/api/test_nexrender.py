@@ -867,6 +867,13 @@ async def test_workers_are_listed(client):
     assert (idle["name"], idle["jobs"]) == ("idle", [])
 
 
+async def test_the_workers_that_asked_last_are_remembered(client, monkeypatch):
+    monkeypatch.setattr(api.nexrender, "WORKERS", 2)
+    for name in ("a", "b", "a", "c"):
+        await client.pickup(name=name)
+    assert [each["name"] for each in (await client.ask("GET", "/api/v1/workers")).json] == ["a", "c"]
+
+
 # --- workers of ours elsewhere ---------------------------------------------------------------------------------------
 
 
