@@ -235,6 +235,13 @@ def answer(client, *values, stream=0):
 class TestClient:
     """Servers that are not ours."""
 
+    def test_a_connect_waits_for_its_own_answer(self):
+        client = Pair(server_answers=False).connected().client
+        assert answer(client, "_result", 99, None) == []
+        assert answer(client, "_error", 99, None, {"code": "NetConnection.Call.Failed"}) == []
+        assert answer(client, "_result", 1, {}, {"code": "NetConnection.Connect.Success"}) == [Accepted()]
+        assert answer(client, "_result", 1, {}, {}) == []
+
     def test_a_publish_waits_for_its_stream(self):
         client = asking(Publish("x", "k=1"))
         assert answer(client, "_result", 4, None, 7) == []
@@ -820,8 +827,9 @@ def test_the_end_closes_for_ever_and_says_so():
             server.receive_data(data)
         server.receive_data(b"")
         assert [server.next_event() for _ in range(3)] == [Closed()] * 3
+        kept = server.held_bytes
         server.receive_data(b"more")
-        assert server.next_event() == Closed()
+        assert (server.next_event(), server.held_bytes) == (Closed(), kept)
 
 
 def test_a_message_that_is_cut_off_by_the_end_is_no_error():
