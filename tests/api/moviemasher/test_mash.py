@@ -95,6 +95,7 @@ def refusal(*clips, definitions=DEFINITIONS, **mash):
         ({"contentId": "film", "timing": "custom"}, 3),
         ({"contentId": "tone", "containerId": ""}, 2),  # whole frames of 2.037551 s
         ({"contentId": "tone", "containerId": "", "content": {"startTrim": 5, "endTrim": 3}}, "1.2"),
+        ({"contentId": "tone", "containerId": "", "content": {"startTrim": 0, "endTrim": 0, "loops": 1}}, 2),
         ({"contentId": "tone", "containerId": "", "content": {"speed": 2}}, 1),
         ({"contentId": "tone", "containerId": "", "content": {"speed": 0.1}}, 20),
         ({"contentId": "tone", "containerId": "", "content": {"startTrim": 500}}, "0.1"),
@@ -532,6 +533,15 @@ def test_what_has_no_meaning_is_refused_with_its_path(clip, where, problem):
 )
 def test_definitions_of_nothing_are_refused(definition, where, problem):
     assert refusal({"contentId": "x"}, definitions=[definition]) == (where, problem)
+
+
+@pytest.mark.parametrize("name", ["x" * 1025, "\ud800"])
+def test_ids_that_cannot_be_names_in_a_tree_are_refused(name):
+    assert refusal({"contentId": name}, definitions=[PHOTO | {"id": name}])[0] == "$.definitions[0].id"
+    font = {"containerId": TEXT, "container": {"fontId": name[:257]}}
+    assert refusal(font)[0] == CLIP + ".container.fontId"
+    longest = "x" * 1024
+    assert read({"contentId": longest}, definitions=[PHOTO | {"id": longest}]).sources == {longest: "photo.jpg"}
 
 
 def test_shapes_without_a_path_or_a_size_are_refused():
