@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import bitstream
+from engine.spec import AAC_RATES
 from tests.media import Video, encode
 
 SIZES = [(64, 36), (66, 38), (16, 16), (320, 180), (1920, 1080)]
@@ -265,12 +266,15 @@ def test_size_and_name_of_hevc(tmp_path, pix_fmt, size, name):
     assert bitstream.hvcc(units[:2]) == b""  # without a picture parameter set
 
 
-def test_name_of_a_known_hvcc():
-    hvcc = bytes.fromhex("01 01 60000000 900000000000 5d f000 fc fd f8 f8 0000 0f 00")
-    assert bitstream.codec_string("hevc", hvcc) == "hvc1.1.6.L93.90"
+@pytest.mark.parametrize(
+    ("head", "name"), [("01", "1.6.L93"), ("21", "1.6.H93"), ("41", "A1.6.L93"), ("e2", "C2.6.H93")]
+)
+def test_name_of_a_known_hvcc(head, name):
+    hvcc = bytes.fromhex(f"01 {head} 60000000 900000000000 5d f000 fc fd f8 f8 0000 0f 00")
+    assert bitstream.codec_string("hevc", hvcc) == f"hvc1.{name}.90"
 
 
-@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("rate", AAC_RATES)
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
 def test_format_of_aac(rate, layout, channels):
     context = av.CodecContext.create("aac", "w")
@@ -395,6 +399,7 @@ def test_avcc_of_parameter_sets_is_that_of_libav(profile, pix_fmt):
     assert bitstream.avc_size(ours) == (66, 38)
     _decodes(ours)
     assert ours[:4] == theirs[:4]
+    assert profile == "baseline" or ours[-4:] == theirs[-4:]  # chroma and depths
 
 
 def avcc_of(annexb):
