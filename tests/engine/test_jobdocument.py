@@ -6,6 +6,7 @@ import pytest
 from engine.errors import InvalidJob
 from engine.jobdocument import (
     DOCUMENT,
+    KEPT,
     PROJECT,
     Webhook,
     check_content,
@@ -125,6 +126,8 @@ def test_tags_are_trimmed_items(tags, items):
         ("DATA:text/json,{}", DOCUMENT),
         ("data:application/octet-stream,json", PROJECT),
         (5, PROJECT),
+        ("mash:ada/film", KEPT),
+        ("Mash:film.json", KEPT),
     ],
 )
 def test_the_kind_is_read_from_the_template(src, kind):
@@ -178,7 +181,7 @@ DATA = {"type": "data", "layerName": "x", "property": "p"}
         ("actions.postrender[0].module", {"actions": {"postrender": {"x": 1}}}),
         ("actions.postrender[0].module", {"actions": {"postrender": "x"}}),
         ("maxAttempts", {"maxAttempts": 0}), ("maxAttempts", {"maxAttempts": "3"}),
-        ("maxAttempts", {"maxAttempts": 1.5}),
+        ("maxAttempts", {"maxAttempts": 1.5}), ("maxAttempts", {"maxAttempts": 1001}),
         ("retryDelay", {"retryDelay": -1}), ("retryDelay", {"retryDelay": "1 s"}), ("timeout", {"timeout": 1e12}),
         ("notBefore", {"notBefore": "tomorrow"}), ("notBefore", {"notBefore": -1}), ("notBefore", {"notBefore": []}),
         ("after", {"after": [{}]}), ("after", {"after": 5.5}), ("after", {"after": ["x"] * 1001}),
@@ -213,6 +216,7 @@ def test_what_is_wrong_is_named(field, fields):
         {"uid": 5}, {"uid": "a/b c~é"}, {"template": {**TEMPLATE, "frames": []}}, {"state": ""},
         {"maxAttempts": None, "retryDelay": None, "webhooks": None, "after": [], "notBefore": None, "timeout": None},
         {"webhooks": {"url": "https://x.org/hook", "mine": 1}}, {"maxAttempts": 3.0}, {"after": 5}, {"notBefore": 0},
+        {"uid": "x" * 512}, {"maxAttempts": 1000}, {"timeout": 366 * 86400},
     ],
 )  # fmt: skip
 def test_what_has_a_meaning_is_taken(fields):
