@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -30,13 +31,13 @@ from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
 from engine.sinks.push import Push, PushStatus
 from engine.sinks.record import Recording, RecordingStatus
-from engine.sinks.still import encode_still
+from engine.sinks.stills import Stills
 from engine.sources.decode import Decoders
 from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
 from engine.spec import AudioFormat, EventSpec, PullSpec
 from engine.stream import Hub, Stream, StreamStatus, check_name
-from engine.threads import be_punctual, in_thread
+from engine.threads import be_punctual
 from engine.timebase import SECOND
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Engine:
         # owned by run()
         self._hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
+        self._stills = Stills()
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._nursery: trio.Nursery | None = None
         self._decoders = Decoders(self._hub, self.settings, strict=strict)
@@ -147,14 +149,15 @@ class Engine:
         """Runs until cancelled; what is open then is cut off: call `close` before."""
         be_punctual()
         trio.socket.set_custom_hostname_resolver(Resolver())
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._decoders.run)
-            nursery.start_soon(self._images.run)
-            nursery.start_soon(self._end_idle_playlists)
-            if self.settings.rtmp_port >= 0:
-                self.rtmp_port = await nursery.start(self._serve_rtmp)
-            task_status.started()
+        with closing(self._stills):
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._decoders.run)
+                nursery.start_soon(self._images.run)
+                nursery.start_soon(self._end_idle_playlists)
+                if self.settings.rtmp_port >= 0:
+                    self.rtmp_port = await nursery.start(self._serve_rtmp)
+                task_status.started()
 
     async def _serve_rtmp(self, *, task_status: trio.TaskStatus[int]) -> None:
         await serve_rtmp(
@@ -389,7 +392,7 @@ class Engine:
         self._hub.published(stream)
         frame = next((shown for event in self.events() if (shown := event.picture(stream)) is not None), None)
         frame = frame or await self._decoded(stream)
-        return await in_thread(encode_still, frame, "mjpeg", limiter=self._encoding)
+        return await self._stills.jpeg(stream, frame)
 
     async def _decoded(self, stream: str) -> VideoFrame:
         source = self._decoders.open(stream, AudioFormat(), epoch=Fraction(0))

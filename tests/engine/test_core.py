@@ -151,6 +151,24 @@ async def test_a_pattern_is_a_stream_that_a_mix_shows_and_a_jpeg_can_be_had_of_b
             await made.picture("live/none")
 
 
+async def test_however_many_ask_for_a_jpeg_of_a_mix_at_once_it_is_made_once_and_later_anew(tmp_path):
+    async with engine(tmp_path) as made:
+        event, found = await made.create_event(SPEC), []
+
+        async def ask():
+            found.append(await made.picture("live/mix"))
+
+        await until(lambda: event.picture("live/mix") is not None)
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(ask)
+        assert len({id(each) for each in found}) == 1
+        event.put([RenderTree(root_video_node=SolidColorNode(red=1.0, green=1.0, blue=1.0, alpha=1.0))])
+        with trio.fail_after(20):
+            while await made.picture("live/mix") == found[0]:
+                await trio.sleep(0.005)
+
+
 async def test_a_source_is_replaced_by_the_next_one_of_its_name_and_others_are_protected(tmp_path):
     async with engine(tmp_path, max_streams=2) as made:
         await made.put_source("live/p", PATTERN)
