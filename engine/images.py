@@ -66,12 +66,13 @@ class _Known:
 class Images:
     """The images in a folder. `run` loads what `get` asks for; the rest is called in the Trio thread.
 
-    Promises: a file is there whole or not at all; a name never leaves the folder.
+    Promises: a file is there whole or not at all; a name never leaves the folder; what is shown is what is kept.
     """
 
     def __init__(self, folder: Path, *, limiter: trio.CapacityLimiter) -> None:
         self._folder = folder
         self._limiter = limiter
+        self._changing = trio.Lock()  # the folder and what is known of it: one change after the other, each to its end
         self._known: OrderedDict[str, _Known] = OrderedDict()  # the one not named for longest first
         self._send, self._receive = trio.open_memory_channel[str](MAX_IMAGES)
 
@@ -139,8 +140,9 @@ class Images:
         if Path(filename).suffix.lower() not in _EXTENSIONS:
             filename += extension
         path = self._path(filename)
-        frame = await in_thread(self._store, path, data, limiter=self._limiter)
-        self._know(filename, frame)
+        async with self._changing:
+            frame = await in_thread(self._store, path, data, limiter=self._limiter)
+            self._know(filename, frame)
         return filename
 
     async def infos(self) -> list[ImageInfo]:
@@ -152,10 +154,11 @@ class Images:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
         try:
             path = self._path(filename)
-            await in_thread(path.unlink, limiter=self._limiter)
+            async with self._changing:
+                await in_thread(path.unlink, limiter=self._limiter)
+                self._known.pop(filename, None)
         except (InvalidSpec, OSError) as err:
             raise NotFound("image", filename) from err
-        self._known.pop(filename, None)
 
     def _path(self, filename: str) -> Path:
         bad = filename in ("", ".", "..") or any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in filename)

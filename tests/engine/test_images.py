@@ -1,15 +1,17 @@
 """Uploaded images: whole or not at all, never outside their folder, loaded when a tree names them."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from engine.errors import InvalidSpec, NotFound
 from engine.frame import black
 from engine.images import AGAIN, LINGER, MAX_BYTES, MAX_COMING, Images
 from engine.sinks.still import encode_still
+from engine.sources.still import load_still
 
 PNG, JPEG = encode_still(black(16, 10)), encode_still(black(8, 8), "mjpeg")
 
@@ -63,6 +65,35 @@ async def test_a_removed_image_is_gone(tmp_path):
         assert made.get("a.png") is None
         with pytest.raises(NotFound, match=r"a\.png"):
             await made.remove("a.png")
+
+
+async def test_of_images_uploaded_and_removed_at_once_under_one_name_the_one_that_is_kept_is_shown(tmp_path):
+    made = Images(tmp_path, limiter=trio.CapacityLimiter(8))
+    datas = [encode_still(black(size, size)) for size in (16, 20, 24, 28)]
+
+    async def remove():
+        with suppress(NotFound):
+            await made.remove("a.png")
+
+    for _ in range(40):
+        async with trio.open_nursery() as nursery:
+            for data in datas:
+                nursery.start_soon(made.add, "a.png", data)
+            nursery.start_soon(remove)
+        frame, kept = made.get("a.png"), [info.width for info in await made.infos()]
+        assert kept == ([] if frame is None else [frame.width])
+        assert [load_still("a.png", str(path)).width for path in tmp_path.iterdir()] == kept
+
+
+async def test_an_upload_whose_sender_hangs_up_is_shown_if_it_is_kept(tmp_path):
+    async with images(tmp_path) as made:
+        await made.add("a.png", PNG)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.add, "a.png", encode_still(black(20, 20)))
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert made.get("a.png").width == load_still("a.png", str(tmp_path / "a.png")).width == 20
+        await made.remove("a.png")  # others may change it
 
 
 @pytest.mark.parametrize(
