@@ -122,10 +122,10 @@ class Engine:
         self._hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
         self._stills = Stills()
-        self._disk = trio.CapacityLimiter(DISK_THREADS)
+        self._disk = trio.CapacityLimiter(DISK_THREADS)  # for recordings alone: who writes later loses packets
         self._nursery: trio.Nursery | None = None
         self._decoders = Decoders(self._hub, self.settings, strict=strict)
-        self._images = Images(Path(self.settings.data) / "images", limiter=self._disk)
+        self._images = Images(Path(self.settings.data) / "images")
         self._around = Surroundings(
             self._hub, self._decoders, self._images, self.settings, self._encoding, partial(WallClock, self.now)
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ import trio
 from engine.errors import EngineError, InvalidSpec, NotFound, Overloaded, SinkUnavailable, reason_of
 from engine.frame import VideoFrame
 from engine.sources.png import SIGNATURE
-from engine.sources.still import load_still
+from engine.sources.still import load_still, still_size
 from engine.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -69,9 +68,10 @@ class Images:
     Promises: a file is there whole or not at all; a name never leaves the folder; what is shown is what is kept.
     """
 
-    def __init__(self, folder: Path, *, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._limiter = limiter
+        self._loading, self._writing, self._listing = (trio.CapacityLimiter(1) for _ in range(3))
+        self._found: dict[tuple[str, int, int, int], ImageInfo] = {}  # by the last list: by name and state of a file
         self._changing = trio.Lock()  # the folder and what is known of it: one change after the other, each to its end
         self._known: OrderedDict[str, _Known] = OrderedDict()  # the one not named for longest first
         self._send, self._receive = trio.open_memory_channel[str](MAX_IMAGES)
@@ -83,7 +83,7 @@ class Images:
             if known is None:
                 continue
             try:
-                frame = await in_thread(self._load, filename, limiter=self._limiter)
+                frame = await in_thread(self._load, filename, limiter=self._loading)
             except EngineError as err:
                 if known.retry_at is None:
                     log.warning("image %s: %s", filename, err)
@@ -141,21 +141,20 @@ class Images:
             filename += extension
         path = self._path(filename)
         async with self._changing:
-            frame = await in_thread(self._store, path, data, limiter=self._limiter)
+            frame = await in_thread(self._store, path, data, limiter=self._writing)
             self._know(filename, frame)
         return filename
 
     async def infos(self) -> list[ImageInfo]:
         """All images, by name."""
-        loaded = {name: known.frame for name, known in self._known.items() if known.frame is not None}
-        return await in_thread(self._list, loaded, limiter=self._limiter)
+        return await in_thread(self._list, limiter=self._listing)
 
     async def remove(self, filename: str) -> None:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
         try:
             path = self._path(filename)
             async with self._changing:
-                await in_thread(path.unlink, limiter=self._limiter)
+                await in_thread(path.unlink, limiter=self._writing)
                 self._known.pop(filename, None)
         except (InvalidSpec, OSError) as err:
             raise NotFound("image", filename) from err
@@ -190,16 +189,19 @@ class Images:
     def _load(self, filename: str) -> VideoFrame:
         return load_still(filename, str(self._path(filename)))
 
-    def _list(self, loaded: Mapping[str, VideoFrame]) -> list[ImageInfo]:
+    def _list(self) -> list[ImageInfo]:
         if not self._folder.is_dir():
             return []
-        found = []
+        found = {}
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):
                 continue
             try:
-                frame = loaded.get(path.name) or load_still(path.name, str(path))
-                found.append(ImageInfo(path.name, frame.width, frame.height, path.stat().st_size))
+                status = path.stat()
+                file = path.name, status.st_ino, status.st_mtime_ns, status.st_size
+                info = self._found.get(file)
+                found[file] = info or ImageInfo(path.name, *still_size(path.name, str(path)), status.st_size)
             except (EngineError, OSError) as err:
                 log.warning("image %s: %s", path.name, err)
-        return found
+        self._found = found
+        return list(found.values())

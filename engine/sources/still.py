@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import av
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
@@ -33,6 +36,8 @@ _TIFF: Final = (b"II*\0", b"MM\0*")
 MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PHOTOS: Final = (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1")  # ISO 23008-12; those that move are called others
 _GIF: Final = (b"GIF87a", b"GIF89a")
+_SAYING_SIZE: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM", *_GIF)  # by what comes first in them
+_EXIF: Final = (b"Exif\0\0", b"eXIf", b"Raw profile type")  # where there is something for libav to turn a picture by
 _MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
 _BAND: Final = 256  # rows that are spread at a time
@@ -77,6 +82,29 @@ def _is_moving_webp(data: bytes) -> bool:
 
 def load_still(name: str, path: str) -> VideoFrame:
     """The image of a file as a frame. Raises SourceUnavailable, SourceMalformed, SourceUnsupported."""
+    return _decoded(name, _image(name, path))
+
+
+def still_size(name: str, path: str) -> tuple[int, int]:
+    """Width and height of the image of a file, upright. Raises what load_still raises.
+
+    For a PNG, JPEG, GIF or BMP what libav knows when it has opened it will do: half the work, or much less.
+    """
+    data = _image(name, path)
+    orientation = exif_orientation(data)
+    is_clear = orientation in range(1, 9) or not any(mark in data for mark in _EXIF)  # else libav may turn it
+    if data.startswith(_SAYING_SIZE) and is_clear:
+        with _opened(name, data) as (_, stream):
+            size = stream.width, stream.height
+        if all(size):
+            turned = _ORIENTATIONS.get(orientation, Orientation())
+            return size[::-1] if turned.transposed else size
+    frame = _decoded(name, data)
+    return frame.width, frame.height
+
+
+def _image(name: str, path: str) -> bytes:
+    """The bytes of an image that libav may know."""
     data = _read(name, path)
     if is_svg(data[:HEAD]):
         data = draw_svg(name, data)
@@ -84,6 +112,12 @@ def load_still(name: str, path: str) -> VideoFrame:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
     if _is_moving_webp(data):
         raise SourceUnsupported(f'image "{name}": a WebP of several pictures is not supported', where=name)
+    return data
+
+
+@contextmanager
+def _opened(name: str, data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """An image and its picture, not decoded yet; errors of libav within become SourceMalformed."""
     try:
         pixels = io.BytesIO(with_palette(data))
         with av.open(pixels, "r", container_options=MEDIA, metadata_errors="replace") as container:
@@ -91,12 +125,16 @@ def load_still(name: str, path: str) -> VideoFrame:
             stream = best_stream(container, "video")
             if stream is None:
                 raise SourceMalformed(f'image "{name}": no picture in it', where=name)
-            context = stream.codec_context
-            check_sides(f'image "{name}"', context, where=name)
-            context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
-            frame = next(container.decode(stream), None)
+            check_sides(f'image "{name}"', stream.codec_context, where=name)
+            yield container, stream
     except LIBAV_ERRORS as err:
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name) from err
+
+
+def _decoded(name: str, data: bytes) -> VideoFrame:
+    with _opened(name, data) as (container, stream):
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
+        frame = next(container.decode(stream), None)
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
     check_sides(f'image "{name}"', frame, where=name)
@@ -119,14 +157,14 @@ def _read(name: str, path: str) -> bytes:
 
 
 def exif_orientation(data: bytes) -> int:
-    """The EXIF orientation, 1…8, of a JPEG, PNG, TIFF or WebP file; 1 where it says none.
+    """The EXIF orientation, 1…8, of a JPEG, PNG, TIFF or WebP file; 0 where it says none.
 
     libav's display matrix would do for the turned ones, but PyAV cannot show the mirrored.
     """
     try:
         return _tiff_orientation(_exif(data))
     except (struct.error, IndexError):
-        return 1
+        return 0
 
 
 def _exif(data: bytes) -> bytes:
@@ -161,7 +199,7 @@ def _tiff_orientation(tiff: bytes) -> int:
         tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * n)
         if tag == _EXIF_ORIENTATION:
             return int(value)
-    return 1
+    return 0
 
 
 def _spread(frame: av.VideoFrame) -> av.VideoFrame:

@@ -15,19 +15,23 @@ from engine import core
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import AlreadyExists, InUse, InvalidSpec, NotFound, Overloaded
+from engine.frame import black
 from engine.program import Held
 from engine.sinks.hls import DISCONTINUITIES
+from engine.sinks.still import encode_still
 from engine.spec import ARRIVAL_MS, AudioFormat, EventSpec, MixerSpec, PullSpec, Raster
 from engine.stream import Publisher
 from engine.timebase import SECOND
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.engine.clips import packets
+from tests.engine.slowdisk import slow_image
 from tests.threads import no_threads
 
 SPEC = EventSpec(
     name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), latency_ms=20, sub_mixes=2
 )
 PATTERN = PullSpec(pattern="count?size=64x36")
+PNG = encode_still(black(16, 10))
 
 
 @asynccontextmanager
@@ -282,6 +286,24 @@ async def test_a_recording_ends_with_the_engine_and_its_file_is_whole(tmp_path):
         assert (tmp_path / "recordings" / status.file).stat().st_size == status.bytes
         with pytest.raises(Overloaded):
             await made.start_recording("live/p")  # it is stopping
+
+
+async def test_recordings_and_uploads_do_not_wait_for_lists_of_images(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/slow.png").write_bytes(PNG)
+    with slow_image(monkeypatch, "slow.png") as slow:
+        async with engine(tmp_path) as made, trio.open_nursery() as nursery:
+            await made.put_source("live/p", PATTERN)
+            for _ in range(core.DISK_THREADS):
+                nursery.start_soon(made.images)
+            await slow.begun.wait()
+            await until(lambda: "live/p" in states(made))
+            recording = await made.start_recording("live/p")
+            await until(lambda: made.recordings()[0].bytes)
+            assert (await made.stop_recording("live/p", recording.id)).state == "done"
+            assert await made.add_image("logo.png", PNG) == "logo.png"
+            assert slow.readers == 1
+            slow.release()
 
 
 async def test_a_push_is_listed_until_it_is_removed(tmp_path):

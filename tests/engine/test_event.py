@@ -222,7 +222,7 @@ async def test_a_text_is_there_in_the_first_picture_of_its_put_though_no_slot_wa
 async def test_an_uploaded_image_is_loaded_from_its_put_on(tmp_path, nursery):
     grey, chroma = np.full((36, 64), 200, np.uint8), np.full((18, 32), 128, np.uint8)
     (tmp_path / "a.png").write_bytes(encode_still(VideoFrame(grey, chroma, chroma)))
-    images = Images(tmp_path, limiter=trio.CapacityLimiter(1))
+    images = Images(tmp_path)
     nursery.start_soon(images.run)
     async with studio(images=images) as made:
         made.event.put([showing(ImageSourceNode(filename="a.png"))])

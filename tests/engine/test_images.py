@@ -11,7 +11,9 @@ from engine.errors import InvalidSpec, NotFound
 from engine.frame import black
 from engine.images import AGAIN, LINGER, MAX_BYTES, MAX_COMING, Images
 from engine.sinks.still import encode_still
+from engine.sources import still
 from engine.sources.still import load_still
+from tests.engine.slowdisk import slow_image
 
 PNG, JPEG = encode_still(black(16, 10)), encode_still(black(8, 8), "mjpeg")
 
@@ -19,7 +21,7 @@ PNG, JPEG = encode_still(black(16, 10)), encode_still(black(8, 8), "mjpeg")
 @asynccontextmanager
 async def images(folder):
     async with trio.open_nursery() as nursery:
-        made = Images(folder, limiter=trio.CapacityLimiter(1))
+        made = Images(folder)
         nursery.start_soon(made.run)
         yield made
         nursery.cancel_scope.cancel()
@@ -68,7 +70,7 @@ async def test_a_removed_image_is_gone(tmp_path):
 
 
 async def test_of_images_uploaded_and_removed_at_once_under_one_name_the_one_that_is_kept_is_shown(tmp_path):
-    made = Images(tmp_path, limiter=trio.CapacityLimiter(8))
+    made = Images(tmp_path)
     datas = [encode_still(black(size, size)) for size in (16, 20, 24, 28)]
 
     async def remove():
@@ -94,6 +96,38 @@ async def test_an_upload_whose_sender_hangs_up_is_shown_if_it_is_kept(tmp_path):
             nursery.cancel_scope.cancel()
         assert made.get("a.png").width == load_still("a.png", str(tmp_path / "a.png")).width == 20
         await made.remove("a.png")  # others may change it
+
+
+async def test_a_list_looks_at_an_image_once_until_it_is_another(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(still, "_read", lambda *file, read=still._read: (looked.append(file[0]), read(*file))[1])
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    async with images(tmp_path) as made:
+        for _ in range(3):
+            assert [info.width for info in await made.infos()] == [16, 16]
+        assert looked == ["a.png", "b.png"]
+        await made.add("b.png", encode_still(black(20, 20)))
+        (tmp_path / "c.jpg").write_bytes(JPEG)  # by another hand
+        looked.clear()
+        for _ in range(3):
+            assert [info.width for info in await made.infos()] == [16, 20, 8]
+        assert looked == ["b.png", "c.jpg"]
+
+
+async def test_uploads_and_what_a_tree_names_do_not_wait_for_lists(tmp_path, monkeypatch):
+    (tmp_path / "slow.png").write_bytes(PNG)
+    with slow_image(monkeypatch, "slow.png") as slow:
+        async with images(tmp_path) as made, trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(made.infos)
+            await slow.begun.wait()
+            await made.add("a.png", PNG)
+            (tmp_path / "b.png").write_bytes(PNG)
+            assert (await loaded(made, "b.png")).width == 16
+            await made.remove("a.png")
+            assert slow.readers == 1  # of eight lists
+            slow.release()
 
 
 @pytest.mark.parametrize(
