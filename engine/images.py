@@ -65,7 +65,8 @@ class _Known:
 class Images:
     """The images in a folder. `run` loads what `get` asks for; the rest is called in the Trio thread.
 
-    Promises: a file is there whole or not at all; a name never leaves the folder; what is shown is what is kept.
+    Promises: a file is there whole or not at all; a name never leaves the folder; what is shown is what is kept;
+    what only reads keeps nobody waiting who ends it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +84,7 @@ class Images:
             if known is None:
                 continue
             try:
-                frame = await in_thread(self._load, filename, limiter=self._loading)
+                frame = await in_thread(self._load, filename, limiter=self._loading, abandon_on_cancel=True)
             except EngineError as err:
                 if known.retry_at is None:
                     log.warning("image %s: %s", filename, err)
@@ -147,7 +148,7 @@ class Images:
 
     async def infos(self) -> list[ImageInfo]:
         """All images, by name."""
-        return await in_thread(self._list, limiter=self._listing)
+        return await in_thread(self._list, limiter=self._listing, abandon_on_cancel=True)
 
     async def remove(self, filename: str) -> None:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""

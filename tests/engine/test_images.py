@@ -1,6 +1,7 @@
 """Uploaded images: whole or not at all, never outside their folder, loaded when a tree names them."""
 
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -128,6 +129,18 @@ async def test_uploads_and_what_a_tree_names_do_not_wait_for_lists(tmp_path, mon
             await made.remove("a.png")
             assert slow.readers == 1  # of eight lists
             slow.release()
+
+
+async def test_the_end_waits_for_no_image_that_is_read_for_a_list_or_a_tree(tmp_path, monkeypatch):
+    (tmp_path / "slow.png").write_bytes(PNG)
+    with slow_image(monkeypatch, "slow.png") as slow:
+        for asks in (Images.infos, partial(loaded, filename="slow.png")):
+            slow.begun = trio.Event()
+            async with images(tmp_path) as made, trio.open_nursery() as nursery:
+                nursery.start_soon(asks, made)
+                await slow.begun.wait()
+                nursery.cancel_scope.cancel()
+        assert slow.readers == 2
 
 
 @pytest.mark.parametrize(
