@@ -2,6 +2,7 @@
 
 It decides how a message looks, how often it is tried, and when it is given up; it refuses to know what happened. What
 is not taken yet is in the database: a restart loses nothing. A receiver may hear of a thing twice, never out of order.
+While the database cannot be written, only that is tried again: nobody is told a second time because of it.
 A receiver that does not answer keeps only itself waiting: whose last try was slow is told one thing at a time, and all
 such together have half of the places. A place is taken until its thread has ended. A receiver that is not there is left
 alone for a while, the longer the more often, whatever else it is to be told. Of one that is there, or takes longer
@@ -22,7 +23,9 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -101,7 +104,8 @@ class Courier:
         self._ledger = ledger
         limits = Limits(seconds=TIMEOUT)
         self._fetcher = Fetcher(base=Path(), cache=Path(), allow_private=allow_private, limits=limits)
-        self._under_way: dict[int, str] = {}  # id of a delivery → who receives it
+        self._under_way: dict[int, str] = {}  # id of a delivery, until its end is noted → who receives it
+        self._noting = trio.Lock()
         self._slow: set[str] = set()  # receivers whose last try was
         self._hosts, self._urls = Pauses(), Pauses()  # by `receiver_of`, by `endpoint_of`
         self._news = trio.Event()
@@ -115,7 +119,8 @@ class Courier:
         asked = -math.inf  # for last tries: to look goes over all that is due to who is left alone
         async with trio.open_nursery() as nursery:
             while True:
-                self._news = trio.Event()
+                if self._news.is_set():  # else somebody may wait for it
+                    self._news = trio.Event()
                 try:
                     await self._begin(nursery)
                     if trio.current_time() >= asked + POLL:
@@ -157,13 +162,11 @@ class Courier:
     async def _deliver(self, delivery: Delivery) -> None:
         limiter = trio.CapacityLimiter(1)  # of one try: a thread that is left alone keeps it
         begun = trio.current_time()
-        try:
-            problem = await self._send(delivery, limiter)
-            is_slow = trio.current_time() - begun > SLOW * TIMEOUT
-            (self._slow.add if is_slow else self._slow.discard)(self._under_way[delivery.id])
+        problem = await self._send(delivery, limiter)
+        is_slow = trio.current_time() - begun > SLOW * TIMEOUT
+        (self._slow.add if is_slow else self._slow.discard)(self._under_way[delivery.id])
+        async with self._noting:  # one tries whether anything can be noted, for all
             await self._note(delivery, problem)
-        except EngineError as err:  # it will be told twice
-            log.warning("job %s: webhook: %s", delivery.uid, err)
         async with limiter:
             del self._under_way[delivery.id]
         self.wake()
@@ -190,15 +193,29 @@ class Courier:
         return ""
 
     async def _note(self, delivery: Delivery, problem: str) -> None:
+        """Again until the ledger takes it: after a pause, or, since there is news only of what it took, soon after."""
+        note = self._outcome(delivery, problem)
+        for failures in count():
+            news = self._news  # before: what comes from now on counts
+            try:
+                await note()
+                return
+            except EngineError as err:
+                log.warning("job %s: webhook: %s", delivery.uid, err)
+            await trio.sleep(FIRST_PAUSE)
+            with trio.move_on_after(_pause(failures) / 1000 - FIRST_PAUSE):
+                await news.wait()
+
+    def _outcome(self, delivery: Delivery, problem: str) -> Callable[[], Awaitable[None]]:
+        """What is to be noted."""
         now = self._ledger.now()
         if problem and now - delivery.created < GIVE_UP:
             pause = _pause(delivery.tries)
             log.info("job %s: webhook: %s; again in %g s", delivery.uid, problem, pause / 1000)
-            await self._ledger.deliver_again(delivery, now + pause)
-        else:
-            if problem:
-                log.warning("job %s: webhook: %s; given up", delivery.uid, problem)
-            await self._ledger.delivered(delivery)
+            return partial(self._ledger.deliver_again, delivery, now + pause)
+        if problem:
+            log.warning("job %s: webhook: %s; given up", delivery.uid, problem)
+        return partial(self._ledger.delivered, delivery)
 
 
 def signature(secret: str, body: bytes) -> str:

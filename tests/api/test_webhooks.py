@@ -2,9 +2,10 @@
 
 import json
 import socket
+import sqlite3
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 import api.queue
+import api.schema
 import api.webhooks
 import engine.fetch
 from api.nexrender import Door
@@ -516,3 +518,49 @@ async def test_what_is_not_taken_for_a_day_is_given_up(start, receiver, clock):
     clock.now += 86_400
     await trio.sleep(0.05)
     assert len(receiver.told) == told
+
+
+@contextmanager
+def busy(ledger):
+    """Nothing can be written to it."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def taken_but_not_noted(start, receiver, clock, caplog, times):
+    """(client, queue): what was not taken at first is taken, and so often the ledger has refused to note it."""
+    client, queue = await start()
+    receiver.status = 500
+    await client.add(webhooks=[{"url": receiver.url}])
+    await receiver.until(1)
+    await noted(queue)
+    receiver.status = 200
+    with busy(queue._path), trio.fail_after(30):
+        clock.now += 1
+        while caplog.text.count("the database does not take it") < times:
+            await trio.sleep(0.01)
+    return client, queue
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(api.schema, "BUSY_MS", 10)
+    monkeypatch.setattr(api.webhooks, "FIRST_PAUSE", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_is_taken_is_not_told_again_while_that_cannot_be_noted(start, receiver, clock, caplog):
+    _, queue = await taken_but_not_noted(start, receiver, clock, caplog, times=3)
+    await noted(queue)
+    assert [status for status, *_ in receiver.told] == [500, 200]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_could_not_be_noted_is_when_anything_else_is(start, receiver, clock, caplog, monkeypatch):
+    monkeypatch.setattr(api.webhooks, "_pause", lambda failures: 1000 if caplog.text == "" else 3_600_000)
+    client, queue = await taken_but_not_noted(start, receiver, clock, caplog, times=1)
+    await client.add()
+    await noted(queue)
+    assert [status for status, *_ in receiver.told] == [500, 200]
