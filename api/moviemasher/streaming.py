@@ -7,6 +7,7 @@ has too: RTMP, FLV, recordings, pushes.
 A definition whose source is the name of a live stream is that stream; other sources are files of the user's, shared
 ones, or at URLs, which are fetched before they come on the air. A cut that is overtaken meanwhile by a later one is not
 shown any more, and its answer says so: ``{"overtaken": true}``. That is no error, the stream is as if it had been on.
+What is fetched for a stream takes no place of another's, and is given up when the stream ends.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Container
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -92,17 +93,36 @@ class Live(msgspec.Struct):
 
     cuts    how many were asked for.
     on_air  which of them is on, counted from 1.
-    copies  of what is at URLs.
+    copies  of what is at URLs; `fetcher` makes them, of this stream only.
     """
 
     id: str
     user: str
     format: str
     spec: EventSpec
+    fetcher: Fetcher
     touched: float
     cuts: int = 0
     on_air: int = 0
     copies: int = 0
+    scopes: list[trio.CancelScope] = []
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """What is done meanwhile is given up by `end`. Raises InvalidSpec then."""
+        with trio.CancelScope() as scope:
+            self.scopes.append(scope)
+            try:
+                yield
+            finally:
+                self.scopes.remove(scope)
+        if scope.cancelled_caught:
+            raise InvalidSpec("stream not found", where="id")
+
+    def end(self) -> None:
+        """Gives up what is done for it."""
+        for scope in self.scopes:
+            scope.cancel()
 
 
 class Streaming:
@@ -116,9 +136,8 @@ class Streaming:
         self._documents = documents
         self._files = files
         self._size = options.output if settings.output_size else UNSET
-        data = Path(settings.data).absolute()
-        self._fetcher = Fetcher(base=data, cache=data / "cache", allow_private=settings.allow_private)
-        self._copies = data / "casts"
+        self._data = Path(settings.data).absolute()
+        self._copies = self._data / "casts"
         self._streams: dict[str, Live] = {}
         self._disk = trio.CapacityLimiter(2)
 
@@ -157,9 +176,10 @@ class Streaming:
         live = self._new(user, asked)
         self._streams[live.id] = live
         try:
-            await self._engine.create_event(live.spec)
-            if asked.mash_objects or asked.cast is not None:
-                await self._show(live, asked)
+            with live.on():
+                await self._engine.create_event(live.spec)
+                if asked.mash_objects or asked.cast is not None:
+                    await self._show(live, asked)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._end(live)
@@ -178,36 +198,40 @@ class Streaming:
             mixer=MixerSpec(raster=raster, fps=rate, audio=AudioFormat(44_100)),
             encoder=EncoderSpec(gop=round(rate * READY)),
         )
-        return Live(name, user, asked.format, spec, trio.current_time())
+        allow_private = self._engine.settings.allow_private
+        fetcher = Fetcher(base=self._data, cache=self._data / "cache", allow_private=allow_private)
+        return Live(name, user, asked.format, spec, fetcher, trio.current_time())
 
     async def _status(self, user: str, request: Object) -> Object:
-        live = self._find(user, wanted(request, Named).id)
+        live = await self._find(user, wanted(request, Named).id)
         is_ready = self._engine.hls(live.spec.stream()).is_ready()
         return {"streamUrl": FORMATS[live.format].format(live.id)} if is_ready else {}
 
     async def _cut(self, user: str, request: Object) -> Object:
         asked = wanted(request, Cut)
-        live = self._find(user, asked.id)
-        is_shown = await self._show(live, asked)
+        live = await self._find(user, asked.id)
+        with live.on():
+            is_shown = await self._show(live, asked)
         return {} if is_shown else {"overtaken": True}
 
     async def _preload(self, user: str, request: Object) -> Object:
         asked = wanted(request, Preload)
-        live = self._find(user, asked.id)
+        live = await self._find(user, asked.id)
         named = [_name_of(each) for each in asked.files]
         named += [file_of(each) for each in asked.definition_objects if isinstance(each, dict)]
-        for source in dict.fromkeys(each for each in named if each.lower().startswith(("http:", "https:"))):
-            await self._place(live, source)  # from now on it is in the cache
+        with live.on():
+            for source in dict.fromkeys(each for each in named if each.lower().startswith(("http:", "https:"))):
+                await self._place(live, source)  # from now on it is in the cache
         return {}
 
     async def _delete(self, user: str, request: Object) -> Object:
-        await self._end(self._find(user, wanted(request, Named).id))
+        await self._end(await self._find(user, wanted(request, Named).id))
         return {}
 
     async def _list(self, user: str, request: Object) -> Object:
         return {"streams": [self._described(live) for live in self._streams.values() if live.user == user]}
 
-    def _find(self, user: str, name: str) -> Live:
+    async def _find(self, user: str, name: str) -> Live:
         """Raises InvalidSpec: the user has no such stream; Overloaded: it has failed."""
         live = self._streams.get(name)
         if live is None or live.user != user:
@@ -215,7 +239,7 @@ class Streaming:
         try:
             event = self._engine.event(live.spec.name)
         except NotFound:
-            del self._streams[name]
+            await self._end(live)
             raise InvalidSpec("stream not found", where="id") from None
         if event.state != "on air":
             raise Overloaded(f"the stream has {event.state}: {event.error}", where=name)
@@ -230,6 +254,7 @@ class Streaming:
 
     async def _end(self, live: Live) -> None:
         self._streams.pop(live.id, None)
+        live.end()
         with suppress(NotFound):
             await self._engine.delete_event(live.spec.name)
         await self._remove(self._copies / live.id)
@@ -267,7 +292,7 @@ class Streaming:
             live.copies = number = live.copies + 1  # now: another cut may come meanwhile
             folder = self._copies / live.id
             await in_thread(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
-            return await self._fetcher.fetch_media(source, folder, f"copy-{number}")
+            return await live.fetcher.fetch_media(source, folder, f"copy-{number}")
         mine = self._files().folder(live.user)
         path = await in_thread(file_in, (mine, mine.parent / SHARED), source, limiter=self._disk)
         if path is None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import threading
+from contextlib import asynccontextmanager
 from functools import partial
 
 import av
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 import api.moviemasher.streaming as streaming
+from engine.fetch import Limits
 from engine.frame import VideoFrame
 from engine.sinks.still import encode_still
 from tests.api.moviemasher.asking import Client, masher, masher_beside
@@ -217,11 +219,13 @@ async def test_images_texts_and_live_streams_are_shown(viewer):
 
 
 class Slow(WebRequest):
-    """Gives a picture when the server is told to."""
+    """Gives a picture when the server is told to, but at once at /quick.png."""
 
     def do_GET(self):
+        self.server.asked.append(self.path)
         self.server.is_asked.set()
-        self.server.over.wait(PATIENCE)
+        if self.path != "/quick.png":
+            self.server.over.wait(PATIENCE)
         self.send_response(200)
         self.send_header("Content-Length", str(len(RED)))
         self.end_headers()
@@ -231,7 +235,7 @@ class Slow(WebRequest):
 @pytest.fixture
 def slow():
     with web_server(Slow) as server:
-        server.is_asked = threading.Event()
+        server.asked, server.is_asked = [], threading.Event()
         yield server
 
 
@@ -264,9 +268,57 @@ async def test_a_cut_that_a_later_one_overtook_does_not_come_on(tmp_path, slow, 
         await viewer.until(name, partial(is_colour, 0))
 
 
-def cut_to(source):
+@asynccontextmanager
+async def waiting(client, slow):
+    """(id, answers) of a stream that asks for as much as can be fetched at once, of which nothing comes."""
+    name = (await client.call("/streaming/start", **SMALL))["id"]
+    answers = []
+
+    async def preload(n):
+        answers.append(await client.post("/streaming/preload", id=name, files=[f"{slow.url}/{n}.png"]))
+
+    async with trio.open_nursery() as nursery:
+        for n in range(Limits().at_once):
+            nursery.start_soon(preload, n)
+        with trio.fail_after(PATIENCE):
+            while len(slow.asked) < Limits().at_once:
+                await trio.sleep(0.01)
+        yield name, answers
+
+
+async def test_what_one_stream_waits_for_does_not_hold_up_another(tmp_path, slow):
+    async with masher(tmp_path, allow_private=True) as port, waiting(Client(port, user="bob"), slow) as (_, answers):
+        viewer = Viewer(tmp_path, Client(port))
+        name = await viewer.start()
+        assert await viewer.client.call("/streaming/cut", id=name, **cut_to(f"{slow.url}/quick.png", "image")) == {}
+        assert not answers
+        slow.over.set()
+
+
+async def test_what_a_stream_waits_for_is_given_up_when_it_ends(tmp_path, slow):
+    async with masher(tmp_path, allow_private=True) as port:
+        client = Client(port)
+        async with waiting(client, slow) as (name, answers):
+            assert (tmp_path / "casts" / name).exists()
+            await client.call("/streaming/delete", id=name)
+        assert [each.error for each in answers] == ["stream not found"] * Limits().at_once
+        assert not (tmp_path / "casts" / name).exists()
+        assert not slow.over.is_set()
+
+
+async def test_a_stream_whose_event_somebody_deleted_is_given_up_when_it_is_asked_for(tmp_path, slow):
+    async with masher(tmp_path, allow_private=True) as port:
+        client = Client(port)
+        async with waiting(client, slow) as (name, answers):
+            assert (await client.ask("DELETE", f"/brewmixer/1.0/cast-{name}")).status == 200
+            assert (await client.post("/streaming/status", id=name)).error == "stream not found"
+        assert [each.error for each in answers] == ["stream not found"] * Limits().at_once
+        assert not (tmp_path / "casts" / name).exists()
+
+
+def cut_to(source, kind="video"):
     mash = {"tracks": [{"clips": [{"contentId": "x"}]}]}
-    return {"mashObjects": [mash], "definitionObjects": [{"id": "x", "type": "video", "source": source}]}
+    return {"mashObjects": [mash], "definitionObjects": [{"id": "x", "type": kind, "source": source}]}
 
 
 @pytest.mark.parametrize(
