@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -23,7 +22,7 @@ import trio
 from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher
 from engine.jobdocument import output_folder
-from engine.sinks.partial import Partial, error_of, sync, sync_names
+from engine.sinks.partial import Partial, copy, error_of, sync_names
 from engine.template import Order, file_name, is_file_name, item
 from engine.threads import in_thread
 from engine.urls import shown
@@ -363,8 +362,7 @@ def _copy_file(found: Path, target: Path) -> None:
         raise error_of(str(target), err) from err
     part = Partial(str(target))
     try:
-        shutil.copyfile(found, part.temporary)
-        sync(Path(part.temporary))
+        copy(found, part.temporary)
         part.keep()
         for folder in (target, *made):
             sync_names(folder.parent)

@@ -135,7 +135,7 @@ class Fetcher:
         scheme = src[:8].partition(":")[0].lower()
         if scheme not in (*_PUBLIC_SCHEMES, "data"):
             path = self.path_of(src)
-            await in_thread(_check_file, path, src, checksum, limit, limiter=self._disk)
+            await in_thread(_check_file, path, src, checksum, limit, limiter=self._disk, abandon_on_cancel=True)
             return path
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(
@@ -699,8 +699,12 @@ def _check_file(path: Path, src: str, checksum: str, limit: int) -> None:
 
 def _matches(path: Path, checksum: str) -> bool:
     algorithm, _, wanted = checksum.partition(":")
+    digest = hashlib.new(algorithm)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() == wanted.lower()
+        while piece := file.read(PIECE):
+            trio.from_thread.check_cancelled()  # a film may take minutes
+            digest.update(piece)
+    return digest.hexdigest() == wanted.lower()
 
 
 def _too_large(src: str, limit: int) -> SourceMalformed:

@@ -47,7 +47,7 @@ from engine.fetch import Fetcher, file_in
 from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
-from engine.sinks.partial import sync, sync_names
+from engine.sinks.partial import copy, sync, sync_names
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 from engine.threads import in_thread
 from engine.urls import shown
@@ -374,7 +374,8 @@ def _move_all(work: Path, target: Path) -> list[Path]:
     """Moves a run's films to a folder, which is made; returns where they are, in order of name.
 
     They get their names there when all of them are whole, also where the folder is on another disk; from then on they
-    outlive a power cut, as the word that they are there will. Raises InvalidJob, OSError: nothing is left by halves.
+    outlive a power cut, as the word that they are there will. Raises InvalidJob, OSError: nothing is left by halves,
+    nor where it is cancelled.
     """
     try:
         target.mkdir(exist_ok=True)
@@ -384,7 +385,8 @@ def _move_all(work: Path, target: Path) -> list[Path]:
     _forget_runs_before(beside)
     try:
         beside.mkdir(exist_ok=True)
-        films = [Path(shutil.move(each, beside / each.name)) for each in sorted((work / FILMS).iterdir())]
+        found = sorted((work / FILMS).iterdir())
+        films = [Path(shutil.move(each, beside / each.name, copy_function=copy)) for each in found]
         for film in films:
             sync(film)
         made = [film.replace(target / film.name) for film in films]

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import av
+import trio
 from av.codec.codec import UnknownCodecError
 
 from engine.errors import SinkError, SinkRejected, SinkUnavailable, reason_of
 from engine.frame import AudioFrame, VideoFrame
 
 ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+PIECE: Final = 8 << 20  # bytes that are copied at a time: a slow disk writes as much within seconds
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 Item = tuple[int, VideoFrame, AudioFrame, int]  # of ticks [n, n + span)
@@ -130,6 +132,20 @@ class PartialFolder:
     def remove(self) -> None:
         """Takes them away, as far as that is possible."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def copy(found: str | Path, target: str | Path) -> None:
+    """Writes what is in a file into another one, which outlives a power cut from then on. Raises OSError.
+
+    In a thread of `in_thread`: when its task is cancelled it breaks off, and what there is has to be removed.
+    """
+    with Path(found).open("rb") as source, Path(target).open("wb") as copied:
+        while piece := source.read(PIECE):
+            trio.from_thread.check_cancelled()
+            copied.write(piece)
+            copied.flush()
+            os.fsync(copied.fileno())  # each time: nothing stops one that has gigabytes to write
+        os.fsync(copied.fileno())  # of an empty one, too
 
 
 def sync(path: Path) -> None:

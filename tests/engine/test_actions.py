@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import engine.sinks.partial
 from engine.actions import PHASES, Actions, Film
 from engine.errors import InvalidJob, SinkError
 from engine.fetch import Fetcher
@@ -257,6 +258,22 @@ async def test_a_copy_that_cannot_be_made_is_a_sentence_and_leaves_nothing(tmp_p
     with pytest.raises(SinkError, match=r'output ".*/there/x\.mp4": '):
         await actions.run("postrender", tmp_path / "out" / "result.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "there"]
+
+
+async def test_a_copy_that_is_given_up_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.sinks.partial, "PIECE", 1 << 10)
+    film, there = tmp_path / "out" / "result.mp4", tmp_path / "there"
+    for folder in (film.parent, there):
+        folder.mkdir()
+    film.write_bytes(bytes(16 << 20))
+    actions, _ = actions_of(tmp_path, action("copy", output=str(there)), writable=[there])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actions.run, "postrender", film)
+        with trio.fail_after(30):
+            while not list(there.iterdir()):
+                await trio.sleep(0)
+        nursery.cancel_scope.cancel()
+    assert not list(there.iterdir())
 
 
 class _Receiver(WebRequest):

@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,21 @@ async def test_a_file_is_used_where_it_is(fetcher, tmp_path):
     (tmp_path / "a b.mp4").write_bytes(FILM)
     for src in ((tmp_path / "a b.mp4").as_uri(), str(tmp_path / "a b.mp4"), "a b.mp4", "file:a%20b.mp4"):
         assert await fetch(fetcher, src, tmp_path) == tmp_path / "a b.mp4"
+
+
+async def test_a_checksum_that_nobody_waits_for_any_more_is_given_up(tmp_path):
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(8 << 30)
+    wanted = f"sha512:{'0' * 128}"
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(fetcher.fetch, "large", tmp_path, "it", checksum=wanted))
+            while not fetcher._disk.borrowed_tokens:
+                await trio.sleep(0)
+            nursery.cancel_scope.cancel()
+        while fetcher._disk.borrowed_tokens:  # the thread ends, too
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

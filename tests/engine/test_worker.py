@@ -9,6 +9,7 @@ import stat
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import msgspec
@@ -16,6 +17,7 @@ import pytest
 import trio
 
 import engine.jobrun
+import engine.sinks.partial
 import engine.worker
 from api.queue import JobQueue
 from engine.config import Settings
@@ -23,6 +25,7 @@ from engine.errors import Overloaded
 from engine.jobdocument import raw, read
 from engine.jobrun import PAUSED, RENDERING
 from engine.jobs import FINAL
+from engine.threads import in_thread
 from engine.worker import Lag, Worker
 from tests.engine.processes import renders
 from tests.media import numbers
@@ -359,6 +362,25 @@ async def test_a_finished_film_and_its_copy_outlive_a_power_cut(bench, monkeypat
         assert path.name in on_disk.get(path.parent.stat().st_ino, ())
     for folder in (film.parent, *kept.parents[:3]):
         assert folder.name in on_disk.get(folder.parent.stat().st_ino, ())
+
+
+async def test_films_on_their_way_to_another_disk_are_left_where_they_were_when_that_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.sinks.partial, "PIECE", 1 << 8)
+    film = tmp_path / "work" / "a.1" / "films" / "result.mp4"
+    film.parent.mkdir(parents=True)
+    film.write_bytes(bytes(16 << 20))
+    with TemporaryDirectory(dir="/dev/shm") as disk:
+        if Path(disk).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("all of this machine is one disk")
+        outputs = Path(disk) / "a"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, engine.jobrun._move_all, tmp_path / "work" / "a.1", outputs)
+            with trio.fail_after(30):
+                while not list(outputs.glob(".a.1/*")):
+                    await trio.sleep(0)
+            nursery.cancel_scope.cancel()
+        assert not list(outputs.iterdir())
+    assert film.stat().st_size == 16 << 20
 
 
 async def test_two_slots_share_many_jobs(bench):
