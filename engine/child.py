@@ -39,7 +39,7 @@ from engine.errors import Exhausted, reason_of
 
 NICENESS: Final = 10
 OOM_SCORE: Final = b"800"  # of 1000
-GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL
+GRACE: Final = 2.0  # seconds between SIGTERM and SIGKILL; a server is to end within 5
 MAX_LINE: Final = 1 << 24
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 LOADED: Final = ("engine.offline", "engine.sinks", "engine.sources")

@@ -10,8 +10,10 @@ import pytest
 import trio
 from hypercorn.config import Config
 
-from api.serve import HEAD_LINES, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
+from api.serve import HEAD_LINES, HTTP_GRACE, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
+from engine.child import GRACE
 from engine.link import listen
+from engine.worker import LAST_WORDS
 
 HELLO = (
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -248,3 +250,7 @@ def test_what_is_free_goes_back_to_the_system_or_to_other_threads(tmp_path, does
     (tmp_path / "file").touch()
     command = [sys.executable, "-c", PROBE + does, str(tmp_path / "file")]
     assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "1\n"
+
+
+def test_requests_renders_and_last_words_together_have_less_than_the_time_in_which_a_server_ends():
+    assert HTTP_GRACE + GRACE + LAST_WORDS < 5
