@@ -161,8 +161,8 @@ class Fetcher:
         path = await self.fetch(src, folder, name)
         if path.suffix != ".css":
             return path
-        style = await in_thread(path.read_bytes, limiter=self._disk)
-        fonts = _STYLE_URL.findall(style[:MAX_STYLE].decode(errors="replace"))
+        style = await in_thread(_read_style, path, limiter=self._disk)
+        fonts = _STYLE_URL.findall(style.decode(errors="replace"))
         if not fonts:
             raise SourceMalformed(f'source "{shown(src)}" names no font', where=shown(src))
         font = urljoin(src, fonts[-1])
@@ -695,6 +695,11 @@ def _check_file(path: Path, src: str, checksum: str, limit: int) -> None:
             raise SourceMalformed(f'source "{shown(src)}": its checksum is not {checksum}', where=shown(src))
     except (OSError, ValueError) as err:
         raise SourceUnavailable(f'source "{shown(src)}": {reason_of(err)}', where=shown(src)) from err
+
+
+def _read_style(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_STYLE)
 
 
 def _matches(path: Path, checksum: str) -> bool:

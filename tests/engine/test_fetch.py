@@ -586,6 +586,15 @@ async def test_of_a_style_sheet_the_font_is_fetched_that_it_names_last(fetcher, 
             await fetcher.fetch_media(f"{web.url}/sly.css", tmp_path, "sly")
 
 
+async def test_of_a_style_sheet_no_more_is_read_than_one_may_have(tmp_path):
+    with (tmp_path / "large.css").open("wb") as large:
+        large.write(b"url(https://127.0.0.1/a.woff)")
+        large.truncate(1 << 40)
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", limits=Limits(max_bytes=1 << 41))
+    with pytest.raises(InvalidJob, match="private address"):  # so the font was found
+        await fetcher.fetch_media("large.css", tmp_path, "it")
+
+
 def test_a_file_is_found_by_its_path_from_the_first_folder_that_has_it(tmp_path):
     mine, shared = tmp_path / "mine", tmp_path / "shared"
     for path in (mine / "a", mine / "deep/b", shared / "a", shared / "c", tmp_path / "secret"):
