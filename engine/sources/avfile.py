@@ -507,7 +507,9 @@ class MediaFile:
                     continue
                 self._read_to = max(self._read_to, packet.pos or 0)
                 end_with_stream(packet)
-                return self._tell_sets(self._straightened(packet))
+                straight = self._straightened(packet)
+                if straight is not None:
+                    return self._tell_sets(straight)
         except IndexError:
             pass  # PyAV at the end of a file in which another stream turned up on the way
         except LIBAV_ERRORS as err:
@@ -517,7 +519,7 @@ class MediaFile:
         self._at_end = True
         return None
 
-    def _straightened(self, packet: Packet) -> Packet:
+    def _straightened(self, packet: Packet) -> Packet | None:
         if self._straightener is None:
             return packet
         straight = self._straightener.apply(packet)

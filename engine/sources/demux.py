@@ -290,8 +290,10 @@ class Demuxer:
         if self._is_unstamped:
             packet.pts = packet.dts = units(arrival, _ARRIVAL_BASE)
             packet.duration = 0
-        if self._straightener is not None:
-            packet = self._straightener.apply(packet)
+        straight = packet if self._straightener is None else self._straightener.apply(packet)
+        if straight is None:
+            return []
+        packet = straight
         end_with_stream(packet)
         line = self._lines[packet.stream.type]
         data = line.framing.unwrapped(packet)

@@ -246,6 +246,9 @@ class Straightener:
     without sound, comes back where the others are. If it jumps back to more than `MAX_AHEAD` behind them, it is the
     first of another part.
 
+    Of a PID that falls silent, libav gives the last picture only when the PID speaks again: by then another part has
+    been and gone under other PIDs. It lies before what came of its stream in the file, and is left out.
+
     Of fragmented MP4 libav marks what comes behind a jump back as not to be shown; here nothing else has that mark.
     """
 
@@ -253,14 +256,17 @@ class Straightener:
         self._offsets = [Fraction(0)]  # the present one, and the one before it
         self._came: dict[int, Fraction] = {}  # each stream's last packet, by the container's own time …
         self._ends: dict[int, Fraction] = {}  # … and its end on the straight line
+        self._places: dict[int, int] = {}  # where it lies in the file, in bytes
 
     @property
     def jumped(self) -> bool:
         """Whether time is no longer the container's own."""
         return len(self._offsets) > 1
 
-    def apply(self, packet: Packet) -> Packet:
-        """The packet, its time stamps moved onto the straight line."""
+    def apply(self, packet: Packet) -> Packet | None:
+        """The packet, its time stamps moved onto the straight line; None: it is one of a part that is over."""
+        if self._is_left_over(packet):
+            return None
         if packet.is_discard:
             packet = _unmarked(packet)
         stamp = packet.dts if packet.dts is not None else packet.pts
@@ -276,6 +282,16 @@ class Straightener:
         self._came[packet.stream_index] = t
         self._ends[packet.stream_index] = t + offset + (packet.duration or 0) * time_base
         return packet
+
+    def _is_left_over(self, packet: Packet) -> bool:
+        """Whether it lies before the last one of its stream and does not follow it in time; else notes its place."""
+        index, place, stamp = packet.stream_index, packet.pos, packet.dts
+        if place is None:
+            return False
+        if place < self._places.get(index, 0) and stamp is not None and index in self._came:
+            return not 0 <= seconds(stamp, packet.time_base) - self._came[index] <= MAX_BACK
+        self._places[index] = place
+        return False
 
     def _offset(self, t: Fraction, index: int) -> Fraction:
         if not self._ends:

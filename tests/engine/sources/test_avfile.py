@@ -964,6 +964,23 @@ def test_time_that_jumps_goes_on_where_it_was(tmp_path, media, shift, back):
     assert [begin for begin, _, _ in again.pictures] == [begin for begin, stop, _ in found.pictures if stop > 3]
 
 
+@pytest.mark.parametrize("clock", [2, 3600])  # where that of the part between begins: it goes on, or is its own
+def test_a_programme_whose_pids_change_and_change_back_has_no_hole(tmp_path, clock):
+    """libav holds back what came last under a PID until that PID speaks again."""
+    times = [(0, 2, "256"), (clock, 3, "512"), (5, 2, "256")]
+    parts = [
+        encode(tmp_path / f"{n}.ts", Video(), seconds=seconds, output_ts_offset=str(begin), mpegts_start_pid=pid)
+        for n, (begin, seconds, pid) in enumerate(times)
+    ]
+    found = everything(joined(tmp_path / "all.ts", *parts))
+    starts = [begin for begin, _, _ in found.pictures]
+    assert starts == sorted(set(starts))
+    assert max(b - a for a, b in pairwise(starts)) < Fraction(1, 8)
+    assert numbered(found)[-60:] == list(range(60))
+    assert starts[-1] - starts[0] == pytest.approx(7, abs=0.15)
+    assert heard(found.blocks).shape[1] == pytest.approx(7 * 48_000, rel=0.03)
+
+
 @pytest.mark.parametrize("later", [Fraction(0), Fraction(1, 2)])  # whether its sound or its picture comes first
 def test_sound_that_comes_back_after_a_long_part_without_it_is_with_its_picture(tmp_path, later):
     slow = Video(rate=Fraction(10), gop=10)
