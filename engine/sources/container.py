@@ -25,8 +25,9 @@ from engine.spec import LISTS
 
 LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 DEMUX_ERRORS: Final = (*LIBAV_ERRORS, IndexError)  # PyAV's at the end of a file in which another stream turned up late
-# A programme of an MPEG-TS whose PIDs change goes on in the streams it had; other formats do not have the option.
-_SPLICED: Final = {"merge_pmt_versions": "1"}
+# A programme of an MPEG-TS whose PIDs change goes on in the streams it had, also where a playlist has it in segments.
+# Formats that do not have an option leave it.
+_SPLICED: Final = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 # Formats that name other files, or addresses, and open them: whoever wrote one could have this machine's files shown.
