@@ -24,6 +24,8 @@ Theory of operation
 * Other URLs come in their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw
   H.264), their arrival is one. What states a duration has an end, and what has a length in bytes: many files say
   nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
+* Of a programme of MPEG-TS that goes on in another codec under the PIDs it had, nothing can be used any more, while its
+  other kind comes as before. A live one is to be opened again then; a file's rest is read as far as it can be.
 * A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
   it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
   opening it: an encoder that begins the same film anew is not left out for longer.
@@ -90,6 +92,8 @@ _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 # URLs, and for files that are called lists; of other files `container` takes fewer.
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
+_RECODED: Final = ("mpegts", "hls")  # that may go on in another codec
+MOST_STRANGE: Final = 50  # packets of another codec in a row: two seconds of pictures, one of sound; no damage lasts so
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
@@ -296,7 +300,7 @@ class Demuxer:
         packet = straight
         end_with_stream(packet)
         line = self._lines[packet.stream.type]
-        data = line.framing.unwrapped(packet)
+        data = self._unwrapped(line, packet)
         track = line.framing.track
         if track is None or not data:
             return []
@@ -327,6 +331,14 @@ class Demuxer:
         alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
         made = pts + ticks, dts + ticks, arrival, packet.is_keyframe, packet.duration or 0, alpha
         return [*out, self._packet(line, data, *made)]
+
+    def _unwrapped(self, line: _Line, packet: _AvPacket) -> bytes:
+        """What a packet carries. Raises SourceUnavailable: it is of another codec than those before, and stays so."""
+        data = line.framing.unwrapped(packet)
+        if line.framing.strange > MOST_STRANGE and not self.has_end and self._container.format.name in _RECODED:
+            kind = "picture" if packet.stream.type == "video" else "sound"
+            raise SourceUnavailable(f'source "{self._guid}": its {kind} is of another codec now', where=self._guid)
+        return data
 
     def _is_heard_or_seen(self, line: _Line, packet: _AvPacket, pts: int) -> bool:
         """Whether a packet is given on; notes where it lies, if it is no priming."""

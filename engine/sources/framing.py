@@ -10,6 +10,8 @@ Theory of operation
   come later are left in their packets: up to the next keyframe the decoder that is there goes on with them.
 * ADTS headers of AAC become an AudioSpecificConfig, with the layout of channels (program_config_element) that a block
   has in it where the header names none.
+* In MPEG-TS a stream may become one of another codec, and libav does not say so: only its packets look otherwise
+  (`strange`). What others make of those is of no use to anybody.
 * AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
   track says so. A decoder gives such pictures in the right order; players and recordings may not.
 """
@@ -32,6 +34,11 @@ _SETS: Final = {"h264": (7, 8), "hevc": (32, 33, 34)}  # kinds of parameter sets
 _DELIMITERS: Final = {"h264": 9, "hevc": 35}  # of access units
 _MOST_SETS: Final = 256  # of pictures (H.264 7.4.2.2); HEVC has fewer
 _ADTS_RATES: Final = 13
+# What packets begin with: which of the first 16 bits say it, and what they say (ETSI TS 102 366, ISO 11172-3 with its
+# three layers, of which libav guesses one where nothing has come yet, and ISO 14496-3).
+_AC3: Final = 0xFFFF, (0x0B77,)
+_MPEG: Final = 0xFFE6, (0xFFE2, 0xFFE4, 0xFFE6)
+_HEADS: Final = {"ac3": _AC3, "eac3": _AC3, "mp2": _MPEG, "mp3": _MPEG, "aac_latm": (0xFFE0, (0x56E0,))}
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 
 
@@ -41,6 +48,7 @@ class Framing:
     def __init__(self, stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> None:
         context = stream.codec_context
         self.time_base = time_base
+        self.strange = 0  # packets in a row that are of another codec
         self.track: Track | None = None if before is None else before.track
         self._kind: Literal["video", "audio"] = stream.type
         self._codec: str = context.codec.canonical_name
@@ -85,7 +93,13 @@ class Framing:
         """What a packet carries, as the track says; b"" when it cannot be used."""
         if packet.has_sidedata(NEW_SETS):
             self._configure(bytes(packet.get_sidedata(NEW_SETS)))
-        return bytes(packet)
+        data = bytes(packet)
+        mask, heads = _HEADS.get(self._codec, (0, (0,)))
+        self._count(is_ours=int.from_bytes(data[:2]) & mask in heads)
+        return data
+
+    def _count(self, *, is_ours: bool) -> None:
+        self.strange = 0 if is_ours else self.strange + 1
 
 
 class _AnnexB(Framing):
@@ -102,7 +116,9 @@ class _AnnexB(Framing):
     def unwrapped(self, packet: _AvPacket) -> bytes:
         units = nal_units(bytes(packet))
         kept = [unit for unit in units if self._kind_of(unit) not in (*_SETS[self._codec], _DELIMITERS[self._codec])]
-        if not kept:
+        has_picture = any(map(self._is_slice, kept))
+        self._count(is_ours=has_picture)
+        if not has_picture:
             self._ahead = [*self._ahead, *units][-_MOST_SETS:]
             return b""
         fresh = [*self._learn(self._ahead), *self._learn(units)]
@@ -139,6 +155,10 @@ class _AnnexB(Framing):
         if made:
             super()._configure(made)
 
+    def _is_slice(self, unit: bytes) -> bool:
+        """Whether it is a slice of a picture; none of the other codec's seems to be one: the last bit differs."""
+        return unit[0] & 0x9F in (1, 5) if self._codec == "h264" else unit[0] & 0xC1 == 0
+
     def _kind_of(self, unit: bytes) -> int:
         return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
 
@@ -158,7 +178,9 @@ class _Adts(Framing):
 
     def unwrapped(self, packet: _AvPacket) -> bytes:
         data = bytes(packet)
-        if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        is_ours = len(data) >= 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
+        self._count(is_ours=is_ours)
+        if not is_ours:
             return b""
         kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
         channels = (data[2] & 1) << 2 | data[3] >> 6

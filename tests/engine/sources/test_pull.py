@@ -938,6 +938,64 @@ async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_bec
     await station.stop()
 
 
+def recoded(folder, before, behind):
+    """A programme's parts of two and four seconds, under the same PIDs; the codecs are those of picture and sound."""
+    return [
+        encode(folder / f"{n}.ts", Video(codecs[0]), Audio(codecs[1]), seconds=2 + 2 * n, output_ts_offset=str(2 * n))
+        for n, codecs in enumerate((before, behind))
+    ]
+
+
+RECODED = [
+    ("sound", ("libx264", "aac"), ("libx264", "ac3")),
+    ("sound", ("libx264", "ac3"), ("libx264", "aac")),
+    ("sound", ("libx264", "mp2"), ("libx264", "aac")),
+    ("picture", ("libx264", "aac"), ("libx265", "aac")),
+    ("picture", ("libx265", "aac"), ("libx264", "aac")),
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "behind"), RECODED)
+@pytest.mark.parametrize("in_segments", [True, False])
+def test_a_live_programme_whose_codec_becomes_another_one_is_read_no_further(
+    server, tmp_path, kind, before, behind, in_segments
+):
+    first, second = recoded(tmp_path, before, behind)
+    listed = f"#EXTINF:2,\n{first.name}\n#EXT-X-DISCONTINUITY\n#EXTINF:4,\n{second.name}\n"
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in (first, second)}
+    server.films["/live.m3u8"] = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n{listed}".encode(), 0
+    server.films["/live.ts"] = first.read_bytes() + second.read_bytes(), 0.01
+    url = f"{server.url}/live.{'m3u8' if in_segments else 'ts'}"
+    demuxer = Demuxer("film", url, Settings(read_timeout=5), now=clock)
+    made = []
+    with pytest.raises(SourceUnavailable) as caught:
+        while not demuxer.ended:
+            made += demuxer.read()
+    demuxer.close()
+    assert str(caught.value) == f'source "film": its {kind} is of another codec now'
+    names = {"libx264": "h264", "libx265": "hevc"}
+    assert {packet.track.codec for packet in made} == {names.get(codec, codec) for codec in before}
+
+
+async def test_a_live_programme_whose_codec_becomes_another_one_is_opened_again(station, server, tmp_path):
+    first, second = recoded(tmp_path, *RECODED[0][1:])
+    server.films["/live.ts"] = first.read_bytes() + second.read_bytes(), 3
+    station.pull(f"{server.url}/live.ts")
+    await station.receive(until=lambda got: len(got) > 3)
+    server.films["/live.ts"] = second.read_bytes(), 2
+    await station.receive(until=lambda got: got.count(None) == 1)
+    assert (await station.state("retrying")).error == f'source "{NAME}": its sound is of another codec now'
+    got = await station.receive(until=lambda got: len(got) > got.index(None) + 100)
+    assert {packet.track.codec for packet in got[got.index(None) + 1 :]} == {"h264", "ac3"}
+    await station.stop()
+
+
+def test_of_a_file_whose_codec_becomes_another_one_the_rest_is_read(tmp_path):
+    path = tmp_path / "film.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in recoded(tmp_path, *RECODED[0][1:])))
+    assert numbers(demuxed(path, most=10**4)) == [*range(60), *range(120)]
+
+
 async def test_what_is_not_there_is_said_in_one_sentence(station, server):
     station.pull(f"{server.url}/none.ts")
     assert (await station.state("retrying")).error == f'source "{NAME}": server returned 404 Not Found'
