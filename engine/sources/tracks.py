@@ -246,6 +246,9 @@ class Straightener:
     without sound, comes back where the others are. If it jumps back to more than `MAX_AHEAD` behind them, it is the
     first of another part.
 
+    A part with a clock of its own, an advertisement, may stand between two of a programme. Where the clock then goes on
+    as it was left, it has jumped, though ahead of the part's by less than `MAX_AHEAD`: there is no hole.
+
     Of a PID that falls silent, libav gives the last picture only when the PID speaks again: by then another part has
     been and gone under other PIDs. It lies before what came of its stream in the file, and is left out.
 
@@ -257,6 +260,7 @@ class Straightener:
         self._came: dict[int, Fraction] = {}  # each stream's last packet, by the container's own time …
         self._ends: dict[int, Fraction] = {}  # … and its end on the straight line
         self._places: dict[int, int] = {}  # where it lies in the file, in bytes
+        self._left: dict[int, Fraction] = {}  # where each stream was when time jumped, by the container's own time
 
     @property
     def jumped(self) -> bool:
@@ -301,9 +305,12 @@ class Straightener:
         if index in self._ends:
             own = self._ends[index] - MAX_BACK
             least = own if t >= self._came[index] - MAX_BACK else max(own, least)
+        goes_on = index in self._left and abs(t - self._left[index]) < MAX_BACK
+        most = newest + (MAX_BACK if goes_on else MAX_AHEAD)
         for offset in self._offsets:
-            if least <= t + offset <= newest + MAX_AHEAD:
+            if least <= t + offset <= most:
                 return offset
+        self._left = dict(self._came)
         self._offsets = [newest - t, self._offsets[0]]
         return self._offsets[0]
 

@@ -981,6 +981,21 @@ def test_a_programme_whose_pids_change_and_change_back_has_no_hole(tmp_path, clo
     assert heard(found.blocks).shape[1] == pytest.approx(7 * 48_000, rel=0.03)
 
 
+@pytest.mark.parametrize("rate", [30, 2])
+def test_a_programme_goes_on_at_once_behind_a_part_with_a_clock_of_its_own(tmp_path, rate):
+    """Its clock is then a little ahead of the part's, as it would be behind a hole."""
+    video, times = Video(rate=Fraction(rate), gop=rate), [(0, 3), (0, 1), (3, 2)]
+    parts = [
+        encode(tmp_path / f"{n}.ts", video, seconds=seconds, output_ts_offset=str(begin))
+        for n, (begin, seconds) in enumerate(times)
+    ]
+    found = everything(joined(tmp_path / "all.ts", *parts))
+    starts = [begin for begin, _, _ in found.pictures]
+    assert numbered(found) == [*range(3 * rate), *range(rate), *range(2 * rate)]
+    assert max(b - a for a, b in pairwise(starts)) < Fraction(1, rate) + Fraction(1, 8)
+    assert heard(found.blocks).shape[1] == pytest.approx(6 * 48_000, rel=0.03)
+
+
 @pytest.mark.parametrize("later", [Fraction(0), Fraction(1, 2)])  # whether its sound or its picture comes first
 def test_sound_that_comes_back_after_a_long_part_without_it_is_with_its_picture(tmp_path, later):
     slow = Video(rate=Fraction(10), gop=10)
