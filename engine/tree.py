@@ -339,7 +339,7 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     return (_convert(value, prefix),)
 
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # the last one may be open: then it is no JSON
 _LEVELS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # either half; only a whole pair is a character
@@ -449,8 +449,8 @@ def digits_of(value: str | int | float) -> str:
 
 
 def is_deeper(text: bytes, levels: int) -> bool:
-    """Whether objects and arrays of JSON are in each other more than so many levels deep."""
+    """Whether objects and arrays of JSON are in each other more than so many levels deep, up to where it is none."""
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
     brackets = _STRING.sub(b"", text).translate(_LEVELS, _NO_BRACKETS)
-    return max(accumulate(memoryview(brackets).cast("b"))) > levels
+    return max(accumulate(memoryview(brackets).cast("b")), default=0) > levels

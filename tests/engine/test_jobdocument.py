@@ -71,8 +71,16 @@ def test_what_is_deep_but_taken_can_be_read_from_any_depth():
 def test_brackets_within_strings_are_no_levels():
     text = b'[{"a":["' + b"[{" * 600 + b'\\"[\\\\","]"]},' + b"[]," * 600 + b"[]]"
     assert (is_deeper(text, 3), is_deeper(text, 2)) == (False, True)
+    assert not is_deeper(b'"' + b"[" * 600 + b'"', 0)
     (*_, last) = read(b'[{"a":"' + b"[" * 600 + b'\\""}]')
     assert values(last)["a"] == "[" * 600 + '"'
+
+
+def test_brackets_of_a_string_without_an_end_are_no_levels():
+    text = b'["' + b'\\"' * 8_000 + b"[" * 600
+    assert not is_deeper(text, 1)
+    with pytest.raises(InvalidJob, match="not JSON"):
+        read(text)
 
 
 @pytest.mark.parametrize("more", [0, 600])
