@@ -23,7 +23,6 @@ class _Still:
     """What those share who ask for the picture of one stream."""
 
     def __init__(self) -> None:
-        self.turn = trio.Lock()
         self.picture: VideoFrame | None = None  # the newest that was asked for …
         self.number = 0  # … which is so many pictures after the first
         self.made = 0  # the number of the one that `jpeg` shows
@@ -35,6 +34,7 @@ class Stills:
 
     def __init__(self) -> None:
         self._threads = Threads(1, name="stills", nice=NICE)
+        self._turn = trio.Lock()  # who waits for it can still go away
         self._is_closed = False
         self._asked: WeakValueDictionary[str, _Still] = WeakValueDictionary()  # gone with the last who asks
 
@@ -47,7 +47,7 @@ class Stills:
         if picture is not still.picture:
             still.picture, still.number = picture, still.number + 1
         wanted = still.number
-        async with still.turn:
+        async with self._turn:
             if still.made < wanted:
                 if self._is_closed:
                     raise ActorGone("no more stills are made", where=stream)

@@ -90,6 +90,23 @@ async def test_who_hangs_up_keeps_nobody_waiting():
     assert len(found) == 3
 
 
+async def test_who_waits_behind_the_picture_of_another_stream_can_go_at_once():
+    found = []
+    async with stills() as (made, nursery):
+        release = await held(made)
+        nursery.start_soon(ask, made, black(64, 36), found)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(30):
+            async with trio.open_nursery() as impatient:
+                for n in range(3):
+                    impatient.start_soon(ask, made, black(64, 36), found, f"live/{n}")
+                await wait_all_tasks_blocked()
+                impatient.cancel_scope.cancel()
+        assert not found
+        release.set()
+    assert len(found) == 1
+
+
 async def test_whose_turn_comes_after_the_end_is_told_so():
     async with stills() as (made, _):
         made.close()
