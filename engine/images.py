@@ -71,9 +71,9 @@ class Images:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._loading, self._writing, self._listing = (trio.CapacityLimiter(1) for _ in range(3))
+        self._loading, self._listing = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
+        self._changing = trio.CapacityLimiter(1)  # so that what one change did is known before the next one begins
         self._found: dict[tuple[str, int, int, int], ImageInfo] = {}  # by the last list: by name and state of a file
-        self._changing = trio.Lock()  # the folder and what is known of it: one change after the other, each to its end
         self._known: OrderedDict[str, _Known] = OrderedDict()  # the one not named for longest first
         self._send, self._receive = trio.open_memory_channel[str](MAX_IMAGES)
 
@@ -141,9 +141,8 @@ class Images:
         if Path(filename).suffix.lower() not in _EXTENSIONS:
             filename += extension
         path = self._path(filename)
-        async with self._changing:
-            frame = await in_thread(self._store, path, data, limiter=self._writing)
-            self._know(filename, frame)
+        frame = await in_thread(self._store, path, data, limiter=self._changing)
+        self._know(filename, frame)
         return filename
 
     async def infos(self) -> list[ImageInfo]:
@@ -154,11 +153,10 @@ class Images:
         """Forgets an image; trees that name it draw nothing there. Raises NotFound."""
         try:
             path = self._path(filename)
-            async with self._changing:
-                await in_thread(path.unlink, limiter=self._writing)
-                self._known.pop(filename, None)
+            await in_thread(path.unlink, limiter=self._changing)
         except (InvalidSpec, OSError) as err:
             raise NotFound("image", filename) from err
+        self._known.pop(filename, None)
 
     def _path(self, filename: str) -> Path:
         bad = filename in ("", ".", "..") or any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in filename)

@@ -36,7 +36,7 @@ _TIFF: Final = (b"II*\0", b"MM\0*")
 MAGIC: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PHOTOS: Final = (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1")  # ISO 23008-12; those that move are called others
 _GIF: Final = (b"GIF87a", b"GIF89a")
-_SAYING_SIZE: Final = (SIGNATURE, b"\xff\xd8\xff", b"BM", *_GIF)  # by what comes first in them
+_SAYING_SIZE: Final = (SIGNATURE, b"\xff\xd8\xff", *_GIF)  # by what comes first in them
 _EXIF: Final = (b"Exif\0\0", b"eXIf", b"Raw profile type")  # where there is something for libav to turn a picture by
 _MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
 _REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
@@ -86,9 +86,9 @@ def load_still(name: str, path: str) -> VideoFrame:
 
 
 def still_size(name: str, path: str) -> tuple[int, int]:
-    """Width and height of the image of a file, upright. Raises what load_still raises.
+    """Width and height of the image of a file, upright. Raises what load_still raises; a damaged one may pass.
 
-    For a PNG, JPEG, GIF or BMP what libav knows when it has opened it will do: half the work, or much less.
+    For a PNG, JPEG or GIF what libav knows when it has opened it will do: a tenth of the work, or a third.
     """
     data = _image(name, path)
     orientation = exif_orientation(data)
