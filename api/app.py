@@ -111,7 +111,8 @@ class Connection(TrioASGIHTTPConnection):
     clients that wait for the end of the connection would wait for ever.
 
     A client that still sends does not hear its answer where the connection is closed behind it: so what comes is read,
-    and thrown away, before the last message, within the limits of all doors.
+    and thrown away, before the last message, within the limits of all doors. What comes with a method that has no body
+    is thrown away from the beginning: nobody reads it, and it would be kept for as long as a stream is played.
     """
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -120,6 +121,7 @@ class Connection(TrioASGIHTTPConnection):
         self._asked = trio.Event()  # it has come whole, or more than is read for nothing
         self._is_answered = False
         rest = asgi.DRAIN_BYTES
+        has_body = self.scope["method"] not in ("GET", "HEAD", "OPTIONS")
 
         async def take() -> ASGIReceiveEvent:
             nonlocal rest
@@ -127,6 +129,7 @@ class Connection(TrioASGIHTTPConnection):
             if message["type"] == "http.request":
                 if self._is_answered:
                     rest -= len(message["body"])
+                if self._is_answered or not has_body:
                     message["body"] = b""
                 if rest < 0 or not message.get("more_body", False):
                     self._asked.set()

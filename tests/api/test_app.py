@@ -7,6 +7,7 @@ from base64 import b64encode
 
 import pytest
 import trio
+from quart import request
 
 from api import asgi
 from api.app import create_app
@@ -426,6 +427,21 @@ async def test_a_request_that_does_not_come_whole_does_nothing(start):
     async with serving(await start()) as port:
         words = b"PUT /streams/1.0/live/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
         assert b" 200 " not in await last_words(port, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"), [("GET", 0), ("HEAD", 0), ("OPTIONS", 0), ("POST", 1000), ("PUT", 1000), ("DELETE", 1000)]
+)
+async def test_of_a_body_that_no_route_reads_nothing_is_kept(start, method, kept):
+    app = await start()
+
+    @app.route("/asked", methods=[method], provide_automatic_options=False)
+    async def measure():
+        return "", 200, {"X-Kept": str(len(await request.get_data()))}
+
+    async with serving(app) as port:
+        answer = await exchange(port, f"{method} /asked HTTP/1.1", "Content-Length: 1000", bytes(1000))
+    assert f"x-kept: {kept}\r\n".encode() in answer
 
 
 @pytest.mark.parametrize("size", [1_048_577, 3_000_000])
