@@ -79,6 +79,7 @@ LONGEST_WAIT: Final = 25.0  # seconds; a worker forgets a pickup after a minute,
 LEASES: Final = (1.0, 3600.0)
 MAX_KEY: Final = 255
 WORKERS: Final = 1000  # that are remembered
+FOLDERS: Final = 1000  # of outputs, whose last run is remembered
 # As nexrender's worker is called; up to 1.10 it has no name of its own, but that of what Node asks with.
 WORKERS_AGENT: Final = re.compile(r".*nexrender-worker/|node-fetch/|(node|undici)$")
 ALLOWED_HEADERS: Final = (
@@ -193,6 +194,7 @@ class Door:
         self._disk = trio.CapacityLimiter(4)
         self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
         self._workers: dict[str, WorkerStatus] = {}  # the last seen last
+        self._looked_through: dict[str, int | None] = {}  # uid → the run that has uploaded last
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(re.sub(r"{\w+}", "(.+)", path)), getattr(self, name))
             for given, path, name, *_ in _ROUTES
@@ -405,10 +407,19 @@ class Door:
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
         await self._check_run(uid, run)
         folder = self._queue.outputs / output_folder(uid)
-        await self._queue.forget_parts(folder)  # who holds the job sends one file after the other
+        await self._forget_parts(uid, run, folder)
         # While it came the job may have been given to somebody else, or made anew under its name.
         size = await self._save(request, folder / name, check=partial(self._check_run, uid, run))
         return json_answer(msgspec.json.encode(Uploaded(str(folder / name), size)))
+
+    async def _forget_parts(self, uid: str, run: int | None, folder: Path) -> None:
+        """What the runs before left in the folder. Once in a run, which may have a file for each of its frames."""
+        if self._looked_through.get(uid) == run:
+            return
+        if len(self._looked_through) >= FOLDERS:
+            del self._looked_through[next(iter(self._looked_through))]
+        self._looked_through[uid] = run
+        await self._queue.forget_parts(folder)
 
     async def _check_run(self, uid: str, run: int | None) -> None:
         """Raises Refusal (409) when a job is not in this run, or no longer; NotFound."""

@@ -1008,6 +1008,23 @@ async def test_what_an_upload_left_that_was_cut_off_goes(tmp_path, clock, start)
     assert Path(film).read_bytes() == b"film"
 
 
+async def test_the_folder_of_a_run_with_many_files_is_looked_through_for_what_was_left_before_the_first_one(start):
+    client, queue = await start()
+    await client.add(uid="a", type="mash")
+    left = queue.outputs / "a" / "frames" / ".0.png.0.part"
+    left.parent.mkdir(parents=True)
+    for worker in ("one", "another"):
+        headers = {"nexrender-name": worker}
+        picked = await client.ask("GET", "/api/v1/jobs/pickup?kind=document&lease=30", headers=headers)
+        run = picked.headers["mashtun-run"]
+        for n in range(2):
+            left.write_bytes(b"x")
+            path = f"/api/v1/jobs/a/output?name=frames/{n}.png&run={run}"
+            assert (await client.ask("PUT", path, b"film")).status == 200
+            assert left.exists() == (n > 0)
+        assert (await client.ask("PUT", f"/api/v1/jobs/a?run={run}", {"state": "queued"})).status == 200
+
+
 async def test_what_uploads_left_that_a_server_before_did_not_end_goes(tmp_path, nursery):
     left, film = (tmp_path / "outputs" / "a" / name for name in (".film.mp4.1.part", "film.mp4"))
     left.parent.mkdir(parents=True)
