@@ -393,7 +393,7 @@ class Door:
     # Outputs
 
     async def _output(self, request: Request, uid: str) -> Answer:
-        output = msgspec.json.decode(await self._queue.whole(uid)).get("output")
+        output = await self._queue.output(uid)
         path = await in_thread(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
         if path is None:
             raise NotFound("output of job", uid)

@@ -216,6 +216,10 @@ class JobQueue:
         """As `Store.record`."""
         return await self._read(lambda store: store.record(uid))
 
+    async def output(self, uid: str) -> object:
+        """As `Store.output`."""
+        return await self._read(lambda store: store.output(uid))
+
     async def page(
         self, which: Filter, *, after: int | None, limit: int, limit_bytes: int
     ) -> tuple[list[bytes], int | None]:

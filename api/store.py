@@ -300,11 +300,13 @@ class Store:
 
     def record(self, uid: str) -> Change:
         """A job's state. Raises NotFound."""
-        with self._database.read() as connection:
-            row = connection.execute(_RECORD, {"the_uid": uid}).one_or_none()
-        if row is None:
-            raise NotFound("job", uid)
-        return Change(uid, row.state, row.run, _record(row.head))
+        state, run, head = self._found(uid)
+        return Change(uid, state, run, _record(head))
+
+    def output(self, uid: str) -> object:
+        """What a job says that its output is; None: nothing. Raises NotFound."""
+        _, _, head = self._found(uid)
+        return value_of(_document.decode(head), "output")
 
     def page(self, which: Filter, *, after: int | None, limit: int, limit_bytes: int) -> tuple[list[bytes], int | None]:
         """(jobs as JSON, behind which place the next page begins or None), in the order of creation.
@@ -330,6 +332,14 @@ class Store:
         """(worker, uid) of every job that somebody holds."""
         with self._database.read() as connection:
             return [(executor or "", uid) for executor, uid in connection.execute(_HELD)]
+
+    def _found(self, uid: str) -> tuple[str, int, bytes]:
+        """(state, run, head)"""
+        with self._database.read() as connection:
+            row = connection.execute(_RECORD, {"the_uid": uid}).one_or_none()
+        if row is None:
+            raise NotFound("job", uid)
+        return row.state, row.run, row.head
 
     # Webhooks
 

@@ -18,6 +18,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -36,7 +37,7 @@ from api.moviemasher.uploads import products_of
 from api.moviemasher.users import SHARED
 from api.store import Filter
 from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, reason_of
-from engine.jobdocument import raw
+from engine.jobdocument import NULL, raw
 from engine.jobs import ERROR, FINISHED, QUEUED
 from engine.template import Kept
 from engine.threads import in_thread
@@ -81,6 +82,22 @@ class Purpose(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     outputs: list[str]
     kind: Literal["mash", "cast", "upload"] = "mash"
     definition: Object | None = None
+
+
+class Source(msgspec.Struct):
+    """What a job's template says of where its document is."""
+
+    src: Any = None
+
+
+class Told(msgspec.Struct):
+    """What a job says of a rendering; whatever else it holds is skipped."""
+
+    template: Source
+    state: str
+    purpose: msgspec.Raw = NULL
+    result: msgspec.Raw = NULL
+    error: Any = None
 
 
 class Rendering:
@@ -211,17 +228,19 @@ class Rendering:
         unknown = NotFound("rendering", asked.rendering_id[:80])
         if not _RENDERING.fullmatch(asked.rendering_id):
             raise unknown
-        job = msgspec.json.decode(await self._queue.whole(asked.rendering_id), type=Object)
-        if job["template"].get("src") != f"mash:{user}/{asked.id}/{asked.rendering_id}":
+        job = await self._in_thread(
+            partial(msgspec.json.decode, type=Told), await self._queue.whole(asked.rendering_id)
+        )
+        if job.template.src != f"mash:{user}/{asked.id}/{asked.rendering_id}":
             raise unknown
         try:
-            purpose = msgspec.convert(job.get("purpose"), Purpose)
-            result = msgspec.convert(job["result"], Result) if job["state"] == FINISHED else None
-        except (KeyError, msgspec.ValidationError):  # somebody else has written into the job
+            purpose = msgspec.json.decode(job.purpose, type=Purpose)
+            result = msgspec.json.decode(job.result, type=Result) if job.state == FINISHED else None
+        except msgspec.ValidationError:  # somebody else has written into the job
             raise InvalidSpec("the rendering has no result", where="renderingId") from None
         totals: Object = {each: {"total": purpose.outputs.count(each), "completed": 0} for each in purpose.outputs}
-        if job["state"] == ERROR:
-            return {**totals, "error": str(job.get("error") or "the rendering failed")}
+        if job.state == ERROR:
+            return {**totals, "error": str(job.error or "the rendering failed")}
         if result is None:
             return {**totals, **_callback("/rendering/status", {"id": asked.id, "renderingId": asked.rendering_id})}
         for each in totals.values():

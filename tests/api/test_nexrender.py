@@ -5,6 +5,8 @@ import json
 import os
 import re
 import resource
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
@@ -1078,6 +1080,21 @@ async def test_an_output_file(film):
     assert answer.headers["accept-ranges"] == "bytes"
     head = await client.ask("HEAD", "/api/v1/jobs/a/output")
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "600")
+
+
+async def test_of_a_job_whose_film_is_asked_for_nothing_is_read_but_where_that_is(start, tmp_path):
+    client, queue = await start()
+    film = queue.outputs / "a" / "film.mp4"
+    film.parent.mkdir(parents=True)
+    film.write_bytes(b"film")
+    await client.add(uid="a", output="a/film.mp4")
+    with closing(sqlite3.connect(tmp_path / "mashtun.db")) as database, database:
+        (content,) = database.execute("SELECT content FROM contents").fetchone()
+        database.execute("UPDATE contents SET content = X'00'")  # what whoever reads it stumbles over
+    assert (await client.ask("GET", "/api/v1/jobs/a/output")).body == b"film"
+    with closing(sqlite3.connect(tmp_path / "mashtun.db")) as database, database:
+        database.execute("UPDATE contents SET content = ?", (content,))
+    assert (await client.job("a"))["output"] == "a/film.mp4"
 
 
 @pytest.mark.parametrize(
