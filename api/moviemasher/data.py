@@ -23,6 +23,7 @@ from engine.threads import in_thread
 
 T = TypeVar("T")
 KINDS: Final[tuple[Kind, ...]] = ("mash", "cast", "definition")
+EMPTY: Final = msgspec.Raw(b"{}")
 USERS: Final[Mapping[Kind, tuple[str, str]]] = {"definition": ("mashIds", "mash(es)"), "mash": ("castIds", "cast(s)")}
 
 
@@ -113,13 +114,13 @@ class DataServer:
             found = await self._read(lambda documents: documents.get(kind, user, name))
         except NotFound:
             raise InvalidSpec(f"Could not find {kind} {name[:80]}", where="id") from None
-        return {kind: found.document} | ({} if kind == "definition" else {"definitions": found.definitions})
+        return {kind: found.text} | ({} if kind == "definition" else {"definitions": found.needed})
 
     async def _default(self, kind: Kind, user: str, request: Object) -> Object:
-        found = await self._read(lambda documents: documents.default(kind, user)) or Found({}, [])
+        found = await self._read(lambda documents: documents.default(kind, user)) or Found(EMPTY, [])
         size = self._options.preview
         preview = {"previewSize": {"width": size.width, "height": size.height}} if self._options.has_preview else {}
-        return {kind: found.document, "definitions": found.definitions, **preview}
+        return {kind: found.text, "definitions": found.needed, **preview}
 
     async def _retrieve(self, kind: Kind, user: str, request: Object) -> Object:
         asked = wanted(request, Retrieval)

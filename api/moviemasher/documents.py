@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+from msgspec import Raw
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
 
 from api.moviemasher.fields import Object
@@ -43,10 +44,20 @@ _OUR_KEYS: Final = ("id", "createdAt", "userId")
 
 
 class Found(NamedTuple):
-    """A mash or a cast, and the definitions that it needs."""
+    """A document as JSON, a cast with its mashes in it; and the definitions that it needs, as JSON each."""
 
-    document: Object
-    definitions: list[Object]
+    text: Raw
+    needed: list[Raw]
+
+    @property
+    def document(self) -> Object:
+        """What the JSON says."""
+        return msgspec.json.decode(self.text, type=Object)
+
+    @property
+    def definitions(self) -> list[Object]:
+        """What theirs says."""
+        return [msgspec.json.decode(text, type=Object) for text in self.needed]
 
 
 class Documents:
@@ -73,7 +84,7 @@ class Documents:
             document = reader.get(kind, name)
             if document is None:
                 raise NotFound(kind, name)
-            return reader.found(kind, document)
+            return reader.found(kind, name, document)
 
     def owner(self, name: str) -> str:
         """Whose mash or cast this id is. Raises NotFound."""
@@ -87,28 +98,28 @@ class Documents:
     def default(self, kind: Kind, user: str) -> Found | None:
         """The user's newest mash that is in no cast, or newest cast; None: there is none."""
         newest = (documents.c.created.desc(), documents.c.seq.desc())
-        which = select(documents.c.json).where(*_listed(kind, user)).order_by(*newest).limit(1)
+        which = select(documents.c.id, documents.c.json).where(*_listed(kind, user)).order_by(*newest).limit(1)
         with self.database.read() as connection:
             reader = _Reader(connection, user)
-            found = next(reader.objects(which), None)
-            return None if found is None else reader.found(kind, found)
+            found = next(reader.texts(which), None)
+            return None if found is None else reader.found(kind, *found)
 
     def retrieve(
         self, kind: Kind, user: str, *, types: Sequence[str] | None = None, partial: bool = False
-    ) -> list[Object]:
+    ) -> list[Raw] | list[Object]:
         """The user's documents in the order of their creation: mashes that are in no cast, definitions of these types.
 
-        partial  only id, label and icon of each.
+        partial  only id, label and icon of each; else all that is in each, as JSON.
         Raises Overloaded when they are too long together.
         """
-        columns = (documents.c.id, documents.c.label, documents.c.icon) if partial else (documents.c.json,)
+        columns = (documents.c.id, *((documents.c.label, documents.c.icon) if partial else (documents.c.json,)))
         which = select(*columns).where(*_listed(kind, user)).order_by(documents.c.seq)
         if types is not None:
             which = which.where(documents.c.type.in_(types))
         with self.database.read() as connection:
             if partial:
                 return [dict(row._mapping) for row in connection.execute(which)]
-            return list(_Reader(connection, user).objects(which))
+            return [text for _, text in _Reader(connection, user).texts(which)]
 
     # Writing
 
@@ -274,47 +285,49 @@ class _Reader:
         self._user = user
         self._rest = MAX_ANSWER  # bytes
 
-    def objects(self, which: Select[bytes]) -> Iterator[Object]:
-        """The objects of a statement that selects their JSON."""
-        for json in self._connection.scalars(which):
+    def texts(self, which: Select[Any]) -> Iterator[tuple[str, Raw]]:
+        """(id, JSON) of a statement that selects them. Nothing is decoded: nothing else runs meanwhile, no mixer."""
+        for name, json in self._connection.execute(which):
             self._rest -= len(json)
             if self._rest < 0:
                 raise Overloaded(f"what is asked for has more than {MAX_ANSWER} bytes: ask for less, or partial ones")
-            yield msgspec.json.decode(json)
+            yield name, Raw(json)
 
-    def get(self, kind: Kind, name: str) -> Object | None:
-        """The object of this id, if the user may see it."""
+    def get(self, kind: Kind, name: str) -> Raw | None:
+        """The document of this id, if the user may see it."""
         mine = (documents.c.kind == kind, documents.c.id == name, _visible(kind, self._user))
-        return next(self.objects(select(documents.c.json).where(*mine)), None)
+        found = next(self.texts(select(documents.c.id, documents.c.json).where(*mine)), None)
+        return None if found is None else found[1]
 
-    def found(self, kind: Kind, document: Object) -> Found:
+    def found(self, kind: Kind, name: str, document: Raw) -> Found:
         """A document with what it needs; a cast with its mashes."""
         if kind == "definition":
             return Found(document, [])
         if kind == "mash":
-            return Found(document, self._needed([document["id"]]))
-        which = (relations.c.kind == "cast", relations.c.parent == document["id"])
+            return Found(document, self._needed([name]))
+        which = (relations.c.kind == "cast", relations.c.parent == name)
         mashes = self._connection.scalars(select(relations.c.child).where(*which).order_by(relations.c.place)).all()
-        if "layers" in document:
-            document["layers"] = with_mashes(document["layers"], self._filled)
-        return Found(document, self._needed(mashes))
+        cast: Object = msgspec.json.decode(document)
+        if "layers" in cast:
+            cast["layers"] = with_mashes(cast["layers"], self._filled)
+        return Found(Raw(msgspec.json.encode(cast)), self._needed(mashes))
 
-    def _filled(self, mash: Object) -> Object:
+    def _filled(self, mash: Object) -> Raw | Object:
         return self.get("mash", str(mash.get("id"))) or mash
 
-    def _needed(self, mashes: Sequence[str]) -> list[Object]:
+    def _needed(self, mashes: Sequence[str]) -> list[Raw]:
         """The definitions of these mashes, each once."""
-        found: dict[str, Object] = {}
+        found: dict[str, Raw] = {}
         for name in mashes:
             which = (
-                select(documents.c.json)
+                select(documents.c.id, documents.c.json)
                 .join(relations, relations.c.child == documents.c.id)
                 .where(relations.c.kind == "mash", relations.c.parent == name)
                 .where(documents.c.kind == "definition", _visible("definition", self._user))
                 .order_by(relations.c.place)
             )
-            for definition in self.objects(which):
-                found.setdefault(definition["id"], definition)
+            for definition, text in self.texts(which):
+                found.setdefault(definition, text)
         return list(found.values())
 
 
@@ -346,7 +359,7 @@ def _users_of(connection: Connection, kind: Kind, user: str, name: str) -> list[
     return list(connection.scalars(which))
 
 
-def with_mashes(layers: object, change: Callable[[Object], Object], depth: int = 0) -> list[Any]:
+def with_mashes(layers: object, change: Callable[[Object], Raw | Object], depth: int = 0) -> list[Any]:
     """A cast's layers with every mash changed, in folders too."""
     if not isinstance(layers, list):
         raise InvalidMash("$.cast.layers: expected an array", where="$.cast.layers")

@@ -301,7 +301,7 @@ def _saved(documents: Documents, user: str, name: str) -> bytes:
     except NotFound:
         kind = "cast"
         found = documents.get(kind, user, name)
-    return msgspec.json.encode({kind: found.document, "definitions": found.definitions})
+    return msgspec.json.encode({kind: found.text, "definitions": found.needed})
 
 
 def definition_of(announced: Object, result: Result, place: str) -> Object:

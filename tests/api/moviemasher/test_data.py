@@ -1,6 +1,8 @@
 """Mashes, casts and definitions are kept as clients need them, each for its user, and nothing is lost on the way."""
 
+import json
 import re
+import sqlite3
 import threading
 from contextlib import closing
 from functools import partial
@@ -77,6 +79,27 @@ async def test_a_mash_comes_back_as_it_was_put(client):
     assert described == [{"id": name, "label": "2022", "icon": None}]
     assert (await client.call("/data/mash/retrieve"))["described"][0]["tracks"] == MASH["tracks"]
     assert (await client.call("/data/mash/default"))["mash"]["id"] == name
+
+
+async def test_what_is_kept_is_handed_on_as_it_is_and_decoded_by_nobody(tmp_path):
+    """To decode a document holds up everything else for as long as it takes, mixers too."""
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        await client.call("/data/definition/put", definition=IMAGE)
+        await client.call("/data/mash/put", mash={"id": "m"}, definitionIds=["image-1"])
+        definition, mash = b'{"id" :  "image-1"}', b'{"id" :  "m", "no JSON": }'
+        with closing(sqlite3.connect(tmp_path / "mashtun.db")) as database, database:
+            for name, text in (("image-1", definition), ("m", mash)):
+                database.execute("UPDATE documents SET json = ? WHERE id = ?", (text, name))
+        whole = b'{"mash":' + mash + b',"definitions":[' + definition + b"]}"
+        assert (await client.post("/data/mash/get", id="m")).body == whole
+        assert whole[:-1] in (await client.post("/data/mash/default")).body
+        assert (await client.post("/data/mash/retrieve")).body == b'{"described":[' + mash + b"]}"
+        assert (await client.post("/data/definition/get", id="image-1")).body == b'{"definition":' + definition + b"}"
+        await client.call("/data/cast/put", cast={**cast({"id": "m"}), "id": "c"})
+        found = (await client.post("/data/cast/get", id="c")).body
+        assert mash in found
+        assert found.endswith(b',"definitions":[' + definition + b"]}")
 
 
 async def test_an_id_is_kept_unless_it_is_temporary_or_missing(client):
@@ -403,7 +426,8 @@ def test_what_nests_deep_is_kept_up_to_a_limit_that_is_the_same_everywhere(kept)
 def test_everybodys_definitions_are_read_by_all_and_changed_by_none(kept):
     kept.put_definition("", {"id": "com.example.shape", "type": "container"})
     kept.put_mash("ada", {"id": "m"}, ["com.example.shape"])
-    assert [each["id"] for each in kept.retrieve("definition", "ada", types=["container"])] == ["com.example.shape"]
+    (found,) = kept.retrieve("definition", "ada", types=["container"])
+    assert json.loads(bytes(found))["id"] == "com.example.shape"
     assert [each["id"] for each in kept.get("mash", "ada", "m").definitions] == ["com.example.shape"]
     for attempt in (
         lambda: kept.put_definition("ada", {"id": "com.example.shape", "label": "mine"}),
