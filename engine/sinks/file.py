@@ -30,6 +30,7 @@ from engine.threads import in_thread
 from engine.timebase import tick_count
 
 _FASTSTART: Final = {"movflags": "+faststart"}
+_LARGE: Final = {"rf64": "auto"}  # what is longer than 4 GiB tells its sizes in 64 bits (EBU Tech 3306)
 FORMATS: Final = MappingProxyType(
     {
         ".mp4": Encoding("mp4", "libx264", "aac", _FASTSTART),
@@ -39,7 +40,7 @@ FORMATS: Final = MappingProxyType(
         ".webm": Encoding("webm", "libvpx-vp9", "libopus"),
         ".m4a": Encoding("ipod", None, "aac", _FASTSTART),
         ".mp3": Encoding("mp3", None, "libmp3lame"),
-        ".wav": Encoding("wav", None, "pcm_s16le"),
+        ".wav": Encoding("wav", None, "pcm_s16le", _LARGE),
     }
 )
 NULL: Final = "null:"  # mixed, not encoded: for measuring

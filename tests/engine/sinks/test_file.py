@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import wave
 from contextlib import suppress
 from fractions import Fraction
 
@@ -147,6 +148,16 @@ async def test_the_last_samples_of_a_wav_are_there(tmp_path):
     expected = np.concatenate([sound(n, mixer).samples for n in range(31)], axis=1)
     assert samples.shape == expected.shape
     assert np.abs(samples - expected).max() <= 1 / 32768
+
+
+async def test_a_wav_has_room_for_sizes_of_64_bits_and_is_a_plain_one_as_long_as_it_needs_none(tmp_path):
+    path = await write(tmp_path / "sound.wav", 30, SMALL)
+    data = path.read_bytes()
+    size = len(data) - 8
+    room = b"JUNK" + (28).to_bytes(4, "little") + bytes(28)  # becomes "ds64" in a file of more than 4 GiB
+    assert data.startswith(b"RIFF" + size.to_bytes(4, "little") + b"WAVE" + room + b"fmt ")
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (48_000, 2, 48_000)
 
 
 @pytest.mark.parametrize("size", [(64, 36), (62, 38), (2, 2)], ids=str)
