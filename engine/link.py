@@ -10,8 +10,9 @@ has the turn sends all of it, in slices. A slice that is not taken within `stall
 notices a peer that takes nothing, or whose host is gone, by itself in the same time (`abandon_after`), also while bytes
 wait in its own buffer. A `say` that is cancelled may have sent half a message: after it the link can only be closed.
 
-A peer that says next to nothing in many small chunks is heard slowly: each costs as much time as a picture. It fills
-what the kernel holds for it, and ends by the session's limit on how many may come at once.
+A peer that says next to nothing in many small chunks is heard slowly: each costs as much time as a picture. So is one
+that sends many values, which are decoded. It fills what the kernel holds for it, and ends by the session's limit on how
+many may come at once.
 """
 
 from __future__ import annotations

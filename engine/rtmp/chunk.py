@@ -72,7 +72,7 @@ ON_VIDEO: Final = 6
 FIRST_CHUNK_SIZE: Final = 128  # until SetChunkSize (5.4.1)
 _TOP: Final = 0xFFFFFF  # of a 24-bit field; no message is longer
 _WRAP: Final = 0xFFFFFFFF
-_SMALL_BYTES: Final = 32  # acknowledgements and pings have 4 and 6, commands more; nobody cuts messages so small
+SMALL_BYTES: Final = 32  # acknowledgements and pings have 4 and 6, commands more; nobody cuts messages so small
 _HEADER_BYTES: Final = (11, 7, 3, 0)  # by fmt (5.3.1.2)
 
 
@@ -82,10 +82,11 @@ class Limits(msgspec.Struct, frozen=True):
     message_bytes: int = 8 << 20  # a 4K keyframe at 200 Mbit/s is 1 to 3 MB
     partial_bytes: int = 16 << 20  # all messages that are not whole yet, together; ≥ message_bytes
     chunk_streams: int = 128  # encoders use three to six
-    small_chunks: int = 1000  # that made no event, in one piece of bytes: 8 ms
+    small_chunks: int = 1000  # that made no event, and values of commands, in one piece of bytes: 8 ms
     amf_bytes: int = 1 << 20  # a command or a data message; commands are some hundred bytes
     amf_depth: int = 32
-    amf_values: int = 65536
+    command_values: int = 1000  # connect has thirty at most
+    data_values: int = 10_000  # a recording's list of keyframes; what has more is ignored
 
 
 class Message(NamedTuple):
@@ -203,12 +204,13 @@ class Reader:
         self._cursor = stop
         self._current = stream
         self._left = min(self.chunk_size, stream.length - len(stream.body))
-        if self._left < _SMALL_BYTES:
-            self._count_small()
+        if self._left < SMALL_BYTES:
+            self.charge(1)
         return True
 
-    def _count_small(self) -> None:
-        self.small_chunks += 1
+    def charge(self, count: int) -> None:
+        """Counts small chunks, or what costs as much. Raises RemoteProtocolError: too many in one piece of bytes."""
+        self.small_chunks += count
         if self.small_chunks > self._limits.small_chunks:
             raise RemoteProtocolError(f"more than {self._limits.small_chunks} small chunks that say nothing")
 

@@ -31,6 +31,8 @@ The caller owns the socket and does, on either side::
   and when that is answered, publish. That is FMLE's order, and FFmpeg's and OBS's, so every server knows it.
 * **Late media**, after StreamEnded or a refusal, is still under way when the peer learns of it: it is not an error, it
   is counted in `ignored`. So are commands that we do not know, as nginx-rtmp does; an `_error` would end FFmpeg.
+* **Values** are decoded only of commands that we know and of data that belong to the stream that is on, and what that
+  costs is counted with the small chunks, as are the tags of aggregates: see `chunk`.
 * **Timestamps** are 32 bits of ms and wrap after 49.7 days. Each one is placed nearest to the last packet's, in either
   direction: so a wrap goes on upwards, a small step back stays one, and a restart at 0 stays a jump (for whoever
   consumes the packets). A jump that would end below 0, where no clock is, is one ahead; a small step back may end
@@ -99,6 +101,7 @@ _BUFFER_MS: Final = 1000  # what our player announces; live servers do not care
 _PROPERTIES: Final = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0}  # what clients look for in the answer to connect
 _FOURCC_LIST: Final = ["hvc1", "av01", "vp09"]
 _WORTH: Final = 8  # small chunks that an event pays for: encoders send one or two with each; it costs what these cost
+VALUES: Final = 50  # of data messages that cost as much as a small chunk; a list of keyframes must delay nobody
 _REFUSALS: Final = {
     State.CONNECTING: "NetConnection.Connect.Rejected",
     State.PUBLISH_ASKED: "NetStream.Publish.BadName",
@@ -200,7 +203,7 @@ class Session:
 
     @property
     def small_chunks(self) -> int:
-        """How many small chunks were read of what came last, less those that media and new states have paid for."""
+        """How many small chunks, or what costs as much, came last, less those that media and new states paid for."""
         return self._reader.small_chunks
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -250,7 +253,11 @@ class Session:
             if len(self._reader) > self._limits.message_bytes:
                 raise RemoteProtocolError(f"{len(self._reader)} bytes before we answered")
             return False
-        message = next(self._aggregate, None) or self._reader.next_message()
+        message = next(self._aggregate, None)
+        if message is None:
+            message = self._reader.next_message()
+        elif len(message.payload) < chunk.SMALL_BYTES:
+            self._reader.charge(1)
         if message is None:
             return False
         self._hear(message)
@@ -444,11 +451,11 @@ class Session:
         self._events.append(event)
 
     def _hear(self, message: Message) -> None:
-        kind, stream, _, payload = message
+        kind, _, _, payload = message
         if kind in (chunk.VIDEO, chunk.AUDIO):
             self._hear_media(message)
         elif kind in (chunk.COMMAND, chunk.COMMAND_AMF3):
-            self._hear_command(stream, self._values(kind, payload))
+            self._hear_command(message)
         elif kind in (chunk.DATA, chunk.DATA_AMF3):
             self._hear_data(message)
         elif kind == chunk.AGGREGATE:
@@ -489,27 +496,27 @@ class Session:
         placed = self._dts + step - ((step & 0x80000000) << 1)
         return timestamp if placed < 0 and placed <= self._dts - BACK_MS else placed
 
-    def _values(self, kind: int, payload: bytes) -> list[object]:
+    def _values(self, message: Message, most: int) -> amf.Values:
         """The AMF values of a command or data message; those of AMF3's types are AMF0 after a zero byte."""
-        limits = self._limits
-        if len(payload) > limits.amf_bytes:
-            raise RemoteProtocolError(
-                f"an AMF message of {len(payload)} bytes is above the limit of {limits.amf_bytes}"
-            )
-        view = memoryview(payload)
-        if kind in (chunk.COMMAND_AMF3, chunk.DATA_AMF3) and payload[:1] == b"\0":
+        view = memoryview(message.payload)
+        if message.kind in (chunk.COMMAND_AMF3, chunk.DATA_AMF3) and message.payload[:1] == b"\0":
             view = view[1:]
-        return amf.decode_all(view, depth=limits.amf_depth, values=limits.amf_values)
+        return amf.Values(view, depth=self._limits.amf_depth, values=most)
 
     def _hear_data(self, message: Message) -> None:
+        if not self._media_is_expected(message.stream) or len(message.payload) > self._limits.amf_bytes:
+            self.ignored += 1
+            return
+        found = self._values(message, self._limits.data_values)
         try:
-            values = self._values(message.kind, message.payload)
+            values = list(found)
         except RemoteProtocolError:  # some encoders' AMF3; the stream is whole without it
             values = []
+        self._reader.charge(found.count // VALUES)
         if values[:1] == ["@setDataFrame"]:
             del values[0]
         match values:
-            case [str(name), dict(fields), *_] if self._media_is_expected(message.stream):
+            case [str(name), dict(fields), *_]:
                 self._give(Metadata(fields, self._unwrapped(message.timestamp), name))
             case _:
                 self.ignored += 1
@@ -532,17 +539,22 @@ class Session:
 
     # ---- commands ----
 
-    def _hear_command(self, stream: int, values: list[object]) -> None:
-        match values:
-            case [str(name), *rest]:
-                hear = _COMMANDS[self.role].get(name)
-                transaction = rest[0] if rest and isinstance(rest[0], float) else 0.0
-                if hear is None:
-                    self.ignored += 1
-                else:
-                    hear(self, _Command(stream, transaction, rest[1:]))
-            case _:
-                raise RemoteProtocolError("a command without a name")
+    def _hear_command(self, message: Message) -> None:
+        size, most = len(message.payload), self._limits.amf_bytes
+        if size > most:
+            raise RemoteProtocolError(f"an AMF message of {size} bytes is above the limit of {most}")
+        found = self._values(message, self._limits.command_values)
+        name = next(found, None)
+        if not isinstance(name, str):
+            raise RemoteProtocolError("a command without a name")
+        hear = _COMMANDS[self.role].get(name)
+        values = [] if hear is None else list(found)
+        self._reader.charge(found.count)
+        if hear is None:
+            self.ignored += 1
+            return
+        transaction = values[0] if values and isinstance(values[0], float) else 0.0
+        hear(self, _Command(message.stream, transaction, values[1:]))
 
     def _on_connect(self, command: _Command) -> None:
         values = command.values

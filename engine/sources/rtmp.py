@@ -150,8 +150,8 @@ class _Connection:
     async def _converse(self) -> None:
         while True:
             match await self._link.hear(at_most=EARLY_BYTES):
-                case Connect() as app:
-                    self._app = app
+                case Connect(app=app, query=query):
+                    self._app = Connect(app, query)  # without what else there is, which may be large
                     await self._link.say(Accepted())
                 case Publish() as request:
                     await self._publish(request)

@@ -6,9 +6,9 @@ from trio.testing import memory_stream_one_way_pair, memory_stream_pair
 
 from engine.errors import RemoteProtocolError
 from engine.link import CREDIT, SMALL_CHUNK, TURN, Link, race
-from engine.rtmp import Accepted, Connect, Metadata, Opened, Ping, Publish, State, StreamEnded, chunk, flv
+from engine.rtmp import Accepted, Connect, Metadata, Opened, Ping, Publish, State, StreamEnded, amf, chunk, flv
 from engine.rtmp.chunk import Message
-from engine.rtmp.session import Session
+from engine.rtmp.session import VALUES, Session
 
 
 async def joined(ours, theirs):
@@ -122,6 +122,10 @@ NOTHING = chunk.encode(Message(chunk.AUDIO, 1, 0, b""), on=4, chunk_size=128)
 SOUND = chunk.encode(Message(chunk.AUDIO, 1, 0, b"\xaf\1"), on=4, chunk_size=128)
 
 
+def command(*values):
+    return chunk.encode(Message(chunk.COMMAND, 1, 0, amf.encode(*values)), on=3, chunk_size=65536)
+
+
 async def hear_all(server):
     while True:
         await server.hear()
@@ -129,8 +133,13 @@ async def hear_all(server):
 
 @pytest.mark.parametrize(
     ("said", "charged"),
-    [(NOTHING * 500, 500), ((NOTHING * 49 + SOUND) * 10, 420)],
-    ids=["nothing", "a sound now and then"],
+    [
+        (NOTHING * 500, 500),
+        ((NOTHING * 49 + SOUND) * 10, 420),
+        (command("getStreamLength", 2, *[None] * 498), 500),
+        (command("what", 2, *[None] * 500) * 100, 100),
+    ],
+    ids=["nothing", "a sound now and then", "a command of many values", "commands that nobody knows"],
 )
 async def test_who_says_next_to_nothing_in_many_small_chunks_is_heard_slowly(autojump_clock, nursery, said, charged):
     ours, theirs = memory_stream_pair()
@@ -139,7 +148,7 @@ async def test_who_says_next_to_nothing_in_many_small_chunks_is_heard_slowly(aut
     began = trio.current_time()
     for n in range(8):
         spent = await has_heard(server, ours, said) - began
-        assert spent == pytest.approx(max(0, n * charged * SMALL_CHUNK - CREDIT), abs=0.1)
+        assert spent == pytest.approx(max(0, n * charged * SMALL_CHUNK - CREDIT), abs=0.2)
     nursery.cancel_scope.cancel()
 
 
@@ -181,6 +190,30 @@ async def test_who_sends_media_or_acknowledges_is_heard_at_once(autojump_clock, 
     for second in range(1, 100):
         await trio.sleep_until(began + second)
         assert await has_heard(server, ours, word * 100) == pytest.approx(began + second, abs=0.1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_recordings_list_of_keyframes_delays_no_publisher(autojump_clock):
+    ours, theirs = memory_stream_pair()
+    client, server = await joined(ours, theirs)
+    began = trio.current_time()
+    title = Metadata({"keyframes": {"times": [float(n) for n in range(9900)]}, "width": 64.0})
+    await client.say(title, flv.audio_packet(b"x", dts=0))
+    assert await server.hear() == title
+    await client.say(flv.audio_packet(b"y", dts=20))
+    assert [(await server.hear()).data for _ in range(2)] == [b"x", b"y"]
+    assert trio.current_time() == began
+
+
+async def test_who_sends_such_lists_all_the_time_is_heard_slowly(autojump_clock, nursery):
+    ours, theirs = memory_stream_pair()
+    client, server = await joined(ours, theirs)
+    nursery.start_soon(hear_all, server)
+    began = trio.current_time()
+    data = client.session.send(Metadata({"times": [float(n) for n in range(9000)]}))
+    for n in range(8):
+        spent = await has_heard(server, ours, data) - began
+        assert spent == pytest.approx(max(0, n * (9003 // VALUES - 8) * SMALL_CHUNK - CREDIT), abs=0.2)
     nursery.cancel_scope.cancel()
 
 

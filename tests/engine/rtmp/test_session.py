@@ -38,12 +38,13 @@ from engine.rtmp.flv import Audio, Video
 from engine.rtmp.session import NEED_DATA, Session, Shared
 
 PATIENT = settings(deadline=None)
-SMALL = Limits(message_bytes=20_000, partial_bytes=40_000, chunk_streams=16, amf_bytes=2000, amf_values=100)
+SMALL = Limits(message_bytes=20_000, partial_bytes=40_000, chunk_streams=16, amf_bytes=2000, command_values=100)
 OPENING = flv.video_extradata(b"avcC", dts=0)
 SOUND_OPENING = flv.audio_extradata(b"\x12\x10", dts=0)
 PICTURE = flv.video_packet(b"keyframe" * 100, dts=0, pts=40, keyframe=True)
 SOUND = flv.audio_packet(b"sound", dts=23)
 TITLE = Metadata({"width": 640.0, "encoder": "OBS"})
+NUMBERS = amf.encode([float(n) for n in range(60_000)])
 CONNECT = Connect("live", "token=1", "rtmp://host/live?token=1", "test")
 
 
@@ -793,6 +794,58 @@ class TestLimits:
         server = connected(SMALL)
         server.receive_data(command("publish", 1, None, "x" * 3000))
         with pytest.raises(RemoteProtocolError, match="AMF message of 30"):
+            server.next_event()
+
+    def test_a_command_that_nobody_knows_is_not_read_behind_its_name(self):
+        server = connected()
+        name = amf.encode("what", 0)
+        server.receive_data(chunk.encode(Message(chunk.COMMAND, 0, 0, name + NUMBERS + b"\xff"), on=3, chunk_size=128))
+        assert events_of(server) == []
+        assert server.ignored == 1
+        server.receive_data(command("publish", 5, None, "x", stream=1))
+        assert server.next_event() == Publish("x")
+
+    @pytest.mark.parametrize("limits", [SMALL, Limits()])
+    def test_a_command_of_very_many_values_closes(self, limits):
+        server = connected(limits)
+        server.receive_data(command("publish", 5, None, "x", *[None] * (limits.command_values - 4)))
+        assert server.next_event() == Publish("x")
+        server = connected(limits)
+        server.receive_data(command("publish", 5, None, "x", *[None] * (limits.command_values - 3)))
+        with pytest.raises(RemoteProtocolError, match="too many values"):
+            server.next_event()
+
+    def test_commands_of_many_values_close_when_they_come_at_once(self):
+        server = connected()
+        server.receive_data(command("getStreamLength", 2, *[None] * 500) * 2)
+        with pytest.raises(RemoteProtocolError, match="small chunks that say nothing"):
+            server.next_event()
+
+    @pytest.mark.parametrize("state", [connected, published], ids=["nobody publishes", "another stream"])
+    def test_data_that_belong_to_no_stream_are_not_decoded(self, state):
+        server = state()
+        body = amf.encode("onMetaData") + NUMBERS
+        data = chunk.encode(Message(chunk.DATA, 7, 0, body), on=4, chunk_size=128)
+        tracemalloc.start()
+        server.receive_data(data)
+        assert server.next_event() is NEED_DATA
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert server.ignored == 1
+        assert peak < 4 * len(data)  # the numbers as a list would be as much again
+
+    def test_data_of_very_many_values_are_ignored_and_the_stream_goes_on(self):
+        server = published()
+        server.receive_data(chunk.encode(Message(chunk.DATA, 1, 0, amf.encode("x") + NUMBERS), on=4, chunk_size=128))
+        server.receive_data(media(5))
+        assert [type(event) for event in events_of(server)] == [Audio]
+        assert server.ignored == 1
+
+    def test_tags_that_say_nothing_are_few_at_a_time(self):
+        server = published()
+        body = flv.tag(9, 0, b"") * 5000
+        server.receive_data(chunk.encode(Message(chunk.AGGREGATE, 1, 0, body), on=4, chunk_size=128))
+        with pytest.raises(RemoteProtocolError, match="small chunks that say nothing"):
             server.next_event()
 
     def test_a_hundred_chunk_streams_publish_and_too_many_close(self):
