@@ -193,5 +193,8 @@ async def race(*works: Callable[[], Awaitable[None]]) -> None:
     async with trio.open_nursery() as nursery:
         for work in works:
             nursery.start_soon(run, work)
-    if raised:
-        raise raised[0]
+    try:
+        if raised:
+            raise raised[0]
+    finally:
+        raised.clear()  # else what was raised, and all that was being sent, would stay until the garbage is collected

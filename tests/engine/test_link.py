@@ -1,5 +1,8 @@
 """A session on a stream: what several tasks say stays whole, dead peers are noticed, the first outcome counts."""
 
+import gc
+import weakref
+
 import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair, memory_stream_pair
@@ -234,3 +237,26 @@ async def test_the_first_to_end_ends_a_race():
         with trio.move_on_after(0.01) as scope:
             await race(lose, lose)
     assert scope.cancelled_caught
+
+
+class Large(bytearray):
+    """Bytes that can be watched."""
+
+
+async def test_what_two_who_failed_in_a_race_held_is_free_at_once():
+    held = []
+
+    async def fail():
+        large = Large(1000)
+        held.append(weakref.ref(large))
+        await trio.sleep(0)
+        raise KeyError("why")
+
+    gc.disable()
+    try:
+        with pytest.raises(KeyError, match="why"):
+            await race(fail, fail)
+        await trio.sleep(0.01)
+        assert [each() for each in held] == [None, None]
+    finally:
+        gc.enable()
