@@ -15,7 +15,7 @@ Theory of operation
   would be behind by as much.
 * **Slow readers.** Every reader has a queue of its own, bounded in bytes and packets. When it is full, what waits is
   thrown away, counted, and the reader goes on at the next keyframe (with sound alone: at the next packet). Nobody else
-  notices.
+  notices. The packets in queues are the same for all; who makes bytes of its own of them takes them in portions.
 * **Publishers come and go**; a stream is the same while it has a publisher or readers. When a publisher goes, its
   readers get END in their queue; those who stay get the next publisher's packets.
 """
@@ -23,6 +23,7 @@ Theory of operation
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -39,6 +40,7 @@ GOP_PAUSE_NS: Final = 12_000_000_000  # as long as keyframes may be apart
 QUEUE_PACKETS: Final = GOP_PACKETS + 500  # a new reader begins with a whole GOP
 QUEUE_BYTES: Final = 16 << 20  # ten seconds at 12 Mbit/s
 MAX_NAME: Final = 1024
+PORTION: Final = 256 << 10  # bytes at a time for who makes others of them for one client
 RATE_WINDOW_NS: Final = 1_000_000_000
 KEPT_NS: Final = 3 * RATE_WINDOW_NS  # of what is counted; the sound of a mix of 1 fps is sent 1.9 s ahead of its time
 
@@ -255,13 +257,15 @@ class Reader:
         self.stream = stream
         self.dropped = 0  # packets lost because this reader was slow
         self._items: deque[Item] = deque()
-        self._bytes = 0
+        self._bytes = 0  # of the items, but for …
+        self._given = 0  # … the first ones, which are the stream's own, and bounded there
         self._needs_keyframe = True
         self._lost = False
         self._parked = trio.lowlevel.ParkingLot()
         self._closed = False
-        if stream._gop:  # it is the stream's own, and bounded there
+        if stream._gop:
             self._items.extend(stream._gop)
+            self._given = len(stream._gop)
             self._needs_keyframe = False
         stream._readers[self] = None
 
@@ -278,13 +282,29 @@ class Reader:
             self.stream._leave(self)
             self._push_end()
 
-    async def receive(self) -> list[Item]:
-        """All that waits, at least one item; waits for it. END means that the publisher has gone, or `close`."""
+    async def receive(self, *, most: float = math.inf) -> list[Item]:
+        """What waits, at least one item; waits for it. END means that the publisher has gone, or `close`.
+
+        most  bytes after which the rest is left in the queue.
+        """
         while not self._items:
             await self._parked.park()
-        items, self._bytes = list(self._items), 0
-        self._items.clear()
+        items: list[Item] = []
+        size = 0
+        while self._items and size < most:
+            item = self._items.popleft()
+            items.append(item)
+            size += self._count_out(item)
         return items
+
+    def _count_out(self, item: Item) -> int:
+        """The bytes of the first item, which leaves the queue."""
+        size = 0 if item is END else len(item.data)
+        if self._given:
+            self._given -= 1
+        else:
+            self._bytes -= size
+        return size
 
     @property
     def waiting(self) -> int:
@@ -314,7 +334,7 @@ class Reader:
         ends = [item for item in self._items if item is END]
         self._items.clear()
         self._items.extend(ends[-1:])
-        self._bytes = 0
+        self._bytes = self._given = 0
         self._needs_keyframe = self._lost = True
         self.dropped += lost
         return lost

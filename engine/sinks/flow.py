@@ -18,7 +18,7 @@ from engine import boxes, fmp4
 from engine.errors import SinkRejected
 from engine.packet import Kind, Packet, Track, flv_extradata
 from engine.rtmp import flv
-from engine.stream import END, Item, Reader
+from engine.stream import END, PORTION, Item, Reader
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +48,14 @@ class Flow(ABC):
         return "; ".join(self._opening.refused.values())
 
     async def receive(self) -> bytes:
-        """All that is ready; waits for it. The first call gives how the stream begins, and its packets so far.
+        """What is ready, in portions; waits for it. The first call gives how the stream begins, and its first packets.
 
         Raises  trio.EndOfChannel when the publisher has gone; SinkRejected: no codec of the stream can be sent.
         """
         while not self._ready:
             if self._ended:
                 raise trio.EndOfChannel
-            self._take(await self._reader.receive())
+            self._take(await self._reader.receive(most=PORTION))
         return self._ready.popleft()
 
     def _take(self, items: list[Item]) -> None:

@@ -45,7 +45,7 @@ from engine.link import Link, abandon_after, race
 from engine.packet import Packet
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
 from engine.rtmp.session import Session, Shared
-from engine.stream import END, Hub, Reader, check_name
+from engine.stream import END, PORTION, Hub, Reader, check_name
 from engine.threads import in_thread
 from engine.urls import clear_parts, has_spaces
 
@@ -406,7 +406,7 @@ class Push:
         feed, rebase, stream = Feed(), Rebase(), reader.stream
         while True:
             said: list[Said | StreamEnded] = []
-            for item in await reader.receive():
+            for item in await reader.receive(most=PORTION):
                 if item is END:
                     said.append(StreamEnded())
                     break

@@ -46,7 +46,7 @@ from engine.rtmp import (
 from engine.rtmp.flv import Audio, Video
 from engine.rtmp.session import Session
 from engine.sources.ingest import Ingest
-from engine.stream import END, Hub, Publication, Publisher, Reader
+from engine.stream import END, PORTION, Hub, Publication, Publisher, Reader
 
 EARLY_BYTES: Final = 1 << 18  # handshake and commands are 5 kB, and bytes come in pieces of up to 64 kB
 # Seconds between two looks at what a publisher sent; without it four of them cost a quarter of a core.
@@ -234,7 +234,7 @@ class _Connection:
         feed, stream = Feed(), reader.stream
         while self._link.session.state is State.PLAYING:
             said: list[Said | StreamEnded] = []
-            for item in await reader.receive():
+            for item in await reader.receive(most=PORTION):
                 if item is END:
                     said.append(StreamEnded())
                     break

@@ -160,6 +160,72 @@ def test_every_packet_is_given_or_counted_and_pictures_begin_with_keyframes(pack
         assert [item.pts for item in given_items] == sorted(item.pts for item in given_items)
 
 
+async def test_who_wants_no_more_than_so_much_has_it_in_portions_and_the_rest_waits():
+    world = World()
+    publication = world.publish()
+    for n in range(3):
+        publication.send(picture(n, key=n == 0, size=10))
+    with world.hub.read("live/cam") as reader:
+        for n in range(3, 6):
+            publication.send(picture(n, size=10))
+        publication.close()
+        portions = []
+        while END not in portions[-1:]:
+            items = await reader.receive(most=20)
+            portions += [names(items), *(item for item in items if item is END)]
+    assert portions == [["v0", "v1"], ["v2", "v3"], ["v4", "v5"], ["end"], END]
+
+
+async def test_a_packet_larger_than_a_portion_comes_whole():
+    world = World()
+    publication = world.publish()
+    with world.hub.read("live/cam") as reader:
+        for n in range(2):
+            publication.send(picture(n, key=n == 0, size=100))
+        assert names(await reader.receive(most=20)) == ["v0"]
+        assert names(await reader.receive()) == ["v1"]
+
+
+@pytest.mark.parametrize("gop", [1, 30])
+async def test_who_takes_portions_has_room_for_as_much_as_others(monkeypatch, gop):
+    """Whatever it began with, which is the stream's, and whatever it has taken: it is slow when so much more waits."""
+    monkeypatch.setattr(stream, "QUEUE_BYTES", 1000)
+    world = World()
+    publication = world.publish()
+    for n in range(gop):
+        publication.send(picture(n, key=n == 0, size=100))
+    with world.hub.read("live/cam") as reader:
+        for n in range(10):
+            publication.send(picture(gop + n, size=100))
+        while len(now_in(reader)) > 5:
+            await reader.receive(most=100)
+        for n in range(5):
+            publication.send(picture(gop + 10 + n, size=100))
+        assert (reader.dropped, reader.waiting) == (0, 10)
+        publication.send(picture(gop + 15, size=100))
+        assert (reader.dropped, reader.waiting) == (11, 0)
+
+
+async def test_of_what_a_reader_began_with_nothing_is_owed_when_it_was_thrown_away(monkeypatch):
+    monkeypatch.setattr(stream, "QUEUE_BYTES", 1000)
+    world = World()
+    publication = world.publish()
+    for n in range(5):
+        publication.send(picture(n, key=n == 0, size=100))
+    with world.hub.read("live/cam") as reader:
+        for n in range(11):
+            publication.send(picture(5 + n, key=n == 10, size=100))
+        assert (now_in(reader), reader.dropped) == (["v15"], 15)
+        for n in range(9):
+            publication.send(picture(16 + n, size=100))
+        await reader.receive(most=500)
+        for n in range(5):
+            publication.send(picture(25 + n, size=100))
+        assert (reader.dropped, reader.waiting) == (15, 10)
+        publication.send(picture(30, size=100))
+        assert reader.waiting == 0
+
+
 async def test_a_second_publisher_is_refused_and_the_first_unharmed():
     world = World()
     first = world.publish()

@@ -122,6 +122,21 @@ async def test_a_client_in_the_middle_begins_with_the_keyframe(hub, media):
         assert flow.mime.endswith(', mp4a.40.2"')
 
 
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+async def test_what_a_slow_client_has_not_taken_waits_where_it_is_shared(hub, media, make, monkeypatch):
+    monkeypatch.setattr("engine.sinks.flow.PORTION", 100)
+    publication = publish(hub)
+    reader = hub.read("live/cam")
+    with make(reader) as flow:
+        for packet in packets(media.path("video_only")):
+            publication.send(packet)
+        publication.close()
+        data = await flow.receive()
+        assert reader.waiting > 5
+        data += b"".join(await rest(flow))
+    assert [number for _, number in pictures(data)] == list(range(30))
+
+
 async def test_each_picture_is_sent_at_once(hub, media):
     publication = publish(hub)
     film = packets(media.path("plain"), start=5)

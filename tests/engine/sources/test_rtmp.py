@@ -269,6 +269,20 @@ async def test_a_player_that_takes_nothing_is_dropped_and_the_others_lose_nothin
     assert played == sent
 
 
+async def test_what_a_slow_player_has_not_taken_waits_where_it_is_shared():
+    hub = new_hub()
+    with patience():
+        async with listening(hub) as server:
+            publisher = await server.publishing()
+            await publisher.say(OPENING, *[picture(n, keyframe=n == 0, size=100_000) for n in range(200)])
+            await until(lambda: len(hub.published("live/x").gop) == 200)
+            player = await server.playing(receive_bytes=4096)
+            assert isinstance(await player.hear(), Metadata)
+            (reader,) = hub.published("live/x")._readers
+            assert reader.waiting > 50  # the kernel has some
+            assert [event.dts // 40 for event in await player.hear_media(200)] == list(range(200))
+
+
 async def test_a_player_may_stop_and_play_another_stream():
     hub = new_hub()
     with patience():
