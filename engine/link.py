@@ -127,14 +127,15 @@ class Room:
     """
 
     def __init__(self, door: str, most: int) -> None:
-        self._door, self._most = door, most
+        self.most = most
+        self._door = door
         self._connections = self._refused = 0
         self._quiet_until = -math.inf
 
     @contextmanager
     def place(self) -> Iterator[bool]:
         """While a connection lasts: whether there is a place for it."""
-        is_free = self._connections < self._most
+        is_free = self._connections < self.most
         if not is_free:
             self._refuse()
         self._connections += is_free
@@ -147,7 +148,7 @@ class Room:
         self._refused += 1
         if (now := trio.current_time()) >= self._quiet_until:
             self._quiet_until = now + SELDOM
-            log.warning("%s: %d connections, more are refused: %d so far", self._door, self._most, self._refused)
+            log.warning("%s: %d connections, more are refused: %d so far", self._door, self.most, self._refused)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ One task for each connection, and while it plays, one more; whatever goes wrong 
 * A stream's name is the app and the name: ``live`` + ``stream1`` is ``live/stream1``. A publish key, if there is one,
   comes as ``?key=…`` behind either. Playing needs none.
 * A publisher that sends nothing for `silence` seconds is gone: its name is free again.
+* Players take three quarters of the places at most: who comes to publish, or nobody knows yet what for, has the others.
 * A player gets the packets since the last keyframe, then all that come, until the publisher has gone. A slow one loses
   packets to the next keyframe, as every reader; one that takes nothing for `stall` seconds is dropped.
 """
@@ -59,7 +60,7 @@ log = logging.getLogger(__name__)
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What peers may cost; seconds."""
 
-    connections: int = 512
+    connections: int = 512  # of which players take three quarters at most
     handshake: float = 10.0  # from the first byte to publish or play
     silence: float = 10.0  # of a publisher
     stall: float = 5.0  # of a peer that is sent something
@@ -97,6 +98,7 @@ class _Listener:
         self.publish_key = publish_key.encode()
         self.limits = limits
         self._room = Room("rtmp", limits.connections)
+        self.seats = Room("rtmp players", limits.connections * 3 // 4)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, from beginning to end. Raises nothing."""
@@ -114,6 +116,7 @@ class _Connection:
         self._hub = listener.hub
         self._key = listener.publish_key
         self._limits = listener.limits
+        self._seats = listener.seats
         self._stream = stream
         # owned by run()
         self._link = Link(stream, Session("server", limits=self._limits.session), stall=self._limits.stall)
@@ -214,11 +217,20 @@ class _Connection:
 
     async def _play(self, request: Play) -> None:
         name = self._name(request)
-        try:
-            reader = self._hub.read(name, must_exist=True)
-        except EngineError as err:
-            await self._refuse(name, "play", Rejected(description=str(err)))
-            return
+        with self._seats.place() as is_free:
+            if not is_free:
+                full = f"the server is full: {self._seats.most} play already"
+                await self._refuse(name, "play", Rejected("NetStream.Play.Failed", full))
+                return
+            try:
+                reader = self._hub.read(name, must_exist=True)
+            except EngineError as err:
+                await self._refuse(name, "play", Rejected(description=str(err)))
+                return
+            await self._follow(name, reader)
+        self._allow(LINGER)
+
+    async def _follow(self, name: str, reader: Reader) -> None:
         self._subject = name
         self._scope.deadline = math.inf
         log.info("%s: played by %s", name, self._peer)
@@ -227,7 +239,6 @@ class _Connection:
             await race(partial(self._send, reader), partial(self._listen, reader))
         if reader.dropped:
             log.warning("%s: %s lost %d packets", name, self._peer, reader.dropped)
-        self._allow(LINGER)
 
     async def _send(self, reader: Reader) -> None:
         """Packets, until the publisher or the player ends it."""

@@ -377,6 +377,22 @@ async def test_connections_beyond_the_limit_are_closed_and_there_is_room_again()
                     await trio.sleep(0.01)
 
 
+async def test_however_many_play_there_is_room_for_publishers():
+    hub = new_hub()
+    with patience():
+        async with listening(hub, limits=Limits(connections=8)) as server:
+            await server.publishing()
+            players = [await server.playing() for _ in range(6)]
+            seventh = await server.connect()
+            refused = Rejected("NetStream.Play.Failed", "the server is full: 6 play already")
+            assert await seventh.ask(Play("x")) == refused
+            assert await seventh.hear_end() == []
+            await server.publishing("y")
+            await players[0].say(StreamEnded())
+            await until(lambda: hub.published("live/x").status().readers == 5)
+            assert await players[0].ask(Play("y")) == Accepted()
+
+
 async def test_obs_commands_in_obs_order_publish():
     """SetChunkSize, connect, releaseStream, FCPublish, createStream, publish, media; FCUnpublish, deleteStream."""
     hub = new_hub()
