@@ -181,6 +181,10 @@ class Event:
         self.trees = (program.tree_at(Fraction(0)), *self.trees[1:])
         return slot
 
+    def files_used(self) -> frozenset[str]:
+        """The files and URLs of programs that are on, or will be, and of their fonts: nobody opens others any more."""
+        return frozenset[str]().union(*(sub.files_used() for sub in self._subs))
+
     def _next_slot(self, lead: int = 0) -> int:
         if self._ending.is_set() or self._ended.is_set():
             raise NotFound("event", self.spec.name)
@@ -295,6 +299,10 @@ class _SubMix:
         """The names that are files at that time."""
         return self._readers.files(at)
 
+    def files_used(self) -> frozenset[str]:
+        """The files of programs that are on, or will be."""
+        return self._readers.files_used()
+
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
         """Has open, and decoded, what the tree names, which is on from `at` on."""
         self._readers.foresee(tree, at)
@@ -357,6 +365,10 @@ class _LiveReaders:
     def files(self, at: Fraction) -> Container[str]:
         """The names that are files at that time."""
         return self._reel_at(at).sources
+
+    def files_used(self) -> frozenset[str]:
+        """The files of programs that are on, or will be."""
+        return frozenset(file for reel in self._reels for file in (*reel.sources.values(), *reel.fonts.values()))
 
     def _reel_at(self, t: Fraction) -> Reel:
         return next(reel for reel in reversed(self._reels) if reel.start <= t)

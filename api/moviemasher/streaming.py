@@ -7,7 +7,8 @@ has too: RTMP, FLV, recordings, pushes.
 A definition whose source is the name of a live stream is that stream; other sources are files of the user's, shared
 ones, or at URLs, which are fetched before they come on the air. A cut that is overtaken meanwhile by a later one is not
 shown any more, and its answer says so: ``{"overtaken": true}``. That is no error, the stream is as if it had been on.
-What is fetched for a stream takes no place of another's, and is given up when the stream ends.
+What is fetched for a stream takes no place of another's, and is given up when the stream ends. Copies of it stay for as
+long as something that is on the air, or will be, needs them.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Live(msgspec.Struct):
 
     cuts    how many were asked for.
     on_air  which of them is on, counted from 1.
-    copies  of what is at URLs; `fetcher` makes them, of this stream only.
+    copies  of what is at URLs, how many were made; `fetcher` makes them, of this stream only.
+    folders of copies for what was asked for and has come on the air, or will not.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Live(msgspec.Struct):
     cuts: int = 0
     on_air: int = 0
     copies: int = 0
+    folders: set[Path] = set()
     scopes: list[trio.CancelScope] = []
 
     @contextmanager
@@ -123,6 +126,15 @@ class Live(msgspec.Struct):
         """Gives up what is done for it."""
         for scope in self.scopes:
             scope.cancel()
+
+    @contextmanager
+    def copying_to(self, copies: Path) -> Iterator[Path]:
+        """A new folder in the stream's own one below `copies`; afterwards it is one of `folders`."""
+        folder = copies / self.id / str(uuid.uuid4())
+        try:
+            yield folder
+        finally:
+            self.folders.add(folder)
 
 
 class Streaming:
@@ -153,7 +165,7 @@ class Streaming:
         }
 
     async def run(self) -> None:
-        """Ends streams that nobody asks for and nobody watches, until cancelled."""
+        """Ends streams that nobody asks for and nobody watches, and removes copies of the past, until cancelled."""
         await self._remove(self._copies)  # what an earlier process left
         while True:
             await trio.sleep(LOOK_EVERY)
@@ -164,6 +176,7 @@ class Streaming:
                 elif trio.current_time() - live.touched > IDLE:
                     log.info("stream %s: nobody watches it", live.spec.stream())
                     await self._end(live)
+                await self._tidy(live)
 
     # Requests
 
@@ -219,9 +232,9 @@ class Streaming:
         live = await self._find(user, asked.id)
         named = [_name_of(each) for each in asked.files]
         named += [file_of(each) for each in asked.definition_objects if isinstance(each, dict)]
-        with live.on():
+        with live.on(), live.copying_to(self._copies) as folder:
             for source in dict.fromkeys(each for each in named if each.lower().startswith(("http:", "https:"))):
-                await self._place(live, source)  # from now on it is in the cache
+                await self._place(live, source, folder)  # from now on it is in the cache
         return {}
 
     async def _delete(self, user: str, request: Object) -> Object:
@@ -259,6 +272,14 @@ class Streaming:
             await self._engine.delete_event(live.spec.name)
         await self._remove(self._copies / live.id)
 
+    async def _tidy(self, live: Live) -> None:
+        """Removes the copies of which nothing is on the air, or will be."""
+        with suppress(NotFound):  # it has no event: all of them go when it ends
+            needed = {Path(file).parent for file in self._engine.event(live.spec.name).files_used()}
+            for folder in live.folders - needed:
+                live.folders.remove(folder)
+                await self._remove(folder)
+
     async def _remove(self, folder: Path) -> None:
         try:
             await in_thread(partial(shutil.rmtree, folder, ignore_errors=True), limiter=self._disk)
@@ -274,23 +295,23 @@ class Streaming:
         document = await in_thread(saving, limiter=self._disk)
         streams = _Streams(self._engine)
         places: dict[str, str] = {}
-        for definition, source in definitions_used(document):
-            if source not in places and not (source in streams and definition["type"] in LIVE):
-                places[source] = str(await self._place(live, source))
-        document = located(document, places)
-        film = await in_thread(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
-        files = {name: source for name, source in film.sources.items() if source not in streams}
-        if number < live.on_air:
-            return False
-        self._engine.event(live.spec.name).play(film.program, sources=files, fonts=film.fonts)
+        with live.copying_to(self._copies) as folder:
+            for definition, source in definitions_used(document):
+                if source not in places and not (source in streams and definition["type"] in LIVE):
+                    places[source] = str(await self._place(live, source, folder))
+            document = located(document, places)
+            film = await in_thread(_film, document, live.spec.mixer.raster, streams, limiter=self._disk)
+            files = {name: source for name, source in film.sources.items() if source not in streams}
+            if number < live.on_air:
+                return False
+            self._engine.event(live.spec.name).play(film.program, sources=files, fonts=film.fonts)
         live.on_air = number
         return True
 
-    async def _place(self, live: Live, source: str) -> Path:
-        """Where the file is: one of the user's, or shared, or a copy. Raises SourceError, InvalidJob."""
+    async def _place(self, live: Live, source: str, folder: Path) -> Path:
+        """Where the file is: one of the user's, or shared, or a copy in the folder. Raises SourceError, InvalidJob."""
         if source.lower().startswith(("http:", "https:", "data:")):
             live.copies = number = live.copies + 1  # now: another cut may come meanwhile
-            folder = self._copies / live.id
             await in_thread(partial(folder.mkdir, parents=True, exist_ok=True), limiter=self._disk)
             return await live.fetcher.fetch_media(source, folder, f"copy-{number}")
         mine = self._files().folder(live.user)

@@ -43,6 +43,7 @@ class Reel:
     ) -> None:
         self.start = start
         self.sources = sources
+        self.fonts = fonts
         self.drawings = Drawings(spec.raster, fonts)
         self._spec = spec
         self._settings = settings

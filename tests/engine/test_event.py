@@ -574,6 +574,21 @@ async def test_of_two_programs_before_a_slot_the_last_is_on(media):
     assert [found[n] for n in range(15, 20)] == [*range(40, 45)]
 
 
+async def test_the_files_of_a_program_are_used_until_another_is_on(media):
+    first, second, third = (str(media.path(name)) for name in ("plain", "fps25", "fps60"))
+    async with studio() as made:
+        begun = made.event.play(mash([clip("a", 0, 90, film())]), sources={"film": first}, fonts={"f": "font"})
+        await numbers(made, begun + 1)
+        made.event.play(mash([clip("a", 0, 90, film())]), sources={"film": second})
+        assert made.event.files_used() == {first, second, "font"}
+        cut = made.event.play(mash([clip("a", 0, 90, film())]), sources={"film": third})
+        assert made.event.files_used() == {first, third, "font"}  # the second will not be on
+        await numbers(made, cut - made.n - 1)
+        assert made.event.files_used() == {first, third, "font"}
+        await numbers(made, 1)
+        assert made.event.files_used() == {third}
+
+
 async def test_a_cast_begins_again_at_its_end(media):
     program = mash([clip("a", 0, 20, film(trim=7))], loop=True)
     async with studio() as made:

@@ -1,11 +1,13 @@
 """A cast is a real stream: it plays as HLS, cuts go on in the same playlist, with sound, until it is deleted."""
 
+import base64
 import io
 import json
 import re
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -304,6 +306,53 @@ async def test_what_a_stream_waits_for_is_given_up_when_it_ends(tmp_path, slow):
         assert [each.error for each in answers] == ["stream not found"] * Limits().at_once
         assert not (tmp_path / "casts" / name).exists()
         assert not slow.over.is_set()
+
+
+async def test_of_what_came_for_cuts_only_that_on_the_air_stays(tmp_path, slow, media, monkeypatch):
+    """Which is read on, and begins again at its end."""
+    monkeypatch.setattr(streaming, "LOOK_EVERY", 0.05)
+    slow.over.set()
+    picture, film = (data_url(kind, content) for kind, content in (("image/png", RED), ("video/mp4", media_of(media))))
+    async with masher(tmp_path, allow_private=True) as port:
+        viewer = Viewer(tmp_path, Client(port))
+        name = await viewer.start(**cut_to(picture, "image"))
+        await viewer.until(name, partial(is_colour, 0))
+        (first,) = await copies(tmp_path, name, 1)
+        for _ in range(4):
+            assert await viewer.client.call("/streaming/cut", id=name, **cut_to(picture, "image")) == {}
+        failing = cut_to("nosuch.png", "image")
+        failing["definitionObjects"].insert(0, {"id": "y", "type": "image", "source": picture})
+        failing["mashObjects"][0]["tracks"][0]["clips"].insert(0, {"contentId": "y"})
+        assert "nosuch" in (await viewer.client.post("/streaming/cut", id=name, **failing)).error
+        assert await viewer.client.call("/streaming/preload", id=name, files=[f"{slow.url}/red.png"]) == {}
+        assert await viewer.client.call("/streaming/cut", id=name, **cut_to(film)) == {}
+        (last,) = await copies(tmp_path, name, 1)
+        assert (last.read_bytes(), first.exists()) == (media_of(media), False)
+        seen = []
+
+        def has_begun_again(data):
+            seen.extend(number for each in pictures(data) if (number := read_number(each[:, :, 1])))
+            return any(later < earlier for earlier, later in pairwise(seen))
+
+        await viewer.until(name, has_begun_again)
+        assert await copies(tmp_path, name, 1) == [last]
+        assert len(list((tmp_path / "casts" / name).iterdir())) == 1
+
+
+async def copies(folder, name, count):
+    """The files on the disk that came for a stream, when there are so many."""
+    with trio.fail_after(PATIENCE):
+        while len(found := [path for path in (folder / "casts" / name).rglob("*") if path.is_file()]) != count:
+            await trio.sleep(0.05)
+    return found
+
+
+def data_url(kind, content):
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def media_of(media):
+    return media.path("plain").read_bytes()
 
 
 async def test_a_stream_whose_event_somebody_deleted_is_given_up_when_it_is_asked_for(tmp_path, slow):
