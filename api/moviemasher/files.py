@@ -10,6 +10,7 @@ then, if there is room when it has come, and is forgotten after a day.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -31,6 +32,7 @@ UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
 MAX_ANNOUNCED: Final = 1000  # of one user: with room kept for them, and remembered at all
 MAX_NAME: Final = 255
+SETTLED_NS: Final = 10_000_000_000  # after a folder has changed, the next change has another time, on any disk
 SPOOL: Final = ".spool"  # among the users' folders, so that a move never leaves their disk; no name of a user
 PART: Final = ".part"
 
@@ -66,6 +68,59 @@ def kept_on_disk() -> Iterator[None]:
         raise Overloaded(f"the disk does not take it: {reason_of(err)}", where="data") from err
 
 
+class _Counted(NamedTuple):
+    """What was found in a folder.
+
+    changed  when it had changed before, ns since 1970; None: so shortly before that it might change unnoticed.
+    size     bytes of its own files.
+    folders  its own.
+    """
+
+    changed: int | None
+    size: int
+    folders: list[Path]
+
+
+class _Usage:
+    """How much lies below a user's folder. `lock`: of whoever counts, and of what depends on it.
+
+    A folder is looked through again when files came or went since it was counted: then it has another time of change.
+    That is enough, since files get their names when they are whole, and are never written to again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = threading.Lock()
+        self._folder = folder
+        self._known: dict[Path, _Counted] = {}
+
+    def count(self) -> int:
+        """Bytes."""
+        counted: dict[Path, _Counted] = {}
+        waiting = [self._folder]
+        while waiting:
+            path = waiting.pop()
+            with suppress(OSError):  # it is gone meanwhile
+                counted[path] = self._counted(path)
+                waiting += counted[path].folders
+        self._known = counted
+        return sum(each.size for each in counted.values())
+
+    def _counted(self, path: Path) -> _Counted:
+        now, changed = time.time_ns(), path.stat().st_mtime_ns
+        known = self._known.get(path)
+        if known is not None and known.changed == changed:
+            return known
+        size, folders = 0, list[Path]()
+        with os.scandir(path) as entries:
+            for each in entries:
+                with suppress(OSError):
+                    if each.is_dir(follow_symlinks=False):
+                        folders.append(path / each.name)
+                    elif each.is_file():
+                        size += each.stat().st_size
+        return _Counted(changed if now - changed > SETTLED_NS else None, size, folders)
+
+
 class Files:
     """The files below a folder of media.
 
@@ -86,7 +141,7 @@ class Files:
         self._spool = self._media / SPOOL
         self._options = options
         self._wall = wall
-        self._booking = threading.Lock()  # two at a time would both find the last room
+        self._usages: dict[str, _Usage] = {}
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
             for part in self._spool.glob(f"*{PART}"):
@@ -114,16 +169,14 @@ class Files:
         now = round(self._wall() * 1000)
         mine = (uploads.c.user == user, uploads.c.stored.is_(None))
         oldest = select(uploads.c.id).where(*mine).order_by(uploads.c.created.desc()).offset(MAX_ANNOUNCED - 1)
-        with self._booking:
-            used = self._bytes_of(user)
-            with self._database.write() as connection:
-                coming = connection.scalar(select(func.count()).where(*self._coming(user))) or 0
-                if coming >= MAX_ANNOUNCED:
-                    raise Overloaded(f"{coming} files of yours are announced and did not come", where="uploads")
-                self._check_quota(connection, user, used + size)
-                old = or_(uploads.c.created < now - LIFE_MS, uploads.c.id.in_(oldest))
-                connection.execute(delete(uploads).where(*mine, old))
-                connection.execute(insert(uploads).values(created=now, **upload._asdict()))
+        with self._booking(user) as used, self._database.write() as connection:
+            coming = connection.scalar(select(func.count()).where(*self._coming(user))) or 0
+            if coming >= MAX_ANNOUNCED:
+                raise Overloaded(f"{coming} files of yours are announced and did not come", where="uploads")
+            self._check_quota(connection, user, used + size)
+            old = or_(uploads.c.created < now - LIFE_MS, uploads.c.id.in_(oldest))
+            connection.execute(delete(uploads).where(*mine, old))
+            connection.execute(insert(uploads).values(created=now, **upload._asdict()))
         return upload
 
     def release(self, upload: Upload) -> None:
@@ -146,13 +199,15 @@ class Files:
         if self._options.quota and used + coming > self._options.quota:
             raise Overloaded(f"Your files would have more than {self._options.quota // MB} MB", where="quota")
 
-    def _bytes_of(self, user: str) -> int:
-        """How much a user has, with what was made of it; 0 where nobody asks."""
-        size = 0
-        for each in self.folder(user).rglob("*") if self._options.quota else ():
-            with suppress(OSError):  # it is gone meanwhile
-                size += each.stat().st_size if each.is_file() else 0
-        return size
+    @contextmanager
+    def _booking(self, user: str) -> Iterator[int]:
+        """One at a time for a user, as two would both find the last room.
+
+        Gives how much the user has, with what was made of it; 0 where nobody asks.
+        """
+        usage = self._usages.setdefault(user, _Usage(self.folder(user)))
+        with usage.lock:
+            yield usage.count() if self._options.quota else 0
 
     def find(self, user: str, name: str) -> Upload | None:
         """What the user announced under this id."""
@@ -188,16 +243,14 @@ class Files:
         path = self.folder(upload.user) / upload.source
         with kept_on_disk():
             size = part.stat().st_size
-            with self._booking:
-                used = self._bytes_of(upload.user)
-                with self._database.write() as connection:
-                    mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
-                    done = connection.execute(update(uploads).where(*mine).values(stored=size))
-                    if done.rowcount != 1:
-                        raise AlreadyExists("the file is stored already", where="id")
-                    self._check_quota(connection, upload.user, used + size)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    part.replace(path)
+            with self._booking(upload.user) as used, self._database.write() as connection:
+                mine = (uploads.c.id == upload.id, uploads.c.stored.is_(None))
+                done = connection.execute(update(uploads).where(*mine).values(stored=size))
+                if done.rowcount != 1:
+                    raise AlreadyExists("the file is stored already", where="id")
+                self._check_quota(connection, upload.user, used + size)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(path)
 
     def discard(self, user: str, name: str, *, uploaded: bool) -> bool:
         """Removes the user's folder of this id; returns whether there was any.

@@ -1,8 +1,11 @@
 """What a user sends is stored when it was announced, whole and what it should be; of anything else nothing is left."""
 
 import gzip
+import os
 import resource
+import shutil
 import struct
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -483,6 +486,87 @@ def test_a_quota_counts_what_there_is_and_what_was_announced(opened):
     with pytest.raises(Overloaded, match="more than 1 MB"):
         files.reserve("ada", "a.png", "image", MB // 4)
     files.reserve("bob", "a.png", "image", MB // 2)
+
+
+LONG_AGO = (0, 0)
+
+
+def check_used(files, size):
+    """Whether this is how much of her 1 MB ada has used."""
+    files.release(files.reserve("ada", "a.png", "image", MB - size))
+    with pytest.raises(Overloaded, match="more than 1 MB"):
+        files.reserve("ada", "a.png", "image", MB - size + 1)
+
+
+def test_a_quota_follows_what_comes_and_goes(opened, tmp_path):
+    files = opened(quota=1)
+    check_used(files, 0)
+    uploaded, beside = kept(files), len(PNG)
+    film = files.folder("ada") / "film"
+    rendered, pictures = film / "1" / "video.mp4", film / "2"
+    for path, size in ((rendered, 1000), (pictures / "01.jpg", 200), (pictures / "02.jpg", 200)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    (film / "link").symlink_to(pictures)
+    folders = [files.folder("ada"), film, rendered.parent, pictures]
+    for is_old in (False, True):
+        if is_old:
+            for folder in folders:
+                os.utime(folder, LONG_AGO)
+        check_used(files, beside + 1400)
+    (tmp_path / "03.jpg").write_bytes(bytes(50))
+    (tmp_path / "03.jpg").replace(pictures / "03.jpg")
+    check_used(files, beside + 1450)
+    (pictures / "01.jpg").unlink()
+    check_used(files, beside + 1250)
+    shutil.rmtree(rendered.parent)
+    check_used(files, beside + 250)
+    assert files.discard("ada", uploaded.id, uploaded=True)
+    check_used(files, 250)
+    check_used(opened(quota=1), 250)
+    assert files.discard("ada", "film", uploaded=False)
+    check_used(files, 0)
+
+
+def test_what_has_not_changed_since_it_was_counted_is_not_looked_through_again(opened, monkeypatch):
+    files = opened(quota=1)
+    folders = [files.folder("ada") / "film" / each for each in "12"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_bytes(bytes(100))
+    for folder in (files.folder("ada"), files.folder("ada") / "film", *folders):
+        os.utime(folder, LONG_AGO)
+    check_used(files, 200)
+    looked_through, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked_through.append(Path(path)), scandir(path))[1])
+    check_used(files, 200)
+    assert looked_through == []
+    (folders[0] / "2.jpg").write_bytes(bytes(100))
+    check_used(files, 300)
+    assert set(looked_through) == {folders[0]}
+
+
+def test_while_the_files_of_one_user_are_counted_another_does_not_wait(opened, monkeypatch):
+    files = opened(quota=1)
+    kept(files)
+    counts, goes_on, scandir = threading.Event(), threading.Event(), os.scandir
+
+    def slow(path):
+        if Path(path) == files.folder("ada"):
+            counts.set()
+            goes_on.wait(30)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    with ThreadPoolExecutor(2) as pool:
+        mine = pool.submit(files.reserve, "ada", "a.png", "image", 5)
+        assert counts.wait(30)
+        try:
+            assert pool.submit(files.reserve, "bob", "a.png", "image", 5).result(timeout=10).user == "bob"
+            assert not mine.done()
+        finally:
+            goes_on.set()
+        assert mine.result(timeout=30).user == "ada"
 
 
 def test_what_was_announced_and_did_not_come_is_forgotten(opened):
