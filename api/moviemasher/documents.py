@@ -24,7 +24,6 @@ from api.moviemasher.fields import Object
 from api.schema import Database, documents, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
 from engine.timebase import utc
-from engine.tree import DEEPEST, is_deeper
 
 Kind = Literal["mash", "cast", "definition"]
 
@@ -251,13 +250,7 @@ def _columns(kind: Kind, document: Object) -> Object:
     if kind == "definition" and texts["type"] not in TYPES:
         problem = "is required" if texts["type"] is None else f"{texts['type'][:40]!r} is no type of definitions"
         raise InvalidMash(f"$.definition.type: {problem}", where="$.definition.type")
-    try:
-        json = msgspec.json.encode(document)
-        is_deep = is_deeper(json, DEEPEST)
-    except RecursionError:
-        is_deep = True
-    if is_deep:
-        raise InvalidMash(f"$.{kind}: nested deeper than {DEEPEST} levels", where=f"$.{kind}")
+    json = msgspec.json.encode(document)
     if len(json) > MAX_BYTES:
         raise InvalidMash(f"$.{kind}: {len(json)} bytes, more than {MAX_BYTES}", where=f"$.{kind}")
     return {**texts, "type": texts["type"] or "" if kind == "definition" else "", "json": json}
