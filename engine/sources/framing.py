@@ -11,7 +11,8 @@ Theory of operation
 * ADTS headers of AAC become an AudioSpecificConfig, with the layout of channels (program_config_element) that a block
   has in it where the header names none.
 * In MPEG-TS a stream may become one of another codec, and libav does not say so: only its packets look otherwise
-  (`strange`). What others make of those is of no use to anybody.
+  (`strange`). What others make of those is of no use to anybody. Where none of its own came before (it is scrambled,
+  or called what it is not) nothing has become another one.
 * AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not: their
   track says so. A decoder gives such pictures in the right order; players and recordings may not.
 """
@@ -48,7 +49,8 @@ class Framing:
     def __init__(self, stream: Any, before: Framing | None, look: Look, time_base: Fraction) -> None:
         context = stream.codec_context
         self.time_base = time_base
-        self.strange = 0  # packets in a row that are of another codec
+        self.strange = 0  # packets in a row that are of another codec than those that came
+        self._was_ours = self._has_come = False  # the last packet; any two in a row
         self.track: Track | None = None if before is None else before.track
         self._kind: Literal["video", "audio"] = stream.type
         self._codec: str = context.codec.canonical_name
@@ -99,7 +101,9 @@ class Framing:
         return data
 
     def _count(self, *, is_ours: bool) -> None:
-        self.strange = 0 if is_ours else self.strange + 1
+        self._has_come |= is_ours and self._was_ours  # one alone may be noise
+        self._was_ours = is_ours
+        self.strange = 0 if is_ours or not self._has_come else self.strange + 1
 
 
 class _AnnexB(Framing):

@@ -1,6 +1,7 @@
 """Pull: files and URLs become streams, in real time, again and again. Real files and a real HTTP server on loopback."""
 
 import io
+import random
 import time
 from contextlib import suppress
 from fractions import Fraction
@@ -279,20 +280,20 @@ def test_pictures_whose_decoder_must_be_told_of_their_variant_are_as_in_a_render
     assert all(np.array_equal(getattr(live, plane), getattr(offline, plane)) for plane in "yuva")
 
 
-def called_vc1(stream):
-    """A transport stream of one picture, called VC-1 in its map (ISO 13818-1 2.4.4.8), for which it has a number."""
+def called(stream, kind, *, place=0):
+    """A transport stream of libav's, one of whose streams is called another kind in its map (ISO 13818-1 2.4.4.8)."""
     packets = [bytearray(stream[at : at + 188]) for at in range(0, len(stream), 188)]
     for packet in packets:
         if packet[1] & 0x1F == 0x10 and packet[2] == 0:  # libav's PID of the map; it begins at 5
             stop = 8 + (packet[6] << 8 & 0xF00 | packet[7])
-            packet[17] = 0xEA
+            packet[17 + 5 * place] = kind
             packet[stop - 4 : stop] = transport_crc(packet[5 : stop - 4])
     return b"".join(packets)
 
 
 def test_pictures_whose_container_has_a_number_for_their_variant_are_taken(tmp_path):
     path = encode(tmp_path / "film.ts", Video("mpeg2video"), None)
-    path.write_bytes(called_vc1(path.read_bytes()))
+    path.write_bytes(called(path.read_bytes(), 0xEA))  # VC-1
     demuxer = Demuxer("film", str(path), Settings(), now=clock)
     assert demuxer.read()[0].track.codec == "vc1"
     demuxer.close()
@@ -975,6 +976,39 @@ def test_a_live_programme_whose_codec_becomes_another_one_is_read_no_further(
     assert str(caught.value) == f'source "film": its {kind} is of another codec now'
     names = {"libx264": "h264", "libx265": "hevc"}
     assert {packet.track.codec for packet in made} == {names.get(codec, codec) for codec in before}
+
+
+def scrambled(stream):
+    """A transport stream of libav's, all its sound noise, a packet of which happens to begin as MPEG's do."""
+    data, places = bytearray(stream), []
+    for at in range(0, len(data), 188):
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] == 0x101:
+            payload = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            if data[at + 1] & 0x40:
+                payload += 9 + data[payload + 8]  # behind the head of a PES packet
+            places += range(payload, at + 188)
+    noise = bytearray(random.Random(1).randbytes(len(places)))
+    noise[100:104] = b"\xff\xfd\xe4\0"  # a block of 1152 bytes, behind which libav has the next packet begin
+    noise[1252:1256] = b"\xff\xfd\xf4\0"
+    for place, byte in zip(places, noise, strict=True):
+        data[place] = byte
+    return bytes(data)
+
+
+USELESS = {"scrambled": ("mp2", scrambled), "called MPEG's": ("aac", lambda stream: called(stream, 3, place=1))}
+
+
+@pytest.mark.parametrize(("codec", "made"), USELESS.values(), ids=USELESS)
+def test_a_live_programme_whose_sound_was_never_of_its_codec_is_read_to_its_end(server, tmp_path, codec, made):
+    film = encode(tmp_path / "film.ts", Video(), Audio(codec, options={"b": "384k"}), seconds=16)
+    server.films["/live.ts"] = made(film.read_bytes()), 0.01
+    demuxer = Demuxer("film", f"{server.url}/live.ts", Settings(read_timeout=5), now=clock)
+    pictures = []
+    with suppress(SourceUnavailable):  # so what is live may end
+        while not demuxer.ended:
+            pictures += [packet for packet in demuxer.read() if packet.is_video]
+    demuxer.close()
+    assert len(pictures) >= 478  # libav keeps the last ones of a stream that breaks off
 
 
 async def test_a_live_programme_whose_codec_becomes_another_one_is_opened_again(station, server, tmp_path):
