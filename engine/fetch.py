@@ -18,8 +18,8 @@ leaves as much room as it takes, and all of it goes for a download that finds no
 A URL's user and password are HTTP Basic; they and the headers of a job go to the origin that the job names and, as soon
 as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
 
-A transfer blocks in a thread. It is ended from outside by shutting its socket down, so no peer's pace outlasts the
-deadline.
+A transfer blocks in a thread. It is ended from outside by shutting its socket down, from when it begins to connect, so
+no peer's pace outlasts the deadline, nor any peer's silence who waits for it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import ipaddress
 import mimetypes
 import os
 import re
+import select
 import shutil
 import socket
 import ssl
@@ -41,7 +42,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 import msgspec
@@ -336,18 +337,43 @@ class _Transfer:
         return connection, quote(asked, safe=_AS_IT_IS)
 
     def _dial(self, host: str, port: int, url: str) -> socket.socket:
-        found = [each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        addresses = [str(each) for each in dict.fromkeys(found)]
-        allowed = [each for each in addresses if self._allow_private or is_public(each)]
+        found = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        allowed = [each for each in found if self._allow_private or is_public(str(each[4][0]))]
         if not allowed:
-            raise InvalidJob(f'"{shown(url)}": {addresses[0]} is a private address', where=shown(url))
-        for last, address in enumerate(allowed, 1 - len(allowed)):
+            raise InvalidJob(f'"{shown(url)}": {found[0][4][0]} is a private address', where=shown(url))
+        for last, (family, kind, protocol, _, address) in enumerate(allowed, 1 - len(allowed)):
             try:
-                return socket.create_connection((address, port), timeout=SILENCE)
+                return self._connected(socket.socket(family, kind, protocol), address)
             except OSError:
                 if last == 0:
                     raise
         raise AssertionError
+
+    def _connected(self, made: socket.socket, address: Any) -> socket.socket:
+        """A new socket, when it is connected. Raises OSError.
+
+        What is not connecting yet cannot be shut down. So that is begun before `_closed` is looked at: who sets it
+        later shuts down what connects.
+        """
+        self._socket = made
+        made.setblocking(False)
+        try:
+            error = made.connect_ex(address)
+            if self._closed:
+                raise OSError("given up")
+            if error == errno.EINPROGRESS:
+                connecting = select.poll()
+                connecting.register(made, select.POLLOUT)
+                if not connecting.poll(SILENCE * 1000):
+                    raise TimeoutError("timed out")
+                error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+        except OSError:
+            made.close()
+            raise
+        made.settimeout(SILENCE)
+        return made
 
 
 class _Download(_Transfer):

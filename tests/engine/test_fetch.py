@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -396,6 +396,24 @@ async def test_the_time_to_wait_for_others_is_no_part_of_a_transfers(tmp_path, w
                 connection, _ = await trio.to_thread.run_sync(hanging.accept)
                 with connection:
                     await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")
+    assert web.asked == [("/here", b"x")]
+
+
+async def test_who_is_given_up_while_the_server_does_not_even_answer_leaves_no_thread_behind(
+    tmp_path, web, monkeypatch
+):
+    monkeypatch.setattr("engine.fetch.SILENCE", 300.0)
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=Limits(at_once=1))
+    with ExitStack() as stack, trio.fail_after(30):
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))  # which drops all but a few
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        for n in range(200):  # given up at any moment: before it connects, and while it does
+            with trio.move_on_after(n / 20_000):
+                await fetch(fetcher, f"http://127.0.0.1:{full.getsockname()[1]}/film.mp4", tmp_path)
+        await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")  # its place is a thread's that has ended
     assert web.asked == [("/here", b"x")]
 
 
