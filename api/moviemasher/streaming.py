@@ -37,7 +37,7 @@ from api.moviemasher.renders import complete, fonts_of
 from api.moviemasher.template import definitions_used, file_of, located, without_built_in
 from api.moviemasher.users import SHARED
 from api.wire import CASTS
-from engine.errors import InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
+from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, SourceUnavailable
 from engine.fetch import Fetcher, file_in
 from engine.media import ink_measure
 from engine.spec import AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
@@ -112,14 +112,17 @@ class Live(msgspec.Struct):
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """What is done meanwhile is given up by `end`. Raises InvalidSpec then."""
+        """What is done meanwhile is given up by `end`. Raises InvalidSpec then, whatever else was wrong."""
         with trio.CancelScope() as scope:
             self.scopes.append(scope)
             try:
                 yield
+            except EngineError:  # what comes out of a thread goes on for a moment, without what `end` has taken away
+                if not scope.cancel_called:
+                    raise
             finally:
                 self.scopes.remove(scope)
-        if scope.cancelled_caught:
+        if scope.cancel_called:
             raise InvalidSpec("stream not found", where="id")
 
     def end(self) -> None:

@@ -308,6 +308,30 @@ async def test_what_a_stream_waits_for_is_given_up_when_it_ends(tmp_path, slow):
         assert not slow.over.is_set()
 
 
+async def test_a_cut_that_is_read_while_its_stream_ends_finds_no_stream(tmp_path, monkeypatch):
+    begun, go, complete = threading.Event(), threading.Event(), streaming.complete
+
+    def read_slowly(document):
+        begun.set()
+        assert go.wait(PATIENCE)
+        return complete(document)
+
+    monkeypatch.setattr(streaming, "complete", read_slowly)  # as from a disk that takes its time
+    answers = []
+    async with masher(tmp_path) as port, trio.open_nursery() as nursery:
+        client = Client(port)
+        name = (await client.call("/streaming/start", **SMALL))["id"]
+
+        async def cut():
+            answers.append(await client.post("/streaming/cut", id=name, mashObjects=[coloured("#00FF00")]))
+
+        nursery.start_soon(cut)
+        assert await trio.to_thread.run_sync(begun.wait, PATIENCE)
+        await client.call("/streaming/delete", id=name)
+        go.set()
+    assert [each.error for each in answers] == ["stream not found"]
+
+
 async def test_of_what_came_for_cuts_only_that_on_the_air_stays(tmp_path, slow, media, monkeypatch):
     """Which is read on, and begins again at its end."""
     monkeypatch.setattr(streaming, "LOOK_EVERY", 0.05)
