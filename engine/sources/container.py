@@ -111,7 +111,7 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
         raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
     if status.st_size == 0:
         raise SourceMalformed(f'source "{guid}": the file is empty', where=guid)
-    is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    is_wav = head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"
     taken = {} if name.lower().endswith(LISTS) else MEDIA
     # Without "file:" a colon in a name would end a protocol's.
     return f"file:{name}", taken | (_WAV_OPTIONS if is_wav else _SPLICED)

@@ -130,6 +130,16 @@ def test_a_film_with_such_text_in_it_stays_one(film):
             assert best_stream(container, "video").codec_context.name == "h264"
 
 
+@pytest.mark.parametrize("large", ["never", "always"])
+def test_a_wav_comes_in_large_packets_also_when_it_has_sizes_of_64_bits(tmp_path, large):
+    path = encode(tmp_path / "a.wav", None, Audio("pcm_s16le"), seconds=3, rf64=large)
+    assert path.read_bytes()[:4] == {"never": b"RIFF", "always": b"RF64"}[large]
+    with open_container("cam", str(path), SETTINGS) as container:
+        sizes = [packet.size for packet in container.demux() if packet.size]
+    assert max(sizes) == 1 << 17
+    assert sum(sizes) == 3 * 48_000 * 4
+
+
 def test_a_protocol_that_libav_does_not_know_is_named():
     with pytest.raises(SourceUnsupported, match="no such protocol as gopherx"):
         open_container("cam", "gopherx://127.0.0.1/film", SETTINGS)
