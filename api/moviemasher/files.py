@@ -32,7 +32,7 @@ UPLOAD_SECONDS: Final = 3600.0  # that a file may take to come, and that room is
 LIFE_MS: Final = 86_400_000  # until what was announced and did not come is forgotten
 MAX_ANNOUNCED: Final = 1000  # of one user: with room kept for them, and remembered at all
 MAX_NAME: Final = 255
-SETTLED_NS: Final = 10_000_000_000  # after a folder has changed, the next change has another time, on any disk
+SETTLED_NS: Final = 10_000_000_000  # after a change the next one has another time, on any disk; no copy pauses so long
 SPOOL: Final = ".spool"  # among the users' folders, so that a move never leaves their disk; no name of a user
 PART: Final = ".part"
 
@@ -71,7 +71,8 @@ def kept_on_disk() -> Iterator[None]:
 class _Counted(NamedTuple):
     """What was found in a folder.
 
-    changed  when it had changed before, ns since 1970; None: so shortly before that it might change unnoticed.
+    changed  when it had changed before, ns since 1970; None: it, or a file of it, so shortly before that it might
+             change unnoticed.
     size     bytes of its own files.
     folders  its own.
     """
@@ -85,7 +86,9 @@ class _Usage:
     """How much lies below a user's folder. `lock`: of whoever counts, and of what depends on it.
 
     A folder is looked through again when files came or went since it was counted: then it has another time of change.
-    That is enough, since files get their names when they are whole, and are never written to again.
+    That is enough, since files get their names when they are whole, and are never written to again. One that somebody
+    at the disk copies there is looked at until it has come; one that is written to in its place, or goes on coming
+    after a pause of SETTLED_NS, counts as it was until its folder changes or the server is started again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,15 +113,16 @@ class _Usage:
         known = self._known.get(path)
         if known is not None and known.changed == changed:
             return known
-        size, folders = 0, list[Path]()
+        size, folders, newest = 0, list[Path](), changed
         with os.scandir(path) as entries:
             for each in entries:
                 with suppress(OSError):
                     if each.is_dir(follow_symlinks=False):
                         folders.append(path / each.name)
                     elif each.is_file():
-                        size += each.stat().st_size
-        return _Counted(changed if now - changed > SETTLED_NS else None, size, folders)
+                        status = each.stat()
+                        size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+        return _Counted(changed if now - newest > SETTLED_NS else None, size, folders)
 
 
 class Files:

@@ -528,14 +528,26 @@ def test_a_quota_follows_what_comes_and_goes(opened, tmp_path):
     check_used(files, 0)
 
 
+def test_a_file_that_somebody_at_the_disk_is_copying_counts_with_what_has_come(opened):
+    files = opened(quota=1)
+    folder = files.folder("ada") / "film"
+    folder.mkdir(parents=True)
+    with (folder / "film.mp4").open("wb", buffering=0) as film:
+        for each in (folder.parent, folder):
+            os.utime(each, LONG_AGO)
+        for n in (1, 2, 3):
+            film.write(bytes(1000))
+            check_used(files, 1000 * n)
+
+
 def test_what_has_not_changed_since_it_was_counted_is_not_looked_through_again(opened, monkeypatch):
     files = opened(quota=1)
     folders = [files.folder("ada") / "film" / each for each in "12"]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "1.jpg").write_bytes(bytes(100))
-    for folder in (files.folder("ada"), files.folder("ada") / "film", *folders):
-        os.utime(folder, LONG_AGO)
+    for each in (files.folder("ada"), *files.folder("ada").rglob("*")):
+        os.utime(each, LONG_AGO)
     check_used(files, 200)
     looked_through, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (looked_through.append(Path(path)), scandir(path))[1])
