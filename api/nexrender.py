@@ -194,7 +194,7 @@ class Door:
         self._disk = trio.CapacityLimiter(4)
         self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
         self._workers: dict[str, WorkerStatus] = {}  # the last seen last
-        self._looked_through: dict[str, int | None] = {}  # uid → the run that has uploaded last
+        self._looked_through: dict[str, int] = {}  # uid → the run that has uploaded last
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(re.sub(r"{\w+}", "(.+)", path)), getattr(self, name))
             for given, path, name, *_ in _ROUTES
@@ -402,17 +402,17 @@ class Door:
     async def _upload(self, request: Request, uid: str) -> Answer:
         """A file of a worker on another machine, by its path from the job's folder."""
         name = request.argument("name") or "output"
-        run = whole_number(request.argument, "run")
+        asked = whole_number(request.argument, "run")
         if not all(map(is_file_name, name.split("/"))):
             raise InvalidJob(f"name {name[:80]!r} is no file name", where="name")
-        await self._check_run(uid, run)
+        run = await self._check_run(uid, asked)
         folder = self._queue.outputs / output_folder(uid)
         await self._forget_parts(uid, run, folder)
         # While it came the job may have been given to somebody else, or made anew under its name.
         size = await self._save(request, folder / name, check=partial(self._check_run, uid, run))
         return json_answer(msgspec.json.encode(Uploaded(str(folder / name), size)))
 
-    async def _forget_parts(self, uid: str, run: int | None, folder: Path) -> None:
+    async def _forget_parts(self, uid: str, run: int, folder: Path) -> None:
         """What the runs before left in the folder. Once in a run, which may have a file for each of its frames."""
         if self._looked_through.get(uid) == run:
             return
@@ -421,13 +421,14 @@ class Door:
         self._looked_through[uid] = run
         await self._queue.forget_parts(folder)
 
-    async def _check_run(self, uid: str, run: int | None) -> None:
-        """Raises Refusal (409) when a job is not in this run, or no longer; NotFound."""
+    async def _check_run(self, uid: str, run: int | None) -> int:
+        """The run that a job is in. Raises Refusal (409) when that is not this one, or no longer; NotFound."""
         change = await self._queue.record(uid)
         if run is None or run != change.run or not is_held(change.state):
             raise Refusal(409, f'job "{uid}" is {change.state} in its run {change.run}')
+        return run
 
-    async def _save(self, request: Request, path: Path, *, check: Callable[[], Awaitable[None]]) -> int:
+    async def _save(self, request: Request, path: Path, *, check: Callable[[], Awaitable[object]]) -> int:
         """The body as a file that appears when it is whole, if `check` lets it. Raises Refusal: 400, 408, 413, 507."""
         size = 0
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of one that was cut off nothing is touched
