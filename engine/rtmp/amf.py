@@ -64,11 +64,6 @@ class TypedObject(NamedTuple):
     fields: dict[str, object]
 
 
-def decode_all(view: bytes | memoryview, *, depth: int = DEPTH, values: int = VALUES) -> list[object]:
-    """All the values of a whole message. Raises RemoteProtocolError, as `Values`."""
-    return list(Values(view, depth=depth, values=values))
-
-
 def encode(*values: object) -> bytes:
     """The bytes of the values, one after the other.
 

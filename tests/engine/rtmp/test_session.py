@@ -423,7 +423,7 @@ def said(data):
     found = []
     while (message := reader.next_message()) is not None:
         spoken = message.kind in (chunk.COMMAND, chunk.DATA)
-        found.append((message.kind, message.stream, amf.decode_all(message.payload) if spoken else message.payload))
+        found.append((message.kind, message.stream, list(amf.Values(message.payload)) if spoken else message.payload))
     return found
 
 

@@ -438,7 +438,7 @@ async def commands(stream):
         if message is None:
             reader.receive(await stream.receive_some())
         elif message.kind == chunk.COMMAND:
-            names.append(amf.decode_all(memoryview(message.payload))[0])
+            names.append(next(amf.Values(message.payload)))
     return names
 
 
