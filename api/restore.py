@@ -18,7 +18,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from api.schema import Database, backup, beside, jobs, part_of
+from api.schema import Database, backup, beside, jobs
+from api.whole import part_of, sync_names
 from engine.errors import EngineError, InvalidSpec, SourceMalformed, reason_of
 
 OURS: Final = {jobs.name, "alembic_version"}
@@ -41,9 +42,9 @@ def restore(file: Path, path: Path) -> Path | None:
         backup(file, part)
         _check(part, file)
         kept = _keep(path, part)
-        _sync_names(path.parent)  # nothing of the old one may lie beside the new one, not even behind a power cut
+        sync_names(path.parent)  # nothing of the old one may lie beside the new one, not even behind a power cut
         part.replace(path)
-        _sync_names(path.parent)
+        sync_names(path.parent)
     except OSError as err:
         raise InvalidSpec(f"{path}: {reason_of(err)}", where="data") from err
     finally:
@@ -56,16 +57,6 @@ def _remove(path: Path) -> None:
     """A database with what is beside it. Raises OSError."""
     for each in (path, *beside(path)):
         each.unlink(missing_ok=True)
-
-
-def _sync_names(folder: Path) -> None:
-    """Which names are in a folder outlives a power cut from now on, as far as its file system can that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _check(part: Path, file: Path) -> None:

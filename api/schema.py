@@ -9,7 +9,6 @@ failing halfway. Readers see the last commit and never wait.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -40,6 +39,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from api.whole import PRIVATE, alone, part_of
 from engine.errors import InvalidSpec, Overloaded, SourceMalformed, reason_of
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ READERS: Final = 4
 BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
 ROOM: Final = 1 << 18  # bytes; SQLite writes 32 KiB beside a database that it opens, 140 beside one that it makes
 
-PRIVATE: Final = 0o600  # the mode of a database that is made
 OTHERS: Final = 0o007
 
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
@@ -318,11 +317,6 @@ def migrate(connection: Connection) -> None:
         raise InvalidSpec(f"the database has version {found}, newer than {VERSION}", where="data") from err
 
 
-def part_of(target: Path) -> Path:
-    """Where a backup is until it is whole."""
-    return target.with_name(target.name + ".part")
-
-
 def backup(path: Path, target: Path) -> None:
     """Copies a database that may be in use, as of one moment, into a file that appears when it is whole.
 
@@ -338,7 +332,7 @@ def backup(path: Path, target: Path) -> None:
             raise InvalidSpec(f"{target}: is not a file", where="backup")
         if file.exists() and file.samefile(path):
             raise InvalidSpec(f"{target}: the database itself", where="backup")
-        with _alone(part_of(file)):
+        with alone(part_of(file)):
             _copy(path, file)
     except BlockingIOError as err:
         raise InvalidSpec(f"{target}: another backup is being written to it", where="backup") from err
@@ -346,23 +340,6 @@ def backup(path: Path, target: Path) -> None:
         raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
     except sqlite3.Error as err:
         raise SourceMalformed(f"{path}: {err}", where="data") from err
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Until its end nobody else writes that file. Raises BlockingIOError: somebody does; OSError.
-
-    What is locked is a file of its own: on network drives a lock is one on all bytes, even against SQLite's own locks.
-    """
-    name = part.with_name(part.name + ".lock")
-    with name.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
-        if os.fstat(file.fileno()).st_nlink == 0:  # who had it has just ended, and the next one locks another file
-            raise BlockingIOError
-        try:
-            yield
-        finally:
-            name.unlink(missing_ok=True)
 
 
 def _copy(path: Path, file: Path) -> None:

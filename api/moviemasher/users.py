@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ import trio
 
 from api.asgi import Refusal
 from api.auth import read_basic
+from api.whole import alone, write_whole
 from engine.config import Settings
 from engine.errors import InvalidSpec, reason_of
 from engine.threads import in_thread
@@ -124,16 +126,18 @@ def read_users(path: Path) -> dict[str, str]:
 
 
 def write_user(path: Path, name: str, password: str) -> None:
-    """Puts a user with this password into a file, which is made when it is not there. Raises InvalidSpec."""
+    """Puts a user with this password into a file, which is made when it is not there. Raises InvalidSpec.
+
+    Waits for who else does that. The file's owner and mode stay; of a symbolic link, the file it leads to is written.
+    """
     if not password:
         raise InvalidSpec(f'the password of "{name}" is empty', where="password")
-    users: Mapping[str, str] = read_users(path) if path.exists() else {}
-    document = msgspec.json.format(msgspec.json.encode({**users, check_name(name): hash_password(password)}))
-    part = path.with_name(f"{path.name}.part")
+    hashed = {check_name(name): hash_password(password)}
+    file = Path(os.path.realpath(path))
     try:
-        part.touch(mode=0o600)
-        part.write_bytes(document + b"\n")
-        part.replace(path)
+        with alone(file, waits=True):
+            users: Mapping[str, str] = read_users(file) if file.exists() else {}
+            write_whole(file, msgspec.json.format(msgspec.json.encode({**users, **hashed})) + b"\n")
     except OSError as err:
         raise InvalidSpec(f"{path}: {reason_of(err)}", where="users") from err
 
