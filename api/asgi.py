@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 import trio
-from werkzeug.http import parse_range_header
+from werkzeug.http import parse_date, parse_etags, parse_range_header
 from werkzeug.sansio.http import is_resource_modified
 from werkzeug.sansio.request import Request as SansIoRequest
 
@@ -206,12 +206,11 @@ async def file_answer(
 ) -> Answer:
     """A file as long as it is now, or the range of it that is asked for, or that it is as the client has it.
 
-    Asked for anything but one range of bytes it is the whole file (RFC 9110 13, 14). Raises Refusal: 404, 416.
+    Asked for anything but one range of bytes it is the whole file (RFC 9110 13, 14). Raises Refusal: 404, 412, 416.
     """
     file, status = await in_thread(_open, path, limiter=limiter)
-    tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
-    changed = formatdate(status.st_mtime, usegmt=True)
     size = status.st_size
+    tag, changed = f'"{status.st_mtime_ns:x}-{size:x}"', formatdate(status.st_mtime, usegmt=True)
     headers = [
         ("Accept-Ranges", "bytes"),
         ("ETag", tag),
@@ -219,21 +218,16 @@ async def file_answer(
         ("Cache-Control", cache),
         ("X-Content-Type-Options", "nosniff"),
     ]
-    code, begin, end = 200, 0, size
-    known, since = request.headers.get("if-none-match"), request.headers.get("if-modified-since")
-    if not is_resource_modified(
-        http_if_none_match=known, http_if_modified_since=since, etag=tag, last_modified=changed
-    ):
-        file.close()
-        return Answer(status=304, headers=headers)
-    asked = parse_range_header(request.headers.get("range"))
-    one = asked is not None and asked.units == "bytes" and len(asked.ranges) == 1
-    if asked is not None and one and request.headers.get("if-range", tag) in (tag, changed):
-        first, stop = asked.ranges[0]
-        code, begin, end = 206, max(0, size + first) if first < 0 else first, min(size, stop or size)
-        if begin >= end:
+    try:
+        if not _is_wanted(request, tag, changed):
             file.close()
-            raise Refusal(416, f"the file has {size} bytes", [("Content-Range", f"bytes */{size}")])
+            return Answer(status=304, headers=headers)
+        asked = _range_of(request, tag, changed, size)
+    except Refusal:
+        file.close()
+        raise
+    code, (begin, end) = (200, (0, size)) if asked is None else (206, asked)
+    if asked is not None:
         headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
     headers.append(("Content-Length", str(end - begin)))
     kind = kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
@@ -241,6 +235,41 @@ async def file_answer(
         file.close()
         return Answer(status=code, kind=kind, headers=headers)
     return Answer(status=code, body=_bytes_of(file, begin, end, limiter), kind=kind, headers=headers)
+
+
+def _is_wanted(request: Request | SansIoRequest, tag: str, changed: str) -> bool:
+    """Whether the client does not have the file as it is (RFC 9110 13.2.2). Raises Refusal (412): it has another one.
+
+    Who goes on with what broke off must not get the end of another file.
+    """
+    given = request.headers.get
+    ours, limit, now = given("if-match"), parse_date(given("if-unmodified-since")), parse_date(changed)
+    if ours is not None:
+        is_other = not parse_etags(ours).contains(tag.strip('"'))
+    else:
+        is_other = limit is not None and now is not None and limit < now
+    if is_other:
+        raise Refusal(412, "the file is not the one that is asked for: it has changed", [("ETag", tag)])
+    return is_resource_modified(
+        http_if_none_match=given("if-none-match"),
+        http_if_modified_since=given("if-modified-since"),
+        etag=tag,
+        last_modified=changed,
+    )
+
+
+def _range_of(request: Request | SansIoRequest, tag: str, changed: str, size: int) -> tuple[int, int] | None:
+    """(begin, end) of the range that is asked for; None: the whole file is. Raises Refusal (416)."""
+    asked = parse_range_header(request.headers.get("range"))
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    if request.headers.get("if-range", tag) not in (tag, changed):
+        return None
+    first, stop = asked.ranges[0]
+    begin, end = max(0, size + first) if first < 0 else first, min(size, stop or size)
+    if begin >= end:
+        raise Refusal(416, f"the file has {size} bytes", [("Content-Range", f"bytes */{size}")])
+    return begin, end
 
 
 def _open(path: Path) -> tuple[BinaryIO, os.stat_result]:

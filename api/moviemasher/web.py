@@ -121,7 +121,7 @@ class Media:
         return hmac.digest(self._key, f"{user}\n{end}".encode(), "sha256").hex()[:32]
 
     async def answer(self, request: Request) -> Answer:
-        """The file that is asked for. Raises Refusal: 401, 404, 416."""
+        """The file that is asked for. Raises Refusal: 401, 404, 412, 416."""
         user, *names = _components(request.path)[1:]
         signature = SIGNED.fullmatch(names[0]) if names else None
         names = names[1:] if signature else names

@@ -102,6 +102,37 @@ async def test_media_that_are_known_are_not_sent_again(client):
     assert answer.status == 200
 
 
+async def test_who_goes_on_with_another_file_is_told_so(client):
+    async def ask(**given):
+        return await client.get("/media/ada/1/r/video.mp4", Range="bytes=1000-", **given)
+
+    first = await ask()
+    tag, changed = first.headers["etag"], first.headers["last-modified"]
+    before, other = "Mon, 01 Jan 2001 00:00:00 GMT", '"x"'
+    for same in (
+        {"If-Match": tag},
+        {"If-Match": f'"x", {tag}'},
+        {"If-Match": "*"},
+        {"If-Match": tag, "If-Unmodified-Since": before},  # the date counts without a tag only
+        {"If-Unmodified-Since": changed},
+        {"If-Unmodified-Since": "yesterday"},  # no date at all
+    ):
+        answer = await ask(**same)
+        assert (answer.status, answer.body) == (206, CONTENT[1000:]), same
+    for changed_since in (
+        {"If-Match": other},
+        {"If-Match": f"W/{tag}"},  # about as good is not the same bytes
+        {"If-Match": other, "If-Unmodified-Since": changed},
+        {"If-Match": other, "If-None-Match": tag},
+        {"If-Unmodified-Since": before},
+        {"If-Unmodified-Since": "Monday, 01-Jan-01 00:00:00 GMT"},
+        {"If-Unmodified-Since": "Mon Jan  1 00:00:00 2001"},
+    ):
+        answer = await ask(**changed_since)
+        assert (answer.status, answer.headers["etag"]) == (412, tag), changed_since
+        assert answer.json["error"] == "the file is not the one that is asked for: it has changed"
+
+
 @pytest.mark.parametrize("user", ["ada", "%61da"])
 async def test_nothing_else_is_there(client, user):
     names = [
