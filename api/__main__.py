@@ -176,12 +176,14 @@ def _import_nexrender(arguments: argparse.Namespace) -> int:
 def _user(arguments: argparse.Namespace) -> int:
     from api.moviemasher.users import write_user
 
-    if sys.stdin.isatty():
-        password = getpass.getpass(f"password of {arguments.name}: ")
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
     try:
+        if sys.stdin.isatty():
+            password = getpass.getpass(f"password of {arguments.name}: ")
+        else:
+            password = sys.stdin.readline().rstrip("\r\n")
         write_user(Path(arguments.file), arguments.name, password)
+    except UnicodeDecodeError:
+        return command.fail(f'the password of "{arguments.name}" is not UTF-8')
     except EngineError as err:
         return command.fail(str(err))
     return 0

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 import trio
 
+from engine.config import check_header
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
 from engine.fetch import answer_of, connection_to
 from engine.jobs import Assignment, failed, finished, is_held
@@ -201,12 +202,6 @@ class RemoteQueue:
         if not (200 <= answer.status < 300 or answer.status == 409):
             raise SinkUnavailable(f'server "{self._shown}" answers {answer.status}', where=self._shown)
         return answer
-
-
-def check_header(name: str, text: str) -> None:
-    """Raises InvalidSpec when a text cannot be sent in a header."""
-    if not text.isprintable() or text != text.strip():
-        raise InvalidSpec(f"{name} {text[:80]!r} has characters that cannot be sent", where=name)
 
 
 def _files_of(output: Path) -> tuple[Path, list[Path]]:

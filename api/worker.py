@@ -19,9 +19,9 @@ import trio
 
 from api.logs import log_to_stderr
 from api.moviemasher import template
-from api.remote import RemoteQueue, check_header
+from api.remote import RemoteQueue
 from engine.command import USAGE, fail, heeded_signals, say
-from engine.config import read_settings
+from engine.config import check_header, read_settings
 from engine.errors import InvalidSpec, reason_of
 from engine.jobdocument import tags_of
 from engine.worker import Worker, try_folder

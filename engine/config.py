@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import FieldInfo
 
 from engine.errors import InvalidSpec
 
@@ -70,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LINK: Final = re.compile("(tcp|udp)://")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 OTHER_NAMES: Final = {"ordering": "NEXRENDER_ORDERING"}  # of the server whose place is taken; ours come first
 
 
@@ -85,7 +88,7 @@ def from_env(environment: Mapping[str, str]) -> dict[str, object]:
         if not environment.get(variable):
             variable = OTHER_NAMES.get(field.name, variable)
         if (text := environment.get(variable)) and not _LINK.match(text):
-            given[field.name] = _converted(variable, text, field.type)
+            given[field.name] = _converted(variable, text, field)
     return given
 
 
@@ -95,12 +98,44 @@ def read_settings(environment: Mapping[str, str], arguments: Mapping[str, object
     for field in msgspec.structs.fields(Settings):
         value = arguments.get(field.name)
         if value is not None:
-            given[field.name] = _converted(field.name, value, field.type)
+            given[field.name] = _converted(field.name, value, field)
     return Settings(**given)  # type: ignore[arg-type]
 
 
-def _converted(name: str, value: object, kind: object) -> object:
+def _converted(name: str, value: object, field: FieldInfo) -> object:
+    if isinstance(value, str):
+        _check_text(name, value, field.name)
     try:
-        return msgspec.convert(value, kind, strict=False)
+        return msgspec.convert(value, field.type, strict=False)
     except msgspec.ValidationError as err:
         raise InvalidSpec(f"{name} is {str(value)[:80]!r}: {err}", where=name) from err
+
+
+def _check_text(name: str, text: str, setting: str) -> None:
+    """Raises InvalidSpec: nobody could ever give what is set here. The text is not told: it may be a password."""
+    _check_utf8(name, text)
+    if setting == "secret":
+        check_header(name, text)
+    elif setting in ("username", "password", "masher_password"):
+        check_password(name, text)
+    if setting == "username" and ":" in text:
+        raise InvalidSpec(f"{name} has a colon, behind which everybody looks for the password", where=name)
+
+
+def _check_utf8(name: str, text: str) -> None:
+    """Raises InvalidSpec for what an environment, or a command line, of other bytes has become."""
+    if _SURROGATE.search(text):
+        raise InvalidSpec(f"{name} is not UTF-8", where=name)
+
+
+def check_header(name: str, text: str) -> None:
+    """Raises InvalidSpec when a text cannot be sent in a header (RFC 9110 5.5)."""
+    if not text.isprintable() or text != text.strip():
+        raise InvalidSpec(f"{name} has characters that cannot be sent", where=name)
+
+
+def check_password(name: str, text: str) -> None:
+    """Raises InvalidSpec when nobody can send it as a password, or as the name that has one (RFC 7617 2)."""
+    _check_utf8(name, text)
+    if _CONTROL.search(text):
+        raise InvalidSpec(f"{name} has characters that cannot be sent", where=name)

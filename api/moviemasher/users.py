@@ -28,7 +28,7 @@ import trio
 from api.asgi import Refusal
 from api.auth import read_basic
 from api.whole import alone, write_whole
-from engine.config import Settings
+from engine.config import Settings, check_password
 from engine.errors import InvalidSpec, reason_of
 from engine.threads import in_thread
 
@@ -132,6 +132,7 @@ def write_user(path: Path, name: str, password: str) -> None:
     """
     if not password:
         raise InvalidSpec(f'the password of "{name}" is empty', where="password")
+    check_password(f'the password of "{name}"', password)
     hashed = {check_name(name): hash_password(password)}
     file = Path(os.path.realpath(path))
     try:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -63,7 +64,7 @@ def test_usage_is_one_line_and_exit_code_two(capsys, arguments, sentence):
         (["worker", "--server", "http://h:99999"], 'server "http://***": its host or its port cannot be read'),
         (["worker", "--server", "ftp://h"], 'server "ftp://h" is not an http: or https: URL'),
         (["worker", "--server", "http://h", "--slots", "0"], "slots 0 is not within 1…256"),
-        (["worker", "--server", "http://h", "--name", "a\nb"], r"name 'a\nb' has characters that cannot be sent"),
+        (["worker", "--server", "http://h", "--name", "a\nb"], "name has characters that cannot be sent"),
         (["worker", "--server", "http://h", "--tags", "é"], "tags 'é' has none of the letters A…Z and digits of tags"),
         (["serve", "--worker", "-3"], "worker is '-3': Expected `int` >= 0"),
         (["serve"], "MASHTUN_QUOTA is 'nan': Expected `float` >= 0.0"),
@@ -76,6 +77,35 @@ def test_a_setting_that_makes_no_sense_is_one_sentence_and_exit_code_two(tmp_pat
         [sys.executable, "-m", "api", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (2, f"mashtun: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        ("serve", "MASHTUN_PASSWORD", b"p\xe4ss"),
+        ("serve", "MASHTUN_PASSWORD", b"pass\n"),
+        ("serve", "MASHTUN_MASHER_PASSWORD", b"pass\r"),
+        ("serve", "MASHTUN_USERNAME", b"ada:x"),
+        ("serve", "MASHTUN_SECRET", b"s\xe9cret"),
+        ("serve", "MASHTUN_SECRET", b"secret\n"),
+        ("serve", "MASHTUN_CLUSTER_SECRET", b"s\xe9cret"),
+        ("worker", "MASHTUN_SECRET", b"s\xe9cret"),
+    ],
+)
+def test_what_nobody_can_send_is_refused_before_anybody_is_asked_for_it(tmp_path, command, name, value):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), name: os.fsdecode(value)}
+    arguments = {"serve": ["--host", "192.0.2.1"], "worker": ["--server", "http://192.0.2.1", "--slots", "0"]}[command]
+    result = subprocess.run(
+        [sys.executable, "-m", "api", command, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"mashtun: {name} ")
+    assert result.stderr.count("\n") == 1
+    assert os.fsdecode(value).encode(errors="backslashreplace").decode().strip() not in result.stderr
 
 
 def catches(process, number):
@@ -248,6 +278,19 @@ def test_leaving_without_having_said_it_is_an_error():
     with Path("/dev/full").open("w") as full:
         environment = os.environ | {"PYTHONUNBUFFERED": ""}
         assert subprocess.run([sys.executable, "-c", program], stdout=full, env=environment).returncode == 1
+
+
+@pytest.mark.parametrize("password", [b"p\xe4ss\n", b"pa\tss\n"])
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_a_password_that_nobody_can_send_is_not_put_into_a_file(tmp_path, password, locale):
+    path = tmp_path / "users.json"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": locale}
+    command = [sys.executable, "-m", "api", "user", "ada", str(path)]
+    result = subprocess.run(command, env=environment, input=password, capture_output=True)
+    assert (result.returncode, path.exists()) == (1, False)
+    assert re.fullmatch(
+        rb'mashtun: the password of "ada" (is not UTF-8|has characters that cannot be sent)\n', result.stderr
+    )
 
 
 def test_a_user_is_put_into_a_file(tmp_path, capsys, monkeypatch):

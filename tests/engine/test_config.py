@@ -47,3 +47,41 @@ def test_what_makes_no_sense_is_named_with_its_limit(name, text, limit):
             read_settings(environment, arguments)
         assert str(caught.value).startswith(f"{said} is '{text}': ")
         assert limit in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("username", "ada lovelace"),
+        ("password", " p: äss "),
+        ("masher_password", "密码"),
+        ("secret", "s3cret: äöü"),
+        ("publish_key", "a\nb"),  # as %0A of a URL
+    ],
+)
+def test_what_clients_can_send_may_be_set(name, text):
+    assert read_settings({f"MASHTUN_{name.upper()}": text}, {}) == Settings(**{name: text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("username", "ada:lovelace", "has a colon, behind which everybody looks for the password"),
+        ("username", "ada\n", "has characters that cannot be sent"),
+        ("password", "secret\x7f", "has characters that cannot be sent"),
+        ("masher_password", "\tsecret", "has characters that cannot be sent"),
+        ("secret", "secret ", "has characters that cannot be sent"),
+        ("secret", "sec\nret", "has characters that cannot be sent"),
+        ("publish_key", "s\udce9cret", "is not UTF-8"),
+        ("data", "d\udce4ta", "is not UTF-8"),
+        ("port", "\udce4", "is not UTF-8"),
+    ],
+)
+def test_what_no_client_can_send_is_refused_and_not_told(name, text, sentence):
+    for environment, arguments, said in (
+        ({f"MASHTUN_{name.upper()}": text}, {}, f"MASHTUN_{name.upper()}"),
+        ({}, {name: text}, name),
+    ):
+        with pytest.raises(InvalidSpec) as caught:
+            read_settings(environment, arguments)
+        assert str(caught.value) == f"{said} {sentence}"
