@@ -162,7 +162,10 @@ def sign(secret: str, parts: tuple[str, ...], timestamp_ms: int) -> str:
 
 
 class Signatures:
-    """Checks signed requests: each within WINDOW_MS of now, each good once.
+    """Checks signed requests: each within WINDOW_MS of now, each good once, as long as this process knows of it.
+
+    One that is started anew takes again what has not run out. To refuse what was signed before the start would keep out
+    signers whose clocks are behind, everybody where our own clock is set back later, and not stop who is ahead.
 
     wall  seconds since 1970, as the signer's clock counts them.
     """
