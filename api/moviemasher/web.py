@@ -23,6 +23,7 @@ import trio
 
 from api.asgi import Answer, Refusal, Request, file_answer, text_answer
 from api.moviemasher.users import CHALLENGE, NAME, Users
+from api.whole import write_whole
 from engine.config import Settings
 from engine.errors import InvalidSpec, reason_of
 from engine.threads import in_thread
@@ -102,13 +103,16 @@ class Media:
             return
         try:
             if not self._key_file.exists():
-                self._key_file.touch(mode=0o600)
-                self._key_file.write_bytes(secrets.token_bytes(KEY_BYTES))
+                write_whole(self._key_file, secrets.token_bytes(KEY_BYTES))
             self._key = self._key_file.read_bytes()
         except OSError as err:
             raise InvalidSpec(f"{self._key_file}: {reason_of(err)}", where="data") from err
         if len(self._key) != KEY_BYTES:
-            raise InvalidSpec(f"{self._key_file}: {len(self._key)} bytes and not {KEY_BYTES}", where="data")
+            raise InvalidSpec(
+                f"{self._key_file}: {len(self._key)} bytes and not {KEY_BYTES}; if it is removed another one is made, "
+                "and addresses of media that were given out are good no more",
+                where="data",
+            )
 
     def prefix(self, user: str) -> str:
         """What stands before the names of a user's files; it begins and ends with a slash."""

@@ -1,6 +1,9 @@
 """Media and sites: the file that is meant, of the right kind, in ranges, to whom it may go; and nothing beside it."""
 
+import os
 import re
+import subprocess
+import sys
 from urllib.parse import urljoin
 
 import pytest
@@ -222,6 +225,40 @@ def test_private_addresses_end_and_outlive_a_restart(tmp_path):
     assert (tmp_path / "media.key").stat().st_mode & 0o077 == 0
     now[0] = end + 1
     assert media().prefix("ada") != prefix
+
+
+# In a process of its own, that can write no byte of any file.
+ON_A_FULL_DISK = """
+import resource, sys
+from api.moviemasher.users import Users
+from api.moviemasher.web import Media
+from engine.config import Settings
+from engine.errors import InvalidSpec
+
+settings = Settings(data=sys.argv[1], private_media=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    Media(settings, Users(settings)).open()
+except InvalidSpec as err:
+    print(err)
+"""
+
+
+def test_the_key_of_private_addresses_is_there_whole_or_not_at_all(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (f"{tmp_path}/media.key: file too large\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_key_of_private_addresses_is_said_with_what_to_do(tmp_path):
+    settings = Settings(data=str(tmp_path), private_media=True)
+    (tmp_path / "media.key").touch()
+    with pytest.raises(InvalidSpec, match=r"media.key: 0 bytes and not 32; if it is removed another one is made"):
+        Media(settings, Users(settings)).open()
+    (tmp_path / "media.key").unlink()
+    Media(settings, Users(settings)).open()
 
 
 async def test_an_address_that_has_ended_is_closed(folder):
