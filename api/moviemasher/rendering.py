@@ -13,7 +13,6 @@ user's media.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 import uuid
@@ -228,12 +227,11 @@ class Rendering:
         unknown = NotFound("rendering", asked.rendering_id[:80])
         if not _RENDERING.fullmatch(asked.rendering_id):
             raise unknown
-        job = await self._in_thread(
-            partial(msgspec.json.decode, type=Told), await self._queue.whole(asked.rendering_id)
-        )
-        if job.template.src != f"mash:{user}/{asked.id}/{asked.rendering_id}":
-            raise unknown
+        body = await self._queue.whole(asked.rendering_id)
         try:
+            job = await self._in_thread(partial(msgspec.json.decode, type=Told), body)
+            if job.template.src != f"mash:{user}/{asked.id}/{asked.rendering_id}":
+                raise unknown
             purpose = msgspec.json.decode(job.purpose, type=Purpose)
             result = msgspec.json.decode(job.result, type=Result) if job.state == FINISHED else None
         except msgspec.ValidationError:  # somebody else has written into the job
@@ -310,7 +308,7 @@ def definition_of(announced: Object, result: Result, place: str) -> Object:
         each.file.partition(".")[0] if each.file else each.type: each for each in result.outputs if not each.warning
     }
     found: Object = dict(announced)
-    kind = announced["type"]
+    kind = announced.get("type")
     if result.width is not None and kind != "audio":
         found["sourceSize"] = {"width": result.width, "height": result.height}
     shown = made.get(SEQUENCE if kind == "videosequence" else IMAGE)
@@ -323,7 +321,7 @@ def definition_of(announced: Object, result: Result, place: str) -> Object:
     found["duration"] = result.duration
     if kind == "videosequence":
         found["fps"] = SEQUENCE_RATE
-        if math.floor((result.duration or 0) * SEQUENCE_RATE) < 2:
+        if (result.duration or 0) * SEQUENCE_RATE < 2:
             found["padding"] = 1  # the client would count the minus
     if "audio" in made:
         found |= {"audio": True, "url" if kind == "audio" else "audioUrl": place + made["audio"].file}

@@ -572,11 +572,17 @@ async def test_a_job_that_others_have_meddled_with_is_an_error(server):
     body = {"outputs": [{"outputType": "image", **SMALL}], "mash": mash_of(colour("#fff"))}
     asked = (await server.client.call("/rendering/start", **body))["apiCallback"]["request"]["body"]
     name = asked["renderingId"]
-    for change in ({"state": "finished", "result": 3}, {"state": "finished", "purpose": None}):
+    for change in ({"state": 5}, {"state": "finished", "result": 3}, {"state": "finished", "purpose": None}):
         headers = {"Content-Type": "application/json"}
         put = await server.client.ask("PUT", f"/api/v1/jobs/{name}", body=json.dumps(change).encode(), headers=headers)
         assert put.status == 200
         assert "no result" in (await server.client.post("/rendering/status", **asked)).error
+    for kind, duration in ((None, 1), ("videosequence", 1e308)):  # what makes no sense is told as it is
+        purpose = {"id": "m1", "outputs": ["image"], "kind": "upload", "definition": {"type": kind} if kind else {}}
+        change = {"state": "finished", "purpose": purpose, "result": {"outputs": [], "duration": duration}}
+        await server.client.ask("PUT", f"/api/v1/jobs/{name}", body=json.dumps(change).encode(), headers=headers)
+        told = (await server.client.call("/rendering/status", **asked))["apiCallback"]["request"]["body"]
+        assert told["definition"]["duration"] == duration
     assert (await server.client.ask("DELETE", f"/api/v1/jobs/{name}")).status == 200
     assert (await server.client.post("/rendering/status", **asked)).error
 
