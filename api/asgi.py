@@ -40,6 +40,7 @@ SILENCE: Final = 30.0  # seconds in which nothing of a body comes: its client is
 DRAIN_BYTES: Final = 256 << 20
 DRAIN_SECONDS: Final = 5.0
 _ABSOLUTE: Final = re.compile(rb"[a-z][a-z0-9+.-]*://([^/]*@)?(?P<host>[^/@]*)(?P<path>/.*)?", re.IGNORECASE)
+_LAST_NONE: Final = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)  # of a file, which is no nonsense to RFC 9110
 
 
 def in_origin_form(scope: Message) -> Message:
@@ -259,13 +260,19 @@ def _is_wanted(request: Request | SansIoRequest, tag: str, changed: str) -> bool
 
 
 def _range_of(request: Request | SansIoRequest, tag: str, changed: str, size: int) -> tuple[int, int] | None:
-    """(begin, end) of the range that is asked for; None: the whole file is. Raises Refusal (416)."""
-    asked = parse_range_header(request.headers.get("range"))
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+    """(begin, end) of the range that is asked for; None: the whole file is. Raises Refusal (416).
+
+    Only GET has ranges (RFC 9110 14.2).
+    """
+    if request.method != "GET" or request.headers.get("if-range", tag) not in (tag, changed):
         return None
-    if request.headers.get("if-range", tag) not in (tag, changed):
+    header = request.headers.get("range", "")
+    asked = parse_range_header(header)
+    first, stop = size, None
+    if asked is not None and asked.units == "bytes" and len(asked.ranges) == 1:
+        first, stop = asked.ranges[0]
+    elif not _LAST_NONE.fullmatch(header):
         return None
-    first, stop = asked.ranges[0]
     begin, end = max(0, size + first) if first < 0 else first, min(size, stop or size)
     if begin >= end:
         raise Refusal(416, f"the file has {size} bytes", [("Content-Range", f"bytes */{size}")])

@@ -84,10 +84,12 @@ async def test_media_come_in_ranges(client):
         start, stop = expected
         assert (answer.status, answer.body) == (206, CONTENT[start:stop])
         assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/1024"
-    for asked in ("1024-", "5000-6000"):
+    for asked in ("1024-", "5000-6000", "-0", " -00 "):
         answer = await client.get("/media/ada/1/r/video.mp4", Range=f"bytes={asked}")
         assert (answer.status, answer.headers["content-range"]) == (416, "bytes */1024")
         assert answer.json["error"]
+    head = await client.ask("HEAD", "/media/ada/1/r/video.mp4", headers={"Range": "bytes=5-9"})  # only GET has ranges
+    assert (head.status, head.headers["content-length"]) == (200, "1024")
     for asked in ("-1", "0-"):  # nothing of nothing
         answer = await client.get("/media/ada/1/empty.txt", Range=f"bytes={asked}")
         assert (answer.status, answer.headers["content-range"]) == (416, "bytes */0")
