@@ -81,7 +81,7 @@ def _asked_rightly(app: Callable[..., Awaitable[None]], settings: Settings) -> C
     """An application that answers, at all doors, only who asks for a path, by a name that may be this machine's."""
 
     async def checked(scope: asgi.Message, receive: asgi.Receive, send: asgi.Send) -> None:
-        scope = asgi.in_origin_form(scope)
+        scope = asgi.with_real_dates(asgi.in_origin_form(scope))
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
         target = scope.get("raw_path", b"/").decode("latin-1")
         try:

@@ -40,6 +40,7 @@ SILENCE: Final = 30.0  # seconds in which nothing of a body comes: its client is
 DRAIN_BYTES: Final = 256 << 20
 DRAIN_SECONDS: Final = 5.0
 _ABSOLUTE: Final = re.compile(rb"[a-z][a-z0-9+.-]*://([^/]*@)?(?P<host>[^/@]*)(?P<path>/.*)?", re.IGNORECASE)
+_DATED: Final = (b"if-modified-since", b"if-unmodified-since")
 _LAST_NONE: Final = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)  # of a file, which is no nonsense to RFC 9110
 
 
@@ -52,6 +53,20 @@ def in_origin_form(scope: Message) -> Message:
     others = (each for each in scope["headers"] if each[0] != b"host")
     headers = [(b"host", found["host"]), *others]
     return {**scope, "raw_path": raw, "path": unquote(raw.decode("ascii")), "headers": headers}
+
+
+def with_real_dates(scope: Message) -> Message:
+    """A request without the conditions whose date is none: they say nothing (RFC 9110 13.1.3, 13.1.4)."""
+    headers = scope.get("headers", ())
+    odd = [each for each in headers if each[0] in _DATED and not _is_date(each[1].decode("latin-1"))]
+    return {**scope, "headers": [each for each in headers if each not in odd]} if odd else scope
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return parse_date(text) is not None
+    except OverflowError:  # of the year 99999999999999999999: whoever reads it later would stumble over it
+        return False
 
 
 class Refusal(Exception):  # noqa: N818 - it is called after what happened

@@ -107,6 +107,15 @@ async def test_media_that_are_known_are_not_sent_again(client):
     assert answer.status == 200
 
 
+@pytest.mark.parametrize("path", ["/media/ada/1/r/icon.jpg", "/"])
+@pytest.mark.parametrize("condition", ["If-Modified-Since", "If-Unmodified-Since"])
+async def test_a_date_that_is_none_is_no_condition(client, path, condition):
+    whole = await client.get(path)
+    for date in ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 99 Jan 2001 00:00:00 GMT", "", "\xff"):
+        answer = await client.get(path, **{condition: date})
+        assert (answer.status, answer.body) == (200, whole.body), date
+
+
 async def test_who_goes_on_with_another_file_is_told_so(client):
     async def ask(**given):
         return await client.get("/media/ada/1/r/video.mp4", Range="bytes=1000-", **given)
