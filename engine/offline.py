@@ -19,7 +19,7 @@ import trio
 from engine.clock import Pace
 from engine.compositor import Compositor
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, first_error
+from engine.errors import EngineError, InvalidSpec, SourceError, first_error
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture, Place
@@ -27,9 +27,9 @@ from engine.program import Coming, Held, Program
 from engine.sinks import open_sink
 from engine.sinks.file import check_output, has_h264
 from engine.sinks.pictures import STILLS, is_numbered
-from engine.sources import Reader, Steps, load_still, open_source
+from engine.sources import Reader, Steps, check_source, check_still, load_still, open_source
 from engine.sources.drawing import Drawings
-from engine.sources.places import Places, Use, uses
+from engine.sources.places import Key, Places, Use, name_of, uses
 from engine.sources.reader import decode_ahead
 from engine.sources.splice import Splice, find_splice
 from engine.spec import RenderSpec
@@ -82,6 +82,7 @@ async def render(
         if report is not None:
             report(Progress(done, total, trio.current_time() - began))
 
+    await in_thread(_check_files, program, spec, abandon_on_cancel=True)
     splice = await _find_splice(program, spec, settings)
     try:
         async with trio.open_nursery() as nursery:
@@ -99,6 +100,43 @@ async def render(
                 await in_thread(splice.close)
     copied = 0 if splice is None else sum(len(copy.ticks) for copy in splice.copies)
     return Rendered(spec.made[0].path, ticks, trio.current_time() - began, clipped, copied)
+
+
+def _check_files(program: Program, spec: RenderSpec) -> None:
+    """Looks at all local files that a render of a known length comes to, so that none is missed when half is done.
+
+    Worker thread. Raises SourceError, that of whatever comes first on the air.
+    """
+    if spec.duration is None:
+        return
+    stop = spec.start + (1 if _is_still(spec) else tick_count(spec.duration, spec.mixer.fps)) / spec.mixer.fps
+    doubtful = {name for name in program.sources_in(spec.start, stop) if not _is_there(name, spec)}
+    if not doubtful:
+        return
+    # A name does not tell whether it is a stream's or an image's, nor whether it is in the half that is rendered.
+    for tree in (program.tree_at(spec.start), *(tree for _, tree in program.coming(spec.start, stop))):
+        for key in sorted(uses(tree), key=str):
+            if name_of(key) in doubtful:
+                _check_file(key, spec)
+
+
+def _is_there(name: str, spec: RenderSpec) -> bool:
+    try:
+        check_source(name, spec.sources.get(name, name))
+    except SourceError:
+        return False
+    return True
+
+
+def _check_file(key: Key, spec: RenderSpec) -> None:
+    if isinstance(key, str):
+        check_still(key, _image_path(key, spec))
+    else:
+        check_source(key.name, spec.sources.get(key.name, key.name))
+
+
+def _image_path(name: str, spec: RenderSpec) -> str:
+    return spec.sources.get(name) or str(Path(spec.images) / name)
 
 
 async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
@@ -238,8 +276,7 @@ class _Sources:
         return Reader(steps, rate=audio.rate, ahead=ahead, limiter=self._limiter, may_ease=self._may_ease)
 
     async def _load(self, name: str) -> VideoFrame:
-        path = self._spec.sources.get(name) or str(Path(self._spec.images) / name)
-        return await in_thread(load_still, name, path, abandon_on_cancel=True)
+        return await in_thread(load_still, name, _image_path(name, self._spec), abandon_on_cancel=True)
 
     def reader(self, place: Place) -> Reader | None:
         """The reader of a place."""

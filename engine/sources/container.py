@@ -53,7 +53,7 @@ def open_container(
              sound.
     """
     own = _SPLICED
-    if url.startswith("file:") or ("://" not in url and not url.startswith("pipe:")):
+    if _is_local(url):
         url, own = _local(guid, url)
     options = (options or {}) | own
     began = time.monotonic()
@@ -96,6 +96,16 @@ def refuse_tiles(container: InputContainer, name: str, *, where: str) -> None:
 def is_special(status: os.stat_result) -> bool:
     """Whether it is a pipe, a socket or a device: whoever opens or reads one may wait for ever."""
     return not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
+
+
+def check_file(guid: str, url: str) -> None:
+    """Raises what `open_container` raises of a local file that is not there, empty, or may not be read."""
+    if _is_local(url):
+        _local(guid, url)
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith("file:") or ("://" not in url and not url.startswith("pipe:"))
 
 
 def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:

@@ -85,6 +85,11 @@ def load_still(name: str, path: str) -> VideoFrame:
     return _decoded(name, _image(name, path))
 
 
+def check_still(name: str, path: str) -> None:
+    """Raises what `load_still` raises of a file that is not there, may not be read, or does not begin as an image."""
+    _check_head(name, _read(name, path, HEAD))
+
+
 def still_size(name: str, path: str) -> tuple[int, int]:
     """Width and height of the image of a file, upright. Raises what load_still raises; a damaged one may pass.
 
@@ -106,13 +111,15 @@ def still_size(name: str, path: str) -> tuple[int, int]:
 def _image(name: str, path: str) -> bytes:
     """The bytes of an image that libav may know."""
     data = _read(name, path)
-    if is_svg(data[:HEAD]):
-        data = draw_svg(name, data)
-    if not _is_image(data[:16]) and not data.startswith(_GIF):
+    _check_head(name, data[:HEAD])
+    return draw_svg(name, data) if is_svg(data[:HEAD]) else data
+
+
+def _check_head(name: str, head: bytes) -> None:
+    if not is_svg(head) and not _is_image(head) and not head.startswith(_GIF):
         raise SourceMalformed(f'image "{name}": not an image that can be read', where=name)
-    if _is_moving_webp(data):
+    if _is_moving_webp(head):
         raise SourceUnsupported(f'image "{name}": a WebP of several pictures is not supported', where=name)
-    return data
 
 
 @contextmanager
@@ -144,14 +151,16 @@ def _decoded(name: str, data: bytes) -> VideoFrame:
     return PictureConverter().convert(frame, orientation)
 
 
-def _read(name: str, path: str) -> bytes:
+def _read(name: str, path: str, most: int = -1) -> bytes:
+    """The first bytes of a file, or all of it."""
     try:
         status = Path(path).stat()
         if is_special(status):
             raise SourceUnsupported(f'image "{name}": not a file', where=name)
         if status.st_size > MAX_BYTES:
             raise SourceUnsupported(f'image "{name}": {status.st_size} bytes, more than {MAX_BYTES}', where=name)
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(most)
     except (OSError, ValueError) as err:
         raise SourceUnavailable(f'image "{name}": {reason_of(err)}', where=name) from err
 

@@ -12,9 +12,10 @@ import trio
 import engine
 from engine.errors import EngineError, InvalidSpec, SinkRejected, SourceError
 from engine.offline import Progress, render
-from engine.program import Held
+from engine.program import Held, halved
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
 from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
+from tests.engine.mashes import FILM, PHOTO, clip, mash
 from tests.media import TONE, Audio, Video, encode, numbers
 
 SMALL = MixerSpec(raster=Raster(64, 36))
@@ -243,6 +244,39 @@ async def test_a_file_that_is_not_there(tmp_path, program):
     with pytest.raises(SourceError, match=r"nosuch\.\w+\".*no such file"):
         await render(program, spec_of(tmp_path / "out.mp4", duration=Fraction(1)))
     assert names(tmp_path) == []
+
+
+def film_at_the_end(content=FILM):
+    """A colour for a second, then what is given for another; ten frames a second."""
+    return mash([clip(), clip(content, frame=10)])
+
+
+@pytest.mark.parametrize(
+    ("content", "file", "sentence"),
+    [
+        (FILM, "nosuch.mp4", 'source "film": no such file'),
+        (FILM, "empty", 'source "film": the file is empty'),
+        (PHOTO, "nosuch.png", 'image "photo": no such file'),
+        (PHOTO, "empty", 'image "photo": not an image'),
+        (PHOTO, "", 'image "photo": is a directory'),
+    ],
+)
+async def test_a_file_that_is_missing_at_the_end_is_told_before_the_output_is_opened(tmp_path, content, file, sentence):
+    (tmp_path / "empty").touch()
+    (tmp_path / "out.mp4").mkdir()  # which no output can be
+    sources = {content.name: str(tmp_path / file)}
+    with pytest.raises(SourceError, match=sentence):
+        await render(film_at_the_end(content), spec_of(tmp_path / "out.mp4", sources=sources, duration=Fraction(2)))
+    with pytest.raises(SinkRejected, match="is a directory"):
+        await render(film_at_the_end(content), spec_of(tmp_path / "out.mp4", sources=sources, duration=Fraction(1)))
+
+
+async def test_what_is_not_rendered_may_be_missing(tmp_path):
+    sources = {"film": str(tmp_path / "nosuch.mp4"), "photo": str(tmp_path / "nosuch.png")}
+    still = spec_of(tmp_path / "out.png", sources=sources, duration=Fraction(2))
+    assert (await render(film_at_the_end(), still)).ticks == 1
+    sound = halved(film_at_the_end(PHOTO), picture=False, sound=True)
+    assert (await render(sound, spec_of(tmp_path / "out.wav", sources=sources, duration=Fraction(2)))).ticks == 60
 
 
 async def test_an_impossible_output_is_refused_before_anything_is_opened(tmp_path):
