@@ -29,7 +29,7 @@ def run_mash(document: Object, arguments: argparse.Namespace) -> int:
         return _run_one(document, arguments)
     several = renders_of(document, arguments.out)
     code = command.run_renders(several.renders, arguments) if several.renders else 0
-    if code == 0:
+    if code == 0 and not arguments.check:
         result = several.finish()
         if arguments.progress == "json":
             print(msgspec.json.encode({"result": result}).decode(), flush=True)

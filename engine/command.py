@@ -86,6 +86,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--on-error", default="fail", metavar="fail|hold", help="what a source that breaks does (fail)")
     run.add_argument("--exact", action="store_true", help="deblock every picture, also where it is shown small")
     run.add_argument("--smart", choices=("auto", "never"), default="auto", help="copy what needs no encoding (auto)")
+    run.add_argument("--check", action="store_true", help="tell what would be refused at once, and render nothing")
     run.add_argument("--progress", choices=("auto", "json", "none"), default="auto", help="(default auto)")
 
 
@@ -137,6 +138,8 @@ def run_renders(renders: Sequence[tuple[Program, RenderSpec]], arguments: argpar
         settings = _settings(arguments)
     except InvalidSpec as err:
         return fail(str(err), USAGE)
+    if arguments.check:
+        return _check(renders)
     display = _Bar(renders[0][1]) if arguments.progress == "auto" and os.isatty(2) else _Display()
     if arguments.progress == "json":
         display = _Lines()
@@ -186,6 +189,18 @@ def set_heap(options: Mapping[int, int]) -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in options.items():
             mallopt(option, value)
+
+
+def _check(renders: Sequence[tuple[Program, RenderSpec]]) -> int:
+    with loading():
+        from engine.offline import check
+
+    try:
+        for program, spec in renders:
+            check(program, spec)
+    except EngineError as err:
+        return fail(str(err))
+    return 0
 
 
 def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, display: _Display) -> int:

@@ -279,11 +279,15 @@ class JobRun:
         document, folder = self._work / "scene.json", self._work / FILMS  # what is killed leaves its half here
         await self._in_thread(document.write_bytes, scene.tree)
         sources = [f"--source={name}={path}" for name, path in scene.sources.items()]
-        made: list[Path] = []
-        for n, film in enumerate(films):
+        orders: list[list[str]] = []
+        for film in films:
             options = [f"{key}={value}" for key, value in film.options.items()]
             target = folder if scene.several else folder / film.name
-            arguments = [str(document), str(target), "--progress", "json", *options, *sources]
+            orders.append([str(document), str(target), "--progress", "json", *options, *sources])
+        for arguments in orders[1:]:  # the first tells at once what is wrong with it, the others when it is done
+            await self._render_one([*arguments, "--check"], done=0, of=len(films))
+        made: list[Path] = []
+        for n, arguments in enumerate(orders):
             await self._render_one(arguments, done=n, of=len(films))
             made += await self._in_thread(_move_all, self._work, self._results)
         if scene.several:

@@ -74,15 +74,13 @@ async def render(
     Raises  Invalid, SourceError, SinkError; then no output is left. Cancelling leaves none either.
     """
     settings = settings or Settings()
-    for output in spec.made:
-        check_output(output, spec.mixer)
     began = trio.current_time()
+    await in_thread(check, program, spec, abandon_on_cancel=True)
 
     def tell(done: int, total: int | None) -> None:
         if report is not None:
             report(Progress(done, total, trio.current_time() - began))
 
-    await in_thread(_check_files, program, spec, abandon_on_cancel=True)
     splice = await _find_splice(program, spec, settings)
     try:
         async with trio.open_nursery() as nursery:
@@ -102,10 +100,20 @@ async def render(
     return Rendered(spec.made[0].path, ticks, trio.current_time() - began, clipped, copied)
 
 
+def check(program: Program, spec: RenderSpec) -> None:
+    """Looks for what would be refused before the first picture is mixed, as far as that is seen without opening media.
+
+    Worker thread. Raises SinkRejected: what an output cannot be, or SourceError: of local files that are needed.
+    """
+    for output in spec.made:
+        check_output(output, spec.mixer)
+    _check_files(program, spec)
+
+
 def _check_files(program: Program, spec: RenderSpec) -> None:
     """Looks at all local files that a render of a known length comes to, so that none is missed when half is done.
 
-    Worker thread. Raises SourceError, that of whatever comes first on the air.
+    Raises SourceError, that of whatever comes first on the air.
     """
     if spec.duration is None:
         return

@@ -116,6 +116,18 @@ def test_a_film_of_a_colour(scene, capsys):
 
 
 @pytest.mark.parametrize(
+    ("out", "sentence"),
+    [("out.mp4", ""), ("out.avi", 'mashtun: output "out.avi": extension ".avi" is not one of')],
+)
+def test_a_check_tells_what_is_refused_and_renders_nothing(scene, capsys, out, sentence):
+    assert main(["scene.json", out, "--duration", "1", "--check"]) == bool(sentence)
+    told = capsys.readouterr()
+    assert told.err.startswith(sentence)
+    assert bool(told.err) == bool(sentence)
+    assert [each.name for each in scene.iterdir()] == ["scene.json"]
+
+
+@pytest.mark.parametrize(
     ("progress", "line"),
     [
         (Progress(0, 100, 0.2), "░" * 30 + "   0%  0/100 frames  0.00×"),

@@ -319,6 +319,27 @@ async def test_actions_encode_copy_and_tell(bench):
     ]
 
 
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"-crf": 60}, "quality 60.0 is not within 0…51"),
+        ({"-ar": 44100}, 'output "b.webm": libopus has no rate of 44100 Hz'),
+        ({"-profile:v": "ultra"}, 'profile "ultra" is not one of'),
+        ({"-preset": "slowest"}, 'preset "slowest" is not one of'),
+        ({"-qmin": 50, "-qmax": 5}, "qpMin 50 is more than qpMax 5"),
+        ({"-s": "0x0"}, "argument --size: width 0 is not within"),
+    ],
+)
+async def test_what_is_wrong_with_the_second_film_is_told_before_the_first_is_rendered(bench, params, sentence):
+    films = {"a.mp4": {}, "b.webm": params}
+    encode = [{"module": "@nexrender/action-encode", "output": name, "params": films[name]} for name in films]
+    bench.work()
+    found = await bench.done(job(actions={"prerender": [], "postrender": encode}))
+    assert (found["state"], found["renderProgress"]) == ("error", 0)
+    assert found["error"].startswith(sentence)
+    assert not list((bench.folder / "outputs" / found["uid"]).iterdir())
+
+
 async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
     encode = {"module": "@nexrender/action-encode", "preset": "mp3", "output": "sound.mp3"}
     copy = {"module": "@nexrender/action-copy", "input": "result.mp4", "output": "master.mp4"}
