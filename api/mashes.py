@@ -14,7 +14,7 @@ import msgspec
 from api.moviemasher.fields import Object
 from api.moviemasher.renders import complete, film_of, fonts_of, length, renders_of, whole
 from engine import command
-from engine.errors import InvalidMash
+from engine.errors import InvalidMash, InvalidSpec
 from engine.media import ink_measure
 from engine.program import halved
 from engine.spec import OutputSpec
@@ -58,9 +58,12 @@ def _run_one(document: Object, arguments: argparse.Namespace) -> int:
     film = film_of(document, spec.mixer.raster, measure=ink_measure(fonts_of(document)))
     suffix = Path(spec.output).suffix.lower()
     seen, heard = film.seen and suffix not in SOUNDS, film.heard
-    start = spec.start or film.start
+    start = film.start if arguments.start is None else spec.start
+    left = film.start + length(film) - start
+    if left <= 0 and spec.duration is None:
+        raise InvalidSpec(f"the mash is over at {float(start):g} s: nothing to render", where="start")
     changes: dict[str, Any] = {"start": start, "sources": film.sources | film.fonts}
-    changes["duration"] = spec.duration or max(length(film) + film.start - start, 1 / spec.mixer.fps)
+    changes["duration"] = spec.duration or max(left, 1 / spec.mixer.fps)
     if seen != heard:
         changes["outputs"] = (OutputSpec(path=spec.output, encoder=spec.encoder, picture=seen, sound=heard),)
     spec = msgspec.structs.replace(spec, **changes)

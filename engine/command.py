@@ -66,7 +66,9 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=_by(Raster.parse), default="1280x720", metavar="WxH", help="pixels (default 1280x720)"
     )
     mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 ... (30)")
-    mix.add_argument("--start", type=_by(_seconds), default="0", metavar="S", help="time of the first picture (0)")
+    mix.add_argument(
+        "--start", type=_by(_seconds), metavar="S", help="time of the first picture (0, or where a mash's playhead is)"
+    )
     mix.add_argument("--duration", type=_by(_seconds), metavar="S", help="seconds (default: the longest source)")
     mix.add_argument("--audio-rate", type=int, default=48000, metavar="HZ", help="sample rate (default 48000)")
     mix.add_argument("--channels", type=int, default=2, metavar="N", help="1 or 2 (default 2)")
@@ -347,7 +349,7 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         encoder=encoder,
         sources=sources or {},
         images=images,
-        start=arguments.start,
+        start=arguments.start or Fraction(0),
         duration=arguments.duration,
         on_error=arguments.on_error,
         exact=arguments.exact,

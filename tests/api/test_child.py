@@ -106,6 +106,24 @@ def test_standard_input_and_pipes_are_read_as_files_are(tmp_path, document, sour
     assert pictures(tmp_path / "out.png")[0][18, 32].argmax() == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "count", "red"), [((), 5, 0), (("--start", "0"), 10, 5), (("--start", "0.3"), 7, 2)]
+)
+def test_a_mash_begins_where_its_playhead_stands_unless_a_start_is_said(render, arguments, count, red):
+    document = {"mash": mash_of(coloured(), coloured("#0000FF")) | {"quantize": 10, "frame": 5}}
+    code, path, _, _ = render(document, "film.mp4", *arguments)
+    shown = ["red" if picture[0, 0, 0] > picture[0, 0, 2] else "blue" for picture in pictures(path)]
+    assert (code, shown) == (0, ["red"] * red + ["blue"] * (count - red))
+
+
+def test_a_start_beyond_the_end_of_a_mash_is_refused(render):
+    mash = mash_of(coloured()) | {"quantize": 10}
+    assert render(mash, "film.mp4", "--start", "0.45")[0] == 0
+    code, path, said, _ = render(mash, "late.mp4", "--start", "0.5")
+    assert (code, said) == (1, "mashtun: the mash is over at 0.5 s: nothing to render\n")
+    assert not path.exists()
+
+
 def test_a_sound_whose_length_nobody_says_is_whole(render, tmp_path):
     sound = {"id": "s", "type": "audio", "source": str(lengthless(tmp_path / "a.aac"))}
     clip = {"contentId": "s", "containerId": "", "content": {}}
