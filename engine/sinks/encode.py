@@ -41,6 +41,8 @@ MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice th
 PRIMING: Final = 1024  # samples that libav's AAC encoder puts before the first
 PIXELS_A_THREAD: Final = 30_000_000  # a second; slices cost an eighth more, twice the CPU of small pictures (measured)
 CONSTANT_QUALITY: Final = 20.0
+VP9_QUALITY: Final = 31  # of constant quality, where none is said
+VP9_MAX_QP: Final = 63
 MIN_BIT_RATE: Final = 1000  # libx264 and libvpx count in kbit/s, and take 0 for none
 _BT709: Final = 1  # the same number is matrix, primaries and transfer (ITU-T H.273)
 _LIMITED: Final = 1
@@ -249,11 +251,15 @@ def _open_aac(mixer: MixerSpec, spec: EncoderSpec) -> AudioCodecContext:
 
 
 def check_picture(codec: str, mixer: MixerSpec, spec: EncoderSpec, *, what: str, where: str) -> None:
-    """Raises SinkRejected: a frame rate or a profile that no codec has; `what` begins the sentence."""
+    """Raises SinkRejected: a frame rate, profile or quality that a codec does not have; `what` begins the sentence."""
     if max(mixer.fps.as_integer_ratio()) > MAX_TERM:
         raise SinkRejected(f"{what}: a frame rate of {mixer.fps} has too many digits", where=where)
     if codec == "libx264" and spec.quality == 0 and spec.profile is not None:
         raise SinkRejected(f"{what}: quality 0 is lossless, which profile {spec.profile} is not", where=where)
+    low, high = _vp9_limits(spec)
+    if codec == "libvpx-vp9" and spec.quality is not None and not low <= spec.quality <= high:
+        sentence = f"{what}: quality {spec.quality:g} is not within the limits of its quantizer, {low}…{high}"
+        raise SinkRejected(sentence, where=where)
 
 
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:
@@ -310,6 +316,14 @@ def vp9_options(spec: EncoderSpec) -> dict[str, str]:
     """libvpx-vp9's options for a spec; x264's presets become its speeds 8 (fast) … 0 (slow)."""
     speeds = {"ultrafast": 8, "superfast": 8, "veryfast": 6, "faster": 5, "fast": 4, "medium": 3, "slow": 2}
     options = {"deadline": "good", "cpu-used": str(min(speeds.get(spec.preset, 1), 5)), "row-mt": "1"}
+    low, high = _vp9_limits(spec)
+    options |= {"qmin": str(low), "qmax": str(high)}
     if spec.bit_rate is None:
-        options |= {"crf": f"{31 if spec.quality is None else spec.quality:g}", "b": "0"}
+        usual = min(max(VP9_QUALITY, low), high)  # libvpx refuses one beyond its limits
+        options |= {"crf": f"{usual if spec.quality is None else spec.quality:g}", "b": "0"}
     return options
+
+
+def _vp9_limits(spec: EncoderSpec) -> tuple[int, int]:
+    """The least and the greatest quantizer; without a word all that VP9 has."""
+    return spec.qp_min or 0, VP9_MAX_QP if spec.qp_max is None else spec.qp_max

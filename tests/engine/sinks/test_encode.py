@@ -35,10 +35,11 @@ def canvas(width, height, seed=None):
 
 
 def encoded(path, spec, *, frames=60, size=SIZE, fps=Fraction(30)):
-    """A film of noise."""
+    """A film of noise: in VP9 where its name says so."""
+    encoding = Encoding("webm", "libvpx-vp9", None) if path.suffix == ".webm" else Encoding("mp4", "libx264", None)
     mixer = MixerSpec(raster=Raster(*size), fps=fps)
     with av.open(str(path), "w") as container:
-        encoder = Encoder(container, Encoding("mp4", "libx264", None), mixer, spec)
+        encoder = Encoder(container, encoding, mixer, spec)
         silence = AudioFrame(np.zeros((2, 0), np.float32))
         pictures = [canvas(*size, seed=seed) for seed in range(8)]
         for n in range(frames):
@@ -130,6 +131,21 @@ def test_what_an_encoder_counts_in_kilobits_is_never_none():
 def test_qp_ends_where_h264_ends():
     options = x264_options(EncoderSpec(qp_min=60, qp_max=63))
     assert (options["qmin"], options["qmax"]) == ("51", "51")
+
+
+def size_in_vp9(folder, **fields):
+    """Bytes of ten pictures of noise."""
+    path = encoded(folder / "a.webm", EncoderSpec(**fields), frames=10)
+    with av.open(str(path)) as film:
+        return sum(packet.size for packet in film.demux(video=0))
+
+
+def test_the_limits_of_the_quantizer_hold_for_vp9(tmp_path):
+    usual, coarse, coarsest = (size_in_vp9(tmp_path, qp_min=qp) for qp in (None, 50, 63))
+    assert coarsest < coarse < usual < size_in_vp9(tmp_path, qp_max=10)
+    assert size_in_vp9(tmp_path, bit_rate=100_000_000, qp_min=63) == pytest.approx(coarsest, rel=0.1)
+    assert size_in_vp9(tmp_path, qp_min=0, qp_max=63) == usual
+    assert size_in_vp9(tmp_path, quality=51, qp_min=51, qp_max=51) < usual
 
 
 def test_presets_become_speeds_of_vp9():
