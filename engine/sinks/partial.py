@@ -114,19 +114,30 @@ class PartialFolder:
             raise error_of(path, err) from err
 
     def write(self, name: str, data: bytes) -> None:
-        """One file. Raises SinkError."""
+        """One file. Raises SinkError, at once where what has its name is no file."""
         try:
+            _mode_of_file(str(self._folder.parent / name))
             (self._folder / name).write_bytes(data)
         except OSError as err:
             raise error_of(self._path, err) from err
 
     def keep(self) -> None:
-        """Gives them their places. Raises SinkError."""
+        """Gives them their places, in order of name.
+
+        Raises SinkError: those that got there are taken away again, but for any in the place of an older file, which is
+        lost: it stays.
+        """
+        new: list[Path] = []
         try:
-            for each in list(self._folder.iterdir()):
-                each.replace(self._folder.parent / each.name)
+            for each in sorted(self._folder.iterdir()):
+                target = self._folder.parent / each.name
+                new += [] if os.path.lexists(target) else [target]
+                each.replace(target)
             self._folder.rmdir()
         except OSError as err:
+            for target in new:
+                with suppress(OSError):
+                    target.unlink()
             raise error_of(self._path, err) from err
 
     def remove(self) -> None:

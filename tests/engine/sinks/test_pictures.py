@@ -15,6 +15,7 @@ from engine.errors import InvalidSpec, SinkError, SinkRejected, SinkUnavailable
 from engine.frame import AudioFrame, VideoFrame, i420_views
 from engine.sinks import pictures
 from engine.sinks.file import open_sink
+from engine.sinks.partial import PartialFolder
 from engine.sinks.still import encode_still
 from engine.spec import AudioFormat, MixerSpec, OutputSpec, Raster
 from engine.timebase import first_sample
@@ -118,6 +119,29 @@ async def test_several_ticks_with_one_picture_are_as_many_numbered_images(tmp_pa
 async def test_more_images_than_the_digits_say_have_more_digits(tmp_path):
     await write(OutputSpec(path=str(tmp_path / "%01d.jpg")), ticks=11)
     assert names(tmp_path) == sorted(f"{n}.jpg" for n in range(1, 12))
+
+
+def test_a_numbered_image_that_cannot_get_its_name_is_told_when_it_is_made(tmp_path):
+    (tmp_path / "03.png").mkdir()
+    numbered = pictures.Numbered(str(tmp_path / "%02d.png"))
+    numbered.write([(n, picture(n), sound(n), 1) for n in range(2)])
+    with pytest.raises(SinkRejected, match=r'03\.png": is a directory'):
+        numbered.write([(2, picture(2), sound(2), 1)])
+    numbered.discard()
+    assert names(tmp_path) == ["03.png"]
+
+
+def test_files_that_cannot_all_get_their_places_leave_none_but_what_replaced_another(tmp_path):
+    folder = PartialFolder(str(tmp_path / "%d"))
+    for name in "3124":
+        folder.write(name, b"new")
+    (tmp_path / "2").write_bytes(b"old")
+    (tmp_path / "3").mkdir()
+    with pytest.raises(SinkRejected, match="directory"):
+        folder.keep()
+    folder.remove()
+    assert names(tmp_path) == ["2", "3"]
+    assert (tmp_path / "2").read_bytes() == b"new"
 
 
 async def test_a_wave_is_where_the_sound_is(tmp_path):
