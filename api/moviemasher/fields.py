@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -15,6 +15,8 @@ from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
 from engine.tree import digits_of, json_type
+
+LEAST_SIDE: Final = 1e-3  # of a size: proportions beyond 1 : 10⁹ would lead out of what a number holds
 
 Object = dict[str, Any]
 
@@ -76,12 +78,17 @@ class Fields:
         number = self.number(name, high=10_000_000)
         return Fraction(repr(number)) if number is not None and number > 0 else None
 
+    def side(self, name: str, high: float) -> float | None:
+        """A width or a height within `LEAST_SIDE`…high; None when there is none, or none above 0."""
+        number = self.number(name, high=high)
+        return max(number, LEAST_SIDE) if number is not None and number > 0 else None
+
     def size(self, name: str) -> tuple[float, float] | None:
         """Width and height of a size object, both above 0."""
         value = self.value.get(name)
         fields = Fields(value, "") if isinstance(value, dict) else None
-        width, height = (fields.number(side, high=1e6) if fields else None for side in ("width", "height"))
-        return (width, height) if width and height and min(width, height) > 0 else None
+        width, height = (fields.side(side, 1e6) if fields else None for side in ("width", "height"))
+        return (width, height) if width and height else None
 
     def tween(self, name: str, default: float, low: float, high: float) -> Tween:
         """A number and what it becomes."""

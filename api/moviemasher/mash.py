@@ -514,10 +514,10 @@ def _shape(definition: Fields) -> Shape:
     path = definition.text("path", "", 100_000)
     if not path:
         definition.refuse("path", "missing")
-    sides = [definition.number(name, high=100_000) for name in ("pathWidth", "pathHeight")]
-    if not all(side is not None and side > 0 for side in sides):
+    width, height = (definition.side(name, 100_000) for name in ("pathWidth", "pathHeight"))
+    if width is None or height is None:
         definition.refuse("pathWidth", "width and height of the path's box must be more than 0")
-    return Shape(path, sides[0] or 1, sides[1] or 1)
+    return Shape(path, width, height)
 
 
 def _scale(fields: Fields, *, low: float, size: tuple[float, float], lock: str) -> Scale:

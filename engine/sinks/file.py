@@ -22,7 +22,7 @@ from engine.errors import EngineError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, check_picture
 from engine.sinks.partial import ERRORS, Item, Partial, Writing
-from engine.sinks.pictures import STILLS, Numbered, Still, is_numbered
+from engine.sinks.pictures import STILLS, Numbered, Still, check_digits, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec
@@ -108,8 +108,10 @@ class FileSink:
 
 
 def check_output(output: OutputSpec, mixer: MixerSpec) -> None:
-    """Raises SinkRejected: an extension we do not write, a rate or a profile that its codec does not have."""
+    """Raises SinkRejected: an extension we do not write, what its codec does not have, digits without end."""
     path, suffix = output.path, Path(output.path).suffix.lower()
+    if suffix in STILLS:
+        check_digits(path)
     if path == NULL or suffix in STILLS:
         return
     encoding = FORMATS.get(suffix)

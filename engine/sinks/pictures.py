@@ -10,11 +10,13 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
+from engine.errors import SinkRejected
 from engine.frame import VideoFrame
 from engine.sinks.partial import ERRORS, Item, Partial, PartialFolder, error_of
 from engine.sinks.still import encode_still
 
 STILLS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
+MAX_DIGITS: Final = 999
 _NUMBER: Final = re.compile(r"%0?(\d*)d")
 
 Size = tuple[int, int]
@@ -30,6 +32,13 @@ def _encode(path: str, picture: VideoFrame, size: Size | None) -> bytes:
         return encode_still(picture, STILLS[Path(path).suffix.lower()], size)
     except ERRORS as err:
         raise error_of(path, err) from err
+
+
+def check_digits(path: str) -> None:
+    """Raises SinkRejected: a number of more digits than any name has."""
+    found = _NUMBER.search(PurePath(path).name)
+    if found is not None and len(found[1]) > len(str(MAX_DIGITS)):
+        raise SinkRejected(f'output "{path:.200}": a number of more than {MAX_DIGITS} digits', where=path)
 
 
 class Still:

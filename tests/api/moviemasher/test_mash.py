@@ -267,6 +267,30 @@ def test_a_definition_without_its_real_size_has_the_proportions_of_its_preview()
     assert (box(node), node.fit) == (OF_PHOTO, "cover")
 
 
+@pytest.mark.parametrize("width", [1e-300, 1e-3, 1, 1e6, 1e300])
+@pytest.mark.parametrize("height", [1e-300, 1e-3, 1, 1e6, 1e300])
+@pytest.mark.parametrize("x", [-1e300, 0, 1e300])
+def test_a_size_of_any_proportions_is_shown(width, height, x):
+    size = {"width": width, "height": height}
+    clips = (
+        {"containerId": TEXT, "container": {"intrinsic": {"x": x, "y": 0, **size}}},
+        {"contentId": "photo"},
+        {"contentId": "photo", "containerId": "photo", "sizing": "container"},
+        {"containerId": "my.container.star"},
+    )
+    photo = PHOTO | {"sourceSize": size}
+    star = STAR | {"pathWidth": width, "pathHeight": height}
+    for clip in clips:
+        assert len(pictures(read(clip, definitions=[photo, star]))) == 1
+
+
+def test_a_side_of_next_to_nothing_is_the_least_that_there_is():
+    def shown(width):
+        return first({"containerId": "my.container.star"}, definitions=[STAR | {"pathWidth": width, "pathHeight": 1}])
+
+    assert shown(1e-300) == shown(1e-3) != shown(2e-3)
+
+
 def test_defaults_of_containers():
     text = first({"containerId": TEXT, "container": {"intrinsic": {"x": 0, "y": 0, "width": 2600, "height": 1000}}})
     assert (text.string, text.font, box(text)) == ("Text", "com.moviemasher.font.default", (32, 40, 257, 99))

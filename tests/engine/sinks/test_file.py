@@ -334,6 +334,7 @@ async def test_whoever_mixes_waits_while_the_queue_is_full():
     [
         ("a.avi", {}, {}, 'extension ".avi" is not one of .mp4'),
         ("a", {}, {}, 'extension "" is not one of'),
+        ("a%01000d.png", {}, {}, "a number of more than 999 digits"),
         ("a.webm", {}, {"quality": 20, "qp_min": 21}, "quality 20 is not within the limits of its quantizer, 21…63"),
         ("a.webm", {}, {"quality": 20, "qp_max": 19}, "quality 20 is not within the limits of its quantizer, 0…19"),
         ("a.webm", {"audio": AudioFormat(44_100)}, {}, "libopus has no rate of 44100 Hz"),
@@ -348,6 +349,13 @@ def test_what_a_format_cannot_do(name, mixer, spec, sentence):
         check_output(OutputSpec(path=name, encoder=EncoderSpec(**spec)), MixerSpec(**mixer))
     assert sentence in str(caught.value)
     assert caught.value.where == name
+
+
+@pytest.mark.parametrize("digits", ["0999999999999", "9" * 5000])
+def test_digits_without_end_are_refused_in_a_sentence_that_has_one(digits):
+    with pytest.raises(SinkRejected, match="a number of more than 999 digits") as caught:
+        check_output(OutputSpec(path=f"a%{digits}d.png"), MixerSpec())
+    assert len(str(caught.value)) < 300
 
 
 def test_what_is_left_out_of_a_film_may_be_what_its_format_cannot_do():
