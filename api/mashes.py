@@ -18,6 +18,7 @@ from engine.errors import InvalidMash, InvalidSpec
 from engine.media import ink_measure
 from engine.program import halved
 from engine.spec import OutputSpec
+from engine.urls import scheme_of
 
 SOUNDS: Final = (".mp3", ".m4a", ".wav")
 
@@ -42,7 +43,7 @@ def _resolved(document: Object, folder: Path) -> Object:
     if not isinstance(definitions, list):
         raise InvalidMash("$.definitions: expected an array", where="$.definitions")
     for each in definitions:
-        if isinstance(each, dict) and isinstance(each.get("source"), str) and ":" not in each["source"]:
+        if isinstance(each, dict) and isinstance(each.get("source"), str) and not scheme_of(each["source"]):
             each["source"] = str(folder / each["source"])
     return {**document, "definitions": definitions}
 

@@ -59,7 +59,7 @@ from engine.errors import (
 )
 from engine.spec import LISTS
 from engine.threads import in_thread
-from engine.urls import credentials, parts_of, shown
+from engine.urls import credentials, parts_of, scheme_of, shown
 
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
@@ -182,7 +182,7 @@ class Fetcher:
             if parts.netloc not in ("", "localhost"):
                 raise InvalidJob(f'source "{shown(src)}": a file of another machine')
             return self._base / unquote(parts.path if parts.path else rest)
-        if colon and re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]+", scheme):
+        if scheme_of(src):
             raise InvalidJob(f'source "{shown(src)}": {scheme[:20]}: is not one of file:, http:, https:, data:')
         return self._base / src
 

@@ -50,7 +50,7 @@ from engine.sinks.file import sound_rates
 from engine.sinks.partial import copy, sync, sync_names
 from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
 from engine.threads import in_thread
-from engine.urls import shown
+from engine.urls import scheme_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ class JobRun:
         """Where a source is that the document names itself. None: a pattern."""
         if name.startswith("pattern:"):
             return None
-        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", name):
+        if scheme_of(name):
             if kept is not None and not re.match("(https?|data):", name, re.IGNORECASE):
                 raise SourceUnavailable(f'source "{shown(name)}" is no URL that may be fetched', where=shown(name))
             return str(await self._shop.fetcher.fetch_media(name, self._work, f"source-{n}"))

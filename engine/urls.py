@@ -19,6 +19,15 @@ def parts_of(url: str) -> tuple[SplitResult, int | None]:
         raise ValueError("its host or its port cannot be read") from None
 
 
+def scheme_of(place: str) -> str:
+    """The scheme that a URL begins with; nothing of a path, although there may be colons in a file's name.
+
+    One letter is none: it is a drive's.
+    """
+    found = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):", place)
+    return found[1] if found else ""
+
+
 def credentials(url: str) -> dict[str, str]:
     """The header for a URL's user and password, RFC 7617. Raises ValueError."""
     user = parts_of(url)[0].netloc.rpartition("@")[0]

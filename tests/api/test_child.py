@@ -84,6 +84,16 @@ def test_its_sources_lie_beside_it_or_where_the_arguments_say(render, media):
     assert len(pictures(path)) == 10
 
 
+def test_a_source_with_a_colon_in_its_name_lies_beside_the_mash(render, media, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/take 12:30.mp4").write_bytes(media.path("plain").read_bytes())
+    document = {"mash": mash_of({"contentId": "f", "content": {}}), "definitions": [{"id": "f", "type": "video"}]}
+    document["definitions"][0]["source"] = "take 12:30.mp4"
+    (tmp_path / "sub/mash.json").write_text(json.dumps(document))
+    assert main(["sub/mash.json", "a.mp4", *SIZE]) == 0
+    assert streams(tmp_path / "a.mp4") == ["audio", "video"]
+
+
 def test_a_text_is_measured_where_nobody_has(render):
     text = {"containerId": "com.moviemasher.container.text", "container": {"string": "I", "fontId": DEFAULT}}
     code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))

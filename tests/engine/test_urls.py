@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.urls import shown, shown_url
+from engine.urls import scheme_of, shown, shown_url
 
 
 def test_urls_are_shown_without_secrets():
@@ -30,3 +30,19 @@ def test_urls_are_shown_without_secrets():
 )
 def test_passwords_are_not_shown(url, told):
     assert shown_url(url) == told
+
+
+@pytest.mark.parametrize(
+    ("place", "scheme"),
+    [
+        ("HTTPS://host/a.mp4", "HTTPS"),
+        ("pattern:bars", "pattern"),
+        ("take 12:30.mp4", ""),
+        ("films/12:30.mp4", ""),
+        ("12:30.mp4", ""),
+        ("C:\\a.mp4", ""),
+        ("a.mp4", ""),
+    ],
+)
+def test_a_name_with_a_colon_is_no_url(place, scheme):
+    assert scheme_of(place) == scheme
