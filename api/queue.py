@@ -5,8 +5,10 @@ It decides in which thread what is done and who hears of it; it refuses to know 
 
 Time. Leases, timeouts and pauses are kept as times of day, but none of them ends because that was set: `now` goes with
 a clock that nobody sets, and at each sweep follows the time of day, with all that is kept. A machine that slept is the
-same. Nor does a worker lose its job because we did not hear it: after a sweep that is late (the process was stopped)
-and after a write that failed (somebody else has the database), everybody has `GRACE` to report.
+same. Before the start the time of day may have been another one, which nobody saw change: at the start what is kept is
+brought as near as if it were set now, else a worker that is gone could keep its job for a year. Nor does a worker lose
+its job because we did not hear it: after a sweep that is late (the process was stopped) and after a write that failed
+(somebody else has the database), everybody has `GRACE` to report.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import trio
 from api.schema import READERS
 from api.store import PAUSE, Delivery, Filter, LeftOut, Picked, Store
 from api.transaction import Change
-from api.webhooks import Courier
+from api.webhooks import LONGEST_PAUSE, Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
 from engine.jobdocument import Document, raw, tags_of
@@ -97,6 +99,7 @@ class JobQueue:
         opened = partial(Store, self._path, rules=self._rules, ordering=self._ordering)
         self._store = await in_thread(opened, limiter=self._writer)
         try:
+            await self._write(partial(Store.bring_near, now=self.now(), pause=round(LONGEST_PAUSE * 1000)))
             await self._write(lambda store: store.resume(until=self.now() + GRACE))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)

@@ -276,6 +276,14 @@ class Store:
             write.has_ended = True  # maybe before
             return lost, write.changes
 
+    def bring_near(self, *, now: int, pause: int) -> None:
+        """At the start: what a clock that was ahead of this one has set is as near as if it were set now.
+
+        pause  the longest one before a webhook is tried again, ms.
+        """
+        with self._write(now) as write:
+            write.bring_near(pause)
+
     def resume(self, *, until: int, by: int = 0) -> None:
         """Nobody could report while nobody listened: what is held is held at least until then.
 

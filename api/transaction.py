@@ -46,6 +46,7 @@ from engine.jobs import (
     abandon,
     expire,
     lose,
+    near,
     pools_of,
     status_of,
 )
@@ -91,6 +92,10 @@ _MOVE_DELIVERIES = update(deliveries).values(
     due=deliveries.c.due + bindparam("by"), created=deliveries.c.created + bindparam("by")
 )
 _MOVE_KEYS = update(keys).values(created=keys.c.created + bindparam("by"))
+_HELD_AHEAD = _ROW.where(jobs.c.lease > _NOW)
+_DUE_AHEAD = _ROW.where(jobs.c.due > _NOW, jobs.c.attempts > 0)
+_NEAR_DUE = update(deliveries).where(deliveries.c.due > bindparam("last")).values(due=bindparam("last"))
+_NEAR_MADE = [update(table).where(table.c.created > _NOW).values(created=_NOW) for table in (deliveries, keys)]
 _DUE_AGAIN = select(jobs.c.seq).where(jobs.c.due.is_not(None), jobs.c.attempts > 0)
 _HELD_BY = select(jobs.c.seq).where(jobs.c.executor == bindparam("worker"), jobs.c.lease.is_not(None)).limit(SWEEP)
 _CONTENT = select(contents.c.content).where(contents.c.seq == _SEQ)
@@ -256,6 +261,17 @@ class Transaction:
     def hold(self) -> None:
         """What is held is held until now at least."""
         self.connection.execute(_RESUME, {"now": self._now})
+
+    def bring_near(self, pause: int) -> None:
+        """No moment that is our own lies later than if it were set now; `pause` is the longest of deliveries, ms."""
+        for ahead in (_HELD_AHEAD, _DUE_AHEAD):
+            for row in self.connection.execute(ahead, {"now": self._now}).all():
+                job = near(_job(row), now=self._now, rules=self._rules)
+                times = {"lease": job.lease, "deadline": job.deadline, "due": job.due}
+                self.connection.execute(_SAVE, {"the_seq": row.seq, **times})
+        self.connection.execute(_NEAR_DUE, {"last": self._now + pause})
+        for statement in _NEAR_MADE:
+            self.connection.execute(statement, {"now": self._now})
 
     def move(self, by: int) -> None:
         """Moves every moment that is our own; not those that users gave, by the time of day."""

@@ -268,6 +268,25 @@ def expire(job: Job, *, now: int, rules: Rules) -> Job:
     return lose(job, now=now, rules=rules)
 
 
+def near(job: Job, *, now: int, rules: Rules) -> Job:
+    """The job with no time of ours later than if it were set now: a clock that was ahead may have set it.
+
+    What its user gave by the time of day, `notBefore`, stays.
+    """
+    terms = terms_of(job.head)
+    if job.lease is None:
+        is_retry = job.due is not None and job.due != terms.not_before
+        return msgspec.structs.replace(job, due=_earlier(job.due, now + terms.retry_delay)) if is_retry else job
+    last = None if terms.timeout is None else now + terms.timeout
+    deadline = None if job.deadline is None else _earlier(job.deadline, last)
+    fresh = _renewed(msgspec.structs.replace(job, deadline=deadline), now=now, rules=rules)
+    return msgspec.structs.replace(fresh, lease=_earlier(job.lease, fresh.lease))
+
+
+def _earlier(*times: int | None) -> int | None:
+    return min((each for each in times if each is not None), default=None)
+
+
 def lose(job: Job, *, now: int, rules: Rules, how: str = "is gone") -> Job:
     """The job of a worker that is gone: queued again, or in error after too many picks.
 
@@ -319,8 +338,7 @@ def _renewed(job: Job, *, now: int, rules: Rules) -> Job:
     if not is_held(job.state):
         return _over(job)
     span = job.renew or (rules.pick_lease if job.state == PICKED else rules.silence)
-    ends = [end for end in (now + span if span else None, job.deadline) if end is not None]
-    return msgspec.structs.replace(job, lease=min(ends, default=None), due=None)
+    return msgspec.structs.replace(job, lease=_earlier(now + span if span else None, job.deadline), due=None)
 
 
 def is_held(state: str) -> bool:

@@ -184,6 +184,41 @@ async def test_nothing_ends_because_the_clock_was_set(tmp_path, nursery, clock, 
     audit(queue._store)
 
 
+@pytest.mark.parametrize(("before", "at_the_start"), [(3e7, 0), (0, -3e7), (0, 3e7), (-3e7, 0)])
+async def test_a_wrong_time_of_day_before_or_at_the_start_keeps_no_job(
+    tmp_path, clock, monkeypatch, before, at_the_start
+):
+    monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)
+    steady = Clock()
+    new_database(tmp_path / "mashtun.db")
+    settings = Settings(data=str(tmp_path))
+    clock.now = NOW + before
+    async with trio.open_nursery() as nursery:
+        queue = JobQueue(settings, wall=clock, steady=steady)
+        await nursery.start(queue.run)
+        client = Client(Door(queue, settings))
+        await client.add(uid="held")
+        await client.add(uid="failed", maxAttempts=2, retryDelay=5)
+        await queue.pick("slot", None, lease=30)
+        assert await queue.fail(await queue.pick("other", None, lease=30), "x")
+        nursery.cancel_scope.cancel()
+
+    clock.now = NOW + at_the_start
+    async with trio.open_nursery() as nursery:
+        queue = JobQueue(settings, wall=clock, steady=steady)
+        await nursery.start(queue.run)
+        clock.now = NOW  # the network has told it
+        with trio.fail_after(30):
+            while queue.now() != NOW * 1000:
+                await trio.sleep(0.01)
+            for each in (clock, steady):
+                each.now += 31
+            found = {(await queue.pick(name, None, lease=30, wait=20)).uid for name in ("third", "fourth")}
+        assert found == {"held", "failed"}
+        audit(queue._store)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("state", ["finished", "error"])
 async def test_all_go_on_that_waited_for_one_job_while_others_ask(start, monkeypatch, state):
     monkeypatch.setattr(api.queue, "SWEEP_EVERY", 0.01)

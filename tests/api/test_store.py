@@ -665,6 +665,61 @@ def test_a_job_is_held_as_long_also_when_the_clock_is_set(bench, by):
     assert bench.pick("w2") == uid
 
 
+YEAR = 365 * 86_400_000
+
+
+@pytest.mark.parametrize("renew", [None, 30_000])
+def test_what_a_clock_that_was_ahead_has_set_ends_as_if_it_were_set_at_the_start(bench, renew):
+    bench.now = NOW + YEAR
+    held, failed = bench.add(timeout=100), bench.add(maxAttempts=2, retryDelay=5, webhooks={"url": "http://a/"})
+    assert bench.pick(renew=renew) == held
+    assert bench.pick("w2") == failed
+    assert bench.put(failed, run=bench.run, state="error", error="x")["state"] == "queued"
+    (told,) = bench.store.undelivered((), 9, now=bench.now, left_out=LeftOut())
+    bench.store.deliver_again(told, due=bench.now + 300_000, now=bench.now)
+    bench.store.create([body(uid="later", maxAttempts=2)], creator="c", now=bench.now, key=("k", b"digest"))
+    assert bench.pick("w2") == "later"
+    bench.put("later", run=bench.run, state="error", error="x")
+    bench.put("later", notBefore=NOW + YEAR + 60_000)
+
+    bench.now = NOW
+    bench.store.bring_near(now=NOW, pause=300_000)
+    lease = renew or 90_000
+    for when, due in ((5000, False), (lease, True)):
+        bench.now = NOW + when - 1
+        assert bench.store.is_due(now=bench.now) is due  # the failed one is ready from 5 s on
+        bench.now += 1
+        assert bench.store.is_due(now=bench.now)
+    bench.sweep_all()
+    assert bench.state(held) == "queued"
+    assert {bench.pick(), bench.pick()} == {held, failed}
+    (again,) = bench.store.undelivered((), 9, now=NOW + 300_000, left_out=LeftOut())
+    assert (again.id, again.created) == (told.id, NOW)
+    assert bench.pick() is None
+    bench.store.sweep(now=NOW + KEY_LIFE + 1)
+    assert bench.store.create([body(uid="new")], creator="c", now=bench.now, key=("k", b"other"))
+    assert (bench.pick(), bench.pick()) == ("new", None)
+    bench.now = NOW + YEAR + 60_000
+    assert bench.pick("w2") == "later"  # as its user said, by the time of day
+
+
+def test_what_the_right_clock_has_set_is_at_the_start_as_it_was(bench):
+    held, silent = bench.add(timeout=100), bench.add()
+    failed = bench.add(maxAttempts=2, retryDelay=50, webhooks={"url": "http://a/"})
+    assert [bench.pick("a", renew=60_000), bench.pick("b"), bench.pick("c")] == [held, silent, failed]
+    assert bench.put(failed, run=bench.run, state="error", error="x")["state"] == "queued"
+    everything = [select(table) for table in (jobs, schema.queue, schema.deliveries)]
+
+    def seen():
+        with bench.store._database.read() as connection:
+            return [connection.execute(each).all() for each in everything]
+
+    before = seen()
+    for now in (NOW, NOW + 20_000, NOW + YEAR):
+        bench.store.bring_near(now=now, pause=300_000)
+        assert seen() == before
+
+
 @pytest.mark.parametrize("by", [7_200_000, -7_200_000])
 def test_a_time_of_day_that_a_job_is_for_stays_also_after_a_try_when_the_clock_is_set(bench, by):
     uid = bench.add(maxAttempts=2)
