@@ -197,9 +197,10 @@ class JobQueue:
         self, bodies: Sequence[Document], *, creator: str, key: tuple[str, bytes] | None = None
     ) -> list[bytes]:
         """As `Store.create`."""
-        made, changes = await self._write(lambda store: store.create(bodies, creator=creator, now=self.now(), key=key))
+        made = await self._read(lambda store: store.made(bodies, creator=creator, now=self.now()))
+        texts, changes = await self._write(lambda store: store.add(made, now=self.now(), key=key))
         self._tell(changes)
-        return made
+        return texts
 
     async def put(self, uid: str, change: Document, *, run: int | None = None) -> Picked:
         """As `Store.put`."""

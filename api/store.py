@@ -155,13 +155,22 @@ class Store:
         now: int,
         key: tuple[str, bytes] | None = None,
     ) -> tuple[list[bytes], list[Change]]:
+        """The jobs as they are queued, all of them or none: `add` of what is `made`."""
+        return self.add(self.made(bodies, creator=creator, now=now), now=now, key=key)
+
+    def made(self, bodies: Sequence[Document], *, creator: str, now: int) -> list[tuple[Job, Document]]:
+        """Jobs that may be added: meanwhile others may write. Raises InvalidJob."""
+        return [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]
+
+    def add(
+        self, made: Sequence[tuple[Job, Document]], *, now: int, key: tuple[str, bytes] | None = None
+    ) -> tuple[list[bytes], list[Change]]:
         """The jobs as they are queued, all of them or none.
 
         key     (Idempotency-Key, digest of the request): the second time, the jobs that it made then, as they are.
-        Raises  InvalidJob, AlreadyExists (a uid; a key with another digest, or whose jobs are deleted), Conflict (one
+        Raises  AlreadyExists (a uid; a key with another digest, or whose jobs are deleted), Conflict (one
                 waits for a failed job, or for itself).
         """
-        made = [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]
         with self._write(now) as write:
             known = None if key is None else write.created_under(*key)
             if key is not None and known is not None:

@@ -7,6 +7,7 @@ only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
@@ -27,7 +28,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
 from api.schema import contents, deliveries, ended, jobs, keys, queue, waits
 from engine.errors import AlreadyExists, Conflict, NotFound
@@ -77,6 +77,10 @@ _JOB_AT = _ROW.where(jobs.c.seq == _SEQ)
 _ALL_AT = _JOB_AT.add_columns(contents.c.content).join(contents, contents.c.seq == jobs.c.seq)
 _JOB = _ROW.where(jobs.c.uid == _UID)
 _STATE_OF = select(jobs.c.state).where(jobs.c.uid == _UID)
+_INSERT = insert(jobs).returning(jobs.c.seq, sort_by_parameter_order=True)  # of many jobs in a statement
+_INSERT_CONTENT = insert(contents)
+_LINE_UP = insert(queue)
+_NAMED = select(jobs.c.uid).where(jobs.c.uid.in_(bindparam("names", expanding=True)))
 _SAVE = update(jobs).where(jobs.c.seq == _SEQ)
 _EXPIRED = select(jobs.c.seq).where(jobs.c.lease <= _NOW).limit(SWEEP)
 _DUE = select(jobs.c.seq).where(jobs.c.due <= _NOW).limit(SWEEP)
@@ -191,27 +195,33 @@ class Transaction:
         Raises  AlreadyExists; Conflict when one waits for one that has failed, or for itself.
         """
         told = coming is None
-        places = [self._insert(job, content) for job, content in made]
+        kinds = [kind_of(job.head | content) for job, content in made]
+        places = self._insert(made, kinds)
         if told:
             _check_order([job for job, _ in made])
-        for (job, _), (seq, kind) in zip(made, places, strict=True):
-            if job.state == QUEUED:
-                waiting = self._wait(seq, job, strict=told, coming=coming)
-                self._line_up(seq, job, kind, waiting=waiting)
+        free: list[dict[str, object]] = []
+        for (job, _), seq, kind in zip(made, places, kinds, strict=True):
+            if job.state == QUEUED and not self._wait(seq, job, strict=told, coming=coming):
+                free += _places(seq, job, kind)
             if told:
                 self._tell(None, job)
+        if free:
+            self.connection.execute(_LINE_UP, free)
 
-    def _insert(self, job: Job, content: Document) -> tuple[int, str]:
-        """(seq, kind) of a new row."""
-        kind = kind_of(job.head | content)
-        try:
-            done = self.connection.execute(insert(jobs), _columns(job, kind))
-        except IntegrityError as err:
-            raise AlreadyExists(f'job "{job.uid}" exists', where=job.uid) from err
-        assert done.inserted_primary_key is not None
-        seq: int = done.inserted_primary_key[0]
-        self.connection.execute(insert(contents), {"seq": seq, "content": _encode(content)})
-        return seq, kind
+    def _insert(self, made: Sequence[tuple[Job, Document]], kinds: Sequence[str]) -> Sequence[int]:
+        """The seq of each new row. Raises AlreadyExists."""
+        if not made:
+            return []
+        named = Counter(job.uid for job, _ in made)
+        there = set(self.connection.scalars(_NAMED, {"names": list(named)}))
+        for uid, times in named.items():
+            if times > 1 or uid in there:
+                raise AlreadyExists(f'job "{uid}" exists', where=uid)
+        rows = [_columns(job, kind) for (job, _), kind in zip(made, kinds, strict=True)]
+        places = self.connection.scalars(_INSERT, rows).all()
+        texts = [{"seq": seq, "content": _encode(content)} for seq, (_, content) in zip(places, made, strict=True)]
+        self.connection.execute(_INSERT_CONTENT, texts)
+        return places
 
     def save(self, seq: int, old: Job, new: Job, *, kind: str) -> None:
         """A job after a step. Raises Conflict when what it is to wait for from now on has failed or waits for it."""
@@ -293,11 +303,8 @@ class Transaction:
 
     def _line_up(self, seq: int, job: Job, kind: str, *, waiting: bool) -> None:
         """Puts a queued job where it may be picked from, if it may."""
-        if job.due is None and not waiting:
-            priority = priority_of(value_of(job.head, "priority"))
-            pools = pools_of(kind, tags_of(value_of(job.head, "tags")))
-            rows = [{"pool": pool, "seq": seq, "priority": priority} for pool in pools]
-            self.connection.execute(insert(queue), rows)
+        if not waiting and (rows := _places(seq, job, kind)):
+            self.connection.execute(_LINE_UP, rows)
 
     def _waits(self, seq: int) -> bool:
         return bool(self.connection.scalar(_WAITS, {"the_seq": seq}))
@@ -426,6 +433,15 @@ def _check_order(made: Sequence[Job]) -> None:
     except CycleError as err:
         first, second = err.args[1][:2]
         raise Conflict(f'job "{second}" would wait for job "{first}", which waits for it', where=second) from None
+
+
+def _places(seq: int, job: Job, kind: str) -> list[dict[str, object]]:
+    """Rows of the queue, for a queued job that waits for no other."""
+    if job.due is not None:
+        return []
+    priority = priority_of(value_of(job.head, "priority"))
+    pools = pools_of(kind, tags_of(value_of(job.head, "tags")))
+    return [{"pool": pool, "seq": seq, "priority": priority} for pool in pools]
 
 
 def _columns(job: Job, kind: str) -> dict[str, object]:

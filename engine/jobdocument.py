@@ -45,7 +45,7 @@ NULL: Final = Raw(b"null")
 LONGEST: Final = 366 * 86400.0  # seconds; longer is a mistake of units
 
 _ONE: Final = msgspec.json.Decoder(Document)
-_MANY: Final = msgspec.json.Decoder(list[Document])
+_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
 
 class Webhook(msgspec.Struct, frozen=True):
@@ -75,15 +75,27 @@ def read(text: bytes) -> Document | list[Document]:
     if is_deeper(text, DEEPEST):  # what is taken can be read again by anybody, under any Python
         raise InvalidJob(f"the JSON is nested deeper than {DEEPEST} levels", where="$")
     try:
-        value = msgspec.json.decode(text)  # all of it, once: what stays text is sound
-        compact = msgspec.json.format(text, indent=-1)
-        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-            return _MANY.decode(compact)
-        if isinstance(value, dict):
-            return _ONE.decode(compact)
+        if text.lstrip()[:1] == b"[":
+            return [_document(item) for item in _ITEMS.decode(text)]  # one by one: between two others have their turn
+        return _document(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = _problem(text)
+    raise InvalidJob(problem, where="$")
+
+
+def _document(text: bytes | Raw) -> Document:
+    """Raises msgspec.DecodeError, UnicodeDecodeError."""
+    msgspec.json.decode(text)  # all of it, once: what stays text is sound
+    return _ONE.decode(msgspec.json.format(text, indent=-1))
+
+
+def _problem(text: bytes) -> str:
+    """What is wrong with it, and where in all of it."""
+    try:
+        msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
-        raise InvalidJob(f"the body is not JSON: {err}", where="$") from None
-    raise InvalidJob("the body is not a JSON object", where="$")
+        return f"the body is not JSON: {err}"
+    return "the body is not a JSON object"
 
 
 def value_of(document: Mapping[str, Raw], key: str) -> Any:

@@ -29,6 +29,7 @@ from engine.spec import MAX_HEIGHT, MAX_WIDTH
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
 DEEPEST: Final = 512  # levels of any JSON that is taken; Python's own limit differs from version to version
+SLICE: Final = 256 << 10  # bytes of JSON that are looked through before others have their turn, some ms; even
 MAX_NODES: Final = 256
 MAX_DEPTH: Final = 16
 MAX_EFFECTS: Final = 16  # of one node
@@ -339,7 +340,6 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     return (_convert(value, prefix),)
 
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # the last one may be open: then it is no JSON
 _LEVELS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # either half; only a whole pair is a character
@@ -452,5 +452,24 @@ def is_deeper(text: bytes, levels: int) -> bool:
     """Whether objects and arrays of JSON are in each other more than so many levels deep, up to where it is none."""
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
-    brackets = _STRING.sub(b"", text).translate(_LEVELS, _NO_BRACKETS)
-    return max(accumulate(memoryview(brackets).cast("b")), default=0) > levels
+    level = 0
+    for part in outside_strings(text):
+        brackets = part.translate(_LEVELS, _NO_BRACKETS)
+        opened = brackets.count(b"\x01")
+        if level + opened > levels and max(accumulate(memoryview(brackets).cast("b"), initial=level)) > levels:
+            return True
+        level += 2 * opened - len(brackets)
+    return False
+
+
+def outside_strings(text: bytes) -> Iterator[bytes]:
+    """JSON without its strings, up to where it is none: a part at a time, so that other threads have their turn."""
+    is_within, at = False, 0
+    while at < len(text):
+        part = text[at : at + SLICE]
+        if len(part) == SLICE:  # the first half of an escape goes with the other one
+            part = part[: SLICE - (SLICE - len(part.rstrip(b"\\"))) % 2]
+        at += len(part)
+        pieces = part.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
+        yield b"".join(pieces[is_within::2])
+        is_within ^= len(pieces) % 2 == 0

@@ -16,6 +16,7 @@ import trio
 
 import api.nexrender
 import api.queue
+from api.nexrender import MAX_JOBS
 from api.queue import JobQueue
 from engine.config import Settings, from_env
 from tests.api.door import BODY, TEMPLATE, TIME
@@ -430,6 +431,34 @@ async def test_a_key_makes_a_job_once(client):
 
 
 # --- read ------------------------------------------------------------------------------------------------------------
+
+
+async def test_of_more_jobs_at_once_than_are_written_in_one_go_none_is_taken(client):
+    answer = await client.ask("POST", "/api/v1/jobs", [BODY] * (MAX_JOBS + 1))
+    assert (answer.status, answer.text) == (400, f"{MAX_JOBS + 1} jobs at once, more than {MAX_JOBS}")
+    assert await client.uids() == []
+
+
+async def test_values_are_limited_and_commas_of_texts_are_none(client, monkeypatch):
+    monkeypatch.setattr(api.nexrender, "MAX_VALUES", 100)
+    text = await client.ask("POST", "/api/v1/jobs", {**BODY, "mine": "a,[" * 200})
+    assert text.json["mine"] == "a,[" * 200
+    for body in ({**BODY, "mine": [1] * 101}, [{**BODY, "mine": [1] * 60}] * 2):
+        answer = await client.ask("POST", "/api/v1/jobs", body)
+        assert (answer.status, answer.text.endswith("commas and brackets, more than 100")) == (400, True)
+
+
+@pytest.mark.parametrize("taken", ["first", "second"])
+async def test_many_jobs_are_all_taken_or_none_and_the_answer_names_who_was_there(client, taken):
+    assert await client.uids() == []
+    await client.add(uid=taken)
+    many = [{**BODY, "uid": f"n{n}", "tags": "a,b"} for n in range(1200)]
+    answer = await client.ask("POST", "/api/v1/jobs", [{**BODY, "uid": "first"}, *many, {**BODY, "uid": "second"}])
+    assert (answer.status, answer.text) == (409, f'job "{taken}" exists')
+    assert await client.uids() == [taken]
+    answer = await client.ask("POST", "/api/v1/jobs", many)
+    assert [each["uid"] for each in answer.json] == [each["uid"] for each in many]
+    assert (await client.pickup("b"))["uid"] == "n0"
 
 
 async def test_lists_are_empty_arrays_first(client):

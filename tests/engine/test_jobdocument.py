@@ -2,7 +2,10 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import engine.tree
 from engine.errors import InvalidJob
 from engine.jobdocument import (
     DOCUMENT,
@@ -74,6 +77,47 @@ def test_brackets_within_strings_are_no_levels():
     assert not is_deeper(b'"' + b"[" * 600 + b'"', 0)
     (*_, last) = read(b'[{"a":"' + b"[" * 600 + b'\\""}]')
     assert values(last)["a"] == "[" * 600 + '"'
+
+
+def deepest_of(text):
+    """As is_deeper has it, character by character."""
+    level = deepest = at = 0
+    is_within = False
+    while at < len(text):
+        each = text[at : at + 1]
+        if is_within:
+            at += each == b"\\"
+            is_within = each != b'"'
+        elif each == b'"':
+            is_within = True
+        else:
+            level += (each in b"[{") - (each in b"]}")
+            deepest = max(deepest, level)
+        at += 1
+    return deepest
+
+
+IN_STRINGS = st.lists(st.sampled_from([b"[", b"}", b"x", b'\\"', b"\\\\", b"\\n"]), max_size=9).map(b"".join)
+STRINGS = IN_STRINGS.map(lambda text: b'"' + text + b'"')
+TEXTS = st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b",", b"1"]) | STRINGS, max_size=30).map(b"".join)
+
+
+@given(text=TEXTS, end=st.just(b"") | IN_STRINGS.map(lambda text: b'"' + text), part=st.sampled_from([2, 4, 6, 1024]))
+def test_how_deep_it_is_does_not_depend_on_where_it_is_cut(text, end, part):
+    text += end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.tree, "SLICE", part)
+        deepest = deepest_of(text)
+        assert not is_deeper(text, deepest)
+        assert deepest == 0 or is_deeper(text, deepest - 1)
+
+
+def test_what_is_wrong_within_one_of_several_is_told_by_its_place_in_all():
+    with pytest.raises(InvalidJob, match="byte 17") as alone:
+        read(b' [{"a": 1}, {"b":\x01}]')
+    with pytest.raises(InvalidJob) as within:
+        read(b'[{"a": 1}, {"b":"\\ud800"}]')
+    assert "JSON" in str(alone.value) and "JSON" in str(within.value)
 
 
 def test_brackets_of_a_string_without_an_end_are_no_levels():
