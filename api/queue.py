@@ -9,6 +9,10 @@ same. Before the start the time of day may have been another one, which nobody s
 brought as near as if it were set now, else a worker that is gone could keep its job for a year. Nor does a worker lose
 its job because we did not hear it: after a sweep that is late (the process was stopped) and after a write that failed
 (somebody else has the database), everybody has `GRACE` to report.
+
+Waiting. A look for a job is a write, and many workers wait. Of those who wait for the same (the same pools) one looks
+whenever something is queued, and the others wait for its turn, which it gives up however it leaves: with a job, without
+one in time, or because its client hung up. The next one looks then if anything was queued since it looked last.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -31,7 +36,7 @@ from api.webhooks import LONGEST_PAUSE, Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
 from engine.jobdocument import Document, raw, tags_of
-from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Rules, failed, finished, is_held
+from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Rules, failed, finished, is_held, pools_asked
 from engine.newest import Newest
 from engine.threads import in_thread
 
@@ -86,6 +91,7 @@ class JobQueue:
         self._courier = Courier(self, allow_private=settings.allow_private or not settings.insecure)
         self._feeds: dict[Newest[str, Change], str | None] = {}  # each of one job, or of every one
         self._queued = trio.Event()  # another one each time
+        self._turns = WeakValueDictionary[frozenset[str], trio.Lock]()  # pools that are asked for → who looks there
         self._offset = wall() - steady()
         self._is_deaf = False  # somebody may not have been heard
 
@@ -266,18 +272,33 @@ class JobQueue:
         words = tags_of(tags) if tags else None
         renew = None if lease is None else round(lease * 1000)
         until = trio.current_time() + wait
-        while True:
-            queued = self._queued
-            picked, changes = await self._write(
-                lambda store: store.pick(worker, now=self.now(), kinds=kinds, tags=words, renew=renew)
-            )
-            self._tell(changes)
-            if picked is not None:
-                return Assignment(picked.uid, picked.run, picked.job)
-            with trio.move_on_at(until):
-                await queued.wait()
-            if trio.current_time() >= until:
-                return None
+        queued = self._queued  # before it looks: what is queued from now on counts
+        look = partial(Store.pick, worker=worker, kinds=kinds, tags=words, renew=renew)
+        found = await self._look(look)
+        if found is not None or wait <= 0:
+            return found
+        with trio.move_on_at(until) as waiting:
+            turn = self._turns.setdefault(frozenset(pools_asked(kinds, words)), trio.Lock())
+            await turn.acquire()
+        if waiting.cancelled_caught:
+            return None
+        try:
+            while True:
+                with trio.move_on_at(until):
+                    await queued.wait()
+                if trio.current_time() >= until:
+                    return None
+                queued = self._queued
+                found = await self._look(look)
+                if found is not None:
+                    return found
+        finally:
+            turn.release()  # whatever it leaves for, the next one looks whether there is more
+
+    async def _look(self, look: Callable[..., tuple[Picked | None, list[Change]]]) -> Assignment | None:
+        picked, changes = await self._write(lambda store: look(store, now=self.now()))
+        self._tell(changes)
+        return None if picked is None else Assignment(picked.uid, picked.run, picked.job)
 
     async def report(self, assignment: Assignment, change: Mapping[str, object]) -> bool:
         """As `engine.jobs.Queue.report`."""

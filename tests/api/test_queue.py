@@ -7,10 +7,12 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, aclosing, closing
+from functools import partial
+from random import Random
 
 import pytest
 import trio
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 import api.queue
 import api.schema
@@ -22,10 +24,10 @@ from api.schema import jobs
 from api.transaction import Change
 from engine.config import Settings
 from engine.errors import Overloaded
-from engine.jobdocument import DOCUMENT
+from engine.jobdocument import DOCUMENT, read
 from engine.jobs import Queue
 from tests.api.auditing import audit, new_database
-from tests.api.door import NOW, Client, Clock
+from tests.api.door import BODY, NOW, Client, Clock
 from tests.threads import no_threads
 
 
@@ -217,6 +219,90 @@ async def test_a_wrong_time_of_day_before_or_at_the_start_keeps_no_job(
         assert found == {"held", "failed"}
         audit(queue._store)
         nursery.cancel_scope.cancel()
+
+
+async def test_of_many_workers_who_wait_for_the_same_one_looks_when_something_is_queued(start, nursery):
+    client, queue = await start()
+    begun = []
+    event.listen(queue._store._database._writing, "begin", begun.append)
+    for n in range(20):
+        nursery.start_soon(partial(queue.pick, f"w{n}", None, tags="other", wait=1000))
+    while len(begun) < 20:
+        await trio.sleep(0.01)
+    for _ in range(5):
+        await client.add(tags="mine")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert await queue.pick("last", None, tags="nobodys") is None  # after all who were woken
+    assert len(begun) <= 20 + 5 * 3
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("hung_up", [False, True])
+async def test_who_was_woken_leaves_the_turn_to_the_next_one(start, nursery, hung_up):
+    _, queue = await start()
+    first, done, found = trio.CancelScope(), trio.Event(), []
+
+    async def wait(name, scope):
+        with scope:
+            found.append((await queue.pick(name, None, wait=1000)).uid)
+        if name == "second":
+            done.set()
+
+    for name, scope in (("first", first), ("second", trio.CancelScope())):
+        nursery.start_soon(wait, name, scope)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+    bodies = [read(json.dumps({**BODY, "uid": uid}).encode()) for uid in (["a"] if hung_up else ["a", "b"])]
+    _, changes = queue._store.create(bodies, creator="c", now=queue.now())
+    queue._tell(changes)
+    if hung_up:
+        first.cancel()
+    with trio.fail_after(30):
+        await done.wait()
+    assert sorted(found) == (["a"] if hung_up else ["a", "b"])
+
+
+TAGS = ("", "a", "b", "a,b")
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_job_waits_while_a_worker_waits_who_asks_for_it(start, nursery, seed):
+    client, queue = await start()
+    random = Random(seed)
+    waiting: dict[str, tuple[str, trio.CancelScope]] = {}
+    taken = []
+
+    async def work(name, tags, wait):
+        with trio.CancelScope() as scope:
+            waiting[name] = tags, scope
+            found = await queue.pick(name, None, tags=tags, lease=3000, wait=wait)
+            taken.extend([found.uid] if found else [])
+            del waiting[name]
+        waiting.pop(name, None)
+
+    async def idle():
+        """Whether each job that is queued is one that nobody waits for."""
+        jobs = (await client.ask("GET", "/api/v1/jobs?state=queued")).json
+        offered = [{"", *job["tags"].split(",")} for job in jobs]
+        return not any(offer & set(tags.split(",")) for offer in offered for tags, _ in list(waiting.values()))
+
+    for n in range(80):
+        what = random.random()
+        if what < 0.6:
+            wait = 1000 if random.random() < 0.8 else 0.01
+            nursery.start_soon(work, f"w{n}", random.choice(TAGS), wait)
+        elif what < 0.8:
+            many = [{**BODY, "tags": random.choice(TAGS)} for _ in range(random.randrange(1, 4))]
+            nursery.start_soon(client.ask, "POST", "/api/v1/jobs", many)
+        elif waiting:
+            waiting[random.choice(sorted(waiting))][1].cancel()
+        if random.random() < 0.5:
+            await trio.sleep(random.choice((0, 0.002)))
+        if n % 4 == 3:
+            with trio.fail_after(30):
+                while not await idle():
+                    await trio.sleep(0.01)
+    assert len(taken) == len(set(taken)) > 5
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("state", ["finished", "error"])
