@@ -93,6 +93,7 @@ _STREAMING = (State.PUBLISHING, State.PLAYING)
 _VERSION: Final = 3  # C0 and S0 (5.2.2); 6 and 8 are RTMPE
 _HANDSHAKE_BYTES: Final = 1536  # of C1, C2, S1, S2
 BACK_MS: Final = 1000  # encoders interleave, and some count backwards for a few frames; more is a new beginning
+ON_MS: Final = 60_000  # a camera that stood still for so long goes on; more may be another beginning
 _WINDOW_BYTES: Final = 2_500_000  # Flash Media Server's, and what librtmp assumes
 _CHUNK_BYTES: Final = 65536  # ours: nearly every packet is one chunk; the largest that every server takes
 _DYNAMIC: Final = b"\x02"  # the limit type of SetPeerBandwidth (5.4.5)
@@ -489,9 +490,15 @@ class Session:
         self._give(media)
 
     def _unwrapped(self, timestamp: int) -> int:
-        """The time nearest to the last packet's that has these 32 bits, and is not below 0 after a jump."""
+        """The time nearest to the last packet's that has these 32 bits, and is not below 0 after a jump.
+
+        That has these 31 bits where it goes on by that: some encoders send no more, and wrap after 25 days.
+        """
         if self._dts is None:
             return timestamp
+        ahead = (timestamp - self._dts + BACK_MS) & 0x7FFFFFFF
+        if ahead < ON_MS:
+            return self._dts - BACK_MS + ahead
         step = (timestamp - self._dts) & 0xFFFFFFFF
         placed = self._dts + step - ((step & 0x80000000) << 1)
         return timestamp if placed < 0 and placed <= self._dts - BACK_MS else placed

@@ -656,6 +656,12 @@ class TestTime:
         stamps = [(n * third) & 0xFFFFFFFF for n in range(8)]
         assert self.times(*stamps) == [n * third for n in range(8)]
 
+    def test_31_bits_wrap_too(self):
+        last, half = 0x7FFFFFFF, 1 << 31  # libavformat, for one, sends no more
+        assert self.times(last - 30, 3, last - 7, 36, 30_036, 30_069) == [
+            *(last - 30, half + 3, last - 7, half + 36, half + 30_036, half + 30_069),
+        ]
+
     def test_headers_and_metadata_at_zero_do_not_move_the_base(self):
         server = published()
         late = 0xF0000000
