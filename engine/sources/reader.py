@@ -35,6 +35,7 @@ FRAMES_A_STEP: Final = 2  # a hop to a thread costs 0.1-0.3 ms: several frames s
 SOUND_AHEAD: Final = 0.5  # seconds; the next step then gives another second
 
 MIN_AHEAD: Final = 2
+FASTEST: Final = 2  # times media time passes, of films that are played faster; until it is seen, each may be one
 SURE: Final = 2  # moves after which the least of them is what the next one is at least
 MORE: Final = 8  # times as many frames may wait before: nothing is thrown away for a mere guess
 PADDING: Final = Fraction(1, 20)  # seconds; of the last block of a sound
@@ -83,8 +84,8 @@ class Reader:
     `take`. Promises: `settle` returns once the answer can no longer change, or raises the source's error; a kind that
     is not attended to is not decoded.
 
-    tick  seconds after which the consumer asks for the next picture, as far as known: of media time, until it is seen
-          how much that moves on.
+    tick  seconds after which the consumer asks for the next picture: of media time, at speed 1, until it is seen how
+          much that moves on.
     """
 
     def __init__(
@@ -188,7 +189,8 @@ class Reader:
         now, stop = self._answered, self._frames.last_stop
         if now is None or stop is None or self._stride > JUMP or not self._frames.ready(now + self._slack):
             return False
-        if stop > now + self._stride + self._slack:
+        next_one = now + self._stride * (1 if self._moves else FASTEST)
+        if stop > next_one + self._slack:
             return False
         if self._moves < SURE:
             return len(self._frames) < MORE * self._ahead
