@@ -60,11 +60,13 @@ def _run_one(document: Object, arguments: argparse.Namespace) -> int:
     suffix = Path(spec.output).suffix.lower()
     seen, heard = film.seen and suffix not in SOUNDS, film.heard
     start = film.start if arguments.start is None else spec.start
-    left = film.start + length(film) - start
-    if left <= 0 and spec.duration is None:
-        raise InvalidSpec(f"the mash is over at {float(start):g} s: nothing to render", where="start")
-    changes: dict[str, Any] = {"start": start, "sources": film.sources | film.fonts}
-    changes["duration"] = spec.duration or max(left, 1 / spec.mixer.fps)
+    duration = spec.duration
+    if duration is None:
+        left = film.start + length(film) - start
+        if left <= 0:
+            raise InvalidSpec(f"the mash is over at {float(start):g} s: nothing to render", where="start")
+        duration = max(left, 1 / spec.mixer.fps)
+    changes: dict[str, Any] = {"start": start, "duration": duration, "sources": film.sources | film.fonts}
     if seen != heard:
         changes["outputs"] = (OutputSpec(path=spec.output, encoder=spec.encoder, picture=seen, sound=heard),)
     spec = msgspec.structs.replace(spec, **changes)

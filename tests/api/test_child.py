@@ -134,6 +134,11 @@ def test_a_start_beyond_the_end_of_a_mash_is_refused(render):
     assert not path.exists()
 
 
+def test_a_mash_without_clips_is_rendered_as_long_as_it_is_told(render):
+    code, path, _, _ = render(mash_of(), "film.mp4", "--duration", "0.5")
+    assert (code, len(pictures(path))) == (0, 5)
+
+
 def test_a_sound_whose_length_nobody_says_is_whole(render, tmp_path):
     sound = {"id": "s", "type": "audio", "source": str(lengthless(tmp_path / "a.aac"))}
     clip = {"contentId": "s", "containerId": "", "content": {}}
