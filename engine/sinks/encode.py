@@ -251,15 +251,11 @@ def _open_aac(mixer: MixerSpec, spec: EncoderSpec) -> AudioCodecContext:
 
 
 def check_picture(codec: str, mixer: MixerSpec, spec: EncoderSpec, *, what: str, where: str) -> None:
-    """Raises SinkRejected: a frame rate, profile or quality that a codec does not have; `what` begins the sentence."""
+    """Raises SinkRejected: a frame rate or a profile that no codec has; `what` begins the sentence."""
     if max(mixer.fps.as_integer_ratio()) > MAX_TERM:
         raise SinkRejected(f"{what}: a frame rate of {mixer.fps} has too many digits", where=where)
     if codec == "libx264" and spec.quality == 0 and spec.profile is not None:
         raise SinkRejected(f"{what}: quality 0 is lossless, which profile {spec.profile} is not", where=where)
-    low, high = _vp9_limits(spec)
-    if codec == "libvpx-vp9" and spec.quality is not None and not low <= spec.quality <= high:
-        sentence = f"{what}: quality {spec.quality:g} is not within the limits of its quantizer, {low}…{high}"
-        raise SinkRejected(sentence, where=where)
 
 
 def picture_frame(picture: VideoFrame) -> av.VideoFrame:
@@ -316,14 +312,9 @@ def vp9_options(spec: EncoderSpec) -> dict[str, str]:
     """libvpx-vp9's options for a spec; x264's presets become its speeds 8 (fast) … 0 (slow)."""
     speeds = {"ultrafast": 8, "superfast": 8, "veryfast": 6, "faster": 5, "fast": 4, "medium": 3, "slow": 2}
     options = {"deadline": "good", "cpu-used": str(min(speeds.get(spec.preset, 1), 5)), "row-mt": "1"}
-    low, high = _vp9_limits(spec)
+    low, high = spec.qp_min or 0, VP9_MAX_QP if spec.qp_max is None else spec.qp_max
     options |= {"qmin": str(low), "qmax": str(high)}
     if spec.bit_rate is None:
-        usual = min(max(VP9_QUALITY, low), high)  # libvpx refuses one beyond its limits
-        options |= {"crf": f"{usual if spec.quality is None else spec.quality:g}", "b": "0"}
+        quality = VP9_QUALITY if spec.quality is None else spec.quality
+        options |= {"crf": f"{min(max(quality, low), high):g}", "b": "0"}  # libvpx refuses one beyond its limits
     return options
-
-
-def _vp9_limits(spec: EncoderSpec) -> tuple[int, int]:
-    """The least and the greatest quantizer; without a word all that VP9 has."""
-    return spec.qp_min or 0, VP9_MAX_QP if spec.qp_max is None else spec.qp_max

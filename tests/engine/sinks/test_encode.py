@@ -146,6 +146,7 @@ def test_the_limits_of_the_quantizer_hold_for_vp9(tmp_path):
     assert size_in_vp9(tmp_path, bit_rate=100_000_000, qp_min=63) == pytest.approx(coarsest, rel=0.1)
     assert size_in_vp9(tmp_path, qp_min=0, qp_max=63) == usual
     assert size_in_vp9(tmp_path, quality=51, qp_min=51, qp_max=51) < usual
+    assert size_in_vp9(tmp_path, quality=20, qp_min=50) == coarse  # as x264 takes it
 
 
 def test_presets_become_speeds_of_vp9():
