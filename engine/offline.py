@@ -19,7 +19,7 @@ import trio
 from engine.clock import Pace
 from engine.compositor import Compositor
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, SourceError, first_error
+from engine.errors import EngineError, InvalidSpec, first_error
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture, Place
@@ -29,7 +29,7 @@ from engine.sinks.file import check_output, has_h264
 from engine.sinks.pictures import STILLS, is_numbered
 from engine.sources import Reader, Steps, check_source, check_still, load_still, open_source
 from engine.sources.drawing import Drawings
-from engine.sources.places import Key, Places, Use, name_of, uses
+from engine.sources.places import Places, Use, uses
 from engine.sources.reader import decode_ahead
 from engine.sources.splice import Splice, find_splice
 from engine.spec import RenderSpec
@@ -111,36 +111,25 @@ def check(program: Program, spec: RenderSpec) -> None:
 
 
 def _check_files(program: Program, spec: RenderSpec) -> None:
-    """Looks at all local files that a render of a known length comes to, so that none is missed when half is done.
+    """Looks at the local files that a render opens at its start and, where its length is known, at all that it comes
+    to, so that none is missed when half is done.
 
     Raises SourceError, that of whatever comes first on the air.
     """
-    if spec.duration is None:
-        return
-    stop = spec.start + (1 if _is_still(spec) else tick_count(spec.duration, spec.mixer.fps)) / spec.mixer.fps
-    doubtful = {name for name in program.sources_in(spec.start, stop) if not _is_there(name, spec)}
-    if not doubtful:
-        return
-    # A name does not tell whether it is a stream's or an image's, nor whether it is in the half that is rendered.
-    for tree in (program.tree_at(spec.start), *(tree for _, tree in program.coming(spec.start, stop))):
-        for key in sorted(uses(tree), key=str):
-            if name_of(key) in doubtful:
-                _check_file(key, spec)
-
-
-def _is_there(name: str, spec: RenderSpec) -> bool:
-    try:
-        check_source(name, spec.sources.get(name, name))
-    except SourceError:
-        return False
-    return True
-
-
-def _check_file(key: Key, spec: RenderSpec) -> None:
-    if isinstance(key, str):
-        check_still(key, _image_path(key, spec))
-    else:
-        check_source(key.name, spec.sources.get(key.name, key.name))
+    trees = [program.tree_at(spec.start)]
+    if spec.duration is not None:
+        ticks = 1 if _is_still(spec) else tick_count(spec.duration, spec.mixer.fps)
+        trees += [tree for _, tree in program.coming(spec.start, spec.start + ticks / spec.mixer.fps)]
+    images, streams = set[str](), set[str]()
+    for key in (key for tree in trees for key in uses(tree)):
+        looked_at, name = (images, key) if isinstance(key, str) else (streams, key.name)
+        if name in looked_at:
+            continue
+        looked_at.add(name)
+        if isinstance(key, str):
+            check_still(name, _image_path(name, spec))
+        else:
+            check_source(name, spec.sources.get(name, name))
 
 
 def _image_path(name: str, spec: RenderSpec) -> str:

@@ -127,6 +127,13 @@ def test_a_check_tells_what_is_refused_and_renders_nothing(scene, capsys, out, s
     assert [each.name for each in scene.iterdir()] == ["scene.json"]
 
 
+def test_a_check_of_a_film_as_long_as_its_sources_tells_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text('{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "gone.mp4"}}')
+    assert main(["a.json", "out.mp4", "--check"]) == 1
+    assert capsys.readouterr().err.startswith('mashtun: source "gone.mp4": no such file')
+
+
 @pytest.mark.parametrize(
     ("progress", "line"),
     [

@@ -271,6 +271,13 @@ async def test_a_file_that_is_missing_at_the_end_is_told_before_the_output_is_op
         await render(film_at_the_end(content), spec_of(tmp_path / "out.mp4", sources=sources, duration=Fraction(1)))
 
 
+async def test_an_image_is_looked_for_in_its_folder_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo").write_bytes(b"")
+    with pytest.raises(SourceError, match='image "photo": no such file'):
+        await render(film_at_the_end(PHOTO), spec_of("out.mp4", images=str(tmp_path / "images"), duration=Fraction(2)))
+
+
 async def test_what_is_not_rendered_may_be_missing(tmp_path):
     sources = {"film": str(tmp_path / "nosuch.mp4"), "photo": str(tmp_path / "nosuch.png")}
     still = spec_of(tmp_path / "out.png", sources=sources, duration=Fraction(2))
