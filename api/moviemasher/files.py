@@ -121,7 +121,9 @@ class _Usage:
                         folders.append(path / each.name)
                     elif each.is_file():
                         status = each.stat()
-                        size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+                        size += status.st_size
+                        if status.st_mtime_ns <= now:  # of a time that is yet to come nothing is known
+                            newest = max(newest, status.st_mtime_ns)
         return _Counted(changed if now - newest > SETTLED_NS else None, size, folders)
 
 
