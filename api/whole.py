@@ -65,7 +65,10 @@ def write_whole(path: Path, data: bytes) -> None:
 def _hand_on(old: os.stat_result, file: int) -> None:
     new = os.fstat(file)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        os.fchown(file, old.st_uid, old.st_gid)
+        try:
+            os.fchown(file, old.st_uid, old.st_gid)
+        except PermissionError as err:
+            raise PermissionError(err.errno, "it belongs to another user or group: only they may write it") from err
     if old.st_mode != new.st_mode:
         os.fchmod(file, old.st_mode & 0o777)
 

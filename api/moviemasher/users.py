@@ -140,7 +140,7 @@ def write_user(path: Path, name: str, password: str) -> None:
             users: Mapping[str, str] = read_users(file) if file.exists() else {}
             write_whole(file, msgspec.json.format(msgspec.json.encode({**users, **hashed})) + b"\n")
     except OSError as err:
-        raise InvalidSpec(f"{path}: {reason_of(err)}", where="users") from err
+        raise InvalidSpec(f"{err.filename or path}: {reason_of(err)}", where="users") from err
 
 
 def hash_password(password: str) -> str:
