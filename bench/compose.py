@@ -9,9 +9,11 @@ composing.
 How to read it: a ratio says how many times the cost of ours the peer has; above 1 is good. With x264 inside no ratio
 can be large, as encoder and decoders are the same everywhere: the `-null` rows show the difference. There `decode` is
 decoding alone, the floor, and its ratio says which part of our cost that is: the rest to 1 is what composing adds
-(above 1: layers shrunk to half are decoded with less care than `decode` takes). `gst` and `moviepy` scale as their
-manuals show; `gst-scale` is the fastest pipeline found for it, with bilinear videoscale before its compositor, and
-`moviepy-scale` has FFmpeg scale for it while reading.
+(above 1: layers shrunk to half are decoded with less care than `decode` takes). FFmpeg decodes all with full care by
+default (`ff9`), ours what is shown at half its size or less without smoothing B-frames; in `ff9-eased` FFmpeg is told
+to do that too, and is about as fast. `gst` and `moviepy` scale as their manuals show; `gst-scale` is the fastest
+pipeline found for it, with bilinear videoscale before its compositor, and `moviepy-scale` has FFmpeg scale for it while
+reading.
 """
 
 import sys
@@ -87,6 +89,7 @@ def encoded(name: str, mix: Mix, options: Namespace) -> list[Command]:
     return [
         peers.ours(mix, out("ours")),
         peers.ff9(mix, out("ff9")),
+        peers.ff9(mix, out("ff9-eased"), who="ff9-eased", eased=True),
         *([peers.ff9(mix, out("ff9-overlay"), who="ff9-overlay", overlay=True)] if _opaque(mix) else []),
         peers.gst(mix, out("gst")),
         peers.gst(mix, out("gst-scale"), who="gst-scale", videoscale=True),
@@ -102,6 +105,7 @@ def composed(mix: Mix) -> list[Command]:
         peers.ours(mix, peers.NULL),
         peers.decode_alone(mix),
         peers.ff9(mix, peers.NULL),
+        peers.ff9(mix, peers.NULL, who="ff9-eased", eased=True),
         *([peers.ff9(mix, peers.NULL, who="ff9-overlay", overlay=True)] if _opaque(mix) else []),
         peers.gst(mix, peers.NULL),
         peers.gst(mix, peers.NULL, who="gst-scale", videoscale=True),

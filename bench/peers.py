@@ -126,8 +126,11 @@ def ours(mix: Mix, out: Out) -> Command:
     return Command(who=OURS, argv=argv, check=checked(mix, out))
 
 
-def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False) -> Command:
-    """FFmpeg with bilinear scaling: xstack for grids, else (or with `overlay`) overlays; amix for the sound."""
+def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False, eased: bool = False) -> Command:
+    """FFmpeg with bilinear scaling: xstack for grids, else (or with `overlay`) overlays; amix for the sound.
+
+    eased  B-frames of films that are shown at half their size or less are not deblocked, as ours are not.
+    """
     program = ffmpeg()
     if program is None:
         return Command(who=who, absent="no imageio-ffmpeg and no ffmpeg")
@@ -139,7 +142,11 @@ def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False) -> Comma
     if mix.sound:
         graph.append(amix(mix))
         maps += ["-map", "[a]"]
-    inputs = [argument for layer in mix.layers for argument in ("-i", str(layer.file))]
+    inputs = [
+        argument
+        for layer in mix.layers
+        for argument in (*(_EASED if eased and is_small(layer) else ()), "-i", str(layer.file))
+    ]
     length = ["-t", f"{mix.seconds:g}"] if mix.sound else ["-frames:v", str(mix.frames)]
     target = ["-f", "null", "-"] if out is None else [*_ff_codecs(mix), str(out)]
     argv = (program, "-hide_banner", "-nostdin", "-y", *inputs, "-filter_complex", ";".join(graph), *maps, *length)
@@ -245,6 +252,18 @@ def ffmpeg() -> str | None:
         return media.ffmpeg()
     except media.NoFFmpegError:
         return None
+
+
+_EASED = ("-skip_loop_filter", "bidir")
+
+
+def is_small(layer: Layer) -> bool:
+    """Whether a film is shown at half its size or less."""
+    import av
+
+    with av.open(str(layer.file)) as container:
+        film = container.streams.video[0]
+        return 2 * layer.width <= film.width and 2 * layer.height <= film.height
 
 
 def _scaled(n: int, layer: Layer) -> str:
