@@ -352,8 +352,9 @@ def ours(edit: Edit, out: Out, *, who: str = OURS, smart: str = "auto") -> Comma
     target = str(out) if out else "null:"
     argv = (sys.executable, "-m", "api.__main__", "render", str(document), target, "--smart", smart)
     size = ("--size", f"{edit.width}x{edit.height}", "--fps", str(FPS), "--preset", PRESET)
-    rate = ("--bit-rate", str(edit.bit_rate), "--gop", str(2 * FPS), "--progress", "none")
-    return Command(who=who, argv=(*argv, *size, *rate), check=checked(edit, out))
+    rate = ("--bit-rate", str(edit.bit_rate), "--gop", str(2 * FPS), *peers.ours_told(out))
+    check = checked(edit, out) if out else peers.counted(edit.frames, peers.OURS_SAYS)
+    return Command(who=who, argv=(*argv, *size, *rate), check=check)
 
 
 def ff9(edit: Edit, out: Out, *, who: str = "ff9", graph: str | None = None) -> Command:
@@ -364,7 +365,8 @@ def ff9(edit: Edit, out: Out, *, who: str = "ff9", graph: str | None = None) -> 
     maps = ["-map", "[v]", *(["-map", "[a]"] if edit.sound else [])]
     argv = [program, *_QUIET, *edit.ff_inputs(), "-filter_complex", graph or edit.ff_graph(), *maps]
     if out is None:
-        return Command(who=who, argv=(*argv, "-r", str(FPS), "-pix_fmt", "yuv420p", "-f", "null", "-"))
+        null = ("-r", str(FPS), "-pix_fmt", "yuv420p", "-f", "null", "-")
+        return Command(who=who, argv=(*argv, *null), check=peers.counted(edit.frames, peers.FF_SAYS))
     video = ["-c:v", "libx264", "-preset", PRESET, "-b:v", str(edit.bit_rate), "-g", str(2 * FPS), "-r", str(FPS)]
     return Command(who=who, argv=(*argv, *video, "-pix_fmt", "yuv420p", *_AAC, str(out)), check=checked(edit, out))
 
@@ -535,14 +537,12 @@ def _moviepy_render(work: dict[str, Any]) -> None:
 
 
 def checked(
-    edit: Edit, out: Out, *, span: tuple[int, int] | None = None, loose: bool = False
-) -> Callable[[str], None] | None:
-    """A check that the file holds frames [start, stop) of the timeline, and its sound; None when there is no file.
+    edit: Edit, out: Path, *, span: tuple[int, int] | None = None, loose: bool = False
+) -> Callable[[str], None]:
+    """A check that the file holds frames [start, stop) of the timeline, and its sound.
 
     loose  a few frames too many or too few are allowed.
     """
-    if out is None:
-        return None
     start, stop = span or (0, edit.frames)
 
     def check(printed: str) -> None:

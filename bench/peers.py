@@ -4,7 +4,7 @@ it.
 A `Mix` is the neutral description; each function turns it into a `Command` with the same x264 preset, bit rate, GOP
 and AAC. The settings of a peer are the fastest found for it; where its manual shows others, there are both. Every
 encoded picture and sound is checked after the run, outside the timing: an engine that stops early, or leaves layers
-out, looks fast. How runs are timed is `measure`'s business.
+out, looks fast. Where all is thrown away, what the engine says of it is. How runs are timed is `measure`'s business.
 """
 
 import functools
@@ -115,7 +115,7 @@ def ours(mix: Mix, out: Out) -> Command:
     }
     document = mix.folder / f"{_name(mix, out)}.json"
     document.write_text(json.dumps(tree))
-    options = ["--duration", f"{mix.seconds:g}", "--audio-rate", str(AUDIO_HZ), "--progress", "none"]
+    options = ["--duration", f"{mix.seconds:g}", "--audio-rate", str(AUDIO_HZ), *ours_told(out)]
     if mix.picture:
         options += ["--size", f"{mix.width}x{mix.height}", "--fps", str(mix.fps), "--preset", PRESET]
         options += ["--bit-rate", str(mix.bit_rate), "--gop", str(mix.gop)]
@@ -123,7 +123,12 @@ def ours(mix: Mix, out: Out) -> Command:
         options += ["--source", f"{guid}={layer.file}"]
     target = "null:" if out is None else str(out)
     argv = (sys.executable, "-m", "api.__main__", "render", str(document), target, *options)
-    return Command(who=OURS, argv=argv, check=checked(mix, out))
+    return Command(who=OURS, argv=argv, check=checked(mix, out) if out else counted(mix.frames, OURS_SAYS))
+
+
+def ours_told(out: Out) -> tuple[str, str]:
+    """How ours is told to say how far it is: where there is no file to look at, that is all there is to check."""
+    return "--progress", "none" if out else "json"
 
 
 def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False, eased: bool = False) -> Command:
@@ -150,7 +155,8 @@ def ff9(mix: Mix, out: Out, *, who: str = "ff9", overlay: bool = False, eased: b
     length = ["-t", f"{mix.seconds:g}"] if mix.sound else ["-frames:v", str(mix.frames)]
     target = ["-f", "null", "-"] if out is None else [*_ff_codecs(mix), str(out)]
     argv = (program, "-hide_banner", "-nostdin", "-y", *inputs, "-filter_complex", ";".join(graph), *maps, *length)
-    return Command(who=who, argv=(*argv, *target), check=checked(mix, out) if out else _ff_frames(mix))
+    said = counted(mix.frames, FF_SAYS) if mix.picture else None
+    return Command(who=who, argv=(*argv, *target), check=checked(mix, out) if out else said)
 
 
 def gst(mix: Mix, out: Out, *, who: str = "gst", videoscale: bool = False) -> Command:
@@ -186,7 +192,7 @@ def melt(mix: Mix, out: Out) -> Command:
         codecs = f"vcodec=libx264 preset={PRESET} vb={mix.bit_rate} g={mix.gop} acodec=aac ab={AUDIO_BIT_RATE}"
     argv += ["-consumer", f"avformat:{out or '/dev/null'}", "real_time=-1", *codecs.split(), f"ar={AUDIO_HZ}"]
     argv += [] if mix.sound else ["an=1"]
-    return Command(who="melt", argv=tuple(argv), check=checked(mix, out))
+    return Command(who="melt", argv=tuple(argv), check=checked(mix, out) if out else _melt_whole)
 
 
 def melt_profile(folder: Path, *, width: int, height: int, fps: int) -> Path:
@@ -238,7 +244,9 @@ def moviepy(mix: Mix, out: Path, *, python: str, seconds: float, scaled: bool = 
 def decode_alone(mix: Mix) -> Command:
     """The floor: all sources decoded and thrown away, one thread each, nothing composed."""
     argv = (sys.executable, "-m", "bench.decode_alone", *(str(layer.file) for layer in mix.layers))
-    return Command(who="decode", argv=argv)
+    return Command(
+        who="decode", argv=argv, check=counted(mix.frames * len({layer.file for layer in mix.layers}), DECODED)
+    )
 
 
 # ---------------------------------------------------------------------------------------------- FFmpeg
@@ -321,18 +329,6 @@ def _ff_codecs(mix: Mix) -> list[str]:
     return [*video, "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", str(AUDIO_BIT_RATE), "-ar", str(AUDIO_HZ)]
 
 
-def _ff_frames(mix: Mix) -> Callable[[str], None]:
-    """Nothing to look at in a null sink, but FFmpeg counts what it put there."""
-
-    def check(printed: str) -> None:
-        if mix.picture:
-            counts = re.findall(r"frame=\s*(\d+)", printed)
-            if not counts or int(counts[-1]) < mix.frames - 1:
-                raise RunError(f"{counts[-1] if counts else 'no'} of {mix.frames} frames")
-
-    return check
-
-
 # ---------------------------------------------------------------------------------------------- GStreamer
 
 # Audio waits here for x264's look-ahead (two seconds and more): a bounded queue would lock the pipeline up.
@@ -402,6 +398,13 @@ def _gst_end(printed: str) -> None:
         raise RunError("GStreamer did not reach the end")
 
 
+def _melt_whole(printed: str) -> None:
+    """It ends with status 0 when films are missing or an encoder is unknown, and goes on without."""
+    for line in printed.splitlines():
+        if "Failed to load" in line or "unrecognised" in line:
+            raise RunError(line.strip())
+
+
 # ---------------------------------------------------------------------------------------------- moviepy
 
 
@@ -445,10 +448,27 @@ def _moviepy_render(work: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------------- checks
 
 
-def checked(mix: Mix, out: Out) -> Callable[[str], None] | None:
-    """A check that the file holds the whole mix, every layer in its place; None when there is no file."""
-    if out is None:
-        return None
+OURS_SAYS = r'"done":(\d+)'
+FF_SAYS = r"frame=\s*(\d+)"
+DECODED = r"^frames: (\d+)"
+
+
+def counted(frames: int, said: str) -> Callable[[str], None]:
+    """A check for null sinks, where there is nothing to look at: the last count that was printed is that of all frames.
+
+    said  the pattern of a count.
+    """
+
+    def check(printed: str) -> None:
+        counts = re.findall(said, printed, re.MULTILINE)
+        if not counts or int(counts[-1]) < frames - 1:
+            raise RunError(f"{counts[-1] if counts else 'no'} of {frames} frames")
+
+    return check
+
+
+def checked(mix: Mix, out: Path) -> Callable[[str], None]:
+    """A check that the file holds the whole mix, every layer in its place."""
 
     def check(printed: str) -> None:
         try:
