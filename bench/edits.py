@@ -23,6 +23,7 @@ from bench.peers import AUDIO_BIT_RATE, AUDIO_HZ, PRESET, Out
 FPS = 30
 FADE = FPS  # frames
 ZOOM = 1.25  # of a photo that is panned over
+LEGIBLE = 10  # pixels of a font
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,22 @@ class Edit:
         """Frame n, scaled, painted slowly: Y, U, V as (height, width) float arrays."""
         raise NotImplementedError
 
+    def heard(self) -> list[tuple[Shot, int, int]]:
+        """Whose sound it has: each film, its first frame here, and how many frames it fades for at either end."""
+        return []
+
+    def windows(self, n: int) -> list[tuple[int, int, int, int]]:
+        """What of frame n is compared with what is expected, each by itself: rectangles in pixels."""
+        return [(0, 0, self.width, self.height)]
+
+    def ticks(self, start: int, stop: int) -> list[int]:
+        """The frames of [start, stop) that are looked at."""
+        return [start + (stop - start) * k // 8 for k in (1, 3, 7)]
+
+    def title(self) -> tuple[int, int, int, int] | None:
+        """Where there are white letters all the time: a rectangle in pixels."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts(Edit):
@@ -118,6 +135,10 @@ class Cuts(Edit):
                 return peers.planes(shot.file, shot.trim + n, width=width, height=height)
             n -= shot.length
         raise ValueError(f"frame {n} beyond the end")
+
+    def heard(self) -> list[tuple[Shot, int, int]]:
+        begins = [sum(shot.length for shot in self.shots[:n]) for n in range(len(self.shots))]
+        return [(shot, begin, 0) for shot, begin in zip(self.shots, begins, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,16 +271,14 @@ class Blend(Edit):
         return [*films, small, {**text, "begin": 0, "length": self.seconds}]
 
     def expected(self, n: int, width: int, height: int) -> list[Any]:
-        """Without the text, which a tolerance has to allow for. Raises ValueError within a fade."""
-        shown = [
-            (shot, n - begin)
-            for shot, begin in zip(self.shots, self.begins, strict=True)
-            if begin <= n < begin + shot.length
-        ]
-        if len(shown) != 1:
-            raise ValueError(f"frame {n} is within a fade")
-        shot, k = shown[0]
-        painted = peers.planes(shot.file, shot.trim + k, width=width, height=height)
+        """Without the text, which a tolerance has to allow for."""
+        painted: list[Any] = []
+        for shot, begin in zip(self.shots, self.begins, strict=True):
+            k = n - begin
+            if 0 <= k < shot.length:
+                film = peers.planes(shot.file, shot.trim + k, width=width, height=height)
+                shown = (k + 0.5) / FADE
+                painted = [a + shown * (b - a) for a, b in zip(painted, film, strict=True)] if painted else film
         k = n - self.inset_at
         if 0 <= k < self.inset.length:
             scale = self.width / width
@@ -269,6 +288,25 @@ class Blend(Edit):
                 part = below[y : y + high, x : x + wide]
                 part[:] = above[: part.shape[0], : part.shape[1]]
         return painted
+
+    def heard(self) -> list[tuple[Shot, int, int]]:
+        films = [(shot, begin, FADE) for shot, begin in zip(self.shots, self.begins, strict=True)]
+        return [*films, (self.inset, self.inset_at, 0)]
+
+    def windows(self, n: int) -> list[tuple[int, int, int, int]]:
+        inset = [self.place] if 0 <= n - self.inset_at < self.inset.length else []
+        return [*super().windows(n), *inset]
+
+    def ticks(self, start: int, stop: int) -> list[int]:
+        """And the middle of each fade, and of the inset."""
+        more = [*(begin + FADE // 2 for begin in self.begins[1:]), self.inset_at + self.inset.length // 2]
+        return [*super().ticks(start, stop), *(n for n in more if start <= n < stop)]
+
+    def title(self) -> tuple[int, int, int, int] | None:
+        """As wide and high as anybody's letters; nothing where they are too small to be white."""
+        if self.font_size < LEGIBLE:
+            return None
+        return self.width * 3 // 10, self.height * 8 // 10, self.width * 4 // 10, self.height * 17 // 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -563,6 +601,7 @@ def _check(edit: Edit, out: Path, start: int, stop: int, *, slack: int) -> None:
         raise RunError("no output")
     frames, sound = 0, 0.0
     with av.open(str(out)) as container:
+        peers.check_size(container, edit.width, edit.height)
         for packet in container.demux():
             if packet.size and packet.stream.type == "video":
                 frames += 1
@@ -573,29 +612,56 @@ def _check(edit: Edit, out: Path, start: int, stop: int, *, slack: int) -> None:
     if edit.sound and abs(sound - (stop - start) / FPS) > 0.2 + slack / FPS:
         raise RunError(f"{sound:.1f} of {(stop - start) / FPS:g} s of sound")
     _check_pictures(edit, out, start, stop)
+    if edit.sound:
+        peers.check_loudness(peers.samples(out, (stop - start) / FPS), _expected_sound(edit, start, stop))
 
 
 def _check_pictures(edit: Edit, out: Path, start: int, stop: int) -> None:
     """Compare some frames, made small, with what they should be, as `peers` does."""
-    import numpy as np
-
     scale = max(1, edit.height // 270)
     size = edit.width // scale, edit.height // scale
-    ticks = [start + (stop - start) * k // 8 for k in (1, 3, 7)]
-    for n in ticks:
+    place = edit.title()
+    title = peers.part(*place, scale=scale) if place else None
+    letters = False  # in a picture that is bright itself there may be none to see
+    for n in edit.ticks(start, stop):
         wanted = _expected(edit, n, *size)
-        if wanted is None:
-            continue
         found = peers.planes(out, n - start, width=size[0], height=size[1])
-        differences = [a - b for a, b in zip(found, wanted, strict=True)]
-        off = [float(np.abs(differences[0]).mean()), *(abs(float(chroma.mean())) for chroma in differences[1:])]
-        if off[0] > 16 or max(off[1:]) > 6:
-            raise RunError(f"frame {n} is another one: off by Y {off[0]:.0f}, U {off[1]:.0f}, V {off[2]:.0f}")
+        for window in edit.windows(n):
+            if sentence := peers.difference(found, wanted, peers.part(*window, scale=scale)):
+                raise RunError(f"frame {n} is another one at {window}: {sentence}")
+        letters = letters or (title is not None and _has_letters(found[0][title], wanted[0][title]))
+    if title and not letters:
+        raise RunError("no text")
+
+
+def _has_letters(found: Any, without: Any) -> bool:
+    """Whether a part of the luma is brighter than it would be without a text."""
+    return bool((found - without > 30).mean() > 0.01)
 
 
 @functools.lru_cache(maxsize=32)
-def _expected(edit: Edit, n: int, width: int, height: int) -> list[Any] | None:
-    try:
-        return edit.expected(n, width, height)
-    except ValueError:
-        return None
+def _expected(edit: Edit, n: int, width: int, height: int) -> list[Any]:
+    return edit.expected(n, width, height)
+
+
+@functools.lru_cache(maxsize=32)
+def _expected_sound(edit: Edit, start: int, stop: int) -> Any:
+    """The sum of the sources in frames [start, stop): (2, N) float array."""
+    import numpy as np
+
+    step = AUDIO_HZ // FPS
+    whole = np.zeros((2, edit.frames * step))
+    for shot, begin, fade in edit.heard():
+        sound = _sound(shot.file)[:, shot.trim * step : (shot.trim + shot.length) * step].astype(float)
+        if fade and begin > 0:
+            sound[:, : fade * step] *= np.linspace(0, 1, fade * step)
+        if fade and begin + shot.length < edit.frames:
+            sound[:, -fade * step :] *= np.linspace(1, 0, fade * step)
+        room = whole[:, begin * step : begin * step + sound.shape[1]]
+        room += sound[:, : room.shape[1]]
+    return whole[:, start * step : stop * step]
+
+
+@functools.lru_cache(maxsize=32)
+def _sound(file: Path) -> Any:
+    return peers.samples(file, 60)  # longer than any

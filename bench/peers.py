@@ -487,6 +487,8 @@ def _check_file(mix: Mix, out: Path) -> None:
     if not out.exists():
         raise RunError("no output")
     with av.open(str(out)) as container:
+        if mix.picture:
+            check_size(container, mix.width, mix.height)
         frames, sound = 0, 0.0
         for packet in container.demux():
             if packet.size and packet.stream.type == "video":
@@ -499,40 +501,66 @@ def _check_file(mix: Mix, out: Path) -> None:
         raise RunError(f"{sound:.1f} of {mix.seconds:g} s of sound")
     if mix.picture:
         _check_picture(mix, out)
+        if mix.sound:
+            check_loudness(samples(out, 1), _sum(mix))
     else:
         _check_sound(mix, out)
 
 
-def _check_picture(mix: Mix, out: Path) -> None:
-    """Compare one frame, made small, with what the layers should have made of it.
+def check_size(container: Any, width: int, height: int) -> None:
+    """Raises RunError when the film that was opened has another size, or no picture."""
+    sizes = [(stream.width, stream.height) for stream in container.streams.video]
+    if sizes != [(width, height)]:
+        raise RunError(f"a film of {' and '.join(f'{w}×{h}' for w, h in sizes) or 'no'} pixels, not {width}×{height}")
 
-    Brightness pixel by pixel, colour on average: at the smallest sizes everybody places chroma a little differently.
+
+def check_loudness(found: Any, wanted: Any) -> None:
+    """Compare root mean squares of two (2, N) arrays; raises RunError when one is more than 3 dB above the other.
+
+    Codecs keep that; where they begin, and how a sum that is too loud is clipped, is everybody's own.
     """
     import numpy as np
 
+    length = min(found.shape[1], wanted.shape[1])
+    loudness = [float(np.sqrt((sound[:, :length] ** 2).mean())) for sound in (found, wanted)]
+    if not 0.7 < loudness[0] / max(loudness[1], 1e-6) < 1.4:
+        raise RunError(f"not the sum of its sources: a loudness of {loudness[0]:.3f}, not {loudness[1]:.3f}")
+
+
+def _check_picture(mix: Mix, out: Path) -> None:
+    """Compare one frame, made small, with what the layers should have made of it."""
     n = min(mix.frames // 2, mix.fps)
     scale = max(1, mix.height // 270)
     found = planes(out, n, width=mix.width // scale, height=mix.height // scale)
     wanted = expected(mix, n, scale)
     for number, layer in enumerate(mix.layers):
-        window = (
-            slice(layer.y // scale, (layer.y + layer.height) // scale),
-            slice(layer.x // scale, (layer.x + layer.width) // scale),
-        )
-        differences = [a[window] - b[window] for a, b in zip(found, wanted, strict=True)]
-        off = [float(np.abs(differences[0]).mean()), *(abs(float(chroma.mean())) for chroma in differences[1:])]
-        if off[0] > 16 or max(off[1:]) > 6:
-            raise RunError(f"layer {number} is not in its place: off by Y {off[0]:.0f}, U {off[1]:.0f}, V {off[2]:.0f}")
+        window = part(layer.x, layer.y, layer.width, layer.height, scale=scale)
+        if sentence := difference(found, wanted, window):
+            raise RunError(f"layer {number} is not in its place: {sentence}")
+
+
+def difference(found: list[Any], wanted: list[Any], window: tuple[slice, slice]) -> str:
+    """How far two pictures are from one another in a part of them, as words; "" when they are near enough.
+
+    Brightness pixel by pixel, colour on average: at the smallest sizes everybody places chroma a little differently.
+    """
+    import numpy as np
+
+    differences = [a[window] - b[window] for a, b in zip(found, wanted, strict=True)]
+    off = [float(np.abs(differences[0]).mean()), *(abs(float(chroma.mean())) for chroma in differences[1:])]
+    return f"off by Y {off[0]:.0f}, U {off[1]:.0f}, V {off[2]:.0f}" if off[0] > 16 or max(off[1:]) > 6 else ""
+
+
+def part(x: int, y: int, width: int, height: int, *, scale: int) -> tuple[slice, slice]:
+    """A rectangle in pixels within a picture that was made so many times smaller: rows and columns."""
+    return slice(y // scale, (y + height) // scale), slice(x // scale, (x + width) // scale)
 
 
 def _check_sound(mix: Mix, out: Path) -> None:
     """Compare the first second with the sum of the sources."""
     import numpy as np
 
-    wanted = sum(
-        samples(layer.file) * np.array([balance(layer.pan)]).T * 10 ** (layer.gain_db / 20) for layer in mix.layers
-    )
-    found = samples(out)
+    wanted, found = _sum(mix), samples(out, 1)
     length = min(found.shape[1], AUDIO_HZ)
     error = found[:, :length] - wanted[:, :length]
     ratio = float(np.sqrt((error**2).mean() / (wanted[:, :length] ** 2).mean()))
@@ -540,19 +568,29 @@ def _check_sound(mix: Mix, out: Path) -> None:
         raise RunError(f"not the sum of its sources: off by {ratio:.0%}")
 
 
-def samples(file: Path) -> Any:
-    """The first second and a little more of a recording: (2, N) float array, full scale ±1."""
+def _sum(mix: Mix) -> Any:
+    """The first second of what should be heard."""
+    import numpy as np
+
+    return sum(
+        samples(layer.file, 1) * np.array([balance(layer.pan)]).T * 10 ** (layer.gain_db / 20) for layer in mix.layers
+    )
+
+
+def samples(file: Path, seconds: float) -> Any:
+    """The beginning of a recording's or film's sound: (2, N) float array, full scale ±1."""
     import av
     import numpy as np
 
-    blocks: list[Any] = []
+    length = round(seconds * AUDIO_HZ)
+    blocks: list[Any] = [np.zeros((2, 0), np.float32)]
     with av.open(str(file)) as container:
         resampler = av.AudioResampler(format="fltp", layout="stereo", rate=AUDIO_HZ)
         for frame in container.decode(audio=0):
             blocks += [part.to_ndarray() for part in resampler.resample(frame)]
-            if sum(block.shape[1] for block in blocks) > AUDIO_HZ:
+            if sum(block.shape[1] for block in blocks) >= length:
                 break
-    return np.concatenate(blocks, axis=1)[:, :AUDIO_HZ]
+    return np.concatenate(blocks, axis=1)[:, :length]
 
 
 def planes(file: Path, n: int, *, width: int, height: int) -> list[Any]:

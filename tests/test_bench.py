@@ -1,23 +1,26 @@
 """What the benchmarks take for done: an engine that did nothing must not look fast."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from bench import measure, peers
+from bench import edits, measure, peers
+from bench.edits import Blend, Shot
 from bench.measure import RunError
 from bench.peers import Layer, Mix
+from tests.media import Video, encode
 
 
-def mix_of(film, folder, *, seconds):
-    layer = Layer(file=film, width=64, height=36)
+def mix_of(film, folder, *, seconds, **more):
+    layer = Layer(file=film, width=64, height=36, **more)
     return Mix(layers=(layer,), width=64, height=36, seconds=seconds, folder=folder)
 
 
 @pytest.mark.parametrize("engine", [peers.decode_alone, lambda mix: peers.ours(mix, peers.NULL)])
 def test_what_is_thrown_away_is_counted(media, tmp_path, engine):
     command = engine(mix_of(media.path("plain"), tmp_path, seconds=2))
-    measure.run(command, timeout=60)
+    measure.run(command, timeout=20)
     command.check('{"done":60}\nframes: 60 of 1 files')
     with pytest.raises(RunError, match="30 of 60 frames"):
         command.check('{"done":30}\nframes: 30 of 1 files')
@@ -27,10 +30,50 @@ def test_what_is_thrown_away_is_counted(media, tmp_path, engine):
 
 def test_a_film_that_ends_early_is_no_floor(media, tmp_path):
     with pytest.raises(RunError, match="60 of 90 frames"):
-        measure.run(peers.decode_alone(mix_of(media.path("plain"), tmp_path, seconds=3)), timeout=60)
+        measure.run(peers.decode_alone(mix_of(media.path("plain"), tmp_path, seconds=3)), timeout=20)
 
 
 @pytest.mark.skipif(shutil.which("melt") is None, reason="no melt")
 def test_melt_does_not_count_where_it_goes_on_without_a_film(tmp_path):
     with pytest.raises(RunError, match="Failed to load"):
-        measure.run(peers.melt(mix_of(tmp_path / "none.mp4", tmp_path, seconds=1), peers.NULL), timeout=60)
+        measure.run(peers.melt(mix_of(tmp_path / "none.mp4", tmp_path, seconds=1), peers.NULL), timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"width": 32, "height": 18}, "a film of 32×18 pixels, not 64×36"),
+        ({"gain_db": -100}, "not the sum of its sources: a loudness of 0.000"),
+    ],
+)
+def test_a_mix_of_another_size_or_without_its_sound_is_another_one(media, tmp_path, made, sentence):
+    wanted = mix_of(media.path("plain"), tmp_path, seconds=1)
+    mix = replace(wanted, layers=tuple(replace(layer, **{"gain_db": 0.0} | made) for layer in wanted.layers))
+    mix = replace(mix, **{name: value for name, value in made.items() if name != "gain_db"})
+    out = tmp_path / "mix.mp4"
+    measure.run(peers.ours(wanted, out), timeout=20)
+    with pytest.raises(RunError, match=sentence):
+        measure.run(replace(peers.ours(mix, out), check=peers.checked(wanted, out)), timeout=20)
+
+
+def test_a_timeline_whose_inset_or_middle_is_another_one_is_refused(media, tmp_path):
+    encode(tmp_path / "other.mp4", Video(matrix="bt709"), seconds=3)
+    film, other = (
+        Shot(file=media.path("plain"), trim=0, length=45),
+        Shot(file=tmp_path / "other.mp4", trim=0, length=75),
+    )
+    wanted = Blend(
+        name="blend",
+        width=64,
+        height=36,
+        bit_rate=500_000,
+        folder=tmp_path,
+        shots=(film, other, film),
+        inset=replace(film, length=20),
+        inset_at=50,
+    )
+    out = tmp_path / "blend.mp4"
+    measure.run(edits.ours(wanted, out), timeout=20)
+    for made in (replace(wanted, inset_at=0), replace(wanted, shots=(film, replace(other, trim=9), film))):
+        with pytest.raises(RunError, match="is another one"):
+            measure.run(replace(edits.ours(made, out), check=edits.checked(wanted, out)), timeout=20)
