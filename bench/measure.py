@@ -133,7 +133,8 @@ class Measured:
 
 
 def arguments(question: str | None) -> argparse.ArgumentParser:
-    """The options all benchmarks share."""
+    """The options all benchmarks share; from here on SIGTERM ends the program as an error does, children and all."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(description=question, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="once, at the smallest size: does it work at all?")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")

@@ -1,6 +1,9 @@
 """What the benchmarks take for done: an engine that did nothing must not look fast."""
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -77,3 +80,17 @@ def test_a_timeline_whose_inset_or_middle_is_another_one_is_refused(media, tmp_p
     for made in (replace(wanted, inset_at=0), replace(wanted, shots=(film, replace(other, trim=9), film))):
         with pytest.raises(RunError, match="is another one"):
             measure.run(replace(edits.ours(made, out), check=edits.checked(wanted, out)), timeout=20)
+
+
+def test_sigterm_ends_a_benchmark_with_its_children(tmp_path):
+    program = (
+        "import sys\nfrom bench import measure\nfrom bench.onair import Child\nmeasure.arguments('')\n"
+        "with Child(sys.executable, '-c', 'import time; time.sleep(60)') as child:\n"
+        "    print(child._process.pid, flush=True)\n    child._process.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=measure.ROOT) as bench:
+        child = int(bench.stdout.readline())
+        bench.terminate()
+        assert bench.wait(20) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
