@@ -423,10 +423,14 @@ def _attempt(contender: Callable[[Setting, int], Trial], who: str, setting: Sett
         measure.progress("")
 
 
-def half(setting: Setting, carried: int, known: Sequence[Trial]) -> Row:
-    """How late ticks begin at half of what can be carried; a trial of that many films that is known serves."""
-    count = max(1, carried // 2)
-    row = Row("half", f"{count} films, half of {carried}: how late a tick begins")
+def half(setting: Setting, carried: int | None, known: Sequence[Trial]) -> Row:
+    """How late ticks begin at half of what can be carried, or of the goal where that was not measured.
+
+    known  a trial of that many films among these serves.
+    """
+    count = max(1, (carried or GOAL) // 2)
+    what = carried or f"the goal, {GOAL}, as nothing that was carried was measured"
+    row = Row("half", f"{count} films, half of {what}: how late a tick begins")
     found = [trial for trial in known if (trial.who, trial.sources, trial.fault) == (OURS, count, "")]
     row.trials.append(found[-1] if found else _attempt(ours, OURS, setting, count))
     row.add("late p50, ms", row.trials[0].late_p50_ms)
@@ -564,8 +568,8 @@ def measured(setting: Setting, options: Namespace) -> Iterator[Row]:
 
     def half_of_that() -> Row:
         first = done.get("sources", Row("sources", ""))
-        carried = 4 if options.smoke else int(first.values.get("ours carries") or GOAL)
-        return half(setting, carried, first.trials)
+        carried = 4.0 if options.smoke else first.values.get("ours carries")
+        return half(setting, int(carried) if carried else None, first.trials)
 
     makers: dict[str, Callable[[], Row]] = {
         "sources": lambda: sources(setting, options),
