@@ -545,7 +545,7 @@ def main() -> int:
         )
         rows = list(measured(setting, options))
     measure.keep("live", [asdict(row) for row in rows], versions=peers.versions(), options=options)
-    return int(any(row.fault or any(t.fault for t in row.trials if t.who == OURS) for row in rows))
+    return int(any(row.fault or any(t.fault for t in row.trials if t.who in (OURS, FILES)) for row in rows))
 
 
 def arguments() -> Namespace:
