@@ -312,8 +312,10 @@ def amix(mix: Mix) -> str:
 def _gained(layer: Layer) -> str:
     if not layer.gain_db and not layer.pan:
         return "anull"
-    left, right = balance(layer.pan)
-    return f"volume={layer.gain_db:g}dB,pan=stereo|c0={left:.4f}*c0|c1={right:.4f}*c1"
+    if not layer.pan:
+        return f"volume={layer.gain_db:g}dB"
+    left, right = (side * 10 ** (layer.gain_db / 20) for side in balance(layer.pan))
+    return f"pan=stereo|c0={left:.6f}*c0|c1={right:.6f}*c1"
 
 
 def balance(pan: int) -> tuple[float, float]:
