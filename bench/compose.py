@@ -38,10 +38,12 @@ COMPOSED = (
 
 
 def rows(options: Namespace, folder: Path) -> list[Row]:
-    """All rows; makes the media they need."""
+    """All rows that are asked for; makes the media they need."""
+    names = ("grid2", "pip", "grid3")
+    measure.insist("row", options.only, (name + sink for name in names for sink in ("", "-null")))
     store = media.Media(options.cache or media.default_cache(), synthetic=options.smoke)
     seconds = 1 if options.smoke else 10
-    wanted = {name.removesuffix("-null") for name in options.only or ("grid2", "pip", "grid3")}
+    wanted = {name.removesuffix("-null") for name in options.only or names}
 
     def films(count: int, height: int) -> list[Path]:
         height = 36 if options.smoke else height

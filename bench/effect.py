@@ -1,6 +1,6 @@
 """What do the kernels of engine_ext.effect cost for one picture, against libavfilter's filters of the same kind?
 
-`python -m bench.effect [--smoke] [--rounds N]`
+`python -m bench.effect [--smoke] [--only ROW …] [--rounds N]`
 
 Rows: `convolve` a 3×3 blur of the luma, `recolour` a matrix over the whole picture, `key` a chroma key, each of a 1080p
 picture in 4:2:0. A ratio says how many times the CPU of ours libavfilter takes in the same run; its colour mixer works
@@ -40,6 +40,7 @@ def filtered(frame: av.VideoFrame, *filters: tuple[str, str]) -> Callable[[], No
 def main() -> int:
     """Measures and prints."""
     options = measure.arguments(__doc__).parse_args()
+    measure.insist("peer", options.peers, ["libav"])
     height, width = (36, 64) if options.smoke else (1080, 1920)
     rng = np.random.default_rng(1)
     y = rng.integers(16, 236, (height, width), np.uint8)
@@ -61,8 +62,11 @@ def main() -> int:
         ),
         "key": (lambda: effect.key(alpha, u, v, 54, 34, 0.2, 0.1), filtered(frame, ("chromakey", "green:0.2:0.1"))),
     }
+    measure.insist("row", options.only, rows)
     print(f"{'':10s} {'ours ms':>9s} {'libav ms':>9s} {'ratio':>6s}   one picture of {width}×{height}, CPU")
     for name, both in rows.items():
+        if options.only and name not in options.only:
+            continue
         found = [[cost(call) for call in both] for _ in range(1 if options.smoke else 4 * options.rounds)]
         ours, theirs = (statistics.median(each[n] for each in found) for n in range(2))
         print(f"{name:10s} {ours * 1000:9.3f} {theirs * 1000:9.3f} {theirs / max(ours, 1e-9):6.1f}")

@@ -500,9 +500,8 @@ def main() -> int:
     options.seconds = options.seconds or (0.5 if options.smoke else 20.0)
     options.rounds = 1 if options.smoke else options.rounds
     makers = {"queue": queue, "list": lists, "renders": renders}
-    unknown = set(options.only or ()) - makers.keys()
-    if unknown:
-        sys.exit(f"no row {', '.join(sorted(unknown))}; there are: {', '.join(makers)}")
+    measure.insist("row", options.only, makers)
+    measure.insist("peer", options.peers, CONTENDERS)
     rows = []
     for name, make in makers.items():
         if not options.only or name in options.only:

@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from bench.measure import number_of_rounds
 from engine_ext.composite import Layer, composite, simd_level, use_simd
 
 ROTATION_BYTES = 80 << 20  # more than twice the last-level cache of the machines at hand
@@ -296,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="everything once, at an eighth of the size")
     parser.add_argument("--json", type=Path, help="write the numbers here as well")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=number_of_rounds, default=15)
     options = parser.parse_args()
     scale = 8 if options.smoke else 1
     pictures = Pictures(scale)

@@ -556,6 +556,7 @@ def arguments() -> Namespace:
     parser.add_argument("--memory", type=float, default=10, metavar="MINUTES", help="of that row; 0 leaves it out")
     parser.set_defaults(rounds=2)
     options = parser.parse_args()
+    measure.insist("peer", options.peers, CONTENDERS)
     options.seconds = options.seconds or (1.0 if options.smoke else 20.0)
     if options.smoke:
         options.rounds, options.memory, options.sources = 1, 0, [2]
@@ -578,9 +579,7 @@ def measured(setting: Setting, options: Namespace) -> Iterator[Row]:
         "idle": lambda: idle(setting, options),
         **({"memory": lambda: memory(setting, options)} if options.memory else {}),
     }
-    unknown = set(options.only or ()) - makers.keys()
-    if unknown:
-        sys.exit(f"no row {', '.join(sorted(unknown))}; there are: {', '.join(makers)}")
+    measure.insist("row", options.only, makers)
     for name, make in makers.items():
         if not options.only or name in options.only:
             try:

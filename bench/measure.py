@@ -139,7 +139,9 @@ def arguments(question: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--smoke", action="store_true", help="once, at the smallest size: does it work at all?")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows only")
     parser.add_argument("--peers", nargs="*", metavar="WHO", help="ours and these peers only")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the warm-up (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=number_of_rounds, default=5, help="rounds after the warm-up (default %(default)s)"
+    )
     parser.add_argument(
         "--timeout",
         type=float,
@@ -149,6 +151,21 @@ def arguments(question: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="folder of the played media (default: in the temporary folder)")
     parser.add_argument("--moviepy-python", default=sys.executable, help="an interpreter that has moviepy")
     return parser
+
+
+def number_of_rounds(text: str) -> int:
+    """The number in an option: one round at least. Raises argparse's error, which ends the program."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of rounds: at least 1")
+    return int(text)
+
+
+def insist(kind: str, asked: Iterable[str] | None, there: Iterable[str]) -> None:
+    """End the program with a sentence where rows or peers are asked for that are not there."""
+    there = list(dict.fromkeys(there))
+    unknown = set(asked or ()) - set(there)
+    if unknown:
+        sys.exit(f"no {kind} {', '.join(sorted(unknown))}; there are: {', '.join(there) or 'none'}")
 
 
 def run(command: Command, *, timeout: float) -> Sample:
@@ -293,11 +310,10 @@ def bench(rows: Iterable[Row], options: argparse.Namespace) -> list[Measured]:
 
 
 def selected(rows: Iterable[Row], options: argparse.Namespace) -> list[Row]:
-    """The rows and peers that `--only` and `--peers` leave over; an unknown row's name ends the program."""
+    """The rows and peers that `--only` and `--peers` leave over; an unknown name ends the program."""
     rows = list(rows)
-    unknown = set(options.only or ()) - {row.name for row in rows}
-    if unknown:
-        sys.exit(f"no row {', '.join(sorted(unknown))}; there are: {', '.join(row.name for row in rows)}")
+    insist("row", options.only, (row.name for row in rows))
+    insist("peer", options.peers, (each.who for row in rows for each in row.commands))
     keep = None if options.peers is None else {OURS, *options.peers}
     return [
         Row(

@@ -22,8 +22,8 @@ SMALLER_BIT_RATE = 3_000_000  # of one of 720p: platforms ask publishers of 720p
 SCENES = ("bigbuckbunny.mp4", "bikes.mp4")  # 5.3 s of 1280×720 and 10 s of 640×272 film, both 25 fps
 
 
-class NoFFmpegError(Exception):
-    """Neither imageio-ffmpeg nor a system ffmpeg is there to make the files."""
+class NoFFmpegError(SystemExit):
+    """Neither imageio-ffmpeg nor a system ffmpeg is there to make the files; uncaught, it ends the program so."""
 
 
 def default_cache() -> Path:

@@ -88,9 +88,7 @@ def rows(options: Namespace, folder: Path) -> list[Row]:
     makers |= {"blend-null": blend_null, "slides": slides}
     counts = (2, 10) if options.smoke else COUNTS
     makers |= {f"clips-{count}": lambda stage, count=count: clips(stage, count) for count in counts}
-    unknown = set(options.only or ()) - makers.keys()
-    if unknown:
-        sys.exit(f"no row {', '.join(sorted(unknown))}; there are: {', '.join(makers)}")
+    measure.insist("row", options.only, makers)
     return [make(stage) for name, make in makers.items() if not options.only or name in options.only]
 
 

@@ -36,6 +36,8 @@ def document(clips: int, tracks: int) -> tuple[dict[str, Any], list[dict[str, An
 def main() -> int:
     """Measures and prints."""
     options = measure.arguments(__doc__).parse_args()
+    measure.insist("row", options.only, [])
+    measure.insist("peer", options.peers, [])
     print(f"{'clips':>6s} {'tracks':>6s} {'read ms':>9s} {'tree ms':>8s} {'worst':>7s} {'plan ms':>8s} {'look ms':>8s}")
     for clips, tracks in [(12, 3)] if options.smoke else [(100, 1), (100, 3), (100, 100), (10_000, 3)]:
         began = time.process_time()

@@ -94,3 +94,30 @@ def test_sigterm_ends_a_benchmark_with_its_children(tmp_path):
         assert bench.wait(20) == 143
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("compose", ["--only", "grid"], "no row grid; there are: grid2, grid2-null, pip, pip-null, grid3, grid3-null"),
+        ("live", ["--peers", "ff8"], "no peer ff8; there are: ours, ours-files, ff9, gst, codecs"),
+        ("effect", ["--peers", "ff9"], "no peer ff9; there are: libav"),
+        ("trees", ["--only", "tree"], "no row tree; there are: none"),
+        ("trees", ["--rounds", "0"], "0 is no number of rounds: at least 1"),
+    ],
+)
+def test_what_a_benchmark_does_not_have_is_refused(name, options, sentence):
+    program = [sys.executable, "-m", f"bench.{name}", *options]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=measure.ROOT, timeout=20)
+    assert done.returncode in (1, 2)
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+
+
+def test_without_an_ffmpeg_a_benchmark_ends_with_a_sentence(tmp_path):
+    (tmp_path / "imageio_ffmpeg.py").write_text("raise ImportError\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}
+    program = [sys.executable, "-m", "bench.compose", "--smoke", "--cache", str(tmp_path / "cache")]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=measure.ROOT, env=environment, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "no FFmpeg to make media with: install the extra `bench`, or ffmpeg"
+    assert "Traceback" not in done.stderr
