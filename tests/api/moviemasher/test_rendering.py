@@ -572,7 +572,7 @@ async def test_a_job_that_others_have_meddled_with_is_an_error(server):
     body = {"outputs": [{"outputType": "image", **SMALL}], "mash": mash_of(colour("#fff"))}
     asked = (await server.client.call("/rendering/start", **body))["apiCallback"]["request"]["body"]
     name = asked["renderingId"]
-    for change in ({"state": 5}, {"state": "finished", "result": 3}, {"state": "finished", "purpose": None}):
+    for change in ({"state": "finished", "result": 3}, {"state": 5}, {"state": "finished", "purpose": None}):
         headers = {"Content-Type": "application/json"}
         put = await server.client.ask("PUT", f"/api/v1/jobs/{name}", body=json.dumps(change).encode(), headers=headers)
         assert put.status == 200
