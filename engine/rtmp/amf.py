@@ -11,9 +11,9 @@ so it is skipped: the array ends where an object ends.
 
 Bytes come from strangers. A value of n bytes costs at most a small multiple of n in time and memory, because every
 value is at least one byte, nesting stops at `depth`, the values of a message are counted (`Values` tells how many were
-decoded, 0.5 to 5 µs each), and nothing is allocated on
-the word of a length field. References (2.9) are refused: a few bytes of them make a value that is endless to walk.
-Text that is not UTF-8 is kept with replacement characters, since old encoders send their locale's bytes in titles.
+decoded, 0.5 to 5 µs each), and nothing is allocated on the word of a length field. References (2.9) are refused: a few
+bytes of them make a value that is endless to walk. Text that is not UTF-8 is kept with replacement characters, since
+old encoders send their locale's bytes in titles.
 
 Specification: "Action Message Format – AMF 0", 2007; numbers in brackets are its sections.
 """

@@ -33,11 +33,11 @@ The caller owns the socket and does, on either side::
   is counted in `ignored`. So are commands that we do not know, as nginx-rtmp does; an `_error` would end FFmpeg.
 * **Values** are decoded only of commands that we know and of data that belong to the stream that is on, and what that
   costs is counted with the small chunks, as are the tags of aggregates: see `chunk`.
-* **Timestamps** are 32 bits of ms and wrap after 49.7 days. Each one is placed nearest to the last packet's, in either
-  direction: so a wrap goes on upwards, a small step back stays one, and a restart at 0 stays a jump (for whoever
-  consumes the packets). A jump that would end below 0, where no clock is, is one ahead; a small step back may end
-  there. Sound and picture share one base. Extradata and metadata have a time but do not move the base: encoders send
-  them with 0 at any time. A new stream on the connection starts anew.
+* **Timestamps** are 32 bits of ms and wrap after 49.7 days; some encoders' are 31 and wrap after 24.9. Each one is
+  placed nearest to the last packet's, in either direction: so a wrap goes on upwards, a small step back stays one, and
+  a restart at 0 stays a jump (for whoever consumes the packets). A jump that would end below 0, where no clock is, is
+  one ahead; a small step back may end there. Sound and picture share one base. Extradata and metadata have a time but
+  do not move the base: encoders send them with 0 at any time. A new stream on the connection starts anew.
 * **Digest handshakes** (Flash, FFmpeg) are accepted by echoing C1 and announcing version 0, which they take for a
   server of the old kind (5.2.3 knows only that kind). RTMPE is refused.
 * **The end.** b"" ends a stream that is on, with StreamEnded, and then gives Closed for ever. A message that was cut
@@ -496,12 +496,12 @@ class Session:
         """
         if self._dts is None:
             return timestamp
-        ahead = (timestamp - self._dts + BACK_MS) & 0x7FFFFFFF
-        if ahead < ON_MS:
-            return self._dts - BACK_MS + ahead
+        step = ((timestamp - self._dts + BACK_MS) & 0x7FFFFFFF) - BACK_MS
+        if -BACK_MS < step < ON_MS:
+            return self._dts + step
         step = (timestamp - self._dts) & 0xFFFFFFFF
         placed = self._dts + step - ((step & 0x80000000) << 1)
-        return timestamp if placed < 0 and placed <= self._dts - BACK_MS else placed
+        return timestamp if placed < 0 else placed
 
     def _values(self, message: Message, most: int) -> amf.Values:
         """The AMF values of a command or data message; those of AMF3's types are AMF0 after a zero byte."""
