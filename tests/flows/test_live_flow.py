@@ -566,7 +566,8 @@ def test_a_second_publisher_of_a_name_is_refused_and_the_first_unharmed(trouble)
     numbers = [number for _, number in slots]
     assert {number >> 12 for number in numbers} == {4}
     assert numbers == sorted(numbers)
-    assert abs((numbers[-1] - numbers[0]) - (slots[-1][0] - slots[0][0])) <= 2
+    first, last = (min(slot - number for slot, number in part) for part in (slots[:90], slots[-90:]))
+    assert abs(last - first) <= 2  # but for those that came late
 
 
 def test_peers_that_hang_cost_others_nothing(trouble):
