@@ -627,13 +627,17 @@ def expected(mix: Mix, n: int, scale: int) -> list[Any]:
 # ---------------------------------------------------------------------------------------------- versions
 
 
+# Its own `__version__` is an older one's.
+_MOVIEPY_VERSION = "import importlib.metadata; print(importlib.metadata.version('moviepy'))"
+
+
 def versions(*, moviepy_python: str = sys.executable) -> dict[str, str]:
     """Who took part: name → version, "absent" where there is none."""
     programs = {
         "ffmpeg": ([ffmpeg() or "ffmpeg", "-version"], r"ffmpeg version (\S+)"),
         "gstreamer": (["gst-launch-1.0", "--version"], r"GStreamer (\S+)"),
         "melt": (["melt", "--version"], r"melt (\S+)"),
-        "moviepy": ([moviepy_python, "-c", "import moviepy; print(moviepy.__version__)"], r"^(\d\S+)"),
+        "moviepy": ([moviepy_python, "-c", _MOVIEPY_VERSION], r"^(\d\S+)"),
     }
     found = {name: _printed_version(argv, pattern) for name, (argv, pattern) in programs.items()}
     for package in ("mashtun", "av", "numpy"):
