@@ -232,7 +232,7 @@ class Recording:
             for what in self._opening.refused.report():
                 log.warning('%s: %s is left out of recording "%s"', self._name, what, self._path.name)
             await self._write()
-        self._cut(hold=False)
+        self._finish()
         await self._write()
 
     def _take(self, packet: Packet) -> None:
@@ -246,15 +246,23 @@ class Recording:
     def _begin(self) -> None:
         """The next piece begins a file."""
         self._state = "recording"
-        self._cut(hold=False)
+        self._finish()
         self._tracks = self._opening.tracks
         self._init, self._start = boxes.init_segment(self._tracks), self._stop
         self._fragmenter = fmp4.Fragmenter(self._tracks)
 
-    def _cut(self, *, hold: bool = True) -> None:
-        fragment = None if self._fragmenter is None else self._fragmenter.cut(hold=hold)
+    def _cut(self) -> None:
+        if self._fragmenter is not None:
+            self._add(self._fragmenter.cut())
+
+    def _finish(self) -> None:
+        """The file ends here, with a last picture that stays as long as there is sound."""
+        if self._fragmenter is not None:
+            self._add(self._fragmenter.finish())
+
+    def _add(self, fragment: fmp4.Fragment | None) -> None:
         if fragment is not None:
-            self._stop = self._start + fragment.stop
+            self._stop = max(self._stop, self._start + fragment.stop)
             self._pieces.append(_Piece(self._init + fragment.data, bool(self._init), self._stop))
             self._init = b""
 
@@ -266,7 +274,7 @@ class Recording:
     async def _save(self) -> None:
         """Writes what has come: the engine is being shut down."""
         with trio.move_on_after(STOPPING, shield=True), suppress(SinkUnavailable):
-            self._cut(hold=False)
+            self._finish()
             await self._write()
         self._state = "done"
 

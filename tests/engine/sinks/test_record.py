@@ -251,6 +251,21 @@ async def test_other_tracks_begin_another_file(hub, media, tmp_path):
     assert 1990 <= recording.status().duration_ms <= 2100
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["to the end", "another file"])
+async def test_the_last_picture_stays_while_there_is_sound(hub, media, tmp_path, other):
+    """A camera is off, its microphone is on: what was told to be written is written."""
+    plain = media.path("plain")
+    film = [each for each in packets(plain, times=4) if not each.is_video or each.pts * each.track.time_base < 2]
+    longer = [each.pts * each.track.time_base for each in film][-1]
+    if other:
+        film += packets(encode(tmp_path / "larger.mp4", Video(size=(128, 72)), None, seconds=1), start=8)
+    recording = await recorded(hub, tmp_path / "a.mp4", film)
+    assert recording.status().duration_ms == pytest.approx(1000 * (longer + other), abs=100)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (picture,) = container.streams.video
+        assert float(picture.duration * picture.time_base) == pytest.approx(float(longer), abs=0.1)
+
+
 async def test_on_a_full_disk_it_stops_with_an_error_and_what_is_there_plays(hub, media, tmp_path, caplog):
     film = packets(media.path("plain"), times=10)
     with file_limit(20_000):
