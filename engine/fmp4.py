@@ -253,6 +253,8 @@ class _Lane:
             return
         data, length = self._silence[0], self._silence[1] * self.scale
         start = until - length if self._last is None else self._last + length
+        if self._open is not None and not self.is_silent:
+            start = max(start, Fraction(self._open.dts + min(self._open.duration, self.units(SILENT))))
         for n in range(int((until - start) / length) if until - start <= self._gap else 0):
             self._hushed = self._hushed if self.is_silent else round(start)
             self._push(Sample(data, round(start + n * length), 0, keyframe=True, duration=round(length)))

@@ -324,6 +324,20 @@ def test_silence_is_what_is_heard_while_sound_is_away():
     assert body.endswith(b"sound0" + silence * (int(Fraction(15, 30) / length) - 2))
 
 
+def test_silence_begins_where_a_packet_ends_that_is_longer_than_one_of_silence():
+    head = b"OpusHead\1\2" + bytes(9)
+    opus = Track(kind="audio", codec="opus", extradata=head, time_base=Fraction(1, 48_000))
+    fragmenter = fmp4.Fragmenter([PICTURE, opus])
+    fragmenter.push(Packet(opus, b"long", pts=0, dts=0, duration=5760, arrival=0))  # 120 ms
+    for n in range(31):
+        fragmenter.push(picture(n))
+    fragment = fragmenter.cut()
+    silence, _ = bitstream.silence("opus", head)
+    (body,) = inside(fragment.data, "mdat")
+    assert body.endswith(b"long" + silence * 18)
+    assert sound_times(fragment) == (0, 5760 + 18 * 960)
+
+
 def test_sound_and_picture_that_stall_together_are_not_silent():
     fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
     fragmenter.push(picture(0))
