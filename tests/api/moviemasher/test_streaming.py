@@ -468,6 +468,7 @@ async def test_a_server_that_has_no_thread_for_a_while_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(streaming, "LOOK_EVERY", 0.01)
     monkeypatch.setattr("api.moviemasher.rendering.FORGET_EVERY", 0.01)
     monkeypatch.setattr("engine.threads.PATIENCE", 0.05)
+    monkeypatch.setattr("engine.core.HLS_IDLE", 100_000_000)
     async with masher(tmp_path) as port:
         client = Client(port)
         await client.call("/streaming/start", **SMALL)
