@@ -508,8 +508,12 @@ class Trouble:
         time.sleep(HELD + 1)
         enter_all(self._stack, [self._publishing(name, "again") for name in ("finished", "reset")])
         until(lambda: self.server.streams()["live/silent"]["publisher"] is None)
+        before = self._shown("silent")
         self._stack.enter_context(self._publishing("silent", "again"))
-        time.sleep(2)  # twenty pictures come of it, also where every second one is late
+        until(lambda: self._shown("silent") >= before + 30)
+
+    def _shown(self, name):
+        return sources(self.server, "show")[f"live/{name}"]["shown"]
 
     def _end(self):
         server = self.server
