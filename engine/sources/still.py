@@ -39,8 +39,7 @@ _GIF: Final = (b"GIF87a", b"GIF89a")
 _SAYING_SIZE: Final = (SIGNATURE, b"\xff\xd8\xff", *_GIF)  # by what comes first in them
 _EXIF: Final = (b"Exif\0\0", b"eXIf", b"Raw profile type")  # where there is something for libav to turn a picture by
 _MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
-_REACH: Final = 4  # pixels that a colour is spread into the see-through: more than any scaler's kernel reaches
-_BAND: Final = 256  # rows that are spread at a time
+_BAND: Final = 16  # rows that are made at a time where colours are spread: what they need stays small
 _EXIF_ORIENTATION: Final = 0x112
 _ORIENTATIONS: Final = {  # Exif 2.32 4.6.4: which corner of the picture is stored first, and in which direction
     2: Orientation(flip_x=True),
@@ -212,43 +211,64 @@ def _tiff_orientation(tiff: bytes) -> int:
 
 
 def _spread(frame: av.VideoFrame) -> av.VideoFrame:
-    """Gives see-through pixels the colour of their visible neighbours: scaling would mix theirs into the edge else."""
+    """Gives hidden pixels the colour of the visible ones near them: scaling would mix theirs into the edge else.
+
+    The picture is halved until there is colour everywhere in it, then what is blank at any size has its colour from the
+    next smaller one (pull and push: Gortler et al., The Lumigraph, 1996). So all of it gets one, however many pixels
+    are averaged where the picture is shown small; what is visible stays as it is.
+    """
     matrix, color_range = tags_of(frame)
     rgba = frame.reformat(format="rgba", src_colorspace=matrix, src_color_range=color_range).to_ndarray()
-    hidden = rgba[..., 3] == 0
-    if not hidden.any() or hidden.all():
+    blank = rgba[..., 3] == 0
+    if not blank.any() or blank.all():
         return frame
-    out = np.empty_like(rgba)
-    for top in range(0, len(rgba), _BAND):
-        first = max(0, top - _REACH)
-        band = rgba[first : top + _BAND + _REACH].copy()
-        _spread_band(band, hidden[first : top + _BAND + _REACH])
-        out[top : top + _BAND] = band[top - first : top - first + _BAND]
-    return av.VideoFrame.from_ndarray(out, "rgba")
+    sizes = [(rgba, blank)]  # the first may be the memory of the frame itself, which nobody else reads
+    while sizes[-1][1].any():
+        sizes.append(_halved(sizes[-1][0]))
+    half, _ = sizes.pop()
+    while sizes:
+        rgba, blank = sizes.pop()
+        _fill(rgba, blank, half)
+        half = rgba
+    return av.VideoFrame.from_ndarray(rgba, "rgba")
 
 
-def _spread_band(rgba: NDArray[Any], hidden: NDArray[np.bool_]) -> None:
-    known = ~hidden
-    colour = rgba[..., :3].astype(np.uint16)
-    for _ in range(_REACH):
-        if known.all() or not known.any():
-            break
-        total, count = _neighbours(colour, known)
-        grown = ~known & (count > 0)
-        colour[grown] = (total[grown] + count[grown, np.newaxis] // 2) // count[grown, np.newaxis]
-        known |= grown
-    rgba[..., :3] = colour
+def _halved(rgba: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """A picture of half the size, rounded up, and which of its pixels are blank.
+
+    A pixel is the mean of two by two, by their alpha. Where these are hidden it is hidden, with the colour of those
+    around them, so that the very edge's is next to it; where these are too, it is blank.
+    """
+    height, width = ((side + 1) // 2 for side in rgba.shape[:2])
+    half, blank = np.empty((height, width, 4), np.uint8), np.empty((height, width), np.bool_)
+    for top in range(0, height, _BAND):
+        count, above = min(_BAND, height - top), 1 if top else 0
+        rows = rgba[2 * top - above : 2 * (top + count) + 1]
+        sums = np.zeros((4, 2 * count + 2, 2 * width + 2), np.float32)  # colours by alpha, alpha; around them nothing
+        inside = sums[:, 1 - above :, 1 : rgba.shape[1] + 1][:, : len(rows)]
+        inside[3] = rows[..., 3]
+        for n in range(3):
+            np.multiply(rows[..., n], inside[3], out=inside[n])
+        own = sums[:, 1:-1:2] + sums[:, 2::2]
+        near = own + sums[:, :-2:2] + sums[:, 3::2]
+        own = own[..., 1:-1:2] + own[..., 2::2]
+        near = near[..., 1:-1:2] + near[..., 2::2] + near[..., :-2:2] + near[..., 3::2]
+        band = half[top : top + count]
+        band[..., 3] = np.ceil(own[3] / 4)
+        blank[top : top + count] = near[3] == 0
+        near = np.where(own[3] > 0, own, near)
+        for n in range(3):
+            band[..., n] = near[n] / np.maximum(near[3], 1) + np.float32(0.5)
+    return half, blank
 
 
-def _neighbours(colour: NDArray[np.uint16], known: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Sum of the known ones among each pixel's four neighbours, and how many they are."""
-    padded = np.pad(np.where(known[..., np.newaxis], colour, 0), ((1, 1), (1, 1), (0, 0)))
-    there = np.pad(known.astype(np.uint16), 1)
-    rows, columns = slice(1, -1), slice(1, -1)
-    around = ((slice(0, -2), columns), (slice(2, None), columns), (rows, slice(0, -2)), (rows, slice(2, None)))
-    total: NDArray[np.uint16] = np.add.reduce([padded[each] for each in around], dtype=np.uint16)
-    count: NDArray[np.uint16] = np.add.reduce([there[each] for each in around], dtype=np.uint16)
-    return total, count
+def _fill(rgba: NDArray[Any], blank: NDArray[np.bool_], half: NDArray[Any]) -> None:
+    """Gives what is blank in a picture the colour it has at half the size, which loses its alpha."""
+    half[..., 3] = 0
+    for top in range(0, len(half), _BAND):
+        rows = rgba[2 * top : 2 * (top + _BAND)]
+        near = half[top : top + _BAND].repeat(2, axis=0).repeat(2, axis=1)[: rows.shape[0], : rows.shape[1]]
+        np.copyto(rows, near, where=blank[2 * top : 2 * (top + _BAND), :, np.newaxis])
 
 
 class StillSource:

@@ -9,12 +9,15 @@ import av
 import numpy as np
 import pytest
 
+from engine import plan as planner
+from engine.compositor import Compositor
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported
-from engine.plan import PictureSize
+from engine.plan import PictureSize, pictures_named
 from engine.sources import open_source
 from engine.sources.still import StillSource, exif_orientation, is_still, load_still, still_size
-from engine.spec import MAX_SIDE, AudioFormat
+from engine.spec import MAX_SIDE, AudioFormat, MixerSpec, Raster
+from engine.tree import CompositorNode, ImageSourceNode, RenderTree, SolidColorNode
 from tests.media import COLOUR, OPTIONS, Video, colour_yuv, encode, heif, mp4_box, read_number
 
 WANTED = colour_yuv(COLOUR, "bt709")
@@ -106,8 +109,65 @@ def test_large_see_through_picture_is_spread_the_same_at_every_height(tmp_path):
     rgba[:, 8:] = (0, 255, 0, 0)
     rgba[255:257, :8, :3] = 255
     frame = load_still("logo", str(written(tmp_path / "x.png", rgba, "png", "rgba")))
-    same = np.delete(frame.y, np.s_[245:267], axis=0)
+    same = np.delete(frame.y, np.s_[230:282], axis=0)
     assert (same == same[0]).all()
+
+
+def disc(width, height):
+    """A white disc with a smooth edge in the middle of hidden black."""
+    y, x = np.ogrid[-height:height:2, -width:width:2]
+    distance = np.hypot((x + 1) / width, (y + 1) / height) * min(width, height) / 2
+    rgba = np.zeros((height, width, 4), np.uint8)
+    rgba[..., 3] = np.clip(0.4 * min(width, height) - distance + 0.5, 0, 1) * 255
+    rgba[rgba[..., 3] > 0, :3] = 255
+    return rgba
+
+
+def over_white(frame, width, height):
+    """Luma of a picture that fills a white canvas of that size."""
+    raster, logo = Raster(width, height), ImageSourceNode(filename="logo")
+    tree = RenderTree(root_video_node=CompositorNode(nodes=(SolidColorNode(red=1.0, green=1.0, blue=1.0), logo)))
+    (picture,) = pictures_named(tree)
+    plan = planner.compile(tree, raster, {picture: PictureSize(frame.width, frame.height, opaque=False)})
+    return Compositor(MixerSpec(raster=raster)).paint(plan, {picture: frame}).y
+
+
+@pytest.mark.parametrize("shown", [(600, 600), (280, 280), (96, 96), (32, 32), (18, 18), (8, 8), (4, 4), (100, 6)])
+def test_white_logo_on_hidden_black_is_not_seen_over_white_at_any_size(tmp_path, shown):
+    frame = load_still("logo", str(written(tmp_path / "x.png", disc(301, 299), "png", "rgba")))
+    assert over_white(frame, *shown).min() == 235
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 97), (97, 1), (2, 1), (3, 5), (31, 33), (67, 64), (64, 35)])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_what_is_visible_keeps_its_colour_and_nothing_hidden_does(tmp_path, size, share):
+    rng = np.random.default_rng(4)
+    rgba = rng.integers(0, 256, (size[1], size[0], 4), np.uint8)
+    rgba[..., 3] |= 1
+    rgba[..., :3] = rgba[..., :3] // 4 + 128
+    hidden = rng.random(rgba.shape[:2]) < share
+    rgba[0, 0, 3] = 255
+    hidden[0, 0] = False
+    opaque = rgba.copy()
+    opaque[..., 3] = 255
+    rgba[hidden] = 0
+    frame = load_still("logo", str(written(tmp_path / "x.png", rgba, "png", "rgba")))
+    known = load_still("logo", str(written(tmp_path / "y.png", opaque, "png", "rgba")))
+    assert np.abs(frame.a.astype(int) - rgba[..., 3]).max() <= 2  # as libav rounds it
+    assert ((frame.a == 0) == hidden).all()
+    assert (frame.y[~hidden] == known.y[~hidden]).all()
+    assert frame.y.min() >= 16 + 219 * 127 // 255  # no black is left, and none comes from beyond the picture's edge
+
+
+def test_hidden_pixels_have_the_colour_of_the_nearest_part_of_a_picture(tmp_path):
+    rgba = np.zeros((64, 130, 4), np.uint8)
+    rgba[20:40, 30:37] = (255, 0, 0, 255)
+    rgba[20:40, 95:101] = (0, 0, 255, 255)
+    frame = load_still("logo", str(written(tmp_path / "x.png", rgba, "png", "rgba")))
+    assert len(np.unique(frame.y[22:38, 26:41])) == 1
+    assert len(np.unique(frame.y[22:38, 91:105])) == 1
+    assert frame.v[16, 5] > 200 > frame.u[16, 5]
+    assert frame.u[16, 60] > 200 > frame.v[16, 60]
 
 
 def png_of_greys(depth, hidden, *others, moving=False):
