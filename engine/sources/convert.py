@@ -126,8 +126,8 @@ class PictureConverter:
 def tags_of(frame: av.VideoFrame, container: tuple[int, int] = (2, 0)) -> tuple[Colorspace, ColorRange]:
     """Matrix and range of a frame: its own tags, or its container's, or what is usual.
 
-    An untagged picture is BT.709 from 1280 pixels wide or 577 high on, below it BT.601: the rule of most players;
-    untagged HD is BT.709 in practice, untagged SD is not.
+    An untagged picture of a film is BT.709 from 1280 pixels wide or 577 high on, below it BT.601: the rule of most
+    players; untagged HD is BT.709 in practice, untagged SD is not.
     """
     matrix = _MATRICES.get(int(frame.colorspace)) or _MATRICES.get(container[0])
     if matrix is None:

@@ -39,6 +39,8 @@ _GIF: Final = (b"GIF87a", b"GIF89a")
 _SAYING_SIZE: Final = (SIGNATURE, b"\xff\xd8\xff", *_GIF)  # by what comes first in them
 _EXIF: Final = (b"Exif\0\0", b"eXIf", b"Raw profile type")  # where there is something for libav to turn a picture by
 _MOVING: Final = (".mjpeg", ".mjpg")  # names of films that are JPEGs one after the other, and begin as one does
+_AVCOL_SPC_UNSPECIFIED: Final = 2
+_AVCOL_SPC_BT470BG: Final = 5  # what untagged stills of any size have (ISO 23000-22 Amd 2 7.3.6.4, TIFF 6.0 section 21)
 _BAND: Final = 16  # rows that are made at a time where colours are spread: what they need stays small
 _EXIF_ORIENTATION: Final = 0x112
 _ORIENTATIONS: Final = {  # Exif 2.32 4.6.4: which corner of the picture is stored first, and in which direction
@@ -140,14 +142,16 @@ def _opened(name: str, data: bytes) -> Iterator[tuple[InputContainer, av.VideoSt
 def _decoded(name: str, data: bytes) -> VideoFrame:
     with _opened(name, data) as (container, stream):
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the header may say less than the picture has
+        matrix = int(stream.codec_context.colorspace)  # the container's, until something is decoded
         frame = next(container.decode(stream), None)
     if frame is None:
         raise SourceMalformed(f'image "{name}": no picture in it', where=name)
     check_sides(f'image "{name}"', frame, where=name)
     orientation = _ORIENTATIONS.get(exif_orientation(data)) or orientation_of(frame)  # AVIF and HEIC have boxes for it
+    tags = (_AVCOL_SPC_BT470BG if matrix == _AVCOL_SPC_UNSPECIFIED else matrix, 0)
     if has_alpha(frame.format):
-        frame = _spread(frame)
-    return PictureConverter().convert(frame, orientation)
+        frame = _spread(frame, tags)
+    return PictureConverter(tags=tags).convert(frame, orientation)
 
 
 def _read(name: str, path: str, most: int = -1) -> bytes:
@@ -210,14 +214,14 @@ def _tiff_orientation(tiff: bytes) -> int:
     return 0
 
 
-def _spread(frame: av.VideoFrame) -> av.VideoFrame:
+def _spread(frame: av.VideoFrame, tags: tuple[int, int]) -> av.VideoFrame:
     """Gives hidden pixels the colour of the visible ones near them: scaling would mix theirs into the edge else.
 
     The picture is halved until there is colour everywhere in it, then what is blank at any size has its colour from the
     next smaller one (pull and push: Gortler et al., The Lumigraph, 1996). So all of it gets one, however many pixels
     are averaged where the picture is shown small; what is visible stays as it is.
     """
-    matrix, color_range = tags_of(frame)
+    matrix, color_range = tags_of(frame, tags)
     rgba = frame.reformat(format="rgba", src_colorspace=matrix, src_color_range=color_range).to_ndarray()
     blank = rgba[..., 3] == 0
     if not blank.any() or blank.all():

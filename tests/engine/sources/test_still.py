@@ -4,10 +4,12 @@ import os
 import struct
 import zlib
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 
 from engine import plan as planner
 from engine.compositor import Compositor
@@ -81,6 +83,14 @@ def test_every_format_has_its_colour(tmp_path, name):
     assert (frame.width, frame.height) == still_size("logo", path) == (48, 32)
     assert levels(frame) == pytest.approx(WANTED, abs=2)
     assert frame.a is None or frame.a.min() == 255
+
+
+@pytest.mark.parametrize("form", [("x.avif", "libsvtav1", "yuv420p"), ("x.tiff", "tiff", "yuv420p")])
+@pytest.mark.parametrize("size", [(640, 360), (1280, 720), (320, 640)])
+def test_untagged_still_is_bt601_however_large(tmp_path, form, size):
+    name, *codec = form
+    frame = load_still("logo", str(written(tmp_path / name, painted(*size), *codec)))
+    assert levels(frame) == pytest.approx(WANTED, abs=2)
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray16be", "ya8"])
@@ -287,23 +297,36 @@ def test_a_picture_that_only_libav_knows_how_to_turn_has_the_size_it_is_shown_in
     assert still_size("logo", str(path)) == (32, 48)
 
 
-@pytest.fixture
-def photo(tmp_path):
-    """What makes a HEIC of a HEVC picture of four quarters, with these properties."""
-    film = tmp_path / "photo.mp4"
-    rgba = painted(64, 64)
-    rgba[..., :3] = np.kron(QUARTERS, np.ones((32, 32)))[..., np.newaxis]
-    frame = av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format="yuv420p", dst_colorspace=5)
+def heic(folder, rgba, *own, matrix=5, **named):
+    """A HEIC of a HEVC picture, untagged, with these properties."""
+    film = folder / "photo.mp4"
+    frame = av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format="yuv420p", dst_colorspace=matrix)
     frame.pts, frame.time_base = 0, Fraction(1)
     with av.open(str(film), "w") as out:
         stream = out.add_stream("libx265", rate=1, options=OPTIONS["libx265"] | {"crf": "5"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
         stream.codec_context.max_b_frames = 0  # else the dts of a single picture is anything
         out.mux([*stream.encode(frame), *stream.encode(None)])
     with av.open(str(film)) as container:
         sets, data = container.streams.video[0].codec_context.extradata, bytes(next(container.demux(video=0)))
-    item = b"hvc1", data, (64, 64), [mp4_box(b"hvcC", sets)]
-    return lambda *own, **named: str(heif(tmp_path / "photo.heic", [(*item[:3], [*item[3], *own])], main=1, **named))
+    item = b"hvc1", data, (frame.width, frame.height), [mp4_box(b"hvcC", sets), *own]
+    return str(heif(folder / "photo.heic", [item], main=1, **named))
+
+
+@pytest.mark.parametrize(("matrix", "code"), [(Colorspace.ITU601, 6), (Colorspace.ITU709, 1)])
+def test_a_photo_whose_file_alone_says_its_matrix_is_in_that_one(tmp_path, matrix, code):
+    says = mp4_box(b"colr", b"nclx" + struct.pack(">3HB", 1, 13, code, 0))
+    for width in (64, 1280):
+        frame = load_still("logo", heic(tmp_path, painted(width, 64), says, matrix=matrix))
+        assert levels(frame) == pytest.approx(WANTED, abs=2)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """What makes a HEIC of four quarters, with these properties."""
+    rgba = painted(64, 64)
+    rgba[..., :3] = np.kron(QUARTERS, np.ones((32, 32)))[..., np.newaxis]
+    return partial(heic, tmp_path, rgba)
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
