@@ -224,17 +224,24 @@ class _Painting:
         return tuple(_cut(plane, part, half=0 < n < 3) for n, plane in enumerate((*colours, alpha)))
 
     def _scaled(self, altered: Altered, planes: Planes) -> Planes:
-        part, crop = altered.part, altered.crop
+        part = altered.part
         canvas = _canvas(part.width + part.width % 2, part.height + part.height % 2)
-        layer = kernel.Layer(
-            planes,
-            (-part.x, -part.y, altered.width, altered.height),
-            (crop.x, crop.y, crop.width, crop.height),
-            mirror_x=altered.mirror_x,
-            mirror_y=altered.mirror_y,
-        )
-        kernel.composite(*canvas, [layer], threads=self._threads)
+        kernel.composite(*canvas, [_placed_layer(altered, planes, -part.y)], threads=self._threads)
+        if part.height % 2:
+            # It ends within a row of chroma, of which a layer does not own the last one, but the first: so upside down.
+            turned = msgspec.structs.replace(altered, mirror_y=not altered.mirror_y)
+            edge = _canvas(part.width + part.width % 2, 2)
+            kernel.composite(*edge, [_placed_layer(turned, planes, 1)])
+            for chroma, row in zip(canvas[1:], edge[1:], strict=True):
+                chroma[-1] = row[0]
         return canvas
+
+
+def _placed_layer(altered: Altered, planes: Planes, y: int) -> kernel.Layer:
+    """A picture, cropped, scaled and mirrored, on a canvas that begins at the left of its part. y: its top there."""
+    crop = (altered.crop.x, altered.crop.y, altered.crop.width, altered.crop.height)
+    dest = (-altered.part.x, y, altered.width, altered.height)
+    return kernel.Layer(planes, dest, crop, mirror_x=altered.mirror_x, mirror_y=altered.mirror_y)
 
 
 def _composite(

@@ -16,6 +16,21 @@ def composite(y, u, v, layers, *, coverage=None):
         _paint(layer, chroma, "chroma")
 
 
+def scaled(layer):
+    """What a layer shows, without a canvas: planes of its own size, those of chroma half as wide and high, rounded up.
+
+    A canvas takes only the rows of chroma that a layer owns; of an odd height the last one is half beyond it.
+    """
+    _, _, width, height = layer.dest
+    made = []
+    for n, plane in enumerate(layer.planes):
+        half = 2 if n in (1, 2) else 1
+        siting = ("luma", "luma") if half == 1 else ("chroma x", "chroma y")
+        columns, rows = np.arange(-(-width // half)), np.arange(-(-height // half))
+        made.append(np.ascontiguousarray(_sampled(layer, plane, columns, rows, siting, siting), np.uint8))
+    return made
+
+
 def _paint(layer, targets, siting):
     """One layer onto the planes of one siting; a last target beyond the colours is the coverage."""
     height, width = targets[0].shape

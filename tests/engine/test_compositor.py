@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import plan as planner
-from engine.color import round_half_up
+from engine.color import round_half_up, yuv_of
 from engine.compositor import Compositor, Heard
 from engine.effects import Convolve, Fade, Key, Recolour
 from engine.frame import AudioFrame, VideoFrame
@@ -90,20 +90,10 @@ def pictured(layer, frames):
 def placed(altered, frame):
     """The whole picture, cropped, scaled and mirrored, with its alpha, 255 where it has none."""
     alpha = np.full_like(frame.y, 255) if frame.a is None else frame.a
-    width, height = altered.width, altered.height
-    dest, crop = (0, 0, width, height), tuple(getattr(altered.crop, name) for name in ("x", "y", "width", "height"))
-    made = []
-    for planes in (frame.planes[:3], (alpha, frame.u, frame.v)):
-        canvas = blank(width + width % 2, height + height % 2, (16, 128, 128))
-        layer = Layer(planes, dest, crop, mirror_x=altered.mirror_x, mirror_y=altered.mirror_y)
-        reference.composite(*canvas, [layer])
-        made.append(
-            [
-                plane[: (height + 1) // 2 if n else height, : (width + 1) // 2 if n else width]
-                for n, plane in enumerate(canvas)
-            ]
-        )
-    return [*made[0], made[1][0]]
+    crop = tuple(getattr(altered.crop, name) for name in ("x", "y", "width", "height"))
+    mirrors = {"mirror_x": altered.mirror_x, "mirror_y": altered.mirror_y}
+    planes = (*frame.planes[:3], alpha)
+    return reference.scaled(Layer(planes, (0, 0, altered.width, altered.height), crop, **mirrors))
 
 
 def stepped(planes, steps):
@@ -266,6 +256,44 @@ NODES = st.one_of(
 def test_any_scene_is_painted_as_the_oracle_says(nodes):
     plan = compiled(FRAMES, *nodes)
     assert_painted(Compositor(SPEC).paint(plan, FRAMES), oracle(plan, FRAMES))
+
+
+@pytest.mark.parametrize("y", [4, 5, -7, 30])
+@pytest.mark.parametrize("height", [1, -1, 2, 3, 20, 21, -21])
+def test_a_keyed_colour_is_gone_to_the_last_row_whatever_the_height(height, y):
+    frames = {Picture("green"): VideoFrame(*blank(64, 36, yuv_of(0, 1, 0)))}
+    back = SolidColorNode(red=0.2, green=0.2, blue=0.8)
+    key = effects(("chromakey", {"color": "#00FF00", "similarity": 0.1, "blend": 0.05}))
+    keyed = shown("green", dest_x=4, dest_y=y, dest_width=40, dest_height=height, effects=key)
+    assert_painted(painted(frames, back, keyed), painted(frames, back).planes)
+
+
+SAME = (("opacity", {"opacity": 1}), ("convolution", {}), ("crop", {}))
+ANYWHERE = {"dest_x": st.integers(-40, 60), "dest_y": st.integers(-22, 35)}
+OF_ITS_OWN_SIZE = st.fixed_dictionaries(ANYWHERE | {"dest_width": st.just(41), "dest_height": st.just(23)})
+# Scaled pictures on even pixels only: on odd ones chroma, and what shows of it, is interpolated once more.
+SCALED = st.fixed_dictionaries(
+    {name: numbers.map(lambda n: n // 2 * 2) for name, numbers in ANYWHERE.items()}
+    | {"dest_width": st.integers(-90, 90).filter(bool), "dest_height": st.integers(-50, 50).filter(bool)}
+)
+OPAQUE, SEE_THROUGH = noise(4, 41, 23), noise(2, 41, 23, alpha=True)
+PLACED = st.tuples(st.sampled_from((OPAQUE, SEE_THROUGH)), OF_ITS_OWN_SIZE) | st.tuples(st.just(OPAQUE), SCALED)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLACED, st.sampled_from(SAME), st.booleans())
+def test_effects_that_change_nothing_leave_every_sample_as_it_is(placed, same, masked):
+    frame, place = placed
+    frames = FRAMES | {Picture("d"): frame}
+    mask = shown("c") if masked else None
+    with_effect, plain = (
+        painted(frames, shown("a"), shown("d", effects=effects(*some), mask=mask, **place)) for some in ((same,), ())
+    )
+    assert_painted(with_effect, plain.planes)
+
+
+def painted(frames, *nodes):
+    return Compositor(SPEC).paint(compiled(frames, *nodes), frames)
 
 
 def test_as_many_layers_as_a_tree_may_have():
