@@ -9,8 +9,8 @@ Theory of operation
 Everything is BT.709, limited range. Arithmetic is float32, each operation rounded once, in the order written here,
 except for `luma` and `veil`, which are integer. trunc() cuts off the fraction, limit() cuts to the range given.
 
-*convolve.* With p[k] the 3×3 neighbours row by row, those beyond an edge being those at it:
-s = Σ m[k] · (p[k] - zero), from 0 on, k rising; out = trunc(limit(s + (zero + bias + 0.5), 0, 255)).
+*convolve.* With p[k] the 3×3 neighbours row by row, mirrored at the edges as in FFmpeg, so that beyond 0 is 1, or 0 if
+there is no 1: s = Σ m[k] · (p[k] - zero), from 0 on, k rising; out = trunc(limit(s + (zero + bias + 0.5), 0, 255)).
 
 *recolour.* l = (Y - 16) · (1/219), cb = (Cb - 128) · (1/224), cr = (Cr - 128) · (1/224), a = A · (1/255);
 r = l + 1.5748·cr, g = (l - 0.46812427·cr) - 0.18732427·cb, b = l + 1.8556·cb, each limited to 0…1. Each row m of the
@@ -279,10 +279,10 @@ cdef void convolve_rows(const Plane *out, const Plane *plane, const float *m, fl
     cdef Py_ssize_t width = plane.width, last = plane.height - 1, y, i
     for i in range(3):
         kept[i] = memory + i * (width + 2)
-    centred(kept[0], plane.data, width, zero)
+    centred(kept[0], line(plane, min(1, last)), width, zero)
     centred(kept[1], plane.data, width, zero)
     for y in range(plane.height):
-        centred(kept[2], line(plane, min(y + 1, last)), width, zero)
+        centred(kept[2], line(plane, y + 1 if y < last else max(last - 1, 0)), width, zero)
         rows.convolve(line(out, y), kept[0], kept[1], kept[2], width, m, offset)
         spare = kept[0]
         kept[0], kept[1], kept[2] = kept[1], kept[2], spare
@@ -290,7 +290,7 @@ cdef void convolve_rows(const Plane *out, const Plane *plane, const float *m, fl
 
 cdef inline void centred(float *out, const uint8_t *row, Py_ssize_t width, float zero) noexcept nogil:
     rows.scale(out + 1, row, width, -zero, 1)
-    out[0], out[width + 1] = out[1], out[width]
+    out[0], out[width + 1] = out[min(2, width)], out[max(width - 1, 1)]
 
 
 cdef void recolour_rows(const Plane *out, const Plane *planes, const float *m, float *memory) noexcept nogil:

@@ -147,7 +147,7 @@ def effect(name, *arguments):
 
 def _convolved(plane, matrix, zero, bias):
     height, width = plane.shape
-    around = np.pad(plane, 1, mode="edge").astype(F) - F(zero)
+    around = np.pad(plane, 1, mode="reflect").astype(F) - F(zero)
     total = np.zeros(plane.shape, F)
     for k in range(9):
         total += F(matrix[k]) * around[k // 3 : k // 3 + height, k % 3 : k % 3 + width]

@@ -1,7 +1,11 @@
 """Every effect kernel computes what its oracle says, to the bit, and refuses what does not fit."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +54,24 @@ def test_convolve_is_what_the_oracle_says(size, seed, matrix, zero, bias):
     out = np.empty_like(source)
     effect.convolve(out, source, matrix, zero, bias)
     same(out, reference.effect("convolve", source, matrix, zero, bias))
+
+
+@pytest.mark.parametrize("size", [(41, 23), (40, 24), (1, 9), (9, 1), (1, 1), (2, 2), (33, 2)])
+@pytest.mark.parametrize("matrix", [range(-4, 5), (1, 0, 0, 0, 0, 0, 0, 0, 0), (0, -1, 0, -1, 5, -1, 0, -1, 0)])
+def test_convolve_is_what_ffmpeg_makes_of_it_up_to_every_edge(size, matrix):
+    source = plane(7, *size)
+    graph = Graph()
+    frame = av.VideoFrame.from_ndarray(source, "gray")
+    numbers = " ".join(map(str, matrix))
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)),
+        graph.add("convolution", f"0m={numbers}:0rdiv=1"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    out = np.empty_like(source)
+    effect.convolve(out, source, matrix, 0, 0)
+    same(out, graph.pull().to_ndarray())
 
 
 @settings(deadline=None)
