@@ -58,6 +58,7 @@ from engine.errors import (
     reason_of,
 )
 from engine.spec import LISTS
+from engine.structs import ready
 from engine.threads import in_thread
 from engine.urls import credentials, parts_of, scheme_of, shown
 
@@ -537,6 +538,9 @@ class _Kept(msgspec.Struct, kw_only=True):
     extension: str = ""
     etag: str = ""
     changed: str = ""
+
+
+ready(_Kept)
 
 
 class _Cache:

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from engine.errors import InvalidJob
+from engine.structs import ready
 from engine.timebase import utc
 from engine.tree import DEEPEST, is_deeper
 
@@ -54,6 +55,9 @@ class Webhook(msgspec.Struct, frozen=True):
     url: str
     events: tuple[str, ...] | None = None
     secret: str = ""
+
+
+ready(Webhook)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ import msgspec
 
 from engine.errors import InvalidJob
 from engine.spec import PRESETS
+from engine.structs import ready
 from engine.timebase import frame_rate
 from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, digits_of, parse_json
 
@@ -96,6 +97,9 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         if isinstance(index, str) and index.isascii() and index.isdigit():
             index = int(index)
         return items[index - 1] if isinstance(index, int) and 1 <= index <= len(items) else None
+
+
+ready(Asset)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

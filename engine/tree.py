@@ -26,6 +26,7 @@ from engine.color import rgba
 from engine.effects import step_of
 from engine.errors import InvalidTree
 from engine.spec import MAX_HEIGHT, MAX_WIDTH
+from engine.structs import ready
 
 MUTE_DB: Final = -100.0  # a gain of this is silence, not a very small factor
 DEEPEST: Final = 512  # levels of any JSON that is taken; Python's own limit differs from version to version
@@ -230,6 +231,9 @@ class RenderTree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     def to_json(self) -> bytes:
         """The JSON document of this tree; what is at its default and was not put is left out."""
         return msgspec.json.encode(self)
+
+
+ready(RenderTree)
 
 
 def walk(tree: RenderTree) -> Iterator[tuple[str, int, Node]]:

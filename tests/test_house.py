@@ -37,6 +37,7 @@ PURE = (
             "effects",
             "player",
             "smart",
+            "structs",
             "urls",
         )
     ),
@@ -51,7 +52,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("clip", "color", "template", "fetch", "jobdocument", "newest", "threads", "urls"),
+            *("clip", "color", "template", "fetch", "jobdocument", "newest", "structs", "threads", "urls"),
         )
     ),
 }
@@ -152,6 +153,23 @@ def test_doors_see_only_the_fronts_of_the_engine():
             bad = [name for name in names if name.split(".")[0] == "engine" and name not in allowed]
             wrong += [f"{place(path, node.lineno)}: imports {name}" for name in bad]
     assert not wrong, "\n".join(wrong)
+
+
+def named(call: ast.Call) -> set[str]:
+    """The classes that a call names, also within others: ``tuple[Webhook, ...]``."""
+    nodes = [each for argument in [*call.args, *call.keywords] for each in ast.walk(argument)]
+    return {each.id for each in nodes if isinstance(each, ast.Name) and each.id.lstrip("_")[:1].isupper()}
+
+
+@pytest.mark.parametrize("path", modules("engine", "api"), ids=place)
+def test_what_is_decoded_is_ready_for_threads(path):
+    """Two threads that decode a struct of msgspec for the first time end the process."""
+    calls = [(ast.unparse(node.func), named(node)) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    own = {node.name for node in tree(path).body if isinstance(node, ast.ClassDef)}
+    decoders = ("msgspec.convert", "msgspec.json.decode", "partial")
+    decoded = {name for called, names in calls if called in decoders for name in names if name in own}
+    structs = {node.name for node in tree(path).body if isinstance(node, ast.ClassDef) and "Struct" in ast.unparse(node)}
+    assert decoded & structs <= {name for called, names in calls if called == "ready" for name in names}
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

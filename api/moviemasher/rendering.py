@@ -38,6 +38,7 @@ from api.store import Filter
 from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, reason_of
 from engine.jobdocument import NULL, raw
 from engine.jobs import ERROR, FINISHED, QUEUED
+from engine.structs import ready
 from engine.template import Kept
 from engine.threads import in_thread
 
@@ -97,6 +98,9 @@ class Told(msgspec.Struct):
     purpose: msgspec.Raw = NULL
     result: msgspec.Raw = NULL
     error: Any = None
+
+
+ready(Told, Purpose, Result)
 
 
 class Rendering:
