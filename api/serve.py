@@ -27,7 +27,7 @@ import hypercorn.trio.run
 import trio
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
-from hypercorn.protocol.events import Data, Event
+from hypercorn.protocol.events import Data, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve as serve_http
@@ -181,13 +181,17 @@ class Http1(H11Protocol):
 class Viewer(WSStream):
     """A WebSocket whose client is heard slowly, as all it has to say is that it is there, or goes.
 
-    Hypercorn lets nobody else have a turn for a Pong, or for a part of a message that is empty.
+    Hypercorn lets nobody else have a turn for a Pong, or for a part of a message that is empty. Who speaks before the
+    answer is sent away: Hypercorn would refuse it, beside the answer that is on its way.
     """
 
     async def handle(self, event: Event) -> None:
         """As in Hypercorn."""
         if not isinstance(event, Data):
             await super().handle(event)
+            return
+        if not self.handshake.accepted:
+            await self.send(StreamClosed(self.stream_id))
             return
         for at in range(0, len(event.data), VIEWER_BYTES):
             await super().handle(Data(event.stream_id, event.data[at : at + VIEWER_BYTES]))

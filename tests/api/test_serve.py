@@ -151,6 +151,33 @@ async def test_who_says_nothing_over_a_websocket_is_heard_slowly_and_others_mean
     assert ended - began >= 3 * VIEWER_PAUSE
 
 
+@pytest.mark.parametrize("answers", [False, True], ids=["not yet", "just then"])
+async def test_who_speaks_before_a_websocket_is_answered_is_sent_away_and_the_server_goes_on(nursery, answers):
+    gone = trio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        if answers:
+            await send({"type": "websocket.http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
+            await send({"type": "websocket.http.response.body", "body": b"no"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        gone.set()
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        for _ in range(CLIENTS):
+            gone = trio.Event()
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(HELLO + frame(1, b"early"))
+                async for _ in client:
+                    pass
+            await gone.wait()
+        stop.set()
+
+
 @pytest.mark.parametrize("body", [False, True], ids=["head", "tail"])
 async def test_a_request_of_very_many_lines_is_refused(nursery, body):
     asked = []
