@@ -18,16 +18,18 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import h11
 import hypercorn.protocol
 import hypercorn.trio.run
+import msgspec
 import trio
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
-from hypercorn.protocol.events import Data, Event, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve as serve_http
@@ -65,6 +67,7 @@ HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. 
 LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
 VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
+HANDSHAKE: Final = "a WebSocket needs HTTP/1.1, a Sec-WebSocket-Key and Sec-WebSocket-Version: 13"
 LOCK: Final = "serve.lock"
 LOCK_PATIENCE: Final = 7.0  # seconds; a server that was told to stop needs up to 5
 
@@ -198,6 +201,20 @@ class Viewer(WSStream):
             if self.closed:
                 return
             await trio.sleep(VIEWER_PAUSE)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """As in Hypercorn, with a sentence and the version that is spoken (RFC 6455 4.2.2); the connection ends."""
+        body = msgspec.json.encode({"error": HANDSHAKE if status_code == 400 else HTTPStatus(status_code).phrase})
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"sec-websocket-version", b"13"),
+            (b"connection", b"close"),
+        ]
+        await self.send(Response(self.stream_id, headers=headers, status_code=status_code))
+        await self.send(Body(self.stream_id, body))
+        await self.send(EndBody(self.stream_id))
+        await self.send(StreamClosed(self.stream_id))
 
 
 class Connection(TCPServer):

@@ -1,5 +1,6 @@
 """The HTTP server as it is set up here, with what clients do to it."""
 
+import json
 import socket
 import struct
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import trio
 from hypercorn.config import Config
 
-from api.serve import HEAD_LINES, HTTP_GRACE, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
+from api.serve import HANDSHAKE, HEAD_LINES, HTTP_GRACE, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
 from engine.child import GRACE
 from engine.link import listen
 from engine.worker import LAST_WORDS
@@ -176,6 +177,31 @@ async def test_who_speaks_before_a_websocket_is_answered_is_sent_away_and_the_se
                     pass
             await gone.wait()
         stop.set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", b""),
+        (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8"),
+        (b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["no key", "another version", "an old protocol"],
+)
+async def test_a_handshake_that_is_refused_says_why_and_keeps_no_connection(nursery, change):
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await live(receive, send)
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(HELLO.replace(*change))
+            head, _, body = b"".join([data async for data in client]).partition(b"\r\n\r\n")
+        stop.set()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nsec-websocket-version: 13\r\n" in head.lower()
+    assert json.loads(body) == {"error": HANDSHAKE}
 
 
 @pytest.mark.parametrize("body", [False, True], ids=["head", "tail"])
