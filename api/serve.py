@@ -223,6 +223,8 @@ class Connection(TCPServer):
     Hypercorn says that nothing more will come first, and waits for that; who sends meanwhile gets BusyResourceError.
     Of a client that has gone, it would wait for another request, as long as of one that is there.
 
+    A bug ends the connection that meets it, and not all that is on air.
+
     room  for all of them; who finds no place in it is sent away without a word.
     """
 
@@ -235,7 +237,10 @@ class Connection(TCPServer):
         """As in Hypercorn."""
         with self._room.place() as is_free:
             if is_free:
-                await super().run()
+                try:
+                    await super().run()
+                except* Exception as group:
+                    log.error("http: a connection: a bug", exc_info=group)
 
     async def _read_data(self) -> None:
         await super()._read_data()

@@ -65,9 +65,9 @@ print(int(libc.mallinfo2().arena - before < 48 << 20))
 """
 
 
-def start(nursery, app):
+def start(nursery, app, config=None):
     """A server of an ASGI application, as ours is set up: its port, and what stops it."""
-    stop, config, listener = trio.Event(), Config(), listen("127.0.0.1", 0)
+    stop, config, listener = trio.Event(), config or Config(), listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     config.errorlog = None
     config.keep_alive_timeout = 1000.0  # nobody is sent away meanwhile
@@ -202,6 +202,24 @@ async def test_a_handshake_that_is_refused_says_why_and_keeps_no_connection(nurs
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nsec-websocket-version: 13\r\n" in head.lower()
     assert json.loads(body) == {"error": HANDSHAKE}
+
+
+async def test_a_bug_at_one_connection_ends_that_one_and_is_logged(nursery, caplog):
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await live(receive, send)
+
+    config = Config()
+    config.alt_svc_headers = ["\n"]  # no answer can be made with that
+    with trio.fail_after(30):
+        port, stop = start(nursery, app, config)
+        for n in range(3):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(b"nonsense\r\n\r\n")
+                assert [data async for data in client] == []
+            assert [each.getMessage() for each in caplog.records] == ["http: a connection: a bug"] * (n + 1)
+        stop.set()
+    assert all("LocalProtocolError" in each.exc_text for each in caplog.records)
 
 
 @pytest.mark.parametrize("body", [False, True], ids=["head", "tail"])
