@@ -204,7 +204,8 @@ export class Player {
     if (this.started) return;
     this.started = true;
     this.delay = RETRY_FIRST;
-    video.play().catch(() => {
+    video.play().catch(({ name }) => {
+      if (name !== "NotAllowedError") return; // another stream was chosen meanwhile
       video.muted = true; // sound needs a click first
       video.play().catch(() => {});
     });

@@ -155,6 +155,18 @@ test('what is left out of a stream is said while it plays', async () => {
     assert.strictEqual(page.notes.at(-1), '')
 })
 
+test('only a browser that plays no sound without a click turns it off', async () => {
+    for (const [name, muted] of [['AbortError', false], ['NotAllowedError', true]]) { // of which the first says that another stream was chosen
+        const page = await opened()
+        page.video.muted = false
+        page.video.play = async () => { throw new DOMException('', name) }
+        page.player.play('live/cam')
+        begin(page)
+        await new Promise(setImmediate)
+        assert.strictEqual(page.video.muted, muted)
+    }
+})
+
 test('a jump leaves what stalls have shown to be needed, so that it does not bring the next one', async () => {
     const page = await opened()
     page.player.play('live/cam')
