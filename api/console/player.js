@@ -6,6 +6,7 @@
 //   and shrinks in quiet times: a good network gives a short delay, a bad one a picture without stops.
 // * When the connection ends, or brings what this browser does not play, the last picture stays, and it is tried again, at
 //   longer and longer intervals: the stream may return, or come in another way.
+// * A pause (a media key, the controls of the full screen) ends the connection: what goes on afterwards is live again.
 // * A page that was never looked at opens no MediaSource: nothing is asked for until then, or all of it would wait there.
 
 const WANTED_LEAST = 0.16; // s; with 0.1 or less, browsers run dry now and then
@@ -24,7 +25,7 @@ const SILENCE = 4000; // ms without data that are worth a word
 const DEAD = 2 * SILENCE; // … after which the connection may be dead without a word: another one is tried
 
 export class Player {
-  // report({state, text}): "idle", "opening", "playing", "away"; the text says why.
+  // report({state, text}): "idle", "opening", "playing", "paused", "away"; the text says why.
   constructor(video, report) {
     this.video = video;
     this.report = report;
@@ -38,6 +39,8 @@ export class Player {
     this.seen = !document.hidden;
     document.addEventListener("visibilitychange", () => this.#look());
     video.addEventListener("waiting", () => this.#stalled());
+    video.addEventListener("pause", () => this.#pause());
+    video.addEventListener("play", () => this.paused && this.#connect());
     setInterval(() => this.#watch(), 500);
   }
 
@@ -100,6 +103,14 @@ export class Player {
     }
     this.buffer = null;
     this.started = false; // a picture that has come to its end is no stall
+    this.paused = false;
+  }
+
+  #pause() {
+    if (!this.started) return; // nothing comes, or something else
+    this.#disconnect();
+    this.paused = true;
+    this.report({ state: "paused", text: "Paused; choose the stream again to go on" });
   }
 
   #closed(socket, reason) {

@@ -167,6 +167,29 @@ test('only a browser that plays no sound without a click turns it off', async ()
     }
 })
 
+test('a pause is one until the stream is chosen again or the browser is told to play', async () => {
+    const page = await opened()
+    for (const goOn of [() => page.player.play('live/cam'), () => page.video.dispatchEvent(new Event('play'))]) {
+        page.player.play('live/cam')
+        begin(page)
+        page.video.paused = true
+        page.video.dispatchEvent(new Event('pause'))
+        assert.strictEqual(page.notes.at(-1), 'Paused; choose the stream again to go on')
+        const made = page.sockets.length
+        page.player.retry()
+        pass(page, 60)
+        assert.strictEqual(page.sockets.length, made)
+        assert.strictEqual(page.player.ahead, null)
+        goOn()
+        page.video.paused = false
+        assert.strictEqual(page.sockets.length, made + 1)
+        begin(page)
+        page.video.dispatchEvent(new Event('play')) // by the player itself
+        assert.strictEqual(page.sockets.length, made + 1)
+        assert.strictEqual(page.notes.at(-1), '')
+    }
+})
+
 test('a jump leaves what stalls have shown to be needed, so that it does not bring the next one', async () => {
     const page = await opened()
     page.player.play('live/cam')
