@@ -52,10 +52,11 @@ function element(name, properties = {}, ...children) {
 // Shows items in a list, each in the row that it had before, so that focus and selection stay.
 function showRows(section, items, fill) {
   const list = $(section).querySelector(".rows");
+  const keys = new Set(items.map((each) => each.key));
+  for (const each of [...list.children]) if (!keys.has(each.dataset.key)) each.remove(); // first, so that the others stay in place
   const rows = new Map([...list.children].map((each) => [each.dataset.key, each]));
   items.forEach((item, n) => {
     let row = rows.get(item.key);
-    rows.delete(item.key);
     if (!row) {
       row = element("li", {}, element(item.play ? "button" : "div", { className: "row" },
         element("span", { className: "name" }), element("span", { className: "chip" }), element("span", { className: "detail" })));
@@ -77,7 +78,6 @@ function showRows(section, items, fill) {
     chip.dataset.state = state;
     fill(detail, item.detail.filter(Boolean));
   });
-  rows.forEach((each) => each.remove());
 }
 
 function setText(node, text) {

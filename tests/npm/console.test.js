@@ -20,17 +20,25 @@ class Element extends EventTarget {
     set textContent(text) { Object.assign(this, { text, children: [] }) }
     append(...nodes) { for (const each of nodes) this.insertBefore(each, null) }
     prepend(node) { this.insertBefore(node, this.children[0]) }
-    replaceChildren(...nodes) { this.children = []; this.append(...nodes) }
+    replaceChildren(...nodes) { for (const each of [...this.children]) each.remove(); this.append(...nodes) }
     insertBefore(given, next) {
         const node = typeof given === 'string' ? Object.assign(new Element(), { textContent: given }) : given
+        node.remove() // also where it only moves
         node.parent = this
         this.children.splice(next ? this.children.indexOf(next) : this.children.length, 0, node)
     }
-    remove() { this.parent.children.splice(this.parent.children.indexOf(this), 1) }
+    remove() {
+        this.parent?.children.splice(this.parent.children.indexOf(this), 1)
+        if (this.contains(document.activeElement)) document.activeElement = null
+    }
+    contains(node) { return node === this || this.children.some((each) => each.contains(node)) }
+    focus() { document.activeElement = this }
     get firstChild() { return this.children[0] }
     querySelector(part) { return (this.parts ??= {})[part] ??= new Element() }
     setAttribute(name, value) { this.attributes[name] = value }
 }
+
+const within = (element) => element.children.flatMap((each) => [each, ...within(each)])
 
 async function opened(hash = '', { hidden = false } = {}) {
     const page = { elements: {}, sockets: [], timers: {}, now: 0, asked: [], followed: [] }
@@ -68,6 +76,7 @@ async function opened(hash = '', { hidden = false } = {}) {
     page.news = () => page.elements.news.querySelector('.log').children.map((row) => row.children[1].textContent)
     page.watches = () => { page.now += 5000; return page.timers[2000]() }
     page.rows = (section) => page.elements[section].querySelector('.rows').children.map((each) => each.firstChild)
+    page.links = (section) => within(page.elements[section].querySelector('.rows')).filter((each) => each.href)
     return page
 }
 
@@ -80,7 +89,7 @@ const CAM = { name: 'live/cam', publisher: 'rtmp', ageMs: 20, video: VIDEO, audi
 
 test('every file of a recording has its link, once it is there', async () => {
     const page = await opened()
-    const links = () => page.rows('outputs')[0].children[2].children.filter((each) => each.href).map((each) => [each.href, each.textContent])
+    const links = () => page.links('outputs').map((each) => [each.href, each.textContent])
     page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: [] }] })
     assert.deepStrictEqual(links(), [])
     page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4', 'a b_2.mp4'] }] })
@@ -108,6 +117,19 @@ test('while nothing answers, nothing is called live, and the page says why', asy
     assert.deepStrictEqual(chips(), live)
     assert.deepStrictEqual(texts(), ['Opening…', 'polling', 'up 00:05'])
     assert.strictEqual(page.sockets.length, 2) // tried at once
+})
+
+test('focus stays in the list of streams when others come and go', async () => {
+    const page = await opened()
+    const hears = (...names) => page.hears({ ...STATUS, streams: names.map((name) => ({ ...CAM, name })) })
+    hears('live/b', 'live/d')
+    const [row] = page.rows('streams')
+    row.focus()
+    for (const names of [['live/a', 'live/b', 'live/d'], ['live/b', 'live/d'], ['live/b'], ['live/a', 'live/b', 'live/c'], ['live/b', 'live/c']]) {
+        hears(...names)
+        assert.deepStrictEqual(page.rows('streams').map((each) => each.children[0].textContent), names)
+        assert.strictEqual(document.activeElement, row)
+    }
 })
 
 test('a password that has changed is told from a server that is not there', async () => {
@@ -160,7 +182,7 @@ test('a page that is hidden while it asks does not follow', async () => {
 test('what grew while nobody looked is no fresh trouble, and what grows then is', async () => {
     const page = await opened()
     const chip = () => page.rows('events')[0].children[1].textContent
-    const alarms = () => page.rows('streams')[0].children[2].children.filter((each) => each.className === 'alarm').length
+    const alarms = () => within(page.rows('streams')[0]).filter((each) => each.className === 'alarm').length
     const hears = (n) => {
         const mix = { stream: 'show', mixer: { lagged: n }, encoder: { skipped: 0, encodeMs: 1 } }
         const event = { name: 'show', state: 'on air', width: 64, height: 36, frameRate: 25, latencyMs: 1, error: '', subMixes: [mix] }
@@ -257,7 +279,7 @@ test('a name that turns the direction of what follows is shown with a mark for t
     assert.ok(stream.children[2].textContent.endsWith(` · source "${shown}": gone`))
     assert.strictEqual(push.children[0].textContent, `${shown} → rtmp://there/`)
     assert.ok(recording.children[2].textContent.startsWith('[U+2066].mp4 · 00:09 · '))
-    assert.strictEqual(recording.children[2].children[0].href, 'recordings/%E2%81%A6.mp4')
+    assert.strictEqual(page.links('outputs')[0].href, 'recordings/%E2%81%A6.mp4')
     assert.deepStrictEqual(page.news(), [`stream ${shown} failed: no [U+202D]`])
     assert.strictEqual(page.sockets.length, 1)
     stream.dispatchEvent(new Event('click')) // it is played under its own name
