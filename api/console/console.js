@@ -85,17 +85,20 @@ function setText(node, text) {
   if (node.textContent !== shown) node.textContent = shown;
 }
 
-// Parts are texts, or {alarm}, or {link, text}; with a dot between them.
+// Parts are texts, or {alarm}, or {link, text}; with a dot between them. What has not changed stays, with focus and clicks.
 function fillDetail(node, parts) {
-  const wanted = JSON.stringify(parts);
-  if (node.dataset.shown === wanted) return;
-  node.dataset.shown = wanted;
-  node.replaceChildren(...parts.flatMap((part, n) => {
-    const made = typeof part === "string" ? element("span", {}, part)
+  parts.forEach((part, n) => {
+    const wanted = JSON.stringify(part);
+    const old = node.children[n];
+    if (old?.dataset.shown === wanted) return;
+    const made = element("span", {}, n ? " · " : "", typeof part === "string" ? part
       : part.alarm ? element("span", { className: "alarm" }, part.alarm)
-      : element("a", { href: part.link }, part.text);
-    return n ? [" · ", made] : [made];
-  }));
+      : element("a", { href: part.link }, part.text));
+    made.dataset.shown = wanted;
+    if (old) old.replaceWith(made);
+    else node.append(made);
+  });
+  while (node.children.length > parts.length) node.lastChild.remove();
 }
 
 // --- streams, events, outputs ---------------------------------------------------------------------------------------

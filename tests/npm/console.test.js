@@ -21,6 +21,7 @@ class Element extends EventTarget {
     append(...nodes) { for (const each of nodes) this.insertBefore(each, null) }
     prepend(node) { this.insertBefore(node, this.children[0]) }
     replaceChildren(...nodes) { for (const each of [...this.children]) each.remove(); this.append(...nodes) }
+    replaceWith(node) { this.parent.insertBefore(node, this); this.remove() }
     insertBefore(given, next) {
         const node = typeof given === 'string' ? Object.assign(new Element(), { textContent: given }) : given
         node.remove() // also where it only moves
@@ -34,6 +35,7 @@ class Element extends EventTarget {
     contains(node) { return node === this || this.children.some((each) => each.contains(node)) }
     focus() { document.activeElement = this }
     get firstChild() { return this.children[0] }
+    get lastChild() { return this.children.at(-1) }
     querySelector(part) { return (this.parts ??= {})[part] ??= new Element() }
     setAttribute(name, value) { this.attributes[name] = value }
 }
@@ -94,6 +96,20 @@ test('every file of a recording has its link, once it is there', async () => {
     assert.deepStrictEqual(links(), [])
     page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4', 'a b_2.mp4'] }] })
     assert.deepStrictEqual(links(), [['recordings/a%20b.mp4', 'a b.mp4'], ['recordings/a%20b_2.mp4', 'a b_2.mp4']])
+})
+
+test('the link of a recording stays the same one while the recording grows', async () => {
+    const page = await opened()
+    page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4'] }] })
+    const [link] = page.links('outputs')
+    link.focus()
+    page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4', 'a b_2.mp4'], bytes: 1900000, durationMs: 10000 }] })
+    assert.strictEqual(page.rows('outputs')[0].children[2].textContent, 'a b.mp4 · a b_2.mp4 · 00:10 · 1.9\u00a0MB')
+    assert.strictEqual(page.links('outputs')[0], link)
+    assert.strictEqual(document.activeElement, link)
+    page.hears({ ...STATUS, recordings: [{ ...RECORDING, files: ['a b.mp4'] }] })
+    assert.strictEqual(page.rows('outputs')[0].children[2].textContent, 'a b.mp4 · 00:09 · 1.7\u00a0MB')
+    assert.strictEqual(document.activeElement, link)
 })
 
 test('while nothing answers, nothing is called live, and the page says why', async () => {
