@@ -22,6 +22,8 @@ _PPS: Final = 8
 _HEVC_VPS: Final = 32
 _HEVC_SPS: Final = 33
 _HEVC_PPS: Final = 34
+_HEVC_CRA: Final = 21
+_HEVC_BLA: Final = 16  # BLA_W_LP: leading pictures behind it, which refer to some before it, are left out by decoders
 _HIGH_PROFILES: Final = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)  # H.264 7.3.2.1.1
 _WITHOUT_FORMAT: Final = (66, 77, 88)  # profiles whose avcC ends with the PPS (ISO/IEC 14496-15 5.3.3.1.2)
 _CHROMA_UNITS: Final = ((1, 1), (2, 2), (2, 1), (1, 1))  # luma samples of a chroma sample, by chroma_format_idc
@@ -575,6 +577,23 @@ def prefixed_kinds(data: bytes | memoryview) -> list[int] | None:
         kinds.append(data[at + 4] & 31)
         at += 4 + int.from_bytes(data[at : at + 4], "big")
     return kinds if at == end else None
+
+
+def spliced(codec: str, data: bytes) -> bytes:
+    """A keyframe, its units with four bytes of length each, as it may follow any picture, once more itself too.
+
+    HEVC's CRA goes on counting pictures from those before it: it becomes a BLA, which begins anew (H.265 7.4.2.2).
+    Decoders take H.264's IDR twice, though idr_pic_id is to tell them apart (H.264 7.4.3).
+    """
+    if codec != "hevc":
+        return data
+    made, at = bytearray(data), 0
+    while at + 4 < len(made):
+        kind = made[at + 4] >> 1 & 63
+        if kind == _HEVC_CRA:
+            made[at + 4] ^= (kind ^ _HEVC_BLA) << 1
+        at += 4 + int.from_bytes(made[at : at + 4], "big")
+    return bytes(made)
 
 
 def avcc(units: list[bytes]) -> bytes:

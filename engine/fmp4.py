@@ -18,6 +18,11 @@ Theory of operation
   come for SILENT seconds, and no sound, its track goes on with packets of silence, as far as the picture had come that
   long ago; what comes after all where silence was given is left out. What stalls with the line has not stopped. A
   codec of which no silence is known has a gap.
+* **A picture that stops** while sound goes on (a camera is off, its microphone is not): nor do players let sound be
+  heard where they have no picture. So those who play as it comes call `hold_picture()`: the last picture lasts longer,
+  and where its length was given already, the last keyframe is shown once more. Nothing decodes what refers to pictures
+  from before that, so an Opening leaves pictures out up to the next keyframe. Slides are pictures that have not
+  stopped, so all that begins ALONE seconds late. A recording needs none of it: its last picture may become longer.
 * **The end**, or a picture that has stopped: `finish()` gives all that waits, and no guess is needed.
 * **Broken time**: a decode time that does not grow is moved behind the last one. A jump (back, or more than MAX_GAP
   ahead of both tracks) is taken out: what follows joins on, behind as long a pause as its track had while
@@ -40,6 +45,7 @@ from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
 SILENT: Final = Fraction(1, 2)  # seconds without sound until it has stopped; Opus that saves bits speaks every 0.4 s
+ALONE: Final = Fraction(9, 2)  # seconds of sound alone until the picture has stopped; slides come every 4 s
 MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
@@ -73,12 +79,18 @@ class Opening:
     cannot begin: pictures before a keyframe, and sound from before the first picture.
 
     accepts  whether the sink can carry a packet's track, as this packet shows it.
+    holds    whether the sink holds a picture that has stopped, which goes on at a keyframe then.
     """
 
-    def __init__(self, accepts: Callable[[Packet], bool] = lambda packet: is_muxable(packet.track)) -> None:
+    def __init__(
+        self, accepts: Callable[[Packet], bool] = lambda packet: is_muxable(packet.track), *, holds: bool = False
+    ) -> None:
         self.tracks: Tracks = ()
         self.refused = Refused()
+        self.is_alone = False  # sound, for ALONE seconds and until the next keyframe; only where pictures are held
         self._accepts = accepts
+        self._holds = holds
+        self._shown: Packet | None = None  # the last picture
         self._last: dict[Kind, Track] = {}  # accepted
         self._waiting: list[Packet] = []
         self._needs_keyframe = True
@@ -144,12 +156,25 @@ class Opening:
                 self._needs_keyframe = not known or (self._needs_keyframe and not packet.starts_gop)
             if known and not (packet.is_video and self._needs_keyframe):
                 begun.append(packet)
+                self._see(packet)
         return begun
+
+    def _see(self, packet: Packet) -> None:
+        if packet.is_video:
+            self._shown, self.is_alone = packet, False
+        elif self._holds and self._shown is not None and _is_behind(packet, self._shown):
+            self.is_alone = self._needs_keyframe = True
 
 
 def seconds(packet: Packet) -> Fraction:
     """When a packet is decoded, on its publisher's clock."""
     return packet.dts * packet.track.time_base
+
+
+def _is_behind(sound: Packet, shown: Packet) -> bool:
+    """Whether sound came, and is heard, ALONE seconds after a picture: what stalls with the line has not stopped."""
+    late = ALONE + shown.duration * shown.track.time_base
+    return sound.arrival - shown.arrival >= late * SECOND and abs(seconds(sound) - seconds(shown)) >= late
 
 
 def _same(one: Track | None, other: Track) -> bool:
@@ -198,6 +223,9 @@ class _Lane:
         self._silence = bitstream.silence(track.codec, track.extradata)
         self.is_silent = False  # what was pushed last was silence …
         self._hushed = 0  # … from here on
+        self._keyframe: Sample | None = None  # the last one, of pictures
+        self.is_held = False  # it was shown once more since
+        self._paused: int | None = None  # dts of the last one before that, until others are later than what was held
 
     def units(self, t: Fraction) -> int:
         """A time in units, rounded."""
@@ -206,9 +234,13 @@ class _Lane:
     def fits(self, packet: Packet, *, late: int = 0) -> bool:
         """Whether a packet can follow, by the shift taken.
 
-        late  how far another track is ahead of this one: this one has paused.
+        late  how far another track is ahead of this one: this one has paused. What was held meanwhile is no reason not
+              to be decoded before it: encoders that reorder pictures stamp the first ones behind a pause so.
         """
-        return self._last is None or -self._back <= self.when(packet) - self._last <= self._gap + late
+        if self._last is None:
+            return True
+        first = self._last if self._paused is None else self._paused
+        return first - self._back <= self.when(packet) <= self._last + self._gap + late
 
     @property
     def now(self) -> Fraction:
@@ -235,12 +267,21 @@ class _Lane:
         """When a packet is decoded, by the shift taken."""
         return packet.dts * self._factor + self.shift
 
+    def shown(self, packet: Packet) -> int:
+        """When a picture is shown, as a time until which to hold the one before it."""
+        return packet.pts * self._factor + self.shift - self._behind
+
     def push(self, packet: Packet) -> None:
         """Closes the open sample; the packet is the next one."""
         dts, pts = self.when(packet), packet.pts * self._factor + self.shift
-        self._push(Sample(packet.data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
+        data = bitstream.spliced(self.track.codec, packet.data) if self.is_held else packet.data
+        if self._last is not None and dts > self._last:
+            self._paused = None
+        self._push(Sample(data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
         self._came = self._last or 0, packet.arrival
-        self.is_silent = False
+        self.is_silent = self.is_held = False
+        if packet.is_video and packet.keyframe:
+            self._keyframe = self._open
 
     def is_late(self, packet: Packet) -> bool:
         """Whether silence was given in its place."""
@@ -271,21 +312,54 @@ class _Lane:
         self._open = sample._replace(dts=dts, composition=composition)
         self._last = dts
 
+    @property
+    def _behind(self) -> int:
+        """How long after it is decoded the last keyframe is shown, as long as that is usual."""
+        return 0 if self._keyframe is None else max(0, min(self._back, self._keyframe.composition))
+
     def close(self) -> None:
         """The open sample becomes as long as its packet says, or as is likely."""
         if self._open is not None:
             self._close(self._open.duration or self._length * (2 if self.track.kind == "video" else 1))
 
     def finish(self, until: int) -> None:
-        """The open sample lasts until `until`, where that is SILENT seconds or more, or as long as is usual."""
+        """The open sample lasts until `until`, where that is SILENT seconds or more, or as long as is usual.
+
+        So does a picture that is held.
+        """
         if self._open is not None:
             own, rest = self._open.duration or self._length, until - self._open.dts
             self._close(rest if rest >= self.units(SILENT) else own)
+        elif self.is_held:
+            self.hold(until)
+
+    def hold(self, until: int, *, ahead: int = 0) -> None:
+        """The last keyframe is shown once more, from where samples end up to `until`, and for as long again as `ahead`.
+
+        Nothing where samples last until then.
+        """
+        keyframe, end = self._keyframe, self._end
+        if keyframe is not None and end is not None and end < until:
+            data = bitstream.spliced(self.track.codec, keyframe.data)
+            duration = min(_I32, until + ahead - end)
+            self.closed.append(Sample(data, end, self._behind, keyframe=True, duration=duration))
+            self._paused = self._last if self._paused is None else self._paused
+            self._last, self.is_held = end, True
 
     def _close(self, duration: int) -> None:
         if self._open is not None:
             self.closed.append(self._open._replace(duration=min(_I32, duration)))
             self._open = None
+
+    @property
+    def _end(self) -> int | None:
+        """Until when all closed samples last, those that were taken too."""
+        return self.closed[-1].dts + self.closed[-1].duration if self.closed else self._taken
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last sample's length is not known yet."""
+        return self._open is not None
 
     @property
     def first(self) -> Fraction | None:
@@ -349,6 +423,8 @@ class Fragmenter:
             lane.shift = lane.shifts[-1]
         if lane.is_silent:
             lane.fill(lane.when(packet))
+        if lane.is_held:
+            lane.hold(lane.shown(packet))
         lane.push(packet)
         self._hush(packet)
         if len(lane.shifts) > 1 and all(each.shift == each.shifts[-1] for each in self._lanes.values()):
@@ -390,9 +466,22 @@ class Fragmenter:
         """As `waiting`, of the track of which most waits: the first one may have paused."""
         return max(lane.span for lane in self._lanes.values())
 
-    def hold_picture(self) -> None:
-        """The last picture stays for as long as there is sound; `cut` gives it."""
-        self._leading.finish(self._leading.units(self._now))
+    @property
+    def picture_ends(self) -> bool:
+        """Whether the last picture's length was given already: only once more can it stay."""
+        return not self._leading.is_open
+
+    def hold_picture(self, *, ahead: Fraction = Fraction(0)) -> None:
+        """The last picture stays for as long as there is sound; `cut` gives it.
+
+        ahead  s for which it stays besides, where it had come to its end.
+        """
+        lane = self._leading
+        until = lane.units(self._now)
+        if lane.is_open:
+            lane.finish(until + lane.units(ahead))
+        else:
+            lane.hold(until, ahead=lane.units(ahead))
 
     def finish(self) -> Fragment | None:
         """All samples, as nothing follows soon; None when there are none.

@@ -10,7 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from fractions import Fraction
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 import trio
 
@@ -21,6 +21,8 @@ from engine.rtmp import flv
 from engine.stream import END, PORTION, Item, Reader
 
 log = logging.getLogger(__name__)
+
+HELD: Final = Fraction(1)  # s for which a picture that has stopped is shown once more; players keep a few s of what was
 
 
 class Flow(ABC):
@@ -44,8 +46,9 @@ class Flow(ABC):
 
     @property
     def left_out(self) -> str:
-        """What of the stream is not in it; "" = nothing."""
-        return "; ".join(self._opening.refused.values())
+        """What of the stream is not in it; "" = nothing. A picture that has stopped is not, though its keyframe is."""
+        stopped = ["a picture for now"] if self._opening.is_alone else []
+        return "; ".join([*self._opening.refused.values(), *stopped])
 
     async def receive(self) -> bytes:
         """What is ready, in portions; waits for it. The first call gives how the stream begins, and its first packets.
@@ -125,7 +128,7 @@ class Fmp4Flow(Flow):
     form = "MP4"
 
     def __init__(self, reader: Reader) -> None:
-        super().__init__(reader, fmp4.Opening())
+        super().__init__(reader, fmp4.Opening(holds=True))
         self.mime = ""  # what the bytes of the last call are: 'video/mp4; codecs="avc1.64001f, mp4a.40.2"'
         self._tracks: fmp4.Tracks = ()
         self._mimes = deque[str]()
@@ -148,6 +151,8 @@ class Fmp4Flow(Flow):
             self._fragmenter = fmp4.Fragmenter(self._tracks, start=self._stop)
         assert self._fragmenter is not None
         self._fragmenter.push(packet)
+        if self._opening.is_alone:
+            self._fragmenter.hold_picture(ahead=HELD)
 
     def _flush(self) -> None:
         fragment = None if self._fragmenter is None else self._fragmenter.cut(hold=False)

@@ -12,7 +12,8 @@ Theory of operation
 * Cuts are exact: a part is made when the first picture behind it has come, so its length is known and a keyframe that
   begins the next segment is seen. So there is always a picture that is in no part yet: the hinted part will come.
 * While the picture stands still, parts of its sound are GAP long, and the first one holds the last picture as long;
-  without sound, one part is as long as the picture.
+  without sound, one part is as long as the picture. The second one waits until the picture has stopped: it and all
+  that follow begin with the last keyframe, held as long as they are, so no part is without a picture.
 * When the tracks change, or the publisher returns, or a keyframe comes after the picture has stood still for GAP
   seconds, time begins again: a discontinuity, with an init segment (a *map*) of its own, behind which a browser plays
   nothing before a keyframe. When the publisher stays away for PATIENCE seconds, the playlist ends.
@@ -121,11 +122,11 @@ class Segmenter:
         self._restart()
 
     def _restart(self) -> None:
-        self._opening = fmp4.Opening()
+        self._opening = fmp4.Opening(holds=True)
         self._tracks: fmp4.Tracks = ()
         self._fragmenter: fmp4.Fragmenter | None = None
         self._reached = Fraction(0)  # s; until when the parts of this map last
-        self._last: Packet | None = None  # of the first track
+        self._last: Packet | None = None  # of the first track; or sound, up to which its last keyframe was held
 
     @property
     def refused(self) -> Refused:
@@ -168,7 +169,7 @@ class Segmenter:
         self._fragmenter.push(packet)
         if not leads:
             has_stopped = self._last is None or packet.arrival - self._last.arrival >= GAP * SECOND
-            return begins or (has_stopped and self._fragmenter.longest >= GAP and self._cut_stalled())
+            return begins or (has_stopped and self._fragmenter.longest >= GAP and self._cut_stalled(packet))
         self._last = packet
         return begins or self._cut_before(packet)
 
@@ -206,12 +207,16 @@ class Segmenter:
             return True
         return waiting >= NEARLY_PART and self._cut()
 
-    def _cut_stalled(self) -> bool:
+    def _cut_stalled(self, sound: Packet) -> bool:
         """There is sound, but no picture: the last one stays. Sound waits still: the hinted part will come."""
         assert self._fragmenter is not None
+        if self._opening.is_alone:
+            self._last = sound
+        elif self._last is not None and self._fragmenter.picture_ends:
+            return False
         self._fragmenter.hold_picture()
         self._cut()
-        if self.open is not None and self.open.duration >= self.target:
+        if self.open is not None and self.open.duration >= (SEGMENT if self._opening.is_alone else self.target):
             self._close()
             self._open()
         return True

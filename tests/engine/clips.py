@@ -58,6 +58,11 @@ def packets(path, *, times=1, units=None, durations=True, start=0, arrival=0):
     ]
 
 
+def unseen(film, off, back):
+    """The film of a camera that is off for some seconds, whose microphone is not."""
+    return [each for each in film if not (each.is_video and off <= each.pts * each.track.time_base < back)]
+
+
 def _track(stream, units):
     context = stream.codec_context
     return Track(

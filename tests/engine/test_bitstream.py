@@ -266,6 +266,34 @@ def test_size_and_name_of_hevc(tmp_path, pix_fmt, size, name):
     assert bitstream.hvcc(units[:2]) == b""  # without a picture parameter set
 
 
+def hevc_kinds(data):
+    """The types of the NAL units in a picture."""
+    kinds, at = [], 0
+    while at < len(data):
+        kinds.append(data[at + 4] >> 1 & 63)
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return kinds
+
+
+def test_a_keyframe_that_counts_on_from_others_begins_anew_where_it_follows_others(tmp_path):
+    path = encode(
+        tmp_path / "a.mp4",
+        Video("libx265", gop=10, options={"x265-params": "open-gop=1:keyint=10:min-keyint=10:log-level=none"}),
+        None,
+    )
+    with av.open(str(path)) as container:
+        keyframes = [bytes(packet) for packet in container.demux(video=0) if packet.is_keyframe]
+    spliced = [bitstream.spliced("hevc", each) for each in keyframes]
+    first, *later = map(hevc_kinds, keyframes)
+    assert 19 in first or 20 in first  # IDR
+    assert all(21 in kinds for kinds in later)  # CRA
+    assert spliced[0] == keyframes[0]
+    assert [hevc_kinds(each) for each in spliced[1:]] == [
+        [16 if kind == 21 else kind for kind in kinds] for kinds in later
+    ]
+    assert bitstream.spliced("h264", keyframes[1]) == keyframes[1]
+
+
 @pytest.mark.parametrize(
     ("head", "name"), [("01", "1.6.L93"), ("21", "1.6.H93"), ("41", "A1.6.L93"), ("e2", "C2.6.H93")]
 )
@@ -430,6 +458,7 @@ def test_garbage_never_raises(data):
     bitstream.read_sps(data)
     bitstream.pps_numbers(data)
     bitstream.prefixed_kinds(data)
+    bitstream.spliced("hevc", data)
     for codec in ("h264", "hevc", "aac", "opus", ""):
         assert isinstance(bitstream.codec_string(codec, data), str)
 

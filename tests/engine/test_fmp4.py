@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine import bitstream, boxes, fmp4
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
-from tests.engine.clips import NS, decode_times, inside, packets, pictures, sounds
+from tests.engine.clips import NS, decode_times, inside, packets, pictures, sounds, unseen
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -45,6 +45,12 @@ def whole(init, fragments):
 def reordered(tmp_path):
     """A film with B-frames."""
     return encode(tmp_path / "b.mp4", Video(bframes=2), Audio(), seconds=1)
+
+
+@pytest.fixture
+def reordered_long(tmp_path):
+    """A longer one, with a keyframe a second."""
+    return encode(tmp_path / "l.mp4", Video(gop=30, bframes=2), Audio(), seconds=12)
 
 
 # --- what is played ---------------------------------------------------------------------------------------------------
@@ -122,13 +128,15 @@ def test_a_known_length_is_not_guessed(media):
     assert all(each.stop - each.start in (Fraction(1001, 30_000), Fraction(1024, 48_000)) for each in fragments[:-2])
 
 
-def picture(n, *, keyframe=False, duration=0, dts=None, track=PICTURE):
-    dts = n if dts is None else dts
-    return Packet(track, b"picture%d" % n, pts=dts, dts=dts, arrival=n * NS // 30, keyframe=keyframe, duration=duration)
+def picture(n, *, keyframe=False, duration=0, dts=None, track=PICTURE, arrival=None):
+    dts, arrival = n if dts is None else dts, n / 30 if arrival is None else arrival
+    came = round(arrival * NS)
+    return Packet(track, b"picture%d" % n, pts=dts, dts=dts, arrival=came, keyframe=keyframe, duration=duration)
 
 
-def sound(n, *, dts=None):
-    return Packet(SOUND, b"sound%d" % n, pts=n, dts=1024 * n if dts is None else dts, arrival=n * 1024 * NS // 48_000)
+def sound(n, *, dts=None, arrival=None):
+    came = round((n * 1024 / 48_000 if arrival is None else arrival) * NS)
+    return Packet(SOUND, b"sound%d" % n, pts=n, dts=1024 * n if dts is None else dts, arrival=came)
 
 
 def test_the_first_fragment_starts_at_zero_for_both_tracks_together():
@@ -417,6 +425,62 @@ def test_what_ends_is_not_guessed_to_be_longer_than_usual():
     assert fragmenter.finish().stop == Fraction(2, 30)
 
 
+def watched(film):
+    """Init segment and fragments for somebody who watches as it comes, and the last picture's end at each sound."""
+    opening, tracks = fmp4.Opening(holds=True), tracks_of(film)
+    fragmenter, fragments, ends, stop = fmp4.Fragmenter(tracks), [], [], Fraction(0)
+    for packet in (each for came in film for each in opening.take(came)):
+        fragmenter.push(packet)
+        if opening.is_alone:
+            fragmenter.hold_picture(ahead=Fraction(1))
+        fragment = fragmenter.cut(hold=False)
+        fragments.append(fragment)
+        if len(inside(fragment.data, "moof", "traf")) == 2 or packet.is_video:
+            stop = fragment.stop
+        ends.append((fmp4.seconds(packet), stop, opening.is_alone))
+    return boxes.init_segment(tracks), fragments, ends
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_picture_that_has_stopped_is_there_as_long_as_sound_until_a_keyframe(tmp_path, codec):
+    path = encode(tmp_path / "a.mp4", Video(codec, gop=30, bframes=2), Audio(), seconds=12)
+    film = packets(path)
+    start = min(map(fmp4.seconds, film))
+    init, fragments, ends = watched(unseen(film, 3, 9))
+    shown = pictures(whole(init, fragments))
+    alone = [(t - start, stop) for t, stop, is_alone in ends if is_alone]
+    assert 7.4 < alone[0][0] < 7.7
+    assert all(t <= stop < t + 2 for t, stop in alone)
+    assert {number for at, number in shown if 3.1 < at < 9} == {60}  # the last keyframe
+    back = [each for each in shown if each[0] >= 9 - start]
+    assert back == [(at - start, n) for at, n in pictures(path.read_bytes()) if at >= 9]
+    assert len(sounds(whole(init, fragments))) == len([each for each in film if not each.is_video])
+
+
+def test_pictures_stamped_as_decoded_before_a_pause_are_shown_in_step_behind_it(reordered_long):
+    """Encoders that reorder pictures stamp each as decoded when the one two before it is shown."""
+    film = unseen(packets(reordered_long), 3, 9)
+    video = [each for each in film if each.is_video]
+    own, shown = [each.dts for each in video], sorted(each.pts for each in video)
+    for each, dts in zip(video, own[:2] + shown, strict=False):
+        each.dts = dts
+    assert max(each.pts - each.dts for each in video) * video[0].track.time_base > 6
+    init, fragments, _ = watched(film)
+    start = min(map(fmp4.seconds, film))
+    back = [each for each in pictures(whole(init, fragments)) if each[0] >= 9 - start]
+    assert back == [(at - start, n) for at, n in pictures(reordered_long.read_bytes()) if at >= 9]
+
+
+def test_the_last_picture_itself_stays_where_its_length_was_not_given_yet():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for each in (picture(0, keyframe=True), picture(1), *(sound(n) for n in range(100))):
+        fragmenter.push(each)
+    fragmenter.hold_picture(ahead=Fraction(1))
+    fragment = fragmenter.cut(hold=False)
+    assert inside(fragment.data, "mdat")[0].startswith(b"picture0picture1sound0")
+    assert fragment.stop == pytest.approx(99 * 1024 / 48_000 + 1, abs=0.01)
+
+
 # --- what is cut -----------------------------------------------------------------------------------------------------
 
 
@@ -490,6 +554,39 @@ def test_pictures_that_miss_some_before_them_are_left_out():
     assert opening.take(picture(2)) == []
     key = picture(3, keyframe=True)
     assert opening.take(key) == [key]
+
+
+def alone(pictures_at, sounds_at, *, holds=True):
+    """What an Opening gives of pictures and sounds at (s of media, s of arrival, keyframe), and when it was alone."""
+    film = [picture(round(30 * t), keyframe=key, arrival=came) for t, came, key in pictures_at]
+    film += [sound(round(t * 48_000 / 1024), arrival=came) for t, came in sounds_at]
+    opening, taken, alone = fmp4.Opening(holds=holds), [], []
+    for each in sorted(film, key=lambda packet: packet.arrival):
+        taken += opening.take(each)
+        alone += [round(each.arrival / NS, 1)] if opening.is_alone else []
+    return [each for each in taken if each.is_video], alone
+
+
+def steady(start, stop, *, step, late=0):
+    return [(n * step, n * step + late) for n in range(round(start / step), round(stop / step))]
+
+
+def test_sound_is_alone_when_the_picture_has_stopped_and_pictures_go_on_at_a_keyframe():
+    shown = [(0, 0, True), (1, 1, False), (8, 8, False), (9, 9, True), (10, 10, False)]
+    taken, times = alone(shown, steady(0, 12, step=0.02))
+    assert [round(fmp4.seconds(each)) for each in taken] == [0, 1, 9, 10]
+    assert (times[0], times[-1]) == (5.5, 9)
+    taken, times = alone(shown, steady(0, 12, step=0.02), holds=False)
+    assert (len(taken), times) == (5, [])
+
+
+def test_sound_is_not_alone_between_slides_nor_behind_a_line_that_stalled():
+    slides = [(t, t, t == 0) for t in range(0, 30, 4)]
+    taken, times = alone(slides, steady(0, 30, step=0.02))
+    assert (len(taken), times) == (len(slides), [])
+    before, after = steady(0, 3, step=0.1), steady(3, 9, step=0.1, late=8)
+    taken, times = alone([(*at, at[0] == 0) for at in before + after], before + after)
+    assert (len(taken), times) == (90, [])
 
 
 def test_the_same_configuration_again_changes_nothing():

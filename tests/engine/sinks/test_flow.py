@@ -15,7 +15,7 @@ from engine.packet import Packet, Track
 from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
 from engine.sources.demux import Demuxer
 from engine.stream import Hub
-from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds
+from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds, unseen
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -181,6 +181,35 @@ async def test_a_viewer_sees_on_when_the_sound_stops(hub, media):
     assert len(pictures(data)) == 180
     assert last - sounds(data)[-1][0] < Fraction(2, 3)
     assert len(sounds(data)) > 200
+
+
+async def test_a_viewer_hears_on_when_the_picture_stops_and_sees_it_again_in_step(hub, media):
+    film = packets(media.path("plain"), times=6, units=MS, durations=False)
+    publication, calls, said = publish(hub), [], []
+    with Fmp4Flow(hub.read("live/cam")) as flow:
+        for n, packet in enumerate(unseen(film, 2, 8)):
+            publication.send(packet)
+            if n > 5:
+                with trio.fail_after(30):
+                    calls.append(await flow.receive())
+                said.append((packet.arrival / NS, flow.left_out))
+    data = b"".join(calls)
+    assert data.count(b"ftyp") == 1  # nothing begins anew
+    without = [at for at, words in said if words == "a picture for now"]
+    assert 6.4 < without[0] < 6.6
+    assert 7.9 < without[-1] < 8.1
+    shown = [(float(at + film[0].dts * MS), number) for at, number in pictures(data)]
+    assert [number for at, number in shown if 2 <= at < 7.99] == [45, 45]  # the last keyframe
+    assert [each for each in shown if each[0] > 7.99] == [
+        (pytest.approx(8 + n / 30, abs=0.001), n % 60) for n in range(120)
+    ]
+    assert len(sounds(data)) == len([each for each in film if not each.is_video and each.dts >= film[0].dts])
+
+
+async def test_slides_are_shown_as_they_come(hub, tmp_path):
+    path = encode(tmp_path / "a.mp4", Video(gop=3, pts_ms=tuple(range(0, 24_000, 4000))), Audio(), seconds=24)
+    data = await whole(hub, Fmp4Flow, packets(path, units=MS, durations=False))
+    assert [number for _, number in pictures(data)] == list(range(6))
 
 
 async def test_flv_tells_new_extradata(hub, media, tmp_path):

@@ -16,7 +16,7 @@ from engine.packet import Packet, Track
 from engine.sinks import hls
 from engine.sinks.hls import Hls, Segmenter, playlist
 from engine.stream import Hub, Publisher
-from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds
+from tests.engine.clips import NS, decode_times, inside, packets, pictures, publish, sounds, unseen
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -339,10 +339,9 @@ def copied(packet, track, *, keyframe=True, arrival=None):
     return Packet(track, packet.data, pts=packet.pts, dts=packet.dts, arrival=arrival, keyframe=keyframe)
 
 
-@pytest.mark.parametrize("back", [6, 8])
-def test_while_the_picture_stands_still_the_playlist_is_as_long_as_the_sound(two_seconds, back):
-    film = packets(two_seconds, times=3)
-    segmenter = segmented([each for each in film if not (each.is_video and 3 * NS <= each.arrival < back * NS)])
+def test_while_the_picture_stands_still_the_playlist_is_as_long_as_the_sound(two_seconds):
+    back = 6
+    segmenter = segmented(unseen(packets(two_seconds, times=3), 3, back))
     segmenter.end()
     assert playlist(segmenter, ended=True).count("#EXT-X-DISCONTINUITY\n") == 1
     before = [segment for segment in segmenter.closed if segment.map_number == 0]
@@ -350,6 +349,22 @@ def test_while_the_picture_stands_still_the_playlist_is_as_long_as_the_sound(two
     data = segmenter.inits[0] + b"".join(segment.data for segment in before)
     assert sounds(data)[-1][0] > back - 0.1
     assert pictures(data)[-1][0] < 3
+
+
+@pytest.mark.parametrize("back", [8, 12, 14, 18])
+def test_a_picture_that_has_stopped_is_in_every_part_until_it_returns_in_the_same_map(two_seconds, back):
+    segmenter = segmented(unseen(packets(two_seconds, times=5), 3, back))
+    segmenter.end()
+    assert "#EXT-X-DISCONTINUITY\n" not in playlist(segmenter, ended=True)
+    assert all(segment.parts[0].independent for segment in segmenter.closed)
+    assert float(sum(segment.duration for segment in segmenter.closed)) == pytest.approx(20, abs=0.1)
+    parts = [part for segment in segmenter.closed for part in segment.parts]
+    assert all(len(inside(bytes(part.data), "moof", "traf")) == 2 for part in parts)
+    shown = pictures(segmenter.inits[0] + b"".join(segment.data for segment in segmenter.closed))
+    held = [at for at, _ in shown if 2.9 < at < back - 0.01]
+    assert all(later - at < 2.6 for at, later in pairwise([*held, back]))
+    returned = [(float(at), number) for at, number in shown if at > back - 0.01]
+    assert returned == [(pytest.approx(back + n / 30), (n + 30 * back) % 120) for n in range(30 * (20 - back))]
 
 
 def test_a_hinted_part_comes_whenever_the_picture_returns(two_seconds):
