@@ -221,6 +221,7 @@ class _Lane:
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
         self._silence = bitstream.silence(track.codec, track.extradata)
+        self._heard = 0  # until when the last packet lasts, as far as it says so; silence is not heard
         self.is_silent = False  # what was pushed last was silence …
         self._hushed = 0  # … from here on
         self._keyframe: Sample | None = None  # the last one, of pictures
@@ -279,6 +280,7 @@ class _Lane:
             self._paused = None
         self._push(Sample(data, dts, pts - dts, packet.keyframe, packet.duration * self._factor))
         self._came = self._last or 0, packet.arrival
+        self._heard = (self._last or 0) + min(packet.duration * self._factor, self.units(SILENT))
         self.is_silent = self.is_held = False
         if packet.is_video and packet.keyframe:
             self._keyframe = self._open
@@ -293,9 +295,7 @@ class _Lane:
         if self._silence is None:
             return
         data, length = self._silence[0], self._silence[1] * self.scale
-        start = until - length if self._last is None else self._last + length
-        if self._open is not None and not self.is_silent:
-            start = max(start, Fraction(self._open.dts + min(self._open.duration, self.units(SILENT))))
+        start = until - length if self._last is None else max(self._last + length, Fraction(self._heard))
         for n in range(int((until - start) / length) if until - start <= self._gap else 0):
             self._hushed = self._hushed if self.is_silent else round(start)
             self._push(Sample(data, round(start + n * length), 0, keyframe=True, duration=round(length)))

@@ -332,18 +332,20 @@ def test_silence_is_what_is_heard_while_sound_is_away():
     assert body.endswith(b"sound0" + silence * (int(Fraction(15, 30) / length) - 2))
 
 
-def test_silence_begins_where_a_packet_ends_that_is_longer_than_one_of_silence():
+@pytest.mark.parametrize("hold", [True, False], ids=["exact", "at once"])
+def test_silence_begins_where_a_packet_ends_that_is_longer_than_one_of_silence(hold):
     head = b"OpusHead\1\2" + bytes(9)
     opus = Track(kind="audio", codec="opus", extradata=head, time_base=Fraction(1, 48_000))
     fragmenter = fmp4.Fragmenter([PICTURE, opus])
-    fragmenter.push(Packet(opus, b"long", pts=0, dts=0, duration=5760, arrival=0))  # 120 ms
-    for n in range(31):
-        fragmenter.push(picture(n))
-    fragment = fragmenter.cut()
-    silence, _ = bitstream.silence("opus", head)
-    (body,) = inside(fragment.data, "mdat")
-    assert body.endswith(b"long" + silence * 18)
-    assert sound_times(fragment) == (0, 5760 + 18 * 960)
+    film = [Packet(opus, b"long", pts=0, dts=0, duration=5760, arrival=0), *(picture(n) for n in range(31))]  # 120 ms
+    times = []
+    for each in film:
+        fragmenter.push(each)
+        fragment = fragmenter.cut(hold=hold)
+        times += [found] if fragment is not None and (found := sound_times(fragment)) is not None else []
+    assert times[0][0] == 0
+    assert all(one[1] == other[0] for one, other in pairwise(times))
+    assert (times[-1][1] - 5760) % 960 == 0
 
 
 def test_sound_and_picture_that_stall_together_are_not_silent():
