@@ -99,7 +99,7 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return items[index - 1] if isinstance(index, int) and 1 <= index <= len(items) else None
 
 
-ready(Asset)
+ready(Params, Asset)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

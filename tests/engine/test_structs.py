@@ -5,27 +5,35 @@ import sys
 
 import pytest
 
-# Each thread stops for a moment in whatever msgspec does in Python to know a struct.
+# One thread stops where a struct within the one that it decodes is looked at, and another one decodes that meanwhile.
 THREADS = """
-import importlib, sys, threading, time
+import importlib, sys, threading
 import msgspec
 
+kind = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+looked, inside, others = [], threading.Event(), threading.Event()
+
 def stop(frame, event, _):
-    if event == "call" and "msgspec" in frame.f_code.co_filename:
-        time.sleep(0.02)
+    if event == "call" and frame.f_code.co_name == "get_class_annotations":
+        looked.append(frame)
+        if len(looked) == 2:
+            inside.set()
+            others.wait(5)
 
 def decode():
-    for _ in range(20):
-        msgspec.json.decode(sys.argv[3], type=kind, strict=False)
-        time.sleep(0.003)
+    msgspec.json.decode(sys.argv[3], type=kind, strict=False)
 
-kind = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+def first():
+    decode()
+    inside.set()
+
 threading.setprofile(stop)
-threads = [threading.Thread(target=decode) for _ in range(6)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
+thread = threading.Thread(target=first)
+thread.start()
+inside.wait(5)
+decode()
+others.set()
+thread.join()
 print("whole")
 """
 TREE = """{
