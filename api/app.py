@@ -24,7 +24,7 @@ from quart.typing import ResponseTypes
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import Forbidden, HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, MethodNotAllowed, NotFound
 
 from api import asgi, brewmixer, events, nexrender, openapi, playback, streams
 from api.auth import Signatures, allows_origins, check_exposure, check_host, check_request
@@ -88,7 +88,7 @@ def _asked_rightly(app: Callable[..., Awaitable[None]], settings: Settings) -> C
             check_host(settings, "".join(hosts))
             if not target.startswith("/"):  # "*" and the like (RFC 9112 3.2), or nothing: no door knows any
                 raise NotFound(f"no route {scope.get('method', 'GET')} {target[:200]}")
-        except (Forbidden, NotFound) as err:
+        except (BadRequest, Forbidden, NotFound) as err:
             answer = asgi.json_answer(msgspec.json.encode({"error": err.description}), status=err.code)
             prefix = "websocket." if scope["type"] == "websocket" else ""
 

@@ -27,7 +27,7 @@ from typing import Final
 
 from quart import Request, Websocket
 from werkzeug.datastructures import Authorization, Headers, WWWAuthenticate
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
 
 from engine.config import Settings
 from engine.errors import InvalidSpec
@@ -71,9 +71,14 @@ def _is_loopback(host: str) -> bool:
 def check_host(settings: Settings, host: str) -> None:
     """Lets a request with this Host header go on, or raises Forbidden (403): no such name is surely this machine's.
 
-    With a user name any is right, and where everybody may ask by any name (`insecure`).
+    With a user name any is right, and where everybody may ask by any name (`insecure`). Raises BadRequest (400): no
+    machine can have it.
     """
     name = re.sub(r":\d*$", "", host.lower())
+    try:
+        name.partition(":")[0].encode("idna")  # as the application does, which would end at it
+    except UnicodeError:
+        raise BadRequest(f'the server is asked as "{name[:200]}", which is no name of a machine') from None
     if settings.username or settings.insecure or OUR_HOST.fullmatch(name) or name == socket.gethostname().lower():
         return
     raise Forbidden(
