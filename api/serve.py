@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -25,15 +25,18 @@ from typing import Any, Final, TextIO
 import h11
 import hypercorn.protocol
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
 import msgspec
 import trio
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
-from hypercorn.protocol.events import Body, Data, EndBody, Event, Response, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve as serve_http
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 from quart_trio import QuartTrio
 
 from api.app import create_app
@@ -65,6 +68,7 @@ DESCRIPTORS: Final = 1 << 14  # files and connections; a third are viewers of 50
 HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all streams have ended
 HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
 LENGTHS: Final = {b"content-length", b"transfer-encoding"}
+LISTS: Final = {b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol"}  # of words, of a handshake
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
 VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
 HANDSHAKE: Final = "a WebSocket needs HTTP/1.1, a Sec-WebSocket-Key and Sec-WebSocket-Version: 13"
@@ -164,7 +168,10 @@ class _Requests(h11.Connection):
             waiting, _ = self.trailing_data
             kept = b"" if self.their_state is h11.MUST_CLOSE else waiting.lstrip(b"\r\n")
             self._receive_buffer.maybe_extract_at_most(len(waiting) - len(kept))
-        return super().next_event()
+        event = super().next_event()
+        if isinstance(event, h11.Request):  # "head" is "HEAD" for Hypercorn: its answer has no body here either
+            self._request_method = event.method.upper()
+        return event
 
 
 class Http1(H11Protocol):
@@ -190,6 +197,10 @@ class Viewer(WSStream):
 
     async def handle(self, event: Event) -> None:
         """As in Hypercorn."""
+        if isinstance(event, Request) and not all(value.isascii() for name, value in event.headers if name in LISTS):
+            self.closed = True  # as of one that is not valid; Hypercorn would end at it
+            await self._send_error_response(400)
+            return
         if not isinstance(event, Data):
             await super().handle(event)
             return
@@ -215,6 +226,44 @@ class Viewer(WSStream):
         await self.send(Body(self.stream_id, body))
         await self.send(EndBody(self.stream_id))
         await self.send(StreamClosed(self.stream_id))
+
+
+class Apps(TaskGroup):
+    """The applications of a connection. What its client says waits for them, but not that it has gone.
+
+    In Hypercorn that waits too, where ten messages already do: whoever says so may be an application that reads nothing
+    more, and its connection would stay for good.
+    """
+
+    async def spawn_app(
+        self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """As in Hypercorn."""
+        put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+        last: ASGIReceiveEvent | None = None
+
+        async def heard() -> ASGIReceiveEvent:
+            try:
+                return await take.receive()
+            except trio.EndOfChannel:
+                assert last is not None
+                return last
+
+        async def tell(message: ASGIReceiveEvent) -> None:
+            nonlocal last
+            if message["type"] in ("http.disconnect", "websocket.disconnect"):
+                last = message
+                put.close()
+                return
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # nobody reads it any more
+                await put.send(message)
+
+        async def run(scope: Scope, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+            with take:
+                await app(scope, heard, send, sync_spawn, call_soon)
+
+        await super().spawn_app(run, config, scope, send)
+        return tell
 
 
 class Connection(TCPServer):
@@ -323,6 +372,7 @@ async def _serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: 
     # A third of all descriptors: each may read a file besides, and the last third is for cameras, recordings and jobs.
     room = Room("http", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
     hypercorn.trio.run.TCPServer = partial(Connection, room)  # type: ignore[attr-defined, assignment]  # nor this
+    hypercorn.trio.tcp_server.TaskGroup = Apps  # type: ignore[attr-defined]  # nor this
     await serve_http(app, config, shutdown_trigger=stop.wait)
     served.set()
 

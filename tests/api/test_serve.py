@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypercorn.config import Config
 
 from api.serve import HANDSHAKE, HEAD_LINES, HTTP_GRACE, VIEWER_BYTES, VIEWER_PAUSE, _serve_http
@@ -220,6 +221,72 @@ async def test_a_bug_at_one_connection_ends_that_one_and_is_logged(nursery, capl
             assert [each.getMessage() for each in caplog.records] == ["http: a connection: a bug"] * (n + 1)
         stop.set()
     assert all("LocalProtocolError" in each.exc_text for each in caplog.records)
+
+
+@pytest.mark.parametrize("name", [b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Connection"])
+async def test_a_handshake_with_what_is_no_word_is_refused_and_no_bug(nursery, caplog, name):
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await live(receive, send)
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(HELLO[:-2] + name + b": Upgrade, caf\xe9\r\n\r\n")
+            head, _, body = b"".join([data async for data in client]).partition(b"\r\n\r\n")
+        stop.set()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body) == {"error": HANDSHAKE}
+    assert not caplog.records
+
+
+async def test_a_method_in_small_letters_is_that_in_capitals(nursery):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        asked.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    asked = []
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(
+                b"head / HTTP/1.1\r\nHost: h\r\n\r\nget / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+            )
+            answers = b"".join([data async for data in client])
+        stop.set()
+    assert asked == ["HEAD", "GET"]
+    assert (answers.count(b"HTTP/1.1 200"), answers.count(b"whole"), answers[-5:]) == (2, 1, b"whole")
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
+async def test_a_client_that_says_much_to_who_does_not_listen_keeps_no_connection_when_it_has_gone(nursery, fails):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        await said.wait()
+        assert not fails
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said = trio.Event()
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        await trio.testing.wait_all_tasks_blocked()
+        before = descriptors()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(head + 100 * b"1\r\nx\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.1)  # no more of it fits between them
+            said.set()
+            await client.receive_some()
+        while descriptors() > before:
+            await trio.sleep(0.001)
+        stop.set()
 
 
 @pytest.mark.parametrize("body", [False, True], ids=["head", "tail"])
