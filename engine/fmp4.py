@@ -48,6 +48,8 @@ SILENT: Final = Fraction(1, 2)  # seconds without sound until it has stopped; Op
 ALONE: Final = Fraction(9, 2)  # seconds of sound alone until the picture has stopped; slides come every 4 s
 MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
 MAX_BACK: Final = Fraction(1, 2)  # seconds that decode times may go back without being a jump
+_ALONE: Final = int(ALONE * SECOND)
+_AWAY: Final = 2 * SECOND  # without a packet of either kind
 _LIKELY: Final = Fraction(1, 40)  # seconds of a sample, when nothing is known yet
 
 _I32: Final = 0x7FFFFFFF
@@ -91,6 +93,7 @@ class Opening:
         self._accepts = accepts
         self._holds = holds
         self._shown: Packet | None = None  # the last picture
+        self._came = self._since = 0  # arrival of the last packet, and since when there has been sound alone, ns
         self._last: dict[Kind, Track] = {}  # accepted
         self._waiting: list[Packet] = []
         self._needs_keyframe = True
@@ -160,9 +163,15 @@ class Opening:
         return begun
 
     def _see(self, packet: Packet) -> None:
+        """Finds sound alone: that has gone on so long, since a picture, or since both were away."""
+        if packet.is_video or packet.arrival - self._came >= _AWAY:
+            self._since = packet.arrival
+        self._came = packet.arrival
         if packet.is_video:
             self._shown, self.is_alone = packet, False
-        elif self._holds and self._shown is not None and _is_behind(packet, self._shown):
+            return
+        is_new = self._holds and not self.is_alone and packet.arrival - self._since >= _ALONE
+        if is_new and self._shown is not None and _is_behind(packet, self._shown):
             self.is_alone = self._needs_keyframe = True
 
 

@@ -107,7 +107,7 @@ export class Player {
   }
 
   #pause() {
-    if (!this.started) return; // nothing comes, or something else
+    if (!this.started || this.video.error) return; // nothing comes, or something else, or what cannot be played
     this.#disconnect();
     this.paused = true;
     this.report({ state: "paused", text: "Paused; choose the stream again to go on" });

@@ -591,6 +591,13 @@ def test_sound_is_not_alone_between_slides_nor_behind_a_line_that_stalled():
     assert (len(taken), times) == (90, [])
 
 
+def test_sound_that_returns_before_the_picture_that_was_away_too_is_not_alone():
+    heard = steady(0, 3, step=0.02) + steady(11, 14, step=0.02)
+    shown = [(at + 0.01, arrival + 0.01, at == 0) for at, arrival in heard]
+    taken, times = alone(shown, heard)
+    assert (len(taken), times) == (300, [])
+
+
 def test_the_same_configuration_again_changes_nothing():
     opening = fmp4.Opening()
     opening.take(picture(0, keyframe=True))

@@ -190,6 +190,20 @@ test('a pause is one until the stream is chosen again or the browser is told to 
     }
 })
 
+test('a stream of which something cannot be played is opened anew, which is no pause', async () => {
+    const page = await opened()
+    page.player.play('live/cam')
+    begin(page)
+    page.player.buffer.appendBuffer = () => { throw new Error('the element has an error') }
+    page.sockets[0].close = () => page.sockets[0].onclose?.({})
+    page.video.error = { code: 3 }
+    page.video.dispatchEvent(new Event('pause')) // as browsers do
+    page.sockets[0].onmessage({ data: new ArrayBuffer(8) })
+    assert.match(page.notes.at(-1), /waiting for it$/)
+    page.again()
+    assert.strictEqual(page.sockets.length, 2)
+})
+
 test('a jump leaves what stalls have shown to be needed, so that it does not bring the next one', async () => {
     const page = await opened()
     page.player.play('live/cam')
