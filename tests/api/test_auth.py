@@ -185,7 +185,7 @@ def test_a_name_that_its_owner_may_let_lead_here_needs_a_password(host):
     check_host(Settings(insecure=True), host)
 
 
-@pytest.mark.parametrize("host", ["..", ".localhost", "a..b:8570", 64 * "x", f"{64 * 'x'}.lan:80"])
+@pytest.mark.parametrize("host", ["..", ".localhost", "a..b:8570", 64 * "x", f"{64 * 'x'}.lan:80", 9000 * "a." + "."])
 def test_a_name_that_no_machine_can_have_is_a_bad_request(host):
     for settings in (Settings(), Settings(insecure=True), Settings(username="u", password="p")):
         with pytest.raises(BadRequest):
