@@ -230,7 +230,7 @@ class _Lane:
         self._length = self.units(_LIKELY)  # between the last two
         self._back, self._gap = self.units(MAX_BACK), self.units(MAX_GAP)
         self._silence = bitstream.silence(track.codec, track.extradata)
-        self._heard = 0  # until when the last packet lasts, as far as it says so; silence is not heard
+        self._heard: int | None = None  # until when the last packet lasts, as far as it says so; silence is not heard
         self.is_silent = False  # what was pushed last was silence …
         self._hushed = 0  # … from here on
         self._keyframe: Sample | None = None  # the last one, of pictures
@@ -304,7 +304,9 @@ class _Lane:
         if self._silence is None:
             return
         data, length = self._silence[0], self._silence[1] * self.scale
-        start = until - length if self._last is None else max(self._last + length, Fraction(self._heard))
+        start = until - length if self._last is None else self._last + length
+        if self._heard is not None:
+            start = max(start, Fraction(self._heard))
         for n in range(int((until - start) / length) if until - start <= self._gap else 0):
             self._hushed = self._hushed if self.is_silent else round(start)
             self._push(Sample(data, round(start + n * length), 0, keyframe=True, duration=round(length)))

@@ -348,6 +348,14 @@ def test_silence_begins_where_a_packet_ends_that_is_longer_than_one_of_silence(h
     assert (times[-1][1] - 5760) % 960 == 0
 
 
+def test_there_is_silence_beside_pictures_from_before_zero():
+    fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
+    for n in range(31):
+        fragmenter.push(picture(n, dts=n - 300))
+    start, stop = sound_times(fragmenter.cut())
+    assert stop - start >= 48_000 // 3
+
+
 def test_sound_and_picture_that_stall_together_are_not_silent():
     fragmenter = fmp4.Fragmenter([PICTURE, SOUND])
     fragmenter.push(picture(0))
