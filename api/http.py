@@ -25,6 +25,8 @@ import msgspec
 import trio
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
+from hypercorn.events import Closed
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
@@ -114,6 +116,10 @@ class _Requests(h11.Connection):
         super().__init__(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
         self._receive_buffer = _Lines()
 
+    def forget(self) -> None:
+        """Throws away what has come and was not heard yet."""
+        self._receive_buffer.maybe_extract_at_most(len(self._receive_buffer))
+
     def next_event(self) -> Any:
         """As in h11."""
         if self.their_state in (h11.IDLE, h11.DONE, h11.MUST_CLOSE):
@@ -129,12 +135,20 @@ class _Requests(h11.Connection):
 class Http1(H11Protocol):
     """A connection that stays with HTTP/1.1: who offers HTTP/2 is answered as if it had not.
 
-    Hypercorn's HTTP/2 waits for ever for the window of a stream that is reset, or whose client is gone.
+    Hypercorn's HTTP/2 waits for ever for the window of a stream that is reset, or whose client is gone. It would also
+    wait so with what is behind a request whose answer nobody takes: that is not heard any more.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.connection = _Requests(self.config)
+
+    async def handle(self, event: ConnectionEvent) -> None:
+        """As in Hypercorn."""
+        await super().handle(event)
+        if isinstance(event, Closed) and isinstance(self.connection, _Requests):
+            self.connection.forget()
+            await self.can_read.set()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Nothing that is asked for changes the protocol."""

@@ -216,6 +216,39 @@ async def test_a_method_in_small_letters_is_that_in_capitals(nursery):
     assert (answers.count(b"HTTP/1.1 200"), answers.count(b"whole"), answers[-5:]) == (2, 1, b"whole")
 
 
+@pytest.mark.parametrize(
+    "behind", [b"", b"x", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"], ids=["nothing", "a byte", "a request"]
+)
+async def test_a_client_that_leaves_in_the_middle_of_an_answer_keeps_no_connection(nursery, behind):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with trio.open_nursery() as answering:
+            answering.start_soon(stream, send)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            answering.cancel_scope.cancel()
+
+    async def stream(send):
+        while True:
+            await send({"type": "http.response.body", "body": bytes(1000), "more_body": True})
+            await trio.sleep(0.001)
+
+    with trio.fail_after(30):
+        port, stop = start(nursery, app)
+        await trio.testing.wait_all_tasks_blocked()
+        before = descriptors()
+        for _ in range(3):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + behind)
+                assert await client.receive_some()
+        while descriptors() > before:
+            await trio.sleep(0.001)
+        stop.set()
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
 async def test_a_client_that_says_much_to_who_does_not_listen_keeps_no_connection_when_it_has_gone(nursery, fails):
     async def app(scope, receive, send):
