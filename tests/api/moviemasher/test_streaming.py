@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+import os
 import re
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -366,9 +368,14 @@ async def test_of_what_came_for_cuts_only_that_on_the_air_stays(tmp_path, slow, 
 async def copies(folder, name, count):
     """The files on the disk that came for a stream, when there are so many."""
     with trio.fail_after(PATIENCE):
-        while len(found := [path for path in (folder / "casts" / name).rglob("*") if path.is_file()]) != count:
+        while len(found := files_in(folder / "casts" / name)) != count:
             await trio.sleep(0.05)
     return found
+
+
+def files_in(folder):
+    """Unlike rglob, also while folders in it go."""
+    return [Path(each, name) for each, _, names in os.walk(folder) for name in names]
 
 
 def data_url(kind, content):
