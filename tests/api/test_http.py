@@ -22,20 +22,27 @@ CLIENTS = 15
 
 def start(nursery, app, config=None):
     """A server of an ASGI application, as ours is set up: its port, and what stops it."""
+
+    async def alive(scope, receive, send):
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        assert await receive() == {"type": "lifespan.startup"}
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+
     stop, config, listener = trio.Event(), config or Config(), listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     config.errorlog = None
     config.keep_alive_timeout = 1000.0  # nobody is sent away meanwhile
     config.bind = [f"fd://{listener.detach()}"]
-    nursery.start_soon(serve_http, app, config, stop, trio.Event())
+    nursery.start_soon(serve_http, alive, config, stop, trio.Event())
     return port, stop
 
 
-async def live(receive, send):
-    """An application's lifespan."""
-    assert await receive() == {"type": "lifespan.startup"}
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
+async def unasked(scope, receive, send):
+    """An application whose server answers by itself."""
+    raise AssertionError("asked")
 
 
 async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
@@ -47,9 +54,6 @@ async def test_a_client_that_sends_what_is_no_frame_is_gone_and_no_bug(nursery):
             await trio.lowlevel.checkpoint()
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         await send({"type": "websocket.accept"})
         try:
             async with trio.open_nursery() as telling:
@@ -85,9 +89,6 @@ async def test_who_says_nothing_over_a_websocket_is_heard_slowly_and_others_mean
     heard = []
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
             heard.append((message.get("text"), trio.current_time()))
@@ -112,9 +113,6 @@ async def test_who_speaks_before_a_websocket_is_answered_is_sent_away_and_the_se
     gone = trio.Event()
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         if answers:
             await send({"type": "websocket.http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
             await send({"type": "websocket.http.response.body", "body": b"no"})
@@ -144,12 +142,8 @@ async def test_who_speaks_before_a_websocket_is_answered_is_sent_away_and_the_se
     ids=["no key", "another version", "an old protocol"],
 )
 async def test_a_handshake_that_is_refused_says_why_and_keeps_no_connection(nursery, change):
-    async def app(scope, receive, send):
-        assert scope["type"] == "lifespan"
-        await live(receive, send)
-
     with trio.fail_after(30):
-        port, stop = start(nursery, app)
+        port, stop = start(nursery, unasked)
         async with await trio.open_tcp_stream("127.0.0.1", port) as client:
             await client.send_all(HELLO.replace(*change))
             head, _, body = b"".join([data async for data in client]).partition(b"\r\n\r\n")
@@ -160,14 +154,10 @@ async def test_a_handshake_that_is_refused_says_why_and_keeps_no_connection(nurs
 
 
 async def test_a_bug_at_one_connection_ends_that_one_and_is_logged(nursery, caplog):
-    async def app(scope, receive, send):
-        assert scope["type"] == "lifespan"
-        await live(receive, send)
-
     config = Config()
     config.alt_svc_headers = ["\n"]  # no answer can be made with that
     with trio.fail_after(30):
-        port, stop = start(nursery, app, config)
+        port, stop = start(nursery, unasked, config)
         for n in range(3):
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
                 await client.send_all(b"nonsense\r\n\r\n")
@@ -179,12 +169,8 @@ async def test_a_bug_at_one_connection_ends_that_one_and_is_logged(nursery, capl
 
 @pytest.mark.parametrize("name", [b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Connection"])
 async def test_a_handshake_with_what_is_no_word_is_refused_and_no_bug(nursery, caplog, name):
-    async def app(scope, receive, send):
-        assert scope["type"] == "lifespan"
-        await live(receive, send)
-
     with trio.fail_after(30):
-        port, stop = start(nursery, app)
+        port, stop = start(nursery, unasked)
         async with await trio.open_tcp_stream("127.0.0.1", port) as client:
             await client.send_all(HELLO[:-2] + name + b": Upgrade, caf\xe9\r\n\r\n")
             head, _, body = b"".join([data async for data in client]).partition(b"\r\n\r\n")
@@ -196,9 +182,6 @@ async def test_a_handshake_with_what_is_no_word_is_refused_and_no_bug(nursery, c
 
 async def test_a_method_in_small_letters_is_that_in_capitals(nursery):
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         asked.append(scope["method"])
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
         await send({"type": "http.response.body", "body": b"whole"})
@@ -221,9 +204,6 @@ async def test_a_method_in_small_letters_is_that_in_capitals(nursery):
 )
 async def test_a_client_that_leaves_in_the_middle_of_an_answer_keeps_no_connection(nursery, behind):
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         async with trio.open_nursery() as answering:
             answering.start_soon(stream, send)
@@ -252,9 +232,6 @@ async def test_a_client_that_leaves_in_the_middle_of_an_answer_keeps_no_connecti
 @pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
 async def test_a_client_that_says_much_to_who_does_not_listen_keeps_no_connection_when_it_has_gone(nursery, fails):
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         await said.wait()
         assert not fails
         await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
@@ -281,9 +258,6 @@ async def test_a_request_of_very_many_lines_is_refused(nursery, body):
     asked = []
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         while (message := await receive()).get("more_body"):
             pass
         if message["type"] == "http.request":
@@ -310,9 +284,6 @@ async def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_heard(
     asked = []
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         asked.append(scope["path"])
         while (await receive()).get("more_body"):
             pass
@@ -336,9 +307,6 @@ async def test_a_client_that_has_gone_keeps_no_connection(nursery, when, how):
     asked, answered = trio.Event(), trio.Event()
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
         asked.set()
         while when == "before its answer" and (await receive())["type"] != "http.disconnect":
             pass
