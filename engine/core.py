@@ -336,7 +336,7 @@ class Engine:
         if len(active) >= self.settings.max_recordings:
             raise Overloaded(f"there are {len(active)} recordings running", where=stream)
         number = self._next_id()
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stream)[:100]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stream)[:100].lstrip(".")  # a hidden file is fetched by nobody
         path = (
             Path(self.settings.data)
             / "recordings"

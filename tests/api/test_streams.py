@@ -140,16 +140,17 @@ async def test_a_mix_is_not_replaced_and_not_removed(client, engine):
     assert (await json_of(client.get("/streams/1.0/live/mix")))["publisher"] == "mix"
 
 
-async def recorded(client, engine):
+async def recorded(client, engine, name="live/cam"):
     """A recording of some pictures that has ended."""
-    await json_of(client.put(CAM, json=PATTERN), 201)
-    await published(engine, "live/cam")
-    begun = await json_of(client.post(f"{CAM}/recordings"), 201)
-    assert begun["stream"] == "live/cam"
+    path = f"/streams/1.0/{name}"
+    await json_of(client.put(path, json=PATTERN), 201)
+    await published(engine, name)
+    begun = await json_of(client.post(f"{path}/recordings"), 201)
+    assert begun["stream"] == name
     with trio.fail_after(SOON):
-        while (await json_of(client.get(f"{CAM}/recordings")))[0]["bytes"] < 2000:
+        while (await json_of(client.get(f"{path}/recordings")))[0]["bytes"] < 2000:
             await trio.sleep(0.02)
-    return await json_of(client.delete(f"{CAM}/recordings/{begun['id']}"))
+    return await json_of(client.delete(f"{path}/recordings/{begun['id']}"))
 
 
 async def test_a_recording(client, engine):
@@ -214,6 +215,13 @@ async def test_a_name_is_never_a_path(client, engine, tmp_path):
     (tmp_path / "recordings" / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     for name in ("nosuch.mp4", "..%2fsecret.mp4", "%2e%2e/secret.mp4", "folder", ".hidden", "link.mp4", "%00", "."):
         assert set(await json_of(client.get(f"/recordings/{name}"), 404)) == {"error"}
+
+
+@pytest.mark.parametrize("name", [".studio/cam", "..."])
+async def test_a_stream_whose_name_begins_with_a_dot_is_recorded_into_a_file_that_can_be_fetched(client, engine, name):
+    done = await recorded(client, engine, name)
+    answer = await client.get(f"/recordings/{done['file']}")
+    assert (answer.status_code, len(await answer.get_data())) == (200, done["bytes"])
 
 
 async def test_all_recordings_of_a_stream_end_at_once(client, engine):
