@@ -63,7 +63,7 @@ ROUTES: Final = [
         PullSpec,
         StreamEntry,
     ),
-    Route("DELETE", _ONE, "End what is pulled, or show its publisher the door", None, Nothing),
+    Route("DELETE", _ONE, "End what is pulled, and show who publishes it the door", None, Nothing),
     Route("POST", f"{_ONE}/recordings", "Record it from its next keyframe on", None, RecordingStatus),
     Route("GET", f"{_ONE}/recordings", "Its recordings", None, list[RecordingStatus]),
     Route("DELETE", f"{_ONE}/recordings", "End all of them", None, list[RecordingStatus]),

@@ -308,17 +308,22 @@ class Engine:
             raise Overloaded(f"there are {len(self._pulls)} sources already", where=name)
 
     async def remove_stream(self, name: str) -> None:
-        """Ends a source, or shows a publisher the door. Raises NotFound; InUse for a mix: its event must be deleted."""
-        if name in self._pulls:
+        """Ends a source, and shows who else publishes its name the door.
+
+        Raises NotFound; InUse for a mix that no source has the name of: its event must be deleted.
+        """
+        is_source = name in self._pulls
+        if is_source:
             await self._end_pull(name)
-            return
+            if not self._hub.is_published(name):
+                return
         publication = self._hub.published(name).publication
         assert publication is not None
         publisher = publication.publisher
-        if publisher.kind == "mix":
+        if publisher.stop is not None:  # it came by RTMP
+            publisher.stop()
+        elif not is_source:  # who pulls, or makes a pattern, is among _pulls meanwhile
             raise InUse(f'stream "{name}" is the mix of event "{publisher.peer}"', where=name)
-        assert publisher.stop is not None  # it came by RTMP: who pulls, or makes a pattern, is among _pulls meanwhile
-        publisher.stop()
 
     async def _end_pull(self, name: str) -> None:
         found = self._pulls[name]

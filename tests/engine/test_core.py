@@ -25,6 +25,7 @@ from engine.timebase import SECOND
 from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.engine.clips import packets
 from tests.engine.slowdisk import slow_image
+from tests.media import encode
 from tests.threads import no_threads
 
 SPEC = EventSpec(
@@ -245,10 +246,30 @@ async def test_a_pattern_that_failed_says_so_and_whose_name_it_is_keeps_it(tmp_p
         camera = made._hub.publish("live/p", Publisher(kind="rtmp", stop=lambda: camera.close()))
         await until(lambda: made.pulls()[0].state == "failed")
         assert made.pulls()[0].error == 'stream "live/p" is already published (rtmp)'
+        assert states(made) == {"live/p": "rtmp"}
         await made.remove_stream("live/p")
-        assert (made.pulls(), states(made)) == ([], {"live/p": "rtmp"})
-        await made.remove_stream("live/p")
-        assert states(made) == {}
+        assert (made.pulls(), states(made)) == ([], {})
+
+
+async def test_a_camera_that_has_the_name_of_a_film_that_is_over_is_shown_the_door_with_it(tmp_path):
+    encode(tmp_path / "film.mp4")
+    async with engine(tmp_path) as made:
+        await made.put_source("live/film", PullSpec(url=str(tmp_path / "film.mp4")))
+        await until(lambda: made.pulls()[0].state == "ended")
+        camera = made._hub.publish("live/film", Publisher(kind="rtmp", stop=lambda: camera.close()))
+        await made.remove_stream("live/film")
+        assert (made.pulls(), states(made)) == ([], {})
+
+
+async def test_a_mix_that_has_the_name_of_a_source_stays_when_that_is_removed(tmp_path):
+    async with engine(tmp_path) as made:
+        await made.put_source("live/mix", PullSpec(url=str(tmp_path / "later.mp4")))
+        await until(lambda: made.pulls()[0].state == "retrying")
+        await made.create_event(SPEC)
+        await made.remove_stream("live/mix")
+        assert (made.pulls(), states(made)) == ([], {"live/mix": "mix", "live/mix_1": "mix"})
+        with pytest.raises(InUse, match="show"):
+            await made.remove_stream("live/mix")
 
 
 async def test_no_event_begins_while_the_engine_stops_and_none_of_it_is_left(tmp_path):
