@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import http.client
 import math
-import socket
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +21,8 @@ import msgspec
 import trio
 
 from engine.config import check_header
+from engine.dial import Line, answer_of
 from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
-from engine.fetch import answer_of, connection_to
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
 from engine.urls import clear_parts, credentials, shown
@@ -185,8 +184,8 @@ class RemoteQueue:
         headers |= {name: value.encode() for name, value in self._credentials.items()}
         headers |= {"nexrender-secret": self._secret.encode()} if self._secret else {}
         headers |= {"nexrender-name": name.encode()} if name else {}
-        connection = connection_to(self._host, self._port, secure=self._secure, timeout=min(patience, silence))
-        call = _Call(connection, self._shown, method, self._prefix + path, headers, {} if head is None else head)
+        line = Line(self._host, self._port, secure=self._secure, timeout=min(patience, silence))
+        call = _Call(line, self._shown, method, self._prefix + path, headers, {} if head is None else head)
         try:
             with trio.fail_after(patience):
                 answer = await in_thread(call.run, body, limiter=self._limiter, abandon_on_cancel=True)
@@ -222,20 +221,19 @@ class _Call:
 
     def __init__(
         self,
-        connection: http.client.HTTPConnection,
+        line: Line,
         server: str,
         method: str,
         path: str,
         headers: Mapping[str, bytes],
         head: dict[str, str],
     ) -> None:
-        self._connection = connection
+        self._line = line
         self._server = server  # as sentences call it: host:port
         self._method = method
         self._path = path
         self._headers = headers
         self._head = head
-        self._socket: socket.socket | None = None
 
     def run(self, body: bytes | Path | None) -> _Answer:
         """Raises SinkUnavailable."""
@@ -246,13 +244,12 @@ class _Call:
             return self._request(body, {})
         except (OSError, http.client.HTTPException) as err:
             raise SinkUnavailable(f'server "{self._server}": {reason_of(err)}', where=self._server) from err
-        finally:
-            self._connection.close()
 
     def _request(self, body: Any, headers: Mapping[str, bytes]) -> _Answer:
-        self._connection.connect()
-        self._socket = self._connection.sock
-        with answer_of(self._connection, self._method, self._path, body, {**self._headers, **headers}) as answer:
+        with (
+            closing(self._line.open(self._line.addresses())) as connection,
+            answer_of(connection, self._method, self._path, body, {**self._headers, **headers}) as answer,
+        ):
             self._head |= {name.lower(): value for name, value in answer.getheaders()}
             content = answer.read(MAX_ANSWER + 1)
         if len(content) > MAX_ANSWER:
@@ -261,6 +258,4 @@ class _Call:
 
     def close(self) -> None:
         """Hangs up: the server keeps nothing for who does not listen."""
-        if self._socket is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        self._line.close()

@@ -18,8 +18,8 @@ leaves as much room as it takes, and all of it goes for a download that finds no
 A URL's user and password are HTTP Basic; they and the headers of a job go to the origin that the job names and, as soon
 as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
 
-A transfer blocks in a thread. It is ended from outside by shutting its socket down, from when it begins to connect, so
-no peer's pace outlasts the deadline, nor any peer's silence who waits for it.
+A transfer blocks in a thread. It is ended from outside by closing its line, from when that begins to connect, so no
+peer's pace outlasts the deadline, nor any peer's silence who waits for it.
 """
 
 from __future__ import annotations
@@ -32,22 +32,20 @@ import ipaddress
 import mimetypes
 import os
 import re
-import select
 import shutil
-import socket
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 import msgspec
 import trio
 
+from engine.dial import Line, answer_of
 from engine.errors import (
     InvalidJob,
     SinkRejected,
@@ -65,7 +63,6 @@ from engine.urls import credentials, parts_of, scheme_of, shown
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
 PIECE: Final = 1 << 18
-MAX_INTERIM: Final = 100  # answers: one every 10 s for as long as a transfer may take
 UNKNOWN_LIFE: Final = 1800.0  # seconds; longer than any transfer
 HASHES: Final = ("md5", "sha1", "sha256", "sha512")
 _PUBLIC_SCHEMES: Final = ("http", "https")
@@ -255,46 +252,6 @@ def file_in(folders: Iterable[Path], name: str, *, inside: bool = True) -> Path 
     return None
 
 
-class _FinalAnswer(http.client.HTTPResponse):
-    """What a server answers at last: http.client itself passes over no other interim answer than 100."""
-
-    def begin(self) -> None:
-        for _ in range(MAX_INTERIM + 1):
-            super().begin()
-            if self.status >= 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # RFC 9110 §15.2
-                return
-            self.headers = None  # type: ignore[assignment]  # so another answer is read
-        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
-
-
-def connection_to(host: str, port: int, *, secure: bool, timeout: float) -> http.client.HTTPConnection:
-    """A connection that is not open yet; its answers are final ones. `timeout`: seconds without a byte."""
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(host, port, timeout=timeout)
-    connection.response_class = _FinalAnswer
-    return connection
-
-
-def answer_of(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    body: bytes | BinaryIO | None,
-    headers: Mapping[str, str | bytes],
-) -> http.client.HTTPResponse:
-    """What the server of an open connection says; of a body that it refuses before all of it is there, too.
-
-    Raises OSError, HTTPException. Worker thread.
-    """
-    try:
-        connection.request(method, path, body, headers)
-    except (ConnectionError, ssl.SSLEOFError):  # it listens no more, but may have answered before (RFC 9112 §9.5)
-        with suppress(OSError, http.client.HTTPException):
-            return connection.getresponse()
-        raise
-    return connection.getresponse()
-
-
 class _Transfer:
     """One talk with a server. Worker thread, but `close`.
 
@@ -306,75 +263,28 @@ class _Transfer:
     def __init__(self, url: str, *, allow_private: bool) -> None:
         self.url = url
         self._allow_private = allow_private
-        self._socket: socket.socket | None = None
+        self._line: Line | None = None
         self._closed = False
 
     def close(self) -> None:
         """Ends it, from any thread."""
         self._closed = True
-        if self._socket is not None:
-            with suppress(OSError):  # an SSLSocket's own shutdown would pull the rug from under its reader
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if self._line is not None:
+            self._line.close()
 
     def _connect(self, url: str) -> tuple[http.client.HTTPConnection, str]:
         """(connection, what to ask there for). Raises InvalidJob, OSError, ValueError."""
         secure, host, port = _origin(url)
-        found = self._dial(host, port, url)
-        if secure:  # which closes it when it cannot; hands are shaken when `close` can reach it
-            context = ssl.create_default_context()
-            found = context.wrap_socket(found, server_hostname=host, do_handshake_on_connect=False)
-        connection = connection_to(host, port, secure=secure, timeout=SILENCE)
-        self._socket = connection.sock = found
-        try:
-            if self._closed:
-                raise OSError("given up")
-            if isinstance(found, ssl.SSLSocket):
-                found.do_handshake()
-        except _ERRORS:
-            connection.close()
-            raise
-        parts = urlsplit(url)
-        asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return connection, quote(asked, safe=_AS_IT_IS)
-
-    def _dial(self, host: str, port: int, url: str) -> socket.socket:
-        found = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        self._line = line = Line(host, port, secure=secure, timeout=SILENCE)
+        if self._closed:
+            line.close()
+        found = line.addresses()
         allowed = [each for each in found if self._allow_private or is_public(str(each[4][0]))]
         if not allowed:
             raise InvalidJob(f'"{shown(url)}": {found[0][4][0]} is a private address', where=shown(url))
-        for last, (family, kind, protocol, _, address) in enumerate(allowed, 1 - len(allowed)):
-            try:
-                return self._connected(socket.socket(family, kind, protocol), address)
-            except OSError:
-                if last == 0:
-                    raise
-        raise AssertionError
-
-    def _connected(self, made: socket.socket, address: Any) -> socket.socket:
-        """A new socket, when it is connected. Raises OSError.
-
-        What is not connecting yet cannot be shut down. So that is begun before `_closed` is looked at: who sets it
-        later shuts down what connects.
-        """
-        self._socket = made
-        made.setblocking(False)
-        try:
-            error = made.connect_ex(address)
-            if self._closed:
-                raise OSError("given up")
-            if error == errno.EINPROGRESS:
-                connecting = select.poll()
-                connecting.register(made, select.POLLOUT)
-                if not connecting.poll(SILENCE * 1000):
-                    raise TimeoutError("timed out")
-                error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                raise OSError(error, os.strerror(error))
-        except OSError:
-            made.close()
-            raise
-        made.settimeout(SILENCE)
-        return made
+        parts = urlsplit(url)
+        asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return line.open(allowed), quote(asked, safe=_AS_IT_IS)
 
 
 class _Download(_Transfer):

@@ -61,6 +61,7 @@ RENDERING = {  # in their processes, or speaking as all commands do
     "serve.py": {"engine.command", "engine.link"},  # listens as RTMP does
     "http.py": {"engine.link"},  # counts connections as RTMP does
     "child.py": {"engine.command", "engine.child"},
+    "remote.py": {"engine.dial"},  # asks a server as jobs do
 }
 EMPTY_JOBS = ("util", "helper", "manager", "handler", "service", "processor", "impl")  # empty with any word before them
 EMPTY_NAMES = {*EMPTY_JOBS, "common", "base", "data", "info"}

@@ -26,6 +26,7 @@ from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkUnavailable
 from engine.jobdocument import DOCUMENT, read
 from engine.jobs import FINAL, Assignment, Queue
 from engine.worker import Worker
+from tests.engine.silent import HOST, named, silent
 from tests.media import numbers
 from tests.threads import no_threads
 from tests.web import WebRequest, web_server
@@ -224,6 +225,28 @@ async def test_a_pick_that_is_given_up_takes_no_job(server):
     assert (await until(queue, uid, ("queued",)))["uid"] == uid
     assert (await remote.pick("other", (DOCUMENT,), wait=5)).uid == uid
     assert await remote.pick("other", (DOCUMENT,), tags="a, b") is None
+
+
+async def test_a_server_with_an_address_that_swallows_everything_is_asked(server, monkeypatch):
+    queue, url = server
+    port = int(url.rpartition(":")[2])
+    named(monkeypatch, **{"two.test": [HOST, "127.0.0.1"]})
+    remote = RemoteQueue(f"http://two.test:{port}", secret="s")
+    uid = await add(queue, job())
+    with silent(port), trio.fail_after(10):
+        held = await remote.pick("far", (DOCUMENT,))
+        assert held.uid == uid
+        assert await remote.report(held, {"state": "started"})
+
+
+async def test_a_pick_that_is_given_up_while_the_server_does_not_even_answer_leaves_no_thread_behind():
+    with silent() as port, trio.fail_after(10):
+        remote = RemoteQueue(f"http://{HOST}:{port}")
+        for n in range(20):  # at any moment: before it connects, and while it does
+            with trio.move_on_after(n / 2000):
+                await remote.pick("far", (DOCUMENT,))
+        while remote._limiter.borrowed_tokens:
+            await trio.sleep(0.01)
 
 
 class Line:

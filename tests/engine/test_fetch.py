@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 import zlib
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from engine.errors import (
     SourceUnsupported,
 )
 from engine.fetch import Fetcher, Limits, file_in, is_public
+from tests.engine.silent import HOST, named, silent
 from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
@@ -404,16 +405,33 @@ async def test_who_is_given_up_while_the_server_does_not_even_answer_leaves_no_t
 ):
     monkeypatch.setattr("engine.fetch.SILENCE", 300.0)
     fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=Limits(at_once=1))
-    with ExitStack() as stack, trio.fail_after(30):
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))  # which drops all but a few
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
+    with silent() as port, trio.fail_after(30):
         for n in range(200):  # given up at any moment: before it connects, and while it does
             with trio.move_on_after(n / 20_000):
-                await fetch(fetcher, f"http://127.0.0.1:{full.getsockname()[1]}/film.mp4", tmp_path)
+                await fetch(fetcher, f"http://{HOST}:{port}/film.mp4", tmp_path)
         await fetcher.send("PUT", f"{web.url}/here", headers={}, body=b"x")  # its place is a thread's that has ended
+    assert web.asked == [("/here", b"x")]
+
+
+async def test_a_server_with_an_address_that_swallows_everything_is_talked_to(fetcher, tmp_path, web, monkeypatch):
+    monkeypatch.setattr("engine.fetch.SILENCE", 300.0)
+    named(monkeypatch, **{"two.test": [HOST, "127.0.0.1"]})
+    url = f"http://two.test:{web.server_port}"
+    with silent(web.server_port), trio.fail_after(10):
+        assert (await fetch(fetcher, f"{url}/plain", tmp_path)).read_bytes() == FILM
+        await fetcher.send("PUT", f"{url}/here", headers={}, body=b"x")
+    assert web.asked[-1] == ("/here", b"x")
+
+
+async def test_of_a_servers_addresses_only_those_are_tried_that_may_be_talked_to(tmp_path, web, monkeypatch):
+    monkeypatch.setattr("engine.fetch.is_public", "127.0.0.1".__eq__)
+    named(monkeypatch, **{"two.test": [HOST, "127.0.0.1"]})
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
+    with socket.create_server((HOST, web.server_port)) as private, trio.fail_after(30):
+        await fetcher.send("PUT", f"http://two.test:{web.server_port}/here", headers={}, body=b"x")
+        private.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            private.accept()
     assert web.asked == [("/here", b"x")]
 
 
