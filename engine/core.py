@@ -313,17 +313,16 @@ class Engine:
         Raises NotFound; InUse for a mix that no source has the name of: its event must be deleted.
         """
         is_source = name in self._pulls
+        if self._hub.is_published(name) or not is_source:  # looked at before the source ends: the next may come then
+            publication = self._hub.published(name).publication
+            assert publication is not None
+            publisher = publication.publisher
+            if publisher.stop is not None:  # it came by RTMP
+                publisher.stop()
+            elif not is_source:  # who pulls, or makes a pattern, is among _pulls meanwhile
+                raise InUse(f'stream "{name}" is the mix of event "{publisher.peer}"', where=name)
         if is_source:
             await self._end_pull(name)
-            if not self._hub.is_published(name):
-                return
-        publication = self._hub.published(name).publication
-        assert publication is not None
-        publisher = publication.publisher
-        if publisher.stop is not None:  # it came by RTMP
-            publisher.stop()
-        elif not is_source:  # who pulls, or makes a pattern, is among _pulls meanwhile
-            raise InUse(f'stream "{name}" is the mix of event "{publisher.peer}"', where=name)
 
     async def _end_pull(self, name: str) -> None:
         found = self._pulls[name]

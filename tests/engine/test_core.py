@@ -261,6 +261,24 @@ async def test_a_camera_that_has_the_name_of_a_film_that_is_over_is_shown_the_do
         assert (made.pulls(), states(made)) == ([], {})
 
 
+async def test_a_camera_that_takes_the_name_of_a_source_as_soon_as_that_ends_stays(tmp_path):
+    encode(tmp_path / "film.mp4")
+    async with engine(tmp_path) as made, trio.open_nursery() as nursery:
+        shown_the_door = []
+
+        async def follow():
+            while made._hub.is_published("live/film"):
+                await trio.lowlevel.checkpoint()
+            made._hub.publish("live/film", Publisher(kind="rtmp", stop=lambda: shown_the_door.append(True)))
+
+        await made.put_source("live/film", PullSpec(url=str(tmp_path / "film.mp4"), loop=True))
+        await until(lambda: made._hub.is_published("live/film"))
+        nursery.start_soon(follow)
+        await made.remove_stream("live/film")
+        await until(lambda: states(made) == {"live/film": "rtmp"})
+        assert not shown_the_door
+
+
 async def test_a_mix_that_has_the_name_of_a_source_stays_when_that_is_removed(tmp_path):
     async with engine(tmp_path) as made:
         await made.put_source("live/mix", PullSpec(url=str(tmp_path / "later.mp4")))
