@@ -100,6 +100,7 @@ class Line:
         connection: http.client.HTTPConnection
         if self._secure:  # which closes it when it cannot; hands are shaken when `close` can reach it
             context = ssl.create_default_context()
+            context.set_alpn_protocols(["http/1.1"])
             made = context.wrap_socket(made, server_hostname=self._host, do_handshake_on_connect=False)
             connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
         else:
@@ -129,7 +130,7 @@ class Line:
         return found
 
     def _race(self, waiting: deque[Address]) -> socket.socket:
-        error = OSError("no address")
+        error: OSError = TimeoutError("timed out")  # unless one has failed before
         while waiting or self._sockets:
             try:
                 if waiting:
@@ -141,7 +142,7 @@ class Line:
                 raise OSError("given up")
             heard = self._heard(START if waiting else self._timeout)
             if not heard and not waiting:
-                raise TimeoutError("timed out")
+                break
             for each in heard:
                 failure = each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not failure:

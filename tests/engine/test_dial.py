@@ -3,6 +3,7 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -88,9 +89,10 @@ def test_an_address_that_swallows_everything_does_not_keep_from_the_next_one(web
             line.close()
 
 
-def test_after_an_address_that_refuses_the_next_one_is_tried_at_once(web, call, monkeypatch):
+@pytest.mark.parametrize("first", [HOST, pytest.param("255.255.255.255", id="no way there, which is known at once")])
+def test_after_an_address_that_refuses_the_next_one_is_tried_at_once(first, web, call, monkeypatch):
     monkeypatch.setattr(dial, "START", FOR_EVER)
-    named(monkeypatch, **{"two.test": [HOST, "127.0.0.1"]})
+    named(monkeypatch, **{"two.test": [first, "127.0.0.1"]})
     line = line_to(web.server_port)
     answer = call(asked, line)
     try:
@@ -103,9 +105,11 @@ def test_who_is_told_to_go_while_several_addresses_are_silent_goes(call, nobody,
     monkeypatch.setattr(dial, "START", 0.01)
     line = line_to(nobody)
     opened = call(line.open, addresses(HOST, nobody) * 3)
-    for _ in range(3):
-        assert sockets.begun.acquire(timeout=SOON)
-    line.close()
+    try:
+        for _ in range(3):
+            assert sockets.begun.acquire(timeout=SOON)
+    finally:
+        line.close()
     with pytest.raises(OSError, match=r"given up|reset"):
         opened.result(SOON)
     assert [each.fileno() for each in sockets.made] == [-1] * 3
@@ -114,7 +118,12 @@ def test_who_is_told_to_go_while_several_addresses_are_silent_goes(call, nobody,
 def test_of_many_addresses_the_last_is_tried_too_and_only_a_few_have_a_socket(web, call, nobody, sockets, monkeypatch):
     monkeypatch.setattr(dial, "START", 0.01)
     many = addresses(HOST, nobody) * 3 * AT_ONCE
-    call(line_to(nobody).open, [*many, *addresses("127.0.0.1", web.server_port)]).result(SOON).close()
+    line = line_to(nobody)
+    opened = call(line.open, [*many, *addresses("127.0.0.1", web.server_port)])
+    try:
+        opened.result(SOON).close()
+    finally:
+        line.close()
     assert sockets.most == AT_ONCE
 
 
@@ -125,6 +134,23 @@ def test_where_no_address_answers_the_error_says_why(nobody):
         line_to(port).open(addresses(HOST, port) * 2)
     with pytest.raises(TimeoutError, match="timed out"):
         Line(HOST, nobody, secure=False, timeout=0.05).open(addresses(HOST, nobody) * 2)
+
+
+@pytest.mark.parametrize("silent_first", [True, False])
+def test_where_one_address_refuses_and_the_other_is_silent_the_error_says_that_it_was_refused(silent_first, nobody):
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+    both = [*addresses(HOST, nobody), *addresses(HOST, port)]
+    with pytest.raises(ConnectionRefusedError):
+        Line(HOST, port, secure=False, timeout=0.05).open(both if silent_first else both[::-1])
+
+
+def test_a_server_that_takes_the_line_and_says_nothing_has_a_limited_time():
+    with socket.create_server((HOST, 0)) as server:
+        line = Line(HOST, server.getsockname()[1], secure=False, timeout=0.05)
+        connection = line.open(line.addresses())
+        with closing(connection), pytest.raises(TimeoutError):
+            answer_of(connection, "GET", "/", None, {})
 
 
 def test_a_line_that_is_closed_is_not_opened(web):

@@ -374,6 +374,21 @@ async def test_who_refuses_a_body_before_it_is_through_is_heard(fetcher, tmp_pat
             await fetcher.send("PUT", f"{web.url}/hung-up", headers={}, body=film)
 
 
+async def test_a_server_of_https_is_told_which_http_is_spoken(fetcher, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+
+    class Told(WebRequest):
+        def do_PUT(self):
+            self.send_response(200 if self.connection.selected_alpn_protocol() == "http/1.1" else 421)
+            self.end_headers()
+
+    with web_server(Told, tls=context) as web:
+        await fetcher.send("PUT", web.url, headers={}, body=b"")
+
+
 async def test_interim_answers_are_not_taken_for_the_final_one(fetcher, tmp_path, web):
     path = await fetch(fetcher, f"{web.url}/early", tmp_path)
     assert (path.name, path.read_bytes()) == ("it.mp4", FILM)
@@ -435,7 +450,8 @@ async def test_of_a_servers_addresses_only_those_are_tried_that_may_be_talked_to
     assert web.asked == [("/here", b"x")]
 
 
-async def test_a_server_that_drips_in_its_tls_handshake_gives_the_place_back(tmp_path, web):
+async def test_a_server_that_drips_in_its_tls_handshake_gives_the_place_back(tmp_path, web, monkeypatch):
+    monkeypatch.setattr("engine.fetch.SILENCE", 300.0)
     limits = Limits(seconds=0.3, at_once=1)
     fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", allow_private=True, limits=limits)
 
