@@ -42,15 +42,16 @@ from engine.errors import (
 )
 from engine.feed import Feed, Said
 from engine.link import Link, abandon_after, race
-from engine.packet import Packet
+from engine.packet import Kind, Packet
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
 from engine.rtmp.session import Session, Shared
 from engine.stream import END, PORTION, Hub, Reader, check_name
 from engine.threads import in_thread
 from engine.urls import clear_parts, has_spaces
 
-BACK_MS: Final = 1000  # time stamps that far behind the last ones, or …
-AHEAD_MS: Final = 15_000  # … so much more ahead than time has passed, have jumped; segments of HLS come 10 s at once
+BACK_MS: Final = 1000  # time stamps that far behind the last ones of their kind, or …
+AHEAD_MS: Final = 15_000  # … so far from the latest of all, beside what has passed, have jumped; HLS sends 10 s at once
+APART_MS: Final = 5000  # sound comes no more than that behind the pictures of its time, or ahead of them
 LINGER: Final = 1.0  # seconds that a server has to read to the end; closing at once could make it lose the last packets
 MAX_URL: Final = 4096
 PLAIN_NAME: Final = 12  # letters of a stream name that is shown whole; keys of platforms have 16 and more
@@ -166,32 +167,66 @@ def _forms(part: str) -> set[str]:
     return {part, plain, unquote_plus(part), *(quote(plain, safe, errors="replace") for safe in ("", "/"))}
 
 
+class _Run(NamedTuple):
+    """How the packets of one kind are placed; times are those that are given, in ms, arrivals in ns."""
+
+    zero: int  # the stream's ms that is 0 here
+    began: int  # arrival of the first packet with this zero
+    last: int  # the latest time
+    arrival: int  # of the last packet
+
+
 class Rebase:
     """The time stamps of one connection: from 0 on, without the stream's jumps.
 
-    When sound or picture has jumped, the other one comes with old stamps for a while: so the last two zeros count. What
-    is from before the beginning is shown there, as later pictures may need it; sound is left out: receivers that count
-    samples would play all that follows later by as much.
+    Sound may come far behind the pictures of its time, or ahead of them, for as long as the stream lasts; so each kind
+    is judged by its own last stamp. When one has jumped, the other one comes with old stamps for a while, and stays on
+    the old zero until it jumps, too. Where it has not done so within `APART_MS`, only one of them had wrong stamps:
+    both are on the newest zero then, and as far apart as the stream's stamps are.
+
+    What is from before the beginning is shown there, as later pictures may need it; sound is left out: receivers that
+    count samples would play all that follows later by as much.
     """
 
     def __init__(self) -> None:
-        self._zeros: list[int] = []  # the stream's ms that are 0 here: now, and before the last jump
-        self._last = 0  # the latest that was given
-        self._arrival = 0  # ns
+        self._runs: dict[Kind, _Run] = {}
 
     def place(self, packet: Packet) -> int | None:
         """The dts of a packet, ms; None: it is left out."""
-        dts, passed = packet.dts_ms, max(0, packet.arrival - self._arrival) // 1_000_000
-        zero = min(self._zeros, key=lambda each: abs(dts - each - self._last), default=dts)
-        if not -BACK_MS <= dts - zero - self._last <= AHEAD_MS + passed and self._zeros:
-            zero = dts - self._last - max(1, passed)
-        if zero not in self._zeros[:1]:
-            self._zeros = [zero, *self._zeros[:1]]
-        if dts < zero and packet.track.kind == "audio":
-            return None
-        at = max(0, dts - zero)
-        self._last, self._arrival = max(self._last, at), packet.arrival
-        return at
+        kind, arrival = packet.track.kind, packet.arrival
+        zero = self._zero(packet)
+        at = packet.dts_ms - zero
+        own = self._runs.get(kind)
+        if own is None or own.zero != zero:
+            own = _Run(zero, arrival, at, arrival)
+        self._runs[kind] = own._replace(last=max(own.last, at), arrival=arrival)
+        return None if at < 0 and kind == "audio" else max(0, at)
+
+    def _zero(self, packet: Packet) -> int:
+        """The stream's ms that is 0 for a packet: one that is in use, if the packet fits there, else a new one."""
+        dts, own, runs = packet.dts_ms, self._runs.get(packet.track.kind), self._runs.values()
+        if not runs:
+            return dts
+        newest = max(runs, key=lambda run: run.began)
+        if own is not None and own.zero != newest.zero and _is_lost(packet, newest):
+            return newest.zero
+        latest, passed = max(run.last for run in runs), min(_passed(packet, run) for run in runs)
+        near, least, most = latest, latest - AHEAD_MS, latest + AHEAD_MS + passed
+        if own is not None:
+            near, least = min(latest, own.last + _passed(packet, own)), max(least, own.last - BACK_MS)
+        fitting = [run.zero for run in runs if least <= dts - run.zero <= most]
+        return min(fitting, key=lambda zero: abs(dts - zero - near), default=dts - near - max(1, passed))
+
+
+def _passed(packet: Packet, run: _Run) -> int:
+    """How many ms after the last one of a kind a packet has come."""
+    return max(0, packet.arrival - run.arrival) // 1_000_000
+
+
+def _is_lost(packet: Packet, newest: _Run) -> bool:
+    """Whether a packet on an old zero should be on the newest one, which another kind has had for long."""
+    apart = packet.dts_ms - newest.zero - newest.last
+    return packet.arrival - newest.began > APART_MS * 1_000_000 and abs(apart) <= AHEAD_MS
 
 
 class Push:

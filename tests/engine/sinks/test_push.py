@@ -181,8 +181,109 @@ def test_where_the_stream_jumps_they_go_on_by_the_time_that_passed():
     assert placed((0, 0), (86_400_000, 40), (86_400_040, 80)) == [0, 40, 80]
 
 
-def test_sound_and_picture_stay_together_over_a_jump():
-    assert placed((5000, 0), (5010, 5), (0, 40), (5030, 41), (20, 60)) == [0, 10, 45, 30, 65]
+def test_sound_comes_with_old_stamps_for_a_while_when_pictures_have_jumped():
+    rebase = Rebase()
+    stamps = [(VIDEO, 5000, 0), (AUDIO, 5010, 5), (VIDEO, 0, 40), (AUDIO, 5030, 41), (AUDIO, 20, 60), (VIDEO, 40, 80)]
+    packets = [Packet(track, b"", pts=dts, dts=dts, arrival=at * 1_000_000) for track, dts, at in stamps]
+    assert [rebase.place(packet) for packet in packets] == [0, 10, 45, 30, 65, 85]
+
+
+def as_stamped(kind, t):
+    return t
+
+
+def shifts(stamp=as_stamped, *, late=0, seconds=30):
+    """By how many ms each packet is given later than it was made, in order of sending: (kind, made at, later).
+
+    stamp  the dts of the packet of a kind that is made at t, ms; None: there is none.
+    late   how much later than pictures of the same time sound is sent, ms; below 0: earlier.
+    """
+    made = [(t, track) for t in range(0, 1000 * seconds, 40) for track in (VIDEO, AUDIO)]
+    made.sort(key=lambda each: each[0] + (late if each[1] is AUDIO else 0))
+    rebase, found = Rebase(), []
+    for t, track in made:
+        arrival, dts = 20_000 + t + (late if track is AUDIO else 0), stamp(track.kind, t)
+        if dts is not None:
+            dts += 3_600_000
+            at = rebase.place(Packet(track, b"", pts=dts, dts=dts, arrival=arrival * 1_000_000))
+            found += [] if at is None else [(track.kind, t, at - t)]
+    return found
+
+
+def last_shifts(found):
+    """By how many ms the last picture and the last sound are given later than they were made."""
+    later = {kind: later for kind, _, later in found}
+    return later["video"], later["audio"]
+
+
+LATE = pytest.mark.parametrize("late", [0, 300, -300, 1500, -1500, 5000, -5000])
+
+
+@LATE
+def test_sound_that_is_sent_far_from_its_pictures_is_in_step_with_them(late):
+    found = shifts(late=late)
+    assert len({later for _, _, later in found}) == 1
+
+
+@LATE
+@pytest.mark.parametrize("by", [-3_600_000, -12_000, -5000, -1200, 5000, 20_000, 86_400_000])
+def test_sound_and_picture_are_in_step_again_when_both_have_jumped(late, by):
+    found = shifts(lambda kind, t: t + (by if t >= 10_000 else 0), late=late)
+    assert len({later for _, t, later in found if t < 10_000}) == 1
+    assert len({later for _, t, later in found if t >= 10_000}) == 1
+    for kind in ("video", "audio"):
+        given = [t + later for each, t, later in found if each == kind]
+        assert given == sorted(given)
+
+
+@pytest.mark.parametrize("away", ["video", "audio"])
+@pytest.mark.parametrize("by", [0, -3_600_000, -5000, -1200, 20_000])
+@pytest.mark.parametrize("pause", [(5000, 20_000), (9000, 10_100), (9900, 12_000), (10_000, 25_000)])
+def test_sound_or_picture_that_pauses_while_the_other_jumps_comes_back_in_step(away, by, pause):
+    def stamp(kind, t):
+        return None if kind == away and pause[0] <= t < pause[1] else t + (by if t >= 10_000 else 0)
+
+    picture, sound = last_shifts(shifts(stamp))
+    assert picture == pytest.approx(sound, abs=1)
+
+
+def test_sound_whose_clock_stood_still_in_a_long_pause_comes_back_with_the_pictures():
+    def stamp(kind, t):
+        if kind == "video" or t < 5000:
+            return t
+        return t - 20_000 if t >= 25_000 else None
+
+    found = shifts(stamp)
+    picture, sound = last_shifts(found)
+    assert picture == 0
+    assert sound == pytest.approx(0, abs=1)
+
+
+def test_sound_and_picture_whose_clocks_never_agree_go_on_beside_each_other():
+    found = shifts(lambda kind, t: t - 3_000_000 if kind == "audio" else t, seconds=20)
+    assert len(found) == 2 * 20 * 25
+    assert {later for kind, _, later in found if kind == "video"} == {0}
+    assert {later for kind, _, later in found if kind == "audio"} == {1}
+
+
+@pytest.mark.parametrize("most", [1100, 4000, 12_000])
+def test_sound_that_is_held_up_once_is_in_step(most):
+    """Sound comes 700 ms behind its pictures; once it is `most` ms behind, and then all that waited comes at once."""
+    rebase, found = Rebase(), []
+    made = [(max(t + 700, 10_000 + most if t >= 10_000 else 0), AUDIO, t) for t in range(0, 30_000, 40)]
+    for arrival, track, t in sorted(made + [(t, VIDEO, t) for t in range(0, 30_000, 40)], key=lambda each: each[0]):
+        found.append(rebase.place(Packet(track, b"", pts=t, dts=t, arrival=arrival * 1_000_000)) - t)
+    assert set(found) == {0}
+
+
+@pytest.mark.parametrize("late", [0, 1500, -1500])
+@pytest.mark.parametrize("lost", ["video", "audio"])
+@pytest.mark.parametrize("by", [-3_600_000, -1200, 1200, 14_000])
+@pytest.mark.parametrize("length", [40, 2000])
+def test_sound_and_picture_are_in_step_again_when_one_of_them_alone_had_wrong_stamps(late, lost, by, length):
+    found = shifts(lambda kind, t: t + (by if kind == lost and 10_000 <= t < 10_000 + length else 0), late=late)
+    picture, sound = last_shifts(found)
+    assert picture == sound
 
 
 # --- servers ---------------------------------------------------------------------------------------------------------
@@ -234,6 +335,24 @@ async def test_a_film_with_reordered_pictures_arrives_whole(media):
     assert [packet.data for packet in arrived] == [packet.data for packet in film]
     assert all(abs(b.dts - (a.dts_ms - zero)) <= 1 for a, b in zip(film, arrived, strict=True) if a.dts_ms >= zero)
     assert [b.pts - b.dts for b in arrived] == [a.pts_ms - a.dts_ms for a in film]
+
+
+async def test_sound_that_is_sent_far_behind_its_pictures_arrives_in_step_with_them():
+    here, there = new_hub(), new_hub()
+    behind = 38  # pictures, of 40 ms
+    with there.read("app/y") as reader:
+        async with listening(there) as server:
+            publication = publish(here)
+            publication.send(picture(0, keyframe=True))
+            async with pushing(here, f"rtmp://127.0.0.1:{server.port}/app/y") as push:
+                await until(lambda: push.status().state == "pushing")
+                for n in range(1, 100):
+                    publication.send(picture(n))
+                    if n >= behind:
+                        publication.send(sound(2 * (n - behind)))
+                arrived = await received(reader, 100 + 100 - behind)
+    assert [packet.dts for packet in arrived if packet.track.kind == "video"] == [40 * n for n in range(100)]
+    assert [packet.dts for packet in arrived if packet.track.kind == "audio"] == [40 * n for n in range(100 - behind)]
 
 
 async def test_it_waits_for_a_publisher_and_for_the_next_one():
