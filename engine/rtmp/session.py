@@ -529,14 +529,14 @@ class Session:
                 self.ignored += 1
 
     def _hear_user_control(self, payload: bytes) -> None:
-        if len(payload) < 6:
+        if len(payload) < 2:
             raise RemoteProtocolError(f"a user control message of {len(payload)} bytes")
-        event, value = int.from_bytes(payload[:2], "big"), chunk.number(payload, 2)
+        event = int.from_bytes(payload[:2], "big")  # of those that mean nothing to us, some are no more than that
         if event == chunk.PING:
-            self._say(chunk.user_control(chunk.PONG, value))
+            self._say(chunk.user_control(chunk.PONG, chunk.number(payload, 2)))
         elif event == chunk.PONG:
-            self._happen(Pong(value), self._peer)
-        elif event == chunk.STREAM_EOF and self._media_is_expected(value):
+            self._happen(Pong(chunk.number(payload, 2)), self._peer)
+        elif event == chunk.STREAM_EOF and self._media_is_expected(chunk.number(payload, 2)):
             self._end_stream()
 
     def _end_stream(self) -> None:

@@ -747,12 +747,33 @@ class TestControl:
         events_of(server)
         assert said(server.data_to_send()) == [(chunk.WINDOW_SIZE, 0, (2_500_000).to_bytes(4, "big"))]
 
-    @pytest.mark.parametrize("kind", [chunk.ACKNOWLEDGEMENT, chunk.USER_CONTROL, chunk.WINDOW_SIZE, chunk.ABORT])
-    def test_a_control_message_that_is_too_short_closes(self, kind):
+    @pytest.mark.parametrize(
+        ("kind", "payload"),
+        [
+            (chunk.ACKNOWLEDGEMENT, "6162"),
+            (chunk.WINDOW_SIZE, "6162"),
+            (chunk.ABORT, "6162"),
+            (chunk.USER_CONTROL, "00"),
+            (chunk.USER_CONTROL, "0006 000000"),  # a ping
+            (chunk.USER_CONTROL, "0007"),
+            (chunk.USER_CONTROL, "0001 0000"),
+        ],
+    )
+    def test_a_control_message_that_is_too_short_closes(self, kind, payload):
         server = opened()
-        server.receive_data(chunk.encode(Message(kind, 0, 0, b"ab"), on=2, chunk_size=128))
-        with pytest.raises(RemoteProtocolError):
+        server.receive_data(chunk.encode(Message(kind, 0, 0, bytes.fromhex(payload)), on=2, chunk_size=128))
+        with pytest.raises(RemoteProtocolError, match="control message of"):
             server.next_event()
+
+    @pytest.mark.parametrize("payload", ["001a", "001a 01", "0003", "0100 00000001 0002"])
+    def test_an_event_of_no_account_has_any_length(self, payload):
+        """Such as a server's wish to see the hash of a Flash player, of which a publisher has none."""
+        client = Pair().publishing().client
+        message = Message(chunk.USER_CONTROL, 0, 0, bytes.fromhex(payload))
+        client.receive_data(chunk.encode(message, on=2, chunk_size=65536))
+        assert events_of(client) == []
+        assert client.state is State.PUBLISHING
+        assert client.data_to_send() == b""
 
 
 class TestSharing:
