@@ -109,6 +109,12 @@ _REFUSALS: Final = {
     State.PLAY_ASKED: "NetStream.Play.StreamNotFound",
 }
 _STARTED: Final = {State.PUBLISH_ASKED: "NetStream.Publish.Start", State.PLAY_ASKED: "NetStream.Play.Start"}
+_NEEDED: Final = {  # our command → where an _error for an answer to it is a refusal
+    "connect": (State.CONNECTING,),
+    "createStream": _ASKED,
+    "publish": (State.PUBLISH_ASKED,),
+}
+_CLOSING: Final = "NetConnection.Connect.Closed"  # a server says why it will hang up
 _OVER: Final = {
     State.PUBLISHING: ("NetStream.Unpublish.Success",),
     State.PLAYING: ("NetStream.Play.Stop", "NetStream.Play.Complete", "NetStream.Play.UnpublishNotify"),
@@ -169,6 +175,7 @@ class Session:
         self.state = State.HANDSHAKE
         self.received_bytes = 0  # in all
         self.ignored = 0  # messages that meant nothing to us
+        self.complaint = ""  # why the server ends what it had accepted, as it said since our last request
         # what came in
         self._reader = chunk.Reader(self._limits)
         self._events: deque[Event] = deque()
@@ -343,11 +350,11 @@ class Session:
         message = Message(chunk.COMMAND, stream, 0, amf.encode(name, transaction, *values))
         self._say(message, chunk.ON_COMMAND)
 
-    def _ask(self, name: str, *values: object) -> None:
-        """A command that will be answered with _result or _error."""
+    def _ask(self, name: str, *values: object, stream: int = 0) -> None:
+        """A command that may be answered with _result or _error."""
         self._transaction += 1
         self._asked[self._transaction] = name
-        self._command(name, self._transaction, *values)
+        self._command(name, self._transaction, *values, stream=stream)
 
     def _status(self, code: str, description: str = "", *, level: str = "status", stream: int | None = None) -> None:
         """onStatus (7.2.2) on the stream."""
@@ -384,6 +391,7 @@ class Session:
     def _say_request(self, event: Publish | Play) -> None:
         self._request = event
         self._dts = None
+        self.complaint = ""
         if isinstance(event, Publish):
             name = _with_query(event.name, event.query)
             self._ask("releaseStream", None, name)
@@ -659,22 +667,21 @@ class Session:
         assert request is not None
         key = _with_query(request.name, request.query)
         if isinstance(request, Publish):
-            self._transaction += 1
-            self._command("publish", self._transaction, None, key, request.kind, stream=self._stream)
+            self._ask("publish", None, key, request.kind, stream=self._stream)
         else:
             self._command("play", 0, None, key, _LIVE, stream=self._stream)
             self._say(chunk.user_control(chunk.SET_BUFFER_LENGTH, self._stream, _BUFFER_MS))
 
     def _on_error(self, command: _Command) -> None:
         asked = self._asked.pop(command.transaction, "")
-        if (asked == "connect" and self.state is State.CONNECTING) or (
-            asked == "createStream" and self.state in _ASKED
-        ):
+        if self.state in _NEEDED.get(asked, ()):
             _, rejected = _outcome(command.values)
             self._happen(rejected, "server")
 
     def _on_status(self, command: _Command) -> None:
         bad, rejected = _outcome(command.values)
+        if bad or rejected.code == _CLOSING:
+            self.complaint = rejected.description or rejected.code
         if self.state in _STREAMING:
             if bad or rejected.code in _OVER[self.state]:
                 self._end_stream()

@@ -397,7 +397,7 @@ class Push:
                 case Opened() | Accepted() | Rejected() as answer:
                     return answer
                 case Closed():
-                    raise SinkUnavailable(f"{self._target.address} ended the connection", where=self._id)
+                    raise self._ended("the connection", link)
 
     def _properties(self) -> dict[str, object]:
         """What connect announces: the FourCCs of the codecs, if they have no older name (Enhanced RTMP)."""
@@ -461,7 +461,12 @@ class Push:
         while not isinstance(await link.hear(), StreamEnded | Closed):
             pass
         what = "the connection" if link.session.state is State.CLOSED else "the stream"
-        raise SinkUnavailable(f"{self._target.address} ended {what}", where=self._id)
+        raise self._ended(what, link)
+
+    def _ended(self, what: str, link: Link) -> SinkUnavailable:
+        """The failure that the server has ended something; with its reason, if it gave one."""
+        why = f": {link.session.complaint}" if link.session.complaint else ""
+        return SinkUnavailable(f"{self._target.address} ended {what}{why}", where=self._id)
 
 
 def _at(said: Said, dts: int) -> Said:

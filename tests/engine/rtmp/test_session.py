@@ -272,6 +272,20 @@ class TestClient:
         ]
         assert client.state is State.CONNECTED
 
+    def test_an_error_for_an_answer_to_publish_is_a_refusal(self):
+        client = asking(Publish("x"))
+        answer(client, "_result", 4, None, 1)
+        refusal = {"level": "error", "code": "NetStream.Publish.BadName", "description": "the key is wrong"}
+        assert answer(client, "_error", 5, None, refusal) == [Rejected("NetStream.Publish.BadName", "the key is wrong")]
+        assert client.state is State.CONNECTED
+
+    def test_an_error_for_an_answer_to_publish_changes_nothing_once_the_server_has_accepted(self):
+        client = asking(Publish("x"))
+        answer(client, "_result", 4, None, 1)
+        assert answer(client, "onStatus", 0, None, {"code": "NetStream.Publish.Start"}, stream=1) == [Accepted()]
+        assert answer(client, "_error", 5, None, {"level": "error"}) == []
+        assert client.state is State.PUBLISHING
+
     @pytest.mark.parametrize(
         "values", [(), (None,), (None, "1"), (None, 0), (None, 1.5), (None, float("inf")), (None, -1)]
     )
@@ -285,6 +299,26 @@ class TestClient:
         assert answer(client, "onStatus", 0, None, {"level": "error", "code": "NetStream.Publish.Denied"}) == [
             StreamEnded()
         ]
+        assert client.complaint == "NetStream.Publish.Denied"
+
+    @pytest.mark.parametrize(
+        ("fields", "complaint"),
+        [
+            ({"level": "error", "code": "NetStream.Publish.Denied", "description": "too fast"}, "too fast"),
+            ({"level": "status", "code": "NetConnection.Connect.Closed", "description": "bye"}, "bye"),
+            ({"level": "error"}, ""),
+            ({"level": "warning", "code": "NetStream.Publish.Slow", "description": "hurry"}, ""),
+            ({"level": "status", "code": "NetStream.Unpublish.Success", "description": "x is now unpublished"}, ""),
+        ],
+    )
+    def test_what_a_server_complains_of_can_be_read_until_another_stream_is_asked_for(self, fields, complaint):
+        client = Pair().publishing().client
+        answer(client, "onStatus", 0, None, fields)
+        assert client.complaint == complaint
+        if client.state is State.PUBLISHING:
+            client.send(StreamEnded())
+        client.send(Publish("y"))
+        assert client.complaint == ""
 
     @pytest.mark.parametrize(
         "code", ["NetStream.Play.Stop", "NetStream.Play.Complete", "NetStream.Play.UnpublishNotify"]

@@ -14,7 +14,8 @@ import trio
 from engine.errors import InvalidSpec
 from engine.link import Link
 from engine.packet import Packet, Track
-from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded
+from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded, amf, chunk
+from engine.rtmp.chunk import Message
 from engine.rtmp.session import Session
 from engine.sinks.push import Patience, Push, Rebase, parse_url
 from engine.stream import END, Publisher
@@ -424,6 +425,25 @@ async def test_a_secret_key_that_a_server_refuses_is_neither_told_nor_logged(cap
     ]
 
 
+async def test_a_secret_key_in_the_reason_why_a_server_ends_a_stream_is_neither_told_nor_logged(caplog):
+    key = "live_9f8e7d6c5b4a39281706"
+
+    async def complain(stream):
+        await accept(stream)
+        await command(stream, "onStatus", 0, level="error", code="x", description=f"{key} is over, token one+two")
+        await trio.sleep_forever()
+
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(complain) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}?token=one+two") as push:
+        await until(lambda: push.status().state == "retrying")
+    sentence = f"127.0.0.1:{port} ended the stream: live*** is over, token ***"
+    assert push.status().error == sentence
+    logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert set(logged) == {f"live/x: push 1: {sentence}"}
+
+
 @asynccontextmanager
 async def served(handler, *, receive_bytes=None, tls=None):
     """A server of one's own making; gives its port."""
@@ -483,10 +503,55 @@ async def talk_nonsense(stream):
     await trio.sleep_forever()
 
 
+async def command(stream, name, transaction, *, level, code, description):
+    """A server says how something has gone."""
+    fields = {"level": level, "code": code, "description": description}
+    message = Message(chunk.COMMAND, 0, 0, amf.encode(name, transaction, None, fields))
+    await stream.send_all(chunk.encode(message, on=chunk.ON_COMMAND, chunk_size=65536))
+
+
+async def refuse_with_an_error(stream):
+    link = Link(stream, Session("server"), stall=5)
+    while not isinstance(event := await link.hear(), Publish):
+        if isinstance(event, Connect):
+            await link.say(Accepted())
+    code = "NetStream.Publish.BadName"
+    await command(stream, "_error", 5, level="error", code=code, description="stream key is wrong")
+    await trio.sleep_forever()
+
+
+async def change_its_mind(stream):
+    await accept(stream)
+    code = "NetStream.Publish.Denied"
+    await command(stream, "onStatus", 0, level="error", code=code, description="bitrate above your plan")
+    await trio.sleep_forever()
+
+
+async def say_why_and_hang_up(stream):
+    link = await accept(stream)
+    code = "NetConnection.Connect.Closed"
+    await command(stream, "onStatus", 0, level="status", code=code, description="subscription has expired")
+    await stream.send_eof()
+    while await link.hear() != Closed():
+        pass
+
+
+async def say_why_and_accept_nothing(stream):
+    link = Link(stream, Session("server"), stall=5)
+    while not isinstance(await link.hear(), Connect):
+        pass
+    code = "NetConnection.Connect.Rejected"
+    await command(stream, "onStatus", 0, level="error", code=code, description="the house is full")
+
+
 @pytest.mark.parametrize(
     ("handler", "error"),
     [
         (say_nothing, "did not answer within 0.3 s"),
+        (refuse_with_an_error, "refuses: stream key is wrong"),
+        (change_its_mind, "ended the stream: bitrate above your plan"),
+        (say_why_and_hang_up, "ended the connection: subscription has expired"),
+        (say_why_and_accept_nothing, "ended the connection: the house is full"),
         (hang_up, "ended the connection"),
         (end_the_stream, "ended the stream"),
         (talk_nonsense, "an RTMP version of 72"),
