@@ -50,8 +50,8 @@ from engine.threads import in_thread
 from engine.urls import clear_parts, has_spaces
 
 BACK_MS: Final = 1000  # time stamps that far behind the last ones of their kind, or …
-AHEAD_MS: Final = 15_000  # … so far from the latest of all, beside what has passed, have jumped; HLS sends 10 s at once
-APART_MS: Final = 5000  # sound comes no more than that behind the pictures of its time, or ahead of them
+AHEAD_MS: Final = 15_000  # … that far from the latest of all, not counting the time that has passed, have jumped
+APART_MS: Final = 5000  # sound that comes up to that much behind the pictures of its time, or ahead of them, is kept so
 LINGER: Final = 1.0  # seconds that a server has to read to the end; closing at once could make it lose the last packets
 MAX_URL: Final = 4096
 PLAIN_NAME: Final = 12  # letters of a stream name that is shown whole; keys of platforms have 16 and more
@@ -179,10 +179,16 @@ class _Run(NamedTuple):
 class Rebase:
     """The time stamps of one connection: from 0 on, without the stream's jumps.
 
-    Sound may come far behind the pictures of its time, or ahead of them, for as long as the stream lasts; so each kind
-    is judged by its own last stamp. When one has jumped, the other one comes with old stamps for a while, and stays on
-    the old zero until it jumps, too. Where it has not done so within `APART_MS`, only one of them had wrong stamps:
-    both are on the newest zero then, and as far apart as the stream's stamps are.
+    Those of one kind never go back by more than `BACK_MS`.
+
+    Sound that comes up to `APART_MS` behind the pictures of its time, or ahead of them, is kept with them for as long
+    as the stream lasts; so each kind is judged by its own last stamp. When one has jumped, the other one comes with old
+    stamps for a while, and stays on the old zero until it jumps, too. Where it has not done so within `APART_MS`, and
+    would be no farther than that from the other one on the newest zero, only one of them had wrong stamps: both are on
+    the newest zero then. Else their clocks have nothing to do with each other, and each has its own zero.
+
+    Not mended: a kind that alone goes ahead by less than `AHEAD_MS` looks like one whose segments come at once, as the
+    10 s of HLS do, and is ahead of the other one for as long as its stamps are.
 
     What is from before the beginning is shown there, as later pictures may need it; sound is left out: receivers that
     count samples would play all that follows later by as much.
@@ -197,9 +203,9 @@ class Rebase:
         zero = self._zero(packet)
         at = packet.dts_ms - zero
         own = self._runs.get(kind)
-        if own is None or own.zero != zero:
-            own = _Run(zero, arrival, at, arrival)
-        self._runs[kind] = own._replace(last=max(own.last, at), arrival=arrival)
+        last = at if own is None else max(own.last, at)
+        began = arrival if own is None or own.zero != zero else own.began
+        self._runs[kind] = _Run(zero, began, last, arrival)
         return None if at < 0 and kind == "audio" else max(0, at)
 
     def _zero(self, packet: Packet) -> int:
@@ -208,12 +214,13 @@ class Rebase:
         if not runs:
             return dts
         newest = max(runs, key=lambda run: run.began)
-        if own is not None and own.zero != newest.zero and _is_lost(packet, newest):
+        if own is not None and own.zero != newest.zero and _is_lost(packet, own, newest):
             return newest.zero
         latest, passed = max(run.last for run in runs), min(_passed(packet, run) for run in runs)
-        near, least, most = latest, latest - AHEAD_MS, latest + AHEAD_MS + passed
+        near, least, most = latest, latest - APART_MS, latest + AHEAD_MS + passed
         if own is not None:
-            near, least = min(latest, own.last + _passed(packet, own)), max(least, own.last - BACK_MS)
+            near = min(latest, own.last + _passed(packet, own))
+            least = max(latest - AHEAD_MS, own.last - BACK_MS)
         fitting = [run.zero for run in runs if least <= dts - run.zero <= most]
         return min(fitting, key=lambda zero: abs(dts - zero - near), default=dts - near - max(1, passed))
 
@@ -223,10 +230,11 @@ def _passed(packet: Packet, run: _Run) -> int:
     return max(0, packet.arrival - run.arrival) // 1_000_000
 
 
-def _is_lost(packet: Packet, newest: _Run) -> bool:
+def _is_lost(packet: Packet, own: _Run, newest: _Run) -> bool:
     """Whether a packet on an old zero should be on the newest one, which another kind has had for long."""
-    apart = packet.dts_ms - newest.zero - newest.last
-    return packet.arrival - newest.began > APART_MS * 1_000_000 and abs(apart) <= AHEAD_MS
+    at = packet.dts_ms - newest.zero
+    waited = packet.arrival - newest.began > APART_MS * 1_000_000
+    return waited and at >= own.last - BACK_MS and abs(at - newest.last) <= APART_MS
 
 
 class Push:

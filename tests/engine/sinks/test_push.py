@@ -1,5 +1,6 @@
 """Pushes to servers that take, refuse, stall, hang up and come back: what arrives, what is told, what others lose."""
 
+import random
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from engine.packet import Packet, Track
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded, amf, chunk
 from engine.rtmp.chunk import Message
 from engine.rtmp.session import Session
-from engine.sinks.push import Patience, Push, Rebase, parse_url
+from engine.sinks.push import APART_MS, BACK_MS, Patience, Push, Rebase, parse_url
 from engine.stream import END, Publisher
 from tests.engine.clips import packets
 from tests.engine.peers import ASC, AVCC, listening, new_hub, until
@@ -283,8 +284,43 @@ def test_sound_that_is_held_up_once_is_in_step(most):
 @pytest.mark.parametrize("length", [40, 2000])
 def test_sound_and_picture_are_in_step_again_when_one_of_them_alone_had_wrong_stamps(late, lost, by, length):
     found = shifts(lambda kind, t: t + (by if kind == lost and 10_000 <= t < 10_000 + length else 0), late=late)
-    picture, sound = last_shifts(found)
-    assert picture == sound
+    assert len({later for _, t, later in found if t >= 10_000 + length + APART_MS + 1000 + abs(late)}) == 1
+
+
+@pytest.mark.parametrize("reset", ["video", "audio"])
+@pytest.mark.parametrize("at", [6000, 12_000, 20_000])
+def test_sound_or_picture_whose_clock_begins_again_is_in_step(reset, at):
+    found = shifts(lambda kind, t: t - at if kind == reset and t >= at else t)
+    assert {later for _, t, later in found if t < at} == {0}
+    assert {later for _, _, later in found} <= {0, 1}
+
+
+@pytest.mark.parametrize("added", ["video", "audio"])
+@pytest.mark.parametrize("at", [6000, 10_000, 20_000])
+def test_sound_or_picture_that_is_added_with_a_clock_of_its_own_is_in_step(added, at):
+    def stamp(kind, t):
+        if kind != added:
+            return t
+        return t - at if t >= at else None
+
+    found = shifts(stamp)
+    assert any(kind == added for kind, _, _ in found)
+    assert {later for _, _, later in found} <= {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_time_stamps_of_a_kind_never_go_far_back_however_both_jump(seed):
+    chance = random.Random(seed)
+    jumps = [
+        (chance.randrange(30_000), kind, chance.randint(-most, most))
+        for most in (3000, 16_000, 40_000)
+        for kind in ("video", "audio")
+    ]
+    late = chance.randint(-6000, 6000)
+    found = shifts(lambda kind, t: t + sum(by for at, each, by in jumps if each == kind and t >= at), late=late)
+    for kind in ("video", "audio"):
+        given = [t + later for each, t, later in found if each == kind]
+        assert all(b >= a - BACK_MS for a, b in pairwise(given))
 
 
 # --- servers ---------------------------------------------------------------------------------------------------------
