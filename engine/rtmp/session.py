@@ -391,6 +391,7 @@ class Session:
     def _say_request(self, event: Publish | Play) -> None:
         self._request = event
         self._dts = None
+        self._asked.clear()  # a late answer to an earlier request says nothing about this one
         self.complaint = ""
         if isinstance(event, Publish):
             name = _with_query(event.name, event.query)

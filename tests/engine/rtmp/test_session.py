@@ -279,6 +279,17 @@ class TestClient:
         assert answer(client, "_error", 5, None, refusal) == [Rejected("NetStream.Publish.BadName", "the key is wrong")]
         assert client.state is State.CONNECTED
 
+    def test_an_error_for_an_answer_to_publish_that_comes_late_refuses_nothing_that_was_asked_for_since(self):
+        client = asking(Publish("x"))
+        answer(client, "_result", 4, None, 1)
+        refusal = {"level": "error", "code": "NetStream.Publish.BadName"}
+        assert answer(client, "onStatus", 0, None, refusal, stream=1) == [Rejected("NetStream.Publish.BadName")]
+        client.send(Publish("y"))
+        answer(client, "_result", 8, None, 1)
+        assert answer(client, "_error", 5, None, refusal) == []
+        assert client.state is State.PUBLISH_ASKED
+        assert answer(client, "_error", 9, None, refusal) == [Rejected("NetStream.Publish.BadName")]
+
     def test_an_error_for_an_answer_to_publish_changes_nothing_once_the_server_has_accepted(self):
         client = asking(Publish("x"))
         answer(client, "_result", 4, None, 1)
