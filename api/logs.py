@@ -20,7 +20,7 @@ from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import Any, Final, TextIO
 
-from engine.command import one_line
+from engine.errors import one_line
 from engine.timebase import utc
 
 MAX_WAITING: Final = 1000  # entries; hours of an ordinary day

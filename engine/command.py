@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 import msgspec
 
 from engine.config import Settings
-from engine.errors import TRY_AGAIN, EngineError, Exhausted, InvalidSpec, SinkUnavailable, reason_of
+from engine.errors import TRY_AGAIN, EngineError, Exhausted, InvalidSpec, SinkUnavailable, one_line, reason_of
 from engine.program import Held, Program
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate, tick_count
@@ -277,11 +277,6 @@ def say(line: str) -> None:
 def _silence() -> None:
     with suppress(OSError):  # or the interpreter would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def one_line(text: str) -> str:
-    """The text with whatever would break the line, or cannot be shown, written out as an escape."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class _OneLine(logging.Formatter):

@@ -202,6 +202,11 @@ def reason_of(err: BaseException) -> str:
     return text if re.match(r"\S+[A-Z]", text) else text[:1].lower() + text[1:]  # not of URL, nor of a class's name
 
 
+def one_line(text: str) -> str:
+    """The text with whatever would break the line, or cannot be shown, written out as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def first_error(error: BaseException) -> BaseException:
     """What counts in groups within groups, as nurseries raise them: the first that is no cancellation, if any is."""
     if not isinstance(error, BaseExceptionGroup):

@@ -38,6 +38,7 @@ from engine.errors import (
     SinkError,
     SinkRejected,
     SinkUnavailable,
+    one_line,
     reason_of,
 )
 from engine.feed import Feed, Said
@@ -54,6 +55,7 @@ AHEAD_MS: Final = 15_000  # … that far from the latest of all, not counting th
 APART_MS: Final = 5000  # sound that comes up to that much behind the pictures of its time, or ahead of them, is kept so
 LINGER: Final = 1.0  # seconds that a server has to read to the end; closing at once could make it lose the last packets
 MAX_URL: Final = 4096
+MAX_ERROR: Final = 500  # letters of what went wrong that are told; servers may say more
 PLAIN_NAME: Final = 12  # letters of a stream name that is shown whole; keys of platforms have 16 and more
 KEPT_OF_NAME: Final = 4
 ROUNDS: Final = 3  # connections that it takes to be let in with a password
@@ -320,8 +322,9 @@ class Push:
         self._changed()
 
     def _complain(self, error: str) -> None:
-        """A line in the log for every new error, without the target's secrets: servers say what they were told."""
-        error = self._target.veil(error)
+        """One line in the log for every new error, without the target's secrets: servers say what they were told."""
+        error = one_line(self._target.veil(error))  # a secret that is cut or escaped would not be found
+        error = error if len(error) <= MAX_ERROR else error[:MAX_ERROR] + "…"
         if error != self._error:
             log.warning("%s: %s", self, error)
         self._error = error

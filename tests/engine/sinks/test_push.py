@@ -18,7 +18,7 @@ from engine.packet import Packet, Track
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded, amf, chunk
 from engine.rtmp.chunk import Message
 from engine.rtmp.session import Session
-from engine.sinks.push import APART_MS, BACK_MS, Patience, Push, Rebase, parse_url
+from engine.sinks.push import APART_MS, BACK_MS, MAX_ERROR, Patience, Push, Rebase, parse_url
 from engine.stream import END, Publisher
 from tests.engine.clips import packets
 from tests.engine.peers import ASC, AVCC, listening, new_hub, until
@@ -478,6 +478,26 @@ async def test_a_secret_key_in_the_reason_why_a_server_ends_a_stream_is_neither_
     assert push.status().error == sentence
     logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert set(logged) == {f"live/x: push 1: {sentence}"}
+
+
+async def test_what_a_server_says_is_told_and_logged_in_one_line_of_bounded_length(caplog):
+    key = "live_9f8e7d6c5b4a39281706"
+    description = f"bye\nWARNING: \x1b[2J{'x' * 400}" + key * 400
+
+    async def complain(stream):
+        await accept(stream)
+        await command(stream, "onStatus", 0, level="error", code="x", description=description)
+        await trio.sleep_forever()
+
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(complain) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}") as push:
+        await until(lambda: push.status().state == "retrying")
+    whole = f"127.0.0.1:{port} ended the stream: bye\\nWARNING: \\x1b[2J{'x' * 400}" + "live***" * 400
+    assert push.status().error == whole[:MAX_ERROR] + "…"
+    logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert set(logged) == {f"live/x: push 1: {push.status().error}"}
 
 
 @asynccontextmanager
