@@ -92,7 +92,7 @@ T = TypeVar("T")
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much and how long."""
 
-    max_bytes: int = 8 << 30
+    max_bytes: int = 8 << 30  # of what is brought here; a file that is here may be larger
     seconds: float = 900.0  # for one transfer
     cache_bytes: int = 10 << 30  # less where the disk has not as much room besides
     at_once: int = 4  # transfers; others wait for their turn, which is no part of `seconds`
@@ -125,17 +125,18 @@ class Fetcher:
         extension  its; "" = as the URL or the server says.
         checksum   of what the file is, however it came: "sha256:…", also md5, sha1, sha512; "" = any.
         headers    to ask an HTTP server with; those in `_OURS` are left out.
+        max_bytes  that it may have; what has to be brought, never more than the limit.
         Raises InvalidJob (no such scheme, a refused address, headers that are none), SourceUnavailable,
                SourceMalformed (too large, checksum, an encoding that cannot be read), SourceUnsupported (a playlist).
         """
         if checksum and not re.fullmatch(rf"({'|'.join(HASHES)}):[0-9a-fA-F]+", checksum):
             raise InvalidJob(f"checksum {checksum[:80]!r} is not ALGORITHM:HEX with one of {', '.join(HASHES)}")
-        limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
         scheme = src[:8].partition(":")[0].lower()
         if scheme not in (*_PUBLIC_SCHEMES, "data"):
             path = self.path_of(src)
-            await in_thread(_check_file, path, src, checksum, limit, limiter=self._disk, abandon_on_cancel=True)
+            await in_thread(_check_file, path, src, checksum, max_bytes, limiter=self._disk, abandon_on_cancel=True)
             return path
+        limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
         if scheme in _PUBLIC_SCHEMES:
             download = _Download(
                 src,
@@ -625,11 +626,11 @@ def _unpack(src: str, folder: Path, name: str, extension: str, checksum: str, li
     return path
 
 
-def _check_file(path: Path, src: str, checksum: str, limit: int) -> None:
+def _check_file(path: Path, src: str, checksum: str, limit: int | None) -> None:
     try:
         if not path.is_file():
             raise SourceUnavailable(f'source "{shown(src)}": no such file', where=shown(src))
-        if path.stat().st_size > limit:
+        if limit is not None and path.stat().st_size > limit:
             raise _too_large(src, limit)
         if checksum and not _matches(path, checksum):
             raise SourceMalformed(f'source "{shown(src)}": its checksum is not {checksum}', where=shown(src))

@@ -166,6 +166,15 @@ async def test_a_file_is_used_where_it_is(fetcher, tmp_path):
         assert await fetch(fetcher, src, tmp_path) == tmp_path / "a b.mp4"
 
 
+async def test_a_file_that_is_here_may_be_larger_than_what_may_come(fetcher, tmp_path):
+    with (tmp_path / "large.mp4").open("wb") as large:
+        large.truncate((8 << 30) + 1)
+    for each in (fetcher, Fetcher(base=tmp_path, cache=tmp_path / "cache")):
+        assert await fetch(each, "large.mp4", tmp_path) == tmp_path / "large.mp4"
+        with pytest.raises(SourceMalformed, match="more than 16 bytes"):
+            await fetch(each, "large.mp4", tmp_path, max_bytes=16)
+
+
 async def test_a_checksum_that_nobody_waits_for_any_more_is_given_up(tmp_path):
     fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
     with (tmp_path / "large").open("wb") as large:
@@ -642,7 +651,7 @@ async def test_of_a_style_sheet_no_more_is_read_than_one_may_have(tmp_path):
     with (tmp_path / "large.css").open("wb") as large:
         large.write(b"url(https://127.0.0.1/a.woff)")
         large.truncate(1 << 40)
-    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache", limits=Limits(max_bytes=1 << 41))
+    fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
     with pytest.raises(InvalidJob, match="private address"):  # so the font was found
         await fetcher.fetch_media("large.css", tmp_path, "it")
 
