@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, Final
 
 START: Final = 0.25  # seconds (RFC 8305 §8)
 AT_ONCE: Final = 8  # addresses; of more, the one that has been silent for longest is left
-MAX_INTERIM: Final = 100  # answers: one every 10 s for as long as a transfer may take
+MAX_INTERIM: Final = 100  # answers: one every 10 s for a quarter of an hour
 
 Address = tuple[int, int, int, str, tuple[Any, ...]]
 
@@ -49,7 +49,7 @@ def answer_of(
     connection: http.client.HTTPConnection,
     method: str,
     path: str,
-    body: bytes | BinaryIO | None,
+    body: bytes | BinaryIO | Iterable[bytes] | None,
     headers: Mapping[str, str | bytes],
 ) -> http.client.HTTPResponse:
     """What the server of an open connection says; of a body that it refuses before all of it is there, too.

@@ -19,7 +19,8 @@ A URL's user and password are HTTP Basic; they and the headers of a job go to th
 as a redirect leads elsewhere, nowhere. A copy that came with headers is kept for those who have the same.
 
 A transfer blocks in a thread. It is ended from outside by closing its line, from when that begins to connect, so no
-peer's pace outlasts the deadline, nor any peer's silence who waits for it.
+peer's pace outlasts the deadline, nor any peer's silence who waits for it. The deadline is that of a stretch of it, and
+moves on with each: a film has the hours that it takes, a peer that drips has not, however much came before.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ from engine.urls import credentials, parts_of, scheme_of, shown
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
 PIECE: Final = 1 << 18
-UNKNOWN_LIFE: Final = 1800.0  # seconds; longer than any transfer
+BLOCK: Final = 8192  # bytes of a file that are sent at a time, and taken within SILENCE
+STRETCH: Final = 64 << 20  # bytes that have a time of their own: with that of `Limits`, 0.6 Mbit/s at least
+UNKNOWN_LIFE: Final = 1800.0  # seconds; what still comes is written to within the time of a stretch
 HASHES: Final = ("md5", "sha1", "sha256", "sha512")
 _PUBLIC_SCHEMES: Final = ("http", "https")
 MAX_STYLE: Final = 1 << 20
@@ -93,7 +96,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much and how long."""
 
     max_bytes: int = 8 << 30  # of what is brought here; a file that is here may be larger
-    seconds: float = 900.0  # for one transfer
+    seconds: float = 900.0  # for each `STRETCH` of a transfer, and for one that has less
     cache_bytes: int = 10 << 30  # less where the disk has not as much room besides
     at_once: int = 4  # transfers; others wait for their turn, which is no part of `seconds`
 
@@ -214,18 +217,20 @@ class Fetcher:
         seconds, limiter = self._limits.seconds, limiter or self._limiter
         with trio.CancelScope() as scope:
 
-            def start() -> None:
+            def renew() -> None:
                 scope.deadline = trio.current_time() + seconds
 
             def started() -> T:
-                trio.from_thread.run_sync(start)
+                transfer.renew = partial(trio.from_thread.run_sync, renew)
+                transfer.renew()
                 return run()
 
             try:
                 return await in_thread(started, limiter=limiter, abandon_on_cancel=True)
             finally:
                 transfer.close()
-        raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s', where=shown(url))
+        sentence = f'"{shown(url)}" took longer than {seconds:g} s for {STRETCH >> 20} MiB or less'
+        raise transfer.unavailable(sentence, where=shown(url))
 
 
 def is_public(address: str) -> bool:
@@ -257,9 +262,11 @@ class _Transfer:
     """One talk with a server. Worker thread, but `close`.
 
     unavailable  what is raised when there is none.
+    renew        gives it its time anew.
     """
 
     unavailable: type[SourceUnavailable | SinkUnavailable] = SourceUnavailable
+    renew: Callable[[], None]
 
     def __init__(self, url: str, *, allow_private: bool) -> None:
         self.url = url
@@ -286,6 +293,16 @@ class _Transfer:
         parts = urlsplit(url)
         asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return line.open(allowed), quote(asked, safe=_AS_IT_IS)
+
+    def _in_stretches(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same; each `STRETCH` of them has its own time."""
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if size >= STRETCH:
+                size = 0
+                self.renew()
+            yield piece
 
 
 class _Download(_Transfer):
@@ -406,7 +423,8 @@ class _Download(_Transfer):
         if known[1:] or set(known) & set(_SEALED):
             sentence = f'source "{shown(self.url)}": its encoding {", ".join(known)} cannot be read'
             raise SourceMalformed(sentence, where=shown(self.url))
-        return _inflated(_pieces(answer)) if known else _pieces(answer)
+        pieces = self._in_stretches(_pieces(answer))
+        return _inflated(pieces) if known else pieces
 
 
 class _Sending(_Transfer):
@@ -434,7 +452,8 @@ class _Sending(_Transfer):
                 else:
                     with self._body.open("rb") as file:
                         headers["Content-Length"] = str(self._body.stat().st_size)
-                        answer = answer_of(connection, self._method, path, file, headers)
+                        pieces = self._in_stretches(iter(partial(file.read, BLOCK), b""))
+                        answer = answer_of(connection, self._method, path, pieces, headers)
                 with answer:
                     return answer.status
             finally:

@@ -24,11 +24,12 @@ from engine.errors import (
     SourceUnavailable,
     SourceUnsupported,
 )
-from engine.fetch import Fetcher, Limits, file_in, is_public
+from engine.fetch import PIECE, Fetcher, Limits, file_in, is_public
 from tests.engine.silent import HOST, named, silent
 from tests.web import WebRequest, web_server
 
 FILM = bytes(range(256)) * 500
+PART = 32 << 20  # bytes; much more than the buffers of two sockets have room for
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 PACKED = gzip.compress(FILM)
 ENCODED = {  # path → how it is said to be packed, what comes
@@ -93,6 +94,13 @@ class _Answers(WebRequest):
             self.end_headers()
             while not self.server.over.wait(0.05):
                 self.wfile.write(b"x")
+        elif name == "/by-and-by":
+            self.send_response(200)
+            self.send_header("Content-Length", str(3 * PIECE))
+            self.end_headers()
+            for _ in range(3):
+                self.server.may_go_on.acquire()
+                self.wfile.write(bytes(PIECE))
         elif name == "/silent":
             self.server.over.wait(10)
         elif name == "/early":
@@ -126,12 +134,21 @@ class _Answers(WebRequest):
             self._answer(413, b"too large") if self.path == "/refused" else None
             self.close_connection = True
             return
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        size = int(self.headers["Content-Length"])
+        body = self._read_by_and_by(size) if self.path == "/by-and-by" else self.rfile.read(size)
         self.server.asked.append((self.path, body))
         self.server.user = self.headers.get("Authorization")
         if self.path == "/early":
             self._hint(2)
         self._answer(403 if self.path == "/no" else 201, b"")
+
+    def _read_by_and_by(self, size):
+        body = b""
+        for _ in range(0, size, PART):
+            self.server.has_come.release()
+            self.server.may_go_on.acquire()
+            body += self.rfile.read(PART)
+        return body
 
     def _answer(self, status, body=b"", *headers):
         self.send_response(status)
@@ -147,7 +164,9 @@ class _Answers(WebRequest):
 def web():
     with web_server(_Answers) as server:
         server.asked = []
+        server.may_go_on, server.has_come = threading.Semaphore(0), threading.Semaphore(0)
         yield server
+        server.may_go_on.release(3)  # whatever has failed
 
 
 @pytest.fixture
@@ -314,6 +333,55 @@ async def test_limits_of_size_and_time(tmp_path, web):
     for path in ("/slow", "/silent"):
         with pytest.raises(SourceUnavailable, match=r"took longer than 0\.3 s"):
             await fetch(fetcher, web.url + path, tmp_path)
+
+
+async def has_come(folder, size):
+    """Waits until so much of a download has come."""
+    while not any(part.stat().st_size >= size for part in (folder / "cache").glob("*.part")):
+        await trio.sleep(0)
+
+
+async def test_what_moves_on_may_take_longer_than_one_stretch_of_it(fetcher, tmp_path, web, monkeypatch, mock_clock):
+    monkeypatch.setattr("engine.fetch.STRETCH", PIECE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetcher.fetch, f"{web.url}/by-and-by", tmp_path, "it")
+        for n in range(3):
+            await has_come(tmp_path, n * PIECE)
+            mock_clock.jump(0.6 * Limits().seconds)
+            web.may_go_on.release()
+    assert (tmp_path / "it").stat().st_size == 3 * PIECE
+
+
+async def test_what_came_before_is_no_time_to_drip_in(fetcher, tmp_path, web, monkeypatch, mock_clock):
+    monkeypatch.setattr("engine.fetch.STRETCH", PIECE)
+    failed = []
+
+    async def download():
+        with pytest.raises(SourceUnavailable, match="took longer than 900 s"):
+            await fetcher.fetch(f"{web.url}/by-and-by", tmp_path, "it")
+        failed.append("it")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(download)
+        for n in range(2):
+            web.may_go_on.release()
+            await has_come(tmp_path, (n + 1) * PIECE)
+        mock_clock.jump(1.1 * Limits().seconds)
+    assert failed
+
+
+async def test_a_film_may_be_sent_for_longer_than_one_stretch_of_it(fetcher, tmp_path, web, monkeypatch, mock_clock):
+    monkeypatch.setattr("engine.fetch.STRETCH", PART // 4)
+    film = tmp_path / "film"
+    with film.open("wb") as file:
+        file.truncate(3 * PART)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(fetcher.send, "PUT", f"{web.url}/by-and-by", headers={}, body=film))
+        for _ in range(3):
+            await trio.to_thread.run_sync(web.has_come.acquire, abandon_on_cancel=True)
+            mock_clock.jump(0.6 * Limits().seconds)
+            web.may_go_on.release()
+    assert web.asked == [("/by-and-by", bytes(3 * PART))]
 
 
 async def test_private_addresses_are_refused(tmp_path, web):
