@@ -120,7 +120,7 @@ _MIXER_ROUTES: Final = (  # method, below the prefix, name, summary, request, re
     ("GET", "/", "names", "The stream of each event", None, list[str]),
     ("POST", "/{event}", "create", "Create an event", CreateRequest, None),
     ("GET", "/{event}", "trees", "The trees that an event shows, one a sub-mix", None, list[RenderTree]),
-    ("PUT", "/{event}", "put", "Show other trees", list[RenderTree] | PutTrees, PutAnswer, _TRANSITION),
+    ("PUT", "/{event}", "put", "Show other trees", RenderTree | list[RenderTree] | PutTrees, PutAnswer, _TRANSITION),
     ("DELETE", "/{event}", "delete", "End an event", None, dict[str, Any]),
 )
 _IMAGE_ROUTES: Final = (

@@ -10,7 +10,8 @@ import re
 from functools import cache
 from html import escape
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from quart import Blueprint, Response, request
@@ -120,8 +121,9 @@ class _Page:
 @cache
 def description() -> dict[str, Any]:
     """All routes of all doors as an OpenAPI document, which is the same as long as the process lives."""
-    kinds = list(dict.fromkeys(kind for route in _all_routes() for kind in (route.request, route.response, Failure)))
-    kinds = [kind for kind in kinds if kind is not None and not isinstance(kind, str | FormBody)]
+    bodies = [body for route in _all_routes() for body in (route.request, route.response, Failure)]
+    bodies = [body for body in bodies if body is not None and not isinstance(body, str | FormBody)]
+    kinds = list(dict.fromkeys(kind for body in bodies for kind in _kinds_of(body)))
     made, components = msgspec.json.schema_components(kinds, ref_template=SCHEMAS + "{name}")
     schemas = dict(zip(kinds, made, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -142,6 +144,11 @@ def description() -> dict[str, Any]:
             },
         },
     }
+
+
+def _kinds_of(body: Any) -> tuple[Any, ...]:
+    """The types that a body may have, one by one: of a union with several structs msgspec makes no schema."""
+    return get_args(body) if isinstance(body, UnionType) else (body,)
 
 
 def _all_routes() -> list[Route]:
@@ -191,7 +198,8 @@ def _content(says: str, kind: Any, schemas: dict[Any, Any]) -> dict[str, Any]:
     elif isinstance(kind, str):
         told["content"] = {kind: {"schema": TEXT if kind.startswith("text/") or kind == playback.PLAYLIST else BYTES}}
     elif kind is not None:
-        told["content"] = {JSON: {"schema": schemas[kind]}}
+        made = [schemas[each] for each in _kinds_of(kind)]
+        told["content"] = {JSON: {"schema": {"anyOf": made} if len(made) > 1 else made[0]}}
     return told
 
 

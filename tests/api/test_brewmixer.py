@@ -456,6 +456,13 @@ async def test_an_array_and_root_nodes_are_the_same(door):
         assert await door.call("GET", "/brewmixer/1.0/show") == (200, expected)
 
 
+async def test_a_tree_alone_is_that_of_the_first_sub_mix(door):
+    await door.create(subMixes=2)
+    assert (await door.call("PUT", "/brewmixer/1.0/show", [COLOUR, COLOUR]))[0] == 200
+    assert (await door.call("PUT", "/brewmixer/1.0/show", GRID))[0] == 200
+    assert await door.call("GET", "/brewmixer/1.0/show") == (200, [GRID, COLOUR])
+
+
 async def test_fewer_trees_change_the_first_sub_mixes_and_more_are_refused(door):
     await door.create(subMixes=3)
     assert (await door.call("PUT", "/brewmixer/1.0/show", [COLOUR, GRID, COLOUR]))[0] == 200

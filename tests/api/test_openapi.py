@@ -76,6 +76,13 @@ async def test_what_the_door_of_jobs_takes_and_answers_is_described(described):
     assert set(described["paths"]["/status"]["get"]["responses"]["default"]["content"]) == {"application/json"}
 
 
+async def test_trees_are_described_in_every_shape_that_is_taken(described):
+    tree, vendors = {"$ref": "#/components/schemas/RenderTree"}, {"$ref": "#/components/schemas/PutTrees"}
+    for prefix in brewmixer.PREFIXES:
+        told = described["paths"][f"{prefix}/{{event}}"]["put"]["requestBody"]["content"]["application/json"]
+        assert told["schema"]["anyOf"] == [tree, {"type": "array", "items": tree}, vendors]
+
+
 def described_parameters(described, place):
     """{name: (method, path) of each operation that reads it}."""
     found = {}
