@@ -229,8 +229,8 @@ class Fetcher:
                 return await in_thread(started, limiter=limiter, abandon_on_cancel=True)
             finally:
                 transfer.close()
-        sentence = f'"{shown(url)}" took longer than {seconds:g} s for {STRETCH >> 20} MiB or less'
-        raise transfer.unavailable(sentence, where=shown(url))
+        least = f" for the last {STRETCH >> 20} MiB" if transfer.is_long else ""
+        raise transfer.unavailable(f'"{shown(url)}" took longer than {seconds:g} s{least}', where=shown(url))
 
 
 def is_public(address: str) -> bool:
@@ -263,10 +263,12 @@ class _Transfer:
 
     unavailable  what is raised when there is none.
     renew        gives it its time anew.
+    is_long      whether that was done: it has more than a stretch.
     """
 
     unavailable: type[SourceUnavailable | SinkUnavailable] = SourceUnavailable
     renew: Callable[[], None]
+    is_long = False
 
     def __init__(self, url: str, *, allow_private: bool) -> None:
         self.url = url
@@ -300,7 +302,7 @@ class _Transfer:
         for piece in pieces:
             size += len(piece)
             if size >= STRETCH:
-                size = 0
+                size, self.is_long = 0, True
                 self.renew()
             yield piece
 
