@@ -34,7 +34,8 @@ PHASES: Final = ("predownload", "postdownload", "prerender", "postrender")
 MAX_ACTIONS: Final = 32
 RESULT: Final = "result"  # what a film is called that no action encodes
 _ANY_PHASE: Final = ("webhook", "cache")  # our own cache is always there
-_MODULES: Final = ("copy", "encode", "upload", *_ANY_PHASE)
+_TAKING: Final = ("copy", "upload")  # a film: the one that they name, or the result
+_MODULES: Final = ("encode", *_TAKING, *_ANY_PHASE)
 _PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
     "mp4": {"--fps": "25", "--audio-rate": "44100", "--audio-bit-rate": "128000"},
     "webm": {"--bit-rate": "614400", "--audio-rate": "48000", "--audio-bit-rate": "128000"},
@@ -111,18 +112,21 @@ class Actions:
         self._phases = {phase: self._read(phase, order) for phase in PHASES}
 
     def films(self, order: Order) -> list[Film]:
-        """What to render, in this order; the first is the job's output until an encode action has another.
+        """What to render, in this order; the first is the job's output, as it is for nexrender: the result.
 
-        What is not encoded is among it if an action before the first encode one may need it, or one names it.
+        Without an action that takes or names the result only what is encoded is rendered, and the last of it is first.
         """
         postrender = self._phases["postrender"]
         films = [each.film for each in postrender if each.film is not None]
-        inputs = {_input_name(each.given) for each in postrender} - {film.name for film in films}
-        if not postrender or postrender[0].film is None or any(PurePath(name).stem == RESULT for name in inputs):
-            films.insert(0, Film(f"{RESULT}.{order.extension}", order.options))
-        if len({film.name for film in films}) < len(films):
+        names = {film.name for film in films}
+        if len(names) < len(films):
             raise InvalidJob("two outputs of the job have the same name", where="$.actions.postrender")
-        return films
+        result = Film(f"{RESULT}.{order.extension}", order.options)
+        taken = {_input_name(each.given) or result.name for each in postrender if each.module in _TAKING}
+        if not films or any(PurePath(name).stem == RESULT for name in taken - names):
+            return [result, *films]
+        output = next((film for film in films if film.name == result.name), films[-1])
+        return [output, *(film for film in films if film is not output)]
 
     def check_inputs(self, films: Sequence[Film]) -> None:
         """Raises InvalidJob: an action's input is neither one of these films nor a copy made before."""
@@ -143,19 +147,19 @@ class Actions:
         for action in self._phases["postrender"]:
             if action.film is not None:
                 sentence = "nothing can be encoded: the document or its composition says itself what is made"
-            elif numbered and action.module in ("copy", "upload") and not _input_name(action.given):
+            elif numbered and action.module in _TAKING and not _input_name(action.given):
                 sentence = f"action-{action.module} needs an input: the output of this job is many images"
             else:
                 continue
             raise InvalidJob(sentence, where="$.actions.postrender")
 
-    async def run(self, phase: str, output: Path | None = None) -> Path | None:
-        """Does what there is to do in this phase; returns what the job's output is then. Raises SinkError."""
+    async def run(self, phase: str, output: Path | None = None) -> None:
+        """Does what there is to do in this phase; `output` is the job's, if it has one yet. Raises SinkError."""
         for action in self._phases[phase]:
             if action.film is not None:
-                output = self._folder / action.film.name
                 if _has_whole_path(action.given):
-                    await self._copy(output, self._target(action.given["output"], output.name))
+                    encoded = self._folder / action.film.name
+                    await self._copy(encoded, self._target(action.given["output"], encoded.name))
             elif action.module == "webhook":
                 await self._tell(action.given)
             elif output is not None and action.module != "cache":
@@ -165,7 +169,6 @@ class Actions:
                     await self._copy(found, target)
                 else:
                     await self._upload(found, action.given)
-        return output
 
     # Reading
 

@@ -159,9 +159,9 @@ class JobRun:
         made = await self._render(films, scene)
         await self._enter("render:postrender")
         self._job["output"] = str(made)
-        output = await actions.run("postrender", made)
+        await actions.run("postrender", made)
         await self._enter("render:cleanup")
-        return output or made
+        return made
 
     def _read(self) -> tuple[Order, Actions, list[Film]]:
         """What is to be done, and folders to do it in. Worker thread."""

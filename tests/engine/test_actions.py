@@ -52,7 +52,7 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
         "--quality": "30",
     }
     webhook, encode = action("webhook", url="http://x"), action("encode", output="two")
-    assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["result.mp4", "two.mp4"]
+    assert [film.name for film in films_of(tmp_path, webhook, encode)] == ["two.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,19 @@ def test_the_result_is_rendered_where_an_action_names_it(tmp_path):
     assert [film.name for film in films_of(tmp_path, encode, copy)] == ["result.mp4", "small.mp4"]
     assert [film.name for film in films_of(tmp_path, encode, copy | {"input": "small.mp4"})] == ["small.mp4"]
     assert [film.name for film in films_of(tmp_path, encode | {"output": "result.mp4"}, copy)] == ["result.mp4"]
+
+
+@pytest.mark.parametrize("module", [{"output": "master.mp4"}, {"provider": "file", "params": {"path": "master.mp4"}}])
+def test_an_action_without_an_input_takes_the_result(tmp_path, module):
+    encode, taking = action("encode", output="small.mp4"), action("upload" if "params" in module else "copy", **module)
+    assert [film.name for film in films_of(tmp_path, encode, taking)] == ["result.mp4", "small.mp4"]
+    both = encode | {"output": "result.mp4"}, encode
+    assert [film.name for film in films_of(tmp_path, *both, taking)] == ["result.mp4", "small.mp4"]
+
+
+def test_without_the_result_the_film_that_is_encoded_last_is_the_first_of_all(tmp_path):
+    films = films_of(tmp_path, *(action("encode", output=name) for name in ("a.mp4", "b.mp4", "c.mp4")))
+    assert [film.name for film in films] == ["c.mp4", "a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +189,8 @@ async def test_a_cache_is_there_anyway_in_every_phase(tmp_path, phase):
     (tmp_path / "out" / "result.mp4").write_bytes(b"film")
     output = tmp_path / "out" / "result.mp4" if phase == "postrender" else None
     actions, _ = actions_of(tmp_path, action("cache", cacheDirectory="~/x"), phase=phase)
-    assert await actions.run(phase, output) == output
+    await actions.run(phase, output)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["result.mp4"]
 
 
 def test_two_films_of_one_name_are_refused(tmp_path):
@@ -196,7 +210,7 @@ async def test_copies_go_where_they_may(tmp_path):
         action("copy", input="result.mp4", output="result.mp4"),
     ]
     actions, _ = actions_of(tmp_path, *listed, writable=[tmp_path / "there"])
-    assert await actions.run("postrender", out / "result.mp4") == out / "result.mp4"
+    await actions.run("postrender", out / "result.mp4")
     for path in (out / "sub/result.mp4", tmp_path / "there/result.mp4", tmp_path / "there/new/a.mp4"):
         assert Path(path).read_bytes() == b"film"
     actions, _ = actions_of(tmp_path, action("copy", input="other.mp4", output="x.mp4"))
@@ -210,7 +224,7 @@ async def test_what_is_encoded_is_copied_to_its_output_where_that_is_a_whole_pat
     (out / "small.mp4").write_bytes(b"film")
     actions, order = actions_of(tmp_path, action("encode", output=str(there / "small.mp4")), writable=[there])
     assert [film.name for film in actions.films(order)] == ["small.mp4"]
-    assert await actions.run("postrender") == out / "small.mp4"
+    await actions.run("postrender", out / "small.mp4")
     assert (there / "small.mp4").read_bytes() == b"film"
 
 
@@ -232,7 +246,7 @@ async def test_a_copy_into_a_folder_may_have_the_name_of_its_job(tmp_path, given
     copy = action("copy", **{"output": "there", **given})
     copy["output"] = str(tmp_path / copy["output"])
     actions, _ = actions_of(tmp_path, copy, writable=[there], uid="4n42")
-    assert await actions.run("postrender", out / "result.mp4") == out / "result.mp4"
+    await actions.run("postrender", out / "result.mp4")
     assert {path.name for path in there.iterdir()} == {"old.mp4", name}
 
 

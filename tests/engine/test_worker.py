@@ -303,7 +303,12 @@ async def test_actions_encode_copy_and_tell(bench):
             "params": {"-r": 5, "-b:v": "200k"},
         },
         {"module": "@nexrender/action-copy", "input": "small.mp4", "output": "copies/film.mp4"},
-        {"module": "@nexrender/action-upload", "provider": "file", "params": {"path": "copies/again.mp4"}},
+        {
+            "module": "@nexrender/action-upload",
+            "input": "small.mp4",
+            "provider": "file",
+            "params": {"path": "copies/again.mp4"},
+        },
         {"module": "@nexrender/action-encode", "preset": "m4a", "output": "sound.m4a"},
     ]
     bench.work()
@@ -347,7 +352,7 @@ async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
     found = await bench.done(job(actions={"prerender": [], "postrender": [encode, copy]}))
     assert found["state"] == "finished", found.get("error")
     folder = bench.folder / "outputs" / found["uid"]
-    assert found["output"] == str(folder / "sound.mp3")
+    assert found["output"] == str(folder / "result.mp4")
     assert len(numbers(folder / "master.mp4")) == 5
     copy["input"] = "other.mp4"
     found = await bench.done(job(actions={"prerender": [], "postrender": [encode, copy]}))
@@ -433,6 +438,27 @@ async def test_a_webhook_of_a_phase_is_told_that_phase(bench):
     entered = [str(found["timings"][f"render:{phase}"]) for phase in phases]
     expected = [[f"render:{phase}", *entered[: n + 1], *[""] * (3 - n)] for n, phase in enumerate(phases)]
     assert (found["state"], server.told) == ("finished", expected)
+
+
+@pytest.mark.parametrize(
+    ("copies", "output"), [(["master.mp4"], "result.mp4"), ([], "small.mp4")], ids=["taken", "not taken"]
+)
+async def test_a_preview_is_no_master_and_all_are_told_the_same_output(bench, copies, output):
+    """As with nexrender's own modules an encode action never takes the result's place, if anything takes that."""
+    bench.work(allow_private=True)
+    with web_server(_Listener) as server:
+        server.told = []
+        post = [
+            {"module": "@nexrender/action-encode", "preset": "m4a", "output": "sound.m4a"},
+            {"module": "@nexrender/action-encode", "output": "small.mp4", "params": {"-r": 5}},
+            *({"module": "@nexrender/action-copy", "output": name} for name in copies),
+            {"module": "@nexrender/action-webhook", "url": server.url, "json": ["{job.output}"]},
+        ]
+        found = await bench.done(job(actions={"postrender": post}))
+    folder = bench.folder / "outputs" / found["uid"]
+    assert (found["state"], found["output"]) == ("finished", str(folder / output)), found.get("error")
+    assert server.told == [[found["output"]]]
+    assert [len(numbers(folder / name)) for name in ("small.mp4", *copies)] == [3, *[5 for _ in copies]]
 
 
 class _Files(WebRequest):
