@@ -45,7 +45,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
 _PARAMETERS: Final = {  # of ffmpeg → option of the render command
     "-r": "--fps",
     "-s": "--size",
-    "-t": "--duration",
+    "-t": "--limit",
     "-ar": "--audio-rate",
     "-ac": "--channels",
     "-preset": "--preset",

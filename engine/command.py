@@ -70,6 +70,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         "--start", type=_by(_seconds), metavar="S", help="time of the first picture (0, or where a mash's playhead is)"
     )
     mix.add_argument("--duration", type=_by(_seconds), metavar="S", help="seconds (default: the longest source)")
+    mix.add_argument("--limit", type=_by(_seconds), metavar="S", help="seconds at most (default: none)")
     mix.add_argument("--audio-rate", type=int, default=48000, metavar="HZ", help="sample rate (default 48000)")
     mix.add_argument("--channels", type=int, default=2, metavar="N", help="1 or 2 (default 2)")
     code = parser.add_argument_group("encoding")
@@ -338,6 +339,9 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         profile=arguments.profile,
         audio_bit_rate=arguments.audio_bit_rate,
     )
+    duration = arguments.duration
+    if duration is not None and arguments.limit is not None:
+        duration = min(duration, arguments.limit)
     return RenderSpec(
         output=arguments.out,
         mixer=mixer,
@@ -345,7 +349,8 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         sources=sources or {},
         images=images,
         start=arguments.start or Fraction(0),
-        duration=arguments.duration,
+        duration=duration,
+        limit=arguments.limit,
         on_error=arguments.on_error,
         exact=arguments.exact,
         smart=arguments.smart,

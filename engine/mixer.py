@@ -200,9 +200,13 @@ class Mixer:
             mix_ms=self._mix_ns / 1e6,
         )
 
-    async def run(self, ticks: int | None = None) -> None:
-        """Mixes. Raises SourceError, SinkError."""
-        while ticks is None or self.ticks_done < ticks:
+    async def run(self, ticks: int | None = None, *, most: int | None = None) -> None:
+        """Mixes so many ticks; where none are said until all sources are over, and `most` at most.
+
+        Raises SourceError, SinkError.
+        """
+        last = most if ticks is None else ticks
+        while last is None or self.ticks_done < last:
             tick = await self._pace.clock.tick(self.ticks_done, self._spec.fps)
             began = self._count(tick)
             t = self._start + tick.time
@@ -210,7 +214,7 @@ class Mixer:
             is_new = tree is not self._tree
             if is_new:
                 self._show(tree)
-            stop = tick.n + self._span(tree, tick, ticks)
+            stop = tick.n + self._span(tree, tick, last)
             block = _Block(began, tick.n, stop, t, self._edges(t, self._time(stop)))
             if is_new or block.edges:
                 await self._readers.prepare(_with_sound(tree, block.edges), t)

@@ -160,7 +160,10 @@ async def _render(
     program = program if splice is None else splice.program
     sources = _Sources(spec, settings, nursery=nursery, may_ease=may_ease)
     await sources.prepare(program.tree_at(spec.start), spec.start)
-    total = _total(spec, sources)
+    finite = sources.finite()
+    ticks = _ticks(spec, endless=not finite)
+    most = None if spec.limit is None else tick_count(spec.limit, spec.mixer.fps)
+    total = _expected(spec, finite, most) if ticks is None else ticks
     opening = partial(open_sink, spec.made, spec.mixer, limiter=trio.CapacityLimiter(1), splice=splice)
     sink = await in_thread(opening)
     compositor = Compositor(spec.mixer, threads=settings.composite_threads)
@@ -177,8 +180,7 @@ async def _render(
     async with trio.open_nursery() as writing:
         writing.start_soon(sink.run)
         nursery.start_soon(_report, mixer, total, tell)
-        exact = spec.duration is not None or _is_still(spec)
-        await mixer.run(total if exact else None)
+        await mixer.run(ticks, most=most)
         if mixer.ticks_done == 0:
             raise InvalidSpec(f"every source is over at {float(spec.start):g} s: nothing to render", where="start")
         sink.end()
@@ -199,20 +201,28 @@ def _is_still(spec: RenderSpec) -> bool:
     return is_image and not others and output.waveform is None and output.at == 0
 
 
-def _total(spec: RenderSpec, sources: _Sources) -> int | None:
-    """How many ticks; None while only the sources know. Raises InvalidSpec when nothing ever ends."""
+def _ticks(spec: RenderSpec, *, endless: bool) -> int | None:
+    """How many ticks are made in any case; None where the sources end it. Raises InvalidSpec when nothing ever ends.
+
+    endless  no source has an end.
+    """
     if _is_still(spec):
         return 1
-    if spec.duration is not None:
-        return tick_count(spec.duration, spec.mixer.fps)
-    readers = [reader for place, reader in sources.active().items() if not place.timed]
-    finite = [reader.steps for reader in readers if not reader.steps.endless]
-    if not finite:
+    length = spec.limit if spec.duration is None and endless else spec.duration
+    if length is not None:
+        return tick_count(length, spec.mixer.fps)
+    if endless:
         raise InvalidSpec("no source here has an end: a duration is needed", where="duration")
+    return None
+
+
+def _expected(spec: RenderSpec, finite: Sequence[Steps], most: int | None) -> int | None:
+    """How many ticks there are until these are over, `most` at most; None while only they know."""
     if any(steps.duration is None for steps in finite):
         return None
     longest = max(steps.duration or Fraction(0) for steps in finite)
-    return max(0, round((longest - spec.start) * spec.mixer.fps))
+    ticks = max(0, round((longest - spec.start) * spec.mixer.fps))
+    return ticks if most is None else min(ticks, most)
 
 
 class _Sources:
@@ -282,6 +292,11 @@ class _Sources:
     def still(self, picture: Picture) -> VideoFrame | None:
         """The image of that name, or the drawn picture."""
         return self._places.still(picture.name) if picture.drawn is None else self._drawings.get(picture.drawn)
+
+    def finite(self) -> list[Steps]:
+        """What is read of the sources that come to an end, and so end a render without a duration."""
+        readers = [reader for place, reader in self.active().items() if not place.timed]
+        return [reader.steps for reader in readers if not reader.steps.endless]
 
     def active(self) -> Mapping[Place, Reader]:
         """All readers that a tree has named."""

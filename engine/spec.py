@@ -176,6 +176,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     sources   streamGuid → where its media is; a guid that is not listed is taken as a path or URL itself.
     duration  seconds; None = the longest source.
+    limit     seconds at most, where there is no duration; None = none.
     start     seconds; the first tick shows this time of the program.
     on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
     outputs   all of them made in one pass, in place of `output` and `encoder`; they need a duration.
@@ -190,6 +191,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     images: str = "."  # folder that an ImageSourceNode's filename is looked up in
     start: Fraction = Fraction(0)
     duration: Fraction | None = None
+    limit: Fraction | None = None
     on_error: str = "fail"
     outputs: tuple[OutputSpec, ...] = ()
     exact: bool = False
@@ -198,10 +200,9 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require(self.smart in ("auto", "never"), f'smart "{self.smart}" is not auto or never', "smart")
         _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
-        ok = self.duration is None or 0 < self.duration <= 7 * 86400
-        _require(
-            ok, f"duration {_short(self.duration or Fraction(0))} s is not more than 0 and at most 604800", "duration"
-        )
+        for name, length in (("duration", self.duration), ("limit", self.limit)):
+            ok = length is None or 0 < length <= 7 * 86400
+            _require(ok, f"{name} {_short(length or Fraction(0))} s is not more than 0 and at most 604800", name)
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")
         _require(not self.outputs or self.duration is not None, "several outputs need a duration", "duration")
 

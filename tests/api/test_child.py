@@ -139,6 +139,12 @@ def test_a_mash_without_clips_is_rendered_as_long_as_it_is_told(render):
     assert (code, len(pictures(path))) == (0, 5)
 
 
+@pytest.mark.parametrize(("limit", "count"), [("0.3", 3), ("9", 5)])
+def test_a_limit_ends_a_mash_sooner_and_makes_none_longer(render, limit, count):
+    code, path, _, last = render(mash_of(coloured()), "film.mp4", "--limit", limit)
+    assert (code, len(pictures(path)), last["total"]) == (0, count, count)
+
+
 def test_a_sound_whose_length_nobody_says_is_whole(render, tmp_path):
     sound = {"id": "s", "type": "audio", "source": str(lengthless(tmp_path / "a.aac"))}
     clip = {"contentId": "s", "containerId": "", "content": {}}

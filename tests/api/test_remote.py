@@ -140,9 +140,9 @@ async def test_every_film_of_a_worker_elsewhere_is_sent_and_none_stays_there(ser
         found = await until(queue, await add(queue, job(actions={"postrender": [upload]})), FINAL)
         assert found["state"] == "error"
         await left()
-        actions = [{"module": "@nexrender/action-encode", "params": {"-t": "100000"}, "output": "b.mp4"},
-                   {"module": "@nexrender/action-encode", "preset": "mp4", "output": "a.mp4"}]  # fmt: skip
-        uid = await add(queue, job(actions={"postrender": actions}))
+        actions = [{"module": "@nexrender/action-encode", "preset": "mp4", "output": "b.mp4"},
+                   {"module": "@nexrender/action-encode", "params": {"-t": "0.5"}, "output": "a.mp4"}]  # fmt: skip
+        uid = await add(queue, job(duration=100_000, actions={"postrender": actions}))
         with trio.fail_after(30):
             while not list(here.glob("work/*/outputs/a.mp4")):
                 await trio.sleep(0.02)

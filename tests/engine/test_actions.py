@@ -45,7 +45,7 @@ def test_an_encode_action_is_what_is_rendered(tmp_path):
     assert film.name == "foo.mp4"
     assert film.options == {
         "--fps": "29.97",
-        "--duration": "1.5",
+        "--limit": "1.5",
         "--audio-rate": "44100",
         "--audio-bit-rate": "96000",
         "--bit-rate": "2500000",

@@ -66,6 +66,13 @@ def test_every_option_reaches_the_spec(asked):
     assert (settings.open_timeout, settings.composite_threads) == (2.5, 2)
 
 
+@pytest.mark.parametrize(("limit", "duration"), [("2", "1.5"), ("0.5", "0.5")])
+def test_a_limit_makes_a_duration_only_shorter(asked, limit, duration):
+    assert asked("--duration", "1.5", "--limit", limit)[1].duration == Fraction(duration)
+    spec = asked("--limit", limit)[1]
+    assert (spec.duration, spec.limit) == (None, Fraction(limit))
+
+
 def test_images_are_looked_for_beside_the_document(scene, asked):
     assert asked()[1].images == "."
     (scene / "project").mkdir()

@@ -137,6 +137,20 @@ async def test_an_image_among_the_outputs_is_mixed_as_far_as_it_is_needed(tmp_pa
     assert (await render(film(), spec)).ticks == ticks
 
 
+@pytest.mark.parametrize(("limit", "ticks"), [(Fraction(1, 2), 15), (Fraction(5), 60)])
+async def test_a_limit_ends_a_film_sooner_and_makes_none_longer(tmp_path, media, limit, ticks):
+    reports = []
+    rendered = await render(film(), spec_of(tmp_path / "a.mp4", media, limit=limit), report=reports.append)
+    assert (rendered.ticks, {report.total for report in reports}) == (ticks, {ticks})
+    song = Held(RenderTree(root_audio_node=AudioSourceNode(stream_guid="cam")))  # mixed several ticks at a time
+    assert (await render(song, spec_of(tmp_path / "a.wav", media, limit=limit))).ticks == ticks
+
+
+@pytest.mark.parametrize("program", [film("pattern:bars?size=64x36"), Held(RenderTree())])
+async def test_what_has_no_end_ends_at_its_limit(tmp_path, program):
+    assert (await render(program, spec_of(tmp_path / "a.mp4", limit=Fraction(1, 2)))).ticks == 15
+
+
 async def test_what_has_no_end_needs_a_duration(tmp_path):
     with pytest.raises(InvalidSpec, match="no source here has an end"):
         await render(film("pattern:bars"), spec_of(tmp_path / "out.mp4"))

@@ -345,6 +345,26 @@ async def test_what_is_wrong_with_the_second_film_is_told_before_the_first_is_re
     assert not list((bench.folder / "outputs" / found["uid"]).iterdir())
 
 
+@pytest.mark.parametrize(
+    ("template", "limit", "count"),
+    [
+        ({}, "5", 5),
+        ({}, "0.2", 2),
+        ({"frameStart": 0, "frameEnd": 2}, 5, 3),
+        ({"duration": None}, 5, 20),
+        ({"duration": None}, 1, 10),
+    ],
+)
+async def test_an_encode_action_may_end_a_film_sooner_and_makes_none_longer(bench, media, template, limit, count):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "cam"}}
+    assets = [{"type": "video", "layerName": "cam", "src": media.path("plain").as_uri()}]
+    encode = {"module": "@nexrender/action-encode", "output": "a.mp4", "params": {"-t": limit}}
+    bench.work()
+    found = await bench.done(job(tree, assets=assets, actions={"postrender": [encode]}, **template))
+    assert found["state"] == "finished", found.get("error")
+    assert len(numbers(found["output"])) == count
+
+
 async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
     encode = {"module": "@nexrender/action-encode", "preset": "mp3", "output": "sound.mp3"}
     copy = {"module": "@nexrender/action-copy", "input": "result.mp4", "output": "master.mp4"}
