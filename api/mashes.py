@@ -55,6 +55,8 @@ def _run_one(document: Object, arguments: argparse.Namespace) -> int:
             if isinstance(each, dict) and each.get("id") == name:
                 each["source"] = place
     document = complete(document)
+    if arguments.scale is not None:  # it is laid out on a frame of any size
+        arguments.size, arguments.scale = arguments.scale, None
     spec = command.read_spec(arguments)
     film = film_of(document, spec.mixer.raster, measure=ink_measure(fonts_of(document)))
     suffix = Path(spec.output).suffix.lower()

@@ -44,7 +44,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _PARAMETERS: Final = {  # of ffmpeg → option of the render command
     "-r": "--fps",
-    "-s": "--size",
+    "-s": "--scale",
     "-t": "--limit",
     "-ar": "--audio-rate",
     "-ac": "--channels",

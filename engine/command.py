@@ -65,6 +65,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     mix.add_argument(
         "--size", type=_by(Raster.parse), default="1280x720", metavar="WxH", help="pixels (default 1280x720)"
     )
+    mix.add_argument("--scale", type=_by(Raster.parse), metavar="WxH", help="pixels of the output (those of the mix)")
     mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 ... (30)")
     mix.add_argument(
         "--start", type=_by(_seconds), metavar="S", help="time of the first picture (0, or where a mash's playhead is)"
@@ -346,6 +347,7 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         output=arguments.out,
         mixer=mixer,
         encoder=encoder,
+        scale=arguments.scale,
         sources=sources or {},
         images=images,
         start=arguments.start or Fraction(0),

@@ -137,9 +137,9 @@ def _image_path(name: str, spec: RenderSpec) -> str:
 
 
 async def _find_splice(program: Program, spec: RenderSpec, settings: Settings) -> Splice | None:
-    """What of the pictures is copied, when there is one output and it is a film in H.264."""
+    """What of the pictures is copied, when there is one output and it is a film in H.264, of the mix's size."""
     output, *others = spec.made
-    if spec.smart == "never" or others or not has_h264(output):
+    if spec.smart == "never" or others or output.size is not None or not has_h264(output):
         return None
     finding = partial(find_splice, program, spec, settings, encoder=output.encoder)
     # It may read an hour's program: nobody waits for it once the render is given up.

@@ -148,7 +148,7 @@ class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     path      its extension says what it is; with %03d in its name it is images, numbered from 1 in three digits.
     picture   False: a film without its picture. sound: likewise.
-    size      of images, in pixels; None = the mix's.
+    size      of the pictures in it, in pixels, even ones in a film; None = the mix's.
     at        seconds after the start: the image is the first picture from then on; beyond the end the last one.
     every     of so many pictures the first is a numbered image.
     waveform  colours of a wave and of what is behind it, ``#rrggbb[aa]``: the image is of the sound.
@@ -174,6 +174,7 @@ class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
 class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One offline render: what is made, from which sources, how long, and where it goes.
 
+    scale     the size of the output, which the mixed picture is scaled to; None = the mix's.
     sources   streamGuid → where its media is; a guid that is not listed is taken as a path or URL itself.
     duration  seconds; None = the longest source.
     limit     seconds at most, where there is no duration; None = none.
@@ -187,6 +188,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     mixer: MixerSpec = MixerSpec()
     encoder: EncoderSpec = EncoderSpec()
+    scale: Raster | None = None
     sources: dict[str, str] = {}
     images: str = "."  # folder that an ImageSourceNode's filename is looked up in
     start: Fraction = Fraction(0)
@@ -209,7 +211,9 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def made(self) -> tuple[OutputSpec, ...]:
         """All that is made."""
-        return self.outputs or (OutputSpec(path=self.output, encoder=self.encoder),)
+        scaled = None if self.scale in (None, self.mixer.raster) else self.scale
+        size = None if scaled is None else (scaled.width, scaled.height)
+        return self.outputs or (OutputSpec(path=self.output, encoder=self.encoder, size=size),)
 
 
 class EventSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,8 @@ class Encoding(msgspec.Struct, frozen=True):
 class Encoder:
     """Encodes into an open muxer. Picture n and its sound go in together; packets are written interleaved.
 
+    What is not of the raster's size is scaled to it.
+
     AAC is made by libav's own coder, "twoloop". Its "fast" one takes less time, but what it makes of a loud pure tone
     wobbles by 5 dB (10 dB of noise below it instead of 45), whatever its other options are.
     """
@@ -91,13 +93,21 @@ class Encoder:
         """Pictures [n, n + span), all the same, and the sound that follows the last. Raises av.error.FFmpegError."""
         if self._video is not None:
             for pts in range(n, n + span):
-                frame = picture_frame(picture)
+                frame = self._scaled(picture_frame(picture))
                 frame.pts, frame.time_base = pts, 1 / self._mixer.fps
                 self._container.mux(self._video.encode(frame))
         if self._audio is not None and len(sound):
             block = sound_frame(sound.samples, rate=self._mixer.audio.rate, pts=self._samples)
             self._samples += len(sound)
             self._container.mux(self._audio.encode(block))
+
+    def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
+        raster = self._mixer.raster
+        if (frame.width, frame.height) == (raster.width, raster.height):
+            return frame
+        scaled = frame.reformat(width=raster.width, height=raster.height, interpolation="BICUBIC", threads=1)
+        tag_colours(scaled)
+        return scaled
 
     def flush(self) -> None:
         """What the encoders still hold. Raises av.error.FFmpegError."""

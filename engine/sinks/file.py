@@ -25,7 +25,7 @@ from engine.sinks.partial import ERRORS, Item, Partial, Writing
 from engine.sinks.pictures import STILLS, Numbered, Still, check_digits, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
-from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec
+from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec, Raster
 from engine.threads import in_thread
 from engine.timebase import tick_count
 
@@ -192,6 +192,8 @@ def _open(output: OutputSpec, mixer: MixerSpec, splice: Splice | None) -> Writin
         return Still(path, n=tick_count(output.at, mixer.fps), size=output.size)
     encoding = FORMATS[suffix]
     left_out = {name: None for name, wanted in (("video", output.picture), ("audio", output.sound)) if not wanted}
+    if output.size is not None:
+        mixer = msgspec.structs.replace(mixer, raster=Raster(*output.size))
     return _Film(path, msgspec.structs.replace(encoding, **left_out), mixer, output.encoder, splice)
 
 

@@ -139,6 +139,11 @@ def test_a_mash_without_clips_is_rendered_as_long_as_it_is_told(render):
     assert (code, len(pictures(path))) == (0, 5)
 
 
+def test_a_mash_is_laid_out_on_the_frame_that_it_is_scaled_to(render):
+    code, path, _, _ = render(mash_of(coloured()), "film.mp4", "--scale", "32x36")
+    assert (code, {picture.shape for picture in pictures(path)}) == (0, {(36, 32, 3)})
+
+
 @pytest.mark.parametrize(("limit", "count"), [("0.3", 3), ("9", 5)])
 def test_a_limit_ends_a_mash_sooner_and_makes_none_longer(render, limit, count):
     code, path, _, last = render(mash_of(coloured()), "film.mp4", "--limit", limit)

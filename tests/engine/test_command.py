@@ -42,12 +42,12 @@ def test_without_options_a_spec_is_the_default_one(asked):
 
 
 def test_every_option_reaches_the_spec(asked):
-    mix = "--size 641x361 --fps 29.97 --start 1.5 --duration 1/3 --audio-rate 44100 --channels 1"
+    mix = "--size 641x361 --scale 321x181 --fps 29.97 --start 1.5 --duration 1/3 --audio-rate 44100 --channels 1"
     code = "--preset slow --bit-rate 2000000 --max-bit-rate 3000000 --qp-min 1 --qp-max 50 --gop 9 --profile main"
     rest = "--audio-bit-rate 96000 --threads 2 --timeout 2.5 --on-error hold --images art"
     sources = "--source a=b.mp4 --source c=http://x/?q=1"
     _, spec, settings = asked(*f"{mix} {code} {rest} {sources}".split())
-    assert spec.mixer.raster == Raster(640, 360)
+    assert (spec.mixer.raster, spec.scale) == (Raster(640, 360), Raster(320, 180))
     assert spec.mixer.fps == Fraction(30_000, 1001)
     assert (spec.mixer.audio.rate, spec.mixer.audio.channels) == (44_100, 1)
     assert (spec.start, spec.duration) == (Fraction(3, 2), Fraction(1, 3))

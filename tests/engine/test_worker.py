@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
+import av
 import msgspec
 import pytest
 import trio
@@ -332,7 +333,7 @@ async def test_actions_encode_copy_and_tell(bench):
         ({"-profile:v": "ultra"}, 'profile "ultra" is not one of'),
         ({"-preset": "slowest"}, 'preset "slowest" is not one of'),
         ({"-qmin": 50, "-qmax": 5}, "qpMin 50 is more than qpMax 5"),
-        ({"-s": "0x0"}, "argument --size: width 0 is not within"),
+        ({"-s": "0x0"}, "argument --scale: width 0 is not within"),
     ],
 )
 async def test_what_is_wrong_with_the_second_film_is_told_before_the_first_is_rendered(bench, params, sentence):
@@ -363,6 +364,22 @@ async def test_an_encode_action_may_end_a_film_sooner_and_makes_none_longer(benc
     found = await bench.done(job(tree, assets=assets, actions={"postrender": [encode]}, **template))
     assert found["state"] == "finished", found.get("error")
     assert len(numbers(found["output"])) == count
+
+
+@pytest.mark.parametrize("name", ["small.mp4", "small.webm", "small.png"])
+@pytest.mark.parametrize("size", ["32x18", "128x36"])
+async def test_an_encode_action_scales_the_whole_picture(bench, name, size):
+    blue = {"node": "SolidColorNode", "blue": 1, "destX": 32, "destY": 0, "destWidth": 32, "destHeight": 36}
+    tree = {"rootVideoNode": {"node": "CompositorNode", "nodes": [RED["rootVideoNode"], blue]}}
+    encode = {"module": "@nexrender/action-encode", "output": name, "params": {"-s": size}}
+    bench.work()
+    found = await bench.done(job(tree, actions={"postrender": [encode]}))
+    assert found["state"] == "finished", found.get("error")
+    with av.open(found["output"]) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    height, width, _ = picture.shape
+    assert f"{width}x{height}" == size
+    assert [picture[height // 2, width * n // 8].argmax() for n in (1, 3, 5, 7)] == [0, 0, 2, 2]
 
 
 async def test_a_film_is_copied_as_it_is_besides_being_encoded(bench):
