@@ -137,6 +137,10 @@ class Fetcher:
         scheme = src[:8].partition(":")[0].lower()
         if scheme not in (*_PUBLIC_SCHEMES, "data"):
             path = self.path_of(src)
+            if scheme == "file" and not await in_thread(
+                os.path.exists, path, limiter=self._disk, abandon_on_cancel=True
+            ):
+                path = self.path_of(re.split("[?#]", src, maxsplit=1)[0])  # what stands there was no part of its name
             await in_thread(_check_file, path, src, checksum, max_bytes, limiter=self._disk, abandon_on_cancel=True)
             return path
         limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)
@@ -174,16 +178,16 @@ class Fetcher:
         return await self.fetch(font, folder, f"{name}-font")
 
     def path_of(self, src: str) -> Path:
-        """Where a ``file:`` URL or a path is. Raises InvalidJob: another scheme, no URL."""
+        """Where a ``file:`` URL, "?" and "#" and all, or a path is. Raises InvalidJob: another scheme, no URL."""
         scheme, colon, rest = src.partition(":")
         if colon and scheme.lower() == "file":
             try:
-                parts = urlsplit(src)
+                host = urlsplit(src).netloc
             except ValueError as err:
                 raise InvalidJob(f'source "{shown(src)}": {reason_of(err)}') from None
-            if parts.netloc not in ("", "localhost"):
+            if host not in ("", "localhost"):
                 raise InvalidJob(f'source "{shown(src)}": a file of another machine')
-            return self._base / unquote(parts.path if parts.path else rest)
+            return self._base / unquote(rest.removeprefix(f"//{host}"))
         if scheme_of(src):
             raise InvalidJob(f'source "{shown(src)}": {scheme[:20]}: is not one of file:, http:, https:, data:')
         return self._base / src

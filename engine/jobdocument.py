@@ -25,6 +25,7 @@ from engine.errors import InvalidJob
 from engine.structs import ready
 from engine.timebase import utc
 from engine.tree import DEEPEST, is_deeper
+from engine.urls import without_query
 
 Document = dict[str, Raw]  # key → the JSON text of its value, compact
 
@@ -192,7 +193,8 @@ def kind_of(document: Mapping[str, Raw]) -> str:
         return PROJECT
     if src[:5].lower() == "data:":
         return DOCUMENT if "json" in src[5:100].partition(",")[0].lower() else PROJECT
-    return DOCUMENT if re.split("[?#]", src, maxsplit=1)[0].lower().endswith(".json") else PROJECT
+    names = (without_query(src), re.split("[?#]", src, maxsplit=1)[0])  # a file: URL may have a query, too
+    return DOCUMENT if any(name.lower().endswith(".json") for name in names) else PROJECT
 
 
 def output_folder(uid: str) -> str:

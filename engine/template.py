@@ -27,6 +27,7 @@ from engine.spec import PRESETS
 from engine.structs import ready
 from engine.timebase import frame_rate
 from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, digits_of, parse_json
+from engine.urls import without_query
 
 # A setting of a job → the option of the render command.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -468,6 +469,6 @@ def is_file_name(text: str) -> bool:
 
 def file_name(text: str, otherwise: str) -> str:
     """A name for a file: the last part of a path or URL, without what no name may have; of a long one its end."""
-    name = _BAD_PATH.sub("_", PurePath(re.split("[?#]", text)[0]).name)
+    name = _BAD_PATH.sub("_", PurePath(without_query(text)).name)
     name = name.encode()[-MAX_NAME:].decode(errors="ignore")  # without the rest of a letter that is cut
     return name if name not in ("", ".", "..") else otherwise

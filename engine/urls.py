@@ -28,6 +28,12 @@ def scheme_of(place: str) -> str:
     return found[1] if found else ""
 
 
+def without_query(place: str) -> str:
+    """A URL without its query and fragment; in a path, or a ``file:`` URL, "?" and "#" are letters of a file's name."""
+    of_network = re.match(r"(?!file:)[a-z][a-z0-9+.-]*://", place, re.IGNORECASE)
+    return re.split("[?#]", place, maxsplit=1)[0] if of_network else place
+
+
 def credentials(url: str) -> dict[str, str]:
     """The header for a URL's user and password, RFC 7617. Raises ValueError."""
     user = parts_of(url)[0].netloc.rpartition("@")[0]

@@ -194,6 +194,21 @@ async def test_a_file_that_is_here_may_be_larger_than_what_may_come(fetcher, tmp
             await fetch(each, "large.mp4", tmp_path, max_bytes=16)
 
 
+@pytest.mark.parametrize("name", ["take #1.mp4", "why?.mp4", "#", "a?b#c.mp4"])
+async def test_a_name_may_have_what_ends_the_path_of_other_urls(fetcher, tmp_path, name):
+    (tmp_path / name).write_bytes(FILM)
+    (tmp_path / "take ").write_bytes(b"another")
+    for src in (f"file://{tmp_path}/{name}", f"file://localhost{tmp_path}/{name}", f"file:{name}", name):
+        assert await fetch(fetcher, src, tmp_path) == tmp_path / name
+
+
+async def test_a_file_url_with_a_query_names_a_file_of_its_path(fetcher, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(FILM)
+    assert await fetch(fetcher, f"file://{tmp_path}/film.mp4?v=1#t=2", tmp_path) == tmp_path / "film.mp4"
+    with pytest.raises(SourceUnavailable, match="no such file"):
+        await fetch(fetcher, "film.mp4?v=1", tmp_path)
+
+
 async def test_a_checksum_that_nobody_waits_for_any_more_is_given_up(tmp_path):
     fetcher = Fetcher(base=tmp_path, cache=tmp_path / "cache")
     with (tmp_path / "large").open("wb") as large:

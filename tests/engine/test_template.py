@@ -238,7 +238,9 @@ def test_settings_without_a_meaning(template, where):
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("a/b.mp4?x", "b.mp4"),
+        ("https://x.org/a/b.mp4?x/y#z", "b.mp4"),
+        ("a/b #1?.mp4", "b #1?.mp4"),
+        ("file:///a/b #1?.mp4", "b #1?.mp4"),
         ("..", "f"),
         ("", "f"),
         ("c:\\x.mov", "c:_x.mov"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.urls import scheme_of, shown, shown_url
+from engine.urls import scheme_of, shown, shown_url, without_query
 
 
 def test_urls_are_shown_without_secrets():
@@ -30,6 +30,19 @@ def test_urls_are_shown_without_secrets():
 )
 def test_passwords_are_not_shown(url, told):
     assert shown_url(url) == told
+
+
+@pytest.mark.parametrize(
+    ("place", "bare"),
+    [
+        ("https://host/a.mp4?key=#1", "https://host/a.mp4"),
+        ("S3://bucket/a.mp4#?", "S3://bucket/a.mp4"),
+        ("take #1?.mp4", "take #1?.mp4"),
+        ("File:///a/take #1?.mp4", "File:///a/take #1?.mp4"),
+    ],
+)
+def test_only_what_is_not_of_this_machine_has_a_query(place, bare):
+    assert without_query(place) == bare
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,25 @@ async def test_assets_replace_sources_and_properties(bench, media):
     assert numbers(found["output"]) == [6, 7, 8, 9, 10, 11]
 
 
+async def test_there_may_be_a_number_sign_and_a_question_mark_in_the_names_of_files(bench, media):
+    document, take = bench.folder / "title #2?.json", bench.folder / "take #1?.mp4"
+    document.write_text(json.dumps({"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "cam"}}))
+    take.write_bytes(media.path("plain").read_bytes())
+    assets = [{"type": "video", "layerName": "cam", "src": f"file://{take}"}]
+    films = [
+        {"module": "@nexrender/action-encode", "output": name, "params": {"-r": fps}}
+        for name, fps in (("take #1?.mp4", 10), ("take #2?.mp4", 4))
+    ]
+    copy = {"module": "@nexrender/action-copy", "input": "take #1?.mp4"}
+    copies = [copy | {"output": name} for name in ("final #1?.mp4", f"file://{bench.folder}/outputs/%231.mp4")]
+    bench.work(writable=[bench.folder])
+    found = await bench.done(job(src=f"file://{document}", assets=assets, actions={"postrender": [*films, *copies]}))
+    assert found["state"] == "finished", found.get("error")
+    folder = Path(found["output"]).parent
+    assert sorted(each.name for each in folder.iterdir()) == ["final #1?.mp4", "take #1?.mp4", "take #2?.mp4"]
+    assert [len(numbers(path)) for path in (folder / "final #1?.mp4", bench.folder / "outputs" / "#1.mp4")] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
