@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import math
+import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import closing, suppress
@@ -22,7 +23,7 @@ import trio
 
 from engine.config import check_header
 from engine.dial import Line, answer_of
-from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkUnavailable, reason_of
+from engine.errors import EngineError, InvalidJob, InvalidSpec, NotFound, SinkRejected, SinkUnavailable, reason_of
 from engine.jobs import Assignment, failed, finished, is_held
 from engine.threads import in_thread
 from engine.urls import clear_parts, credentials, shown
@@ -178,7 +179,8 @@ class RemoteQueue:
         """An answer that is whole within `patience`, never silent for longer than `silence`.
 
         head    is filled with the answer's headers as soon as they are here.
-        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable; Overloaded: there is no thread.
+        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable, SinkRejected (a file that cannot be
+                read here); Overloaded: there is no thread.
         """
         headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
         headers |= {name: value.encode() for name, value in self._credentials.items()}
@@ -236,12 +238,19 @@ class _Call:
         self._head = head
 
     def run(self, body: bytes | Path | None) -> _Answer:
-        """Raises SinkUnavailable."""
+        """Raises SinkUnavailable; SinkRejected: of a file that cannot be read here, whatever the server is like."""
+        if not isinstance(body, Path):
+            return self._ask(body, {})
         try:
-            if isinstance(body, Path):
-                with body.open("rb") as file:
-                    return self._request(file, {"Content-Length": b"%d" % body.stat().st_size})
-            return self._request(body, {})
+            file = body.open("rb")
+        except OSError as err:
+            raise SinkRejected(f'output "{body.name}": {reason_of(err)}', where=body.name) from err
+        with file:
+            return self._ask(file, {"Content-Length": b"%d" % os.fstat(file.fileno()).st_size})
+
+    def _ask(self, body: Any, headers: Mapping[str, bytes]) -> _Answer:
+        try:
+            return self._request(body, headers)
         except (OSError, http.client.HTTPException) as err:
             raise SinkUnavailable(f'server "{self._server}": {reason_of(err)}', where=self._server) from err
 

@@ -22,7 +22,7 @@ from api.nexrender import Door
 from api.queue import JobQueue
 from api.remote import RemoteQueue
 from engine.config import Settings
-from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkUnavailable
+from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkRejected, SinkUnavailable
 from engine.jobdocument import DOCUMENT, read
 from engine.jobs import FINAL, Assignment, Queue
 from engine.worker import Worker
@@ -179,6 +179,16 @@ async def test_a_film_on_which_the_server_gave_up_is_sent_again(server, tmp_path
     assert refused.value.retry
     assert await remote.finish(held, output=str(film))
     assert Path(json.loads(await queue.whole(uid))["output"]).read_bytes() == film.read_bytes()
+
+
+async def test_a_film_that_is_not_there_is_the_worker_s_fault_and_not_sent_again(server, tmp_path):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,))
+    with pytest.raises(SinkRejected, match=r'^output "film\.mp4": no such file or directory$') as refused:
+        await remote.finish(held, output=str(tmp_path / "film.mp4"))
+    assert not refused.value.retry
 
 
 async def test_reports_of_a_run_that_is_over_are_not_taken(server):
