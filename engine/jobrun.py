@@ -48,7 +48,7 @@ from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
 from engine.sinks.partial import copy, sync, sync_names
-from engine.template import EXTENSION, Dialect, Kept, Order, Scene, file_name, read_order
+from engine.template import EXTENSION, Dialect, Kept, Order, Scene, read_order
 from engine.threads import in_thread
 from engine.urls import scheme_of, shown
 
@@ -226,7 +226,7 @@ class JobRun:
             name: path
             for asset, path in zip(order.assets, files, strict=True)
             if asset.type == "static" and path is not None
-            for name in (asset.name, file_name(asset.src, "file"), asset.src)
+            for name in asset.names()
         }
         places = dict(static)
         for n, name in enumerate(await self._in_thread(reading.unlocated, scene)):

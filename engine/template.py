@@ -92,6 +92,11 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     params: Params = Params()
     continue_on_missing: bool = False
 
+    def names(self) -> tuple[str, ...]:
+        """What a document may call the file of a ``static`` asset; nexrender gives it its name and its extension."""
+        dotted = f".{self.extension.lstrip('.')}" if self.extension else ""
+        return f"{self.name}{dotted}", self.name, file_name(self.src, "file"), self.src
+
     def among(self, items: Sequence[T]) -> T | None:
         """The one that ``layerIndex`` counts, the first as 1; None where it counts none of them."""
         index = self.layer_index

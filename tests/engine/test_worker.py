@@ -600,6 +600,16 @@ async def test_static_files_stand_beside_the_document(bench, media):
     assert numbers(found["output"]) == [3]
 
 
+@pytest.mark.parametrize("extension", ["mp4", ".mp4"])
+async def test_a_static_file_is_called_by_its_name_and_its_extension(bench, media, extension):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "brand.mp4"}}
+    asset = {"type": "static", "name": "brand", "extension": extension, "src": media.path("plain").as_uri()}
+    bench.work()
+    found = await bench.done(job(tree, assets=[asset], frameRate=30))
+    assert found["state"] == "finished", found.get("error")
+    assert numbers(found["output"]) == list(range(15))
+
+
 async def test_other_jobs_are_never_touched(bench):
     bench.work()
     uid = await bench.add(job(src="file:///project.aepx"))
