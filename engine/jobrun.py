@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
-import math
 import re
 import shutil
 import signal
@@ -297,9 +296,9 @@ class JobRun:
     async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
         child = self._shop.child
         words = self._work / "log"
-        progress = _Progress()
+        progress = _Progress(before=done, of=of)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, progress, done, of)
+            nursery.start_soon(self._follow, progress)
             nursery.start_soon(self._pause, child)
             status = await child.run(arguments, log=words, report=progress.put)
             nursery.cancel_scope.cancel()
@@ -315,11 +314,10 @@ class JobRun:
             raise Exhausted(last)
         raise InvalidJob(last or f"the render ended with {status}")
 
-    async def _follow(self, progress: _Progress, done: int, of: int) -> None:
+    async def _follow(self, progress: _Progress) -> None:
         """Tells every new whole percent; the slower the queue, the fewer."""
         while True:
-            share = await progress.take()
-            await self._tell({"state": RENDERING, "renderProgress": math.floor(100 * (done + share) / of)})
+            await self._tell({"state": RENDERING, "renderProgress": await progress.take()})
 
     async def _pause(self, child: Child) -> None:
         """Stops the render while live mixers lag."""
@@ -339,9 +337,13 @@ class JobRun:
 
 
 class _Progress:
-    """How far a render is, for one reader who may be slow: the last word counts."""
+    """How far a render is, for one reader who may be slow: the last word counts.
 
-    def __init__(self) -> None:
+    Of `of` renders so many as `before` are done already.
+    """
+
+    def __init__(self, *, before: int = 0, of: int = 1) -> None:
+        self._before, self._of = before, of
         self._percent = self._taken = 0
         self._news = trio.Event()
         self.result: object = None  # what the render says that it made
@@ -355,12 +357,12 @@ class _Progress:
             if self._percent > self._taken:
                 self._news.set()
 
-    async def take(self) -> float:
-        """The next share of 1 that is a percent more than the last one."""
+    async def take(self) -> int:
+        """The next percent of all the renders, as soon as this one is a percent further."""
         await self._news.wait()
         self._news = trio.Event()
         self._taken = self._percent
-        return self._taken / 100
+        return (100 * self._before + self._taken) // self._of
 
 
 def _completed(film: Film, scene: Scene) -> Film:

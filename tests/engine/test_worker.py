@@ -610,6 +610,16 @@ async def test_a_static_file_is_called_by_its_name_and_its_extension(bench, medi
     assert numbers(found["output"]) == list(range(15))
 
 
+async def test_every_whole_percent_is_told():
+    progress = engine.jobrun._Progress()
+    for percent in range(1, 101):
+        progress.put({"done": percent * 25, "total": 2500})
+        assert await progress.take() == percent
+    second = engine.jobrun._Progress(before=1, of=2)
+    second.put({"done": 58, "total": 100})
+    assert await second.take() == 79
+
+
 async def test_other_jobs_are_never_touched(bench):
     bench.work()
     uid = await bench.add(job(src="file:///project.aepx"))
