@@ -26,9 +26,10 @@ import msgspec
 from engine.config import Settings
 from engine.errors import TRY_AGAIN, EngineError, Exhausted, InvalidSpec, SinkUnavailable, one_line, reason_of
 from engine.program import Held, Program
+from engine.smart import untouched
 from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate, tick_count
-from engine.tree import MAX_BYTES, RenderTree
+from engine.tree import MAX_BYTES, AudioSourceNode, CompositorNode, RenderTree, SumNode, nodes_of
 
 if TYPE_CHECKING:
     from engine.offline import Progress, Rendered
@@ -123,8 +124,19 @@ def run_document(arguments: argparse.Namespace, document: bytes | None = None) -
         tree = RenderTree.from_json(read_document(path) if document is None else document)
     except (EngineError, OSError, ValueError) as err:
         return fail(f'document "{path}": {reason_of(err)}')
+    if arguments.scale is not None and _fills(tree, arguments.size, arguments.scale):
+        arguments.size, arguments.scale = arguments.scale, None  # scaled once at most, and it may be copied
     folder = "." if path == "-" else str(Path(path).parent)
     return run_program(Held(tree), arguments, sources=dict(arguments.source), images=arguments.images or folder)
+
+
+def _fills(tree: RenderTree, one: Raster, other: Raster) -> bool:
+    """Whether all that is seen is a film as it is, over the whole of a frame of either size, and alike in both."""
+    film = untouched(tree.root_video_node, one)
+    seen = sum(not isinstance(node, CompositorNode | AudioSourceNode | SumNode) for node in nodes_of(tree))
+    if film is None or seen > 1 or untouched(tree.root_video_node, other) is None:
+        return False
+    return film.fit == "fill" or one.width * other.height == other.width * one.height
 
 
 def run_program(program: Program, arguments: argparse.Namespace, *, sources: dict[str, str], images: str = ".") -> int:

@@ -3,13 +3,14 @@
 import json
 from fractions import Fraction
 
+import av
 import pytest
 
 from engine import command
 from engine.command import main
 from engine.offline import Progress, Rendered
 from engine.spec import EncoderSpec, MixerSpec, Raster, RenderSpec
-from tests.media import numbers
+from tests.media import Video, encode, numbers
 
 SPEC = RenderSpec(output="film.mp4", mixer=MixerSpec(raster=Raster(64, 36), fps=Fraction(25)))
 RED = '{"rootVideoNode": {"node": "SolidColorNode", "red": 1}}'
@@ -33,6 +34,11 @@ def asked(scene, monkeypatch):
         return found.pop()
 
     return ask
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
 
 
 def test_without_options_a_spec_is_the_default_one(asked):
@@ -71,6 +77,35 @@ def test_a_limit_makes_a_duration_only_shorter(asked, limit, duration):
     assert asked("--duration", "1.5", "--limit", limit)[1].duration == Fraction(duration)
     spec = asked("--limit", limit)[1]
     assert (spec.duration, spec.limit) == (None, Fraction(limit))
+
+
+def test_a_film_alone_is_copied_where_the_output_is_scaled_to_its_size(scene):
+    film = encode(scene / "film.mp4", Video(matrix="bt709"), seconds=1)
+    group = {"node": "CompositorNode", "nodes": [{"node": "VideoSourceNode", "streamGuid": "film.mp4"}]}
+    (scene / "scene.json").write_text(json.dumps({"rootVideoNode": group}))
+    assert main(["scene.json", "out.mp4", "--scale", "64x36", "--duration", "1"]) == 0
+    assert packets("out.mp4") == packets(film)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "scale", "is_mixed_so"),
+    [
+        ([{}], "1920x1080", True),
+        ([{"destX": 0, "sourceY": 0}], "640x480", True),
+        ([{"fit": "contain"}], "640x360", True),
+        ([{"fit": "contain"}], "640x480", False),
+        ([{"destWidth": 1280}], "640x360", False),
+        ([{"destWidth": 640, "destHeight": 360}], "640x360", False),
+        ([{"effects": [{"effect": "grayscale"}]}], "640x360", False),
+        ([{"streamGuid": "below"}, {}], "640x360", False),
+    ],
+)
+def test_only_a_film_alone_over_the_whole_frame_is_mixed_as_it_is_scaled(scene, asked, nodes, scale, is_mixed_so):
+    films = [{"node": "VideoSourceNode", "streamGuid": "film", **node} for node in nodes]
+    (scene / "scene.json").write_text(json.dumps({"rootVideoNode": {"node": "CompositorNode", "nodes": films}}))
+    spec = asked("--scale", scale)[1]
+    wanted = Raster.parse(scale)
+    assert (spec.mixer.raster, spec.scale) == ((wanted, None) if is_mixed_so else (Raster(1280, 720), wanted))
 
 
 def test_images_are_looked_for_beside_the_document(scene, asked):
