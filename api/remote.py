@@ -116,10 +116,14 @@ class RemoteQueue:
         """As `engine.jobs.Queue.finish`; a film of this machine is sent there, after all that lies beside it.
 
         output  may be a folder too: of many files, none is the film.
+        Raises  SinkRejected: a file is not here, or not for us.
         """
         if Path(output).is_absolute():
             film = Path(output)
-            folder, files = await in_thread(_files_of, film)
+            try:
+                folder, files = await in_thread(_files_of, film)
+            except OSError as err:
+                raise _unread(film, err) from err
             for file in files:
                 name = file.relative_to(folder).as_posix()
                 place = await self._send(assignment, file, name)
@@ -179,8 +183,8 @@ class RemoteQueue:
         """An answer that is whole within `patience`, never silent for longer than `silence`.
 
         head    is filled with the answer's headers as soon as they are here.
-        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable, SinkRejected (a file that cannot be
-                read here); Overloaded: there is no thread.
+        Raises  NotFound, InvalidJob (the server does not take it), SinkUnavailable, SinkRejected (a file that is not
+                here, or not for us); Overloaded: there is no thread.
         """
         headers = {"User-Agent": b"mashtun", "Connection": b"close", "Content-Type": b"application/json"}
         headers |= {name: value.encode() for name, value in self._credentials.items()}
@@ -212,6 +216,13 @@ def _files_of(output: Path) -> tuple[Path, list[Path]]:
     return folder, beside if folder == output else [*beside, output]
 
 
+def _unread(file: Path, err: OSError) -> SinkRejected | SinkUnavailable:
+    """What to raise of a file of ours: SinkRejected where it is not there or not for us; whatever else it is may go, as
+    a disk that hiccups and a process out of descriptors."""
+    final = isinstance(err, FileNotFoundError | IsADirectoryError | PermissionError)
+    return (SinkRejected if final else SinkUnavailable)(f'output "{file.name}": {reason_of(err)}', where=file.name)
+
+
 class _Answer(msgspec.Struct, frozen=True):
     status: int
     headers: dict[str, str]
@@ -238,13 +249,13 @@ class _Call:
         self._head = head
 
     def run(self, body: bytes | Path | None) -> _Answer:
-        """Raises SinkUnavailable; SinkRejected: of a file that cannot be read here, whatever the server is like."""
+        """Raises SinkUnavailable; SinkRejected as `_unread`."""
         if not isinstance(body, Path):
             return self._ask(body, {})
         try:
             file = body.open("rb")
         except OSError as err:
-            raise SinkRejected(f'output "{body.name}": {reason_of(err)}', where=body.name) from err
+            raise _unread(body, err) from err
         with file:
             return self._ask(file, {"Content-Length": b"%d" % os.fstat(file.fileno()).st_size})
 

@@ -26,6 +26,7 @@ from engine.errors import InvalidJob, InvalidSpec, Overloaded, SinkRejected, Sin
 from engine.jobdocument import DOCUMENT, read
 from engine.jobs import FINAL, Assignment, Queue
 from engine.worker import Worker
+from tests.descriptors import no_descriptors
 from tests.engine.silent import HOST, named, silent
 from tests.media import numbers
 from tests.threads import no_threads
@@ -189,6 +190,21 @@ async def test_a_film_that_is_not_there_is_the_worker_s_fault_and_not_sent_again
     with pytest.raises(SinkRejected, match=r'^output "film\.mp4": no such file or directory$') as refused:
         await remote.finish(held, output=str(tmp_path / "film.mp4"))
     assert not refused.value.retry
+
+
+async def test_a_film_for_which_there_is_no_descriptor_is_sent_again_and_the_server_not_blamed(server, tmp_path):
+    queue, url = server
+    remote = RemoteQueue(url, secret="s")
+    uid = await add(queue, job())
+    held = await remote.pick("far", (DOCUMENT,))
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film")
+    for say in (partial(remote.finish, output=str(film)), partial(remote._send, file=film, name="film.mp4")):
+        with no_descriptors(), pytest.raises(SinkUnavailable) as refused:
+            await say(held)
+        assert (str(refused.value), refused.value.retry) == ('output "film.mp4": too many open files', True)
+    assert await remote.finish(held, output=str(film))
+    assert Path(json.loads(await queue.whole(uid))["output"]).read_bytes() == b"film"
 
 
 async def test_reports_of_a_run_that_is_over_are_not_taken(server):

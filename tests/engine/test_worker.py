@@ -3,10 +3,9 @@
 import errno
 import json
 import os
-import resource
 import signal
 import stat
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +27,7 @@ from engine.jobrun import PAUSED, RENDERING
 from engine.jobs import FINAL
 from engine.threads import in_thread
 from engine.worker import Lag, Worker
+from tests.descriptors import no_descriptors
 from tests.engine.processes import renders
 from tests.media import numbers
 from tests.web import WebRequest, web_server
@@ -77,17 +77,6 @@ class Bench:
 
     async def done(self, body):
         return await self.until(await self.add(body), FINAL)
-
-
-@contextmanager
-def no_descriptors():
-    """No file can be opened: the process has as many as it may."""
-    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 @asynccontextmanager
