@@ -221,18 +221,23 @@ class JobRun:
                     nursery.start_soon(fetch, n)
         reading = await self._in_thread(self._dialect, document)
         scene = await self._in_thread(reading.place, document, order, files)
-        static = {
-            name: path
-            for asset, path in zip(order.assets, files, strict=True)
-            if asset.type == "static" and path is not None
-            for name in asset.names()
-        }
+        static = self._static(order, files)
         places = dict(static)
         for n, name in enumerate(await self._in_thread(reading.unlocated, scene)):
             found = None if name in static else await self._find(name, n, kept, beside)
             if found is not None:
                 places[name] = found
         return await self._in_thread(reading.locate, scene, places)
+
+    def _static(self, order: Order, files: Sequence[str | None]) -> dict[str, str]:
+        """Where the ``static`` assets are, by all names of each; a file of the user's has its own, too."""
+        found: dict[str, str] = {}
+        for asset, path in zip(order.assets, files, strict=True):
+            if asset.type == "static" and path is not None:
+                lies = Path(path)
+                names = asset.names() if lies.parent == self._work else (*asset.names(), lies.name)
+                found |= dict.fromkeys(names, path)
+        return found
 
     def _dialect(self, document: bytes) -> Dialect:
         return next((each for each in self._shop.dialects if each.reads(document)), template)

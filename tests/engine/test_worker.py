@@ -599,6 +599,16 @@ async def test_a_static_file_is_called_by_its_name_and_its_extension(bench, medi
     assert numbers(found["output"]) == list(range(15))
 
 
+@pytest.mark.parametrize("behind", ["?v=1", "#t=1"])
+async def test_a_static_file_is_called_as_it_lies_here_whatever_its_url_has_behind_that(bench, media, behind):
+    tree = {"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "plain.mp4"}}
+    asset = {"type": "static", "name": "x", "src": media.path("plain").as_uri() + behind}
+    bench.work()
+    found = await bench.done(job(tree, assets=[asset], frameRate=30))
+    assert found["state"] == "finished", found.get("error")
+    assert numbers(found["output"]) == list(range(15))
+
+
 async def test_every_whole_percent_is_told():
     progress = engine.jobrun._Progress()
     for percent in range(1, 101):
