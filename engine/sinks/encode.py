@@ -28,6 +28,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from engine.errors import SinkRejected
 from engine.frame import AudioFrame, Samples, VideoFrame
@@ -71,6 +72,7 @@ class Encoder:
         self._mixer = mixer
         self._video = self._add_video(encoding.video, spec) if encoding.video is not None else None
         self._audio = self._add_audio(encoding.audio, spec) if encoding.audio is not None else None
+        self._scaler = VideoReformatter()  # one for all pictures: a new one is a third of the work
         self._samples = 0
 
     def _add_video(self, codec: str, spec: EncoderSpec) -> av.VideoStream:
@@ -105,7 +107,9 @@ class Encoder:
         raster = self._mixer.raster
         if (frame.width, frame.height) == (raster.width, raster.height):
             return frame
-        scaled = frame.reformat(width=raster.width, height=raster.height, interpolation="BICUBIC", threads=1)
+        scaled = self._scaler.reformat(
+            frame, width=raster.width, height=raster.height, interpolation=Interpolation.BICUBIC, threads=1
+        )
         tag_colours(scaled)
         return scaled
 
