@@ -68,7 +68,6 @@ def _run_one(document: Object, arguments: argparse.Namespace) -> int:
         if left <= 0:
             raise InvalidSpec(f"the mash is over at {float(start):g} s: nothing to render", where="start")
         duration = max(left, 1 / spec.mixer.fps)
-        duration = duration if spec.limit is None else min(duration, spec.limit)
     changes: dict[str, Any] = {"start": start, "duration": duration, "sources": film.sources | film.fonts}
     if seen != heard:
         changes["outputs"] = (OutputSpec(path=spec.output, encoder=spec.encoder, picture=seen, sound=heard),)

@@ -27,7 +27,7 @@ from engine.config import Settings
 from engine.errors import TRY_AGAIN, EngineError, Exhausted, InvalidSpec, SinkUnavailable, one_line, reason_of
 from engine.program import Held, Program
 from engine.smart import untouched
-from engine.spec import PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
+from engine.spec import MAX_SECONDS, PRESETS, PROFILES, AudioFormat, EncoderSpec, MixerSpec, Raster, RenderSpec
 from engine.timebase import frame_rate, tick_count
 from engine.tree import MAX_BYTES, AudioSourceNode, CompositorNode, RenderTree, SumNode, nodes_of
 
@@ -66,7 +66,12 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     mix.add_argument(
         "--size", type=_by(Raster.parse), default="1280x720", metavar="WxH", help="pixels (default 1280x720)"
     )
-    mix.add_argument("--scale", type=_by(Raster.parse), metavar="WxH", help="pixels of the output (those of the mix)")
+    mix.add_argument(
+        "--scale",
+        type=_by(Raster.parse),
+        metavar="WxH",
+        help="pixels of the output, which the picture is scaled to (those of --size); a mash is laid out anew",
+    )
     mix.add_argument("--fps", type=_by(frame_rate), default="30", metavar="RATE", help="25, 29.97, 30000/1001 ... (30)")
     mix.add_argument(
         "--start", type=_by(_seconds), metavar="S", help="time of the first picture (0, or where a mash's playhead is)"
@@ -226,7 +231,7 @@ def _run(renders: Sequence[tuple[Program, RenderSpec]], settings: Settings, disp
 
         from engine.offline import render
 
-    ticks = [tick_count(spec.duration or Fraction(0), spec.mixer.fps) for _, spec in renders]
+    ticks = [tick_count(spec.length or Fraction(0), spec.mixer.fps) for _, spec in renders]
 
     async def interruptible() -> int:
         code = 0
@@ -352,9 +357,6 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         profile=arguments.profile,
         audio_bit_rate=arguments.audio_bit_rate,
     )
-    duration = arguments.duration
-    if duration is not None and arguments.limit is not None:
-        duration = min(duration, arguments.limit)
     return RenderSpec(
         output=arguments.out,
         mixer=mixer,
@@ -363,8 +365,8 @@ def read_spec(arguments: argparse.Namespace, *, sources: dict[str, str] | None =
         sources=sources or {},
         images=images,
         start=arguments.start or Fraction(0),
-        duration=duration,
-        limit=arguments.limit,
+        duration=arguments.duration,
+        limit=None if arguments.limit is None else min(arguments.limit, MAX_SECONDS),  # 999999: all of it
         on_error=arguments.on_error,
         exact=arguments.exact,
         smart=arguments.smart,

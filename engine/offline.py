@@ -117,8 +117,8 @@ def _check_files(program: Program, spec: RenderSpec) -> None:
     Raises SourceError, that of whatever comes first on the air.
     """
     trees = [program.tree_at(spec.start)]
-    if spec.duration is not None:
-        ticks = 1 if _is_still(spec) else tick_count(spec.duration, spec.mixer.fps)
+    if spec.length is not None:
+        ticks = 1 if _is_still(spec) else tick_count(spec.length, spec.mixer.fps)
         trees += [tree for _, tree in program.coming(spec.start, spec.start + ticks / spec.mixer.fps)]
     images, streams = set[str](), set[str]()
     for key in (key for tree in trees for key in uses(tree)):
@@ -208,7 +208,7 @@ def _ticks(spec: RenderSpec, *, endless: bool) -> int | None:
     """
     if _is_still(spec):
         return 1
-    length = spec.limit if spec.duration is None and endless else spec.duration
+    length = spec.limit if spec.length is None and endless else spec.length
     if length is not None:
         return tick_count(length, spec.mixer.fps)
     if endless:

@@ -19,6 +19,7 @@ from engine.errors import InvalidSpec
 MAX_WIDTH: Final = 7680
 MAX_HEIGHT: Final = 4320
 MAX_SIDE: Final = 8192  # pixels, of a picture that is mixed: what the kernels take
+MAX_SECONDS: Final = Fraction(7 * 86400)  # of a render
 AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 MP3_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 OPUS_RATES: Final = (8000, 12000, 16000, 24000, 48000)
@@ -177,7 +178,7 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
     scale     the size of the output, which the mixed picture is scaled to; None = the mix's.
     sources   streamGuid → where its media is; a guid that is not listed is taken as a path or URL itself.
     duration  seconds; None = the longest source.
-    limit     seconds at most, where there is no duration; None = none.
+    limit     seconds at most, however long it would be; None = none.
     start     seconds; the first tick shows this time of the program.
     on_error  what a source that breaks in the middle does: "fail" the render, or "hold" its last picture.
     outputs   all of them made in one pass, in place of `output` and `encoder`; they need a duration.
@@ -203,10 +204,18 @@ class RenderSpec(msgspec.Struct, frozen=True, kw_only=True):
         _require(self.smart in ("auto", "never"), f'smart "{self.smart}" is not auto or never', "smart")
         _require(self.start >= 0, f"start {_short(self.start)} s is negative", "start")
         for name, length in (("duration", self.duration), ("limit", self.limit)):
-            ok = length is None or 0 < length <= 7 * 86400
-            _require(ok, f"{name} {_short(length or Fraction(0))} s is not more than 0 and at most 604800", name)
+            ok = length is None or 0 < length <= MAX_SECONDS
+            problem = f"{name} {_short(length or Fraction(0))} s is not more than 0 and at most {MAX_SECONDS}"
+            _require(ok, problem, name)
         _require(self.on_error in ("fail", "hold"), f'on_error "{self.on_error}" is not fail or hold', "onError")
         _require(not self.outputs or self.duration is not None, "several outputs need a duration", "duration")
+
+    @property
+    def length(self) -> Fraction | None:
+        """Seconds that are made, whatever the sources do; None = the longest source, and no more than `limit`."""
+        if self.duration is None or self.limit is None:
+            return self.duration
+        return min(self.duration, self.limit)
 
     @property
     def made(self) -> tuple[OutputSpec, ...]:

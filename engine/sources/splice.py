@@ -78,14 +78,14 @@ def find_splice(program: Program, spec: RenderSpec, settings: Settings, *, encod
 
     It reads the program, tick by tick, and of the films that it shows untouched the packets that it shows.
     """
-    if spec.duration is None or not smart.may_copy(encoder):
+    if spec.length is None or not smart.may_copy(encoder):
         return None
     fps, raster = spec.mixer.fps, spec.mixer.raster
     if isinstance(program, Held):
         node = smart.untouched(program.tree.root_video_node, raster)
         if node is None or not _is_file(node.stream_guid, spec):
             return None  # nor will it be later
-    ticks = tick_count(spec.duration, fps)
+    ticks = tick_count(spec.length, fps)
     films: dict[str, CodedFilm | None] = {}  # None: one that the output cannot take
     copies: list[Copy] = []
     for run in smart.runs(program, start=spec.start, ticks=ticks, fps=fps, raster=raster):

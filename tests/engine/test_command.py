@@ -74,9 +74,13 @@ def test_every_option_reaches_the_spec(asked):
 
 @pytest.mark.parametrize(("limit", "duration"), [("2", "1.5"), ("0.5", "0.5")])
 def test_a_limit_makes_a_duration_only_shorter(asked, limit, duration):
-    assert asked("--duration", "1.5", "--limit", limit)[1].duration == Fraction(duration)
+    assert asked("--duration", "1.5", "--limit", limit)[1].length == Fraction(duration)
     spec = asked("--limit", limit)[1]
-    assert (spec.duration, spec.limit) == (None, Fraction(limit))
+    assert (spec.length, spec.limit) == (None, Fraction(limit))
+
+
+def test_a_limit_beyond_what_a_render_may_have_is_as_good_as_that(asked):
+    assert asked("--limit", "999999")[1].limit == 604800
 
 
 def test_a_film_alone_is_copied_where_the_output_is_scaled_to_its_size(scene):

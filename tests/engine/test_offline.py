@@ -146,6 +146,15 @@ async def test_a_limit_ends_a_film_sooner_and_makes_none_longer(tmp_path, media,
     assert (await render(song, spec_of(tmp_path / "a.wav", media, limit=limit))).ticks == ticks
 
 
+@pytest.mark.parametrize("source", ["plain", "bt709"])  # one that is encoded, one that is copied
+@pytest.mark.parametrize(("duration", "limit"), [(1, Fraction(1, 2)), (Fraction(1, 2), 1)])
+async def test_of_a_duration_and_a_limit_the_smaller_one_holds(tmp_path, media, source, duration, limit):
+    reports = []
+    spec = spec_of(tmp_path / "a.mp4", media, source=source, duration=Fraction(duration), limit=Fraction(limit))
+    rendered = await render(film(sound=False), spec, report=reports.append)
+    assert (rendered.ticks, rendered.copied > 0, {report.total for report in reports}) == (15, source != "plain", {15})
+
+
 @pytest.mark.parametrize("program", [film("pattern:bars?size=64x36"), Held(RenderTree())])
 async def test_what_has_no_end_ends_at_its_limit(tmp_path, program):
     assert (await render(program, spec_of(tmp_path / "a.mp4", limit=Fraction(1, 2)))).ticks == 15

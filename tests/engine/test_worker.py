@@ -358,6 +358,7 @@ async def test_what_is_wrong_with_the_second_film_is_told_before_the_first_is_re
     ("template", "limit", "count"),
     [
         ({}, "5", 5),
+        ({}, 999999, 5),
         ({}, "0.2", 2),
         ({"frameStart": 0, "frameEnd": 2}, 5, 3),
         ({"duration": None}, 5, 20),
