@@ -306,7 +306,7 @@ def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
     name = file_name(str(given.get("output") or ""), f"encoded.{extension}")
     name = name if PurePath(name).suffix else file_name(f"{name}.{extension}", "")
     if is_numbered(name) and PurePath(name).suffix.lower() in STILLS:
-        raise InvalidJob(f"{where}.output: images with numbers are not supported", where=f"$.{where}.output")
+        raise InvalidJob(f"{where}.output: many images are not supported", where=f"$.{where}.output")
     options = over(_PRESETS.get(str(preset), {}), order.options)
     return Film(name, over(options, _options(params, f"{where}.params")))
 
