@@ -55,6 +55,7 @@ MAX_FRAME: Final = 1_000_000_000
 MAX_FOLDERS: Final = 32  # within one another
 DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
 ROUNDING: Final = Fraction(1, 1000)  # seconds: in which containers count; a frame that lacks no more is a whole one
+WIDER: Final = 1.02  # times as wide as a client measured it: from there on a text is in another font here
 EFFECTS: Final = ("blur", "sharpen", "emboss", "grayscale", "sepia", "chromakey")
 _NO_FILTERS: Final = (
     "fps",
@@ -120,7 +121,8 @@ def read_mash(
 
     definitions  those it uses, beside the built-in ones; of two with one id the first counts.
     raster       the output's size: every rectangle follows from it.
-    measure      measures texts whose `intrinsic` is missing; without it they fill their box's height.
+    measure      measures texts; their `intrinsic` counts where it is there and has room for their letters. Without
+                 either they fill their box's height.
     Raises InvalidMash.
     """
     reader = _Reader(definitions, raster=raster, streams=(), measure=measure)
@@ -296,12 +298,15 @@ class _Reader:
         definition = self._definitions.get(font)
         if definition is not None and definition.value.get("type") == FONT and (source := source_of(definition.value)):
             self._fonts[font] = source
-        ink = self._ink(fields)
-        if ink is None:
-            ink = Ink(0, 0, 0) if self._measure is None else self._measure(string, font)
-        return Text(string, font, ink)
+        return Text(string, font, self._ink(fields, string, font))
 
-    def _ink(self, fields: Fields) -> Ink | None:
+    def _ink(self, fields: Fields, string: str, font: str) -> Ink:
+        """The ink box that the client measured; ours where it did not, or in a narrower font than stands in here."""
+        said = self._intrinsic(fields)
+        own = Ink(0, 0, 0) if self._measure is None else self._measure(string, font)
+        return own if said is None or own.width * said.height > WIDER * said.width * own.height else said
+
+    def _intrinsic(self, fields: Fields) -> Ink | None:
         """The ink box that the client measured; None when it did not, or to nothing."""
         box = fields.value.get("intrinsic")
         size = fields.size("intrinsic")

@@ -101,6 +101,22 @@ def test_a_text_is_measured_where_nobody_has(render):
     assert pictures(path)[0].max() > 200
 
 
+@pytest.mark.parametrize("outputs", [[], [{"outputType": "image", "width": 160, "height": 90, "extension": "png"}]])
+def test_a_title_that_was_measured_in_a_narrower_font_is_seen_to_its_last_letter(render, tmp_path, outputs):
+    def shown(**more):
+        text = {"string": "Summer film", "fontId": "com.moviemasher.font.germania-one", **more}
+        clip = coloured("#FFFFFF", frames=1, containerId="com.moviemasher.container.text", container=text)
+        assert render({"mash": mash_of(clip), "outputs": outputs}, out, *arguments)[0] == 0
+        return pictures(tmp_path / (out if not outputs else "out/image.png"))[0]
+
+    out, arguments = ("out", ()) if outputs else ("out.png", ("--size", "160x90"))
+    (tmp_path / "out").mkdir()
+    as_it_is = shown()
+    assert as_it_is.max() > 200
+    assert (shown(intrinsic={"x": 0, "y": 700, "width": 3500, "height": 900}) == as_it_is).all()
+    assert not (shown(intrinsic={"x": 0, "y": 700, "width": 9000, "height": 900}) == as_it_is).all()
+
+
 @pytest.mark.parametrize("document", [mash_of(coloured()), {"rootVideoNode": {"node": "SolidColorNode", "red": 1}}])
 @pytest.mark.parametrize("source", ["-", "/dev/stdin"])
 def test_standard_input_and_pipes_are_read_as_files_are(tmp_path, document, source):
