@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api.moviemasher.fields import Object
+from api.moviemasher.fields import Object, is_built_in, source_of
 from api.moviemasher.renders import complete, film_of, fonts_of, length, renders_of, whole
 from engine import command
 from engine.errors import InvalidMash, InvalidSpec
@@ -20,6 +20,7 @@ from engine.program import halved
 from engine.spec import OutputSpec
 from engine.urls import scheme_of
 
+WEB: Final = ("http", "https")
 SOUNDS: Final = (".mp3", ".m4a", ".wav")
 
 
@@ -38,12 +39,14 @@ def run_mash(document: Object, arguments: argparse.Namespace) -> int:
 
 
 def _resolved(document: Object, folder: Path) -> Object:
-    """With sources that are paths counted from the document's folder."""
+    """With sources that are paths counted from the document's folder, and built-in fonts not from the web."""
     definitions = document.get("definitions") or []
     if not isinstance(definitions, list):
         raise InvalidMash("$.definitions: expected an array", where="$.definitions")
     for each in definitions:
-        if isinstance(each, dict) and isinstance(each.get("source"), str) and not scheme_of(each["source"]):
+        if isinstance(each, dict) and is_built_in(each) and scheme_of(source_of(each)) in WEB:
+            each |= {"source": None, "url": None}
+        elif isinstance(each, dict) and isinstance(each.get("source"), str) and not scheme_of(each["source"]):
             each["source"] = str(folder / each["source"])
     return {**document, "definitions": definitions}
 

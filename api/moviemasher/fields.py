@@ -16,6 +16,7 @@ from engine.color import rgba
 from engine.errors import InvalidMash
 from engine.tree import digits_of, json_type
 
+BUILT_IN: Final = "com.moviemasher.font."  # ids of fonts
 LEAST_SIDE: Final = 1e-3  # of a size: proportions beyond 1 : 10⁹ would lead out of what a number holds
 
 Object = dict[str, Any]
@@ -126,6 +127,11 @@ def source_of(definition: Object) -> str:
     """Where the file of a definition is: `source`, else what the client plays; nothing where it does not say."""
     found = (definition.get(name) for name in ("source", "url", "audioUrl"))
     return next((each for each in found if isinstance(each, str) and each), "")
+
+
+def is_built_in(definition: Object) -> bool:
+    """Whether it is a font that is built in here, whose address would be fetched."""
+    return str(definition.get("id")).startswith(BUILT_IN)
 
 
 def well_formed(text: str) -> str:

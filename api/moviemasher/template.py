@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api.moviemasher.fields import Object, is_document, source_of
+from api.moviemasher.fields import Object, is_built_in, is_document, source_of
 from api.moviemasher.mash import FONT, TEXT_ID
 from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
@@ -30,7 +30,6 @@ from engine.tree import parse_json
 MAX_BYTES: Final = 16 << 20
 LOCATED: Final = "located"  # our mark at a definition whose source is where it says
 MEDIA: Final = ("audio", FONT, "image", "video", "videosequence")
-BUILT_IN: Final = "com.moviemasher.font."
 _CLIP: Final = ("frame", "frames", "timing", "sizing", "label", "contentId", "containerId")
 _CONTENT: Final = ("color", "gain", "speed", "muted", "startTrim", "endTrim", "loops", "effects")
 _CONTAINER: Final = ("string", "fontId", "x", "y", "width", "height", "opacity", "lock", "offN", "offE", "offS", "offW")
@@ -97,11 +96,7 @@ def located(value: Object, places: Mapping[str, str]) -> Object:
 def without_built_in(definitions: object) -> list[Object]:
     """The definitions without fonts that are built in here, whose addresses would be fetched, and without our marks."""
     found = [each for each in _list(definitions) if isinstance(each, dict)]
-    return [
-        {key: value for key, value in each.items() if key != LOCATED}
-        for each in found
-        if not str(each.get("id")).startswith(BUILT_IN)
-    ]
+    return [{key: value for key, value in each.items() if key != LOCATED} for each in found if not is_built_in(each)]
 
 
 def definitions_used(value: Object) -> Iterator[tuple[Object, str]]:

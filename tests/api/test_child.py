@@ -10,7 +10,7 @@ import av
 import pytest
 
 from api.child import main
-from engine.sources.fonts import DEFAULT
+from engine.sources.fonts import DEFAULT, carried
 from tests.media import Audio, Video, encode, lengthless, numbers
 
 COLOUR = "com.moviemasher.content.default"
@@ -99,6 +99,24 @@ def test_a_text_is_measured_where_nobody_has(render):
     code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))
     assert code == 0
     assert pictures(path)[0].max() > 200
+
+
+def test_a_built_in_font_is_there_although_its_definition_says_where_it_is_on_the_web(render):
+    def shown(font, source, *arguments):
+        text = {"containerId": "com.moviemasher.container.text", "container": {"string": "Hello", "fontId": font}}
+        web = {"id": font, "type": "font", "source": source, "url": "https://fonts.googleapis.com/css2?family=Oleo"}
+        document = {"mash": mash_of(coloured("#FFFFFF", frames=1, **text)), "definitions": [web] if source else []}
+        code, path, said, _ = render(document, "out.png", *arguments)
+        assert (code, said) == (0, "")
+        return pictures(path)[0]
+
+    oleo, web = "com.moviemasher.font.oleo-script", "https://fonts.googleapis.com/css2?family=Oleo"
+    built_in, plain = shown(oleo, ""), shown(DEFAULT, "")
+    assert not (built_in == plain).all()
+    assert (shown(oleo, web) == built_in).all()
+    file = str(carried()[0])  # that of the default font
+    assert (shown(oleo, file) == plain).all()
+    assert (shown(oleo, web, "--source", f"{oleo}={file}") == plain).all()
 
 
 @pytest.mark.parametrize("outputs", [[], [{"outputType": "image", "width": 160, "height": 90, "extension": "png"}]])
