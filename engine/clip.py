@@ -97,7 +97,7 @@ class Medium(msgspec.Struct, frozen=True, kw_only=True):
 
     name    what the tree names: a streamGuid, or an image.
     live    it has no media time: whatever is current.
-    size    natural width and height in pixels; None = not known.
+    size    natural width and height, of which the proportions count; None = not known.
     length  frames of the mash after which it begins again; None = never.
     trim    frames of the mash cut from its beginning.
     gain    (position, factor) in order of position, 0…1 of the clip, linear between; none = it is not heard.

@@ -520,9 +520,10 @@ def _fitted(
     node: VideoSourceNode | ImageSourceNode, dest: Rect, *, mirror: tuple[bool, bool], size: PictureSize
 ) -> tuple[Rect, Crop] | None:
     """Where the picture goes and which part of it, both within bounds; None when nothing is left."""
-    start, length = _source_span(node.source_x, node.source_width, size.width)
+    shares = node.source_unit == "share"
+    start, length = _source_span(node.source_x, node.source_width, size.width, shares=shares)
     across = _Axis(start, length, size.width, dest.x, dest.width, mirror[0])
-    start, length = _source_span(node.source_y, node.source_height, size.height)
+    start, length = _source_span(node.source_y, node.source_height, size.height, shares=shares)
     down = _Axis(start, length, size.height, dest.y, dest.height, mirror[1])
     if across.is_empty() or down.is_empty():
         return None
@@ -539,10 +540,13 @@ def _fitted(
     return Rect(left, top, right - left, bottom - top), crop
 
 
-def _source_span(start: float | None, length: float | None, limit: int) -> tuple[float, float]:
-    """Where a source rectangle starts and how long it is; from a start beyond the picture's edge to it is nothing."""
-    begin = float(start or 0)
-    return begin, max(0.0, limit - begin) if length is None or length < 0 else float(length)
+def _source_span(start: float | None, length: float | None, limit: int, *, shares: bool) -> tuple[float, float]:
+    """Where a source rectangle, given in shares of `limit` or in pixels, starts and how long it is, in pixels; from a
+    start beyond the picture's edge to it is nothing.
+    """
+    unit = float(limit if shares else 1)
+    begin = (start or 0) * unit
+    return begin, max(0.0, limit - begin) if length is None or length < 0 else length * unit
 
 
 def _keep_aspect(across: _Axis, down: _Axis, *, cover: bool) -> None:

@@ -281,7 +281,7 @@ class Player:
 
     def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
         effects = self._effects.get(id(medium)) or tuple(each.at(moment.progress) for each in medium.filters)
-        crop = {} if medium.size is None else _crop(moment, medium.size)
+        crop = {} if medium.size is None else _crop(moment)
         endless = medium is self.clip.content and self.goes_on
         if medium.kind == "image":
             return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
@@ -350,16 +350,18 @@ def _window(clip: Clip, end: int, box: _Box) -> _Window:
     return _Window(width, height, scale.x.at(end) * (width - box.width), scale.y.at(end) * (height - box.height))
 
 
-def _crop(moment: _Moment, size: tuple[float, float]) -> dict[str, Any]:
-    """The part of a picture of that size which shows in the box; an axis that shows whole is not in it."""
+def _crop(moment: _Moment) -> dict[str, Any]:
+    """The part of a picture which shows in the box; an axis that shows whole is not in it.
+
+    In shares: the size that a document gives a medium is good for its proportions, but need not be the file's.
+    """
     box, window = moment.box, moment.window
-    across, down = size[0] / window.width, size[1] / window.height  # pixels of the picture per pixel of the output
     crop: dict[str, Any] = {}
     if window.width - box.width > _NOISE:
-        crop |= {"source_x": window.x * across, "source_width": box.width * across}
+        crop |= {"source_x": window.x / window.width, "source_width": box.width / window.width}
     if window.height - box.height > _NOISE:
-        crop |= {"source_y": window.y * down, "source_height": box.height * down}
-    return crop
+        crop |= {"source_y": window.y / window.height, "source_height": box.height / window.height}
+    return crop | {"source_unit": "share"} if crop else crop
 
 
 def _ceil2(value: float) -> int:

@@ -438,10 +438,11 @@ def _moved(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> Thing:
 def _place_between(thing: Thing, other: Thing, shares: Shares, raster: Raster) -> dict[str, float]:
     """The fields of a place that differ, but for two source sizes, which stay as they are: to the edge, which only the
     compiler knows, and 0, which hides the thing: between 0 and another it would be a sliver, stretched over all of it.
+    So does a source rectangle in another unit.
     """
     names: tuple[str, ...] = _RECTANGLE
     if isinstance(thing, VideoSourceNode | ImageSourceNode):
-        names += _CROP
+        names += _CROP if thing.source_unit == getattr(other, "source_unit", "") else ()
     elif isinstance(thing, TextNode):
         names += ("size",)
     absent = {"dest_width": raster.width, "dest_height": raster.height, "source_width": -1, "source_height": -1}

@@ -175,6 +175,7 @@ def untouched(node: VideoNode | None, raster: Raster) -> VideoSourceNode | None:
         all(place in (None, 0) for place in places)
         and all(size in (None, raster.width) for size in across)
         and all(size in (None, raster.height) for size in down)
+        and (node.source_unit == "pixel" or node.source_width is node.source_height is None)
     )
     return node if whole else None
 

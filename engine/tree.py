@@ -105,12 +105,16 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class _Cropped(_Placed, frozen=True, kw_only=True):
-    """A picture from elsewhere: which part of it, and how it fits its rectangle."""
+    """A picture from elsewhere: which part of it, and how it fits its rectangle.
+
+    source_unit  what the part is said in: pixels of the picture, or shares of its width and height.
+    """
 
     source_x: SourceX | None = None
     source_y: SourceY | None = None
     source_width: SourceWidth | None = None
     source_height: SourceHeight | None = None
+    source_unit: Literal["pixel", "share"] = "pixel"
     fit: Fit = "fill"
     effects: tuple[Effect, ...] = ()
 

@@ -71,6 +71,7 @@ CROPPED = {
     "source_y": absent(numbers(0, 4320)),
     "source_width": absent(st.just(-1) | numbers(0, 7680)),
     "source_height": absent(st.just(-1) | numbers(0, 4320)),
+    "source_unit": st.sampled_from(("pixel", "share")),
     "fit": st.sampled_from(("fill", "contain", "cover")),
 }
 PATHS = st.sampled_from(("M0 0h100v100z", "M50 0A50 50 0 1 1 50 100z", "M 1", ""))

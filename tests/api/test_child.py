@@ -94,6 +94,20 @@ def test_a_source_with_a_colon_in_its_name_lies_beside_the_mash(render, media, t
     assert streams(tmp_path / "a.mp4") == ["audio", "video"]
 
 
+@pytest.mark.parametrize("clip", [{"content": {"width": 2, "height": 2}}, {"container": {"lock": ""}}])
+def test_an_enlarged_or_cropped_picture_shows_the_same_part_whatever_size_its_definition_says(render, tmp_path, clip):
+    encode(tmp_path / "film.mkv", Video(size=(160, 120), codec="ffv1", matrix="bt709"), None)
+    film = {"id": "f", "type": "video", "source": "film.mkv", "duration": 1}
+
+    def shown(width, height):
+        definition = film | {"sourceSize": {"width": width, "height": height}}
+        assert render({"mash": mash_of({"contentId": "f", **clip}), "definitions": [definition]})[0] == 0
+        return pictures(tmp_path / "film.mp4")[5]
+
+    assert shown(160, 120).std() > 20
+    assert all((shown(*said) == shown(160, 120)).all() for said in ((80, 60), (800, 600), (4000, 3000)))
+
+
 def test_a_text_is_measured_where_nobody_has(render):
     text = {"containerId": "com.moviemasher.container.text", "container": {"string": "I", "fontId": DEFAULT}}
     code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))

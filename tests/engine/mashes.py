@@ -66,7 +66,7 @@ def box(node):
     return (node.dest_x, node.dest_y, node.dest_width, node.dest_height)
 
 
-def crop(node):
-    """What is shown of the picture; -1 where nothing is said."""
+def crop(node, size=(400, 300)):
+    """What is shown of a picture of that size, in its pixels; -1 where nothing is said."""
     fields = (node.source_x, node.source_y, node.source_width, node.source_height)
-    return tuple(-1 if value is None else value for value in fields)
+    return tuple(-1 if value is None else value * side for value, side in zip(fields, size * 2, strict=True))

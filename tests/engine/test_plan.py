@@ -176,6 +176,10 @@ def test_picture_that_is_not_there_draws_nothing():
         ({"source_x": 25, "source_width": -1}, (25, 0, 75, 50)),
         ({"source_x": 0.25, "source_y": 0.5, "source_width": 10.5, "source_height": 20.25}, (0.25, 0.5, 10.5, 20.25)),
         ({"source_x": 50, "source_width": 50, "source_height": 50}, (50, 0, 50, 50)),
+        ({"source_x": 0.25, "source_width": 0.5, "source_unit": "share"}, (25, 0, 50, 50)),
+        ({"source_y": 0.2, "source_height": 0.3, "source_width": -1, "source_unit": "share"}, (0, 10, 100, 15)),
+        ({"source_x": 0.25, "source_y": 0.2, "source_unit": "share"}, (25, 10, 75, 40)),
+        ({"source_unit": "share"}, (0, 0, 100, 50)),
     ],
 )
 def test_source_rectangle_within_the_picture_is_taken_as_it_is(fields, crop):

@@ -53,7 +53,7 @@ def test_a_picture_higher_than_a_tree_allows_is_scrolled_from_its_first_row_to_i
     program = Mash([[clip(page, container=Container(scale=scale, natural=(720, 3000)))]], raster=Raster(1920, 1080))
     shown = [pictures(program, t)[0] for t in ("0", "0.5")]
     assert [box(node) for node in shown] == [(0, 0, 1920, 1080)] * 2
-    assert [crop(node)[1::2] for node in shown] == [(0, 405), (pytest.approx(1297.5), 405)]  # 8000 rows high
+    assert [crop(node, page.size)[1::2] for node in shown] == [(0, 405), (pytest.approx(1297.5), 405)]  # 8000 rows high
 
 
 @pytest.mark.parametrize("x", [-8, 9])
@@ -62,7 +62,7 @@ def test_a_picture_too_large_for_a_tree_may_be_off_the_frame(x):
     scale = Scale(x=still(x), width=still(40), lock="V")
     node = pictures(mash([clip(wide, container=Container(scale=scale, natural=(9000, 20)))]), 0)[0]
     assert (node.dest_x, node.dest_width) == (320, 2)
-    assert 0 <= node.source_x < node.source_x + node.source_width <= 9000
+    assert 0 <= node.source_x < node.source_x + node.source_width <= 1
 
 
 def test_box_moves_between_whole_pixels_cut_to_even_ones():
@@ -176,9 +176,9 @@ def test_any_place_is_legal_and_crops_within_the_picture(natural, sizes, places,
     assert RenderTree.from_json(tree.to_json()) == tree
     assert node.dest_x % 2 == node.dest_y % 2 == 0
     assert node.dest_width >= 2 <= node.dest_height
-    for start, length, limit in ((node.source_x, node.source_width, 400), (node.source_y, node.source_height, 300)):
+    for start, length in ((node.source_x, node.source_width), (node.source_y, node.source_height)):
         assert (start is None) == (length is None)
-        assert start is None or (start >= -1e-6 and length > 0 and start + length <= limit + 1e-6)
+        assert start is None or (start >= -1e-9 and length > 0 and start + length <= 1 + 1e-9)
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------

@@ -196,6 +196,13 @@ def test_opacity_and_crop_move(old, new, middle):
     assert {name: getattr(node, name) for name in middle} == middle
 
 
+def test_a_crop_in_pixels_dissolves_to_one_in_shares():
+    old, new = {"source_width": 100}, {"source_width": 0.5, "source_unit": "share"}
+    nodes, _ = half(video(source("a", **old)), video(source("a", **new)))
+    before, (after,) = scenes(nodes)[0][0], scenes(nodes)[1]
+    assert [(node.source_width, node.source_unit) for node in (before, after)] == [(100, "pixel"), (0.5, "share")]
+
+
 @pytest.mark.parametrize("width", [None, -1, 0])
 def test_crop_to_the_edge_or_of_nothing_dissolves_to_one_of_a_size(width):
     nodes, _ = half(video(source("a", source_width=width)), video(source("a", (640, 0, 640, 720), source_width=50)))

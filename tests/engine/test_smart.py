@@ -103,6 +103,7 @@ def test_a_film_alone_on_top_is_untouched(node):
         film(dest_width=-320),
         film(source_y=1),
         film(source_height=90),
+        film(source_width=320, source_unit="share"),
         film(mask=SolidColorNode()),
         film(effects=(Effect(effect="grayscale"),)),
         group(film(), TextNode(string="above")),
