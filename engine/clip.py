@@ -7,6 +7,7 @@ else is on.
   the last. Progress is a float, so that a value which falls on a whole pixel is cut to the same one as FFmpeg cuts it.
 * Media time. k frames on, a medium shows (k · speed mod length + trim) / quantize seconds, length being what the trims
   leave of it: a clip longer than its medium begins again. What is live has no media time.
+* A film whose picture begins after its sound, or ends before it, shows its first, or last, picture meanwhile.
 * Out point. Where the clip ends, or its medium begins again, another picture may be the nearest one: it is not shown.
 """
 

@@ -235,7 +235,9 @@ def _check_live(tree: RenderTree, n: int, *, files: Container[str]) -> None:
     for path, _, node in walk(tree):
         if not isinstance(node, VideoSourceNode | AudioSourceNode) or node.stream_guid in files:
             continue
-        times = {"at": node.at} | ({"until": node.until} if isinstance(node, VideoSourceNode) else {})
+        times = {"at": node.at}
+        if isinstance(node, VideoSourceNode):
+            times |= {"until": node.until, "hold": node.hold or None}
         for field in (name for name, t in times.items() if t is not None):
             where = f"$[{n}]{path[1:]}.{field}"
             raise InvalidTree(f"{where}: a live stream has no media time, only files have", where=where)

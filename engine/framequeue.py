@@ -13,7 +13,8 @@ Theory of operation
 * The answer is *known* (`ready`) once a frame beyond t is there, or the end, or the producer's word that none will come
   before a time beyond t (`expect_none_before`). Offline waits for that; live does not.
 * After `end()` the last frame lasts for its own duration; then there is nothing. Without an end it is held for ever:
-  how long a held frame may be shown is the mixer's patience, not the queue's.
+  how long a held frame may be shown is the mixer's patience, not the queue's. With `hold`, the first frame is on before
+  its start too, and the last one for ever: it is waited for as long as there is none.
 * Samples have absolute indices. `take(start, stop)` gives what is there as pieces and leaves the rest silent, counted;
   a block that overlaps what is queued already gives only its new part.
 """
@@ -119,9 +120,10 @@ class FrameQueue(Generic[F]):
         """No further frame starts before t."""
         self._none_before = t
 
-    def ready(self, t: Time) -> bool:
+    def ready(self, t: Time, *, hold: bool = False) -> bool:
         """Whether `pick(t)` can no longer change by what is still to come."""
-        if self._ended or (self._none_before is not None and self._none_before > t):
+        none_before = None if hold and not self._entries else self._none_before
+        if self._ended or (none_before is not None and none_before > t):
             return True
         return bool(self._entries) and self._entries[-1].start > t
 
@@ -130,18 +132,22 @@ class FrameQueue(Generic[F]):
         while len(self._entries) > 1 and self._entries[1].start <= t:
             self._drop_first()
 
-    def pick(self, t: Time, tolerance: Time = 0) -> Pick[F]:
-        """What is on screen at t; t must not decrease between calls, except after `clear`."""
+    def pick(self, t: Time, tolerance: Time = 0, *, hold: bool = False) -> Pick[F]:
+        """What is on screen at t; t must not decrease between calls, except after `clear`.
+
+        hold  before the first frame and after the last one these are.
+        """
         until = t + tolerance
         self.skip_to(until)
-        if not self._entries or self._entries[0].start > until:
+        if not self._entries:
             return Pick(None, None, False)
         entry = self._entries[0]
         over = entry.stop <= t
-        if over and self._ended and len(self._entries) == 1:
+        is_last = over and self._ended and len(self._entries) == 1
+        if (is_last or entry.start > until) and not hold:
             return Pick(None, None, False)
         self._shown = True
-        return Pick(entry.frame, entry.start, over)
+        return Pick(entry.frame, entry.start, over and not is_last)
 
     def _drop_first(self) -> None:
         self._entries.popleft()

@@ -56,8 +56,10 @@ class Reader(Protocol):
     def picture_size(self) -> PictureSize | None:
         """Size as far as known, None when there is no picture and will be none."""
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
-        """Says what is looked at and listened to from now on; `shrink`: at a whole part of its size, or less."""
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1, hold: bool = False) -> None:
+        """Says what is looked at and listened to from now on; `shrink`: at a whole part of its size, or less; `hold`:
+        before its first picture and after its last one at these.
+        """
 
     async def settle(self, *, picture: Fraction | None, sound: int | None) -> None:
         """Waits until that is known. Raises SourceError."""
@@ -406,7 +408,8 @@ class Mixer:
         for place, reader in active.items():
             sound, _ = listened.get(place, nothing)
             picture = looked.get(place, begun.get(place) if sound is not None else None)
-            reader.attend(picture=picture, sound=sound, shrink=self._shrinks.get(place, 1))
+            hold = place in self._moments and self._moments[place].hold
+            reader.attend(picture=picture, sound=sound, shrink=self._shrinks.get(place, 1), hold=hold)
         for place, reader in active.items() if self._pace.missing is Missing.WAIT else ():
             if place not in looked and place not in listened:
                 continue
@@ -446,14 +449,14 @@ class Mixer:
 
     def _media_time(self, picture: Picture, t: Fraction) -> Fraction:
         moment = self._moments.get(picture.place)
-        return t if moment is None else moment.at
+        return t if moment is None or moment.at is None else moment.at
 
     def _slack(self, place: Place) -> Fraction:
         """How much later than asked for a frame may start: of what has a media time the nearest one is shown, but none
         from beyond its out point.
         """
         moment = self._moments.get(place)
-        if moment is None:
+        if moment is None or moment.at is None:
             return self._tolerance
         return self._nearest if moment.until is None else short_of(moment.until - moment.at, self._nearest)
 

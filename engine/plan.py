@@ -82,10 +82,15 @@ class Place(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Which picture of a place is on: that at a media time, seconds, and none that begins at `until` or later."""
+    """Which picture of a place is on: that at a media time, seconds, and none that begins at `until` or later.
 
-    at: Fraction
+    at    None = that of the mix's time.
+    hold  before the first picture and after the last one these are.
+    """
+
+    at: Fraction | None
     until: Fraction | None = None
+    hold: bool = False
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -285,13 +290,17 @@ def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
 
 
 def moments(tree: RenderTree) -> dict[Place, Moment]:
-    """The moment of every place that the tree's pictures have in sources, where they have a media time."""
+    """The moment of every place that the tree's pictures have in sources, where more is said than to show it."""
     shown = (node for node in nodes_of(tree) if isinstance(node, VideoSourceNode))
     return {
-        place_of(node): Moment(Fraction(node.at), None if node.until is None else Fraction(node.until))
+        place_of(node): Moment(_fraction(node.at), _fraction(node.until), node.hold)
         for node in shown
-        if node.at is not None
+        if node.at is not None or node.hold
     }
+
+
+def _fraction(t: float | None) -> Fraction | None:
+    return None if t is None else Fraction(t)
 
 
 def voices_named(tree: RenderTree) -> tuple[Voice, ...]:

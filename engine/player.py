@@ -290,6 +290,7 @@ class Player:
             stream_guid=medium.name,
             at=medium.media_time(moment.k, self.quantize),
             until=None if endless else medium.until(moment.k, self.clip.frames, self.quantize),
+            hold=medium.timed,
             fit=fit,
             effects=effects,
             **moment.dest,

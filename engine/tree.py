@@ -139,11 +139,13 @@ class VideoSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
 
     at     media time in seconds: the picture nearest to that; absent = whatever is current.
     until  media time in seconds: one that begins then or later is not shown for an earlier `at`, however near it is.
+    hold   of a file: before its first picture that one is shown and after its last one that; otherwise nothing is.
     """
 
     stream_guid: Guid
     at: MediaTime | None = None
     until: MediaTime | None = None
+    hold: bool = False
 
 
 class ImageSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):

@@ -83,6 +83,7 @@ VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
         stream_guid=NAMES,
         at=absent(numbers(0, 10_000_000)),
         until=absent(numbers(0, 10_000_000)),
+        hold=st.booleans(),
     ),
     st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
 )

@@ -432,7 +432,7 @@ class _Timing(NamedTuple):
 def _timing(definition: Fields, fields: Fields, duration: Fraction | None, quantize: int) -> _Timing:
     """Both lengths count whole frames, `frames` as the client does; a fast clip is a short one.
 
-    The client rounds `length`, but what a film does not fill would show what lies under it, at every turn.
+    The client rounds `length`, but where a film does not fill it its last picture would stay, at every turn.
     """
     number = fields.number("speed", 0.1, 2)
     speed = Fraction(1) if number is None else Fraction(repr(number))

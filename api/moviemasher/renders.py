@@ -244,7 +244,7 @@ def _fitted(output: Output, facts: Facts, *, png: bool) -> Output:
 
 
 def _reduced(mix: Pass, source: str, folder: str, duration: Fraction, facts: Facts) -> tuple[Program, RenderSpec]:
-    node = VideoSourceNode(stream_guid="upload") if mix.has_picture else None
+    node = VideoSourceNode(stream_guid="upload", hold=True) if mix.has_picture else None
     sound = AudioSourceNode(stream_guid="upload") if mix.has_sound and facts.has_sound else None
     tree = RenderTree(
         root_video_node=None if node is None else CompositorNode(nodes=(node,)),

@@ -252,7 +252,7 @@ class MediaFile:
         Four seconds of sound, where no picture is wanted.
         0 or False means enough for now: packets of that kind wait. None means that nobody is interested: they are
         thrown away undecoded; a kind that is wanted again needs a seek.
-        start  media time; a picture that is over before it is decoded but neither converted nor returned.
+        start  media time; a picture that is over before, but the last one of all, is neither converted nor returned.
         Raises SourceError when a source that has to be opened again is not there any more.
         """
         self._attend(looking=pictures is not None, listening=sounds is not None)

@@ -146,10 +146,11 @@ class LiveSource:
         """The server time that will be asked for next, in ns."""
         return self._hub.now() - self.slack
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1, hold: bool = False) -> None:
         """Says at every tick what will be asked for: the picture at a time, the sound from a sample on, or neither.
 
         shrink  how many times smaller than it is the picture is shown, wherever it is.
+        hold    is for files: here the last picture is held for the patience anyway.
         """
         self.shrink = shrink
         looks, listens = picture is not None and not self.looking, sound is not None and not self.listening

@@ -116,7 +116,7 @@ class Reader:
         self._gone = self._given_up = False
         self._a_step = 1  # pictures; grows from one, so that the first one is there soon
         # asked for by the consumer
-        self._begun = self._looking = self._listening = False
+        self._begun = self._looking = self._listening = self._hold = False
         self._at = Fraction(0)  # nothing that is over before this is wanted
         self._answered: Fraction | None = None  # the time that was asked for last, until another one is attended to
         self._slack = tick / 2  # its tolerance; no tolerance is more
@@ -233,11 +233,12 @@ class Reader:
         if self._seek_to == t:
             self._seek_to = None
 
-    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1) -> None:
+    def attend(self, *, picture: Fraction | None, sound: int | None, shrink: int = 1, hold: bool = False) -> None:
         """Says what will be asked for next: the picture at a media time, the sound from a sample on, or neither.
 
         shrink  how many times smaller than it is the picture is shown, wherever it is: where that stays so, half its
                 size or less may be decoded with less care.
+        hold    before its first picture and after its last one these are what is on.
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
@@ -252,7 +253,7 @@ class Reader:
         if sound is not None:
             jump = self._is_jump_in_sound(sound) or jump
             self._heard = self._hear_until = sound
-        self._looking, self._listening = picture is not None, sound is not None
+        self._looking, self._listening, self._hold = picture is not None, sound is not None, hold
         if picture is None:
             self._last, self._answered = Pick(None, None, False), None
         if jump:
@@ -273,7 +274,7 @@ class Reader:
         self._hear_until = self._hear_until if sound is None else sound
         while True:
             sought = self._seek_to is not None
-            lacks_picture = picture is not None and (sought or not self._frames.ready(picture))
+            lacks_picture = picture is not None and (sought or not self._frames.ready(picture, hold=self._hold))
             lacks_sound = sound is not None and (sought or not self._samples.ready(sound))
             broken = self._error is not None and not sought
             picture_may_come = lacks_picture and not (broken and self._no_more_pictures)
@@ -290,7 +291,7 @@ class Reader:
         """What is on screen at media time t, as far as it is known: until it is, what was on before."""
         if self._has_skipped and t == self._answered:
             return self._last
-        picked = self._frames.pick(t, tolerance)
+        picked = self._frames.pick(t, tolerance, hold=self._hold and self._seek_to is None)
         if picked.frame is None and (self._seek_to is not None or not self._frames.ready(t + tolerance)):
             picked = self._last._replace(held=self._last.frame is not None)
         self._last = picked

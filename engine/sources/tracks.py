@@ -112,7 +112,7 @@ class PictureTrack:
     def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
         """Frames of one packet (None: the last ones), each with its media time [start, stop).
 
-        start  what is over before it is not converted; the last of it is still returned where a gap follows.
+        start  what is over before it is not converted; the last of it is still returned where a gap or nothing follows.
         """
         self.ended = packet is None
         out = []
@@ -128,6 +128,9 @@ class PictureTrack:
                 out.append(self._converted(*self._passed))
             self._passed = None
             out.append(self._converted(begin, stop, frame))
+        if self.ended and self._passed is not None:
+            out.append(self._converted(*self._passed))
+            self._passed = None
         return out
 
     def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame) -> Picture:

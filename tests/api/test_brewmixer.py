@@ -495,6 +495,7 @@ async def test_sub_mixes_publish_streams_of_their_own(door):
         ([COLOUR, COLOUR, COLOUR], "3 trees for 2 sub-mixes"),
         ([{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "a", "at": 3}}, COLOUR], "no media time"),
         ([{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "a", "until": 3}}, COLOUR], "until: a live"),
+        ([{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "a", "hold": True}}, COLOUR], "hold: a live"),
     ],
 )  # fmt: skip
 async def test_a_wrong_put_changes_nothing_at_all(door, body, sentence):

@@ -108,6 +108,19 @@ def test_an_enlarged_or_cropped_picture_shows_the_same_part_whatever_size_its_de
     assert all((shown(*said) == shown(160, 120)).all() for said in ((80, 60), (800, 600), (4000, 3000)))
 
 
+def test_the_picture_of_an_upload_is_there_before_it_begins_and_after_it_ends(render, tmp_path):
+    late = Video(size=(160, 90), pts_ms=(500, 700, 900), matrix="bt709")
+    source = str(encode(tmp_path / "late.mp4", late, seconds=2))
+    (tmp_path / "out").mkdir()
+    icon = {"outputType": "image", "width": 160, "height": 90, "basename": "icon"}
+    document = {"mash": {}, "upload": "video", "definitions": [{"id": "f", "type": "video", "source": source}]}
+    document["outputs"] = [icon, {"outputType": "imagesequence", "width": 160, "height": 90}]
+    assert render(document, "out")[0] == 0
+    shown = [pictures(path)[0] for path in sorted((tmp_path / "out").glob("*.jpg"))]
+    assert len(shown) == 21  # an icon and ten in a second
+    assert all(each[80, 80, 0] > 150 for each in shown)  # its lower third is coloured
+
+
 def test_a_text_is_measured_where_nobody_has(render):
     text = {"containerId": "com.moviemasher.container.text", "container": {"string": "I", "fontId": DEFAULT}}
     code, path, _, _ = render(mash_of(coloured("#FFFFFF", **text)))

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from engine.tree import AudioSourceNode, RenderTree, VideoSourceNode
 from tests.media import Audio, Video, encode, numbers, read_number
 
 RATE = 8000
+NONE = 0xFFFF  # what white reads as
 LOSSLESS = EncoderSpec(quality=0)
 LEFT, RIGHT = ({"x": Tween(x, x), "width": Tween(0.5, 0.5), "lock": ""} for x in (0, 1))
 
@@ -86,7 +88,7 @@ async def test_clips_of_one_film_show_their_own_moments(tmp_path, media):
         clip("d", 30, 10, film(trim=55)),  # on to where it goes on, after a gap
     ]
     found = await shown(tmp_path, mash(clips), {"film": media.path("plain")})
-    assert found == [*range(30, 40), *range(10), *range(50, 55), *[0] * 5, *range(55, 60), *[0] * 5]
+    assert found == [*range(30, 40), *range(10), *range(50, 55), *[0] * 5, *range(55, 60), *[59] * 5]
 
 
 async def test_two_clips_of_one_film_at_once_are_two_moments_of_it(tmp_path, media):
@@ -161,6 +163,52 @@ async def test_nothing_from_beyond_an_out_point_flashes_before_another_turn(tmp_
     found = await shown(tmp_path, program, {"film": media.path("plain")}, fps=25)
     assert len(found) == 79
     assert max(found) == 46
+
+
+def beside_longer_sound(folder, suffix, first_ms=500, last_ms=1000, seconds=2):
+    """A film whose pictures, 0 to 14, begin after its sound and end before it."""
+    is_transport = suffix == ".ts"  # in which a picture is as late as its encoder and AAC has no beginning at 0
+    times = tuple(round(first_ms + n * (last_ms - first_ms) / 15) - 30 * is_transport for n in range(15))
+    sound = Audio("mp2" if is_transport else "aac", 16_000, "mono")
+    return encode(folder / f"film{suffix}", Video(pts_ms=times), sound, seconds=seconds)
+
+
+async def shown_on_white(folder, path, *clips):
+    """The program, and the numbers of its pictures; `NONE` where there is none."""
+    program = Mash([clips], raster=Raster(64, 36), quantize=30, background=(1.0, 1.0, 1.0, 1.0))
+    return program, await shown(folder, program, {"film": path})
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+async def test_the_first_and_the_last_picture_of_a_film_stay_while_there_is_only_sound(tmp_path, suffix):
+    path = beside_longer_sound(tmp_path, suffix)
+    whole = [0] * 15 + [*range(15)] + [14] * 30
+    program, found = await shown_on_white(tmp_path, path, clip("a", 0, 60, film()), clip("b", 60, 5, film(trim=50)))
+    assert found == whole + [14] * 5
+    assert (await shown_on_white(tmp_path, path, clip("a", 0, 30, film(speed=Fraction(2)))))[1] == whole[::2]
+    split = [clip("a", 0, 50, film(length=60)), clip("b", 50, 20, film(trim=50, length=10))]
+    assert (await shown_on_white(tmp_path, path, *split))[1] == whole + [14] * 10
+    again = clip("a", 0, 130, film(length=60))
+    assert (await shown_on_white(tmp_path, path, again))[1] == whole + whole + whole[:10]
+    for n in (3, 20, 45, 62):
+        still = Held(program.tree_at(Fraction(n, 30)))
+        spec = spec_of(tmp_path / "still.mkv", program, {"film": path})
+        await render(still, msgspec.structs.replace(spec, duration=Fraction(1, 30)))
+        assert numbers(tmp_path / "still.mkv") == found[n : n + 1]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+async def test_a_picture_stays_however_much_sound_there_is_before_and_after_it(tmp_path, suffix):
+    path = beside_longer_sound(tmp_path, suffix, 25_000, 25_500, seconds=55)
+    clips = [
+        clip(str(n), 5 * n, 5, film(trim=trim)) for n, trim in enumerate((0, 30 * 24, 30 * 50, 30 * 30, 1, 30 * 25))
+    ]
+    _, found = await shown_on_white(tmp_path, path, *clips)
+    assert found == [0] * 10 + [14] * 10 + [0] * 5 + [*range(5)]
+
+
+async def test_a_film_without_a_picture_shows_nothing(tmp_path):
+    assert (await shown_on_white(tmp_path, tale(tmp_path), clip("a", 0, 5, film())))[1] == [NONE] * 5
 
 
 async def test_a_film_that_was_split_is_shown_as_if_it_were_whole(tmp_path, media):

@@ -40,6 +40,24 @@ def test_after_the_end_the_last_frame_lasts_for_its_duration():
     assert queue.pick(Fraction(9)) == Pick(None, None, False)
 
 
+def test_the_first_frame_and_the_last_one_stay_where_they_are_held():
+    queue = queue_of((1, 2), (2, 3))
+    assert queue.pick(Fraction(0), hold=True) == (1, 1, False)
+    assert queue.pick(Fraction(2), hold=True) == (2, 2, False)
+    queue.end()
+    assert queue.pick(Fraction(9), hold=True) == (2, 2, False)
+    assert queue_of(ended=True).pick(Fraction(0), hold=True) == Pick(None, None, False)
+
+
+def test_a_frame_that_is_held_before_its_start_is_waited_for():
+    queue = queue_of()
+    queue.expect_none_before(Fraction(9))
+    assert queue.ready(Fraction(0))
+    assert not queue.ready(Fraction(0), hold=True)
+    queue.push(Fraction(9), Fraction(10), 9)
+    assert queue.ready(Fraction(0), hold=True)
+
+
 def test_end_without_a_frame_is_known_and_nothing():
     queue = queue_of(ended=True)
     assert queue.ready(Fraction(0))

@@ -722,12 +722,13 @@ def test_a_clip_is_one_place_whatever_its_time_and_goes_on_while_it_is_silent():
     assert voices(AudioSourceNode(stream_guid="a", id="c", gain=-100)) == ()
     assert voices(AudioSourceNode(stream_guid="a", mono_gain=-100))[0].mono == 0
     first, second = (
-        RenderTree(root_video_node=source(at=at, until=2.75, id="c", mask=source(at=3, id="d"))) for at in (1, 2.5)
+        RenderTree(root_video_node=source(at=at, until=2.75, hold=True, id="c", mask=source(at=3, id="d")))
+        for at in (1, 2.5)
     )
     assert pictures_named(first) == pictures_named(second) == [Picture("a", clip="c"), Picture("a", clip="d")]
     assert (moments(first), moments(second)) == (
-        {Place("a", "c"): (1, 2.75), Place("a", "d"): (3, None)},
-        {Place("a", "c"): (2.5, 2.75), Place("a", "d"): (3, None)},
+        {Place("a", "c"): (1, 2.75, True), Place("a", "d"): (3, None, False)},
+        {Place("a", "c"): (2.5, 2.75, True), Place("a", "d"): (3, None, False)},
     )
     assert compile(first, HD, {}).passes == compile(second, HD, {}).passes
 

@@ -138,6 +138,13 @@ async def test_cuts_anywhere_are_the_pictures_of_a_plain_render(tmp_path, films,
     assert min(psnr(one, other) for one, other in zip(lumas, played(plain), strict=True)) >= 45
 
 
+async def test_a_picture_that_stays_behind_the_end_of_its_film_is_encoded(tmp_path, films):
+    cuts = [("one", 15, 55), ("two", 0, 15), ("one", 70, 10)]
+    made = await rendered(tmp_path / "out.mp4", mash(*cuts), films)
+    assert (made.ticks, made.copied) == (80, 60)
+    assert numbers(played(tmp_path / "out.mp4")) == [min(59, number) for number in wanted(*cuts)]
+
+
 async def test_time_stamps_are_even_over_all_joints(tmp_path, films):
     await rendered(tmp_path / "out.mp4", mash(*ANYWHERE), films)
     found = packets(tmp_path / "out.mp4")
