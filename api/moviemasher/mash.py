@@ -121,8 +121,8 @@ def read_mash(
 
     definitions  those it uses, beside the built-in ones; of two with one id the first counts.
     raster       the output's size: every rectangle follows from it.
-    measure      measures texts; their `intrinsic` counts where it is there and has room for their letters. Without
-                 either they fill their box's height.
+    measure      measures texts; their `intrinsic` counts where it is there, and has room for their letters or is that
+                 of a font whose file is there. Without either they fill their box's height.
     Raises InvalidMash.
     """
     reader = _Reader(definitions, raster=raster, streams=(), measure=measure)
@@ -301,8 +301,13 @@ class _Reader:
         return Text(string, font, self._ink(fields, string, font))
 
     def _ink(self, fields: Fields, string: str, font: str) -> Ink:
-        """The ink box that the client measured; ours where it did not, or in a narrower font than stands in here."""
+        """The ink box that the client measured; ours where it did not, or in a narrower font than stands in here.
+
+        A font whose file the document brings is the one that the client measured in.
+        """
         said = self._intrinsic(fields)
+        if said is not None and font in self._fonts:
+            return said
         own = Ink(0, 0, 0) if self._measure is None else self._measure(string, font)
         return own if said is None or own.width * said.height > WIDER * said.width * own.height else said
 

@@ -322,6 +322,18 @@ def test_text_that_the_client_did_not_measure_is_measured():
     assert box(pictures(film)[0]) == (138, 44, 45, 90)
 
 
+@pytest.mark.parametrize(("font", "counts"), [("font", True), ("com.moviemasher.font.default", False)])
+def test_what_the_client_measured_counts_in_a_font_whose_file_is_there(font, counts):
+    def placed(**more):
+        clip = {"containerId": TEXT, "container": {"string": "Hi", "fontId": font, "height": 0.5, "lock": "H", **more}}
+        tracks = {"tracks": [{"clips": [clip]}]}
+        film = read_mash(tracks, DEFINITIONS, raster=SMALL, measure=lambda *_: Ink(0, 2000, 1000))
+        return box(pictures(film)[0])
+
+    said = placed(intrinsic={"x": 0, "y": 0, "width": 1000, "height": 1000})
+    assert said == ((114, 44, 90, 90) if counts else placed())
+
+
 @pytest.mark.parametrize("name", ["com.moviemasher.container.oval", "com.moviemasher.container.rounded-rect", HEART])
 def test_plain_shapes_need_no_definition(name):
     assert isinstance(first({"containerId": name}), ShapeNode)
