@@ -14,7 +14,7 @@ Theory of operation
   before a time beyond t (`expect_none_before`). Offline waits for that; live does not.
 * After `end()` the last frame lasts for its own duration; then there is nothing. Without an end it is held for ever:
   how long a held frame may be shown is the mixer's patience, not the queue's. With `hold`, the first frame is on before
-  its start too, and the last one for ever: it is waited for as long as there is none.
+  its start too, by `FAR` at most, and the last one for ever: while there is none, it is waited for as far as that.
 * Samples have absolute indices. `take(start, stop)` gives what is there as pieces and leaves the rest silent, counted;
   a block that overlaps what is queued already gives only its new part.
 """
@@ -28,6 +28,7 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 F = TypeVar("F")
 Time: TypeAlias = Fraction | int
 
+FAR: Final = 60  # seconds: a frame is not held before its start for longer, nor is one sought behind so much of nothing
 STAMP: Final = Fraction(1, 1000)  # seconds that time stamps are off where they are whole milliseconds
 
 
@@ -120,10 +121,14 @@ class FrameQueue(Generic[F]):
         """No further frame starts before t."""
         self._none_before = t
 
+    def absent(self, t: Time, *, hold: bool = False) -> bool:
+        """Whether the producer said that no further frame counts at t."""
+        far = FAR if hold and not self._entries else 0
+        return self._none_before is not None and self._none_before > t + far
+
     def ready(self, t: Time, *, hold: bool = False) -> bool:
         """Whether `pick(t)` can no longer change by what is still to come."""
-        none_before = None if hold and not self._entries else self._none_before
-        if self._ended or (none_before is not None and none_before > t):
+        if self._ended or self.absent(t, hold=hold):
             return True
         return bool(self._entries) and self._entries[-1].start > t
 
@@ -135,7 +140,7 @@ class FrameQueue(Generic[F]):
     def pick(self, t: Time, tolerance: Time = 0, *, hold: bool = False) -> Pick[F]:
         """What is on screen at t; t must not decrease between calls, except after `clear`.
 
-        hold  before the first frame and after the last one these are.
+        hold  before the first frame, if it is not too far, and after the last one these are.
         """
         until = t + tolerance
         self.skip_to(until)
@@ -144,7 +149,7 @@ class FrameQueue(Generic[F]):
         entry = self._entries[0]
         over = entry.stop <= t
         is_last = over and self._ended and len(self._entries) == 1
-        if (is_last or entry.start > until) and not hold:
+        if entry.start > until + (FAR if hold else 0) or (is_last and not hold):
             return Pick(None, None, False)
         self._shown = True
         return Pick(entry.frame, entry.start, over and not is_last)

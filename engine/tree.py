@@ -139,7 +139,9 @@ class VideoSourceNode(_Cropped, frozen=True, kw_only=True, tag=True):
 
     at     media time in seconds: the picture nearest to that; absent = whatever is current.
     until  media time in seconds: one that begins then or later is not shown for an earlier `at`, however near it is.
-    hold   of a file: before its first picture that one is shown and after its last one that; otherwise nothing is.
+    hold   of a file: before its first picture, by a minute at most, that one is shown, even if it begins after `until`,
+           and after its last one that; otherwise nothing is. The last one is not looked for behind minutes of sound,
+           but in an MP4.
     """
 
     stream_guid: Guid

@@ -9,7 +9,8 @@ Theory of operation
   may wrap. One offset holds for picture and sound, so that lip sync inside a source survives.
 * Picture and sound come interleaved. A step decodes what is wanted; packets of the other kind wait undecoded. When they
   wait for longer than `MAX_APART` or `MAX_WAITING_BYTES`, the kind that does not come is said to be absent up to the
-  middle of them: a sound that starts late, or ended long ago, neither stops the picture nor fills the memory.
+  middle of them: a sound that starts late, or ended long ago, neither stops the picture nor fills the memory. An MP4's
+  index tells then whether the picture is over: its last one may be wanted.
 * A kind that nobody wants is discarded in the demuxer.
 * A seek goes to a keyframe at or before the time, and before that by `PREROLL` where sound is wanted: most codecs need
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
@@ -162,7 +163,9 @@ class MediaFile:
         """Nothing has been read from here on."""
         self._waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in self._used}
         self._waiting_bytes = 0
+        self._said = Fraction(0)  # nothing is absent again before what waits goes on by `MAX_APART` from here
         self._entered: set[int] = set()  # streams of which a packet has been read
+        self._latest: dict[int, int | None] = {}  # of each stream, when its latest packet is decoded
         self._at_end = False
         self._failure: Exception | None = None  # of the demuxer, or of a kind of which nothing is decoded any more
         # When the packets are that a track refused, and gave nothing later: the first, the latest.
@@ -278,7 +281,7 @@ class MediaFile:
                 self._drain(batch, start)
                 break
             else:
-                self._say_absent(batch)
+                self._say_absent(batch, start)
                 break
         batch.pictures_end = self._picture is None or self._picture.ended
         batch.sounds_end = self._sound is None or self._sound.ended
@@ -480,9 +483,9 @@ class MediaFile:
         if self._waiting_bytes > MAX_WAITING_BYTES:
             return True
         first, last = _time(waiting[0]), _time(waiting[-1])
-        return first is not None and last is not None and last - first > MAX_APART
+        return first is not None and last is not None and last - max(first, self._said) > MAX_APART
 
-    def _say_absent(self, batch: Batch) -> None:
+    def _say_absent(self, batch: Batch, start: Fraction) -> None:
         """What does not come is absent up to the middle of what waits for it; for ever where that has no times."""
         waiting = max(self._waiting.values(), key=len)
         track = self._sound if waiting[0].stream is self._video else self._picture
@@ -491,11 +494,23 @@ class MediaFile:
             assert track is not None
             track.ended = True
             return
+        if isinstance(track, PictureTrack) and self._has_read_pictures():
+            self._end_picture(track, batch, start)
+            return
+        self._said = last - MAX_APART / 2
         middle = (first + last) / 2 - self._zero
         if track is self._sound:
             batch.no_sound_before = sample_at(middle, self._wanted.rate)
         else:
             batch.no_picture_before = middle
+
+    def _has_read_pictures(self) -> bool:
+        """Whether the last picture that an index names has been read; that of an MP4 in fragments names none ahead."""
+        video = self._video
+        if video is None or not video.frames or not self._container.format.name.startswith("mov"):
+            return False
+        entries = video.index_entries
+        return len(entries) > 0 and entries[-1].timestamp == self._latest.get(video.index)
 
     def _demux(self) -> Packet | None:
         if self._at_end:
@@ -506,6 +521,7 @@ class MediaFile:
                 if packet.size == 0:  # the demuxer's own flush packet: the end
                     continue
                 self._read_to = max(self._read_to, packet.pos or 0)
+                self._latest[packet.stream_index] = packet.dts
                 end_with_stream(packet)
                 straight = self._straightened(packet)
                 if straight is not None:
@@ -584,12 +600,15 @@ class MediaFile:
         """At the end: what still waits in a decoder comes out, once nothing of its kind waits undecoded."""
         waits = [bool(stream is not None and self._waiting[stream.index]) for stream in (self._video, self._audio)]
         if self._picture is not None and not self._picture.ended and not waits[0]:
-            self._decode_picture(None, batch, start)
-            self._say_broken(self._picture, "picture")
+            self._end_picture(self._picture, batch, start)
         if self._sound is not None and not self._sound.ended and not waits[1]:
             self._decode_sound(None, batch)
             if self._container.format.name not in _BARE:
                 self._say_broken(self._sound, "sound")
+
+    def _end_picture(self, track: PictureTrack, batch: Batch, start: Fraction) -> None:
+        self._decode_picture(None, batch, start)
+        self._say_broken(track, "picture")
 
     def _say_broken(self, track: PictureTrack | SoundTrack, what: str) -> None:
         """A track breaks off where it gave nothing since the start or a seek, or nothing for the last of `BROKEN`."""

@@ -177,7 +177,9 @@ class Reader:
         if self._looking:
             self._frames.skip_to(self._at)
             room = self._ahead - len(self._frames)
-            wanted = room >= self._a_step or not self._frames.ready(self._look_until) or self._skips_to_next()
+            wanted = not self._frames.ready(self._look_until, hold=self._hold)
+            if not self._frames.absent(self._look_until, hold=self._hold):
+                wanted = wanted or room >= self._a_step or self._skips_to_next()
             pictures = self._a_step if wanted and not self._no_more_pictures else 0
         if self._listening:
             until = max(self._hear_until, self._heard + self._sound_ahead)
@@ -238,7 +240,7 @@ class Reader:
 
         shrink  how many times smaller than it is the picture is shown, wherever it is: where that stays so, half its
                 size or less may be decoded with less care.
-        hold    before its first picture and after its last one these are what is on.
+        hold    before its first picture, by a minute at most, and after its last one these are what is on.
 
         A kind that was not attended to before, and a time that is not near, make the reader seek.
         """
@@ -292,7 +294,8 @@ class Reader:
         if self._has_skipped and t == self._answered:
             return self._last
         picked = self._frames.pick(t, tolerance, hold=self._hold and self._seek_to is None)
-        if picked.frame is None and (self._seek_to is not None or not self._frames.ready(t + tolerance)):
+        known = self._seek_to is None and self._frames.ready(t + tolerance, hold=self._hold)
+        if picked.frame is None and not known:
             picked = self._last._replace(held=self._last.frame is not None)
         self._last = picked
         self._answered, self._slack = t, tolerance

@@ -51,11 +51,20 @@ def test_the_first_frame_and_the_last_one_stay_where_they_are_held():
 
 def test_a_frame_that_is_held_before_its_start_is_waited_for():
     queue = queue_of()
-    queue.expect_none_before(Fraction(9))
+    queue.expect_none_before(Fraction(60))
     assert queue.ready(Fraction(0))
     assert not queue.ready(Fraction(0), hold=True)
-    queue.push(Fraction(9), Fraction(10), 9)
+    queue.push(Fraction(60), Fraction(61), 9)
     assert queue.ready(Fraction(0), hold=True)
+    assert queue.pick(Fraction(0), hold=True).frame == 9
+
+
+def test_a_frame_that_is_more_than_a_minute_away_is_neither_held_nor_waited_for():
+    queue = queue_of()
+    queue.expect_none_before(Fraction(61))
+    assert queue.ready(Fraction(0), hold=True)
+    queue.push(Fraction(61), Fraction(62), 9)
+    assert [queue.pick(Fraction(t), hold=True).frame for t in (0, 1)] == [None, 9]
 
 
 def test_end_without_a_frame_is_known_and_nothing():

@@ -59,11 +59,11 @@ class Consumer:
         self.fps = fps
         self.reader = Reader(steps, rate=RATE, ahead=ahead, limiter=trio.CapacityLimiter(1), tick=1 / fps)
 
-    async def picture(self, t, *, listening=None):
+    async def picture(self, t, *, listening=None, hold=False):
         """The frame at t, or None; listening: the sample range to settle besides."""
         tolerance = 1 / self.fps / 4
         first, stop = listening or (None, None)
-        self.reader.attend(picture=t, sound=first)
+        self.reader.attend(picture=t, sound=first, hold=hold)
         await self.reader.settle(picture=t + tolerance, sound=stop)
         return self.reader.pick(t, tolerance).frame
 
@@ -443,6 +443,38 @@ async def test_source_that_cannot_be_opened_again_fails_every_wait():
                 await consumer.picture(t)
 
     await during(Script(Batch(pictures(1, 2), [], pictures_end=True)), run)
+
+
+def beside_sound(path, *first_ms):
+    """A film of a few pictures beside 200 s of sound."""
+    return encode(path, Video(pts_ms=first_ms), Audio("aac", 8000, "mono"), seconds=200)
+
+
+@pytest.mark.parametrize(("suffix", "ms"), [(".mkv", 180_000), (".mp4", 180_000), (".mkv", 61_000)])
+async def test_a_picture_that_is_held_is_not_sought_in_the_whole_file(tmp_path, suffix, ms):
+    steps = opened(beside_sound(tmp_path / f"late{suffix}", ms, ms + 100))
+
+    async def run(consumer):
+        assert await consumer.number(0, listening=(0, RATE), hold=True) is None
+        await consumer.reader.idle()
+        assert steps.calls["step"] < 30
+        assert await consumer.number(ms // 1000 - 50, listening=(RATE, RATE), hold=True) == 0
+
+    await during(steps, run)
+
+
+async def test_an_mp4_knows_its_last_picture_however_much_sound_comes_after_it(tmp_path):
+    steps = opened(beside_sound(tmp_path / "early.mp4", *range(0, 500, 100)))
+
+    async def run(consumer):
+        for t in (40, 0, 20):
+            second, next_one = ((n * RATE, (n + 1) * RATE) for n in (t, t + 1))
+            assert await consumer.number(t, listening=second, hold=True) == (4 if t else 0)
+            assert await consumer.number(t + 1, listening=next_one) is None
+        await consumer.reader.idle()
+
+    await during(steps, run)
+    assert steps.calls["step"] < 100  # a second of sound in each
 
 
 async def test_word_that_nothing_comes_is_enough_to_go_on():
