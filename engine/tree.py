@@ -36,6 +36,7 @@ MAX_DEPTH: Final = 16
 MAX_EFFECTS: Final = 16  # of one node
 MAX_BYTES: Final = 1 << 20
 MAX_MEDIA_TIME: Final = 10_000_000  # seconds
+ROUNDING: Final = 1e-6  # what a share may be more than the whole
 MAX_FONT_SIZE: Final = 100_000  # pixels
 
 # A bound is set on both: a number may come as an integer or with a fraction.
@@ -302,6 +303,7 @@ def check(tree: RenderTree) -> None:
         if isinstance(node, TextNode | ShapeNode):
             _check_color(path, node.color)
         elif isinstance(node, _Cropped):
+            _check_shares(path, node)
             _check_effects(path, node.effects)
 
 
@@ -319,6 +321,14 @@ def _check_color(path: str, color: str) -> None:
         rgba(color)
     except ValueError as err:
         raise InvalidTree(f"{path}.color: {err}", where=f"{path}.color") from None
+
+
+def _check_shares(path: str, node: _Cropped) -> None:
+    shares = (node.source_x, node.source_y, node.source_width, node.source_height)
+    for name, share in zip(("X", "Y", "Width", "Height"), shares, strict=True):
+        if node.source_unit == "share" and share is not None and share > 1 + ROUNDING:
+            where = f"{path}.source{name}"
+            raise InvalidTree(f"{where}: {share} is more than 1, the whole of a share", where=where)
 
 
 def _check_effects(path: str, effects: tuple[Effect, ...]) -> None:

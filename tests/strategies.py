@@ -71,9 +71,10 @@ CROPPED = {
     "source_y": absent(numbers(0, 4320)),
     "source_width": absent(st.just(-1) | numbers(0, 7680)),
     "source_height": absent(st.just(-1) | numbers(0, 4320)),
-    "source_unit": st.sampled_from(("pixel", "share")),
     "fit": st.sampled_from(("fill", "contain", "cover")),
 }
+SHARED = CROPPED | {name: absent(numbers(0, 1)) for name in CROPPED if name.startswith("source_")}
+SHARED["source_unit"] = st.just("share")
 PATHS = st.sampled_from(("M0 0h100v100z", "M50 0A50 50 0 1 1 50 100z", "M 1", ""))
 VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
     st.builds(SolidColorNode, **PLACED, red=UNIT, green=UNIT, blue=UNIT, alpha=UNIT),
@@ -85,6 +86,7 @@ VIDEO_LEAVES: Strategy[VideoNode] = st.one_of(
         until=absent(numbers(0, 10_000_000)),
         hold=st.booleans(),
     ),
+    st.builds(VideoSourceNode, **SHARED, stream_guid=NAMES),
     st.builds(ImageSourceNode, **CROPPED, filename=NAMES),
 )
 ALL_LEAVES: Strategy[VideoNode] = st.one_of(

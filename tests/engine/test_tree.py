@@ -288,6 +288,15 @@ def test_wrong_node_is_refused_where_it_stands(document, sentence, path):
     assert refusal(document) == (f"{path}: {sentence}", path)
 
 
+@pytest.mark.parametrize("field", ["sourceX", "sourceY", "sourceWidth", "sourceHeight"])
+def test_a_share_is_no_more_than_the_whole(field):
+    whole = read(picture(sourceUnit="share", **{field: 1 + 1e-9}))
+    assert root(whole).source_unit == "share"
+    path = f"$.rootVideoNode.{field}"
+    sentence = f"{path}: 160 is more than 1, the whole of a share"
+    assert refusal(picture(sourceUnit="share", **{field: 160})) == (sentence, path)
+
+
 @pytest.mark.parametrize(
     ("document", "sentence", "path"),
     [
