@@ -290,8 +290,11 @@ def place_of(node: VideoSourceNode | AudioSourceNode) -> Place:
 
 
 def moments(tree: RenderTree) -> dict[Place, Moment]:
-    """The moment of every place that the tree's pictures have in sources, where more is said than to show it."""
-    shown = (node for node in nodes_of(tree) if isinstance(node, VideoSourceNode))
+    """The moment of every place that the tree's pictures have in sources, where more is said than to show it.
+
+    Of a place that several leaves show, the last one says it; one that holds goes before those that do not.
+    """
+    shown = sorted((node for node in nodes_of(tree) if isinstance(node, VideoSourceNode)), key=lambda node: node.hold)
     return {
         place_of(node): Moment(_fraction(node.at), _fraction(node.until), node.hold)
         for node in shown

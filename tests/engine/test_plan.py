@@ -711,6 +711,13 @@ def test_voices_keep_their_order_pan_and_media_time():
     assert voices(tree) == (Voice(Place("b"), None, 1.0, -100.0), Voice(Place("a", at=3.0), 3.0, 1.0, 0.0))
 
 
+def test_a_place_is_held_where_any_leaf_holds_it():
+    for holds in ((True, False), (False, True)):
+        leaves = tuple(VideoSourceNode(stream_guid="a", at=1, hold=hold) for hold in holds)
+        (moment,) = moments(RenderTree(root_video_node=CompositorNode(nodes=leaves))).values()
+        assert moment.hold
+
+
 def test_a_clip_is_one_place_whatever_its_time_and_goes_on_while_it_is_silent():
     def place(at, gain=0.0, **more):
         (voice,) = voices(AudioSourceNode(stream_guid="a", id="c", at=at, gain=gain, **more))
