@@ -15,7 +15,9 @@ Theory of operation
 * What was cut away from an MP4 or a Matroska without coding it anew is in it still, as far as decoders need it: such
   pictures come just before the first one that is shown, all within the tick before it, and are no part of the film's
   length; such sound is left out but for the last `PRIMING`. In Matroska they are those without a stamp before the
-  first one that libav knows a dts of: with B-frames some come after the first that has a pts.
+  first one that libav knows a dts of: with B-frames some come after the first that has a pts. An MP4 may consist of
+  several parts (an edit list): between them libav reads on behind the one, and then goes back to the keyframe before
+  the other, by seconds. Such sound is left out.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file: when all kinds have
   come that far. A segment of fragmented MP4 has all its pictures in front of all its sound. A kind that has ended, or
@@ -288,7 +290,7 @@ class Demuxer:
         return False
 
     def _made(self, packet: _AvPacket, arrival: int) -> list[Packet]:
-        """What a packet becomes: itself in its place, after the pictures that are not shown and wait for the first."""
+        """What a packet becomes: itself in its place, behind the pictures that wait unseen for one that is shown."""
         if self._was_read_before(packet, arrival):
             return []
         if self._is_unstamped:
@@ -304,28 +306,23 @@ class Demuxer:
         track = line.framing.track
         if track is None or not data:
             return []
-        is_hidden = line.hides(packet)
-        if is_hidden and not line.shows:
-            line.unseen.append((data, packet.is_keyframe))
+        if line.hides(packet):
+            line.hide(data, packet.is_keyframe)
             return []
         pts, dts = line.stamps(packet)
         time_base = track.time_base
         if abs(pts - dts) > units(TORN, time_base):
             self.repaired += 1
             pts = dts
-        latest_unseen = units(self._zero, time_base) - 1
-        if is_hidden:
-            if nanoseconds(dts, time_base) >= line.stop:
-                return []
-            pts = max(dts, latest_unseen)
-        elif not self._is_heard_or_seen(line, packet, pts):
+        if not self._is_heard_or_seen(line, packet, pts):
             return []
         if self._shift is None:
             self._shift = BEGINNING - nanoseconds(dts, time_base)
         ticks = units(self._shift, time_base)
+        latest_unseen = units(max(self._zero, line.edge), time_base) + ticks - 1
         out = [
-            self._packet(line, before, max(dts - early, latest_unseen) + ticks, dts - early + ticks, arrival, keyframe)
-            for early, (before, keyframe) in zip(range(len(line.unseen), 0, -1), line.unseen, strict=True)
+            self._packet(line, unseen, max(at, latest_unseen), at, arrival, keyframe)
+            for at, (unseen, keyframe) in enumerate(line.unseen, line.place_before(dts + ticks))
         ]
         line.unseen = []
         alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
@@ -345,6 +342,8 @@ class Demuxer:
         time_base = line.framing.time_base
         start = nanoseconds(pts, time_base)
         stop = nanoseconds(pts + (packet.duration or line.step), time_base)
+        if packet.stream.type == "audio" and packet.is_discard and line.shows:
+            return False
         if packet.stream.type == "audio" and stop <= self._zero:
             return not self._rounds and stop > self._zero - PRIMING
         line.start, line.stop, line.shows = min(start, line.start), max(stop, line.stop), True
@@ -378,10 +377,11 @@ class _Line:
 
     def __init__(self) -> None:
         self.last: int | None = None  # dts as it was given on
-        self.start, self.stop = FAR, -FAR  # of all packets, as they came, ns
+        self.start, self.stop = FAR, -FAR  # of what is shown in this round, as it came, ns
         self.step = 1
         self.shows = False  # something that is shown has come in this round
-        self.unseen: list[tuple[bytes, bool]] = []  # data before that, and whether it is a keyframe's
+        self.edge = -FAR  # where the present part of it begins, as it came, ns; not known of the first
+        self.unseen: list[tuple[bytes, bool]] = []  # data since the last of it, and whether it is a keyframe's
         self.framing: Framing
         self._is_early = False  # packets without time stamps are before 0
         self._came: int | None = None  # dts as it came
@@ -395,6 +395,7 @@ class _Line:
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         self.shows, self.unseen = False, []
+        self.start, self.stop, self.edge = FAR, -FAR, -FAR
         self._is_early = hides_early(stream.container)
         before = self.framing if self.last is not None else None
         self.framing = framing_of(stream, before, look, time_base or stream.time_base)
@@ -410,6 +411,17 @@ class _Line:
         self._is_early = self._is_early and packet.dts is None
         is_before = self._is_early and packet.pts is None
         return packet.stream.type == "video" and (packet.is_discard or is_before)
+
+    def hide(self, data: bytes, is_keyframe: bool) -> None:
+        """Keeps such a picture for the next one that is shown, which does without what is before a keyframe."""
+        if is_keyframe and self.shows:
+            self.unseen, self.edge = [], self.stop
+        self.unseen.append((data, is_keyframe))
+
+    def place_before(self, dts: int) -> int:
+        """dts of the first one that is not shown, where they come before a dts: they rise, whatever went back."""
+        first = dts - len(self.unseen)
+        return first if self.last is None or not self.unseen else max(first, self.last + 1)
 
     def stamps(self, packet: _AvPacket) -> tuple[int, int]:
         """pts and dts in the track's time base, where they are missing guessed."""

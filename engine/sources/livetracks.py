@@ -7,7 +7,7 @@ Theory of operation
 -------------------
 * A packet goes into its decoder with its server time in ns as its pts, so a frame comes out with its own.
 * A picture is converted only when it may be seen: not when the next one replaces it before the time that somebody looks
-  at. So joining in the middle of a GOP costs the decoding of it, and one conversion.
+  at, or at once. So joining in the middle of a GOP costs the decoding of it, and one conversion.
 * After a jump in time, a new configuration and a damaged picture nothing is shown up to the next keyframe: the last
   picture holds, nobody sees green or torn ones.
 * Where time stamps do not say in which order pictures are shown, the decoder's order does: each picture that comes out
@@ -160,7 +160,7 @@ class LivePicture:
         waiting, self._waiting = self._waiting, following
         if waiting is None:
             return
-        if following is None or following.start > wanted:
+        if following is None or (following.start > wanted and following.start != waiting.start):
             shown.append(self._converted(waiting))
         else:
             self.count_late([waiting.start])

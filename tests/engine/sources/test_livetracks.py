@@ -198,6 +198,13 @@ def test_only_what_may_be_seen_is_converted(tmp_path):
     assert not picture.is_open
 
 
+def test_of_pictures_that_begin_at_the_same_time_the_last_is_shown(tmp_path):
+    pictures = [p for p in packets(encode(tmp_path / "film.mp4", Video(bframes=0), None)) if p.is_video]
+    stamped = [Stamped(p, NS + max(p.pts_ns, NS // 2), False) for p in pictures]
+    shown = LivePicture("cam").decode([*stamped, END], wanted=0)
+    assert [read_number(frame.y) for _, _, frame in shown] == list(range(15, 30))
+
+
 def test_nothing_is_shown_before_a_keyframe(tmp_path):
     picture = LivePicture("cam")
     shown = picture.decode(stamped(film(tmp_path))[5:], wanted=0)

@@ -26,6 +26,8 @@ from engine.sources.pull import LEAD, Pull, checked_url
 from engine.sources.tracks import PictureTrack
 from engine.spec import AudioFormat, PullSpec
 from engine.stream import END, Hub, Publisher
+from tests.engine.clips import boxes as boxes_of
+from tests.engine.clips import inside
 from tests.media import (
     PLAIN,
     TONE,
@@ -34,6 +36,7 @@ from tests.media import (
     encode,
     fragmented,
     moved_flv,
+    mp4_box,
     plane,
     played_twice,
     read_number,
@@ -382,6 +385,56 @@ def test_what_was_cut_away_from_a_film_is_not_shown(tmp_path, name, bframes, cou
     heard = [packet.pts_ns for packet in made if not packet.is_video]
     assert heard[0] >= first - NS // 10  # decoders of sound begin a little earlier
     assert max(b - a for a, b in pairwise(heard)) < NS // 20
+
+
+def edited(path, source, parts):
+    """Copies an MP4 whose index is behind its media; only some parts of it are shown, as (start, stop) in ms."""
+
+    def rebuilt(data, unit):
+        made = b""
+        for kind, body in boxes_of(data):
+            if kind in ("moov", "trak", "edts"):
+                unit = int.from_bytes(inside(body, "mdia", "mdhd")[0][12:16]) if kind == "trak" else unit
+                body = rebuilt(body, unit)
+            elif kind == "elst":
+                began = int.from_bytes(body[12:16])  # behind the version, the count and a length
+                body = bytes(4) + len(parts).to_bytes(4)
+                for start, stop in parts:
+                    lies = began + start * unit // 1000
+                    body += (stop - start).to_bytes(4) + lies.to_bytes(4) + bytes((0, 1, 0, 0))
+            made += mp4_box(kind.encode(), body)
+        return made
+
+    path.write_bytes(rebuilt(source.read_bytes(), 0))
+    return path
+
+
+@pytest.mark.parametrize("again", [1400, 2600])
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_what_was_cut_away_in_the_middle_of_a_film_is_neither_seen_nor_heard(tmp_path, bframes, again):
+    """libav reads on behind a part, and then goes back to the keyframe before the next one, by seconds."""
+    film = encode(tmp_path / "film.mp4", Video(bframes=bframes, gop=60), Audio(hz=(440,)), seconds=4)
+    cut = edited(tmp_path / "cut.mp4", film, [(0, 1200), (again, again + 800)])
+    made = demuxed(cut, loop=True, most=1000)
+    with av.open(str(cut)) as file:
+        wanted = {round(frame.pts * frame.time_base * 30): read_number(plane(frame)) for frame in file.decode(video=0)}
+    assert {0, 35, again * 30 // 1000, again * 30 // 1000 + 23} <= set(wanted.values())
+    assert len(wanted) in (59, 60)
+    pictures = [packet for packet in made if packet.is_video]
+    stamped = [Stamped(p, p.pts_ns, False) for p in pictures]
+    shown = LivePicture("film").decode([*stamped, END], wanted=0)
+    first = next(start for start, _, frame in shown if read_number(frame.y) == 0)
+    at = {}
+    for start, _, frame in sorted(shown, key=lambda each: each[0]):
+        at[round((start - first) / NS * 30)] = read_number(frame.y)  # the last one that begins there is seen
+    for n in (0, max(wanted) + 1):  # both rounds
+        assert {k: at[n + k] for k in wanted} == wanted
+    assert all(a.dts < b.dts for a, b in pairwise(pictures))
+    assert all(packet.pts >= packet.dts for packet in pictures)
+    heard = [packet.pts_ns for packet in made if not packet.is_video]
+    steps = [b - a for a, b in pairwise(heard)]
+    assert min(steps) > 0
+    assert max(steps) < NS // 10  # libav shows the second part two pictures late, where there are B-frames
 
 
 @pytest.mark.parametrize(
