@@ -15,7 +15,8 @@ Theory of operation
 * A seek goes to a keyframe at or before the time, and before that by `PREROLL` where sound is wanted: most codecs need
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
   anywhere. And it is seen from the first picture, which is decoded at once: from a keyframe that is no more than a
-  recovery point of H.264 on, pictures are mended bit by bit, and only whole ones are given. Where the place is wrong it
+  recovery point of H.264 on, pictures are mended bit by bit, and only whole ones are given. In Ogg libav reckons the
+  stamps of the first page of sound from its last packet, as if all were as long. Where the place is wrong it
   tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
   lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
 * A local file whose time may jump may be several joined end to end, and libav takes the last part's end for its end.
@@ -421,12 +422,19 @@ class MediaFile:
             any(packet.stream is self._video for packet in islice(map(self._tell_sets, self._packets), _FIRST_PACKETS))
 
     def _has_landed(self, t: Fraction) -> bool:
-        """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on."""
+        """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on.
+
+        In Ogg that is behind the first page of sound, whose stamps may be wrong: it is left out.
+        """
         begins: dict[int, Fraction] = {}
+        page: int | None = None  # where that one is
         wanted = [stream.index for stream in self._used if self._is_wanted(stream)]
         while len(begins) < len(wanted) and (packet := self._demux()) is not None:
             index, begin = packet.stream_index, _time(packet)
             if index not in wanted or (packet.stream is self._video and not packet.is_keyframe and index not in begins):
+                continue
+            if packet.stream is self._audio and self._container.format.name == "ogg" and page in (None, packet.pos):
+                page = packet.pos
                 continue
             if begin is None or self._waiting_bytes > MAX_WAITING_BYTES:
                 return False
@@ -436,6 +444,8 @@ class MediaFile:
                 break
         first = begins.pop(self._video.index, None) if self._video is not None and self._looking else t
         in_time = first is not None and first <= t and not self._has_jumped
+        if page is not None:  # sound there is, though it may be what was left out
+            return in_time and any(begin <= t - PREROLL for begin in begins.values())
         return in_time and all(begin <= t or begin > t + MAX_BACK for begin in begins.values())
 
     def _shows(self, t: Fraction, batch: Batch, start: Fraction) -> bool:

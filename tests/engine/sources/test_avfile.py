@@ -291,6 +291,22 @@ def test_seek_gives_the_samples_of_sequential_reading_at_any_rate(tmp_path, name
     source.close()
 
 
+@pytest.mark.parametrize(("name", "video"), [("a.oga", None), ("a.ogv", Video("libvpx"))])
+def test_seek_in_an_ogg_gives_the_sound_of_sequential_reading(tmp_path, name, video):
+    """libav reckons the stamps of the first page that it reads after a seek from the last packet of it."""
+    path = encode(tmp_path / name, video, Audio("flac", rate=44_100, layout="mono", hz=(1500.3,)), seconds=12)
+    source = opened(path)
+    whole = heard(drained(source).blocks, start=0)
+    for n in range(12):
+        t = Fraction(n) + Fraction(3, 10)
+        source.seek(t)
+        first = int(t * 48_000)
+        again = heard(drained(source, start=t).blocks, start=first)
+        assert again.shape[1] == whole.shape[1] - first
+        assert np.abs(again - whole[:, first:]).max() < 2e-4, t
+    source.close()
+
+
 @pytest.mark.parametrize("name", ["a.aac", "a.mp3"])
 def test_seek_in_sound_whose_end_was_looked_at_gives_the_samples_of_sequential_reading(tmp_path, name):
     source = opened(lengthless(tmp_path / name))
