@@ -175,8 +175,7 @@ class Demuxer:
         look = look_of(stream)
         if self._turn is None and self._container.format.name.split(",")[0] in _TURNING:
             self._turn = self._decoded_turn(stream)
-        own = stream.codec_context.sample_aspect_ratio
-        return look._replace(orientation=self._turn, aspect=None if (look.aspect or 1) == (own or 1) else look.aspect)
+        return look._replace(orientation=self._turn)
 
     def _decoded_turn(self, stream: Any) -> Orientation | None:
         came: list[_AvPacket] = []

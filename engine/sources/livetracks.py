@@ -37,7 +37,7 @@ from engine.plan import PictureSize
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, pictures_of
+from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, pictures_of, shown_by
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -207,7 +207,7 @@ class LivePicture:
             if frame.is_corrupt:
                 self._damaged()
                 break
-            decoded.append(self._timed(frame, _look(self._track, context)))
+            decoded.append(self._timed(frame, shown_by(Look() if self._track is None else self._track.look, context)))
         return decoded
 
     def _damaged(self) -> None:
@@ -441,11 +441,6 @@ def _coded(item: Stamped) -> av.Packet[av.stream.Stream]:
         beside.update(alpha)
         coded.set_sidedata(beside, move=True)
     return coded
-
-
-def _look(track: Track | None, context: av.VideoCodecContext) -> Look:
-    look = Look() if track is None else track.look
-    return look._replace(aspect=look.aspect or context.sample_aspect_ratio or Fraction(1))
 
 
 def stretched(samples: Samples, count: int) -> Samples:

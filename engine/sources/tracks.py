@@ -10,6 +10,7 @@ Theory of operation
   libav leaves out stamps that are before 0.
 * MP4 says how long it is from one packet to the next in the order of decoding. So a picture that is decoded before a
   pause and shown behind it seems to last for as long as the pause. None lasts beyond where its stream is said to end.
+* The aspect of pixels is what the container says, where it is not the codec's, and the decoder's at each picture else.
 * Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
   the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
   it, so that the times of pictures that never came out are forgotten there.
@@ -80,12 +81,13 @@ class PictureTrack:
         self._context.options = {"max_pixels": str(MAX_PIXELS), **(_EASED if eased else {})}
         if self._context.name == "apng":  # what its file has before the pictures is here, without the signature
             self._context.extradata = with_palette(SIGNATURE + (self._context.extradata or b""))[len(SIGNATURE) :]
-        aspect = look.aspect or Fraction(1)
-        width, height = displayed_size(self._context.width, self._context.height, aspect)
+        self._look = look
+        aspect = shown_by(look, self._context).aspect
+        width, height = displayed_size(self._context.width, self._context.height, aspect or Fraction(1))
         if width < 1 or height < 1:
             raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
         check_sides(f'source "{guid}"', self._context, where=guid)
-        self._converter = PictureConverter(aspect, tags=look.tags)
+        self._converters: dict[Look, PictureConverter] = {}  # of one look, the last picture's
         see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
         self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -107,7 +109,7 @@ class PictureTrack:
         self.ended = self._is_first = False
         self.began: Fraction | None = None  # when the first picture since then is on
         self.reached = Fraction(0)
-        self._passed: tuple[Fraction, Fraction, av.VideoFrame] | None = None
+        self._passed: tuple[Fraction, Fraction, av.VideoFrame, Look] | None = None
 
     def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
         """Frames of one packet (None: the last ones), each with its media time [start, stop).
@@ -121,20 +123,23 @@ class PictureTrack:
                 continue  # it had its time
             begin, stop = self._times(frame)
             self.began = begin if self.began is None else self.began
+            look = shown_by(self._look, self._context)
             if stop <= start:
-                self._passed = (begin, stop, frame)
+                self._passed = (begin, stop, frame, look)
                 continue
             if self._passed is not None and begin > start:
                 out.append(self._converted(*self._passed))
             self._passed = None
-            out.append(self._converted(begin, stop, frame))
+            out.append(self._converted(begin, stop, frame, look))
         if self.ended and self._passed is not None:
             out.append(self._converted(*self._passed))
             self._passed = None
         return out
 
-    def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame) -> Picture:
-        picture = self._converter.convert(frame)
+    def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame, look: Look) -> Picture:
+        if look not in self._converters:
+            self._converters = {look: PictureConverter(look.aspect or Fraction(1), tags=look.tags)}
+        picture = self._converters[look].convert(frame)
         self.size = PictureSize(picture.width, picture.height, picture.a is None)
         return begin, stop, picture
 
@@ -427,13 +432,22 @@ def zero_of(container: InputContainer) -> Fraction:
 
 
 def look_of(stream: av.VideoStream) -> Look:
-    """How a stream's pictures are to be shown; their orientation is theirs to say, once they are decoded by it."""
+    """How a stream's pictures are to be shown; their orientation is theirs to say, once they are decoded by it.
+
+    Its aspect is None where the container and the codec agree: then it is the codec's to say, and may change.
+    """
     context = stream.codec_context
+    said, own = stream.sample_aspect_ratio or None, context.sample_aspect_ratio or None
     return Look(
-        aspect=stream.sample_aspect_ratio or None,
+        aspect=None if said == own else said,
         tags=(int(context.colorspace), int(context.color_range)),
         see_through=context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1",
     )
+
+
+def shown_by(look: Look, context: av.VideoCodecContext) -> Look:
+    """How the pictures are to be shown that a decoder has just given; the aspect is known."""
+    return look._replace(aspect=look.aspect or context.sample_aspect_ratio or Fraction(1))
 
 
 def alpha_decoder(codec: str, extradata: bytes | None, size: tuple[int, int]) -> av.VideoCodecContext:
