@@ -14,10 +14,12 @@ Theory of operation
   Priming and padding are left out where they would lie on other sound.
 * What was cut away from an MP4 or a Matroska without coding it anew is in it still, as far as decoders need it: such
   pictures come just before the first one that is shown, all within the tick before it, and are no part of the film's
-  length; such sound is left out but for the last `PRIMING`. In Matroska they are those without a stamp before the
-  first one that libav knows a dts of: with B-frames some come after the first that has a pts. An MP4 may consist of
-  several parts (an edit list): between them libav reads on behind the one, and then goes back to the keyframe before
-  the other, by seconds. Such sound is left out.
+  length; sound before the first that is heard is left out but for the last `PRIMING`. In Matroska such pictures are
+  those without a stamp before the first one that libav knows a dts of: with B-frames some come after the first that has
+  a pts. An MP4 may consist of several parts (an edit list): between them libav reads on behind the one, and then goes
+  back to the keyframe before the other, by seconds. Sound from between them is left out, and pictures from behind a
+  part. Those before a part come just before the earliest one of it: with B-frames that is not the first one decoded, so
+  that some pictures wait. Where a film's unit of time is as long as a picture, they have no room, and are seen.
 * A file, and whatever else has an end, comes as fast as it can be read, and HLS in segments: who sends it paces it
   (`is_paced`). Its packets are given in the order of their dts, whatever their order in the file: when all kinds have
   come that far. A segment of fragmented MP4 has all its pictures in front of all its sound. A kind that has ended, or
@@ -41,7 +43,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -250,6 +252,10 @@ class Demuxer:
         return None
 
     def _finish(self) -> None:
+        for line in self._lines.values():
+            if line.joins:
+                for made in self._given(line):
+                    self._hold(made)
         if self._shift is None or self._serial == self._round_began:
             raise SourceMalformed(f'source "{self._guid}": no packets in it', where=self._guid)
         if not self._loop:
@@ -306,27 +312,34 @@ class Demuxer:
         if track is None or not data:
             return []
         if line.hides(packet):
-            line.hide(data, packet.is_keyframe)
-            return []
+            given = self._given(line) if line.joins and packet.is_keyframe else []
+            line.hide(data, packet, arrival)
+            return given
         pts, dts = line.stamps(packet)
         time_base = track.time_base
         if abs(pts - dts) > units(TORN, time_base):
             self.repaired += 1
             pts = dts
-        if not self._is_heard_or_seen(line, packet, pts):
+        if line.lacks_keyframe(packet) or not self._is_heard_or_seen(line, packet, pts):
             return []
         if self._shift is None:
             self._shift = BEGINNING - nanoseconds(dts, time_base)
-        ticks = units(self._shift, time_base)
-        latest_unseen = units(max(self._zero, line.edge), time_base) + ticks - 1
-        out = [
-            self._packet(line, unseen, max(at, latest_unseen), at, arrival, keyframe)
-            for at, (unseen, keyframe) in enumerate(line.unseen, line.place_before(dts + ticks))
-        ]
-        line.unseen = []
         alpha = bytes(packet.get_sidedata(ALPHA)) if track.look.see_through else b""
-        made = pts + ticks, dts + ticks, arrival, packet.is_keyframe, packet.duration or 0, alpha
-        return [*out, self._packet(line, data, *made)]
+        line.keep(_Waiting(data, packet.is_keyframe, arrival, pts, dts, packet.duration or 0, alpha))
+        return [] if line.joins and dts < line.earliest else self._given(line)
+
+    def _given(self, line: _Line) -> list[Packet]:
+        """What waits, up to the last one that is shown; those that are not come just before the first one that is."""
+        assert self._shift is not None
+        ticks = units(self._shift, line.framing.time_base)
+        latest_unseen = (line.earliest if line.joins else units(self._zero, line.framing.time_base)) + ticks - 1
+        given = []
+        for each in line.taken():
+            dts = each.dts + ticks
+            if not each.shown and line.last is not None:
+                dts = max(dts, line.last + 1)  # they rise, whatever went back
+            given.append(self._packet(line, each, each.pts + ticks if each.shown else max(dts, latest_unseen), dts))
+        return given
 
     def _unwrapped(self, line: _Line, packet: _AvPacket) -> bytes:
         """What a packet carries. Raises SourceUnavailable: it is of another codec than those before, and stays so."""
@@ -348,17 +361,7 @@ class Demuxer:
         line.start, line.stop, line.shows = min(start, line.start), max(stop, line.stop), True
         return True
 
-    def _packet(
-        self,
-        line: _Line,
-        data: bytes,
-        pts: int,
-        dts: int,
-        arrival: int,
-        keyframe: bool,
-        duration: int = 0,
-        alpha: bytes = b"",
-    ) -> Packet:
+    def _packet(self, line: _Line, came: _Waiting, pts: int, dts: int) -> Packet:
         """A packet of the line's track; its dts is made to rise, or where packets of sound are short not to fall."""
         track = line.framing.track
         assert track is not None
@@ -368,7 +371,29 @@ class Demuxer:
                 self.repaired += 1
                 pts, dts = max(pts, least), least
         line.last = dts
-        return Packet(track, data, pts=pts, dts=dts, arrival=arrival, keyframe=keyframe, duration=duration, alpha=alpha)
+        return Packet(
+            track,
+            came.data,
+            pts=pts,
+            dts=dts,
+            arrival=came.arrival,
+            keyframe=came.keyframe,
+            duration=came.duration,
+            alpha=came.alpha,
+        )
+
+
+class _Waiting(NamedTuple):
+    """A packet to be given on, in the time base of its track; where time stamps of one not shown are missing: -FAR."""
+
+    data: bytes
+    keyframe: bool
+    arrival: int
+    pts: int
+    dts: int
+    duration: int = 0
+    alpha: bytes = b""
+    shown: bool = True
 
 
 class _Line:
@@ -379,8 +404,10 @@ class _Line:
         self.start, self.stop = FAR, -FAR  # of what is shown in this round, as it came, ns
         self.step = 1
         self.shows = False  # something that is shown has come in this round
-        self.edge = -FAR  # where the present part of it begins, as it came, ns; not known of the first
-        self.unseen: list[tuple[bytes, bool]] = []  # data since the last of it, and whether it is a keyframe's
+        self.joins = False  # a keyframe that is not shown has come since something was given: a part may begin
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._lacks_keyframe = False  # more than `MAX_WAITING_BYTES` waited for a picture that is shown: they are gone
         self.framing: Framing
         self._is_early = False  # packets without time stamps are before 0
         self._came: int | None = None  # dts as it came
@@ -393,8 +420,9 @@ class _Line:
 
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
-        self.shows, self.unseen = False, []
-        self.start, self.stop, self.edge = FAR, -FAR, -FAR
+        self.shows = self.joins = self._lacks_keyframe = False
+        self._waiting, self._waiting_bytes = [], 0
+        self.start, self.stop = FAR, -FAR
         self._is_early = hides_early(stream.container)
         before = self.framing if self.last is not None else None
         self.framing = framing_of(stream, before, look, time_base or stream.time_base)
@@ -411,16 +439,57 @@ class _Line:
         is_before = self._is_early and packet.pts is None
         return packet.stream.type == "video" and (packet.is_discard or is_before)
 
-    def hide(self, data: bytes, is_keyframe: bool) -> None:
-        """Keeps such a picture for the next one that is shown, which does without what is before a keyframe."""
-        if is_keyframe and self.shows:
-            self.unseen, self.edge = [], self.stop
-        self.unseen.append((data, is_keyframe))
+    def lacks_keyframe(self, packet: _AvPacket) -> bool:
+        """Whether it is a picture that cannot be decoded, because those before it were left out."""
+        self._lacks_keyframe = self._lacks_keyframe and not packet.is_keyframe
+        return self._lacks_keyframe
 
-    def place_before(self, dts: int) -> int:
-        """dts of the first one that is not shown, where they come before a dts: they rise, whatever went back."""
-        first = dts - len(self.unseen)
-        return first if self.last is None or not self.unseen else max(first, self.last + 1)
+    def hide(self, data: bytes, packet: _AvPacket, arrival: int) -> None:
+        """Keeps a picture that is not shown for the next one that is, but not what lies behind a part of a film."""
+        pts, dts = (-FAR if stamp is None else stamp for stamp in (packet.pts, packet.dts))
+        if packet.is_keyframe:
+            self.joins, self._lacks_keyframe = self.shows, False
+            if self.shows:
+                self._waiting, self._waiting_bytes = [], 0
+        elif self.shows and not self.joins and nanoseconds(dts, self.framing.time_base) >= self.stop:
+            return
+        if not self._lacks_keyframe:
+            self.keep(_Waiting(data, packet.is_keyframe, arrival, pts, dts, shown=False))
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._waiting, self._waiting_bytes, self.joins, self._lacks_keyframe = [], 0, False, True
+
+    def keep(self, packet: _Waiting) -> None:
+        """Lets a packet wait until it is taken."""
+        self._waiting.append(packet)
+        self._waiting_bytes += len(packet.data)
+
+    @property
+    def earliest(self) -> int:
+        """pts of the earliest picture that waits and is shown; FAR: there is none."""
+        return min((each.pts for each in self._waiting if each.shown), default=FAR)
+
+    def taken(self) -> list[_Waiting]:
+        """What waits, up to the last one that is shown, without pictures that none of these needs.
+
+        A picture that is not shown has another dts now: they come just before the next one that is.
+        """
+        waiting = self._needed()
+        self._waiting, self._waiting_bytes, self.joins = [], 0, False
+        dts = 0
+        taken: list[_Waiting] = []
+        for each in reversed(waiting):
+            dts = each.dts if each.shown else dts - 1
+            if taken or each.shown:
+                taken.append(each._replace(dts=dts))
+        return taken[::-1]
+
+    def _needed(self) -> list[_Waiting]:
+        """What waits, without what came before a keyframe where another part begins that needs no more than that."""
+        first = next((n for n, each in enumerate(self._waiting) if each.shown), 0)
+        begins = self.joins and self._waiting[first].keyframe
+        if begins and all(each.pts >= self._waiting[first].pts for each in self._waiting[first:]):
+            return self._waiting[first:]
+        return self._waiting
 
     def stamps(self, packet: _AvPacket) -> tuple[int, int]:
         """pts and dts in the track's time base, where they are missing guessed."""

@@ -429,12 +429,36 @@ def test_what_was_cut_away_in_the_middle_of_a_film_is_neither_seen_nor_heard(tmp
         at[round((start - first) / NS * 30)] = read_number(frame.y)  # the last one that begins there is seen
     for n in (0, max(wanted) + 1):  # both rounds
         assert {k: at[n + k] for k in wanted} == wanted
+    assert set(at.values()) == set(wanted.values())  # between the parts the last picture of the first one holds
     assert all(a.dts < b.dts for a, b in pairwise(pictures))
     assert all(packet.pts >= packet.dts for packet in pictures)
     heard = [packet.pts_ns for packet in made if not packet.is_video]
     steps = [b - a for a, b in pairwise(heard)]
     assert min(steps) > 0
     assert max(steps) < NS // 10  # libav shows the second part two pictures late, where there are B-frames
+
+
+def test_pictures_between_two_parts_of_a_slide_show_come_just_before_the_second(tmp_path):
+    """The last one of the first part lasts for long, and most of that was cut away."""
+    slides = Video(pts_ms=(0, 1000, 2000, 20_000, 21_000, 22_000, 23_000), gop=60)
+    film = encode(tmp_path / "film.mp4", slides, None, seconds=24)
+    made = demuxed(edited(tmp_path / "cut.mp4", film, [(0, 2500), (20_500, 22_500)]))
+    assert max(packet.pts_ns - packet.dts_ns for packet in made) < NS // 100
+    assert max(packet.pts_ns for packet in made) < 6 * NS
+
+
+def test_pictures_behind_a_part_of_a_film_are_not_given(tmp_path):
+    film = encode(tmp_path / "film.mp4", Video(gop=60), TONE, seconds=4)
+    for parts, count in (([(0, 1200)], 36), ([(0, 1200), (2000, 2800)], 60), ([(2000, 2800), (0, 1200)], 60)):
+        made = demuxed(edited(tmp_path / "cut.mp4", film, parts))
+        assert sum(packet.is_video for packet in made) == count
+
+
+def test_where_too_much_was_cut_away_before_a_part_it_begins_with_its_first_keyframe(tmp_path, monkeypatch):
+    film = encode(tmp_path / "film.mp4", Video(gop=60), Audio(hz=(440,)), seconds=4)
+    cut = edited(tmp_path / "cut.mp4", film, [(0, 500), (1000, 3000)])
+    monkeypatch.setattr("engine.sources.demux.MAX_WAITING_BYTES", 1000)
+    assert numbers(demuxed(cut)) == [*range(15), *range(60, 90)]
 
 
 @pytest.mark.parametrize(
