@@ -318,6 +318,17 @@ def remuxed(path, source, move):
     return path
 
 
+def widened(path, bframes):
+    """A programme of MPEG-TS whose pixels become twice as wide after a second, as where 4:3 becomes 16:9."""
+    parts = []
+    for n in range(2):
+        video = Video(bframes=bframes, options={"x264-params": f"sar={n + 1}/1"})
+        part = encode(path.with_name(f"part{n}.ts"), video, None, muxdelay="0", muxpreload="0")
+        parts.append(remuxed(path.with_name(f"moved{n}.ts"), part, lambda _, n=n: n).read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
 def fragmented(path, *, seconds, each):
     """A playlist of fragmented MP4 in segments of so many seconds: of each all pictures, then all sound."""
     options = {"hls_segment_type": "fmp4", "hls_time": str(each), "hls_list_size": "0"}

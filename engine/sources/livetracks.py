@@ -37,7 +37,7 @@ from engine.plan import PictureSize
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, pictures_of, shown_by
+from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, aspect_of, pictures_of
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -72,7 +72,8 @@ class _Decoded(NamedTuple):
     start: int
     stop: int
     frame: av.VideoFrame
-    look: Look  # its aspect is known
+    look: Look
+    aspect: Fraction  # of a pixel
 
 
 class Care(Enum):
@@ -117,7 +118,8 @@ class LivePicture:
         self._name = name
         self._track: Track | None = None
         self._context: av.VideoCodecContext | None = None  # None beside a track: there is no decoder for it
-        self._look: Look | None = None  # that the converter was made for
+        self._aspect: Fraction | None = None  # of the last picture decoded
+        self._made_for: tuple[Look, Fraction] | None = None  # what the converter was
         self._waiting: _Decoded | None = None  # decoded, not converted
         self._inside = Inside()
         self._hope = _Hope(name)
@@ -207,7 +209,10 @@ class LivePicture:
             if frame.is_corrupt:
                 self._damaged()
                 break
-            decoded.append(self._timed(frame, shown_by(Look() if self._track is None else self._track.look, context)))
+            look = Look() if self._track is None else self._track.look
+            if frame.key_frame or self._aspect is None:
+                self._aspect = aspect_of(look, context)
+            decoded.append(self._timed(frame, look, self._aspect))
         return decoded
 
     def _damaged(self) -> None:
@@ -218,7 +223,7 @@ class LivePicture:
             self._context.flush_buffers()  # what waits in it may be damaged too
 
     def _open(self, track: Track, care: Care) -> None:
-        self._track, self._context, self._care = track, None, care
+        self._track, self._context, self._care, self._aspect = track, None, care, None
         self._needs_keyframe, self._last_start = True, None
         self._lengths.clear()
         self._inside.clear()
@@ -237,7 +242,7 @@ class LivePicture:
             context.width, context.height = track.width, track.height
         self._context = context
 
-    def _timed(self, frame: av.VideoFrame, look: Look) -> _Decoded:
+    def _timed(self, frame: av.VideoFrame, look: Look, aspect: Fraction) -> _Decoded:
         start = frame.pts
         if start is None:
             start = 0 if self._last_start is None else self._last_start + self.usual
@@ -246,12 +251,12 @@ class LivePicture:
         self._last_start = start
         length = max(self._lengths, default=USUAL)  # of films at 24/s, long and short ones in turn
         stop = start + length - min(length, USUAL) // 16  # rounded stamps: at the next one's time it is over
-        return _Decoded(start, stop, frame, look)
+        return _Decoded(start, stop, frame, look, aspect)
 
     def _converted(self, decoded: _Decoded) -> Shown:
-        look = decoded.look
-        if look != self._look:
-            self._look, self._converter = look, PictureConverter(look.aspect or Fraction(1), tags=look.tags)
+        look, aspect = decoded.look, decoded.aspect
+        if (look, aspect) != self._made_for:
+            self._made_for, self._converter = (look, aspect), PictureConverter(aspect, tags=look.tags)
         picture = self._converter.convert(decoded.frame, look.orientation)
         self.size = PictureSize(picture.width, picture.height, picture.a is None)
         return decoded.start, decoded.stop, picture

@@ -10,7 +10,8 @@ Theory of operation
   libav leaves out stamps that are before 0.
 * MP4 says how long it is from one packet to the next in the order of decoding. So a picture that is decoded before a
   pause and shown behind it seems to last for as long as the pause. None lasts beyond where its stream is said to end.
-* The aspect of pixels is what the container says, where it is not the codec's, and the decoder's at each picture else.
+* The aspect of pixels is what the container says, where it is not the codec's, and else the decoder's, which
+  is that of the last picture decoded: it is taken where a keyframe comes out, for all up to the next one.
 * Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
   the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
   it, so that the times of pictures that never came out are forgotten there.
@@ -82,12 +83,12 @@ class PictureTrack:
         if self._context.name == "apng":  # what its file has before the pictures is here, without the signature
             self._context.extradata = with_palette(SIGNATURE + (self._context.extradata or b""))[len(SIGNATURE) :]
         self._look = look
-        aspect = shown_by(look, self._context).aspect
-        width, height = displayed_size(self._context.width, self._context.height, aspect or Fraction(1))
+        self._aspect: Fraction | None = None  # of the last picture
+        width, height = displayed_size(self._context.width, self._context.height, aspect_of(look, self._context))
         if width < 1 or height < 1:
             raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
         check_sides(f'source "{guid}"', self._context, where=guid)
-        self._converters: dict[Look, PictureConverter] = {}  # of one look, the last picture's
+        self._made_for: Fraction | None = None  # the aspect of the converter
         see_through = self._context.pix_fmt is not None and has_alpha(av.VideoFormat(self._context.pix_fmt))
         self.size = PictureSize(width, height, opaque=not see_through)  # until a frame says otherwise: rotated, changed
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -109,7 +110,7 @@ class PictureTrack:
         self.ended = self._is_first = False
         self.began: Fraction | None = None  # when the first picture since then is on
         self.reached = Fraction(0)
-        self._passed: tuple[Fraction, Fraction, av.VideoFrame, Look] | None = None
+        self._passed: tuple[Fraction, Fraction, av.VideoFrame, Fraction] | None = None
 
     def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
         """Frames of one packet (None: the last ones), each with its media time [start, stop).
@@ -123,23 +124,24 @@ class PictureTrack:
                 continue  # it had its time
             begin, stop = self._times(frame)
             self.began = begin if self.began is None else self.began
-            look = shown_by(self._look, self._context)
+            if frame.key_frame or self._aspect is None:
+                self._aspect = aspect_of(self._look, self._context)
             if stop <= start:
-                self._passed = (begin, stop, frame, look)
+                self._passed = (begin, stop, frame, self._aspect)
                 continue
             if self._passed is not None and begin > start:
                 out.append(self._converted(*self._passed))
             self._passed = None
-            out.append(self._converted(begin, stop, frame, look))
+            out.append(self._converted(begin, stop, frame, self._aspect))
         if self.ended and self._passed is not None:
             out.append(self._converted(*self._passed))
             self._passed = None
         return out
 
-    def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame, look: Look) -> Picture:
-        if look not in self._converters:
-            self._converters = {look: PictureConverter(look.aspect or Fraction(1), tags=look.tags)}
-        picture = self._converters[look].convert(frame)
+    def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame, aspect: Fraction) -> Picture:
+        if aspect != self._made_for:
+            self._made_for, self._converter = aspect, PictureConverter(aspect, tags=self._look.tags)
+        picture = self._converter.convert(frame)
         self.size = PictureSize(picture.width, picture.height, picture.a is None)
         return begin, stop, picture
 
@@ -445,9 +447,9 @@ def look_of(stream: av.VideoStream) -> Look:
     )
 
 
-def shown_by(look: Look, context: av.VideoCodecContext) -> Look:
-    """How the pictures are to be shown that a decoder has just given; the aspect is known."""
-    return look._replace(aspect=look.aspect or context.sample_aspect_ratio or Fraction(1))
+def aspect_of(look: Look, context: av.VideoCodecContext) -> Fraction:
+    """The aspect of a pixel from the keyframe on that a decoder has just given, or will give first."""
+    return look.aspect or context.sample_aspect_ratio or Fraction(1)
 
 
 def alpha_decoder(codec: str, extradata: bytes | None, size: tuple[int, int]) -> av.VideoCodecContext:

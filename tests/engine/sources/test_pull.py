@@ -42,6 +42,7 @@ from tests.media import (
     read_number,
     remuxed,
     transport_crc,
+    widened,
 )
 from tests.web import WebRequest, web_server
 
@@ -385,6 +386,14 @@ def test_what_was_cut_away_from_a_film_is_not_shown(tmp_path, name, bframes, cou
     heard = [packet.pts_ns for packet in made if not packet.is_video]
     assert heard[0] >= first - NS // 10  # decoders of sound begin a little earlier
     assert max(b - a for a, b in pairwise(heard)) < NS // 20
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_pixels_that_become_wider_in_the_middle_of_a_programme_are_mixed_so(tmp_path, bframes):
+    made = demuxed(widened(tmp_path / "programme.ts", bframes))
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in made]
+    shown = LivePicture("film").decode([*stamped, END], wanted=0)
+    assert [frame.width for _, _, frame in shown] == 30 * [64] + 30 * [128]
 
 
 def edited(path, source, parts):
