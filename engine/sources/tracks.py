@@ -439,9 +439,9 @@ def look_of(stream: av.VideoStream) -> Look:
     Its aspect is None where the container and the codec agree: then it is the codec's to say, and may change.
     """
     context = stream.codec_context
-    said, own = stream.sample_aspect_ratio or None, context.sample_aspect_ratio or None
+    said, own = stream.sample_aspect_ratio or None, context.sample_aspect_ratio
     return Look(
-        aspect=None if said == own else said,
+        aspect=None if (said or 1) == (own or 1) else said,
         tags=(int(context.colorspace), int(context.color_range)),
         see_through=context.name in ("vp8", "vp9") and stream.metadata.get("alpha_mode") == "1",
     )

@@ -396,6 +396,11 @@ def test_pixels_that_become_wider_in_the_middle_of_a_programme_are_mixed_so(tmp_
     assert [frame.width for _, _, frame in shown] == 30 * [64] + 30 * [128]
 
 
+def test_square_pixels_that_only_the_container_names_are_as_if_nobody_did(tmp_path):
+    film = encode(tmp_path / "film.webm", Video("libvpx"), None)
+    assert demuxed(film)[0].track.look.aspect is None
+
+
 def edited(path, source, parts):
     """Copies an MP4 whose index is behind its media; only some parts of it are shown, as (start, stop) in ms."""
 
