@@ -16,9 +16,10 @@ Theory of operation
   a few packets to get going. Whether the place is right is seen from the packets there; formats without an index land
   anywhere. And it is seen from the first picture, which is decoded at once: from a keyframe that is no more than a
   recovery point of H.264 on, pictures are mended bit by bit, and only whole ones are given. In Ogg libav reckons the
-  stamps of the first page of sound from its last packet, as if all were as long. Where the place is wrong it
-  tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some formats
-  lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not PCM.
+  stamps of the first page of sound from its last packet, as if all its packets were as long. Where the place is wrong
+  it tries further back, and at last opens the source again and reads from its start, as it does for time 0 (some
+  formats lose their first packets in a seek), where it cannot seek, where time has jumped, and in a WAV that is not
+  PCM.
 * A local file whose time may jump may be several joined end to end, and libav takes the last part's end for its end.
   What is beyond that is looked for from the start. So is everything once a jump has been read across, and from the
   first seek on where the clock of an MPEG-TS is seen to go back.
@@ -424,7 +425,7 @@ class MediaFile:
     def _has_landed(self, t: Fraction) -> bool:
         """Whether all that is wanted comes from media time t or before on, the picture from a keyframe on.
 
-        In Ogg that is behind the first page of sound, whose stamps may be wrong: it is left out.
+        In Ogg that is behind the first page of sound, whose stamps may be wrong: that page's packets are left out.
         """
         begins: dict[int, Fraction] = {}
         page: int | None = None  # where that one is
