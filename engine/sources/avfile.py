@@ -512,8 +512,13 @@ class MediaFile:
         middle = (first + last) / 2 - self._zero
         if track is self._sound:
             batch.no_sound_before = sample_at(middle, self._wanted.rate)
-        else:
+        elif self._picture is not None:
+            inside = self._picture.inside
+            if inside is not None and self._waiting_bytes <= MAX_WAITING_BYTES:
+                middle = min(middle, inside)  # it comes out with the next packet, however late that is
             batch.no_picture_before = middle
+            if middle > start:
+                batch.pictures.extend(self._picture.passed())
 
     def _has_read_pictures(self) -> bool:
         """Whether the last picture that an index names has been read; that of an MP4 in fragments names none ahead."""

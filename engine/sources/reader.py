@@ -25,7 +25,7 @@ import trio
 from engine.config import Settings
 from engine.errors import EngineError
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import STAMP, FrameQueue, Pick, Piece, SampleQueue
+from engine.framequeue import FAR, STAMP, FrameQueue, Pick, Piece, SampleQueue
 from engine.plan import PictureSize
 from engine.sources.avfile import SOUND_TAIL, Batch
 from engine.threads import Threads, in_thread
@@ -178,7 +178,7 @@ class Reader:
             self._frames.skip_to(self._at)
             room = self._ahead - len(self._frames)
             wanted = not self._frames.ready(self._look_until, hold=self._hold)
-            if not self._frames.absent(self._look_until, hold=self._hold):
+            if not self._frames.absent(self._look_until + FAR):  # what comes too late for its place is found, too
                 wanted = wanted or room >= self._a_step or self._skips_to_next()
             pictures = self._a_step if wanted and not self._no_more_pictures else 0
         if self._listening:

@@ -83,7 +83,6 @@ class PictureTrack:
         if self._context.name == "apng":  # what its file has before the pictures is here, without the signature
             self._context.extradata = with_palette(SIGNATURE + (self._context.extradata or b""))[len(SIGNATURE) :]
         self._look = look
-        self._aspect: Fraction | None = None  # of the last picture
         width, height = displayed_size(self._context.width, self._context.height, aspect_of(look, self._context))
         if width < 1 or height < 1:
             raise SourceMalformed(f'source "{guid}": a picture of {width}×{height} pixels', where=guid)
@@ -110,7 +109,25 @@ class PictureTrack:
         self.ended = self._is_first = False
         self.began: Fraction | None = None  # when the first picture since then is on
         self.reached = Fraction(0)
+        self._aspect: Fraction | None = None  # of the last picture
         self._passed: tuple[Fraction, Fraction, av.VideoFrame, Fraction] | None = None
+        # By the container's time: when what went into the decoder is shown, at the latest; and when what came out last
+        # is, or, until something does, what went in, at the earliest.
+        self._fed: Fraction | None = None
+        self._out: Fraction | None = None
+        self._is_out = False
+
+    @property
+    def inside(self) -> Fraction | None:
+        """The media time before which nothing begins that is still in the decoder; None where nothing is."""
+        if self._fed is None or self._out is None or (self._is_out and self._out >= self._fed):
+            return None
+        return self._out - self._zero
+
+    def passed(self) -> list[Picture]:
+        """The last picture that is over, where nothing has come after it."""
+        passed, self._passed = self._passed, None
+        return [] if passed is None else [self._converted(*passed)]
 
     def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
         """Frames of one packet (None: the last ones), each with its media time [start, stop).
@@ -119,7 +136,11 @@ class PictureTrack:
         """
         self.ended = packet is None
         out = []
+        if packet is not None:
+            self._feed(packet)
         for frame in pictures_of(self._context, packet, self._inside):
+            if frame.pts is not None:
+                self._out, self._is_out = seconds(frame.pts, self._time_base), True
             if self._inside is not None and self.began is None and frame.is_corrupt:
                 continue  # it had its time
             begin, stop = self._times(frame)
@@ -133,10 +154,18 @@ class PictureTrack:
                 out.append(self._converted(*self._passed))
             self._passed = None
             out.append(self._converted(begin, stop, frame, self._aspect))
-        if self.ended and self._passed is not None:
-            out.append(self._converted(*self._passed))
-            self._passed = None
+        if self.ended:
+            out.extend(self.passed())
         return out
+
+    def _feed(self, packet: Packet) -> None:
+        stamp = packet.dts if packet.pts is None or self._inside is not None else packet.pts
+        if stamp is None:
+            return
+        fed = seconds(stamp, self._time_base)
+        self._fed = fed if self._fed is None else max(self._fed, fed)
+        if not self._is_out:
+            self._out = fed if self._out is None else min(self._out, fed)
 
     def _converted(self, begin: Fraction, stop: Fraction, frame: av.VideoFrame, aspect: Fraction) -> Picture:
         if aspect != self._made_for:

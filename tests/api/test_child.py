@@ -102,10 +102,12 @@ def test_an_enlarged_or_cropped_picture_shows_the_same_part_whatever_size_its_de
     def shown(width, height):
         definition = film | {"sourceSize": {"width": width, "height": height}}
         assert render({"mash": mash_of({"contentId": "f", **clip}), "definitions": [definition]})[0] == 0
-        return pictures(tmp_path / "film.mp4")[5]
+        return pictures(tmp_path / "film.mp4")[5].astype(int)
 
-    assert shown(160, 120).std() > 20
-    assert all((shown(*said) == shown(160, 120)).all() for said in ((80, 60), (800, 600), (4000, 3000)))
+    own = shown(160, 120)
+    assert own.std() > 20
+    for said in ((80, 60), (800, 600), (4000, 3000)):
+        assert abs(shown(*said) - own).mean() < 1  # it was encoded
 
 
 def test_the_picture_of_an_upload_is_there_before_it_begins_and_after_it_ends(render, tmp_path):

@@ -5,6 +5,7 @@ import sys
 from fractions import Fraction
 
 import av
+import msgspec
 import numpy as np
 import pytest
 import trio
@@ -29,6 +30,23 @@ def film(guid="cam", *, sound=True, **fields):
 def spec_of(path, media=None, *, source="plain", **fields):
     sources = {"cam": str(media.path(source))} if media is not None else {}
     return RenderSpec(output=str(path), **{"mixer": SMALL, "sources": sources} | fields)
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+async def test_slides_that_are_far_apart_beside_sound_are_all_shown_from_their_beginning_on(tmp_path, bframes):
+    """A slide stays in its decoder until the next one has been read, by which time much sound waits."""
+    slides = Video(pts_ms=(0, 30_000, 60_000), bframes=bframes)
+    film = encode(tmp_path / "slides.mp4", slides, Audio("aac", 8000, "mono"), seconds=70)
+    tree = RenderTree(
+        root_video_node=CompositorNode(nodes=(VideoSourceNode(stream_guid="cam"),)),
+        root_audio_node=AudioSourceNode(stream_guid="cam"),
+    )
+    mixer = msgspec.structs.replace(SMALL, fps=Fraction(1))
+    out = tmp_path / "out.mkv"
+    for start, wanted in ((0, [0] * 30 + [1] * 30 + [2]), (20, [0] * 10 + [1] * 30 + [2])):
+        span = {"start": Fraction(start), "duration": Fraction(61 - start)}
+        await render(Held(tree), spec_of(out, mixer=mixer, sources={"cam": str(film)}, **span))
+        assert numbers(out) == wanted
 
 
 def names(folder):
