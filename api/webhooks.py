@@ -34,6 +34,7 @@ import trio
 from api.store import Delivery, LeftOut
 from engine.errors import EngineError
 from engine.fetch import Fetcher, Limits
+from engine.urls import before_query
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ def receiver_of(url: str) -> str:
 
 def endpoint_of(url: str) -> str:
     """A URL without what follows its path."""
-    return re.split("[?#]", url, maxsplit=1)[0]
+    return before_query(url)
 
 
 def _pause(failures: int) -> int:

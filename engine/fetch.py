@@ -59,7 +59,7 @@ from engine.errors import (
 from engine.spec import LISTS
 from engine.structs import ready
 from engine.threads import in_thread
-from engine.urls import credentials, parts_of, scheme_of, shown
+from engine.urls import before_query, credentials, parts_of, scheme_of, shown
 
 REDIRECTS: Final = 5
 SILENCE: Final = 15.0  # seconds without a byte
@@ -140,7 +140,7 @@ class Fetcher:
             if scheme == "file" and not await in_thread(
                 os.path.exists, path, limiter=self._disk, abandon_on_cancel=True
             ):
-                path = self.path_of(re.split("[?#]", src, maxsplit=1)[0])  # what stands there was no part of its name
+                path = self.path_of(before_query(src))  # what stands there was no part of its name
             await in_thread(_check_file, path, src, checksum, max_bytes, limiter=self._disk, abandon_on_cancel=True)
             return path
         limit = min(max_bytes or self._limits.max_bytes, self._limits.max_bytes)

@@ -25,7 +25,7 @@ from engine.errors import InvalidJob
 from engine.structs import ready
 from engine.timebase import utc
 from engine.tree import DEEPEST, is_deeper
-from engine.urls import without_query
+from engine.urls import before_query, without_query
 
 Document = dict[str, Raw]  # key → the JSON text of its value, compact
 
@@ -193,7 +193,7 @@ def kind_of(document: Mapping[str, Raw]) -> str:
         return PROJECT
     if src[:5].lower() == "data:":
         return DOCUMENT if "json" in src[5:100].partition(",")[0].lower() else PROJECT
-    names = (without_query(src), re.split("[?#]", src, maxsplit=1)[0])  # a file: URL may have a query, too
+    names = (without_query(src), before_query(src))  # a file: URL may have a query, too
     return DOCUMENT if any(name.lower().endswith(".json") for name in names) else PROJECT
 
 

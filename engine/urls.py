@@ -31,7 +31,12 @@ def scheme_of(place: str) -> str:
 def without_query(place: str) -> str:
     """A URL without its query and fragment; in a path, or a ``file:`` URL, "?" and "#" are letters of a file's name."""
     of_network = re.match(r"(?!file:)[a-z][a-z0-9+.-]*://", place, re.IGNORECASE)
-    return re.split("[?#]", place, maxsplit=1)[0] if of_network else place
+    return before_query(place) if of_network else place
+
+
+def before_query(text: str) -> str:
+    """What stands before the first "?" or "#"."""
+    return re.split("[?#]", text, maxsplit=1)[0]
 
 
 def credentials(url: str) -> dict[str, str]:

@@ -421,7 +421,7 @@ class _Line:
     def begin(self, stream: Any, look: Look, time_base: Fraction | None = None) -> None:
         """Goes on with the stream of a container just opened, in its time base or another one."""
         self.shows = self.joins = self._lacks_keyframe = False
-        self._waiting, self._waiting_bytes = [], 0
+        self._forget()
         self.start, self.stop = FAR, -FAR
         self._is_early = hides_early(stream.container)
         before = self.framing if self.last is not None else None
@@ -450,18 +450,22 @@ class _Line:
         if packet.is_keyframe:
             self.joins, self._lacks_keyframe = self.shows, False
             if self.shows:
-                self._waiting, self._waiting_bytes = [], 0
+                self._forget()
         elif self.shows and not self.joins and nanoseconds(dts, self.framing.time_base) >= self.stop:
             return
         if not self._lacks_keyframe:
             self.keep(_Waiting(data, packet.is_keyframe, arrival, pts, dts, shown=False))
         if self._waiting_bytes > MAX_WAITING_BYTES:
-            self._waiting, self._waiting_bytes, self.joins, self._lacks_keyframe = [], 0, False, True
+            self._forget()
+            self.joins, self._lacks_keyframe = False, True
 
     def keep(self, packet: _Waiting) -> None:
         """Lets a packet wait until it is taken."""
         self._waiting.append(packet)
         self._waiting_bytes += len(packet.data)
+
+    def _forget(self) -> None:
+        self._waiting, self._waiting_bytes = [], 0
 
     @property
     def earliest(self) -> int:
@@ -474,7 +478,8 @@ class _Line:
         A picture that is not shown has another dts now: they come just before the next one that is.
         """
         waiting = self._needed()
-        self._waiting, self._waiting_bytes, self.joins = [], 0, False
+        self._forget()
+        self.joins = False
         dts = 0
         taken: list[_Waiting] = []
         for each in reversed(waiting):

@@ -78,27 +78,27 @@ def asked(line):
         connection.close()
 
 
+def heard(call, port):
+    """The same of a server called two.test, soon or not at all."""
+    line = line_to(port)
+    answer = call(asked, line)
+    try:
+        return answer.result(SOON)
+    finally:
+        line.close()
+
+
 def test_an_address_that_swallows_everything_does_not_keep_from_the_next_one(web, call, monkeypatch):
     named(monkeypatch, **{"two.test": [HOST, "127.0.0.1"]})
     with silent(web.server_port):
-        line = line_to(web.server_port)
-        answer = call(asked, line)
-        try:
-            assert answer.result(SOON) == f"two.test:{web.server_port}"
-        finally:
-            line.close()
+        assert heard(call, web.server_port) == f"two.test:{web.server_port}"
 
 
 @pytest.mark.parametrize("first", [HOST, pytest.param("255.255.255.255", id="no way there, which is known at once")])
 def test_after_an_address_that_refuses_the_next_one_is_tried_at_once(first, web, call, monkeypatch):
     monkeypatch.setattr(dial, "START", FOR_EVER)
     named(monkeypatch, **{"two.test": [first, "127.0.0.1"]})
-    line = line_to(web.server_port)
-    answer = call(asked, line)
-    try:
-        assert answer.result(SOON) == f"two.test:{web.server_port}"
-    finally:
-        line.close()
+    assert heard(call, web.server_port) == f"two.test:{web.server_port}"
 
 
 def test_who_is_told_to_go_while_several_addresses_are_silent_goes(call, nobody, sockets, monkeypatch):

@@ -461,43 +461,45 @@ async def test_a_secret_key_that_a_server_refuses_is_neither_told_nor_logged(cap
     ]
 
 
-async def test_a_secret_key_in_the_reason_why_a_server_ends_a_stream_is_neither_told_nor_logged(caplog):
-    key = "live_9f8e7d6c5b4a39281706"
-
-    async def complain(stream):
-        await accept(stream)
-        await command(stream, "onStatus", 0, level="error", code="x", description=f"{key} is over, token one+two")
-        await trio.sleep_forever()
-
-    here = new_hub()
-    publication = publish(here)
-    publication.send(picture(0, keyframe=True))
-    async with served(complain) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}?token=one+two") as push:
-        await until(lambda: push.status().state == "retrying")
-    sentence = f"127.0.0.1:{port} ended the stream: live*** is over, token ***"
-    assert push.status().error == sentence
-    logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert set(logged) == {f"live/x: push 1: {sentence}"}
-
-
-async def test_what_a_server_says_is_told_and_logged_in_one_line_of_bounded_length(caplog):
-    key = "live_9f8e7d6c5b4a39281706"
-    description = f"bye\nWARNING: \x1b[2J{'x' * 400}" + key * 400
+def ending(description):
+    """A server that accepts a stream, and then says so why it ends it."""
 
     async def complain(stream):
         await accept(stream)
         await command(stream, "onStatus", 0, level="error", code="x", description=description)
         await trio.sleep_forever()
 
+    return complain
+
+
+def warned(caplog):
+    return {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
+
+
+async def test_a_secret_key_in_the_reason_why_a_server_ends_a_stream_is_neither_told_nor_logged(caplog):
+    key = "live_9f8e7d6c5b4a39281706"
     here = new_hub()
     publication = publish(here)
     publication.send(picture(0, keyframe=True))
-    async with served(complain) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}") as push:
+    server = served(ending(f"{key} is over, token one+two"))
+    async with server as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}?token=one+two") as push:
+        await until(lambda: push.status().state == "retrying")
+    sentence = f"127.0.0.1:{port} ended the stream: live*** is over, token ***"
+    assert push.status().error == sentence
+    assert warned(caplog) == {f"live/x: push 1: {sentence}"}
+
+
+async def test_what_a_server_says_is_told_and_logged_in_one_line_of_bounded_length(caplog):
+    key = "live_9f8e7d6c5b4a39281706"
+    description = f"bye\nWARNING: \x1b[2J{'x' * 400}" + key * 400
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with served(ending(description)) as port, pushing(here, f"rtmp://127.0.0.1:{port}/app/{key}") as push:
         await until(lambda: push.status().state == "retrying")
     whole = f"127.0.0.1:{port} ended the stream: bye\\nWARNING: \\x1b[2J{'x' * 400}" + "live***" * 400
     assert push.status().error == whole[:MAX_ERROR] + "…"
-    logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert set(logged) == {f"live/x: push 1: {push.status().error}"}
+    assert warned(caplog) == {f"live/x: push 1: {push.status().error}"}
 
 
 @asynccontextmanager

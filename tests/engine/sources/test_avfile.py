@@ -292,19 +292,23 @@ def test_seek_gives_the_samples_of_sequential_reading_at_any_rate(tmp_path, name
     source.close()
 
 
+def check_seeks(source, whole, times, **wanted):
+    """The sound from these times on is that of sequential reading, `whole`, to its end."""
+    for t in times:
+        source.seek(t)
+        first = int(t * 48_000)
+        again = heard(drained(source, start=t, **wanted).blocks, start=first)
+        assert again.shape[1] == whole.shape[1] - first
+        assert np.abs(again - whole[:, first:]).max() < 2e-4, t
+
+
 @pytest.mark.parametrize(("name", "video"), [("a.oga", None), ("a.ogv", Video("libvpx"))])
 def test_seek_in_an_ogg_gives_the_sound_of_sequential_reading(tmp_path, name, video):
     """libav reckons the stamps of the first page that it reads after a seek from the last packet of it."""
     path = encode(tmp_path / name, video, Audio("flac", rate=44_100, layout="mono", hz=(1500.3,)), seconds=12)
     source = opened(path)
     whole = heard(drained(source).blocks, start=0)
-    for n in range(12):
-        t = Fraction(n) + Fraction(3, 10)
-        source.seek(t)
-        first = int(t * 48_000)
-        again = heard(drained(source, start=t).blocks, start=first)
-        assert again.shape[1] == whole.shape[1] - first
-        assert np.abs(again - whole[:, first:]).max() < 2e-4, t
+    check_seeks(source, whole, [n + Fraction(3, 10) for n in range(12)])
     source.close()
 
 
@@ -315,12 +319,7 @@ def test_seek_in_sound_whose_end_was_looked_at_gives_the_samples_of_sequential_r
     source.seek(Fraction(0))
     whole = heard(drained(source, pictures=None).blocks, start=0)
     assert source.duration == Fraction(whole.shape[1], 48_000)
-    for t in (Fraction(19, 7), Fraction(0), Fraction(1, 2), Fraction(9, 2)):
-        source.seek(t)
-        first = int(t * 48_000)
-        again = heard(drained(source, pictures=None).blocks, start=first)
-        assert again.shape[1] == whole.shape[1] - first
-        assert np.abs(again - whole[:, first:]).max() < 2e-4, t
+    check_seeks(source, whole, (Fraction(19, 7), Fraction(0), Fraction(1, 2), Fraction(9, 2)), pictures=None)
     source.close()
 
 
