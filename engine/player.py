@@ -263,8 +263,8 @@ class Player:
                 width = max(width, round_half_up(ink.width / ink.height * size))  # as wide as its letters
                 dest |= {"dest_x": moment.box.x + shift, "dest_width": max(2, width - shift)}
         size = min(max(1.0, size), float(MAX_FONT_SIZE))
-        node = TextNode(string=text.string, font=text.font, size=size, color=hex_of(colour), fit=fit, **dest)
-        return self._parts(node, offset)
+        look: dict[str, Any] = {"font": text.font, "size": size, "color": hex_of(colour), "fit": fit}
+        return self._parts(TextNode(string=text.string, direction="ltr", **look, **dest), offset)
 
     def _parts(self, text: TextNode, offset: int = 0) -> VideoNode:
         """A text that is wider, or farther off, than a tree allows as those parts of it that are on the frame."""

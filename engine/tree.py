@@ -64,6 +64,7 @@ Size = Annotated[int, _SIZE] | Annotated[float, _SIZE]
 Guid = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Fit = Literal["fill", "contain", "cover"]
+Direction = Literal["auto", "ltr", "rtl"]
 
 
 def _no_nodes() -> tuple[Any, ...]:
@@ -163,6 +164,8 @@ class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
     font      an uploaded or installed font by its name; absent, or where there is none of that name: the default one.
     size      of the font, in pixels per em.
     color     #rgb, #rgba, #rrggbb or #rrggbbaa.
+    direction where a line's words begin: "ltr" at its left, "rtl" at its right, "auto" as its first letter's script
+              does.
     align     every line begins at the rectangle's left, has its middle in its middle, or ends at its right.
     vertical  what is painted (the ink, not the line) touches the rectangle's top, is in its middle, touches its
               bottom; or "line": the first line touches the top, wherever its letters reach.
@@ -176,6 +179,7 @@ class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
     font: Name | None = None
     size: Size = 48
     color: Name = "#ffffff"
+    direction: Direction = "auto"
     align: Literal["left", "center", "right"] = "left"
     vertical: Literal["top", "middle", "bottom", "line"] = "top"
     wrap: bool = False

@@ -26,15 +26,16 @@ _BRACKETS: Final = dict(
 _CLOSERS: Final = frozenset(_BRACKETS.values())
 
 
-def levels(text: str) -> list[int]:
+def levels(text: str, base: int | None = None) -> list[int]:
     """The level of every character of one paragraph: even ones run to the right, odd ones to the left.
 
-    The paragraph runs as its first strong character does (P2, P3).
+    base  the paragraph's own level, 0 or 1; None: it runs as its first strong character does (P2, P3).
     """
     classes = [unicodedata.bidirectional(character) or "L" for character in text]
-    if _TURNS.isdisjoint(classes):
+    if not base and _TURNS.isdisjoint(classes):
         return [0] * len(text)
-    base = _direction(classes, 0, len(classes)) or 0
+    if base is None:
+        base = _direction(classes, 0, len(classes)) or 0
     found = _Explicit(classes, base)
     for sequence in found.sequences():
         _resolve(text, sequence, found.levels)

@@ -29,7 +29,7 @@ from engine.frame import VideoFrame
 from engine.sources.bidi import levels, reordered
 from engine.sources.fonts import Box, Font, Fonts, Glyph
 from engine.sources.outline import Outline, Point, painted, placed
-from engine.tree import TextNode
+from engine.tree import Direction, TextNode
 
 MEASURED_AT: Final = 1000.0  # pixels per em
 _LINE_ENDS: Final = re.compile(r"\r\n|[\n\v\f\r\x85\u2028\u2029]")
@@ -48,6 +48,7 @@ _NO_START: Final = frozenset(
 _NO_END: Final = frozenset(_GLUE + "\"'№")
 _CLOSING: Final = ("Pe", "Pf")  # brackets and quotes
 _OPENING: Final = ("Ps", "Pi", "Sc")  # and currencies, whose number follows
+_BASE: Final = {"auto": None, "ltr": 0, "rtl": 1}  # levels of a paragraph
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
 _UNSEEN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks without ink
@@ -72,7 +73,7 @@ def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFra
     Raises SourceUnavailable: there is no font; ValueError: a colour that is none.
     """
     size, font = float(node.size), fonts.named(node.font)
-    lines = _lines(node.string, font, fonts, width / size if node.wrap else None)
+    lines = _lines(node.string, font, fonts, width / size if node.wrap else None, node.direction)
     room = width / size if node.fit == "none" else max((line.width for line in lines), default=0.0)
     glyphs = list(_stacked(lines, font, node.align, room))
     scale, shift = _placing(node, font, _box(glyphs), width, height)
@@ -102,12 +103,12 @@ def _placing(node: TextNode, font: Font, box: Box | None, width: int, height: in
 
 
 def measure(string: str, font: str | None, fonts: Fonts) -> Ink:
-    """The ink of a text at 1000 pixels per em, not wrapped, as a browser's canvas measures it.
+    """The ink of a text at 1000 pixels per em, not wrapped, left to right, as a browser's canvas measures it.
 
     Nothing to see is 0 × 0. Raises SourceUnavailable: there is no font.
     """
     found = fonts.named(font)
-    lines = _lines(string, found, fonts, None)
+    lines = _lines(string, found, fonts, None, "ltr")
     box = _box(list(_stacked(lines, found, "left", 0.0)))
     if box is None:
         return Ink(0.0, 0.0, 0.0)
@@ -142,11 +143,11 @@ def _seen(box: Box, scale: Point, at: Point, width: int, height: int) -> bool:
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
-def _lines(string: str, font: Font, fonts: Fonts, room: float | None) -> list[_Line]:
+def _lines(string: str, font: Font, fonts: Fonts, room: float | None, direction: Direction = "auto") -> list[_Line]:
     """The lines of a text, broken where they get wider than `room` ems."""
     found = []
     for text in _LINE_ENDS.split(string):
-        paragraph = _Paragraph(_cleaned(text), font, fonts)
+        paragraph = _Paragraph(_cleaned(text), font, fonts, direction)
         found += [paragraph.line(start, stop) for start, stop in paragraph.broken(room)]
     return found
 
@@ -159,9 +160,9 @@ def _cleaned(text: str) -> str:
 class _Paragraph:
     """One line as it was written: shaped whole for its widths, and then again for each line it is broken into."""
 
-    def __init__(self, text: str, font: Font, fonts: Fonts) -> None:
+    def __init__(self, text: str, font: Font, fonts: Fonts, direction: Direction = "auto") -> None:
         self._text = text
-        self._levels = levels(text)
+        self._levels = levels(text, _BASE[direction])
         self._fonts = _fonts_of(text, font, fonts)
         self._scripts = _scripts_of(text)
 

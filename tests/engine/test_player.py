@@ -220,6 +220,7 @@ def test_text_has_the_size_that_puts_its_ink_into_the_box():
     node = picture(colour(), container=Container(form=HELLO, natural=(2600, 1000), scale=text_scale()))
     assert isinstance(node, TextNode)
     assert (node.string, node.font, node.size, node.fit) == ("Hello", "sans", 99, "none")
+    assert node.direction == "ltr"  # as a browser's SVG draws it
     assert box(node) == (32, 40, 257, 99)  # as wide as its letters: round(2.6 · 99)
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from engine.sources.bidi import levels, reordered
 
 HEBREW, ARABIC = "אבג", "ابج"
+BASES = {None: None, 0: "L", 1: "R"}  # python-bidi's names
 REMOVED = {"LRE", "RLE", "LRO", "RLO", "PDF", "BN"}
 
 
-def shown(text):
+def shown(text, base=None):
     """As it stands from left to right, without what is never seen."""
-    order = reordered(levels(text))
+    order = reordered(levels(text, base))
     return "".join(text[n] for n in order if unicodedata.bidirectional(text[n]) not in REMOVED)
 
 
@@ -51,6 +52,12 @@ def test_line_stands_in_the_order_of_its_levels(text, seen):
     assert shown(text) == seen
 
 
+@pytest.mark.parametrize(("base", "seen"), [(None, "b (c) גא"), (0, "גא b (c)"), (1, "b (c) גא")])
+def test_paragraph_runs_as_its_first_letter_or_as_is_said(base, seen):
+    assert shown("אג b (c)", base) == seen
+    assert shown("b.", base) == (".b" if base else "b.")
+
+
 @pytest.mark.parametrize(
     ("found", "order"),
     [
@@ -70,15 +77,19 @@ LETTERS |= st.sampled_from("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(LETTERS, max_size=14).map("".join))
-@example("«a\u2068)٤\u200b1\u202aב,bb")
-@example("b\t[ج\u200b2 ")
-def test_order_is_what_another_implementation_says(text):
-    found = levels(text)
+@given(st.lists(LETTERS, max_size=14).map("".join), st.sampled_from((None, 0, 1)))
+@example("«a\u2068)٤\u200b1\u202aב,bb", None)
+@example("b\t[ج\u200b2 ", None)
+def test_order_is_what_another_implementation_says(text, base):
+    found = levels(text, base)
     if not any(level % 2 for level in found[: len(text.rstrip())]):
         return  # python-bidi leaves such lines as they are, whatever the paragraph's direction
-    other = [character for character in get_display(text) if unicodedata.bidirectional(character) not in REMOVED]
-    assert shown(text) == "".join(other)
+    other = [
+        character
+        for character in get_display(text, base_dir=BASES[base])
+        if unicodedata.bidirectional(character) not in REMOVED
+    ]
+    assert shown(text, base) == "".join(other)
 
 
 @settings(deadline=None)

@@ -222,6 +222,14 @@ def test_runs_of_both_directions_stand_in_their_order():
     assert np.array_equal(mixed[:, : parts[0] - 2], alpha("ab", font="hebrew", width=600)[:, : parts[0] - 2])
 
 
+@pytest.mark.parametrize(("direction", "first"), [("auto", "b"), ("ltr", "א"), ("rtl", "b")])
+def test_line_begins_where_its_first_letter_or_its_direction_says(direction, first):
+    line = alpha("א b", font="hebrew", direction=direction, vertical="line")
+    letter = alpha(first, font="hebrew", vertical="line")
+    left, right = ink(letter)[0], ink(letter)[2]
+    assert np.array_equal(line[:, left : right - 1], letter[:, left : right - 1])
+
+
 def test_kerning_brings_letters_together():
     shape = FONTS.named(None).shape
     kerned, plain = (shape(string, 0, 2, leftwards=False)[0] for string in ("AV", "AA"))
