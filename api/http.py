@@ -36,7 +36,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 from quart_trio import QuartTrio
 
-from engine.link import Room
+from api.asgi import PATIENCE
+from engine.link import Room, abandon_after
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all stream
 HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
 LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 LISTS: Final = {b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol"}  # of words, of a handshake
+PAUSE: Final = 60.0  # seconds in which a client may take nothing, as a player that is paused; nginx's
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
 VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
 HANDSHAKE: Final = "a WebSocket needs HTTP/1.1, a Sec-WebSocket-Key and Sec-WebSocket-Version: 13"
@@ -232,6 +234,11 @@ class Apps(TaskGroup):
         return tell
 
 
+def _let_go_after(stream: Any, seconds: float) -> None:
+    with suppress(OSError):  # it has been closed
+        abandon_after(stream, seconds)
+
+
 class Connection(TCPServer):
     """A connection whose end is at once: whoever still sends finds it closed, which is no error.
 
@@ -246,6 +253,8 @@ class Connection(TCPServer):
     def __init__(self, room: Room, *given: Any) -> None:
         super().__init__(*given)
         self._room = room
+        _let_go_after(self.stream, PAUSE)
+        self.state = {**self.state, PATIENCE: partial(_let_go_after, self.stream)}
         self._is_heard = True  # until nothing more can come
 
     async def run(self) -> None:

@@ -15,7 +15,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
-from api.asgi import Refusal
+from api.asgi import Refusal, let_go_after
 from api.wire import CASTS, Natural, Parameter, Route, whole_number
 from engine.errors import EngineError, SinkRejected
 
@@ -129,6 +129,7 @@ def blueprint(engine: Engine) -> Blueprint:
     async def flv(name: str) -> Response:
         engine.check_published(name)
         if request.method == "GET":
+            let_go_after(request.scope, SEND_WITHIN)
             response = Response(FlowBody(lambda: engine.flv(name)), content_type=FLV, headers=_NO_STORE)
         else:  # HEAD: a body without an end would never be over, nor has it a length
             response = Response(b"", content_type=FLV, headers=_NO_STORE)
@@ -146,6 +147,7 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.websocket("/<path:name>.ws")
     async def fmp4(name: str) -> None:
+        let_go_after(websocket.scope, SEND_WITHIN)
         with engine.fmp4(name) as flow:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ignore_messages)

@@ -32,7 +32,6 @@ from engine.rtmp.session import NEED_DATA, Session, Shared
 
 SLICE_BYTES: Final = 65536  # a peer that takes less within `stall` is not worth waiting for
 RECEIVE_BYTES: Final = 65536
-SEND_TIMEOUT: Final = 10.0  # seconds; a client that takes nothing for so long is cut off
 BACKLOG: Final = 512
 TURN: Final = 64  # events; then others have theirs, as one piece of bytes may make 20 000
 # For each small chunk that says nothing. Players acknowledge every 250 kB, which is 100 a second at 200 Mbit/s.
@@ -152,7 +151,7 @@ class Room:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections do not wait for ever for a client that takes nothing. Raises OSError.
+    """A listening socket. Raises OSError.
 
     host  "::" is every address of this machine, of either version of IP.
     port  0: a free one.
@@ -161,7 +160,6 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        abandon_after(listener, SEND_TIMEOUT)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -172,10 +170,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def abandon_after(stream: trio.SocketStream | socket.socket, seconds: float) -> None:
-    """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482).
-
-    A socket that listens: each connection that comes there.
-    """
+    """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482)."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from hypercorn.config import Config
 
+from api.asgi import let_go_after
 from api.http import HANDSHAKE, HEAD_LINES, VIEWER_BYTES, VIEWER_PAUSE, serve_http
 from engine.link import listen
 
@@ -227,6 +228,32 @@ async def test_a_client_that_leaves_in_the_middle_of_an_answer_keeps_no_connecti
         while descriptors() > before:
             await trio.sleep(0.001)
         stop.set()
+
+
+async def test_a_client_that_takes_nothing_is_let_go_sooner_where_the_application_says_so(nursery):
+    size, gone = 10_000_000, trio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/live":
+            let_go_after(scope, 0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(size // 10_000):
+            await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        if scope["path"] == "/live":
+            assert (await receive(), await receive())[1]["type"] == "http.disconnect"
+            gone.set()
+
+    with trio.fail_after(60):
+        port, stop = start(nursery, app)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as paused:
+            await paused.send_all(b"GET /film HTTP/1.0\r\n\r\n")
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(b"GET /live HTTP/1.0\r\n\r\n")
+                await gone.wait()
+            head, _, film = b"".join([data async for data in paused]).partition(b"\r\n\r\n")
+        stop.set()
+    assert (head[:12], len(film)) == (b"HTTP/1.1 200", size)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
