@@ -50,6 +50,7 @@ BUSY_MS: Final = 10_000  # until a writer gives up waiting for another process
 ROOM: Final = 1 << 18  # bytes; SQLite writes 32 KiB beside a database that it opens, 140 beside one that it makes
 
 OTHERS: Final = 0o007
+_NOT_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
 
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")  # only an Integer counts by itself there
 metadata = MetaData()
@@ -339,6 +340,8 @@ def backup(path: Path, target: Path) -> None:
     except OSError as err:
         raise InvalidSpec(f"{target}: {reason_of(err)}", where="backup") from err
     except sqlite3.Error as err:
+        if getattr(err, "sqlite_errorcode", None) in _NOT_WRITTEN:  # the database is only read
+            raise InvalidSpec(f"{target}: {err}", where="backup") from err
         raise SourceMalformed(f"{path}: {err}", where="data") from err
 
 

@@ -148,6 +148,19 @@ def test_a_copy_that_a_killed_restore_left_is_no_backup_and_stays(folder, capsys
         assert left.exists()
 
 
+def with_files_up_to(longest, *command):
+    """What becomes of a command on a disk on which no file can be longer than that, in bytes."""
+    limits = longest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    return subprocess.run(
+        [sys.executable, "-m", "api", *command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        check=False,
+    )
+
+
 def test_a_backup_of_before_for_which_there_is_no_room_when_it_is_brought_up_to_date_is_refused(folder):
     """A disk on which nothing can be longer than it is already."""
     file, data = folder / "backup.db", folder / "data"
@@ -156,18 +169,16 @@ def test_a_backup_of_before_for_which_there_is_no_room_when_it_is_brought_up_to_
         made.execute("UPDATE alembic_version SET version_num = '0002'")
         made.commit()
         made.execute("VACUUM")
-    longest = file.stat().st_size
-    limits = longest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    result = subprocess.run(
-        [sys.executable, "-m", "api", "restore", "--data", str(data), str(file)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        text=True,
-        check=False,
-    )
+    result = with_files_up_to(file.stat().st_size, "restore", "--data", str(data), str(file))
     assert (result.returncode, uids(data / "mashtun.db")) == (1, OLD)
     assert result.stderr.splitlines()[-1].startswith(f"mashtun: {file}: ")
+
+
+def test_a_backup_for_which_there_is_no_room_says_which_file_that_is(folder):
+    longest = (folder / "data" / "mashtun.db").stat().st_size // 2
+    result = with_files_up_to(longest, "backup", "--data", str(folder / "data"), str(folder / "new.db"))
+    assert (result.returncode, list(folder.glob("*new.db*"))) == (1, [])
+    assert result.stderr.startswith(f"mashtun: {folder / 'new.db'}: ")
 
 
 def test_owner_and_mode_stay(folder):
