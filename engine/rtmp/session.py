@@ -628,8 +628,15 @@ class Session:
         self._on_release(command)
         fields = {"level": "status", "code": "NetStream.Unpublish.Success", "description": "FCUnpublish"}
         self._command("onFCUnpublish", 0, None, fields)
-        if self.state is State.PUBLISHING:
+        if self.state is State.PUBLISHING and self._is_named(command.values):
             self._end_stream()
+
+    def _is_named(self, values: list[object]) -> bool:
+        """Whether a command is about the stream that is on: another may be that of a publish that was refused."""
+        match values:
+            case [_, str(key), *_]:
+                return self._request is not None and _without_query(key)[0] == self._request.name
+        return True
 
     def _on_fc_subscribe(self, _: _Command) -> None:
         fields = {"level": "status", "code": "NetStream.Play.Start", "description": "FCSubscribe"}

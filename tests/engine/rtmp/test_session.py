@@ -641,7 +641,14 @@ class TestEncoders:
     def test_the_end_of_another_stream_is_not_ours(self):
         server = published()
         server.receive_data(command("deleteStream", 0, None, 2.0) + command("closeStream", 0, None, stream=2))
+        server.receive_data(command("FCUnpublish", 6, None, "y"))
         assert events_of(server) == []
+
+    @pytest.mark.parametrize("values", [("x?key=1",), ()])
+    def test_the_end_of_a_stream_is_ours_with_a_query_or_without_a_name(self, values):
+        server = published()
+        server.receive_data(command("FCUnpublish", 6, None, *values))
+        assert events_of(server) == [StreamEnded()]
 
     def test_a_second_stream_is_refused_and_the_first_unharmed(self):
         server = published()
