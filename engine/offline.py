@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import trio
 from engine.clock import Pace
 from engine.compositor import Compositor
 from engine.config import Settings
-from engine.errors import EngineError, InvalidSpec, first_error
+from engine.errors import EngineError, InvalidSpec, SinkRejected, first_error
 from engine.frame import VideoFrame
 from engine.mixer import Mixer
 from engine.plan import Picture, Place
@@ -114,7 +115,7 @@ def _check_files(program: Program, spec: RenderSpec) -> None:
     """Looks at the local files that a render opens at its start and, where its length is known, at all that it comes
     to, so that none is missed when half is done.
 
-    Raises SourceError, that of whatever comes first on the air.
+    Raises SourceError, that of whatever comes first on the air; SinkRejected: an output is one of them.
     """
     trees = [program.tree_at(spec.start)]
     if spec.length is not None:
@@ -127,9 +128,20 @@ def _check_files(program: Program, spec: RenderSpec) -> None:
             continue
         looked_at.add(name)
         if isinstance(key, str):
-            check_still(name, _image_path(name, spec))
+            path = _image_path(name, spec)
+            check_still(name, path)
         else:
-            check_source(name, spec.sources.get(name, name))
+            path = spec.sources.get(name, name)
+            check_source(name, path)
+        _check_kept(name, path, spec)
+
+
+def _check_kept(name: str, path: str, spec: RenderSpec) -> None:
+    """Raises SinkRejected: an output would take the place of what is mixed."""
+    for output in spec.made:
+        with suppress(OSError, ValueError):  # one of them is no file, or not there
+            if Path(path.removeprefix("file:")).samefile(output.path):
+                raise SinkRejected(f'output "{output.path}": it is the file of source "{name}"', where=output.path)
 
 
 def _image_path(name: str, spec: RenderSpec) -> str:

@@ -173,6 +173,19 @@ def test_a_check_tells_what_is_refused_and_renders_nothing(scene, capsys, out, s
     assert [each.name for each in scene.iterdir()] == ["scene.json"]
 
 
+@pytest.mark.parametrize("out", ["film.mp4", "link.mp4"])
+def test_what_is_mixed_is_not_replaced_by_the_mix(media, tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    film, link = tmp_path / "film.mp4", tmp_path / "link.mp4"
+    film.write_bytes(media.path("plain").read_bytes())
+    link.symlink_to(film)
+    (tmp_path / "tree.json").write_text('{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "film.mp4"}}')
+    for arguments in ([], ["--check"]):
+        assert main(["tree.json", out, "--size", "64x36", *arguments]) == 1
+        assert capsys.readouterr().err == f'mashtun: output "{out}": it is the file of source "film.mp4"\n'
+    assert film.read_bytes() == media.path("plain").read_bytes()
+
+
 def test_a_check_of_a_film_as_long_as_its_sources_tells_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text('{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "gone.mp4"}}')
