@@ -48,7 +48,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One output with everything filled in.
 
     base    the file's name without its extension; of a sequence what stands before the numbers, if it is not its type.
-    size    width and height in pixels.
+    size    width and height in pixels, even ones of a film.
     offset  0…1 of the mash: which picture an image is.
     """
 
@@ -141,8 +141,9 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
         )
     bit_rate = _number(given, "audioBitrate", 160)
     size = round(_number(given, "width", default.width)), round(_number(given, "height", default.height))
-    if min(size) < 1 or kind == VIDEO:
-        Raster.of(*size)  # says what is wrong with it
+    if kind == VIDEO or min(size) < 1:  # of the others it only says what is wrong
+        raster = Raster.of(*size)
+        size = raster.width, raster.height
     OutputSpec(path="", size=size)
     return Output(
         type=kind,

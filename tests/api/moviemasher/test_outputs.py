@@ -72,6 +72,15 @@ def test_what_has_no_codec_for_sound_has_any_rate():
         assert read(output | {"audioRate": 12_345})[0].sound.rate == 12_345
 
 
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("video", (404, 228)), ("image", (405, 229)), ("imagesequence", (405, 229)), ("waveform", (405, 229))],
+)
+def test_odd_sizes_of_films_are_rounded_down_and_images_keep_theirs(kind, size):
+    (output,) = read(of(kind, width=405, height=229))
+    assert output.size == size
+
+
 def test_the_second_of_a_kind_has_a_number():
     files = [each.file for each in read(of("image"), of("image"), of("image", extension="png"), of("image"))]
     assert files == ["image.jpg", "image-1.jpg", "image.png", "image-2.jpg"]

@@ -337,6 +337,18 @@ async def test_every_kind_of_output(server, media):
     assert (wave.width, wave.height) == (320, 240)
 
 
+async def test_a_film_of_an_odd_size_is_made_a_pixel_smaller_and_an_image_beside_it_is_not(server):
+    wanted = [{"outputType": kind, "width": 41, "height": 73} for kind in ("video", "image")]
+    last = await server.render(mash_of(colour("#00FF00")), *wanted)
+    assert "error" not in last, last
+    film = server.media / last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    with av.open(film) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.width, context.height) == ("h264", 40, 72)
+    picture = decoded(film.with_name("image.jpg").read_bytes())
+    assert (picture.width, picture.height) == (41, 73)
+
+
 async def test_sequences_of_one_rendering_do_not_write_over_one_another(server):
     outputs = (
         {"outputType": "imagesequence", **SMALL},
