@@ -114,12 +114,15 @@ class Rendering:
         options: Options,
         *,
         data: Path,
+        works: bool,
     ) -> None:
+        """works: whether this server has workers; no others are given what is kept here."""
         self._queue = queue
         self._documents = documents
         self._files = files
         self._options = options
         self._folder = data / FOLDER
+        self._works = works
         self._disk = trio.CapacityLimiter(2)
 
     async def run(self) -> None:
@@ -159,11 +162,7 @@ class Rendering:
                 return _callback("/data/definition/put", {"definition": definition})
         else:
             purpose, document = await self._in_thread(self._composed, asked)
-        waiting, _ = await self._queue.page(
-            Filter(states=(QUEUED,), type=TYPE, records=True), after=None, limit=MAX_WAITING, limit_bytes=1 << 20
-        )
-        if len(waiting) >= MAX_WAITING:
-            raise Overloaded(f"{len(waiting)} renderings are waiting already")
+        await self._check_turn()
         rendering = str(uuid.uuid4())
         place = None if asked.upload else self._files().folder(user) / purpose.id  # that of an upload is there
         await self._in_thread(self._keep, user, rendering, document, place)
@@ -177,6 +176,16 @@ class Rendering:
         }
         await self._queue.create([{key: raw(value) for key, value in job.items()}], creator=user)
         return _callback("/rendering/status", {"id": purpose.id, "renderingId": rendering})
+
+    async def _check_turn(self) -> None:
+        """Whether it will be somebody's turn to render one more. Raises Overloaded."""
+        if not self._works:
+            raise Overloaded("nothing is rendered here: the server has no workers of its own (--worker 0)")
+        waiting, _ = await self._queue.page(
+            Filter(states=(QUEUED,), type=TYPE, records=True), after=None, limit=MAX_WAITING, limit_bytes=1 << 20
+        )
+        if len(waiting) >= MAX_WAITING:
+            raise Overloaded(f"{len(waiting)} renderings are waiting already")
 
     def _uploaded(self, user: str, asked: Start) -> tuple[Purpose, Object]:
         """What is made of a file that the user has stored; only its id counts of what is asked for."""

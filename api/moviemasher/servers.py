@@ -56,7 +56,9 @@ class Servers:
         self.data = DataServer(self.documents, self._options, self._discard)
         self.uploads = Uploads(self.files, self._options)
         self.streaming = Streaming(engine, self.documents, self.files, self._options)
-        self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
+        self.rendering = Rendering(
+            queue, self.documents, self.files, self._options, data=Path(settings.data), works=settings.worker > 0
+        )
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,
             "/api/servers": self._servers,

@@ -106,8 +106,8 @@ def form(fields, file=None, *, name="file"):
 
 
 @asynccontextmanager
-async def masher(folder, **settings):
-    """The port of a server in this folder with these settings; it renders only with `worker`."""
+async def masher(folder, *, works=True, **settings):
+    """The port of a server in this folder with these settings; it renders only with `worker`, and if it `works`."""
     engine = Engine(Settings(**{"data": str(folder), "rtmp_port": -1, "worker": 0} | settings), strict=True)
     queue = JobQueue(engine.settings)
     servers = Servers(engine, queue)
@@ -116,7 +116,7 @@ async def masher(folder, **settings):
         await nursery.start(queue.run)
         await nursery.start(servers.run)
         async with trio.open_nursery() as workers:
-            for worker in workers_of(engine.settings, engine, queue, servers):
+            for worker in workers_of(engine.settings, engine, queue, servers) if works else ():
                 workers.start_soon(worker.run)
             async with serving(create_app(engine, queue=queue, servers=servers)) as port:
                 yield port

@@ -515,7 +515,7 @@ async def test_nobody_sees_the_renderings_of_others(server):
 
 
 async def test_a_rendering_goes_on_after_a_restart(tmp_path):
-    async with masher(tmp_path) as port:
+    async with masher(tmp_path, worker=1, works=False) as port:
         client = Client(port)
         started = await client.call(
             "/rendering/start", mash=mash_of(colour("#0f0")), outputs=[{"outputType": "video", **SMALL}]
@@ -530,7 +530,7 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
 
 
 async def test_what_is_rendered_for_a_mash_deleted_meanwhile_is_not_left_behind(tmp_path):
-    async with masher(tmp_path) as port:
+    async with masher(tmp_path, worker=1, works=False) as port:
         client = Client(port)
         mash = mash_of(colour("#0f0"))
         await client.call("/data/mash/put", mash=mash, definitionIds=[])
@@ -544,7 +544,7 @@ async def test_what_is_rendered_for_a_mash_deleted_meanwhile_is_not_left_behind(
 
 
 async def test_a_request_is_forgotten_when_its_job_is_deleted(tmp_path):
-    async with masher(tmp_path) as port:
+    async with masher(tmp_path, worker=1, works=False) as port:
         client = Client(port)
         outputs = [{"outputType": "video", **SMALL}]
         for _ in range(3):
@@ -578,6 +578,21 @@ async def test_a_font_needs_no_rendering(server):
     found = await server.upload("font", path)
     assert (found["type"], found["url"]) == ("font", f"{found['id']}/original.ttf")
     assert await server.fetch(found["url"]) == path.read_bytes()
+
+
+async def test_a_server_that_renders_nothing_says_so_and_has_nobody_wait(tmp_path, media):
+    async with masher(tmp_path, worker=0) as port:
+        server = Server(tmp_path, Client(port))
+        film = [{"outputType": "video", **SMALL}]
+        answer = await server.client.post("/rendering/start", mash=mash_of(colour("#0f0")), outputs=film)
+        assert answer.error == "nothing is rendered here: the server has no workers of its own (--worker 0)"
+        data = media.path("hz8000").read_bytes()
+        told = await server.client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
+        assert (await server.client.execute(told["fileApiCallback"], ("a.wav", data))).json == {}
+        assert "--worker 0" in (await server.client.execute(told["apiCallback"])).error
+        assert json.loads((await server.client.get("/api/v1/jobs")).body) == []
+        assert not (tmp_path / "renderings").exists()
+        assert (await server.upload("font", carried()[0]))["type"] == "font"  # which needs no rendering
 
 
 async def test_a_job_that_others_have_meddled_with_is_an_error(server):
