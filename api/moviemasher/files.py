@@ -185,6 +185,11 @@ class Files:
             connection.execute(insert(uploads).values(created=now, **upload._asdict()))
         return upload
 
+    def check_room(self, user: str) -> None:
+        """Whether the user may have anything more, however small, made of what is there. Raises Overloaded."""
+        with self._booking(user) as used, self._database.read() as connection:
+            self._check_quota(connection, user, used + 1)
+
     def release(self, upload: Upload) -> None:
         """Keeps no more room for what did not come: it is as one that was announced too long ago. Raises Overloaded."""
         with self._database.write() as connection:

@@ -161,6 +161,7 @@ class Rendering:
                 definition = {**(purpose.definition or {}), "url": (purpose.definition or {}).get("source")}
                 return _callback("/data/definition/put", {"definition": definition})
         else:
+            await self._in_thread(self._files().check_room, user)
             purpose, document = await self._in_thread(self._composed, asked)
         await self._check_turn()
         rendering = str(uuid.uuid4())

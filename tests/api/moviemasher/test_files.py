@@ -488,6 +488,27 @@ def test_a_quota_counts_what_there_is_and_what_was_announced(opened):
     files.reserve("bob", "a.png", "image", MB // 2)
 
 
+def test_a_quota_that_is_reached_has_no_room_for_what_is_yet_to_be_made(opened):
+    files = opened(quota=1)
+    files.check_room("ada")
+    (files.folder("ada") / "film").mkdir(parents=True)
+    (files.folder("ada") / "film" / "video.mp4").write_bytes(bytes(MB - 1))
+    files.check_room("ada")
+    announced = files.reserve("ada", "a.png", "image", 1)
+    with pytest.raises(Overloaded, match="more than 1 MB"):
+        files.check_room("ada")
+    files.check_room("bob")
+    files.release(announced)
+    files.check_room("ada")
+
+
+def test_without_a_quota_there_is_always_room(opened):
+    files = opened(quota=0)
+    (files.folder("ada") / "film").mkdir(parents=True)
+    (files.folder("ada") / "film" / "video.mp4").write_bytes(bytes(2 * MB))
+    files.check_room("ada")
+
+
 LONG_AGO = (0, 0)
 
 

@@ -614,6 +614,28 @@ async def test_a_job_that_others_have_meddled_with_is_an_error(server):
     assert (await server.client.post("/rendering/status", **asked)).error
 
 
+async def test_who_is_over_the_quota_renders_no_more_until_something_is_removed(tmp_path, media):
+    film = {"outputs": [{"outputType": "image", **SMALL}], "mash": mash_of(colour("#fff"))}
+    async with masher(tmp_path, worker=1, quota=1) as port:
+        ada, bob = (Server(tmp_path, Client(port, user=name)) for name in ("ada", "bob"))
+        data = media.path("hz8000").read_bytes()
+        told = await ada.client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
+        assert (await ada.client.execute(told["fileApiCallback"], ("a.wav", data))).json == {}
+        await ada.render(film["mash"], *film["outputs"])
+        (made,) = ada.media.glob("m1/*/image.jpg")
+        older = made.parent.parent / "older" / "video.mp4"
+        older.parent.mkdir()
+        older.write_bytes(bytes(1 << 20))
+        answer = await ada.client.post("/rendering/start", **film)
+        assert answer.error == "Your files would have more than 1 MB"
+        assert len(json.loads((await ada.client.get("/api/v1/jobs")).body)) == 1
+        await bob.client.call("/rendering/start", **film)
+        last = (await ada.finish((await ada.client.execute(told["apiCallback"])).json))[-1]
+        assert last["apiCallback"]["request"]["body"]["definition"]["audio"]  # of what was taken, all is made
+        older.unlink()
+        assert "error" not in await ada.render(film["mash"], *film["outputs"])
+
+
 async def test_an_upload_that_was_never_sent_is_not_rendered(server):
     told = await server.client.call("/rendering/upload", name="a.mp4", type="video", size=1000)
     answer = await server.client.execute(told["apiCallback"])
