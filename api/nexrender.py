@@ -192,9 +192,13 @@ def in_front_of(
 class Door:
     """The routes, as an ASGI application."""
 
-    def __init__(self, queue: JobQueue, settings: Settings) -> None:
+    def __init__(
+        self, queue: JobQueue, settings: Settings, made: Callable[[str, str], Path | None] = lambda uid, output: None
+    ) -> None:
+        """made: gives the file that a job's `output` names, where the server made it elsewhere. In worker threads."""
         self._queue = queue
         self._settings = settings
+        self._made = made
         self._disk = trio.CapacityLimiter(4)
         self._parsing = trio.CapacityLimiter(1)  # large bodies one after the other: each is in memory several times
         self._workers: dict[str, WorkerStatus] = {}  # the last seen last
@@ -401,6 +405,8 @@ class Door:
     async def _output(self, request: Request, uid: str) -> Answer:
         output = await self._queue.output(uid)
         path = await in_thread(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
+        if path is None and isinstance(output, str):
+            path = await in_thread(self._made, uid, output, limiter=self._disk)
         if path is None:
             raise NotFound("output of job", uid)
         return await file_answer(request, path, limiter=self._disk)

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -36,6 +36,7 @@ from api.moviemasher.uploads import products_of
 from api.moviemasher.users import SHARED
 from api.store import Filter
 from engine.errors import EngineError, InvalidMash, InvalidSpec, NotFound, Overloaded, reason_of
+from engine.fetch import file_in
 from engine.jobdocument import NULL, raw
 from engine.jobs import ERROR, FINISHED, QUEUED
 from engine.structs import ready
@@ -278,6 +279,21 @@ class Rendering:
         if path.count("/") > 2 or not (_RENDERING.fullmatch(rendering) and ID.fullmatch(name) and kept.is_file()):
             raise NotFound("rendering", path[:200])
         return Kept(document=kept.read_bytes(), folders=folders, results=str(mine / name / rendering))
+
+    def made(self, job: str, output: str) -> Path | None:
+        """The file that the rendering which this job is for has made, if `output` names one; None otherwise.
+
+        Clients may write into a job what they like: all that counts of it are the names in the path, and that the
+        server keeps the request of a rendering of that user under the job's own name. Worker thread. Raises Overloaded.
+        """
+        *_, user, name, rendering, file = [*[""] * 4, *PurePath(output).parts]
+        if rendering != job:
+            return None
+        try:
+            results = self._open(f"{user}/{name}/{rendering}").results
+        except (NotFound, InvalidSpec):  # there is no such rendering, or user
+            return None
+        return None if results is None else file_in([Path(results)], file)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await in_thread(call, *arguments, limiter=self._disk)

@@ -499,6 +499,74 @@ async def test_what_everybody_shares_may_be_used(server, media):
     assert facts(data)[1] == pytest.approx(2, abs=0.1)
 
 
+async def put(client, uid, **change):
+    headers = {"Content-Type": "application/json"}
+    assert (await client.ask("PUT", f"/api/v1/jobs/{uid}", body=json.dumps(change), headers=headers)).status == 200
+
+
+async def test_the_film_of_a_rendering_is_the_output_of_its_job(server):
+    client = server.client
+    last = await server.render(mash_of(colour("#0f0")), {"outputType": "video", **SMALL})
+    name = last["apiCallback"]["request"]["body"]["mash"]["rendering"]
+    output = f"/api/v1/jobs/{name.split('/')[1]}/output"
+    answer = await client.get(output)
+    assert (answer.status, answer.headers["content-type"]) == (200, "video/mp4")
+    assert answer.body == (server.media / name).read_bytes()
+    part = await client.get(output, Range="bytes=4-7")
+    assert (part.status, part.body) == (206, b"ftyp")
+    (server.media / name).unlink()
+    assert (await client.get(output)).status == 404
+
+
+async def test_whoever_writes_into_a_job_reads_no_file_but_what_was_made_for_it(server, media):
+    client = server.client
+    image = {"outputType": "image", **SMALL}
+    mine, other = [
+        server.media
+        / (await server.render(mash_of(colour(value)), image))["apiCallback"]["request"]["body"]["mash"]["rendering"]
+        for value in ("#0f0", "#00f")
+    ]
+    uid, made = mine.parent.name, mine.read_bytes()
+    film = await server.upload("audio", media.path("hz8000"))
+    original = next(server.media.glob(f"{film['id']}/original.*"))
+    (mine.parent / "link.jpg").symlink_to(other)
+    (mine.parent / "folder").symlink_to(other.parent)
+    folder = mine.parents[1]
+    refused = [
+        str(original),
+        str(other),
+        str(mine.parent / "link.jpg"),
+        str(mine.parent / "folder" / "image.jpg"),
+        f"{mine.parent}/../{other.parent.name}/image.jpg",
+        f"{mine.parent}/..",
+        str(mine.parent),
+        f"{folder.parent}/../{folder.parent.name}/{uid}/image.jpg",
+        f"bob/m1/{uid}/image.jpg",
+        f"../m1/{uid}/image.jpg",
+        f"{uid}/image.jpg",
+        f"/m1/{uid}/image.jpg",
+        "image.jpg",
+        "",
+        f"{mine}\0",
+        str(server.folder / "renderings" / client.user / f"{uid}.json"),
+    ]
+    for output in refused:
+        await put(client, uid, output=output)
+        assert (await client.get(f"/api/v1/jobs/{uid}/output")).status == 404, output
+    for output in (str(mine), f"/moved/media/{client.user}/m1/{uid}/image.jpg"):
+        await put(client, uid, output=output)
+        answer = await client.get(f"/api/v1/jobs/{uid}/output")
+        assert (answer.status, answer.body) == (200, made)
+    template = {"src": f"mash:{client.user}/m1/{uid}", "composition": "*"}
+    for name in (film["id"], "m1", client.user):  # jobs that clients make, called as what lies there
+        body = json.dumps({"uid": name, "template": {"src": "file:///a.aepx", "composition": "main"}})
+        headers = {"Content-Type": "application/json"}
+        assert (await client.ask("POST", "/api/v1/jobs", body=body, headers=headers)).status == 200
+        for output in (str(mine), str(original)):
+            await put(client, name, state="error", template=template, output=output)
+            assert (await client.get(f"/api/v1/jobs/{name}/output")).status == 404
+
+
 async def test_nobody_sees_the_renderings_of_others(server):
     started = await server.client.call(
         "/rendering/start", mash=mash_of(colour("#fff")), outputs=[{"outputType": "image"}]
