@@ -491,11 +491,14 @@ def _size(frame: VideoFrame | None) -> PictureSize | None:
 
 
 def _shrinks(plan: Plan) -> dict[Place, int]:
-    """How many times smaller than it is each place is shown wherever it is, in width and height; 1 = large."""
+    """How many times smaller than it is each place is shown wherever it is, in width and height; 1 = large.
+
+    What effects change counts as large, since its layer is as large as what they made: they may bring out every fault.
+    """
     shrinks: dict[Place, int] = {}
     for layer in (layer for each in plan.passes for layer in each.layers):
-        if layer.picture is not None:
-            place, crop, dest = layer.picture.place, layer.crop, layer.dest
+        if layer.source is not None:
+            place, crop, dest = layer.source.place, layer.crop, layer.dest
             shrink = max(1, int(min(crop.width / dest.width, crop.height / dest.height)))
             shrinks[place] = min(shrink, shrinks.get(place, shrink))
     return shrinks

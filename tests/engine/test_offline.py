@@ -15,7 +15,15 @@ from engine.errors import EngineError, InvalidSpec, SinkRejected, SourceError
 from engine.offline import Progress, render
 from engine.program import Held, halved
 from engine.spec import EncoderSpec, MixerSpec, OutputSpec, Raster, RenderSpec
-from engine.tree import AudioSourceNode, CompositorNode, ImageSourceNode, RenderTree, SolidColorNode, VideoSourceNode
+from engine.tree import (
+    AudioSourceNode,
+    CompositorNode,
+    Effect,
+    ImageSourceNode,
+    RenderTree,
+    SolidColorNode,
+    VideoSourceNode,
+)
 from tests.engine.mashes import FILM, PHOTO, clip, mash
 from tests.media import TONE, Audio, Video, encode, numbers
 
@@ -376,3 +384,27 @@ async def test_what_stays_small_is_decoded_with_less_care_and_nobody_sees_it(tmp
     error = np.mean((made["eased"] - made["exact"]) ** 2)
     assert 0 < error < 255**2 / 10**4.5  # better than 45 dB
     assert np.array_equal(made["big"], made["all"])
+
+
+@pytest.mark.parametrize("where", ["with effects", "masked", "as a mask", "with effects as a mask"])
+async def test_what_is_also_shown_whole_is_decoded_with_care_wherever_that_is(tmp_path, where):
+    source = str(encode(tmp_path / "in.mp4", Video(size=(256, 144), bframes=2, options={"crf": "36"}), audio=None))
+    white = SolidColorNode(red=1, green=1, blue=1)
+    faded = Effect(effect="opacity", parameters={"opacity": 1})
+    plain, altered = VideoSourceNode(stream_guid=source), VideoSourceNode(stream_guid=source, effects=(faded,))
+    whole = {
+        "with effects": altered,
+        "masked": VideoSourceNode(stream_guid=source, mask=white),
+        "as a mask": msgspec.structs.replace(white, mask=plain),
+        "with effects as a mask": msgspec.structs.replace(white, mask=altered),
+    }[where]
+    small = VideoSourceNode(stream_guid=source, dest_width=64, dest_height=36)
+    tree = RenderTree(root_video_node=CompositorNode(nodes=(whole, small)))
+    made = []
+    for exact in (False, True):
+        output = tmp_path / f"{exact}.mkv"
+        mixer = MixerSpec(raster=Raster(256, 144))
+        await render(Held(tree), spec_of(output, mixer=mixer, encoder=EncoderSpec(quality=0), exact=exact))
+        with av.open(output) as container:
+            made.append(np.array([frame.to_ndarray(format="gray") for frame in container.decode(video=0)]))
+    assert np.array_equal(*made)
