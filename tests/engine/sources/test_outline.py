@@ -92,6 +92,34 @@ def test_shapes_that_overlap_cover_no_more_than_all():
     assert (made[5, 3:17] == 255).all()
 
 
+@pytest.mark.parametrize("turned", [0, 0.2, 1, math.pi / 2])
+@pytest.mark.parametrize("split", [0, 0.25, 0.5])
+def test_pieces_that_meet_within_a_pixel_leave_no_slit_whichever_way_round_each_goes(split, turned):
+    def corner(across, down):
+        return (
+            20 + split + across * math.cos(turned) - down * math.sin(turned),
+            15 + split + across * math.sin(turned) + down * math.cos(turned),
+        )
+
+    one = polygon(corner(-90, -90), corner(0, -90), corner(0, 90), corner(-90, 90))
+    other = polygon(corner(90, -90), corner(0, -90), corner(0, 90), corner(90, 90))
+    assert (coverage(all_of(one, other), 40, 30) == 255).all()
+
+
+def test_what_is_drawn_twice_covers_what_it_covers_once():
+    shape = ellipse(20.3, 15.2, 17.7, 11.1)
+    once, twice = (coverage(all_of(*[shape] * count), 40, 30).astype(int) for count in (1, 2))
+    assert np.abs(twice - once).max() <= 255 / module.LINES
+
+
+def test_what_is_drawn_both_ways_round_elsewhere_changes_no_other_pixel():
+    shape = ellipse(20.3, 15.2, 17.7, 11.1)
+    beside = rectangle(45, 0, 50.5, 30), rectangle(50.5, 0, 60, 30, backwards=True)
+    made = coverage(all_of(shape, *beside), 70, 30)
+    assert np.array_equal(made[:, :40], coverage(shape, 40, 30))
+    assert (made[:, 45:60] == 255).all()
+
+
 def test_what_lies_beyond_the_picture_counts_where_it_reaches_in():
     made = coverage(polygon((-5000, -3000), (5000, -3000), (5000, 6), (-5000, 6)), 20, 12)
     assert (made[:6] == 255).all()
@@ -102,7 +130,7 @@ def test_what_lies_beyond_the_picture_counts_where_it_reaches_in():
 
 
 def test_bands_change_nothing(monkeypatch):
-    shape = ellipse(40, 30, 33.3, 28.8)
+    shape = all_of(ellipse(40, 30, 33.3, 28.8), rectangle(3, 20.3, 50.2, 44, backwards=True))
     whole = coverage(shape, 80, 60)
     monkeypatch.setattr(module, "_BAND", 700)
     assert np.array_equal(coverage(shape, 80, 60), whole)
