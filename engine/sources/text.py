@@ -11,7 +11,7 @@ Theory of operation
   of, is taken with its marks from another one that has them, or shown as the font's empty box.
 * Where a line is too wide it is broken after its last blank that fits, or between two characters where people write
   without blanks (Chinese, Japanese), but not at a no-break blank or a word joiner; a word that is wider than a line is
-  broken anywhere.
+  broken anywhere. Where it is broken after a soft hyphen, which is not seen otherwise, a hyphen is shown and counts.
 * Control characters but line breaks and tabs are not there; a tab is four blanks, Hangul's filler a wide one.
 * HarfBuzz because it comes as one small wheel with nothing to install beside it. Pillow takes FriBidi from the system,
   skia-python libEGL and libGL; without them the one does not reorder and shape and the other does not start.
@@ -38,6 +38,7 @@ _BLANKS: Final = (  # that a line may end at: all there are but no-break ones, a
     " \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u200b\u205f\u3000"
 )
 _GLUE: Final = "\xa0\u2007\u2011\u202f\u2060\ufeff"  # UAX #14 GL and WJ: neither is a line broken beside these
+_SOFT_HYPHEN: Final = "\u00ad"  # UAX #14 SHY
 _IDEOGRAPHS: Final = ("W", "F", "H")  # East Asian widths of what may stand at the beginning of a line
 # What is kept from beginning a line, and from ending one, between characters that may do both (UAX #14 CL, CJ, NS, EX,
 # IS, IN, PO, HY; OP, PR), beside brackets, which Unicode's categories tell; straight quotes are kept from either.
@@ -52,6 +53,7 @@ _BASE: Final = {"auto": None, "ltr": 0, "rtl": 1}  # levels of a paragraph
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
 _UNSEEN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks without ink
+_Shaped = tuple[int, int, float, float, float]  # see Font.shape
 
 
 class _Placed(NamedTuple):
@@ -162,30 +164,36 @@ class _Paragraph:
 
     def __init__(self, text: str, font: Font, fonts: Fonts, direction: Direction = "auto") -> None:
         self._text = text
+        self._given = font, fonts
         self._levels = levels(text, _BASE[direction])
         self._fonts = _fonts_of(text, font, fonts)
         self._scripts = _scripts_of(text)
 
     def broken(self, room: float | None) -> list[tuple[int, int]]:
-        """The lines: [start, stop) of the text, blanks at the ends of broken ones left out."""
+        """The lines: [start, stop) of the text, blanks at the ends of broken ones left out.
+
+        One that is not the last ends in a soft hyphen only where it is broken at that, and shows a hyphen.
+        """
         text = self._text
         if room is None or not text:
             return [(0, len(text))]
         advances = self._advances()
+        hyphen = sum(glyph[2] for glyph in self._hyphen(0)[1]) if _SOFT_HYPHEN in text else 0.0
         found, start = [], 0
         while start < len(text):
             width, stop, good = 0.0, start, start
             while stop < len(text) and (text[stop] in _BLANKS or width + advances[stop] <= room):
                 width += advances[stop]
                 stop += 1
-                if _may_break(text, stop):
+                if _may_break(text, stop) and (text[stop - 1] != _SOFT_HYPHEN or width + hyphen <= room):
                     good = stop
             if stop < len(text) and good > start:
                 stop = good
             stop = max(stop, start + 1)
+            unseen = "" if stop == good and text[stop - 1] == _SOFT_HYPHEN else _BLANKS + _SOFT_HYPHEN
             while stop < len(text) and (text[stop] in _BLANKS or _joins(text[stop])):
                 stop += 1
-            found.append((start, start + len(text[start:stop].rstrip(_BLANKS))))
+            found.append((start, start + len(text[start:stop].rstrip(unseen))))
             start = stop
         return found
 
@@ -198,19 +206,28 @@ class _Paragraph:
         return advances
 
     def line(self, start: int, stop: int) -> _Line:
-        """[start, stop) as glyphs from left to right."""
-        runs = list(self._runs(start, stop))
+        """[start, stop), as `broken` says it, as glyphs from left to right."""
+        runs = [(first, self._fonts[first], self._shaped(first, last)) for first, last in self._runs(start, stop)]
+        if stop < len(self._text) and self._text[start:stop].endswith(_SOFT_HYPHEN):
+            runs.append((stop - 1, *self._hyphen(stop - 1)))
         glyphs: list[_Placed] = []
         x = 0.0
-        for n in reordered([self._levels[first] for first, _ in runs]):
-            font = self._fonts[runs[n][0]]
-            for glyph, _, advance, right, up in self._shaped(*runs[n]):
+        for n in reordered([self._levels[first] for first, _, _ in runs]):
+            _, font, shaped = runs[n]
+            for glyph, _, advance, right, up in shaped:
                 glyphs.append(_Placed(font.glyph(glyph), x + right, -up))
                 x += advance
         return _Line(glyphs, x)
 
-    def _shaped(self, start: int, stop: int) -> list[tuple[int, int, float, float, float]]:
+    def _shaped(self, start: int, stop: int) -> list[_Shaped]:
         return self._fonts[start].shape(self._text, start, stop, leftwards=self._levels[start] % 2 == 1)
+
+    def _hyphen(self, n: int) -> tuple[Font, list[_Shaped]]:
+        """The hyphen beside the n-th character: Unicode's own if the text's font has it."""
+        font, fonts = self._given
+        hyphen = "\u2010" if font.has("\u2010") else "-"
+        font = fonts.having(hyphen, font)
+        return font, font.shape(hyphen, 0, 1, leftwards=self._levels[n] % 2 == 1)
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """[start, stop) cut where direction, font or script change."""
@@ -263,7 +280,7 @@ def _may_break(text: str, n: int) -> bool:
     before, after = text[n - 1], text[n]
     if before in _BLANKS:
         return after not in _BLANKS
-    if before in "-‐–—/\u00ad":
+    if before in "-‐–—/" + _SOFT_HYPHEN:
         return after.isalpha()
     wide = any(unicodedata.east_asian_width(each) in _IDEOGRAPHS for each in (before, after))
     return wide and not _holds_next(before) and not _holds_last(after)

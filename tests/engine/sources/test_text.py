@@ -155,6 +155,33 @@ def test_hyphens_and_ideographs_may_end_a_line():
     assert not any(line.startswith("。") for line in lines("漢字漢字。漢", 2.2, "hebrew"))
 
 
+@pytest.mark.parametrize(("font", "hyphen"), [("com.moviemasher.font.butcherman", "\u2010"), ("hebrew", "-")])
+def test_line_that_is_broken_at_a_soft_hyphen_ends_with_a_hyphen(font, hyphen):
+    assert FONTS.named(font).has("\u2010") == (hyphen == "\u2010")
+    fields = {"font": font, "height": 160, "vertical": "line"}
+    room = int(SIZE * module._lines("Donau-", FONTS.named(font), FONTS, None)[0].width) + 2
+    broken = alpha("Donau\u00addampf", width=room, wrap=True, **fields)
+    assert np.array_equal(broken, alpha(f"Donau{hyphen}\ndampf", width=room, **fields))
+
+
+def test_soft_hyphen_is_not_seen_where_no_line_is_broken_at_it():
+    assert np.array_equal(alpha("so\u00adfar\u00ad", wrap=True), alpha("sofar", wrap=True))
+    fields = {"width": int(room_for("sofar--") * SIZE), "font": "hebrew", "height": 160, "wrap": True}
+    assert np.array_equal(alpha("so\u00adfar\u00ad so\u00ad\nfar", **fields), alpha("sofar\nso\nfar", **fields))
+
+
+def test_line_has_room_for_the_hyphen_that_is_shown():
+    assert lines("in Do\u00adnau", room_for("in Do-"), "hebrew") == ["in Do\u00ad", "nau"]
+    assert lines("in Do\u00adu", room_for("in Do"), "hebrew") == ["in", "Do\u00adu"]
+    assert lines("Do\u00adnau", room_for("Do"), "hebrew") == ["Do", "na", "u"]  # broken anywhere
+
+
+def test_hyphen_of_a_line_to_the_left_is_at_its_left_end():
+    room = int(SIZE * room_for("אבג-")) + 1
+    made = alpha("אבג\u00adדה", width=room, font="hebrew", wrap=True, vertical="line", height=160)
+    assert np.array_equal(made, alpha("אבג-\nדה", width=room, font="hebrew", vertical="line", height=160))
+
+
 @pytest.mark.parametrize("opening", "「『（［｛〈《【“‘｢«([{￥$€₩№")
 def test_no_line_ends_in_an_opening_bracket_or_before_a_price(opening):
     assert lines(f"漢字{opening}漢字", room_for(f"漢字{opening}"), "hebrew") == ["漢字", f"{opening}漢字"]
