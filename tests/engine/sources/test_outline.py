@@ -94,11 +94,12 @@ def test_shapes_that_overlap_cover_no_more_than_all():
 
 @pytest.mark.parametrize("turned", [0, 0.2, 1, math.pi / 2])
 @pytest.mark.parametrize("split", [0, 0.25, 0.5])
-def test_pieces_that_meet_within_a_pixel_leave_no_slit_whichever_way_round_each_goes(split, turned):
+@pytest.mark.parametrize("row", [0, 15, 29])
+def test_pieces_that_meet_within_a_pixel_leave_no_slit_whichever_way_round_each_goes(row, split, turned):
     def corner(across, down):
         return (
             20 + split + across * math.cos(turned) - down * math.sin(turned),
-            15 + split + across * math.sin(turned) + down * math.cos(turned),
+            row + split + across * math.sin(turned) + down * math.cos(turned),
         )
 
     one = polygon(corner(-90, -90), corner(0, -90), corner(0, 90), corner(-90, 90))
@@ -106,8 +107,8 @@ def test_pieces_that_meet_within_a_pixel_leave_no_slit_whichever_way_round_each_
     assert (coverage(all_of(one, other), 40, 30) == 255).all()
 
 
-def test_what_is_drawn_twice_covers_what_it_covers_once():
-    shape = ellipse(20.3, 15.2, 17.7, 11.1)
+@pytest.mark.parametrize("shape", [ellipse(20.3, 15.2, 17.7, 11.1), rectangle(3, 10.55, 30, 11.45)])
+def test_what_is_drawn_twice_covers_what_it_covers_once(shape):
     once, twice = (coverage(all_of(*[shape] * count), 40, 30).astype(int) for count in (1, 2))
     assert np.abs(twice - once).max() <= 255 / module.LINES
 
