@@ -143,6 +143,24 @@ def settle_layout(context: AudioCodecContext) -> str:
     return name
 
 
+def expect_streams(container: InputContainer) -> None:
+    """Has `has_new_stream` tell of streams that turn up from now on; `best_stream` says nothing useful any more."""
+    for stream in container.streams:
+        stream.disposition = Disposition.hearing_impaired  # libav chooses any other stream sooner
+
+
+def has_new_stream(beside: Any) -> bool:
+    """Whether another stream of a stream's kind has turned up since `expect_streams`; PyAV itself tells of none.
+
+    Not of sound whose format libav does not know without decoding it: AC-3 and FLAC in FLV.
+    """
+    try:
+        beside.container.streams.best(beside.type)
+    except IndexError:
+        return True
+    return False
+
+
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
     """libav's choice, or the first stream that it knows the codec of; never a cover picture. None = there is none.
 

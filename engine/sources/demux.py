@@ -29,7 +29,9 @@ Theory of operation
   H.264), their arrival is one. What states a duration has an end, and what has a length in bytes: many files say
   nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
 * Of a programme of MPEG-TS that goes on in another codec under the PIDs it had, nothing can be used any more, while its
-  other kind comes as before. A live one is to be opened again then; a file's rest is read as far as it can be.
+  other kind comes as before. A live one is to be opened again then; a file's rest is read as far as it can be. Of
+  FLV libav makes another stream then, whose packets PyAV does not give: where a kind stays away and has another stream,
+  a live one is to be opened again too. What is merely off has none.
 * A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
   it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
   opening it: an encoder that begins the same film anew is not left out for longer.
@@ -53,7 +55,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
-from engine.sources.container import LIBAV_ERRORS, best_stream, open_container
+from engine.sources.container import LIBAV_ERRORS, best_stream, expect_streams, has_new_stream, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
 from engine.sources.tracks import (
@@ -97,6 +99,7 @@ _MOST_BEFORE: Final = 1000  # packets that may come before the first picture
 _FORMATS: Final = ",".join(sorted(av.formats_available - {"concat"}))
 _SEGMENTED: Final = ("hls", "dash")
 _RECODED: Final = ("mpegts", "hls")  # that may go on in another codec
+ABSENT: Final = SECOND  # of media, in which none of a kind came while another stream of it did: no damage lasts so
 MOST_STRANGE: Final = 50  # packets of another codec in a row: two seconds of pictures, one of sound; no damage lasts so
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
 _AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
@@ -142,6 +145,9 @@ class Demuxer:
         if self._is_unstamped:
             for stream in self._used:
                 self._lines[stream.type].begin(stream, Look(), _ARRIVAL_BASE)
+        self._may_grow = self._container.format.name == "flv" and not self.has_end
+        if self._may_grow:
+            expect_streams(self._container)
         self._loop = loop and self.has_end
         is_growing = in_segments and not self.has_end
         self._read_before = read_before if is_growing else None
@@ -206,6 +212,8 @@ class Demuxer:
             for made in self._made(packet, self._now()):
                 size += len(made.data)
                 self._hold(made)
+            if self._may_grow:
+                self._check_codecs()
         until = self._held[0][0] + PACED_BATCH if self._held else 0
         out: list[Packet] = []
         while self._held and self._held[0][0] < until:
@@ -341,12 +349,22 @@ class Demuxer:
             given.append(self._packet(line, each, each.pts + ticks if each.shown else max(dts, latest_unseen), dts))
         return given
 
+    def _check_codecs(self) -> None:
+        """Raises SourceUnavailable: a kind goes on in a stream that was not there when the FLV was opened."""
+        newest = max(line.newest for line in self._lines.values())
+        for stream in self._used:
+            if newest - self._lines[stream.type].newest > ABSENT and has_new_stream(stream):
+                raise self._recoded(stream.type)
+
+    def _recoded(self, kind: str) -> SourceUnavailable:
+        what = "picture" if kind == "video" else "sound"
+        return SourceUnavailable(f'source "{self._guid}": its {what} is of another codec now', where=self._guid)
+
     def _unwrapped(self, line: _Line, packet: _AvPacket) -> bytes:
         """What a packet carries. Raises SourceUnavailable: it is of another codec than those before, and stays so."""
         data = line.framing.unwrapped(packet)
         if line.framing.strange > MOST_STRANGE and not self.has_end and self._container.format.name in _RECODED:
-            kind = "picture" if packet.stream.type == "video" else "sound"
-            raise SourceUnavailable(f'source "{self._guid}": its {kind} is of another codec now', where=self._guid)
+            raise self._recoded(packet.stream.type)
         return data
 
     def _is_heard_or_seen(self, line: _Line, packet: _AvPacket, pts: int) -> bool:

@@ -18,6 +18,7 @@ from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.feed import Feed
 from engine.packet import UPRIGHT, Packet, Track
+from engine.rtmp import flv
 from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
@@ -1031,12 +1032,14 @@ async def test_no_more_than_a_few_threads_are_left_with_a_peer_whose_streams_bec
     await station.stop()
 
 
-def recoded(folder, before, behind):
+def recoded(folder, before, behind, *, suffix="ts", **options):
     """A programme's parts of two and four seconds, under the same PIDs; the codecs are those of picture and sound."""
-    return [
-        encode(folder / f"{n}.ts", Video(codecs[0]), Audio(codecs[1]), seconds=2 + 2 * n, output_ts_offset=str(2 * n))
-        for n, codecs in enumerate((before, behind))
-    ]
+    parts = []
+    for n, (video, audio) in enumerate((before, behind)):
+        coded = video and Video(video), audio and Audio(audio, rate=44_100)  # which all codecs have in FLV
+        behind = {"output_ts_offset": str(2 * n)} | options
+        parts.append(encode(folder / f"{n}.{suffix}", *coded, seconds=2 + 2 * n, **behind))
+    return parts
 
 
 RECODED = [
@@ -1087,6 +1090,53 @@ def scrambled(stream):
     return bytes(data)
 
 
+IN_FLV = [
+    ("sound", ("libx264", "aac"), ("libx264", "libmp3lame")),
+    ("sound", ("libx264", "libmp3lame"), ("libx264", "aac")),
+    ("picture", ("libx264", "aac"), ("libx265", "aac")),
+    ("picture", ("libx265", "aac"), ("libx264", "aac")),
+]
+
+
+LIVE_FLV = {"flvflags": "no_duration_filesize"}
+
+
+def spliced_flv(folder, before, behind):
+    """What a server of HTTP-FLV sends whose publisher goes on in other codecs after two seconds, for four."""
+    first, second = recoded(folder, before, behind, suffix="flv", **LIVE_FLV)
+    return first.read_bytes() + second.read_bytes()[len(flv.header()) :]
+
+
+@pytest.mark.parametrize(("kind", "before", "behind"), IN_FLV)
+def test_a_live_flv_whose_codec_becomes_another_one_is_read_no_further(server, tmp_path, kind, before, behind):
+    server.films["/live.flv"] = spliced_flv(tmp_path, before, behind), 0.01
+    demuxer = Demuxer("film", f"{server.url}/live.flv", Settings(read_timeout=5), now=clock)
+    made = []
+    with pytest.raises(SourceUnavailable, match=f'source "film": its {kind} is of another codec now'):
+        while not demuxer.ended:
+            made += demuxer.read()
+    demuxer.close()
+    assert made[-1].dts_ns < 4.5 * NS  # a second behind the first part, which began at one
+
+
+@pytest.mark.parametrize("behind", [("libx264", None), (None, "aac")], ids=["microphone", "camera"])
+def test_a_live_flv_of_which_a_kind_is_off_for_a_while_is_read_on(server, tmp_path, behind):
+    both = "libx264", "aac"
+    for part in ("off", "on"):
+        (tmp_path / part).mkdir()
+    stream = spliced_flv(tmp_path / "off", both, behind)
+    _, back = recoded(tmp_path / "on", both, both, suffix="flv", **LIVE_FLV, output_ts_offset="6")
+    server.films["/live.flv"] = stream + back.read_bytes()[len(flv.header()) :], 0.01
+    demuxer = Demuxer("film", f"{server.url}/live.flv", Settings(read_timeout=5), now=clock)
+    made = []
+    with suppress(SourceUnavailable):  # so what is live may end
+        while not demuxer.ended:
+            made += demuxer.read()
+    demuxer.close()
+    assert sum(packet.is_video for packet in made) == (180 if behind[0] is None else 300)
+    assert made[-1].dts_ns > 10.5 * NS
+
+
 USELESS = {"scrambled": ("mp2", scrambled), "called MPEG's": ("aac", lambda stream: called(stream, 3, place=1))}
 
 
@@ -1103,16 +1153,20 @@ def test_a_live_programme_whose_sound_was_never_of_its_codec_is_read_to_its_end(
     assert len(pictures) >= 478  # libav keeps the last ones of a stream that breaks off
 
 
-async def test_a_live_programme_whose_codec_becomes_another_one_is_opened_again(station, server, tmp_path):
-    first, second = recoded(tmp_path, *RECODED[0][1:])
-    server.films["/live.ts"] = first.read_bytes() + second.read_bytes(), 3
-    station.pull(f"{server.url}/live.ts")
+@pytest.mark.parametrize(("suffix", "cases"), [("ts", RECODED), ("flv", IN_FLV)])
+async def test_a_live_programme_whose_codec_becomes_another_one_is_opened_again(
+    station, server, tmp_path, suffix, cases
+):
+    first, second = recoded(tmp_path, *cases[0][1:], suffix=suffix, **LIVE_FLV)
+    head = len(flv.header()) if suffix == "flv" else 0
+    server.films["/live"] = first.read_bytes() + second.read_bytes()[head:], 3
+    station.pull(f"{server.url}/live")
     await station.receive(until=lambda got: len(got) > 3)
-    server.films["/live.ts"] = second.read_bytes(), 2
+    server.films["/live"] = second.read_bytes(), 2
     await station.receive(until=lambda got: got.count(None) == 1)
     assert (await station.state("retrying")).error == f'source "{NAME}": its sound is of another codec now'
     got = await station.receive(until=lambda got: len(got) > got.index(None) + 100)
-    assert {packet.track.codec for packet in got[got.index(None) + 1 :]} == {"h264", "ac3"}
+    assert {packet.track.codec for packet in got[got.index(None) + 1 :]} == {"h264", "ac3" if suffix == "ts" else "mp3"}
     await station.stop()
 
 
