@@ -53,7 +53,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.container import DEMUX_ERRORS, LIBAV_ERRORS, best_stream, open_container, streams_of
+from engine.sources.container import DEMUX_ERRORS, LIBAV_ERRORS, best_stream, is_flv, open_container, streams_of
 from engine.sources.tracks import (
     MAX_BACK,
     NEW_SETS,
@@ -360,8 +360,7 @@ class MediaFile:
         if self._container.format.name == "wav":
             return not self._used[0].codec_context.name.startswith("pcm_")
         heads = {stream.index: bytes(stream.codec_context.extradata or b"") for stream in self._used}
-        is_flv = self._container.format.name == "flv"
-        return is_flv and any(bytes(sets) != heads[index] for (index, _), sets in self._sets.items())
+        return is_flv(self._container) and any(bytes(sets) != heads[index] for (index, _), sets in self._sets.items())
 
     @cached_property
     def _goes_back(self) -> bool:

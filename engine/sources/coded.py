@@ -22,7 +22,7 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
 from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
-from engine.sources.container import DEMUX_ERRORS, best_stream, open_container
+from engine.sources.container import DEMUX_ERRORS, best_stream, is_flv, open_container
 from engine.sources.convert import orientation_of, tags_of
 from engine.sources.tracks import NEW_SETS, zero_of
 from engine.timebase import seconds
@@ -114,7 +114,7 @@ class CodedFilm:
         container, stream = self.open()
         if head is not None:
             return has_several_formats(head)
-        if container.format.name != "flv":
+        if not is_flv(container):
             return False
         first = bytes(stream.codec_context.extradata or b"")
         sets = (each.get_sidedata(NEW_SETS) for each in container.demux(stream) if each.has_sidedata(NEW_SETS))

@@ -143,6 +143,11 @@ def settle_layout(context: AudioCodecContext) -> str:
     return name
 
 
+def is_flv(container: InputContainer) -> bool:
+    """Whether it is FLV; what nginx-rtmp says it has made is of a format of its own to libav."""
+    return container.format.name in ("flv", "live_flv")
+
+
 def expect_streams(container: InputContainer) -> None:
     """Has `has_new_stream` tell of streams that turn up from now on; `best_stream` says nothing useful any more."""
     for stream in container.streams:

@@ -55,7 +55,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
-from engine.sources.container import LIBAV_ERRORS, best_stream, expect_streams, has_new_stream, open_container
+from engine.sources.container import LIBAV_ERRORS, best_stream, expect_streams, has_new_stream, is_flv, open_container
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
 from engine.sources.tracks import (
@@ -145,7 +145,7 @@ class Demuxer:
         if self._is_unstamped:
             for stream in self._used:
                 self._lines[stream.type].begin(stream, Look(), _ARRIVAL_BASE)
-        self._may_grow = self._container.format.name == "flv" and not self.has_end
+        self._may_grow = is_flv(self._container) and not self.has_end
         if self._may_grow:
             expect_streams(self._container)
         self._loop = loop and self.has_end

@@ -40,7 +40,7 @@ from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
-from engine.sources.container import settle_layout
+from engine.sources.container import is_flv, settle_layout
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
 from engine.sources.png import SIGNATURE, with_palette
 from engine.spec import MAX_SIDE, AudioFormat
@@ -445,7 +445,7 @@ def is_unordered(stream: Any) -> bool:
 
 def may_jump(container: InputContainer) -> bool:
     """Whether the time of its format may jump, since its clock wraps: MPEG-TS, HLS, FLV."""
-    return bool(container.format.flags & _AVFMT_TS_DISCONT) or container.format.name == "flv"
+    return bool(container.format.flags & _AVFMT_TS_DISCONT) or is_flv(container)
 
 
 def hides_early(container: Container) -> bool:

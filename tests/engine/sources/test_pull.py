@@ -18,7 +18,7 @@ from engine.config import Settings
 from engine.errors import InvalidSpec, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.feed import Feed
 from engine.packet import UPRIGHT, Packet, Track
-from engine.rtmp import flv
+from engine.rtmp import amf, flv
 from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
 from engine.sources.demux import Demuxer
@@ -1101,15 +1101,22 @@ IN_FLV = [
 LIVE_FLV = {"flvflags": "no_duration_filesize"}
 
 
-def spliced_flv(folder, before, behind):
+def spliced_flv(folder, before, behind, *, said_first=b""):
     """What a server of HTTP-FLV sends whose publisher goes on in other codecs after two seconds, for four."""
     first, second = recoded(folder, before, behind, suffix="flv", **LIVE_FLV)
-    return first.read_bytes() + second.read_bytes()[len(flv.header()) :]
+    tags = [each.read_bytes()[len(flv.header()) :] for each in (first, second)]
+    return flv.header() + said_first + b"".join(tags)
 
 
+NGINX = flv.tag(flv.SCRIPT, 0, amf.encode("onMetaData", {"Server": "NGINX RTMP (github.com/arut/nginx-rtmp-module)"}))
+
+
+@pytest.mark.parametrize("said_first", [b"", NGINX], ids=["any", "nginx-rtmp"])
 @pytest.mark.parametrize(("kind", "before", "behind"), IN_FLV)
-def test_a_live_flv_whose_codec_becomes_another_one_is_read_no_further(server, tmp_path, kind, before, behind):
-    server.films["/live.flv"] = spliced_flv(tmp_path, before, behind), 0.01
+def test_a_live_flv_whose_codec_becomes_another_one_is_read_no_further(
+    server, tmp_path, kind, before, behind, said_first
+):
+    server.films["/live.flv"] = spliced_flv(tmp_path, before, behind, said_first=said_first), 0.01
     demuxer = Demuxer("film", f"{server.url}/live.flv", Settings(read_timeout=5), now=clock)
     made = []
     with pytest.raises(SourceUnavailable, match=f'source "film": its {kind} is of another codec now'):
