@@ -44,6 +44,7 @@ from engine.packet import Kind, Packet, Refused, Track
 from engine.timebase import SECOND
 
 OPENING: Final = Fraction(1, 2)  # seconds after its first packet until a stream has all tracks that it will have
+SOON: Final = Fraction(1, 5)  # seconds that a keyframe of another track waits for the sound of its time, at most
 SILENT: Final = Fraction(1, 2)  # seconds without sound until it has stopped; Opus that saves bits speaks every 0.4 s
 ALONE: Final = Fraction(9, 2)  # seconds of sound alone until the picture has stopped; slides come every 4 s
 MAX_GAP: Final = Fraction(10)  # seconds; a longer one is a jump
@@ -80,6 +81,10 @@ class Opening:
     anew: until then, packets of the new track are left out. So are packets of tracks that are not accepted, and what
     cannot begin: pictures before a keyframe, and sound from before the first picture.
 
+    Where one film follows another (an advertisement) both tracks are other ones, and muxers put a picture before the
+    sound of its time. So a keyframe of another track waits, and pictures behind it with it, until that sound has come,
+    or SOON has passed; `rest` gives it at the end. No other keyframe waits: parts of HLS would come later for it.
+
     accepts  whether the sink can carry a packet's track, as this packet shows it.
     holds    whether the sink holds a picture that has stopped, which goes on at a keyframe then.
     """
@@ -93,6 +98,8 @@ class Opening:
         self._accepts = accepts
         self._holds = holds
         self._shown: Packet | None = None  # the last picture
+        self._heard: Packet | None = None  # the last sound that came
+        self._held_back: list[Packet] = []  # a keyframe that waits for its sound, and what waits behind it
         self._came = self._since = 0  # arrival of the last packet, and since when there has been sound alone, ns
         self._last: dict[Kind, Track] = {}  # accepted
         self._waiting: list[Packet] = []
@@ -108,11 +115,50 @@ class Opening:
             return []
         if not self.tracks:
             return self._open(packet)
+        begun = self._take(packet)
+        if not packet.is_video:
+            self._heard = packet
+        return begun
+
+    def rest(self) -> list[Packet]:
+        """What waits behind a keyframe, and the keyframe, as `take` gives it: its sound has come, or will not come."""
+        packets, self._held_back = self._held_back, []
+        if packets:
+            self._change({**self._last, "video": packets[0].track})
+        return self._begun(packets)
+
+    def _take(self, packet: Packet) -> list[Packet]:
+        if self._held_back:
+            return self._take_behind(packet)
         if packet.starts_gop:
-            self._change(self._last)
-        elif not packet.is_video and self.tracks[0].kind == "audio":
+            self._held_back = [packet]
+            return [] if self._awaits_sound(packet) else self.rest()
+        if not packet.is_video and self.tracks[0].kind == "audio":
             self._change({"audio": packet.track})
         return self._begun([packet])
+
+    def _awaits_sound(self, keyframe: Packet) -> bool:
+        """Whether sound goes on, in the format it had, that will soon have come as far, or jump back as that did."""
+        shown, sound = self._shown, self._heard
+        if shown is None or sound is None or len(self.tracks) < 2 or _same(keyframe.track, self.tracks[0]):
+            return False
+        has_jumped = seconds(shown) - seconds(keyframe) > MAX_BACK
+        is_near = 0 < keyframe.pts_ns - sound.dts_ns <= SOON * SECOND
+        goes_on = _same(sound.track, self.tracks[1]) and keyframe.arrival - sound.arrival < SOON * SECOND
+        return goes_on and (is_near or has_jumped)
+
+    def _take_behind(self, packet: Packet) -> list[Packet]:
+        """Takes what comes while a keyframe waits. Sound from before it goes first; another track waits anew."""
+        keyframe = self._held_back[0]
+        if packet.starts_gop and not _same(packet.track, keyframe.track):
+            begun, self._held_back = self.rest(), [packet]
+            return begun
+        is_over = packet.arrival - keyframe.arrival >= SOON * SECOND
+        is_before = packet.dts_ns < keyframe.pts_ns and _same(packet.track, self.tracks[1])
+        if not packet.is_video and is_before and not is_over:
+            return self._begun([packet])
+        self._held_back.append(packet)
+        return self.rest() if is_over or not packet.is_video else []
 
     def _change(self, tracks: Mapping[Kind, Track]) -> None:
         """Other tracks, unless the same decoders go on with them."""

@@ -63,11 +63,11 @@ class Flow(ABC):
 
     def _take(self, items: list[Item]) -> None:
         for item in items:
-            if item is END:
-                self._ended = True
-                break
-            for packet in self._opening.take(item):
+            self._ended = item is END
+            for packet in self._opening.rest() if item is END else self._opening.take(item):
                 self._write(packet)
+            if self._ended:
+                break
         for what in self._opening.refused.report():
             log.warning("%s: %s is left out for a player of %s", self._reader.stream.name, what, self.form)
         self._flush()

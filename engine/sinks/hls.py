@@ -155,6 +155,8 @@ class Segmenter:
 
     def end(self) -> None:
         """The publisher has gone; what comes next is discontinuous."""
+        for each in self._opening.rest():
+            self._take(each)
         self._finish()
         self._close()
         self._restart()

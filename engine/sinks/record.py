@@ -232,7 +232,7 @@ class Recording:
             for what in self._opening.refused.report():
                 log.warning('%s: %s is left out of recording "%s"', self._name, what, self._path.name)
             await self._write()
-        self._finish()
+        self._end()
         await self._write()
 
     def _take(self, packet: Packet) -> None:
@@ -255,6 +255,12 @@ class Recording:
         if self._fragmenter is not None:
             self._add(self._fragmenter.cut())
 
+    def _end(self) -> None:
+        """Nothing follows."""
+        for packet in self._opening.rest():
+            self._take(packet)
+        self._finish()
+
     def _finish(self) -> None:
         """The file ends here, with a last picture that stays as long as there is sound."""
         if self._fragmenter is not None:
@@ -274,7 +280,7 @@ class Recording:
     async def _save(self) -> None:
         """Writes what has come: the engine is being shut down."""
         with trio.move_on_after(STOPPING, shield=True), suppress(SinkUnavailable):
-            self._finish()
+            self._end()
             await self._write()
         self._state = "done"
 

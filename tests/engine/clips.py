@@ -13,9 +13,10 @@ from engine.frame import VideoFrame, i420_views
 from engine.packet import Packet, Track
 from engine.sources.pattern import paint_cells
 from engine.stream import Publisher
-from tests.media import plane, read_number
+from tests.media import Audio, Video, encode, plane, read_number
 
 NS = 10**9
+RATES = (48_000, 44_100)  # of sound, in Hz
 
 
 def publish(hub):
@@ -61,6 +62,29 @@ def packets(path, *, times=1, units=None, durations=True, start=0, arrival=0):
 def unseen(film, off, back):
     """The film of a camera that is off for some seconds, whose microphone is not."""
     return [each for each in film if not (each.is_video and off <= each.pts * each.track.time_base < back)]
+
+
+def interrupted(folder, *, bframes=0):
+    """A film of one second and another one of as much: a larger picture, and behind it sound of another rate."""
+    sizes = (64, 36), (128, 72)
+    shots = [
+        encode(folder / f"{rate}.mp4", Video(size=size, gop=30, bframes=bframes), Audio(rate=rate), seconds=1)
+        for size, rate in zip(sizes, RATES, strict=True)
+    ]
+    film = [
+        each
+        for n, shot in enumerate(shots)
+        for each in packets(shot, start=n)
+        if each.is_video or n <= each.dts * each.track.time_base < n + 1
+    ]
+    return sorted(film, key=lambda each: each.dts * each.track.time_base)
+
+
+def until_the_second_keyframe(folder):
+    """The beginning of an interrupted film, up to the first picture of the other one, whose sound has not come."""
+    film = interrupted(folder)
+    keyframes = [n for n, each in enumerate(film) if each.starts_gop]
+    return film[: keyframes[1] + 1]
 
 
 def _track(stream, units):

@@ -644,6 +644,81 @@ def test_sound_in_another_format_is_there_from_a_keyframe_on():
     assert opening.take(first) == [first]
 
 
+MONO = Track(kind="audio", codec="aac", extradata=bytes.fromhex("1188"), time_base=Fraction(1, 48000))
+OTHER = Track(kind="video", codec="h264", extradata=AVCC[:-1] + b"\1", time_base=Fraction(1, 30))
+
+
+def opened(*, sounds):
+    """An Opening that was given pictures 0 and 1, and so many sounds of 21 ms."""
+    opening = fmp4.Opening()
+    for each in (picture(0, keyframe=True), sound(0), picture(1), *(sound(n) for n in range(1, sounds))):
+        opening.take(each)
+    return opening
+
+
+def test_a_keyframe_of_another_track_waits_for_the_sound_of_its_time_which_may_be_in_another_format():
+    opening, key, following = opened(sounds=3), picture(2, track=OTHER, keyframe=True), picture(3, track=OTHER)
+    assert opening.take(key) == opening.take(following) == []
+    assert opening.tracks == (PICTURE, SOUND)
+    late = sound(3)  # at 64 ms, before the keyframe
+    assert opening.take(late) == [late]
+    first = Packet(MONO, b"", pts=3600, dts=3600, arrival=NS // 10)
+    assert opening.take(first) == [key, following, first]
+    assert opening.tracks == (OTHER, MONO)
+
+
+def test_a_keyframe_of_the_same_track_does_not_wait():
+    opening, key = opened(sounds=3), picture(2, keyframe=True)
+    assert opening.take(key) == [key]
+
+
+def test_a_keyframe_does_not_wait_for_sound_that_is_too_late_to_come_soon():
+    opening, key = opened(sounds=3), picture(9, track=OTHER, keyframe=True)
+    assert opening.take(key) == [key]
+
+
+def test_a_keyframe_of_a_third_track_that_comes_while_one_waits_waits_anew():
+    opening, key = opened(sounds=3), picture(2, track=OTHER, keyframe=True)
+    next_key, first = picture(3, keyframe=True), sound(5)
+    assert opening.take(key) == []
+    assert opening.take(next_key) == [key]
+    assert opening.tracks == (OTHER, SOUND)
+    assert opening.take(first) == [next_key, first]
+    assert opening.tracks == (PICTURE, SOUND)
+
+
+def test_where_all_pictures_are_keyframes_those_whose_sound_has_stopped_wait_only_once():
+    opening = opened(sounds=3)
+    taken = [opening.take(picture(n, track=OTHER, keyframe=True)) for n in range(2, 15)]
+    assert list(map(len, taken)) == [0] * 6 + [7] + [1] * 6
+
+
+def test_a_keyframe_does_not_wait_for_sound_that_is_there():
+    opening, key = opened(sounds=5), picture(2, track=OTHER, keyframe=True)
+    assert opening.take(key) == [key]
+
+
+def test_a_keyframe_does_not_wait_for_sound_that_has_stopped():
+    opening, key = opened(sounds=3), picture(2, track=OTHER, keyframe=True)
+    assert opening.take(key) == []
+    assert [opening.take(picture(n, track=OTHER)) for n in (3, 4, 5, 6, 7)] == [[]] * 5
+    assert len(opening.take(picture(8, track=OTHER))) == 7  # a fifth of a second later
+    again = picture(9, keyframe=True)
+    assert opening.take(again) == [again]
+
+
+def test_a_keyframe_whose_clock_has_begun_anew_waits_for_sound_that_does_so_too():
+    opening = opened(sounds=3)
+    for n in range(2, 60):
+        opening.take(picture(n))
+        opening.take(sound(2 * n))
+    key = picture(0, track=OTHER, keyframe=True, arrival=2)
+    first = Packet(MONO, b"", pts=0, dts=0, arrival=2 * NS)
+    assert opening.take(key) == []
+    assert opening.take(first) == [key, first]
+    assert opening.tracks == (OTHER, MONO)
+
+
 def test_sound_alone_in_another_format_goes_on_at_once():
     opening = fmp4.Opening()
     for n in range(30):

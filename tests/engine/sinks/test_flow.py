@@ -12,10 +12,21 @@ from engine import stream
 from engine.config import Settings
 from engine.errors import SinkRejected
 from engine.packet import Packet, Track
+from engine.rtmp import flv
 from engine.sinks.flow import Flow, FlvFlow, Fmp4Flow
 from engine.sources.demux import Demuxer
 from engine.stream import Hub
-from tests.engine.clips import NS, decode_times, packets, pictures, publish, sounds, unseen
+from tests.engine.clips import (
+    NS,
+    decode_times,
+    interrupted,
+    packets,
+    pictures,
+    publish,
+    sounds,
+    unseen,
+    until_the_second_keyframe,
+)
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -33,6 +44,12 @@ async def rest(flow: Flow):
         while True:
             calls.append(await flow.receive())
     return calls
+
+
+def heard_in_flv(data):
+    """The bodies of all sound in an FLV."""
+    bodies = [flv.audio(tag.timestamp, tag.body) for tag in flv.tags(data[13:]) if tag.kind == flv.AUDIO]
+    return [body.data for body in bodies if body.kind == "packet"]
 
 
 async def whole(hub, make, film):
@@ -171,6 +188,37 @@ async def test_other_tracks_begin_with_an_init_segment_and_time_goes_on(hub, med
     assert len(pictures(first)) == 30
     assert [t for t, _ in pictures(second)] == [1 + Fraction(n, 30) for n in range(30)]
     assert all(mime.startswith('video/mp4; codecs="avc1.') for mime in mimes)
+
+
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+@pytest.mark.parametrize("bframes", [0, 2])
+async def test_sound_that_changes_with_the_picture_is_heard_from_its_first_packet_on(hub, tmp_path, make, bframes):
+    film, calls = interrupted(tmp_path, bframes=bframes), []
+    publication = publish(hub)
+    with make(hub.read("live/cam")) as flow:
+        for packet in film:
+            publication.send(packet)
+        publication.close()
+        calls = await rest(flow)
+    if make is FlvFlow:
+        assert heard_in_flv(b"".join(calls)) == [each.data for each in film if not each.is_video]
+    else:
+        shots = [b"".join(calls[:-1]), calls[-1]]
+        assert [number for data in shots for _, number in pictures(data)] == [*range(30), *range(30)]
+        assert sum(len(sounds(data)) for data in shots) == sum(not each.is_video for each in film)
+
+
+@pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
+async def test_a_keyframe_that_waits_for_its_sound_is_shown_when_the_publisher_goes(hub, tmp_path, make):
+    film, calls = until_the_second_keyframe(tmp_path), []
+    publication = publish(hub)
+    with make(hub.read("live/cam")) as flow:
+        for packet in film:
+            publication.send(packet)
+        publication.close()
+        calls = await rest(flow)
+    shots = [b"".join(calls)] if make is FlvFlow else [b"".join(calls[:-1]), calls[-1]]
+    assert sum(len(pictures(data)) for data in shots) == 31
 
 
 async def test_a_viewer_sees_on_when_the_sound_stops(hub, media):

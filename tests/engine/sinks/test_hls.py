@@ -11,12 +11,24 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import fmp4
 from engine.errors import InvalidSpec, NotFound, SinkRejected, SourceUnavailable
 from engine.packet import Packet, Track
 from engine.sinks import hls
 from engine.sinks.hls import Hls, Segmenter, playlist
 from engine.stream import Hub, Publisher
-from tests.engine.clips import NS, decode_times, inside, packets, pictures, publish, sounds, unseen
+from tests.engine.clips import (
+    NS,
+    decode_times,
+    inside,
+    interrupted,
+    packets,
+    pictures,
+    publish,
+    sounds,
+    unseen,
+    until_the_second_keyframe,
+)
 from tests.media import Audio, Video, encode
 
 MS = Fraction(1, 1000)
@@ -257,6 +269,28 @@ def test_other_tracks_are_a_discontinuity_with_a_map_of_their_own(tmp_path, two_
     segment = segmenter.closed[-1]
     assert segment.map_number == last
     assert len(pictures(segmenter.inits[last] + segment.data)) == 30
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_sound_that_changes_with_the_picture_is_there_from_its_first_packet_on(tmp_path, bframes):
+    film = interrupted(tmp_path, bframes=bframes)
+    segmenter = segmented(film)
+    segmenter.end()
+    maps = sorted({segment.map_number for segment in segmenter.closed})
+    assert len(maps) == 2
+    for number, shot in zip(maps, [(0, 1), (1, 2)], strict=True):
+        segments = [segment for segment in segmenter.closed if segment.map_number == number]
+        data = segmenter.inits[number] + b"".join(segment.data for segment in segments)
+        own = [each for each in film if not each.is_video and shot[0] <= fmp4.seconds(each) < shot[1]]
+        assert len(pictures(data)) == 30
+        assert len(sounds(data)) == len(own)
+
+
+def test_a_keyframe_that_waits_for_its_sound_is_in_the_last_segment(tmp_path):
+    segmenter = segmented(until_the_second_keyframe(tmp_path))
+    segmenter.end()
+    last = segmenter.closed[-1]
+    assert len(pictures(segmenter.inits[last.map_number] + last.data)) == 1
 
 
 def test_discontinuities_that_are_gone_are_counted(two_seconds):
@@ -568,7 +602,7 @@ async def test_a_reload_at_a_discontinuity_has_what_it_asked_for(hub, tmp_path, 
         publication.send(packet)
     await settle()
     hint = uris(await server.playlist(), "part")[-1]
-    for packet in packets(larger, start=4)[:2]:  # what was growing is whole, and nothing of the next one is there
+    for packet in packets(larger, start=4)[:3]:  # what was growing is whole, and nothing of the next one is there
         publication.send(packet)
     await settle()
     with trio.fail_after(30):

@@ -15,11 +15,12 @@ import pytest
 import trio
 import trio.testing
 
+from engine import fmp4
 from engine.packet import Packet, Track
 from engine.sinks import record
 from engine.sinks.record import Recording
 from engine.stream import END, Hub
-from tests.engine.clips import NS, boxes, packets, pictures, publish, sounds
+from tests.engine.clips import NS, boxes, interrupted, packets, pictures, publish, sounds, until_the_second_keyframe
 from tests.media import Audio, Video, encode
 from tests.threads import no_threads
 
@@ -249,6 +250,29 @@ async def test_other_tracks_begin_another_file(hub, media, tmp_path):
             assert [frame.width for frame in container.decode(video=0)] == [width] * 30
     assert recording.status().bytes == sum((tmp_path / name).stat().st_size for name in ("a.mp4", "a_2.mp4"))
     assert 1990 <= recording.status().duration_ms <= 2100
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+async def test_sound_that_changes_with_the_picture_is_there_from_its_first_packet_on(hub, tmp_path, bframes):
+    film = interrupted(tmp_path, bframes=bframes)
+    recording = await recorded(hub, tmp_path / "a.mp4", film)
+    assert recording.status().files == ["a.mp4", "a_2.mp4"]
+    for name, shot in (("a.mp4", (0, 1)), ("a_2.mp4", (1, 2))):
+        data = (tmp_path / name).read_bytes()
+        own = [each for each in film if not each.is_video and shot[0] <= fmp4.seconds(each) < shot[1]]
+        assert [number for _, number in pictures(data)] == list(range(30))
+        assert len(sounds(data)) == len(own)
+
+
+@pytest.mark.parametrize("end", ["gone", "stopped", "shut down"])
+async def test_a_keyframe_that_waits_for_its_sound_is_in_the_recording_at_the_end(hub, tmp_path, end):
+    with trio.fail_after(30):
+        async with begun(hub, tmp_path / "a.mp4") as (publication, recording, scope):
+            for packet in until_the_second_keyframe(tmp_path):
+                publication.send(packet)
+            await trio.testing.wait_all_tasks_blocked()
+            {"gone": publication.close, "stopped": recording.stop, "shut down": scope.cancel}[end]()
+    assert [len(pictures((tmp_path / name).read_bytes())) for name in ("a.mp4", "a_2.mp4")] == [30, 1]
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["to the end", "another file"])
