@@ -27,7 +27,7 @@ from engine.plan import Picture, Place
 from engine.program import Coming, Held, Program
 from engine.sinks import open_sink
 from engine.sinks.file import check_output, has_h264
-from engine.sinks.pictures import STILLS, is_numbered
+from engine.sinks.pictures import STILLS, is_numbered, is_one_of
 from engine.sources import Reader, Steps, check_source, check_still, load_still, open_source
 from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
@@ -133,14 +133,17 @@ def _check_files(program: Program, spec: RenderSpec) -> None:
         else:
             path = spec.sources.get(name, name)
             check_source(name, path)
-        _check_kept(name, path, spec)
+        _check_not_replaced(name, path, spec)
 
 
-def _check_kept(name: str, path: str, spec: RenderSpec) -> None:
+def _check_not_replaced(name: str, path: str, spec: RenderSpec) -> None:
     """Raises SinkRejected: an output would take the place of what is mixed."""
+    source = Path(path.removeprefix("file:"))
     for output in spec.made:
+        made = Path(output.path)
+        made = made.with_name(source.name) if is_one_of(source.name, output.path) else made
         with suppress(OSError, ValueError):  # one of them is no file, or not there
-            if Path(path.removeprefix("file:")).samefile(output.path):
+            if source.samefile(made):
                 raise SinkRejected(f'output "{output.path}": it is the file of source "{name}"', where=output.path)
 
 

@@ -27,6 +27,12 @@ def is_numbered(path: str) -> bool:
     return _NUMBER.search(PurePath(path).name) is not None
 
 
+def is_one_of(name: str, path: str) -> bool:
+    """Whether a file of that name is one of those that a name stands for."""
+    parts = _NUMBER.split(PurePath(path).name, maxsplit=1)
+    return len(parts) > 1 and re.fullmatch(rf"{re.escape(parts[0])}\d+{re.escape(parts[-1])}", name) is not None
+
+
 def _encode(path: str, picture: VideoFrame, size: Size | None) -> bytes:
     try:
         return encode_still(picture, STILLS[Path(path).suffix.lower()], size)

@@ -186,6 +186,19 @@ def test_what_is_mixed_is_not_replaced_by_the_mix(media, tmp_path, monkeypatch, 
     assert film.read_bytes() == media.path("plain").read_bytes()
 
 
+@pytest.mark.parametrize(("out", "code"), [("%03d.png", 1), ("s%03d.png", 0)])
+def test_an_image_is_not_replaced_by_one_of_many_pictures(tmp_path, monkeypatch, capsys, out, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "red.json").write_text('{"rootVideoNode": {"node": "SolidColorNode", "red": 1}}')
+    assert main(["red.json", "002.png", "--size", "64x36"]) == 0
+    was = (tmp_path / "002.png").read_bytes()
+    (tmp_path / "tree.json").write_text('{"rootVideoNode": {"node": "ImageSourceNode", "filename": "002.png"}}')
+    capsys.readouterr()
+    assert main(["tree.json", out, "--size", "32x18", "--duration", "0.1"]) == code
+    assert (f'output "{out}": it is the file of source "002.png"' in capsys.readouterr().err) == bool(code)
+    assert (tmp_path / "002.png").read_bytes() == was
+
+
 def test_a_check_of_a_film_as_long_as_its_sources_tells_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text('{"rootVideoNode": {"node": "VideoSourceNode", "streamGuid": "gone.mp4"}}')
