@@ -36,7 +36,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 from quart_trio import QuartTrio
 
-from api.asgi import PATIENCE
+from api.asgi import PATIENCE, let_go_after
 from engine.link import Room, abandon_after
 
 log = logging.getLogger(__name__)
@@ -207,6 +207,7 @@ class Apps(TaskGroup):
         self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """As in Hypercorn."""
+        let_go_after(scope, PAUSE)  # whatever the request before it wanted
         put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
         last: ASGIReceiveEvent | None = None
 
@@ -234,7 +235,7 @@ class Apps(TaskGroup):
         return tell
 
 
-def _let_go_after(stream: Any, seconds: float) -> None:
+def _abandon_after(stream: Any, seconds: float) -> None:
     with suppress(OSError):  # it has been closed
         abandon_after(stream, seconds)
 
@@ -253,8 +254,8 @@ class Connection(TCPServer):
     def __init__(self, room: Room, *given: Any) -> None:
         super().__init__(*given)
         self._room = room
-        _let_go_after(self.stream, PAUSE)
-        self.state = {**self.state, PATIENCE: partial(_let_go_after, self.stream)}
+        _abandon_after(self.stream, PAUSE)
+        self.state = {**self.state, PATIENCE: partial(_abandon_after, self.stream)}
         self._is_heard = True  # until nothing more can come
 
     async def run(self) -> None:

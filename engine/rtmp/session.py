@@ -635,7 +635,7 @@ class Session:
         """Whether a command is about the stream that is on: another may be that of a publish that was refused."""
         match values:
             case [_, str(key), *_]:
-                return self._request is not None and _without_query(key)[0] == self._request.name
+                return self._request is not None and _without_query(key)[0].strip("/") == self._request.name.strip("/")
         return True
 
     def _on_fc_subscribe(self, _: _Command) -> None:

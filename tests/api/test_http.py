@@ -230,12 +230,16 @@ async def test_a_client_that_leaves_in_the_middle_of_an_answer_keeps_no_connecti
         stop.set()
 
 
-async def test_a_client_that_takes_nothing_is_let_go_sooner_where_the_application_says_so(nursery):
+async def test_a_client_that_takes_nothing_is_let_go_sooner_where_the_application_says_so_and_only_there(nursery):
     size, gone = 10_000_000, trio.Event()
 
     async def app(scope, receive, send):
-        if scope["path"] == "/live":
+        if scope["path"] != "/film":
             let_go_after(scope, 0.2)
+        if scope["path"] == "/ended":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(size // 10_000):
             await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
@@ -247,6 +251,8 @@ async def test_a_client_that_takes_nothing_is_let_go_sooner_where_the_applicatio
     with trio.fail_after(60):
         port, stop = start(nursery, app)
         async with await trio.open_tcp_stream("127.0.0.1", port) as paused:
+            await paused.send_all(b"GET /ended HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert b" 204 " in await paused.receive_some()
             await paused.send_all(b"GET /film HTTP/1.0\r\n\r\n")
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
                 await client.send_all(b"GET /live HTTP/1.0\r\n\r\n")

@@ -644,8 +644,8 @@ class TestEncoders:
         server.receive_data(command("FCUnpublish", 6, None, "y"))
         assert events_of(server) == []
 
-    @pytest.mark.parametrize("values", [("x?key=1",), ()])
-    def test_the_end_of_a_stream_is_ours_with_a_query_or_without_a_name(self, values):
+    @pytest.mark.parametrize("values", [("x?key=1",), ("/x",), ()])
+    def test_the_end_of_a_stream_is_ours_with_a_query_a_slash_or_without_a_name(self, values):
         server = published()
         server.receive_data(command("FCUnpublish", 6, None, *values))
         assert events_of(server) == [StreamEnded()]
