@@ -276,9 +276,13 @@ class Rendering:
             return Kept(document=_saved(documents, user, name), folders=folders)
         rendering = path.rpartition("/")[2]
         kept = self._folder / user / f"{rendering}.json"
-        if path.count("/") > 2 or not (_RENDERING.fullmatch(rendering) and ID.fullmatch(name) and kept.is_file()):
+        if path.count("/") > 2 or not (_RENDERING.fullmatch(rendering) and ID.fullmatch(name)):
             raise NotFound("rendering", path[:200])
-        return Kept(document=kept.read_bytes(), folders=folders, results=str(mine / name / rendering))
+        try:
+            document = kept.read_bytes()
+        except FileNotFoundError:
+            raise NotFound("rendering", path[:200]) from None
+        return Kept(document=document, folders=folders, results=str(mine / name / rendering))
 
     def made(self, job: str, output: str) -> Path | None:
         """The file that the rendering which this job is for has made, if `output` names one; None otherwise.
@@ -286,9 +290,10 @@ class Rendering:
         Clients may write into a job what they like: all that counts of it are the names in the path, and that the
         server keeps the request of a rendering of that user under the job's own name. Worker thread. Raises Overloaded.
         """
-        *_, user, name, rendering, file = [*[""] * 4, *PurePath(output).parts]
-        if rendering != job:
+        parts = PurePath(output).parts[-4:]
+        if len(parts) < 4 or parts[2] != job:
             return None
+        user, name, rendering, file = parts
         try:
             results = self._open(f"{user}/{name}/{rendering}").results
         except (NotFound, InvalidSpec):  # there is no such rendering, or user
