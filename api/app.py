@@ -71,8 +71,8 @@ def create_app(
     if servers is not None:
         app.asgi_app = servers.in_front_of(app.asgi_app)  # type: ignore[assignment, method-assign]
     if queue is not None:
-        made = () if servers is None else (servers.rendering.made,)
-        jobs = nexrender.Door(queue, engine.settings, *made)
+        made = None if servers is None else servers.rendering.made
+        jobs = nexrender.Door(queue, engine.settings, made)
         app.asgi_app = nexrender.in_front_of(app.asgi_app, jobs)  # type: ignore[assignment, method-assign]
     app.asgi_app = _asked_rightly(app.asgi_app, engine.settings)  # type: ignore[assignment, method-assign]
     return app

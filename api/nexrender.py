@@ -193,7 +193,7 @@ class Door:
     """The routes, as an ASGI application."""
 
     def __init__(
-        self, queue: JobQueue, settings: Settings, made: Callable[[str, str], Path | None] = lambda uid, output: None
+        self, queue: JobQueue, settings: Settings, made: Callable[[str, str], Path | None] | None = None
     ) -> None:
         """made: gives the file that a job's `output` names, where the server made it elsewhere. In worker threads."""
         self._queue = queue
@@ -405,7 +405,7 @@ class Door:
     async def _output(self, request: Request, uid: str) -> Answer:
         output = await self._queue.output(uid)
         path = await in_thread(_path_of, output, uid, self._queue.outputs, limiter=self._disk)
-        if path is None and isinstance(output, str):
+        if path is None and self._made is not None and isinstance(output, str):
             path = await in_thread(self._made, uid, output, limiter=self._disk)
         if path is None:
             raise NotFound("output of job", uid)

@@ -52,14 +52,19 @@ def heard_in_flv(data):
     return [body.data for body in bodies if body.kind == "packet"]
 
 
-async def whole(hub, make, film):
-    """What a client gets of a film that is published while it reads."""
+async def parts(hub, make, film):
+    """What a client gets, call by call, of a film that is published while it reads."""
     publication = publish(hub)
     with make(hub.read("live/cam")) as flow:
         for packet in film:
             publication.send(packet)
         publication.close()
-        return b"".join(await rest(flow))
+        return await rest(flow)
+
+
+async def whole(hub, make, film):
+    """What it gets in all."""
+    return b"".join(await parts(hub, make, film))
 
 
 @pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
@@ -193,13 +198,8 @@ async def test_other_tracks_begin_with_an_init_segment_and_time_goes_on(hub, med
 @pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
 @pytest.mark.parametrize("bframes", [0, 2])
 async def test_sound_that_changes_with_the_picture_is_heard_from_its_first_packet_on(hub, tmp_path, make, bframes):
-    film, calls = interrupted(tmp_path, bframes=bframes), []
-    publication = publish(hub)
-    with make(hub.read("live/cam")) as flow:
-        for packet in film:
-            publication.send(packet)
-        publication.close()
-        calls = await rest(flow)
+    film = interrupted(tmp_path, bframes=bframes)
+    calls = await parts(hub, make, film)
     if make is FlvFlow:
         assert heard_in_flv(b"".join(calls)) == [each.data for each in film if not each.is_video]
     else:
@@ -210,13 +210,7 @@ async def test_sound_that_changes_with_the_picture_is_heard_from_its_first_packe
 
 @pytest.mark.parametrize("make", [FlvFlow, Fmp4Flow])
 async def test_a_keyframe_that_waits_for_its_sound_is_shown_when_the_publisher_goes(hub, tmp_path, make):
-    film, calls = until_the_second_keyframe(tmp_path), []
-    publication = publish(hub)
-    with make(hub.read("live/cam")) as flow:
-        for packet in film:
-            publication.send(packet)
-        publication.close()
-        calls = await rest(flow)
+    calls = await parts(hub, make, until_the_second_keyframe(tmp_path))
     shots = [b"".join(calls)] if make is FlvFlow else [b"".join(calls[:-1]), calls[-1]]
     assert sum(len(pictures(data)) for data in shots) == 31
 
