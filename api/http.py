@@ -207,7 +207,7 @@ class Apps(TaskGroup):
         self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """As in Hypercorn."""
-        let_go_after(scope, PAUSE)  # whatever the request before it wanted
+        let_go_after(scope, PAUSE)  # until the application says otherwise; whatever the one before it said
         put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
         last: ASGIReceiveEvent | None = None
 
@@ -254,7 +254,6 @@ class Connection(TCPServer):
     def __init__(self, room: Room, *given: Any) -> None:
         super().__init__(*given)
         self._room = room
-        _abandon_after(self.stream, PAUSE)
         self.state = {**self.state, PATIENCE: partial(_abandon_after, self.stream)}
         self._is_heard = True  # until nothing more can come
 

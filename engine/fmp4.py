@@ -115,19 +115,8 @@ class Opening:
             return []
         if not self.tracks:
             return self._open(packet)
-        begun = self._take(packet)
         if not packet.is_video:
             self._heard = packet
-        return begun
-
-    def rest(self) -> list[Packet]:
-        """What waits behind a keyframe, and the keyframe, as `take` gives it: its sound has come, or will not come."""
-        packets, self._held_back = self._held_back, []
-        if packets:
-            self._change({**self._last, "video": packets[0].track})
-        return self._begun(packets)
-
-    def _take(self, packet: Packet) -> list[Packet]:
         if self._held_back:
             return self._take_behind(packet)
         if packet.starts_gop:
@@ -136,6 +125,13 @@ class Opening:
         if not packet.is_video and self.tracks[0].kind == "audio":
             self._change({"audio": packet.track})
         return self._begun([packet])
+
+    def rest(self) -> list[Packet]:
+        """What waits behind a keyframe, and the keyframe, as `take` gives it: its sound has come, or will not come."""
+        packets, self._held_back = self._held_back, []
+        if packets:
+            self._change({**self._last, "video": packets[0].track})
+        return self._begun(packets)
 
     def _awaits_sound(self, keyframe: Packet) -> bool:
         """Whether sound goes on, in the format it had, that will soon have come as far, or jump back as that did."""
