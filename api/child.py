@@ -14,7 +14,7 @@ from typing import Final
 from api.moviemasher.fields import is_document
 from engine import child, command
 from engine.errors import EngineError
-from engine.tree import parse_json
+from engine.strictjson import parse_json
 
 MAX_BYTES: Final = 32 << 20
 

@@ -57,9 +57,9 @@ from engine.errors import EngineError, InvalidJob, NotFound, reason_of
 from engine.fetch import file_in
 from engine.jobdocument import DOCUMENT, PROJECT, Document, output_folder, read, stamp, tags_of, value_of, word
 from engine.jobs import Assignment, is_held
+from engine.strictjson import outside_strings
 from engine.template import is_file_name
 from engine.threads import in_thread
-from engine.tree import outside_strings
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from api.forms import FormReader, Part
 from engine.errors import InvalidSpec, InvalidTree
+from engine.strictjson import in_json_words, parse_json
 from engine.threads import in_thread
-from engine.tree import in_json_words, parse_json
 
 MAX_BODY: Final = 1 << 20
 MAX_UPLOAD: Final = 32 << 20

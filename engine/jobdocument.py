@@ -22,9 +22,9 @@ import msgspec
 from msgspec import Raw
 
 from engine.errors import InvalidJob
+from engine.strictjson import DEEPEST, is_deeper
 from engine.structs import ready
 from engine.timebase import utc
-from engine.tree import DEEPEST, is_deeper
 from engine.urls import before_query, without_query
 
 Document = dict[str, Raw]  # key → the JSON text of its value, compact

@@ -24,9 +24,10 @@ import msgspec
 
 from engine.errors import InvalidJob
 from engine.spec import PRESETS
+from engine.strictjson import digits_of, parse_json
 from engine.structs import ready
 from engine.timebase import frame_rate
-from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode, digits_of, parse_json
+from engine.tree import MAX_BYTES, AudioNode, RenderTree, VideoNode
 from engine.urls import without_query
 
 # A setting of a job → the option of the render command.

@@ -37,6 +37,7 @@ PURE = (
             "effects",
             "player",
             "smart",
+            "strictjson",
             "structs",
             "urls",
         )
@@ -52,7 +53,8 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("clip", "color", "template", "fetch", "jobdocument", "newest", "structs", "threads", "urls"),
+            *("clip", "color", "template", "fetch", "jobdocument", "newest"),
+            *("strictjson", "structs", "threads", "urls"),
         )
     ),
 }

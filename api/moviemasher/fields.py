@@ -14,7 +14,7 @@ import msgspec
 from engine.clip import Colour, ColourTween, Tween
 from engine.color import rgba
 from engine.errors import InvalidMash
-from engine.tree import digits_of, json_type
+from engine.strictjson import digits_of, json_type
 
 BUILT_IN: Final = "com.moviemasher.font."  # ids of fonts
 LEAST_SIDE: Final = 1e-3  # of a size: proportions beyond 1 : 10⁹ would lead out of what a number holds

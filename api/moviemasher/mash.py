@@ -38,8 +38,9 @@ from engine.clip import (
 from engine.errors import InvalidMash, InvalidTree
 from engine.program import Stack
 from engine.spec import Raster
+from engine.strictjson import json_type
 from engine.timeline import Mash
-from engine.tree import MAX_EFFECTS, SolidColorNode, json_type
+from engine.tree import MAX_EFFECTS, SolidColorNode
 
 COLOUR_ID: Final = "com.moviemasher.content.default"
 RECTANGLE_ID: Final = "com.moviemasher.container.default"

@@ -24,8 +24,8 @@ from api.moviemasher.options import OUTPUT, PREVIEW
 from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, VIDEO, Output, read_outputs
 from api.moviemasher.renders import id_of, ids_used, whole
 from engine.errors import InvalidJob
+from engine.strictjson import parse_json
 from engine.template import Asset, Order, Scene, item, places_of
-from engine.tree import parse_json
 
 MAX_BYTES: Final = 16 << 20
 LOCATED: Final = "located"  # our mark at a definition whose source is where it says

@@ -2,10 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import engine.tree
 from engine.errors import InvalidJob
 from engine.jobdocument import (
     DOCUMENT,
@@ -22,7 +19,6 @@ from engine.jobdocument import (
     terms_of,
     truthy,
 )
-from engine.tree import is_deeper
 from tests.engine.jobbodies import NOW, TEMPLATE, document, made, values
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -72,44 +68,8 @@ def test_what_is_deep_but_taken_can_be_read_from_any_depth():
 
 
 def test_brackets_within_strings_are_no_levels():
-    text = b'[{"a":["' + b"[{" * 600 + b'\\"[\\\\","]"]},' + b"[]," * 600 + b"[]]"
-    assert (is_deeper(text, 3), is_deeper(text, 2)) == (False, True)
-    assert not is_deeper(b'"' + b"[" * 600 + b'"', 0)
     (*_, last) = read(b'[{"a":"' + b"[" * 600 + b'\\""}]')
     assert values(last)["a"] == "[" * 600 + '"'
-
-
-def deepest_of(text):
-    """As is_deeper has it, character by character."""
-    level = deepest = at = 0
-    is_within = False
-    while at < len(text):
-        each = text[at : at + 1]
-        if is_within:
-            at += each == b"\\"
-            is_within = each != b'"'
-        elif each == b'"':
-            is_within = True
-        else:
-            level += (each in b"[{") - (each in b"]}")
-            deepest = max(deepest, level)
-        at += 1
-    return deepest
-
-
-IN_STRINGS = st.lists(st.sampled_from([b"[", b"}", b"x", b'\\"', b"\\\\", b"\\n"]), max_size=9).map(b"".join)
-STRINGS = IN_STRINGS.map(lambda text: b'"' + text + b'"')
-TEXTS = st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b",", b"1"]) | STRINGS, max_size=30).map(b"".join)
-
-
-@given(text=TEXTS, end=st.just(b"") | IN_STRINGS.map(lambda text: b'"' + text), part=st.sampled_from([2, 4, 6, 1024]))
-def test_how_deep_it_is_does_not_depend_on_where_it_is_cut(text, end, part):
-    text += end
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.tree, "SLICE", part)
-        deepest = deepest_of(text)
-        assert not is_deeper(text, deepest)
-        assert deepest == 0 or is_deeper(text, deepest - 1)
 
 
 def test_what_is_wrong_within_one_of_several_is_told_by_its_place_in_all():
@@ -122,7 +82,6 @@ def test_what_is_wrong_within_one_of_several_is_told_by_its_place_in_all():
 
 def test_brackets_of_a_string_without_an_end_are_no_levels():
     text = b'["' + b'\\"' * 8_000 + b"[" * 600
-    assert not is_deeper(text, 1)
     with pytest.raises(InvalidJob, match="not JSON"):
         read(text)
 
