@@ -23,7 +23,7 @@ from api.auth import Signatures
 from api.wire import FormBody, Parameter, Route, created_response, decode, json_response, read_body, read_upload
 from engine import ImageInfo
 from engine.errors import InvalidSpec
-from engine.program import EASING, EASINGS
+from engine.morph import EASING, EASINGS
 from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
 from engine.threads import in_thread
 from engine.timebase import frame_rate

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from engine.core import Engine, EngineStatus, News
     from engine.errors import EngineError
     from engine.images import ImageInfo
+    from engine.morph import Morph
     from engine.offline import Progress, Rendered, render
-    from engine.program import Held, Morph, Program
+    from engine.program import Held, Program
     from engine.sinks.push import PushStatus
     from engine.sinks.record import RecordingStatus
     from engine.sources.pull import PullStatus
@@ -54,8 +55,9 @@ _HOMES = {
     "core": ("Engine", "EngineStatus", "News"),
     "errors": ("EngineError",),
     "images": ("ImageInfo",),
+    "morph": ("Morph",),
     "offline": ("Progress", "Rendered", "render"),
-    "program": ("Held", "Morph", "Program"),
+    "program": ("Held", "Program"),
     "sinks.push": ("PushStatus",),
     "sinks.record": ("RecordingStatus",),
     "sources.pull": ("PullStatus",),

@@ -20,8 +20,9 @@ from engine.errors import EngineError, InvalidTree, NotFound, first_error
 from engine.frame import VideoFrame
 from engine.images import Images
 from engine.mixer import AHEAD, Mixer, MixerStatistics, Reader
+from engine.morph import EASING, EASINGS, Morph
 from engine.plan import Picture, Place
-from engine.program import EASING, EASINGS, Coming, Held, Morph, Program, Stack, Switch
+from engine.program import Coming, Held, Program, Stack, Switch
 from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import NICE, Decoders

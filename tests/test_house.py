@@ -24,6 +24,7 @@ PURE = (
             "framequeue",
             "jobdocument",
             "jobs",
+            "morph",
             "rtmp",
             "fmp4",
             "bitstream",
@@ -53,7 +54,7 @@ SEEN_BY_DOORS = {
         f"engine.{name}"
         for name in (
             *("spec", "timebase", "tree", "program", "timeline", "jobs", "errors", "config", "worker", "media"),
-            *("clip", "color", "template", "fetch", "jobdocument", "newest"),
+            *("clip", "color", "template", "fetch", "jobdocument", "morph", "newest"),
             *("strictjson", "structs", "threads", "urls"),
         )
     ),

@@ -12,7 +12,7 @@ from api.moviemasher import routes
 from api.moviemasher.servers import Servers
 from api.queue import JobQueue
 from engine import Engine, Settings
-from engine.program import EASING, EASINGS
+from engine.morph import EASING, EASINGS
 
 DOORS = (brewmixer, events, openapi, playback, streams, nexrender, routes)
 
