@@ -26,7 +26,7 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, MethodNotAllowed, NotFound
 
-from api import asgi, brewmixer, events, nexrender, openapi, playback, streams
+from api import asgi, brewmixer, health, nexrender, pages, playback, streams
 from api.auth import Signatures, allows_origins, check_exposure, check_host, check_request
 from api.errors import status_of
 from api.wire import MAX_UPLOAD, json_response
@@ -66,7 +66,7 @@ def create_app(
     _guard(app, engine)
     _answer_failures(app)
     app.register_blueprint(brewmixer.blueprint(engine, Signatures(engine.settings.cluster_secret, wall)))
-    for door in (streams, playback, events, openapi):
+    for door in (streams, playback, health, pages):
         app.register_blueprint(door.blueprint(engine))
     if servers is not None:
         app.asgi_app = servers.in_front_of(app.asgi_app)  # type: ignore[assignment, method-assign]

@@ -58,7 +58,7 @@ ROUTES: Final = [
 
 def blueprint(engine: Engine) -> Blueprint:
     """The routes of this door."""
-    routes = Blueprint("events", __name__)
+    routes = Blueprint("health", __name__)
     scraping = trio.CapacityLimiter(1)  # a scrape waits for the last one
 
     @routes.get("/healthz")

@@ -1,4 +1,6 @@
-"""The operator's page: everything it is made of is served, by this server alone, with the right types and policy."""
+"""The operator's page, and the description to read: everything they are made of is served, by this server alone, with
+the right types and policy.
+"""
 
 import re
 from html.parser import HTMLParser
@@ -7,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 
 from api.app import create_app
-from api.openapi import FILES
+from api.pages import FILES
 from engine import Engine, Settings
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -127,6 +129,26 @@ async def test_everything_that_is_used_has_a_name(client):
     script = await (await client.get("/console/console.js")).get_data(as_text=True)
     for name in re.findall(r'\$\("([\w-]+)"\)', script):
         assert name in ids
+
+
+async def test_the_description_can_be_read_as_a_page(client):
+    described = await (await client.get("/openapi.json")).get_json()
+    answer = await client.get("/docs")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/html; charset=utf-8"
+    text = await answer.get_data(as_text=True)
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.elements}
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes.get("href", "") for _, attributes in page.elements]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    for path in described["paths"]:
+        assert f"<code>{path}</code>" in text
+    assert "<code>?transition</code> number" in text
+    assert "<code>?run</code> integer ≥ 0, required" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
 
 
 async def test_other_doors_are_not_hidden(client):

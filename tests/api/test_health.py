@@ -6,7 +6,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import events
+from api import health
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings
 from tests.api.clients import followed
@@ -77,7 +77,7 @@ class Messages:
 async def test_a_client_that_has_gone_by_now_leaves_nothing_behind(engine):
     with trio.CancelScope() as gone:
         gone.cancel()
-        async with events.NewsBody(engine, status_every=None):
+        async with health.NewsBody(engine, status_every=None):
             pytest.fail("it has not gone")
     assert gone.cancelled_caught
 
@@ -159,7 +159,7 @@ async def test_the_state_again_and_again(client, engine):
 
 
 async def test_a_comment_where_nothing_happens(client, engine, monkeypatch):
-    monkeypatch.setattr(events, "COMMENT_EVERY", 0.02)
+    monkeypatch.setattr(health, "COMMENT_EVERY", 0.02)
     with trio.fail_after(30):
         async with followed(client, "/events") as connection:
             messages = Messages(connection)
