@@ -48,6 +48,7 @@ def image_of(frame: av.VideoFrame, codec: str) -> bytes:
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt = frame.width, frame.height, frame.format.name
     context.time_base, context.color_range = Fraction(1), _FULL
+    context.thread_count = 1  # those of its own it would start for each picture, where any are to be had
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 

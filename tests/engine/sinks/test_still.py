@@ -1,5 +1,9 @@
 """A picture as an image has the colours it was mixed with, whatever its size and wherever its planes are."""
 
+import os
+import subprocess
+import sys
+
 import av
 import numpy as np
 import pytest
@@ -49,6 +53,25 @@ def test_the_colours_of_a_jpeg_are_those_that_every_viewer_takes_it_for():
 def test_grey_is_of_full_range(level):
     frame = opened(encode_still(coloured(64, 36, (level, 128, 128)), "mjpeg"), "mjpeg")
     assert int(plane(frame)[18, 32]) == pytest.approx((level - 16) * 255 / 219, abs=2)
+
+
+ALONE = """
+import os, resource, sys
+import numpy as np
+from engine.frame import VideoFrame
+from engine.sinks.still import encode_still
+picture = VideoFrame(*(np.zeros(size, np.uint8) for size in ((360, 640), (180, 320), (180, 320))))
+if not os.getuid():
+    os.setuid(54321)  # the limit is not for root, and counts what else a user runs
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+assert encode_still(picture, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("codec", ["png", "mjpeg"])
+def test_a_picture_needs_no_thread_where_none_is_to_be_had(codec):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", ALONE, codec], env=environment, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
