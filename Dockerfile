@@ -18,7 +18,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8570 1935
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-P", "-c", "import os, urllib.request as r; port = os.environ.get('MASHTUN_PORT', ''); r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{port if port.isdigit() else 8570}/healthz', timeout=2)"]
+    CMD ["python", "-P", "-c", "import os, urllib.request as r; host, port = (os.environ.get(f'MASHTUN_{name}', '') for name in ('HOST', 'PORT')); host = '127.0.0.1' if host in ('', '0.0.0.0', '::') else f'[{host}]' if ':' in host else host; r.build_opener(r.ProxyHandler({})).open(f'http://{host}:{port if port.isdigit() else 8570}/healthz', timeout=2)"]
 # Needs MASHTUN_USERNAME and MASHTUN_PASSWORD, or `serve --insecure`: it listens on every address.
 ENTRYPOINT ["mashtun"]
 CMD ["serve"]

@@ -795,6 +795,9 @@ def test_a_container_is_healthy_also_where_there_is_a_proxy_for_everything_else(
     assert check(env=os.environ | proxy | {"MASHTUN_PORT": str(guarded.port)}).returncode == 0
     elsewhere = check(env=os.environ | {"MASHTUN_PORT": "1"})
     assert b"refused" in elsewhere.stderr
+    for host, healthy in (("127.0.0.1", True), ("0.0.0.0", True), ("::", True), ("127.0.0.2", False), ("::1", False)):
+        asked = check(env=os.environ | {"MASHTUN_PORT": str(guarded.port), "MASHTUN_HOST": host})
+        assert (asked.returncode == 0) is healthy, host
     linked = check(env=os.environ | {"MASHTUN_PORT": "tcp://10.0.0.1:1"})  # by Kubernetes, to a service of our name
     assert b"refused" in linked.stderr or linked.returncode == 0
 
