@@ -64,8 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The command `mashtun`."""
+    _end_on_sigterm()
     command.begin()
     command.leave(main())
+
+
+def _end_on_sigterm() -> None:
+    """While it starts there is nothing to end in order. The first process of a container would not even end."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 
 def _render(arguments: argparse.Namespace) -> int:
@@ -106,13 +113,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", choices=("text", "json"), default="text", help="how the log is written")
 
 
-def _end_on_sigterm() -> None:
-    """While it starts there is nothing to end in order. The first process of a container would not even end."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-
-
 def _serve(arguments: argparse.Namespace) -> int:
-    _end_on_sigterm()
     with command.loading():
         from api.serve import run_serve
 
@@ -202,7 +203,6 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    _end_on_sigterm()
     with command.loading():
         from api.worker import run_worker
 

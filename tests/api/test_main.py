@@ -154,12 +154,23 @@ def test_a_worker_that_may_not_write_its_folder_says_so_and_ends():
 
 def test_a_worker_that_does_not_work_yet_ends_at_once():
     words = ["worker", "--server", "http://127.0.0.1:1"]
-    begins = (
-        f"import os, signal, api.worker\nfrom api.__main__ import main\napi.worker.run_worker = KILL\nmain({words})"
-    )
+    begins = "import os, signal, api.worker\nfrom api.__main__ import run\napi.worker.run_worker = KILL\nrun()"
     kill = "lambda arguments: os.kill(os.getpid(), signal.SIGTERM)"
-    result = subprocess.run([sys.executable, "-c", begins.replace("KILL", kill)], timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", begins.replace("KILL", kill), *words], timeout=60, check=False)
     assert result.returncode == 143
+
+
+def test_a_render_whose_document_does_not_come_ends_at_once(tmp_path):
+    command = [sys.executable, "-m", "api", "render", "-", "film.mp4"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as render:
+        try:
+            while not catches(render, signal.SIGTERM):
+                assert render.poll() is None
+            render.terminate()
+            assert render.wait(timeout=60) == 143
+        finally:
+            render.kill()
 
 
 def test_a_server_does_not_mind_that_nobody_reads_where_it_is(tmp_path):
