@@ -7,7 +7,6 @@ here, until it is read.
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import re
 import stat
@@ -24,6 +23,7 @@ from werkzeug.http import parse_date, parse_etags, parse_range_header
 from werkzeug.sansio.http import is_resource_modified
 from werkzeug.sansio.request import Request as SansIoRequest
 
+from api.mediatypes import media_type
 from engine.errors import EngineError
 from engine.threads import in_thread
 
@@ -256,7 +256,7 @@ async def file_answer(
     if asked is not None:
         headers.append(("Content-Range", f"bytes {begin}-{end - 1}/{size}"))
     headers.append(("Content-Length", str(end - begin)))
-    kind = kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = kind or media_type(path)
     if request.method == "HEAD":
         file.close()
         return Answer(status=code, kind=kind, headers=headers)

@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from api.asgi import Answer, Refusal, Request, file_answer, text_answer
+from api.mediatypes import KINDS, UNKNOWN
 from api.moviemasher.users import CHALLENGE, NAME, Users
 from api.whole import write_whole
 from engine.config import Settings
@@ -29,47 +30,6 @@ from engine.errors import InvalidSpec, reason_of
 from engine.threads import in_thread
 
 PREFIX: Final = "/media"
-KINDS: Final = {  # the machine's own table has other ideas of some
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".mp3": "audio/mpeg",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".wav": "audio/wav",
-    ".gif": "image/gif",
-    ".jpeg": "image/jpeg",
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".m3u8": "application/vnd.apple.mpegurl",
-    ".m4s": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mkv": "video/x-matroska",
-    ".mov": "video/quicktime",
-    ".mp4": "video/mp4",
-    ".mpeg": "video/mpeg",
-    ".mpg": "video/mpeg",
-    ".ogv": "video/ogg",
-    ".ts": "video/mp2t",
-    ".webm": "video/webm",
-    ".otf": "font/otf",
-    ".ttf": "font/ttf",
-    ".woff": "font/woff",
-    ".woff2": "font/woff2",
-    ".wasm": "application/wasm",
-}
-UNKNOWN: Final = "application/octet-stream"
 ALONE: Final = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 FOR_GOOD: Final = "private, max-age=86400, immutable"  # no address of media ever means another file
 SIGNED: Final = re.compile(r"~(\d{1,12})-([0-9a-f]{32})")

@@ -1111,6 +1111,14 @@ async def test_an_output_file(film):
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "600")
 
 
+async def test_an_output_is_called_what_it_is_wherever_the_server_runs(start):
+    client, queue = await start()
+    (queue.outputs / "a").mkdir(parents=True)
+    (queue.outputs / "a" / "sound.m4a").write_bytes(b"sound")
+    await client.add(uid="a", output="a/sound.m4a")
+    assert (await client.ask("GET", "/api/v1/jobs/a/output")).headers["content-type"] == "audio/mp4"
+
+
 async def test_of_a_job_whose_film_is_asked_for_nothing_is_read_but_where_that_is(start, tmp_path):
     client, queue = await start()
     film = queue.outputs / "a" / "film.mp4"
