@@ -80,6 +80,7 @@ class JobQueue:
         if self._ordering != settings.ordering:
             log.warning('ordering "%s" is none of %s: %s', settings.ordering[:80], ", ".join(ORDERINGS), OLDEST)
         self._rules = rules_of(settings)
+        self._has_workers = settings.worker > 0
         self._wall = wall
         self._steady = steady
         # owned by run()
@@ -239,6 +240,11 @@ class JobQueue:
     async def held(self) -> list[tuple[str, str]]:
         """As `Store.held`."""
         return await self._read(lambda store: store.held())
+
+    def check_workers(self) -> None:
+        """Whether this server has workers: no others are given what is kept here. Raises Overloaded."""
+        if not self._has_workers:
+            raise Overloaded("nothing is rendered here: the server has no workers of its own (--worker 0)")
 
     # Outputs
 

@@ -115,15 +115,12 @@ class Rendering:
         options: Options,
         *,
         data: Path,
-        works: bool,
     ) -> None:
-        """works: whether this server has workers; no others are given what is kept here."""
         self._queue = queue
         self._documents = documents
         self._files = files
         self._options = options
         self._folder = data / FOLDER
-        self._works = works
         self._disk = trio.CapacityLimiter(2)
 
     async def run(self) -> None:
@@ -181,8 +178,7 @@ class Rendering:
 
     async def _check_turn(self) -> None:
         """Whether it will be somebody's turn to render one more. Raises Overloaded."""
-        if not self._works:
-            raise Overloaded("nothing is rendered here: the server has no workers of its own (--worker 0)")
+        self._queue.check_workers()
         waiting, _ = await self._queue.page(
             Filter(states=(QUEUED,), type=TYPE, records=True), after=None, limit=MAX_WAITING, limit_bytes=1 << 20
         )

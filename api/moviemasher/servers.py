@@ -54,11 +54,9 @@ class Servers:
         self._disk = trio.CapacityLimiter(1)  # opens, closes, removes
         self._stored: tuple[Documents, Files] | None = None  # while `run` runs
         self.data = DataServer(self.documents, self._options, self._discard)
-        self.uploads = Uploads(self.files, self._options)
+        self.uploads = Uploads(queue, self.files, self._options)
         self.streaming = Streaming(engine, self.documents, self.files, self._options)
-        self.rendering = Rendering(
-            queue, self.documents, self.files, self._options, data=Path(settings.data), works=settings.worker > 0
-        )
+        self.rendering = Rendering(queue, self.documents, self.files, self._options, data=Path(settings.data))
         handlers: dict[str, Handler] = {
             "/api/callbacks": self._callbacks,
             "/api/servers": self._servers,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -24,9 +24,13 @@ from api.moviemasher.data import wanted
 from api.moviemasher.door import Handler, Taking
 from api.moviemasher.fields import Object
 from api.moviemasher.files import UPLOAD_SECONDS, Files, Upload, kept_on_disk
+from api.moviemasher.mash import FONT
 from api.moviemasher.options import EXTENSIONS, MB, Options
 from engine.errors import InvalidSpec
 from engine.threads import in_thread
+
+if TYPE_CHECKING:
+    from api.queue import JobQueue
 
 CLIP: Final = "com.moviemasher.clip.default"
 FORM_ROOM: Final = 64 << 10  # of a form beside its file
@@ -45,7 +49,8 @@ class Announcement(msgspec.Struct):
 class Uploads:
     """Answers the requests."""
 
-    def __init__(self, files: Callable[[], Files], options: Options) -> None:
+    def __init__(self, queue: JobQueue, files: Callable[[], Files], options: Options) -> None:
+        self._queue = queue
         self._files = files
         self._options = options
         self._disk = trio.CapacityLimiter(AT_A_TIME)
@@ -72,6 +77,8 @@ class Uploads:
         extension = asked.name.rpartition(".")[2].lower()
         by_name = next((kind for kind, extensions in EXTENSIONS.items() if extension in extensions), asked.type)
         kind = last if last in EXTENSIONS else by_name
+        if kind != FONT:  # of which nothing is rendered
+            self._queue.check_workers()
         reserve = partial(self._files().reserve, user, asked.name, kind, asked.size)
         upload = await in_thread(reserve, limiter=self._disk)
         store: Object = {"body": {"id": upload.id}, "headers": {"Content-Type": "multipart/form-data"}}

@@ -106,9 +106,9 @@ def form(fields, file=None, *, name="file"):
 
 
 @asynccontextmanager
-async def masher(folder, *, works=True, **settings):
-    """The port of a server in this folder with these settings; it renders only with `worker`, and if it `works`."""
-    engine = Engine(Settings(**{"data": str(folder), "rtmp_port": -1, "worker": 0} | settings), strict=True)
+async def masher(folder, *, works=False, **settings):
+    """The port of a server in this folder with these settings; its workers begin only if it `works`."""
+    engine = Engine(Settings(**{"data": str(folder), "rtmp_port": -1} | settings), strict=True)
     queue = JobQueue(engine.settings)
     servers = Servers(engine, queue)
     async with trio.open_nursery() as nursery:

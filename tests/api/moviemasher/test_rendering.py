@@ -44,7 +44,7 @@ SMALL = {"width": 64, "height": 36, "videoRate": 10}
 def running(tmp_path_factory):
     """The folder and the port of a server that renders."""
     folder = tmp_path_factory.mktemp("masher")
-    with masher_beside(folder, worker=1, preview_size="160x90", output_size="64x36") as port:
+    with masher_beside(folder, works=True, preview_size="160x90", output_size="64x36") as port:
         yield folder, port
 
 
@@ -583,7 +583,7 @@ async def test_nobody_sees_the_renderings_of_others(server):
 
 
 async def test_a_rendering_goes_on_after_a_restart(tmp_path):
-    async with masher(tmp_path, worker=1, works=False) as port:
+    async with masher(tmp_path) as port:
         client = Client(port)
         started = await client.call(
             "/rendering/start", mash=mash_of(colour("#0f0")), outputs=[{"outputType": "video", **SMALL}]
@@ -592,27 +592,27 @@ async def test_a_rendering_goes_on_after_a_restart(tmp_path):
         assert (job["state"], job["type"], job["creator"]) == ("queued", "rendering", "ada")
         untaken = json.loads((await client.get("/api/v1/jobs/pickup")).body)
         assert untaken == {}  # others cannot read it
-    async with masher(tmp_path, worker=1) as port:
+    async with masher(tmp_path, works=True) as port:
         last = (await Server(tmp_path, Client(port)).finish(started))[-1]
         assert last["video"]["completed"] == 1
 
 
 async def test_what_is_rendered_for_a_mash_deleted_meanwhile_is_not_left_behind(tmp_path):
-    async with masher(tmp_path, worker=1, works=False) as port:
+    async with masher(tmp_path) as port:
         client = Client(port)
         mash = mash_of(colour("#0f0"))
         await client.call("/data/mash/put", mash=mash, definitionIds=[])
         started = await client.call("/rendering/start", mash=mash, outputs=[{"outputType": "video", **SMALL}])
         assert (tmp_path / "media" / "ada" / "m1").is_dir()
         await client.call("/data/mash/delete", id="m1")
-    async with masher(tmp_path, worker=1) as port:
+    async with masher(tmp_path, works=True) as port:
         last = (await Server(tmp_path, Client(port)).finish(started))[-1]
         assert "deleted meanwhile" in str(last["error"])
     assert not (tmp_path / "media" / "ada" / "m1").exists()
 
 
 async def test_a_request_is_forgotten_when_its_job_is_deleted(tmp_path):
-    async with masher(tmp_path, worker=1, works=False) as port:
+    async with masher(tmp_path) as port:
         client = Client(port)
         outputs = [{"outputType": "video", **SMALL}]
         for _ in range(3):
@@ -648,16 +648,21 @@ async def test_a_font_needs_no_rendering(server):
     assert await server.fetch(found["url"]) == path.read_bytes()
 
 
-async def test_a_server_that_renders_nothing_says_so_and_has_nobody_wait(tmp_path, media):
+async def test_a_server_that_renders_nothing_says_so_before_a_file_is_sent_and_has_nobody_wait(tmp_path, media):
+    data = media.path("hz8000").read_bytes()
+    async with masher(tmp_path) as port:
+        client = Client(port)
+        sent = await client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
+        assert (await client.execute(sent["fileApiCallback"], ("a.wav", data))).json == {}
     async with masher(tmp_path, worker=0) as port:
         server = Server(tmp_path, Client(port))
         film = [{"outputType": "video", **SMALL}]
         answer = await server.client.post("/rendering/start", mash=mash_of(colour("#0f0")), outputs=film)
         assert answer.error == "nothing is rendered here: the server has no workers of its own (--worker 0)"
-        data = media.path("hz8000").read_bytes()
-        told = await server.client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
-        assert (await server.client.execute(told["fileApiCallback"], ("a.wav", data))).json == {}
-        assert "--worker 0" in (await server.client.execute(told["apiCallback"])).error
+        for kind, name in (("audio", "a.wav"), ("image", "a.png"), ("video/mp4", "a.mp4"), ("", "b.mp4")):
+            told = await server.client.post("/rendering/upload", name=name, type=kind, size=1000)
+            assert told.error == answer.error
+        assert (await server.client.execute(sent["apiCallback"])).error == answer.error
         assert json.loads((await server.client.get("/api/v1/jobs")).body) == []
         assert not (tmp_path / "renderings").exists()
         assert (await server.upload("font", carried()[0]))["type"] == "font"  # which needs no rendering
@@ -684,7 +689,7 @@ async def test_a_job_that_others_have_meddled_with_is_an_error(server):
 
 async def test_who_is_over_the_quota_renders_no_more_until_something_is_removed(tmp_path, media):
     film = {"outputs": [{"outputType": "image", **SMALL}], "mash": mash_of(colour("#fff"))}
-    async with masher(tmp_path, worker=1, quota=1) as port:
+    async with masher(tmp_path, works=True, quota=1) as port:
         ada, bob = (Server(tmp_path, Client(port, user=name)) for name in ("ada", "bob"))
         data = media.path("hz8000").read_bytes()
         told = await ada.client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
