@@ -35,8 +35,8 @@ from api.transaction import Change
 from api.webhooks import LONGEST_PAUSE, Courier
 from engine.config import Settings
 from engine.errors import EngineError, NotFound, Overloaded
-from engine.jobdocument import Document, raw, tags_of
-from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Rules, failed, finished, is_held, pools_asked
+from engine.jobdocument import KEPT, Document, kind_of, raw, tags_of
+from engine.jobs import OLDEST, ORDERINGS, QUEUED, Assignment, Job, Rules, failed, finished, is_held, pools_asked
 from engine.newest import Newest
 from engine.threads import in_thread
 
@@ -203,11 +203,18 @@ class JobQueue:
     async def create(
         self, bodies: Sequence[Document], *, creator: str, key: tuple[str, bytes] | None = None
     ) -> list[bytes]:
-        """As `Store.create`."""
-        made = await self._read(lambda store: store.made(bodies, creator=creator, now=self.now()))
+        """As `Store.create`. Raises Overloaded, too: nobody will ever be given one of them, see `check_workers`."""
+        made = await self._read(lambda store: self._made(store, bodies, creator))
         texts, changes = await self._write(lambda store: store.add(made, now=self.now(), key=key))
         self._tell(changes)
         return texts
+
+    def _made(self, store: Store, bodies: Sequence[Document], creator: str) -> list[tuple[Job, Document]]:
+        """Worker thread. Raises InvalidJob, Overloaded."""
+        made = store.made(bodies, creator=creator, now=self.now())
+        if not self._has_workers and any(kind_of(body) == KEPT for body in bodies):
+            self.check_workers()
+        return made
 
     async def put(self, uid: str, change: Document, *, run: int | None = None) -> Picked:
         """As `Store.put`."""

@@ -745,6 +745,20 @@ async def test_a_pickup_for_a_kind(client):
     assert (await client.pickup(query="?kind=document"))["uid"] == "ours"
 
 
+async def test_a_job_of_a_mash_is_refused_where_nobody_would_ever_be_given_it(start):
+    client, _ = await start(worker=0)
+    mash = BODY | {"template": {"src": "mash:m1", "composition": "video"}}
+    for body in (mash, [BODY, mash]):
+        answer = await client.ask("POST", "/api/v1/jobs", body)
+        assert (answer.status, answer.text) == (
+            503,
+            "nothing is rendered here: the server has no workers of its own (--worker 0)",
+        )
+    assert await client.uids() == []
+    await client.add(uid="film", template={"src": "data:application/json,{}", "composition": "*"})
+    assert (await client.pickup(query="?kind=document"))["uid"] == "film"  # of workers elsewhere
+
+
 @pytest.mark.parametrize(
     "agent",
     [
