@@ -232,6 +232,17 @@ class Files:
         upload = self.find(user, name)
         return None if upload is None or upload.stored is None else self.folder(user) / upload.source
 
+    def begin_products(self, user: str, name: str, products: str) -> None:
+        """Makes a folder for what is made of the user's file of this id: the first, or where there is room for more.
+
+        Raises Overloaded.
+        """
+        folder = self.folder(user) / name
+        with kept_on_disk(), self._booking(user) as used, self._database.read() as connection:
+            if any(each.is_dir() for each in folder.iterdir()):
+                self._check_quota(connection, user, used + 1)
+            (folder / products).mkdir()
+
     def open_part(self) -> BinaryIO:
         """A new file in the spool, to write what comes. Raises Overloaded."""
         with kept_on_disk():

@@ -164,6 +164,8 @@ class Rendering:
         await self._check_turn()
         rendering = str(uuid.uuid4())
         place = None if asked.upload else self._files().folder(user) / purpose.id  # that of an upload is there
+        if asked.upload:  # what was made of it before stays: documents may name it
+            await self._in_thread(self._files().begin_products, user, purpose.id, rendering)
         await self._in_thread(self._keep, user, rendering, document, place)
         job = {
             "uid": rendering,
@@ -186,7 +188,10 @@ class Rendering:
             raise Overloaded(f"{len(waiting)} renderings are waiting already")
 
     def _uploaded(self, user: str, asked: Start) -> tuple[Purpose, Object]:
-        """What is made of a file that the user has stored; only its id counts of what is asked for."""
+        """What is made of a file that the user has stored; only its id counts of what is asked for.
+
+        Raises InvalidSpec.
+        """
         name = str((asked.mash or {}).get("id"))
         files = self._files()
         upload = files.find(user, name)

@@ -709,6 +709,28 @@ async def test_who_is_over_the_quota_renders_no_more_until_something_is_removed(
         assert "error" not in await ada.render(film["mash"], *film["outputs"])
 
 
+async def test_what_an_upload_was_made_into_is_made_again_only_where_there_is_room(tmp_path, media):
+    async with masher(tmp_path, works=True, quota=1) as port:
+        ada = Server(tmp_path, Client(port))
+        data = media.path("hz8000").read_bytes()
+        told = await ada.client.call("/rendering/upload", name="a.wav", type="audio", size=len(data))
+        assert (await ada.client.execute(told["fileApiCallback"], ("a.wav", data))).json == {}
+        rest = ada.media / "m1" / "video.mp4"
+        rest.parent.mkdir()
+        rest.write_bytes(bytes(1 << 20))
+        asked = [await ada.client.execute(told["apiCallback"]) for _ in range(3)]  # before the first one is done
+        assert {each.error for each in asked[1:]} == {"Your files would have more than 1 MB"}
+        finished = [(await ada.finish(asked[0].json))[-1]]
+        assert (await ada.client.execute(told["apiCallback"])).error == "Your files would have more than 1 MB"
+        rest.unlink()
+        finished.append((await ada.finish((await ada.client.execute(told["apiCallback"])).json))[-1])
+        assert len(json.loads((await ada.client.get("/api/v1/jobs")).body)) == 2
+        urls = {last["apiCallback"]["request"]["body"]["definition"]["url"] for last in finished}
+        assert len(urls) == 2
+        for url in urls:  # a mash may show either
+            assert await ada.fetch(url)
+
+
 async def test_an_upload_that_was_never_sent_is_not_rendered(server):
     told = await server.client.call("/rendering/upload", name="a.mp4", type="video", size=1000)
     answer = await server.client.execute(told["apiCallback"])
