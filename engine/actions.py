@@ -73,10 +73,14 @@ _EXCLUDED: Final = {"--quality": {"--bit-rate", "--max-bit-rate"}, "--bit-rate":
 
 
 class Film(msgspec.Struct, frozen=True):
-    """Something to render: the name of the file, and options of the render command."""
+    """Something to render: the name of the file, and options of the render command.
+
+    parameters  option → the parameter of the action that it comes from, of those that do.
+    """
 
     name: str
     options: dict[str, str]
+    parameters: dict[str, str] = {}
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -308,7 +312,8 @@ def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
     if is_numbered(name) and PurePath(name).suffix.lower() in STILLS:
         raise InvalidJob(f"{where}.output: many images are not supported", where=f"$.{where}.output")
     options = over(_PRESETS.get(str(preset), {}), order.options)
-    return Film(name, over(options, _options(params, f"{where}.params")))
+    parameters = {_PARAMETERS[key]: key for key in params if key in _PARAMETERS}
+    return Film(name, over(options, _options(params, f"{where}.params")), parameters)
 
 
 def _options(params: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
 from engine.sinks.partial import copy, sync, sync_names
-from engine.template import EXTENSION, Dialect, Kept, Order, Scene, read_order
+from engine.template import EXTENSION, NAMES, Dialect, Kept, Order, Scene, read_order
 from engine.threads import in_thread
 from engine.urls import scheme_of, shown
 
@@ -288,17 +288,17 @@ class JobRun:
             options = [f"{key}={value}" for key, value in film.options.items()]
             target = folder if scene.several else folder / film.name
             orders.append([str(document), str(target), "--progress", "json", *options, *sources])
-        for arguments in orders[1:]:  # the first tells at once what is wrong with it, the others when it is done
-            await self._render_one([*arguments, "--check"], done=0, of=len(films))
+        for n in range(1, len(films)):  # the first tells at once what is wrong with it, the others when it is done
+            await self._render_one(films[n], [*orders[n], "--check"], done=0, of=len(films))
         made: list[Path] = []
-        for n, arguments in enumerate(orders):
-            await self._render_one(arguments, done=n, of=len(films))
+        for n, film in enumerate(films):
+            await self._render_one(film, orders[n], done=n, of=len(films))
             made += await self._in_thread(_move_all, self._work, self._results)
         if scene.several:
             return self._results / str(self._job["result"]["outputs"][0]["file"])  # of many, their folder
         return made[0]
 
-    async def _render_one(self, arguments: Sequence[str], *, done: int, of: int) -> None:
+    async def _render_one(self, film: Film, arguments: Sequence[str], *, done: int, of: int) -> None:
         child = self._shop.child
         words = self._work / "log"
         progress = _Progress(before=done, of=of)
@@ -317,7 +317,7 @@ class JobRun:
             raise Overloaded(f"{how}: {last}" if last else how)
         if status == TRY_AGAIN:
             raise Exhausted(last)
-        raise InvalidJob(last or f"the render ended with {status}")
+        raise InvalidJob(_in_its_words(last, film) or f"the render ended with {status}")
 
     async def _follow(self, progress: _Progress) -> None:
         """Tells every new whole percent; the slower the queue, the fewer."""
@@ -378,7 +378,13 @@ def _completed(film: Film, scene: Scene) -> Film:
     rates = sound_rates(name)
     if rates and int(options.get("--audio-rate", rates[0])) not in rates:
         del options["--audio-rate"]
-    return Film(name, over(options, film.options))
+    return msgspec.structs.replace(film, name=name, options=over(options, film.options))
+
+
+def _in_its_words(sentence: str, film: Film) -> str:
+    """What the render command says, but an option that it cannot read is called as it is in the job."""
+    names = {**NAMES, "--size": "template", **film.parameters}  # which of the two sides it is, the sentence says
+    return re.sub("^argument (--[a-z-]+)", lambda found: names.get(found[1], found[0]), sentence)
 
 
 def _move_all(work: Path, target: Path) -> list[Path]:

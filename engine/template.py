@@ -48,6 +48,12 @@ SETTINGS: Final[Mapping[str, str]] = {
     "onError": "--on-error",
 }
 SIZE: Final = ("width", "height")
+# An option of the render command → what the job calls it.
+NAMES: Final[Mapping[str, str]] = {
+    **{option: f"template.{name}" for name, option in SETTINGS.items()},
+    "--size": f"template.{SIZE[0]}",
+    "--start": "template.frameStart",
+}
 MEDIA: Final = ("image", "video", "audio")
 EXTENSION: Final = "mp4"
 _PICTURES: Final = ("VideoSourceNode", "ImageSourceNode")
@@ -123,9 +129,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     def refuse_options(self) -> None:
         """Raises InvalidJob if there are any: the document or its composition says itself what is made."""
-        names = {option: name for name, option in SETTINGS.items()} | {"--size": SIZE[0], "--start": "frameStart"}
         for option in self.options:
-            where = f"template.{names[option]}"
+            where = NAMES[option]
             raise InvalidJob(
                 f"{where} has no meaning: the document or its composition says itself what is made", where=f"$.{where}"
             )

@@ -341,17 +341,34 @@ async def test_actions_encode_copy_and_tell(bench):
         ({"-profile:v": "ultra"}, 'profile "ultra" is not one of'),
         ({"-preset": "slowest"}, 'preset "slowest" is not one of'),
         ({"-qmin": 50, "-qmax": 5}, "qpMin 50 is more than qpMax 5"),
-        ({"-s": "0x0"}, "argument --scale: width 0 is not within"),
+        ({"-s": "0x0"}, "-s: width 0 is not within"),
+        ({"-t": "00:00:05"}, '-t: "00:00:05" is not a number of seconds'),
+        ({"-b:v": "fast"}, "-b:v: invalid int value: 'fast'"),
     ],
 )
 async def test_what_is_wrong_with_the_second_film_is_told_before_the_first_is_rendered(bench, params, sentence):
-    films = {"a.mp4": {}, "b.webm": params}
+    films = {"b.webm": params, "a.mp4": {}}  # the last one is the job's output, and comes first
     encode = [{"module": "@nexrender/action-encode", "output": name, "params": films[name]} for name in films]
     bench.work()
     found = await bench.done(job(actions={"prerender": [], "postrender": encode}))
     assert (found["state"], found["renderProgress"]) == ("error", 0)
     assert found["error"].startswith(sentence)
     assert not list((bench.folder / "outputs" / found["uid"]).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ({"frameRate": "fast"}, "template.frameRate: "),
+        ({"width": 0}, "template: width 0 is not within"),
+        ({"height": 0}, "template: height 0 is not within"),
+        ({"audioChannels": "two"}, "template.audioChannels: invalid int value: 'two'"),
+    ],
+)
+async def test_what_is_wrong_with_a_setting_is_told_by_the_name_that_it_has_in_the_job(bench, template, sentence):
+    bench.work()
+    found = await bench.done(job(**template))
+    assert found["error"].startswith(sentence)
 
 
 @pytest.mark.parametrize(
