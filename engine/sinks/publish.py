@@ -1,4 +1,4 @@
-"""A mix, or an endless source, into a stream: encoded in worker threads, published in the Trio thread.
+"""A mix into a stream: encoded in worker threads, published in the Trio thread.
 
 It decides what is left out when encoding is too slow (pictures, never sound), and when a keyframe is made; it refuses
 to know who reads the stream.
@@ -7,30 +7,24 @@ to know who reads the stream.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import av
 import msgspec
-import numpy as np
 import trio
 
 from engine.errors import ActorGone, SinkError, SinkRejected, reason_of
 from engine.frame import AudioFrame, VideoFrame
-from engine.framequeue import FrameQueue, SampleQueue, tolerance
 from engine.packet import Packet
 from engine.sinks.encode import PacketEncoder, check_picture
 from engine.spec import AAC_RATES, EncoderSpec, MixerSpec
 from engine.stream import Publication
 from engine.threads import in_thread
-from engine.timebase import SECOND, first_sample, nanoseconds, tick_time
+from engine.timebase import SECOND
 
 QUEUE: Final = 8  # pictures between the mixer and the encoder, 0.27 s at 30 fps; decoders in a hurry keep it waiting
-PATTERN_ENCODER: Final = EncoderSpec(preset="ultrafast", quality=28, audio_bit_rate=64_000)
-STEP: Final = Fraction(1, 8)  # seconds of a pattern for one hop to a thread
-MAX_LAG: Final = Fraction(2)  # seconds; a pattern that stood still for longer goes on from now
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError, OverflowError)
 
 T = TypeVar("T")
@@ -145,7 +139,7 @@ class StreamSink:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Encodes and publishes until `end`; started when the encoder is open. Raises SinkError."""
         try:
-            encoder = await self._in_thread(partial(_open, self._name, self._mixer, self._spec))
+            encoder = await self._in_thread(partial(open_encoder, self._name, self._mixer, self._spec))
             task_status.started()
             while items := await self._take():
                 keyframe, self._keyframe = self._keyframe, False
@@ -199,123 +193,18 @@ class StreamSink:
         for packet in packets:
             self._encoded += packet.is_video
             self._keyframes += packet.starts_gop
-        _send(self._publication, packets, self._now(), self._due)
+        send_packets(self._publication, packets, self._now(), self._due)
 
     def _forget_times(self) -> None:
         while self._times and self._times[0][0] <= self._now() - SECOND:
             self._times.popleft()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await _in_thread(call, name=self._name, limiter=self._limiter)
+        return await in_encoder_thread(call, name=self._name, limiter=self._limiter)
 
 
-class Stepped(Protocol):
-    """What one step of a source gave: (start, stop, picture), and (first sample, sound). See sources.avfile.Batch."""
-
-    @property
-    def pictures(self) -> Sequence[tuple[Fraction, Fraction, VideoFrame]]:
-        """In order, without end."""
-
-    @property
-    def sounds(self) -> Sequence[tuple[int, AudioFrame]]:
-        """In order, without end."""
-
-
-class Steps(Protocol):
-    """An endless source of both pictures and sound, as a test pattern. See sources.reader.Steps."""
-
-    def step(self, *, pictures: int | None, sounds: bool | None, start: Fraction) -> Stepped:
-        """The next pictures, so many, and some sound."""
-
-    def seek(self, t: Fraction) -> None:
-        """Goes on from t."""
-
-    def close(self) -> None:
-        """Lets go."""
-
-
-async def publish_steps(
-    publication: Publication,
-    steps: Steps,
-    *,
-    mixer: MixerSpec,
-    now: Callable[[], int],
-    limiter: trio.CapacityLimiter,
-) -> None:
-    """Publishes an endless source in real time until cancelled: the picture of n / fps, n / fps after the start.
-
-    The publication is closed and `steps` too at the end, in whatever way. Raises SinkError.
-
-    mixer  what is published; pictures and sound of another rate are shown again or left out.
-    """
-    name = publication.stream.name
-    try:
-        feed = await _in_thread(partial(_open_feed, name, steps, mixer), name=name, limiter=limiter)
-        fps, n = mixer.fps, 0
-        ticks = await _in_thread(partial(feed.ticks, n), name=name, limiter=limiter)
-        start = now()
-        while True:
-            for packets in ticks:
-                wait = start + nanoseconds(n, 1 / fps) - now()
-                await trio.sleep(max(0, wait) / SECOND)
-                _send(publication, packets, now())
-                n += 1
-            due = int((now() - start) * fps / SECOND)
-            n = due if due - n > MAX_LAG * fps else n
-            ticks = await _in_thread(partial(feed.ticks, n), name=name, limiter=limiter)
-    finally:
-        publication.close()
-        with trio.CancelScope(shield=True):
-            await in_thread(steps.close, limiter=limiter)
-
-
-class _Feed:
-    """Makes and encodes a source's ticks ahead of their time. Worker threads only."""
-
-    def __init__(self, steps: Steps, mixer: MixerSpec, encoder: PacketEncoder) -> None:
-        self._steps = steps
-        self._mixer = mixer
-        self._encoder = encoder
-        self._at_once = max(1, int(STEP * mixer.fps))
-        self._tolerance = tolerance(mixer.fps, timed=False)
-        self._frames: FrameQueue[VideoFrame] = FrameQueue()
-        self._samples: SampleQueue[AudioFrame] = SampleQueue()
-        self._next = 0
-
-    def ticks(self, n: int) -> list[list[Packet]]:
-        """The packets of tick n, and of some that follow it."""
-        if n != self._next:
-            t = tick_time(n, self._mixer.fps)
-            self._steps.seek(t)
-            self._frames.clear()
-            self._samples.clear(self._first_sample(n))
-        self._next = n + self._at_once
-        return [self._encoder.encode(each, self._picture(each), self._sound(each)) for each in range(n, self._next)]
-
-    def _picture(self, n: int) -> VideoFrame | None:
-        t = tick_time(n, self._mixer.fps)
-        while not self._frames.ready(t + self._tolerance):
-            for start, stop, frame in self._steps.step(pictures=1, sounds=None, start=t).pictures:
-                self._frames.push(start, stop, frame)
-        return self._frames.pick(t, self._tolerance).frame
-
-    def _sound(self, n: int) -> AudioFrame:
-        first, stop = self._first_sample(n), self._first_sample(n + 1)
-        while not self._samples.ready(stop):
-            for start, block in self._steps.step(pictures=None, sounds=True, start=Fraction(0)).sounds:
-                self._samples.push(start, len(block), block)
-        out = np.zeros((self._mixer.audio.channels, stop - first), np.float32)
-        for piece in self._samples.take(first, stop):
-            samples = piece.block.samples[:, piece.skip : piece.skip + piece.count]
-            out[:, piece.offset : piece.offset + piece.count] = samples
-        return AudioFrame(out)
-
-    def _first_sample(self, n: int) -> int:
-        return first_sample(n, rate=self._mixer.audio.rate, fps=self._mixer.fps)
-
-
-def _open(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
-    """Raises SinkRejected: what H.264 or AAC does not have."""
+def open_encoder(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
+    """What encodes a stream; it takes a while. Raises SinkRejected: what H.264 or AAC does not have."""
     if mixer.audio.rate not in AAC_RATES:
         listed = ", ".join(map(str, AAC_RATES))
         raise SinkRejected(f'stream "{name}": AAC has no rate of {mixer.audio.rate} Hz, only {listed}', where=name)
@@ -323,17 +212,14 @@ def _open(name: str, mixer: MixerSpec, spec: EncoderSpec) -> PacketEncoder:
     return PacketEncoder(mixer, spec)
 
 
-def _open_feed(name: str, steps: Steps, mixer: MixerSpec) -> _Feed:
-    return _Feed(steps, mixer, _open(name, mixer, PATTERN_ENCODER))
-
-
-def _send(publication: Publication, packets: list[Packet], now: int, due: int | None = None) -> None:
+def send_packets(publication: Publication, packets: list[Packet], now: int, due: int | None = None) -> None:
+    """Publishes what an encoder made, as arriving now; or at its time, with `due` as a StreamSink has it."""
     for packet in packets:
         packet.arrival = now if due is None else max(now, due + packet.dts_ns)
         publication.send(packet)
 
 
-async def _in_thread(call: Callable[[], T], *, name: str, limiter: trio.CapacityLimiter) -> T:
+async def in_encoder_thread(call: Callable[[], T], *, name: str, limiter: trio.CapacityLimiter) -> T:
     """Blocking work of an encoder; what libav says is one sentence of a SinkRejected."""
     try:
         return await in_thread(call, limiter=limiter)

@@ -13,7 +13,7 @@ from engine.frame import VideoFrame, i420_views
 from engine.packet import Packet, Track
 from engine.sources.pattern import paint_cells
 from engine.stream import Publisher
-from tests.media import Audio, Video, encode, plane, read_number
+from tests.media import Audio, Video, encode, plane, read_cells, read_number
 
 NS = 10**9
 RATES = (48_000, 44_100)  # of sound, in Hz
@@ -122,6 +122,26 @@ def sounds(data):
     """(s, samples) of all blocks of sound in an MP4."""
     with av.open(io.BytesIO(data)) as container:
         return [(frame.pts * frame.time_base, frame.samples) for frame in container.decode(audio=0)]
+
+
+def decoded(packets, kind):
+    """(pts, frame) of one kind."""
+    chosen = [packet for packet in packets if packet.track.kind == kind]
+    track = chosen[0].track
+    assert all(packet.track is track for packet in chosen)
+    context = av.CodecContext.create(track.codec, "r")
+    context.extradata = track.extradata
+    frames = []
+    for each in chosen:
+        packet = av.Packet(each.data)
+        packet.pts, packet.dts, packet.time_base = each.pts, each.dts, track.time_base
+        frames += context.decode(packet)
+    return [(frame.pts, frame) for frame in frames + context.decode(None)]
+
+
+def shown(packets):
+    """(pts, number) of the pictures that an encoder made of `numbered` ones."""
+    return [(pts, read_cells(plane(frame))) for pts, frame in decoded(packets, "video")]
 
 
 def boxes(data):

@@ -1,13 +1,12 @@
 """What a mixer hands over comes out of its stream: every sample, and every picture that there was time for.
 
-Each has the time of its tick. Patterns come in real time.
+Each has the time of its tick.
 """
 
 import time
 from contextlib import asynccontextmanager
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 import trio
@@ -15,13 +14,11 @@ import trio
 from engine import stream
 from engine.errors import ActorGone, SinkError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame, i420_views
-from engine.sinks.publish import MAX_LAG, QUEUE, StreamSink, publish_steps
-from engine.sources.pattern import PatternSource
+from engine.sinks.publish import QUEUE, StreamSink
 from engine.spec import AudioFormat, EncoderSpec, MixerSpec, Raster
 from engine.stream import END, Hub, Publisher
 from engine.timebase import first_sample
-from tests.engine.clips import numbered
-from tests.media import plane, read_cells
+from tests.engine.clips import decoded, numbered, shown
 
 NAME = "live/mix"
 SMALL = MixerSpec(raster=Raster(64, 36))
@@ -81,25 +78,6 @@ async def to_end(reader):
     while not items or items[-1] is not END:
         items += await reader.receive()
     return items[:-1]
-
-
-def decoded(packets, kind):
-    """(pts, frame) of one kind."""
-    chosen = [packet for packet in packets if packet.track.kind == kind]
-    track = chosen[0].track
-    assert all(packet.track is track for packet in chosen)
-    context = av.CodecContext.create(track.codec, "r")
-    context.extradata = track.extradata
-    frames = []
-    for each in chosen:
-        packet = av.Packet(each.data)
-        packet.pts, packet.dts, packet.time_base = each.pts, each.dts, track.time_base
-        frames += context.decode(packet)
-    return [(frame.pts, frame) for frame in frames + context.decode(None)]
-
-
-def shown(packets):
-    return [(pts, read_cells(plane(frame))) for pts, frame in decoded(packets, "video")]
 
 
 def assert_whole(packets, ticks, mixer=SMALL):
@@ -273,80 +251,3 @@ async def test_an_end_before_the_first_tick(hub):
         async with running(hub) as sink:
             sink.end()
             assert await to_end(reader) == []
-
-
-class Clock:
-    """The engine's clock, which a machine that sleeps can make leap."""
-
-    def __init__(self):
-        self.leap = 0
-
-    def __call__(self):
-        return time.monotonic_ns() + self.leap
-
-
-async def published(hub, *, count, mixer, url="pattern:count?size=64x36", now=ns, leap_at=None):
-    """The first packets of a pattern, as many pictures; the clock leaps by ten seconds after `leap_at` of them."""
-    steps = PatternSource("pattern", url, sound=mixer.audio)
-    publication = hub.publish(NAME, Publisher(kind="pattern"))
-    packets = []
-    limiter = trio.CapacityLimiter(1)
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: publish_steps(publication, steps, mixer=mixer, now=now, limiter=limiter))
-            with hub.read(NAME) as reader:
-                while sum(packet.is_video for packet in packets) < count:
-                    packets += await reader.receive()
-                    if leap_at is not None and sum(packet.is_video for packet in packets) >= leap_at:
-                        leap_at, now.leap = None, 10 * 10**9
-            nursery.cancel_scope.cancel()
-    assert hub.streams() == []
-    return packets
-
-
-@pytest.mark.parametrize(
-    ("fps", "channels"), [(Fraction(60), 1), (Fraction(30_000, 1001), 2), (Fraction(120), 2)], ids=str
-)
-async def test_a_pattern_is_published_in_real_time(hub, fps, channels):
-    mixer = MixerSpec(raster=Raster(64, 36), fps=fps, audio=AudioFormat(44_100, channels))
-    began = ns()
-    packets = await published(hub, count=20, mixer=mixer, url=f"pattern:count?size=64x36&rate={fps}")
-    found = shown(packets)
-    lead = found[0][0]
-    assert found == [(n + lead, n) for n in range(len(found))]
-    for packet in packets:
-        if packet.is_video:
-            assert packet.arrival - began >= int((packet.pts - lead) / fps * 10**9)  # never early
-    starts = [pts for pts, _ in decoded(packets, "audio")]
-    assert set(np.diff(starts)) == {1024}
-    assert {packet.track.channels for packet in packets if not packet.is_video} == {channels}
-
-
-async def test_a_pattern_of_another_rate_is_shown_again(hub):
-    mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(60))
-    packets = await published(hub, count=20, mixer=mixer, url="pattern:count?size=64x36&rate=30")
-    assert [number for _, number in shown(packets)][:16] == [n // 2 for n in range(16)]
-
-
-async def test_a_pattern_that_stood_still_goes_on_from_now(hub):
-    mixer = MixerSpec(raster=Raster(64, 36), fps=Fraction(60))
-    packets = await published(
-        hub, count=40, mixer=mixer, url="pattern:count?size=64x36&rate=60", now=Clock(), leap_at=10
-    )
-    found = shown(packets)
-    assert all(pts == number + 2 for pts, number in found)
-    (hole,) = (step for step in np.diff([pts for pts, _ in found]) if step != 1)
-    assert hole > MAX_LAG * 60
-    sounds = [packet for packet in packets if not packet.is_video]
-    gaps = np.diff([packet.pts for packet in sounds])
-    assert sorted(set(gaps))[0] == 1024
-    assert abs(int(gaps.max()) - int(hole) * 800) <= 2048
-
-
-async def test_a_pattern_that_cannot_be_encoded_says_so(hub):
-    publication = hub.publish(NAME, Publisher(kind="pattern"))
-    mixer = MixerSpec(raster=Raster(64, 36), audio=AudioFormat(9000, 1))
-    steps = PatternSource("pattern", "pattern:bars", sound=mixer.audio)
-    with trio.fail_after(30), pytest.raises(SinkRejected, match="AAC has no rate"):
-        await publish_steps(publication, steps, mixer=mixer, now=ns, limiter=trio.CapacityLimiter(1))
-    assert hub.streams() == []
