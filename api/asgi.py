@@ -39,7 +39,7 @@ SILENCE: Final = 30.0  # seconds in which nothing of a body comes: its client is
 # A client that still sends does not hear our answer: so much more is read and thrown away while it is given.
 DRAIN_BYTES: Final = 256 << 20
 DRAIN_SECONDS: Final = 5.0
-PATIENCE: Final = "mashtun.patience"  # in a scope's state: sets how long its client may take nothing
+STALL_LIMIT: Final = "mashtun.stall"  # in a scope's state: sets how long its client may take nothing
 _ABSOLUTE: Final = re.compile(rb"[a-z][a-z0-9+.-]*://([^/]*@)?(?P<host>[^/@]*)(?P<path>/.*)?", re.IGNORECASE)
 _DATED: Final = (b"if-modified-since", b"if-unmodified-since")
 _LAST_NONE: Final = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)  # of a file, which is no nonsense to RFC 9110
@@ -70,12 +70,12 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def let_go_after(scope: Any, seconds: float) -> None:
+def limit_stall(scope: Any, seconds: float) -> None:
     """Says that a client that takes nothing for so long is not there any more, for what is watched as it happens.
 
     The kernel ends its connection then, as nothing else can: Hypercorn shields what it sends.
     """
-    if limit := scope.get("state", {}).get(PATIENCE):  # another server has its own rules
+    if limit := scope.get("state", {}).get(STALL_LIMIT):  # another server has its own rules
         limit(seconds)
 
 

@@ -36,8 +36,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 from quart_trio import QuartTrio
 
-from api.asgi import PATIENCE, let_go_after
-from engine.link import Room, abandon_after
+from api.asgi import STALL_LIMIT, limit_stall
+from engine import link
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ HTTP_GRACE: Final = 1.0  # seconds that requests have to finish, when all stream
 HEAD_LINES: Final = 100  # of a request; proxies and browsers together send 40. A line of four bytes costs 10 us
 LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 LISTS: Final = {b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol"}  # of words, of a handshake
-PAUSE: Final = 60.0  # seconds in which a client may take nothing, as a player that is paused; nginx's
+STALL: Final = 60.0  # seconds in which a client may take nothing, as a player that is paused; nginx's
 VIEWER_BYTES: Final = 512  # that are heard of a WebSocket's client at once: 85 empty frames, or 3 ms
 VIEWER_PAUSE: Final = 0.1  # seconds between two looks at what it says
 HANDSHAKE: Final = "a WebSocket needs HTTP/1.1, a Sec-WebSocket-Key and Sec-WebSocket-Version: 13"
@@ -68,7 +68,7 @@ async def serve_http(app: QuartTrio, config: Config, stop: trio.Event, served: t
     hypercorn.protocol.h11.WSStream = Viewer  # type: ignore[attr-defined]  # nor this
     hypercorn.protocol.ws_stream.server_extensions_handshake = _no_extension  # type: ignore[attr-defined]  # nor this
     # A third of all descriptors: each may read a file besides, and the last third is for cameras, recordings and jobs.
-    room = Room("http", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+    room = link.Room("http", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
     hypercorn.trio.run.TCPServer = partial(Connection, room)  # type: ignore[attr-defined, assignment]  # nor this
     hypercorn.trio.tcp_server.TaskGroup = Apps  # type: ignore[attr-defined]  # nor this
     await serve(app, config, shutdown_trigger=stop.wait)
@@ -207,7 +207,7 @@ class Apps(TaskGroup):
         self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """As in Hypercorn."""
-        let_go_after(scope, PAUSE)  # until the application says otherwise; whatever the one before it said
+        limit_stall(scope, STALL)  # until the application says otherwise; whatever the one before it said
         put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
         last: ASGIReceiveEvent | None = None
 
@@ -235,9 +235,9 @@ class Apps(TaskGroup):
         return tell
 
 
-def _abandon_after(stream: Any, seconds: float) -> None:
+def _limit_stall(stream: Any, seconds: float) -> None:
     with suppress(OSError):  # it has been closed
-        abandon_after(stream, seconds)
+        link.limit_stall(stream, seconds)
 
 
 class Connection(TCPServer):
@@ -251,10 +251,10 @@ class Connection(TCPServer):
     room  for all of them; who finds no place in it is sent away without a word.
     """
 
-    def __init__(self, room: Room, *given: Any) -> None:
+    def __init__(self, room: link.Room, *given: Any) -> None:
         super().__init__(*given)
         self._room = room
-        self.state = {**self.state, PATIENCE: partial(_abandon_after, self.stream)}
+        self.state = {**self.state, STALL_LIMIT: partial(_limit_stall, self.stream)}
         self._is_heard = True  # until nothing more can come
 
     async def run(self) -> None:

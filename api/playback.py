@@ -15,15 +15,15 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
-from api.asgi import Refusal, let_go_after
+from api.asgi import Refusal, limit_stall
 from api.wire import CASTS, Natural, Parameter, Route, whole_number
 from engine.errors import EngineError, SinkRejected
 
 if TYPE_CHECKING:
     from engine import Engine
 
-SEND_WITHIN: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
-SLICE: Final = 1 << 16  # bytes that are sent at a time: whoever takes these within SEND_WITHIN is watching, slow or not
+STALL: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
+SLICE: Final = 1 << 16  # bytes that are sent at a time: whoever takes these within STALL is watching, slow or not
 ENDED, UNPLAYABLE, TOO_SLOW = 1000, 1003, 1008  # RFC 6455 7.4.1
 MAX_REASON: Final = 60  # characters; a WebSocket's reason has at most 123 bytes of UTF-8
 PLAYLIST: Final = "application/vnd.apple.mpegurl"
@@ -77,7 +77,7 @@ class Mp4Flow(Flow, Protocol):
 
 
 class FlowBody(ResponseBody):
-    """The body of a response, in slices, that ends with its stream, or with the patience for its client.
+    """The body of a response, in slices, that ends with its stream, or when its client has taken nothing for STALL.
 
     The flow is opened when the response is sent, so that a client that is gone by then leaves nothing behind.
     """
@@ -104,7 +104,7 @@ class FlowBody(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._flow is None or trio.current_time() - self._given > SEND_WITHIN:
+        if self._flow is None or trio.current_time() - self._given > STALL:
             raise StopAsyncIteration
         data = next(self._slices, b"")
         if not data:
@@ -129,7 +129,7 @@ def blueprint(engine: Engine) -> Blueprint:
     async def flv(name: str) -> Response:
         engine.check_published(name)
         if request.method == "GET":
-            let_go_after(request.scope, SEND_WITHIN)
+            limit_stall(request.scope, STALL)
             response = Response(FlowBody(lambda: engine.flv(name)), content_type=FLV, headers=_NO_STORE)
         else:  # HEAD: a body without an end would never be over, nor has it a length
             response = Response(b"", content_type=FLV, headers=_NO_STORE)
@@ -147,12 +147,12 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @routes.websocket("/<path:name>.ws")
     async def fmp4(name: str) -> None:
-        let_go_after(websocket.scope, SEND_WITHIN)
+        limit_stall(websocket.scope, STALL)
         with engine.fmp4(name) as flow:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ignore_messages)
                 code, reason = await _send_flow(flow)
-                with trio.move_on_after(SEND_WITHIN):
+                with trio.move_on_after(STALL):
                     await websocket.close(code, reason)
                 nursery.cancel_scope.cancel()
 
@@ -218,7 +218,7 @@ async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
             left_out = flow.left_out
             messages.insert(0, msgspec.json.encode({"leftOut": left_out}).decode())
         for message in messages:
-            with trio.move_on_after(SEND_WITHIN) as scope:
+            with trio.move_on_after(STALL) as scope:
                 await websocket.send(message)
             if scope.cancel_called:
-                return TOO_SLOW, f"nothing was taken for {SEND_WITHIN:g} s"
+                return TOO_SLOW, f"nothing was taken for {STALL:g} s"

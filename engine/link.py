@@ -7,7 +7,7 @@ Theory of operation
 -------------------
 One task hears, any task says. What is to be sent goes into an outbox in the order in which the session made it; whoever
 has the turn sends all of it, in slices. A slice that is not taken within `stall` seconds is a dead peer. The kernel
-notices a peer that takes nothing, or whose host is gone, by itself in the same time (`abandon_after`), also while bytes
+notices a peer that takes nothing, or whose host is gone, by itself in the same time (`limit_stall`), also while bytes
 wait in its own buffer. A `say` that is cancelled may have sent half a message: after it the link can only be closed.
 
 A peer that says next to nothing in many small chunks is heard slowly: each costs as much time as a picture. So is one
@@ -169,7 +169,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def abandon_after(stream: trio.SocketStream | socket.socket, seconds: float) -> None:
+def limit_stall(stream: trio.SocketStream | socket.socket, seconds: float) -> None:
     """Makes the kernel break a connection whose peer acknowledges, or takes, nothing for so long (RFC 5482)."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))

@@ -42,7 +42,7 @@ from engine.errors import (
     reason_of,
 )
 from engine.feed import Feed, Said
-from engine.link import Link, abandon_after, race
+from engine.link import Link, limit_stall, race
 from engine.packet import Kind, Packet
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
 from engine.rtmp.session import Session, Shared
@@ -374,7 +374,7 @@ class Push:
                 if target.scheme == "rtmps" and self._tls is None:
                     self._tls = await in_thread(ssl.create_default_context)
                 tcp = await trio.open_tcp_stream(target.host, target.port)
-                abandon_after(tcp, self._patience.stall)
+                limit_stall(tcp, self._patience.stall)
                 return tcp if self._tls is None else await _secured(tcp, self._tls, target.host)
         except trio.TooSlowError as err:
             raise SinkUnavailable(f"{target.address}: no connection within {seconds:g} s", where=self._id) from err

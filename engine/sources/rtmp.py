@@ -31,7 +31,7 @@ import trio
 
 from engine.errors import EngineError, RemoteProtocolError, SourceUnavailable
 from engine.feed import Feed, Said
-from engine.link import Link, Room, abandon_after, listen, race
+from engine.link import Link, Room, limit_stall, listen, race
 from engine.rtmp import (
     Accepted,
     Closed,
@@ -130,7 +130,7 @@ class _Connection:
         reason = "left"
         try:
             self._peer = _address(self._stream)
-            abandon_after(self._stream, self._limits.stall)
+            limit_stall(self._stream, self._limits.stall)
             self._allow(self._limits.handshake)
             with self._scope:
                 await self._converse()

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from hypercorn.config import Config
 
-from api.asgi import let_go_after
+from api.asgi import limit_stall
 from api.http import HANDSHAKE, HEAD_LINES, VIEWER_BYTES, VIEWER_PAUSE, serve_http
 from engine.link import listen
 
@@ -235,7 +235,7 @@ async def test_a_client_that_takes_nothing_is_let_go_sooner_where_the_applicatio
 
     async def app(scope, receive, send):
         if scope["path"] != "/film":
-            let_go_after(scope, 0.2)
+            limit_stall(scope, 0.2)
         if scope["path"] == "/ended":
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})

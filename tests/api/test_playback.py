@@ -77,13 +77,13 @@ async def test_flv_ends_with_its_stream(client, engine):
 
 
 async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch):
-    monkeypatch.setattr(playback, "SEND_WITHIN", 0.1)
+    monkeypatch.setattr(playback, "STALL", 0.1)
     with trio.fail_after(ENDLESS):
         async with followed(client, f"/{NAME}.flv") as connection:
             await connection.receive()
             while connection._client_send.statistics().tasks_waiting_send == 0:
                 await trio.sleep(0.01)
-            await trio.sleep(2 * playback.SEND_WITHIN)
+            await trio.sleep(2 * playback.STALL)
             with pytest.raises(trio.EndOfChannel):
                 while True:
                     await connection.receive()
@@ -105,7 +105,7 @@ async def test_a_slow_client_that_takes_something_all_the_time_is_not_let_go(med
         async for data in body:
             assert 0 < len(data) <= playback.SLICE
             taken, times = taken + data, times + 1
-            await trio.sleep(0.9 * playback.SEND_WITHIN)
+            await trio.sleep(0.9 * playback.STALL)
     assert times > 2
     assert len(numbers(taken, "flv")[0]) == 1200
 
