@@ -23,7 +23,7 @@ from engine.errors import EngineError, InvalidJob
 from engine.fetch import Fetcher
 from engine.jobdocument import output_folder
 from engine.sinks.partial import Partial, copy, error_of, sync_names
-from engine.sinks.pictures import STILLS, is_numbered
+from engine.sinks.pictures import IMAGE_CODECS, is_numbered
 from engine.template import Order, file_name, is_file_name, item
 from engine.threads import in_thread
 from engine.urls import shown
@@ -309,7 +309,7 @@ def _film(given: Mapping[str, Any], where: str, order: Order) -> Film:
     extension = str(preset or order.extension)
     name = file_name(str(given.get("output") or ""), f"encoded.{extension}")
     name = name if PurePath(name).suffix else file_name(f"{name}.{extension}", "")
-    if is_numbered(name) and PurePath(name).suffix.lower() in STILLS:
+    if is_numbered(name) and PurePath(name).suffix.lower() in IMAGE_CODECS:
         raise InvalidJob(f"{where}.output: many images are not supported", where=f"$.{where}.output")
     options = over(_PRESETS.get(str(preset), {}), order.options)
     parameters = {_PARAMETERS[key]: key for key in params if key in _PARAMETERS}

@@ -31,7 +31,7 @@ from engine.sinks.flow import FlvFlow, Fmp4Flow
 from engine.sinks.hls import Hls
 from engine.sinks.push import Push, PushStatus
 from engine.sinks.record import Recording, RecordingStatus
-from engine.sinks.stills import Stills
+from engine.sinks.snapshots import Snapshots
 from engine.sources.decode import Decoders
 from engine.sources.pull import Pull, PullStatus
 from engine.sources.rtmp import serve_rtmp
@@ -121,7 +121,7 @@ class Engine:
         # owned by run()
         self._hub = Hub(self.now, changed=self._stream_changed)
         self._encoding = trio.CapacityLimiter(64)
-        self._stills = Stills()
+        self._snapshots = Snapshots()
         self._disk = trio.CapacityLimiter(DISK_THREADS)  # for recordings alone: who writes later loses packets
         self._nursery: trio.Nursery | None = None
         self._decoders = Decoders(self._hub, self.settings, strict=strict)
@@ -149,7 +149,7 @@ class Engine:
         """Runs until cancelled; what is open then is cut off: call `close` before."""
         be_punctual()
         trio.socket.set_custom_hostname_resolver(Resolver())
-        with closing(self._stills):
+        with closing(self._snapshots):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._decoders.run)
@@ -396,7 +396,7 @@ class Engine:
         self._hub.published(stream)
         frame = next((shown for event in self.events() if (shown := event.picture(stream)) is not None), None)
         frame = frame or await self._decoded(stream)
-        return await self._stills.jpeg(stream, frame)
+        return await self._snapshots.jpeg(stream, frame)
 
     async def _decoded(self, stream: str) -> VideoFrame:
         source = self._decoders.open(stream, AudioFormat(), epoch=Fraction(0))

@@ -27,7 +27,7 @@ from engine.plan import Picture, Place
 from engine.program import Coming, Held, Program
 from engine.sinks import open_sink
 from engine.sinks.file import check_output, has_h264
-from engine.sinks.pictures import STILLS, is_numbered, is_one_of
+from engine.sinks.pictures import IMAGE_CODECS, is_numbered, is_one_of
 from engine.sources import Reader, Steps, check_source, check_still, load_still, open_source
 from engine.sources.drawing import Drawings
 from engine.sources.places import Places, Use, uses
@@ -212,7 +212,7 @@ async def _report(mixer: Mixer, total: int | None, tell: _Tell) -> None:
 def _is_still(spec: RenderSpec) -> bool:
     """Whether the first picture is all that is made."""
     output, *others = spec.made
-    is_image = Path(output.path).suffix.lower() in STILLS and not is_numbered(output.path)
+    is_image = Path(output.path).suffix.lower() in IMAGE_CODECS and not is_numbered(output.path)
     return is_image and not others and output.waveform is None and output.at == 0
 
 

@@ -22,7 +22,7 @@ from engine.errors import EngineError, SinkRejected
 from engine.frame import AudioFrame, VideoFrame
 from engine.sinks.encode import Encoder, Encoding, check_picture
 from engine.sinks.partial import ERRORS, Item, Partial, Writing
-from engine.sinks.pictures import STILLS, Numbered, Still, check_digits, is_numbered
+from engine.sinks.pictures import IMAGE_CODECS, Numbered, Single, check_digits, is_numbered
 from engine.sinks.splice import Splice, Splicer
 from engine.sinks.waveform import Waveform
 from engine.spec import AAC_RATES, MP3_RATES, OPUS_RATES, EncoderSpec, MixerSpec, OutputSpec, Raster
@@ -110,13 +110,13 @@ class FileSink:
 def check_output(output: OutputSpec, mixer: MixerSpec) -> None:
     """Raises SinkRejected: an extension we do not write, what its codec does not have, digits without end."""
     path, suffix = output.path, Path(output.path).suffix.lower()
-    if suffix in STILLS:
+    if suffix in IMAGE_CODECS:
         check_digits(path)
-    if path == NULL or suffix in STILLS:
+    if path == NULL or suffix in IMAGE_CODECS:
         return
     encoding = FORMATS.get(suffix)
     if encoding is None:
-        known = " ".join([*FORMATS, *STILLS])
+        known = " ".join([*FORMATS, *IMAGE_CODECS])
         raise SinkRejected(f'output "{path}": extension "{suffix}" is not one of {known}', where=path)
     rates = sound_rates(path)
     if output.sound and rates is not None and mixer.audio.rate not in rates:
@@ -186,10 +186,10 @@ def _open(output: OutputSpec, mixer: MixerSpec, splice: Splice | None) -> Writin
     if output.waveform is not None:
         size = output.size or (raster.width, raster.height)
         return Waveform(path, size=size, forecolor=output.waveform[0], backcolor=output.waveform[1])
-    if suffix in STILLS and is_numbered(path):
+    if suffix in IMAGE_CODECS and is_numbered(path):
         return Numbered(path, every=output.every, size=output.size)
-    if suffix in STILLS:
-        return Still(path, n=tick_count(output.at, mixer.fps), size=output.size)
+    if suffix in IMAGE_CODECS:
+        return Single(path, n=tick_count(output.at, mixer.fps), size=output.size)
     encoding = FORMATS[suffix]
     left_out = {name: None for name, wanted in (("video", output.picture), ("audio", output.sound)) if not wanted}
     if output.size is not None:

@@ -15,7 +15,7 @@ from engine.frame import VideoFrame
 from engine.sinks.partial import ERRORS, Item, Partial, PartialFolder, error_of
 from engine.sinks.still import encode_still
 
-STILLS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
+IMAGE_CODECS: Final = MappingProxyType({".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"})
 MAX_DIGITS: Final = 999
 _NUMBER: Final = re.compile(r"%0?(\d*)d")
 
@@ -35,7 +35,7 @@ def is_one_of(name: str, path: str) -> bool:
 
 def _encode(path: str, picture: VideoFrame, size: Size | None) -> bytes:
     try:
-        return encode_still(picture, STILLS[Path(path).suffix.lower()], size)
+        return encode_still(picture, IMAGE_CODECS[Path(path).suffix.lower()], size)
     except ERRORS as err:
         raise error_of(path, err) from err
 
@@ -47,7 +47,7 @@ def check_digits(path: str) -> None:
         raise SinkRejected(f'output "{path:.200}": a number of more than {MAX_DIGITS} digits', where=path)
 
 
-class Still:
+class Single:
     """A `Writing` (see sinks.partial): the picture of tick `n`, or the last one there is, as an image.
 
     size  of the image; None = the picture's own.
@@ -122,7 +122,7 @@ def save_still(picture: VideoFrame, path: str, size: Size) -> None:
     """Writes a picture as an image; a PNG keeps its alpha. Raises SinkError."""
     target = Partial(path)
     try:
-        target.write(encode_still(picture, STILLS[Path(path).suffix.lower()], size, alpha=True))
+        target.write(encode_still(picture, IMAGE_CODECS[Path(path).suffix.lower()], size, alpha=True))
         target.keep()
     except ERRORS as err:
         raise target.error(err) from err

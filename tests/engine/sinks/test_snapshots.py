@@ -1,4 +1,4 @@
-"""Stills of streams: however many ask, a picture is encoded once, who waits gets the newest, and nothing is kept."""
+"""Snapshots of streams: however many ask, a picture is encoded once, who waits gets the newest, and nothing is kept."""
 
 import threading
 import weakref
@@ -10,13 +10,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from engine.errors import ActorGone
 from engine.frame import black
-from engine.sinks.stills import Stills
+from engine.sinks.snapshots import Snapshots
 
 
 @asynccontextmanager
-async def stills():
+async def snapshots():
     """Those who ask have two minutes: more than any machine takes, and less than for ever."""
-    made = Stills()
+    made = Snapshots()
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             yield made, nursery
@@ -36,7 +36,7 @@ async def ask(made, picture, found, stream="live/a"):
 
 async def test_a_picture_is_encoded_once_for_all_who_ask_for_it_meanwhile():
     found, picture = [], black(64, 36)
-    async with stills() as (made, nursery):
+    async with snapshots() as (made, nursery):
         for _ in range(50):
             nursery.start_soon(ask, made, picture, found)
     assert len(found) == 50
@@ -46,7 +46,7 @@ async def test_a_picture_is_encoded_once_for_all_who_ask_for_it_meanwhile():
 
 async def test_who_waits_gets_the_newest_picture_that_was_asked_for():
     found = []
-    async with stills() as (made, nursery):
+    async with snapshots() as (made, nursery):
         release = await held(made)
         for width in (64, 80, 96, 112):
             nursery.start_soon(ask, made, black(width, 36), found)
@@ -59,7 +59,7 @@ async def test_who_waits_gets_the_newest_picture_that_was_asked_for():
 
 async def test_one_stream_is_not_shown_as_another_and_the_next_picture_not_as_the_last():
     found = []
-    async with stills() as (made, _):
+    async with snapshots() as (made, _):
         for width, stream in ((64, "live/a"), (80, "live/a"), (96, "live/b")):
             await ask(made, black(width, 36), found, stream)
     assert len(set(found)) == 3
@@ -68,7 +68,7 @@ async def test_one_stream_is_not_shown_as_another_and_the_next_picture_not_as_th
 async def test_no_picture_is_kept_when_nobody_asks():
     picture = black(64, 36)
     known = weakref.ref(picture)
-    async with stills() as (made, _):
+    async with snapshots() as (made, _):
         await made.jpeg("live/a", picture)
         del picture
         assert known() is None
@@ -77,7 +77,7 @@ async def test_no_picture_is_kept_when_nobody_asks():
 
 async def test_who_hangs_up_keeps_nobody_waiting():
     found, picture = [], black(64, 36)
-    async with stills() as (made, nursery):
+    async with snapshots() as (made, nursery):
         release = await held(made)
         async with trio.open_nursery() as impatient:
             impatient.start_soon(ask, made, picture, [])
@@ -92,7 +92,7 @@ async def test_who_hangs_up_keeps_nobody_waiting():
 
 async def test_who_waits_behind_the_picture_of_another_stream_can_go_at_once():
     found = []
-    async with stills() as (made, nursery):
+    async with snapshots() as (made, nursery):
         release = await held(made)
         nursery.start_soon(ask, made, black(64, 36), found)
         await wait_all_tasks_blocked()
@@ -108,7 +108,7 @@ async def test_who_waits_behind_the_picture_of_another_stream_can_go_at_once():
 
 
 async def test_whose_turn_comes_after_the_end_is_told_so():
-    async with stills() as (made, _):
+    async with snapshots() as (made, _):
         made.close()
-        with pytest.raises(ActorGone, match="no more stills"):
+        with pytest.raises(ActorGone, match="no more snapshots"):
             await made.jpeg("live/a", black(64, 36))

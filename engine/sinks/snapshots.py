@@ -1,4 +1,4 @@
-"""Stills of streams, for however many ask at once: one is made at a time, in a thread that gives way to what is live.
+"""Snapshots of streams, for however many ask: one is made at a time, in a thread that gives way to what is live.
 
 They decide what those get who have to wait; they refuse to know where a picture comes from.
 """
@@ -19,7 +19,7 @@ from engine.threads import Threads
 NICE: Final = 5  # a third of the processor that a mixer's encoder gets, where there is not enough for both
 
 
-class _Still:
+class _Snapshot:
     """What those share who ask for the picture of one stream."""
 
     def __init__(self) -> None:
@@ -29,34 +29,34 @@ class _Still:
         self.jpeg = b""
 
 
-class Stills:
+class Snapshots:
     """JPEGs of what streams show. It must be closed; it is used in the Trio thread."""
 
     def __init__(self) -> None:
-        self._threads = Threads(1, name="stills", nice=NICE)
+        self._threads = Threads(1, name="snapshots", nice=NICE)
         self._turn = trio.Lock()  # who waits for it can still go away
         self._is_closed = False
-        self._asked: WeakValueDictionary[str, _Still] = WeakValueDictionary()  # gone with the last who asks
+        self._asked: WeakValueDictionary[str, _Snapshot] = WeakValueDictionary()  # gone with the last who asks
 
     async def jpeg(self, stream: str, picture: VideoFrame) -> bytes:
         """A stream's picture, or a newer one of it that somebody has asked for meanwhile: all who wait share that one.
 
         Raises ActorGone when it was closed, av.error.FFmpegError.
         """
-        still = self._asked.setdefault(stream, _Still())
-        if picture is not still.picture:
-            still.picture, still.number = picture, still.number + 1
-        wanted = still.number
+        snapshot = self._asked.setdefault(stream, _Snapshot())
+        if picture is not snapshot.picture:
+            snapshot.picture, snapshot.number = picture, snapshot.number + 1
+        wanted = snapshot.number
         async with self._turn:
-            if still.made < wanted:
+            if snapshot.made < wanted:
                 if self._is_closed:
-                    raise ActorGone("no more stills are made", where=stream)
-                encode, number = partial(encode_still, still.picture, "mjpeg"), still.number
-                still.jpeg = await self._threads.run(encode)
-                still.made = number
-            return still.jpeg
+                    raise ActorGone("no more snapshots are made", where=stream)
+                encode, number = partial(encode_still, snapshot.picture, "mjpeg"), snapshot.number
+                snapshot.jpeg = await self._threads.run(encode)
+                snapshot.made = number
+            return snapshot.jpeg
 
     def close(self) -> None:
-        """Ends the thread; a still that is being made is finished."""
+        """Ends the thread; a snapshot that is being made is finished."""
         self._is_closed = True
         self._threads.close()
