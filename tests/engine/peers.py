@@ -132,10 +132,3 @@ class Client:
     async def close(self):
         """FIN."""
         await self.stream.aclose()
-
-
-async def until(true):
-    """Waits until something is true."""
-    with trio.fail_after(30):
-        while not true():
-            await trio.sleep(0.005)

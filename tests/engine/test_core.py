@@ -27,6 +27,7 @@ from tests.engine.clips import packets
 from tests.engine.slowdisk import slow_image
 from tests.media import encode
 from tests.threads import no_threads
+from tests.waiting import until
 
 SPEC = EventSpec(
     name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(64, 36)), latency_ms=20, sub_mixes=2
@@ -44,11 +45,6 @@ async def engine(tmp_path, *, strict=True, **settings):
             yield made
             await made.close()
             nursery.cancel_scope.cancel()
-
-
-async def until(condition):
-    while not condition():
-        await trio.sleep(0.005)
 
 
 def states(made):

@@ -10,7 +10,8 @@ from engine.resolver import Resolver
 from engine.sinks.push import Patience, Push
 from engine.stream import Publisher
 from tests.engine.clips import packets
-from tests.engine.peers import listening, new_hub, until
+from tests.engine.peers import listening, new_hub
+from tests.waiting import until
 
 QUICK = Patience(connect=0.05, stall=1, retry=0.01, retry_most=0.02)
 

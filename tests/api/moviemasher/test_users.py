@@ -11,7 +11,7 @@ import trio.testing
 from api.asgi import Refusal
 from api.moviemasher.users import WAITING, Users, read_users, write_user
 from engine.config import Settings
-from tests.api.moviemasher.asking import PATIENCE
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -40,12 +40,6 @@ async def begin(nursery, users, *logins):
     for login in logins:
         nursery.start_soon(login.run, users)
     await trio.testing.wait_all_tasks_blocked()
-
-
-async def until(is_so):
-    with trio.fail_after(PATIENCE):
-        while not is_so():
-            await trio.sleep(0.005)
 
 
 @pytest.mark.parametrize("name", ["ada", "eve"])  # who is there and who is not wait alike

@@ -21,7 +21,8 @@ from engine.rtmp.session import Session
 from engine.sinks.push import APART_MS, BACK_MS, MAX_ERROR, Patience, Push, Rebase, parse_url
 from engine.stream import END, Publisher
 from tests.engine.clips import packets
-from tests.engine.peers import ASC, AVCC, listening, new_hub, until
+from tests.engine.peers import ASC, AVCC, listening, new_hub
+from tests.waiting import until
 
 QUICK = Patience(connect=0.3, stall=0.3, retry=0.02, retry_most=0.04)
 CERTIFICATE = Path(__file__).parents[1] / "localhost.pem"

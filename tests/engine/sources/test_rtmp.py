@@ -24,9 +24,9 @@ from tests.engine.peers import (
     new_hub,
     picture,
     sound,
-    until,
 )
 from tests.media import plane, read_number
+from tests.waiting import until
 
 PUBLISHER = """
 import av, sys
