@@ -13,6 +13,7 @@ import engine.child
 from engine.child import Child
 from engine.errors import Exhausted
 from tests.engine.processes import renders
+from tests.waiting import until
 
 GRACE = 30  # seconds: what ends sooner was not killed
 RED = '{"rootVideoNode": {"node": "SolidColorNode", "red": 1}}'
@@ -79,10 +80,9 @@ async def test_a_stopped_render_is_ended_too(render, child, monkeypatch):
     with trio.fail_after(GRACE - 5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(render, child, 100_000)
-            await trio.sleep(0.2)
+            await until(renders)
             await child.signal(signal.SIGSTOP)
-            while [state for _, state, _ in renders()] != ["T"]:
-                await trio.sleep(0.01)
+            await until(lambda: [state for _, state, _ in renders()] == ["T"])
             nursery.cancel_scope.cancel()
     assert not renders()
 

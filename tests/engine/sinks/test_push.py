@@ -420,10 +420,11 @@ async def test_a_server_that_refuses_connections_is_tried_until_it_appears(caplo
         port = sock.getsockname()[1]
     publication = publish(here)
     publication.send(picture(0, keyframe=True))
-    async with pushing(here, f"rtmp://127.0.0.1:{port}/live/y") as push:
-        await until(lambda: push.status().state == "retrying")
+    states = []
+    url = f"rtmp://127.0.0.1:{port}/live/y"
+    async with pushing(here, url, changed=lambda: states.append(push.status().state)) as push:
+        await until(lambda: states.count("retrying") >= 3)
         assert push.status().error == f"127.0.0.1:{port} cannot be reached: connection refused"
-        await trio.sleep(0.1)
         async with listening(there, port=port):
             await until(lambda: push.status().state == "pushing")
             assert push.status().error == ""
