@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     masher_password: str = ""  # of every user; empty = password; that empty too = any but an empty one
     users: str = ""  # a JSON file {"name": "scrypt$…"}: only these may enter
     preview_size: str = ""  # WIDTHxHEIGHT of previews; empty = 480x270
-    output_size: str = ""  # WIDTHxHEIGHT of renderings and streams; empty = 1920x1080
+    output_size: str = ""  # WIDTHxHEIGHT of renderings and streams; empty = 1920x1080 and 320x240
     upload_audio: Megabytes = 50.0  # MB of one file
     upload_font: Megabytes = 5.0
     upload_image: Megabytes = 5.0
