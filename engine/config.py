@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upload_font: Megabytes = 5.0
     upload_image: Megabytes = 5.0
     upload_video: Megabytes = 100.0
-    quota: Megabytes = 0.0  # MB of files of one user; 0 = as much as there is room
+    quota: Megabytes = 0.0  # MB of files of one user, and as many of documents; 0 = as much as there is room
     private_media: bool = False  # media only under addresses that were given out to their user
     media_life: Seconds = 86_400.0  # seconds until such an address ends
     web: str = ""  # folder of the site at /; empty = our own page

@@ -32,7 +32,7 @@ class Options(NamedTuple):
     preview      of products that the client shows; icons have half of it.
     has_preview  whether it was asked for: only then the client is told.
     limits       MB of one upload, of each kind.
-    quota        bytes of one user's files; 0: as much as there is room.
+    quota        bytes of one user's files, and as many of documents; 0: as much as there is room.
     """
 
     preview: Raster
