@@ -203,7 +203,10 @@ class JobQueue:
     async def create(
         self, bodies: Sequence[Document], *, creator: str, key: tuple[str, bytes] | None = None
     ) -> list[bytes]:
-        """As `Store.create`. Raises Overloaded, too: nobody will ever be given one of them, see `check_workers`."""
+        """Makes jobs, as `Store.made`, and queues them, as `Store.add`.
+
+        Raises Overloaded, too: nobody will ever be given one of them, see `check_workers`.
+        """
         made = await self._read(lambda store: self._made(store, bodies, creator))
         texts, changes = await self._write(lambda store: store.add(made, now=self.now(), key=key))
         self._tell(changes)

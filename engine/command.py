@@ -1,8 +1,9 @@
 """The render command: arguments → a program and a RenderSpec → render → an exit code and at most one sentence.
 
-It decides exit codes (0 whole, 1 refused or broken, 2 usage, 128 + n when signal n ended it) and how progress is shown;
-it refuses to know what a render does. Used by `mashtun render` and by `python -m engine.child`. What renders is
-imported when there is something to render, so help and a misspelt option are answered at once.
+It decides exit codes (0 whole, 1 refused or broken, 2 usage, 75 no process or thread to be had, 128 + n when signal n
+ended it) and how progress is shown; it refuses to know what a render does. Used by `mashtun render` and by
+`python -m engine.child`. What renders is imported when there is something to render, so help and a misspelt option are
+answered at once.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ MAX_BYTES: Final = 32 << 20
 MAX_IMAGES: Final = 1000
 MAX_NAME: Final = 200
 MAX_LOADED: Final = 1 << 30  # bytes of decoded images; those not named for longest go first …
-MAX_COMING: Final = 8  # that wait to be loaded before their time: what is on does not wait for more
 LINGER: Final = 10.0  # … but for what was named within so many seconds
+MAX_COMING: Final = 8  # that wait to be loaded before their time: what is on does not wait for more
 AGAIN: Final = 2.0  # seconds until what could not be loaded is tried again
 _SIGNATURES: Final = {  # what a file begins with → the extension it gets when its name has none
     SIGNATURE: ".png",

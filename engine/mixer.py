@@ -50,7 +50,7 @@ class Sink(Protocol):
 
 
 class Reader(Protocol):
-    """One mixer's place in one source; times are the mixer's. See sources.reader.Reader, and decode.LiveSource."""
+    """One mixer's place in one source; times are the mixer's. See sources.reader.Reader and sources.live.LiveSource."""
 
     @property
     def picture_size(self) -> PictureSize | None:

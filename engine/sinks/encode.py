@@ -323,9 +323,9 @@ def x264_options(spec: EncoderSpec) -> dict[str, str]:
 
 
 def vp9_options(spec: EncoderSpec) -> dict[str, str]:
-    """libvpx-vp9's options for a spec; x264's presets become its speeds 8 (fast) … 0 (slow)."""
-    speeds = {"ultrafast": 8, "superfast": 8, "veryfast": 6, "faster": 5, "fast": 4, "medium": 3, "slow": 2}
-    options = {"deadline": "good", "cpu-used": str(min(speeds.get(spec.preset, 1), 5)), "row-mt": "1"}
+    """libvpx-vp9's options for a spec; x264's presets become its speeds 5 (fastest) … 1 (slowest)."""
+    speeds = {"ultrafast": 5, "superfast": 5, "veryfast": 5, "faster": 5, "fast": 4, "medium": 3, "slow": 2}
+    options = {"deadline": "good", "cpu-used": str(speeds.get(spec.preset, 1)), "row-mt": "1"}
     low, high = spec.qp_min or 0, VP9_MAX_QP if spec.qp_max is None else spec.qp_max
     options |= {"qmin": str(low), "qmax": str(high)}
     if spec.bit_rate is None:

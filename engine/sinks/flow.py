@@ -1,4 +1,4 @@
-"""A stream for one client that plays it as it comes: HTTP-FLV, and fragmented MP4 over a WebSocket or HTTP.
+"""A stream for one client that plays it as it comes: HTTP-FLV, and fragmented MP4 over a WebSocket.
 
 It decides which bytes a client gets next; it refuses to know how they are sent. A client that is slow loses packets in
 the stream's own queue, up to a keyframe: time goes on there with a gap.

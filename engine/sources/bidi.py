@@ -14,7 +14,7 @@ _ISOLATES: Final = ("LRI", "RLI", "FSI")
 _EMBEDDINGS: Final = ("LRE", "RLE", "LRO", "RLO")
 _REMOVED: Final = (*_EMBEDDINGS, "PDF", "BN")  # X9: they have no say
 _NEUTRAL: Final = ("B", "S", "WS", "ON", *_ISOLATES, "PDI")
-_TURNS: Final = {"R", "AL", "AN", "RLE", "RLO", "RLI", *_EMBEDDINGS, *_ISOLATES}  # without any, nothing to do
+_TURNS: Final = {"R", "AL", "AN", *_EMBEDDINGS, *_ISOLATES}  # without any, nothing to do
 # The pairs of BidiBrackets.txt that people write, by their openers; U+2329 is U+3008.
 _BRACKETS: Final = dict(
     zip(
