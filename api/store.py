@@ -147,17 +147,6 @@ class Store:
 
     # Steps
 
-    def create(
-        self,
-        bodies: Sequence[Document],
-        *,
-        creator: str,
-        now: int,
-        key: tuple[str, bytes] | None = None,
-    ) -> tuple[list[bytes], list[Change]]:
-        """The jobs as they are queued, all of them or none: `add` of what is `made`."""
-        return self.add(self.made(bodies, creator=creator, now=now), now=now, key=key)
-
     def made(self, bodies: Sequence[Document], *, creator: str, now: int) -> list[tuple[Job, Document]]:
         """Jobs that may be added: meanwhile others may write. Raises InvalidJob."""
         return [create(body, uid=self._new_uid(), creator=creator, now=now) for body in bodies]

@@ -1,4 +1,4 @@
-"""Databases of jobs for tests: new ones quickly, and whether one is sound.
+"""Databases of jobs for tests: new ones quickly, jobs in one, and whether one is sound.
 
 Sound is: every column is what the document says, and the queue is what may be picked.
 """
@@ -28,6 +28,11 @@ def new_database(path):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_empty())
+
+
+def created(store, bodies, *, now, key=None):
+    """Jobs of these documents, all of them or none, and what changed, as `Store.add` gives them."""
+    return store.add(store.made(bodies, creator="c", now=now), now=now, key=key)
 
 
 def audit(store):

@@ -14,7 +14,7 @@ from pathlib import Path
 from api.store import Store
 from engine.jobdocument import read
 from engine.jobs import Rules
-from tests.api.auditing import audit, new_database
+from tests.api.auditing import audit, created, new_database
 
 BODY = read(
     b'{"template":{"src":"file:///a.aepx","composition":"main"},"maxAttempts":3,"webhooks":[{"url":"http://x"}]}'
@@ -32,7 +32,7 @@ def change(path, chance, told):
         step = chance.choice(["create", "create", "pick", "report", "finish", "remove"])
         if step == "create":
             uid = f"{os.getpid()}-{chance.randrange(10**9)}"
-            store.create([BODY | read(b'{"uid":"%s"}' % uid.encode())], creator="c", now=NOW)
+            created(store, [BODY | read(b'{"uid":"%s"}' % uid.encode())], now=NOW)
             told(f"{uid} queued")
         elif step == "pick":
             picked, _ = store.pick("w", now=NOW)

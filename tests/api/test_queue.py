@@ -26,7 +26,7 @@ from engine.config import Settings
 from engine.errors import Overloaded
 from engine.jobdocument import DOCUMENT, read
 from engine.jobs import Queue
-from tests.api.auditing import audit, new_database
+from tests.api.auditing import audit, created, new_database
 from tests.api.door import BODY, NOW, Client, Clock
 from tests.threads import no_threads
 
@@ -254,7 +254,7 @@ async def test_who_was_woken_leaves_the_turn_to_the_next_one(start, nursery, hun
         await trio.testing.wait_all_tasks_blocked(0.02)
     uids = ["a"] if hung_up else ["a", "b"]
     bodies = [read(json.dumps({**BODY, "uid": uid}).encode()) for uid in uids]
-    _, changes = queue._store.create(bodies, creator="c", now=queue.now())
+    _, changes = created(queue._store, bodies, now=queue.now())
     queue._tell(changes)
     if hung_up:
         first.cancel()

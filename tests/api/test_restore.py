@@ -19,7 +19,7 @@ from api.serve import take_folder
 from api.store import Store
 from engine.jobdocument import read
 from engine.jobs import Rules
-from tests.api.auditing import audit, new_database
+from tests.api.auditing import audit, created, new_database
 
 NOW = 1_700_000_000_000
 STEPS = {"os.rename", "os.link", "os.remove", "os.chmod", "os.chown", "sqlite3.connect"}  # as Python tells of them
@@ -38,7 +38,7 @@ def add(store, names):
     for name in names:
         document = {b"uid": name.encode(), b"x": b"y" * 3000}
         text = b'{"template":{"src":"file:///a.aep","composition":"c"},"uid":"%(uid)b","x":"%(x)b"}' % document
-        store.create([read(text)], creator="c", now=NOW)
+        created(store, [read(text)], now=NOW)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from api.webhooks import AT_ONCE, MAX_AWAY
 from engine.errors import AlreadyExists, Conflict, InvalidJob, InvalidSpec, NotFound, Overloaded, SourceMalformed
 from engine.jobdocument import DOCUMENT, PROJECT, read
 from engine.jobs import ORDERINGS, Rules
-from tests.api.auditing import audit, new_database
+from tests.api.auditing import audit, created, new_database
 
 NOW = 1_700_000_000_000
 TEMPLATE = {"src": "file:///a.aepx", "composition": "main"}
@@ -54,7 +54,7 @@ class Bench:
 
     def add(self, **fields):
         """The uid of a new job."""
-        return json.loads(self.note(self.store.create([body(**fields)], creator="c", now=self.now))[0])["uid"]
+        return json.loads(self.note(created(self.store, [body(**fields)], now=self.now))[0])["uid"]
 
     def pick(self, worker="w", **asked):
         """The uid of the next job."""
@@ -134,10 +134,7 @@ def test_a_job_reads_back_as_it_was_made(bench):
 
 def test_numbers_keep_their_digits(bench):
     made = read(b'{"template":{"src":"a","composition":"b"},"x":1.50,"y":123456789012345678901234567890,"uid":5}')
-    assert (
-        b'"x":1.50,"y":123456789012345678901234567890'
-        in bench.note(bench.store.create([made], creator="c", now=NOW))[0]
-    )
+    assert b'"x":1.50,"y":123456789012345678901234567890' in bench.note(created(bench.store, [made], now=NOW))[0]
     assert bench.job("5")["uid"] == 5
 
 
@@ -184,18 +181,18 @@ def test_a_name_is_given_once(bench):
 
 def test_several_are_made_or_none(bench):
     with pytest.raises(AlreadyExists):
-        bench.store.create([body(uid="a"), body(uid="b"), body(uid="a")], creator="c", now=NOW)
+        created(bench.store, [body(uid="a"), body(uid="b"), body(uid="a")], now=NOW)
     with pytest.raises(InvalidJob):
-        bench.store.create([body(uid="a"), body(uid="")], creator="c", now=NOW)
+        created(bench.store, [body(uid="a"), body(uid="")], now=NOW)
     assert bench.uids() == []
-    made = bench.note(bench.store.create([body(uid="a"), body(uid="b", after="a")], creator="c", now=NOW))
+    made = bench.note(created(bench.store, [body(uid="a"), body(uid="b", after="a")], now=NOW))
     assert [json.loads(each)["uid"] for each in made] == ["a", "b"]
 
 
 def test_names_that_are_given_have_21_characters(tmp_path):
     new_database(tmp_path / "jobs.db")
     store = Store(tmp_path / "jobs.db", rules=Rules())
-    made, _ = store.create([body(), body()], creator="c", now=NOW)
+    made, _ = created(store, [body(), body()], now=NOW)
     names = {json.loads(each)["uid"] for each in made}
     assert len(names) == 2
     assert {len(name) for name in names} == {21}
@@ -371,7 +368,7 @@ def test_a_job_that_waits_fails_with_what_it_waits_for(bench):
 
 def test_a_long_line_of_jobs_fails(bench):
     made = [body(uid=f"n{n}", after=f"n{n - 1}") for n in range(1200)]
-    bench.store.create(made, creator="c", now=NOW)
+    created(bench.store, made, now=NOW)
     bench.put("n0", state="error")
     assert bench.sweep_all() == 2
     assert bench.state("n1199") == "error"
@@ -379,19 +376,19 @@ def test_a_long_line_of_jobs_fails(bench):
 
 def test_a_job_waits_for_those_that_are_made_with_it_in_any_order(bench):
     made = [body(uid="film", after=["one", "two"]), body(uid="one", parentUid="two"), body(uid="two")]
-    bench.note(bench.store.create(made, creator="c", now=NOW))
+    bench.note(created(bench.store, made, now=NOW))
     for uid in ("two", "one", "film"):
         assert [bench.pick(), bench.pick()] == [uid, None]
         bench.put(uid, state="finished")
     many = [body(uid=f"n{n}", after=f"n{n + 1}") for n in range(1200)]
-    bench.note(bench.store.create(many, creator="c", now=NOW))
+    bench.note(created(bench.store, many, now=NOW))
     assert [bench.pick(), bench.pick()] == ["n1199", None]
 
 
 def test_of_jobs_that_would_wait_for_each_other_none_is_kept(bench):
     made = [body(uid="fine"), body(uid="a", after="b"), body(uid="b", after=["fine", "c"]), body(uid="c", after="a")]
     with pytest.raises(Conflict, match=r'^job "." would wait for job ".", which waits for it$'):
-        bench.store.create(made, creator="c", now=NOW)
+        created(bench.store, made, now=NOW)
     assert bench.uids() == []
     assert bench.add(uid="a", after="a") == bench.pick()  # who names itself means nothing
 
@@ -677,7 +674,7 @@ def test_what_a_clock_that_was_ahead_has_set_ends_as_if_it_were_set_at_the_start
     assert bench.put(failed, run=bench.run, state="error", error="x")["state"] == "queued"
     (told,) = bench.store.undelivered((), 9, now=bench.now, left_out=LeftOut())
     bench.store.deliver_again(told, due=bench.now + 300_000, now=bench.now)
-    bench.store.create([body(uid="later", maxAttempts=2)], creator="c", now=bench.now, key=("k", b"digest"))
+    created(bench.store, [body(uid="later", maxAttempts=2)], now=bench.now, key=("k", b"digest"))
     assert bench.pick("w2") == "later"
     bench.put("later", run=bench.run, state="error", error="x")
     bench.put("later", notBefore=NOW + YEAR + 60_000)
@@ -697,7 +694,7 @@ def test_what_a_clock_that_was_ahead_has_set_ends_as_if_it_were_set_at_the_start
     assert (again.id, again.created) == (told.id, NOW)
     assert bench.pick() is None
     bench.store.sweep(now=NOW + KEY_LIFE + 1)
-    assert bench.store.create([body(uid="new")], creator="c", now=bench.now, key=("k", b"other"))
+    assert created(bench.store, [body(uid="new")], now=bench.now, key=("k", b"other"))
     assert (bench.pick(), bench.pick()) == ("new", None)
     bench.now = NOW + YEAR + 60_000
     assert bench.pick("w2") == "later"  # as its user said, by the time of day
@@ -870,42 +867,42 @@ def test_readers_are_not_held_up_by_a_writer(bench):
 def test_a_key_makes_jobs_once(opened):
     bench = opened()
     key = ("k", digest_of(b"1"))
-    first = bench.note(bench.store.create([body(), body()], creator="c", now=NOW, key=key))
+    first = bench.note(created(bench.store, [body(), body()], now=NOW, key=key))
     bench.pick()
     bench.store.close()
     bench = opened()
-    again = bench.note(bench.store.create([body(), body()], creator="c", now=NOW, key=key))
+    again = bench.note(created(bench.store, [body(), body()], now=NOW, key=key))
     assert [json.loads(each)["uid"] for each in again] == [json.loads(each)["uid"] for each in first]
     assert json.loads(again[0])["state"] == "picked"
     assert len(bench.uids()) == 2
 
 
 def test_a_key_is_for_one_thing(bench):
-    bench.store.create([body()], creator="c", now=NOW, key=("k", digest_of(b"1")))
+    created(bench.store, [body()], now=NOW, key=("k", digest_of(b"1")))
     with pytest.raises(AlreadyExists, match="Idempotency-Key"):
-        bench.store.create([body()], creator="c", now=NOW, key=("k", digest_of(b"2")))
+        created(bench.store, [body()], now=NOW, key=("k", digest_of(b"2")))
     assert len(bench.uids()) == 1
 
 
 def test_a_key_is_forgotten_after_a_day(bench):
-    bench.store.create([body()], creator="c", now=NOW, key=("k", b"1"))
+    created(bench.store, [body()], now=NOW, key=("k", b"1"))
     bench.now += 86_400_001
     assert bench.store.is_due(now=bench.now)
     bench.sweep()
-    bench.store.create([body()], creator="c", now=bench.now, key=("k", b"2"))
+    created(bench.store, [body()], now=bench.now, key=("k", b"2"))
 
 
 def test_what_fails_leaves_no_key(bench):
     with pytest.raises(InvalidJob):
-        bench.store.create([body(uid="")], creator="c", now=NOW, key=("k", b"1"))
-    assert len(bench.store.create([body()], creator="c", now=NOW, key=("k", b"2"))[0]) == 1
+        created(bench.store, [body(uid="")], now=NOW, key=("k", b"1"))
+    assert len(created(bench.store, [body()], now=NOW, key=("k", b"2"))[0]) == 1
 
 
 def test_a_key_of_a_removed_job_does_not_make_it_again(bench):
-    bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
+    created(bench.store, [body(uid="a")], now=NOW, key=("k", b"1"))
     bench.store.remove("a", now=NOW)
     with pytest.raises(AlreadyExists, match="deleted"):
-        bench.store.create([body(uid="a")], creator="c", now=NOW, key=("k", b"1"))
+        created(bench.store, [body(uid="a")], now=NOW, key=("k", b"1"))
 
 
 # --- webhooks --------------------------------------------------------------------------------------------------------
@@ -1069,7 +1066,7 @@ def test_a_disk_without_room_is_what_the_system_says(tmp_path, new, room):
 def test_a_folder_may_have_any_name(tmp_path, name):
     path = tmp_path / name / "jobs.db"
     store = Store(path, rules=Rules())
-    store.create([body(uid="here")], creator="c", now=NOW)
+    created(store, [body(uid="here")], now=NOW)
     store.close()
     backup(path, tmp_path / "copy.db")
     for each in (path, tmp_path / "copy.db"):
@@ -1083,12 +1080,12 @@ def test_a_folder_may_have_any_name(tmp_path, name):
 @pytest.mark.parametrize("by", [10 * KEY_LIFE, -10 * KEY_LIFE])
 def test_a_key_is_kept_as_long_also_when_the_clock_is_set(bench, by):
     key = ("k", b"digest")
-    made, _ = bench.store.create([body()], creator="c", now=NOW, key=key)
+    made, _ = created(bench.store, [body()], now=NOW, key=key)
     bench.store.resume(until=NOW + by, by=by)
     bench.store.sweep(now=NOW + by + KEY_LIFE - 1)
-    assert bench.store.create([body()], creator="c", now=NOW + by, key=key)[0] == made
+    assert created(bench.store, [body()], now=NOW + by, key=key)[0] == made
     bench.store.sweep(now=NOW + by + KEY_LIFE + 1)
-    assert bench.store.create([body()], creator="c", now=NOW + by, key=key)[0] != made
+    assert created(bench.store, [body()], now=NOW + by, key=key)[0] != made
 
 
 def test_nothing_is_lost_when_the_disk_is_full(bench):
@@ -1100,7 +1097,7 @@ def test_nothing_is_lost_when_the_disk_is_full(bench):
         for _ in range(50):
             names.append(bench.add(mine="x" * 5000))
     with pytest.raises(Overloaded):
-        bench.store.create([body(mine="x" * 100_000)], creator="c", now=NOW)
+        created(bench.store, [body(mine="x" * 100_000)], now=NOW)
     assert len(bench.uids()) == len(names)
     assert bench.pick() == names[0]  # what needs no more room goes on
     with bench.store._database.write() as connection:
@@ -1157,7 +1154,7 @@ def test_nobody_else_may_read_the_database_what_lies_beside_it_nor_a_backup(tmp_
     try:
         target.with_name("copy.db.part").write_text("of a backup that was killed")
         store = Store(path, rules=Rules())
-        store.create([body(webhooks=[{"url": "http://h/", "secret": "S"}])], creator="c", now=NOW)
+        created(store, [body(webhooks=[{"url": "http://h/", "secret": "S"}])], now=NOW)
         backup(path, target)
     finally:
         os.umask(old)
