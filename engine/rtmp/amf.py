@@ -28,7 +28,6 @@ from typing import Final, Literal, NamedTuple
 from engine.errors import LocalProtocolError, RemoteProtocolError
 
 DEPTH: Final = 32  # onMetaData of the wildest encoders is 4 deep
-VALUES: Final = 65536  # a recording's list of keyframes is the longest thing seen in the wild: some 10 000
 
 _NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL, _UNDEFINED, _REFERENCE = 0, 1, 2, 3, 5, 6, 7
 _ECMA_ARRAY, _END, _STRICT_ARRAY, _DATE, _LONG_STRING, _UNSUPPORTED, _XML, _TYPED = 8, 9, 10, 11, 12, 13, 15, 16
@@ -82,13 +81,15 @@ class _CutOff(Exception):  # noqa: N818
 class Values:
     """The values of a whole message, one after the other; what is not asked for is not decoded.
 
+    depth   of values within others, at most.
+    values  at most, with those within others.
     count   values decoded so far, with those within others.
     Raises  RemoteProtocolError: a type that AMF0 does not have, more or deeper values than allowed, or one cut off.
     """
 
     __slots__ = ("_depth", "_given", "_most", "_rest", "_size_bytes", "count")
 
-    def __init__(self, view: bytes | memoryview, *, depth: int = DEPTH, values: int = VALUES) -> None:
+    def __init__(self, view: bytes | memoryview, *, depth: int, values: int) -> None:
         self.count = 0
         self._rest = memoryview(view)
         self._size_bytes = len(view)

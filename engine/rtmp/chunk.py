@@ -39,6 +39,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from engine.errors import LocalProtocolError, RemoteProtocolError
+from engine.rtmp import amf
 
 # The message types (5.4, 7.1).
 SET_CHUNK_SIZE: Final = 1
@@ -84,7 +85,7 @@ class Limits(msgspec.Struct, frozen=True):
     chunk_streams: int = 128  # encoders use three to six
     small_chunks: int = 1000  # that made no event, and values of commands, in one piece of bytes: 8 ms
     amf_bytes: int = 1 << 20  # a command or a data message; commands are some hundred bytes
-    amf_depth: int = 32
+    amf_depth: int = amf.DEPTH
     command_values: int = 1000  # connect has thirty at most
     data_values: int = 10_000  # a recording's list of keyframes; what has more is ignored
 

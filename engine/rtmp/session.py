@@ -92,6 +92,7 @@ _STREAMING = (State.PUBLISHING, State.PLAYING)
 
 _VERSION: Final = 3  # C0 and S0 (5.2.2); 6 and 8 are RTMPE
 _HANDSHAKE_BYTES: Final = 1536  # of C1, C2, S1, S2
+_GREETING: Final = bytes(_HANDSHAKE_BYTES)  # C1 or S1: time 0, version 0; what should be random nobody looks at
 BACK_MS: Final = 1000  # encoders interleave, and some count backwards for a few frames; more is a new beginning
 ON_MS: Final = 60_000  # a camera that stood still for so long goes on; more may be another beginning
 _WINDOW_BYTES: Final = 2_500_000  # Flash Media Server's, and what librtmp assumes
@@ -163,10 +164,9 @@ class Session:
 
     role    which end we are.
     limits  what the peer may make us keep.
-    random  gives n bytes for our half of the handshake; zeros will do, since nothing checks it.
     """
 
-    def __init__(self, role: Side, *, limits: Limits | None = None, random: Callable[[int], bytes] = bytes) -> None:
+    def __init__(self, role: Side, *, limits: Limits | None = None) -> None:
         # given
         self.role: Final[Side] = role
         self._peer: Final[Side] = "server" if role == "client" else "client"
@@ -182,7 +182,6 @@ class Session:
         self._aggregate: Iterator[Message] = iter(())
         self._ended = False
         self._error = ""
-        self._greeting = bytes(8) + random(_HANDSHAKE_BYTES - 8)  # C1 or S1: time 0, version 0
         self._greeted = False
         self._window_bytes = _WINDOW_BYTES
         self._last_ack = 0
@@ -200,7 +199,7 @@ class Session:
         self._fourcc = False  # whether the peer's connect spoke of FourCCs
         self._dts: int | None = None  # of the last packet, unwrapped
         if role == "client":
-            self._out.append(bytes((_VERSION,)) + self._greeting)
+            self._out.append(bytes((_VERSION,)) + _GREETING)
 
     # ---- bytes in, events out ----
 
@@ -285,7 +284,7 @@ class Session:
             if block is None:
                 return False
             if self.role == "server":
-                self._out.append(block[:1] + self._greeting)
+                self._out.append(block[:1] + _GREETING)
             self._out.append(block[1:])
             self._greeted = True
             return True

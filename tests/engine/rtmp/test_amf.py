@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import LocalProtocolError, RemoteProtocolError
-from engine.rtmp.amf import UNDEFINED, Date, EcmaArray, TypedObject, Values, encode
+from engine.rtmp.amf import DEPTH, UNDEFINED, Date, EcmaArray, TypedObject, Values, encode
 
 PATIENT = settings(deadline=None)
 
@@ -28,8 +28,8 @@ KNOWN = [
 ]
 
 
-def decoded(data, **limits):
-    return list(Values(data, **limits))
+def decoded(data, *, values=10_000):
+    return list(Values(data, depth=DEPTH, values=values))
 
 
 @pytest.mark.parametrize(("wire", "value"), KNOWN)

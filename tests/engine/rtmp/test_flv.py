@@ -236,7 +236,7 @@ def test_a_file_of_libav_is_read_as_libav_reads_it(encoder, codec, options):
     found, extradata = [], {}
     for kind, time, body in tags(data[13:]):
         if kind == flv.SCRIPT:
-            name, *_ = amf.Values(body)
+            name, *_ = amf.Values(body, depth=amf.DEPTH, values=100)
             assert name == "onMetaData"
             continue
         media = (video if kind == flv.VIDEO else audio)(time, body)

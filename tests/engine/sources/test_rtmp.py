@@ -438,7 +438,7 @@ async def commands(stream):
         if message is None:
             reader.receive(await stream.receive_some())
         elif message.kind == chunk.COMMAND:
-            names.append(next(amf.Values(message.payload)))
+            names.append(next(amf.Values(message.payload, depth=amf.DEPTH, values=100)))
     return names
 
 
