@@ -94,18 +94,15 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY, seconds: f
     raise RequestTimeout(f"the body did not come within {seconds:g} s")
 
 
-async def read_upload(
-    request: Request, *, limiter: trio.CapacityLimiter, limit_bytes: int = MAX_UPLOAD
-) -> tuple[str, bytes]:
-    """(file name, bytes) of the first file called `file` of a multipart form.
+async def read_upload(request: Request, *, limiter: trio.CapacityLimiter) -> tuple[str, bytes]:
+    """(file name, bytes) of the first file called `file` of a multipart form of at most MAX_UPLOAD bytes.
 
-    limit_bytes  of the whole body.
-    Raises       InvalidSpec: no form, no such file, a broken form, too large. RequestTimeout (408).
+    Raises InvalidSpec: no form, no such file, a broken form, too large. RequestTimeout (408).
     """
     boundary = request.mimetype_params.get("boundary", "")
     if request.mimetype != "multipart/form-data" or not boundary:
         raise InvalidSpec(f'expected multipart/form-data with a file "{FILE}"', where=FILE)
-    form = await read_body(request, limit_bytes=limit_bytes, seconds=UPLOAD_SECONDS)
+    form = await read_body(request, limit_bytes=MAX_UPLOAD, seconds=UPLOAD_SECONDS)
     return await in_thread(file_of_form, form, boundary, limiter=limiter)
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+KEEP: Final = 16  # slots that are free, of a pool
 
 
 class BufferPool:
     """Slots of `nbytes` bytes each. Any thread may take; slots come home in whichever thread drops the last view."""
 
-    def __init__(self, nbytes: int, *, keep: int = 16) -> None:
+    def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=keep)  # a slot too many is freed, the oldest first
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=KEEP)  # a slot too many is freed, the oldest first
 
     def take(self) -> NDArray[np.uint8]:
         """(nbytes,) uint8, writable, contents undefined; yours until its last view dies."""

@@ -116,8 +116,9 @@ def test_the_callers_own_words_are_not_taken_for_a_path():
 
 
 @pytest.fixture
-def app():
+def app(monkeypatch):
     """Routes that say what they read, with small limits."""
+    monkeypatch.setattr(wire, "MAX_UPLOAD", 100_000)
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 1 << 20
     limiter = trio.CapacityLimiter(1)
@@ -136,7 +137,7 @@ def app():
 
     @app.post("/upload")
     async def upload():
-        filename, data = await read_upload(request, limiter=limiter, limit_bytes=100_000)
+        filename, data = await read_upload(request, limiter=limiter)
         return json_response([filename, len(data), data[:5].decode("latin-1")])
 
     return app

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from engine.pool import BufferPool
+import engine.pool
+from engine.pool import KEEP, BufferPool
 
 
 def test_a_slot_comes_home_with_the_last_view_and_is_used_again():
@@ -46,16 +47,17 @@ def test_slots_that_are_out_never_share_memory():
     assert not any(np.shares_memory(arrays[0], other) for other in arrays[1:])
 
 
-def test_no_more_than_asked_for_are_kept():
-    pool = BufferPool(8, keep=3)
-    arrays = [pool.take() for _ in range(10)]
+def test_no_more_than_a_few_are_kept():
+    pool = BufferPool(8)
+    arrays = [pool.take() for _ in range(KEEP + 7)]
     del arrays
     gc.collect()
-    assert len(pool._free) == 3
+    assert len(pool._free) == KEEP
 
 
-def test_many_threads_take_and_drop_at_once():
-    pool, seen = BufferPool(64, keep=100), set()
+def test_many_threads_take_and_drop_at_once(monkeypatch):
+    monkeypatch.setattr(engine.pool, "KEEP", 100)
+    pool, seen = BufferPool(64), set()
 
     def work(n):
         for _ in range(300):
