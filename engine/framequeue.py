@@ -8,7 +8,7 @@ Theory of operation
   ONE offset for its picture and its sound; it is applied before push.
 * A frame is on screen from its start until the next frame's start. `pick(t)` gives the newest frame with
   start ≤ t + tolerance; the tolerance (a quarter of an output tick) keeps equal rates from juddering 2-3-2 when their
-  time stamps are rounded (TIMING rule 3). It ends before an out point (`short_of`): a frame from beyond would flash.
+  time stamps are rounded. It ends before an out point (`short_of`): a frame from beyond would flash.
   Every older frame is dropped, and counted when it was never shown.
 * The answer is *known* (`ready`) once a frame beyond t is there, or the end, or the producer's word that none will come
   before a time beyond t (`expect_none_before`). Offline waits for that; live does not.

@@ -23,13 +23,13 @@ Theory of operation
   unheard as pictures can, and would be apart from them for as long as it takes to catch up. A reader that comes in the
   middle begins with the packets since the last keyframe; they have their true arrivals, so it finds the offset that
   everybody else has.
-* **Drift** (TIMING 7). Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
+* **Drift.** Minima are taken over windows of `WINDOW`. The offset follows the minimum of the last `WINDOWS`
   when that is more than `DEAD_BAND` away, never faster than `SLEW`. When a whole window was later than `LATE`, or the
   minimum is earlier than `EARLY`, the offset is set anew at once, counted as a re-sync. Decoders can go on after it.
   Packets that only count as late, as some of a bundle, must do so in all `WINDOWS`: a path that bundles now and then,
   as radio links do, would be set anew again and again.
 * A stall of the network is no drift: after it the waiting packets come in one burst, the last of them in time.
-* **Jumps** (TIMING 8). Time stamps of one kind that go back by more than `BACK`, or ahead by more than `AHEAD` so that
+* **Jumps.** Time stamps of one kind that go back by more than `BACK`, or ahead by more than `AHEAD` so that
   the packet would be on later than that from now, begin a new *line*: a new offset, from this packet's arrival. A pause
   in which the publisher's clock went on is none. A kind that jumps onto a line that another kind is on joins it; one
   that has not jumped yet stays on the old line. A source whose picture and sound never agree thus has two lines.

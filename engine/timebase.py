@@ -1,7 +1,6 @@
 """Exact time: seconds are Fractions, ticks and samples are integers, and one is computed from the other by counting.
 
-Nothing here adds intervals up, so 29.97 fps beside 48 kHz stays exact for days (TIMING rule 1: slots come from a
-counter).
+Nothing here adds intervals up, so 29.97 fps beside 48 kHz stays exact for days: slots come from a counter.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def tick_count(duration: Fraction, fps: Fraction) -> int:
 def first_sample(n: int, *, rate: int, fps: Fraction) -> int:
     """The index of the first sample of tick n; tick n owns [first_sample(n), first_sample(n + 1)).
 
-    floor(n · rate / fps), so the ticks share all samples out with none left over (TIMING rule 1).
+    floor(n · rate / fps), so the ticks share all samples out with none left over.
     """
     return n * rate * fps.denominator // fps.numerator
 

@@ -15,7 +15,7 @@ import numpy as np
 from engine.frame import AudioFrame
 from engine.framequeue import Piece, SampleQueue
 
-FADE_IN: Final = Fraction(20, 1000)  # TIMING 10
+FADE_IN: Final = Fraction(20, 1000)  # seconds
 FADE_OUT: Final = Fraction(5, 1000)
 BACK: Final = Fraction(1, 2)  # sound that goes back by more takes the place of what there is
 

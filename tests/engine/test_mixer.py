@@ -193,7 +193,7 @@ class Bench:
 
 
 def newest(frames, fps, n, start=Fraction(0)):
-    """The rule (TIMING 3): the newest frame that started at most a quarter of a tick after the tick; none when over."""
+    """The rule: the newest frame that started at most a quarter of a tick after the tick; none when over."""
     t = start + n / Fraction(fps)
     begun = [frame for frame in frames if frame[0] <= t + 1 / Fraction(fps) / 4]
     if not begun or (begun[-1] is frames[-1] and begun[-1][1] <= t):

@@ -89,7 +89,7 @@ def pitch(samples, rate=48_000):
 
 
 def has_click(samples):
-    """TIMING: the steepest step is no more than 7 times the mean step around it."""
+    """Whether the steepest step is more than 7 times the mean step around it."""
     step = np.abs(np.diff(samples))
     mean = np.convolve(step, np.ones(481) / 481, "same")
     return bool((step[240:-240] > 7 * mean[240:-240] + 1e-4).any())
