@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 import trio
@@ -20,7 +20,7 @@ from api.wire import CASTS, Natural, Parameter, Route, whole_number
 from engine.errors import EngineError, SinkRejected
 
 if TYPE_CHECKING:
-    from engine import Engine
+    from engine import Engine, Flow, Fmp4Flow
 
 STALL: Final = 10.0  # seconds; a client that takes nothing for so long is not watching any more
 SLICE: Final = 1 << 16  # bytes that are sent at a time: whoever takes these within STALL is watching, slow or not
@@ -53,27 +53,6 @@ ROUTES: Final = [
         success="101",
     ),
 ]
-
-
-class Flow(Protocol):
-    """Bytes of one stream for one client, in a form; a context manager."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    async def receive(self) -> bytes:
-        """What is new. Raises trio.EndOfChannel when the stream has ended."""
-
-
-class Mp4Flow(Flow, Protocol):
-    """One as fragmented MP4; `mime` is what the bytes of the last call are."""
-
-    mime: str
-
-    @property
-    def left_out(self) -> str:
-        """What of the stream is not in it; "" = nothing."""
 
 
 class FlowBody(ResponseBody):
@@ -200,7 +179,7 @@ async def _ignore_messages() -> None:
         await websocket.receive()
 
 
-async def _send_flow(flow: Mp4Flow) -> tuple[int, str]:
+async def _send_flow(flow: Fmp4Flow) -> tuple[int, str]:
     """Sends until the stream ends or the client takes nothing for too long; returns what it is closed with."""
     mime = left_out = ""
     while True:

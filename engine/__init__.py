@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.morph import Morph
     from engine.offline import Progress, Rendered, render
     from engine.program import Held, Program
+    from engine.sinks.flow import Flow, Fmp4Flow
     from engine.sinks.push import PushStatus
     from engine.sinks.record import RecordingStatus
     from engine.sources.pull import PullStatus
@@ -30,6 +31,8 @@ __all__ = [
     "EngineError",
     "EngineStatus",
     "EventSpec",
+    "Flow",
+    "Fmp4Flow",
     "Held",
     "ImageInfo",
     "MixerSpec",
@@ -58,6 +61,7 @@ _HOMES = {
     "morph": ("Morph",),
     "offline": ("Progress", "Rendered", "render"),
     "program": ("Held", "Program"),
+    "sinks.flow": ("Flow", "Fmp4Flow"),
     "sinks.push": ("PushStatus",),
     "sinks.record": ("RecordingStatus",),
     "sources.pull": ("PullStatus",),
