@@ -5,9 +5,10 @@ It decides what a written colour is and which Y'CbCr it becomes; it refuses to k
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Final
+
+from engine.rounding import round_half_up
 
 _HEX: Final = re.compile(r"#([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})", re.ASCII)
 
@@ -36,8 +37,3 @@ def yuv_of(red: float, green: float, blue: float) -> tuple[int, int, int]:
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     cb, cr = (blue - luma) / 1.8556, (red - luma) / 1.5748
     return round_half_up(16 + 219 * luma), round_half_up(128 + 224 * cb), round_half_up(128 + 224 * cr)
-
-
-def round_half_up(value: float) -> int:
-    """The nearest integer; halves go up, so that neighbours at x.5 stay neighbours."""
-    return math.floor(value + 0.5)

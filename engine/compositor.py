@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from engine.color import round_half_up
 from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step
 from engine.frame import AudioFrame, Plane, VideoFrame, black, i420_views
 from engine.framequeue import Piece
 from engine.plan import Altered, Layer, Pass, Picture, Place, Plan, Rect, Voice, pan_gains
 from engine.pool import BufferPool
+from engine.rounding import round_half_up
 from engine.spec import MixerSpec
 from engine_ext import composite as kernel
 from engine_ext import effect as effect_kernel

@@ -6,7 +6,6 @@ meanings are those of FFmpeg's filters where there is one, so that what was made
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -15,6 +14,7 @@ import msgspec
 
 from engine.color import rgba
 from engine.errors import InvalidTree
+from engine.rounding import round_half_up
 
 MAX_FACTOR: Final = 1000.0  # of a matrix; far beyond what shows anything
 Parameters = Mapping[str, float | str]
@@ -150,7 +150,7 @@ def _colorchannelmixer(given: _Given) -> Recolour:
 
 
 def _chromakey(given: _Given) -> Key:
-    red, green, blue = (math.floor(part * 255 + 0.5) for part in given.color("color", "#00FF00")[:3])
+    red, green, blue = (round_half_up(part * 255) for part in given.color("color", "#00FF00")[:3])
     similarity, blend = given.number("similarity", 0.9, 0, 1), given.number("blend", 0, 0, 1)
     # libavutil/colorspace.h, RGB_TO_U and RGB_TO_V: 10-bit fixed point.
     cb = ((-173 * red - 339 * green + 512 * blue + 511) >> 10) + 128

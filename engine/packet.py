@@ -12,9 +12,10 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from engine.errors import LocalProtocolError, SinkRejected
+from engine.rounding import rounded
 from engine.rtmp import flv
 from engine.rtmp.session import Shared
-from engine.timebase import nanoseconds, rounded
+from engine.timebase import nanoseconds
 
 Kind = Literal["video", "audio"]
 

@@ -34,8 +34,9 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from engine.color import round_half_up, yuv_of
+from engine.color import yuv_of
 from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step, step_of
+from engine.rounding import round_half_up
 from engine.spec import Raster
 from engine.tree import (
     MUTE_DB,

@@ -24,7 +24,8 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from engine.clip import WHITE, Clip, Colour, ColourTween, Container, Medium, Shape, Text, Tween, between
-from engine.color import hex_of, round_half_up
+from engine.color import hex_of
+from engine.rounding import round_half_up
 from engine.spec import MAX_HEIGHT, MAX_WIDTH, Raster
 from engine.tree import (
     MAX_FONT_SIZE,

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from engine.rounding import rounded
+
 SECOND: Final = 1_000_000_000  # ns, in which the engine's clock counts
 MAX_DENOMINATOR: Final = 100_000  # of a rate; 30000/1001 divided out is itself again, and encoders count in 32 bits
 
@@ -66,11 +68,6 @@ def nanoseconds(pts: int, time_base: Fraction) -> int:
 def units(ns: int, time_base: Fraction) -> int:
     """The timestamp of a time in ns, rounded to the nearest."""
     return rounded(ns * time_base.denominator, SECOND * time_base.numerator)
-
-
-def rounded(number: int, divisor: int) -> int:
-    """A quotient, rounded to the nearest; half up."""
-    return (2 * number + divisor) // (2 * divisor)
 
 
 def tick_time(n: int, fps: Fraction) -> Fraction:

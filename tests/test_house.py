@@ -25,6 +25,7 @@ PURE = (
             "jobdocument",
             "jobs",
             "morph",
+            "rounding",
             "rtmp",
             "fmp4",
             "bitstream",

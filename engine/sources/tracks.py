@@ -40,11 +40,12 @@ from engine.errors import SourceMalformed, SourceUnsupported
 from engine.frame import AudioFrame, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
+from engine.rounding import rounded
 from engine.sources.container import is_flv, settle_layout
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
 from engine.sources.png import SIGNATURE, with_palette
 from engine.spec import MAX_SIDE, AudioFormat
-from engine.timebase import rounded, seconds
+from engine.timebase import seconds
 
 MAX_PIXELS: Final = MAX_SIDE * MAX_SIDE  # of one picture; what a broken header asks for beyond is not allocated
 MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less

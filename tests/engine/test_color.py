@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.color import hex_of, rgba, round_half_up, yuv_of
+from engine.color import hex_of, rgba, yuv_of
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,3 @@ def test_any_colour_is_within_limited_range(red, green, blue):
     luma, cb, cr = yuv_of(red, green, blue)
     assert 16 <= luma <= 235
     assert 16 <= min(cb, cr) <= max(cb, cr) <= 240
-
-
-@pytest.mark.parametrize(
-    ("value", "rounded"), [(0.5, 1), (1.5, 2), (2.5, 3), (-0.5, 0), (-1.5, -1), (0.49, 0), (-0.51, -1)]
-)
-def test_halves_go_up(value, rounded):
-    assert round_half_up(value) == rounded

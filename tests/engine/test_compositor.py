@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import plan as planner
-from engine.color import round_half_up, yuv_of
+from engine.color import yuv_of
 from engine.compositor import Compositor, Heard
 from engine.effects import Convolve, Fade, Key, Recolour
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import Piece
 from engine.plan import Picture, PictureSize, Place, Voice
+from engine.rounding import round_half_up
 from engine.spec import MAX_SIDE, AudioFormat, MixerSpec, Raster
 from engine.tree import CompositorNode, Effect, RenderTree, SolidColorNode, VideoSourceNode
 from engine_ext import composite, effect

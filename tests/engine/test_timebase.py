@@ -1,6 +1,5 @@
 """Time is exact: no drift in a day, every sample in one tick, and the rates people write mean the exact ones."""
 
-import math
 from fractions import Fraction
 
 import pytest
@@ -12,7 +11,6 @@ from engine.timebase import (
     first_sample,
     frame_rate,
     nanoseconds,
-    rounded,
     sample_at,
     seconds,
     tick_count,
@@ -155,12 +153,6 @@ def test_a_timestamp_comes_back_from_nanoseconds(pts, time_base):
     ns = nanoseconds(pts, time_base)
     assert 0 <= seconds(pts, time_base) * 10**9 - ns < 1
     assert units(ns, time_base) == pts
-
-
-@settings(deadline=None)
-@given(st.integers(-(10**18), 10**18), st.integers(1, 10**9))
-def test_a_quotient_is_rounded_to_the_nearest_half_up(number, divisor):
-    assert rounded(number, divisor) == math.floor(Fraction(number, divisor) + Fraction(1, 2))
 
 
 @pytest.mark.parametrize(
