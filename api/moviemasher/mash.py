@@ -37,7 +37,7 @@ from engine.clip import (
 )
 from engine.errors import InvalidMash, InvalidTree
 from engine.program import Stack
-from engine.spec import Raster
+from engine.spec import MAX_SECONDS, Raster
 from engine.strictjson import json_type
 from engine.timeline import Mash
 from engine.tree import MAX_EFFECTS, SolidColorNode
@@ -51,7 +51,6 @@ EFFECT_PREFIX: Final = "com.moviemasher.effect."
 FILTER_PREFIX: Final = "com.moviemasher.filter."
 
 MAX_CLIPS: Final = 10_000
-MAX_SECONDS: Final = 7 * 86400  # as long as a render may be
 MAX_FRAME: Final = 1_000_000_000
 MAX_FOLDERS: Final = 32  # within one another
 DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
