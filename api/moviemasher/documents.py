@@ -21,6 +21,7 @@ from msgspec import Raw
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
 
 from api.moviemasher.fields import Object
+from api.moviemasher.mash import MAX_FOLDERS
 from api.schema import Database, documents, relations
 from engine.errors import AlreadyExists, Conflict, InvalidMash, NotFound, Overloaded
 from engine.timebase import utc
@@ -36,7 +37,6 @@ MAX_BYTES: Final = 8 << 20  # of one document
 MAX_ANSWER: Final = 64 << 20  # of all that are read at once
 MAX_RELATED: Final = 10_000  # definitions of a mash
 MAX_LAYERS: Final = 1000  # mashes in a cast
-MAX_DEPTH: Final = 32  # of a cast's folders within one another
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _PARENTS: Final[Mapping[Kind, Kind]] = {"definition": "mash", "mash": "cast"}
 _OUR_KEYS: Final = ("id", "createdAt", "userId")
@@ -356,8 +356,8 @@ def with_mashes(layers: object, change: Callable[[Object], Raw | Object], depth:
     """A cast's layers with every mash changed, in folders too."""
     if not isinstance(layers, list):
         raise InvalidMash("$.cast.layers: expected an array", where="$.cast.layers")
-    if depth > MAX_DEPTH:
-        raise InvalidMash(f"$.cast.layers: more than {MAX_DEPTH} folders within one another", where="$.cast.layers")
+    if depth > MAX_FOLDERS:
+        raise InvalidMash(f"$.cast.layers: more than {MAX_FOLDERS} folders within one another", where="$.cast.layers")
     changed: list[Any] = []
     for layer in layers:
         if isinstance(layer, dict) and isinstance(layer.get("mash"), dict):

@@ -52,7 +52,7 @@ FILTER_PREFIX: Final = "com.moviemasher.filter."
 
 MAX_CLIPS: Final = 10_000
 MAX_FRAME: Final = 1_000_000_000
-MAX_FOLDERS: Final = 32  # within one another
+MAX_FOLDERS: Final = 32  # of a cast, within one another
 DEFAULT_SECONDS: Final = 3  # of a clip whose length nothing says
 ROUNDING: Final = Fraction(1, 1000)  # seconds: in which containers count; a frame that lacks no more is a whole one
 WIDER: Final = 1.02  # times as wide as a client measured it: from there on a text is in another font here
