@@ -47,7 +47,7 @@ from engine.jobdocument import output_folder, stamp
 from engine.jobs import STARTED, Assignment
 from engine.sinks.file import sound_rates
 from engine.sinks.partial import copy, sync, sync_names
-from engine.template import EXTENSION, NAMES, Dialect, Kept, Order, Scene, read_order
+from engine.template import EXTENSION, MAX_DOCUMENT, NAMES, Dialect, Kept, Order, Scene, read_order
 from engine.threads import in_thread
 from engine.urls import scheme_of, shown
 
@@ -63,7 +63,6 @@ LOCK: Final = "lock"  # a file that is held while the folder is in use, by whate
 OLDEST_WORK: Final = 8 * 86400.0  # seconds; no render takes longer
 RENDERING: Final = "render:dorender"
 PAUSED: Final = "render:paused"
-MAX_BYTES: Final = 16 << 20  # of a document; a RenderTree may have less
 T = TypeVar("T")
 Library = Callable[[str], Awaitable[Kept]]
 
@@ -256,7 +255,7 @@ class JobRun:
             extension="json",
             checksum=order.checksum,
             headers=order.params.headers,
-            max_bytes=MAX_BYTES,
+            max_bytes=MAX_DOCUMENT,
         )
         beside = path.parent if path.parent != self._work else None
         return await self._in_thread(path.read_bytes), None, beside

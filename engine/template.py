@@ -70,6 +70,7 @@ _FIELDS: Final = {
     kind.__name__: frozenset(field.encode_name for field in msgspec.structs.fields(kind))
     for kind in (*get_args(VideoNode), *get_args(AudioNode))
 }
+MAX_DOCUMENT: Final = 16 << 20  # bytes, of whatever kind; a RenderTree may have less
 MAX_NAME: Final = 200  # bytes of a file's name; 255 are possible, and a file that is being made has a longer one
 _BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 

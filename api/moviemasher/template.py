@@ -25,9 +25,8 @@ from api.moviemasher.outputs import AUDIO, EXTENSIONS, IMAGE, SEQUENCE, TYPES, V
 from api.moviemasher.renders import id_of, ids_used, whole
 from engine.errors import InvalidJob
 from engine.strictjson import parse_json
-from engine.template import Asset, Order, Scene, item, places_of
+from engine.template import MAX_DOCUMENT, Asset, Order, Scene, item, places_of
 
-MAX_BYTES: Final = 16 << 20
 LOCATED: Final = "located"  # our mark at a definition whose source is where it says
 MEDIA: Final = ("audio", FONT, "image", "video", "videosequence")
 _CLIP: Final = ("frame", "frames", "timing", "sizing", "label", "contentId", "containerId")
@@ -49,7 +48,7 @@ def reads(document: bytes) -> bool:
 
 def place(document: bytes, order: Order, files: Sequence[str | None]) -> Scene:
     """The document with the assets in their places, and only them located. Raises InvalidTree, InvalidJob."""
-    value = whole(parse_json(document, limit_bytes=MAX_BYTES))
+    value = whole(parse_json(document, limit_bytes=MAX_DOCUMENT))
     value["definitions"] = without_built_in(value.get("definitions"))
     for name, asset, file, found in places_of(order, files, partial(_found, value), "clip"):
         if found and file is not None:
