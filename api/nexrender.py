@@ -31,6 +31,7 @@ import trio
 from werkzeug.exceptions import HTTPException
 
 from api.asgi import (
+    JSON,
     Answer,
     Headers,
     Message,
@@ -293,7 +294,7 @@ class Door:
             if more is None:
                 return json_answer(b"[" + b",".join(begin) + b"]")
             after = more
-        return Answer(body=self._rest(begin, which, after), kind="application/json; charset=utf-8")
+        return Answer(body=self._rest(begin, which, after), kind=JSON)
 
     async def _rest(self, begin: list[bytes], which: Filter, after: int | None) -> AsyncGenerator[bytes]:
         """A list that is too long for memory: each job as it is when its turn comes."""
