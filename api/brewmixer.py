@@ -24,7 +24,24 @@ from api.wire import FormBody, Parameter, Route, created_response, decode, json_
 from engine import ImageInfo
 from engine.errors import InvalidSpec
 from engine.morph import EASING, EASINGS
-from engine.spec import AAC_RATES, MAX_HEIGHT, MAX_WIDTH, AudioFormat, EncoderSpec, EventSpec, MixerSpec, Raster
+from engine.spec import (
+    AAC_RATES,
+    MAX_AUDIO_RATE,
+    MAX_BIT_RATE,
+    MAX_FPS,
+    MAX_HEIGHT,
+    MAX_LATENCY_MS,
+    MAX_SUB_MIXES,
+    MAX_WIDTH,
+    MIN_AUDIO_RATE,
+    MIN_BIT_RATE,
+    VP9_MAX_QP,
+    AudioFormat,
+    EncoderSpec,
+    EventSpec,
+    MixerSpec,
+    Raster,
+)
 from engine.threads import in_thread
 from engine.timebase import frame_rate
 from engine.tree import RenderTree, trees_from_json
@@ -36,7 +53,6 @@ if TYPE_CHECKING:
 PREFIXES: Final = ("/brewmixer/1.0", "/brewmixer/2.0/mixers")
 IMAGES: Final = "/brewmixer/2.0/images"
 MAX_GUID: Final = 1024
-MAX_BIT_RATE: Final = 1_048_576_000
 MAX_TRANSITION_MS: Final = 60_000
 BIT_RATE: Final = 4_000_000
 LATENCY_MS: Final = EventSpec(name="", path="", stream_name="").latency_ms
@@ -47,9 +63,10 @@ _HOST: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 # A bound is set on both: a number may come as an integer or with a fraction.
-_WIDTH, _HEIGHT, _RATE = Meta(ge=2, le=MAX_WIDTH), Meta(ge=2, le=MAX_HEIGHT), Meta(ge=1, le=120)
-_BITS, _QP, _HZ = Meta(ge=100, le=MAX_BIT_RATE), Meta(ge=0, le=63), Meta(ge=8000, le=96000)
-_CHANNELS, _SUB_MIXES, _LATENCY = Meta(ge=1, le=2), Meta(ge=1, le=10), Meta(ge=0, le=10_000)
+_WIDTH, _HEIGHT, _RATE = Meta(ge=2, le=MAX_WIDTH), Meta(ge=2, le=MAX_HEIGHT), Meta(ge=1, le=MAX_FPS)
+_BITS, _QP = Meta(ge=MIN_BIT_RATE, le=MAX_BIT_RATE), Meta(ge=0, le=VP9_MAX_QP)
+_HZ, _CHANNELS = Meta(ge=MIN_AUDIO_RATE, le=MAX_AUDIO_RATE), Meta(ge=1, le=2)
+_SUB_MIXES, _LATENCY = Meta(ge=1, le=MAX_SUB_MIXES), Meta(ge=0, le=MAX_LATENCY_MS)
 Width = Annotated[int, _WIDTH] | Annotated[float, _WIDTH]
 Height = Annotated[int, _HEIGHT] | Annotated[float, _HEIGHT]
 FrameRate = Annotated[int, _RATE] | Annotated[float, _RATE]

@@ -19,7 +19,14 @@ from engine.errors import InvalidSpec
 MAX_WIDTH: Final = 7680
 MAX_HEIGHT: Final = 4320
 MAX_SIDE: Final = 8192  # pixels, of a picture that is mixed: what the kernels take
+MAX_FPS: Final = 120
 MAX_SECONDS: Final = Fraction(7 * 86400)  # of a render
+MIN_BIT_RATE: Final = 100  # of a picture, bits per second
+MAX_BIT_RATE: Final = 1_048_576_000
+MIN_AUDIO_RATE: Final = 8000  # Hz
+MAX_AUDIO_RATE: Final = 96_000
+MAX_SUB_MIXES: Final = 10
+MAX_LATENCY_MS: Final = 10_000
 AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 MP3_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 OPUS_RATES: Final = (8000, 12000, 16000, 24000, 48000)
@@ -38,6 +45,7 @@ PRESETS: Final = (
 ARRIVAL_MS: Final = 60  # packets of sound last for 20, and a decoder lets them gather for up to 40
 PROFILES: Final = ("baseline", "main", "high")
 H264_MAX_QP: Final = 51
+VP9_MAX_QP: Final = 63  # no codec has more
 LISTS: Final = (".m3u8", ".m3u", ".mpd", ".ffconcat")  # what files are called that list others and are read as that
 _HUGE: Final = Fraction(10**300)
 
@@ -89,7 +97,9 @@ class AudioFormat(msgspec.Struct, frozen=True):
     channels: int = 2
 
     def __post_init__(self) -> None:
-        _require(8000 <= self.rate <= 96000, f"audio rate {self.rate} is not within 8000…96000 Hz", "audioSampleRate")
+        ok = MIN_AUDIO_RATE <= self.rate <= MAX_AUDIO_RATE
+        sentence = f"audio rate {self.rate} is not within {MIN_AUDIO_RATE}…{MAX_AUDIO_RATE} Hz"
+        _require(ok, sentence, "audioSampleRate")
         _require(self.channels in (1, 2), f"{self.channels} audio channels: only 1 or 2", "audioChannels")
 
 
@@ -101,7 +111,8 @@ class MixerSpec(msgspec.Struct, frozen=True, kw_only=True):
     audio: AudioFormat = AudioFormat()
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fps <= 120, f"frame rate {_short(self.fps)} is not within 1…120", "frameRate")
+        ok = 1 <= self.fps <= MAX_FPS
+        _require(ok, f"frame rate {_short(self.fps)} is not within 1…{MAX_FPS}", "frameRate")
 
 
 class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,14 +134,14 @@ class EncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require(self.preset in PRESETS, f'preset "{self.preset}" is not one of {", ".join(PRESETS)}', "preset")
         for name, rate in (("bitRate", self.bit_rate), ("maxBitRate", self.max_bit_rate)):
-            ok = rate is None or 100 <= rate <= 1_048_576_000
-            _require(ok, f"{name} {rate} is not within 100…1048576000 bits per second", name)
+            ok = rate is None or MIN_BIT_RATE <= rate <= MAX_BIT_RATE
+            _require(ok, f"{name} {rate} is not within {MIN_BIT_RATE}…{MAX_BIT_RATE} bits per second", name)
         if self.max_bit_rate is not None:
             _require(self.bit_rate is not None, f"maxBitRate {self.max_bit_rate} without a bitRate", "maxBitRate")
             ok = self.max_bit_rate >= (self.bit_rate or 0)
             _require(ok, f"maxBitRate {self.max_bit_rate} is less than bitRate {self.bit_rate}", "maxBitRate")
         for name, qp in (("qpMin", self.qp_min), ("qpMax", self.qp_max)):
-            _require(qp is None or 0 <= qp <= 63, f"{name} {qp} is not within 0…63", name)
+            _require(qp is None or 0 <= qp <= VP9_MAX_QP, f"{name} {qp} is not within 0…{VP9_MAX_QP}", name)
         low, high = self.qp_min, self.qp_max
         _require(low is None or high is None or low <= high, f"qpMin {low} is more than qpMax {high}", "qpMin")
         ok = self.quality is None or 0 <= self.quality <= H264_MAX_QP
@@ -244,8 +255,10 @@ class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int = 200
 
     def __post_init__(self) -> None:
-        _require(1 <= self.sub_mixes <= 10, f"subMixes {self.sub_mixes} is not within 1…10", "subMixes")
-        _require(0 <= self.latency_ms <= 10_000, f"latency {self.latency_ms} ms is not within 0…10000", "latency")
+        ok = 1 <= self.sub_mixes <= MAX_SUB_MIXES
+        _require(ok, f"subMixes {self.sub_mixes} is not within 1…{MAX_SUB_MIXES}", "subMixes")
+        ok = 0 <= self.latency_ms <= MAX_LATENCY_MS
+        _require(ok, f"latency {self.latency_ms} ms is not within 0…{MAX_LATENCY_MS}", "latency")
 
     @property
     def latency(self) -> Fraction:

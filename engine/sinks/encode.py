@@ -33,7 +33,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engine.errors import SinkRejected
 from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Packet, Track
-from engine.spec import H264_MAX_QP, EncoderSpec, MixerSpec
+from engine.spec import H264_MAX_QP, VP9_MAX_QP, EncoderSpec, MixerSpec
 from engine.timebase import first_sample
 
 GOP_SECONDS: Final = 2
@@ -43,8 +43,7 @@ PRIMING: Final = 1024  # samples that libav's AAC encoder puts before the first
 PIXELS_A_THREAD: Final = 30_000_000  # a second; slices cost an eighth more, twice the CPU of small pictures (measured)
 CONSTANT_QUALITY: Final = 20.0
 VP9_QUALITY: Final = 31  # of constant quality, where none is said
-VP9_MAX_QP: Final = 63
-MIN_BIT_RATE: Final = 1000  # libx264 and libvpx count in kbit/s, and take 0 for none
+KILOBIT: Final = 1000  # libx264 and libvpx count in kbit/s, and take 0 for none
 _BT709: Final = 1  # the same number is matrix, primaries and transfer (ITU-T H.273)
 _LIMITED: Final = 1
 
@@ -216,7 +215,7 @@ def _set_picture(context: Any, mixer: MixerSpec, spec: EncoderSpec) -> None:
     tag_colours(context)
     context.gop_size = gop_ticks(mixer, spec)
     if spec.bit_rate is not None:
-        context.bit_rate = max(MIN_BIT_RATE, spec.bit_rate)
+        context.bit_rate = max(KILOBIT, spec.bit_rate)
 
 
 def tag_colours(pictures: Any) -> None:
@@ -315,7 +314,7 @@ def x264_options(spec: EncoderSpec) -> dict[str, str]:
     if spec.bit_rate is None:
         options["crf"] = f"{CONSTANT_QUALITY if spec.quality is None else spec.quality:g}"
     if spec.max_bit_rate is not None:
-        options["maxrate"] = options["bufsize"] = str(max(MIN_BIT_RATE, spec.max_bit_rate))
+        options["maxrate"] = options["bufsize"] = str(max(KILOBIT, spec.max_bit_rate))
     for name, qp in (("qmin", spec.qp_min), ("qmax", spec.qp_max)):
         if qp is not None:
             options[name] = str(min(qp, H264_MAX_QP))
