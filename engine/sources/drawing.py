@@ -192,15 +192,21 @@ class Drawings:
         return failed
 
     def _draw(self, drawn: Drawn, width: int, height: int) -> VideoFrame:
-        if isinstance(drawn, TextNode):
-            from engine.sources.fonts import Fonts
-            from engine.sources.text import draw_text
+        from engine.sources.outline import Intricate
 
-            self._fonts = self._fonts or Fonts(self._files)
-            return draw_text(drawn, width, height, self._fonts)
-        from engine.sources.shape import draw_shape
+        try:
+            if isinstance(drawn, TextNode):
+                from engine.sources.fonts import Fonts
+                from engine.sources.text import draw_text
 
-        return draw_shape(drawn, width, height)
+                self._fonts = self._fonts or Fonts(self._files)
+                return draw_text(drawn, width, height, self._fonts)
+            from engine.sources.shape import draw_shape
+
+            return draw_shape(drawn, width, height)
+        except Intricate as err:
+            field = "string" if isinstance(drawn, TextNode) else "path"
+            raise SourceUnsupported(f"{_called(drawn)}: its {field} {err}", where=_called(drawn)) from err
 
     def _keep(self, drawn: Drawn, made: VideoFrame | EngineError) -> None:
         self._frames[drawn] = made

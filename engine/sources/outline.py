@@ -14,10 +14,14 @@ through its row, and one above and below, tell which pixels are doubtful; of the
 and what is inside, and where these differ the latter is taken. Rows without a doubtful pixel are not looked at closer:
 what these lines meet tells them. So no pixel depends on what else is in its row. What is thinner than a quarter of a
 row may go unnoticed.
+
+The work grows with the pixels, and with the rows and columns that edges cross. It is done in bands of rows, each of as
+much work as there is memory for, and not at all where there would be minutes of it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -38,7 +42,13 @@ FLATTEST: Final = 1e-9  # pixels from an edge's one end down to its other; less 
 LINES: Final = 16  # through a doubtful row: each level edge in a doubtful pixel is off by 8 of 255 at most
 FEW: Final = 4  # through every row
 _SLIGHT: Final = 1e-6  # of a pixel; what sums of the same numbers may differ by
-_BAND: Final = 1 << 22  # pixels that are summed at a time: 32 MB
+_BAND: Final = 1 << 20  # pixels and crossings that are summed at a time, or those of one row: 100 MB, or up to 1 GB
+MOST: Final = 8_000_000  # rows and columns that all edges cross together: half a minute if all of them overlap
+MOST_EDGES: Final = 3_000_000  # of all curves: 500 MB
+
+
+class Intricate(ValueError):  # noqa: N818 - the outline is so; what is drawn of it is refused by its name
+    """An outline is too much work; it says of what there is how much of it."""
 
 
 class Outline(NamedTuple):
@@ -48,7 +58,10 @@ class Outline(NamedTuple):
     curves: Floats
 
     def box(self, *, finest: float = 1.0) -> tuple[float, float, float, float] | None:
-        """Least x and y, greatest x and y of it, to TOLERANCE times `finest`; None when it is empty."""
+        """Least x and y, greatest x and y of it, to TOLERANCE times `finest`; None when it is empty.
+
+        Raises Intricate.
+        """
         edges = _edges(self, finest)
         if not len(edges):
             return None
@@ -113,7 +126,7 @@ class Pen:
 def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame:
     """The inside of an outline (in pixels, y down) in a colour, on a see-through picture of that size.
 
-    Raises ValueError: a colour that is none.
+    Raises ValueError: a colour that is none; Intricate.
     """
     red, green, blue, alpha = rgba(color)
     a = coverage(outline, width, height)
@@ -123,23 +136,39 @@ def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame
 
 
 def coverage(outline: Outline, width: int, height: int) -> Plane:
-    """(height, width) uint8: 255 where a pixel lies wholly inside, rounded half up."""
+    """(height, width) uint8: 255 where a pixel lies wholly inside, rounded half up.
+
+    Raises Intricate, before the work.
+    """
     edges = _downwards(_edges(outline))
-    row, x0, x1, dy = _in_rows(edges, width, height)
     out = np.empty((height, width), np.uint8)
-    rows = max(1, _BAND // (width + 2))
-    for top in range(0, height, rows):
-        count = min(rows, height - top)
-        here = (row >= top) & (row < top + count)
-        index, weight = _in_pixels(row[here] - top, x0[here], x1[here], dy[here], width)
+    for top, count in _bands(edges, width, height):
+        near = edges[(edges[:, 1] < top + count + 1) & (edges[:, 3] > top - 1)]
+        index, weight = _in_pixels(*_in_rows(near, width, top, count), width)
         sums = np.bincount(index, weight, minlength=count * (width + 2)).reshape(count, width + 2)[:, :width]
         np.cumsum(sums, axis=1, out=sums)
         covered = np.minimum(np.abs(sums), 1, out=sums)
-        near = edges[(edges[:, 1] < top + count + 1) & (edges[:, 3] > top - 1)]
         if len(again := _doubtful(near, top, count, width)):
             covered[again] = _looked_closer(covered[again], near, again + top)
         out[top : top + count] = covered * 255 + 0.5
     return out
+
+
+def _bands(edges: Floats, width: int, height: int) -> list[tuple[int, int]]:
+    """The rows that are summed at a time: the first, and how many. Raises Intricate."""
+    x0, y0, x1, y1, _ = edges[edges[:, 3] - edges[:, 1] > FLATTEST].T
+    first, stop = (np.clip(y, 0, height).astype(np.int64) for y in (np.floor(y0), np.ceil(y1)))
+    slope = (x1 - x0) / (y1 - y0)
+    begin, end = (np.clip(x0 + slope * (np.clip(y, 0, height) - y0), 0, width) for y in (y0, y1))
+    rows, columns = stop - first, np.abs(end - begin)
+    crossed = int(rows.sum() + columns[rows > 0].sum())
+    if crossed > MOST:
+        raise Intricate(f"crosses {crossed} rows and columns of pixels, more than {MOST}")
+    work = np.where(rows > 0, FEW + columns / np.maximum(rows, 1), 0)
+    begins, ends = (np.bincount(row, work, minlength=height + 1) for row in (first, stop))
+    band = np.cumsum(np.cumsum(begins - ends)[:height] + width + 2) // _BAND
+    tops = np.flatnonzero(np.diff(band, prepend=-1)).tolist()
+    return [(top, stop - top) for top, stop in itertools.pairwise([*tops, height])]
 
 
 def _doubtful(edges: Floats, top: int, count: int, width: int) -> NDArray[np.int64]:
@@ -196,7 +225,10 @@ def _crossings(edges: Floats, lines: Floats, width: int) -> tuple[Floats, Floats
 
 
 def _edges(outline: Outline, finest: float = 1.0) -> Floats:
-    """(N, 4): straight edges, curves cut into as many as they need to be off by TOLERANCE times `finest`."""
+    """(N, 4): straight edges, curves cut into as many as they need to be off by TOLERANCE times `finest`.
+
+    Raises Intricate.
+    """
     lines, curves = (np.clip(np.nan_to_num(part), -FARTHEST, FARTHEST) for part in outline)
     if not len(curves):
         return lines
@@ -204,6 +236,8 @@ def _edges(outline: Outline, finest: float = 1.0) -> Floats:
     # A curve is off its chord by at most 3/4 of the larger second difference of its points.
     bend = np.abs(np.diff(points, 2, axis=1)).sum(axis=2).max(axis=1)
     count = np.clip(np.ceil(np.sqrt(0.75 / (TOLERANCE * finest) * bend)), 1, MAX_EDGES).astype(np.int64)
+    if count.sum() > MOST_EDGES:
+        raise Intricate(f"has curves of {count.sum()} straight edges, more than {MOST_EDGES}")
     which, step = _repeated(count)
     begin, end = (_on_curves(points[which], (step + k) / count[which]) for k in (0, 1))
     return np.concatenate((lines, np.concatenate((begin, end), axis=1)))
@@ -229,18 +263,21 @@ def _downwards(edges: Floats) -> Floats:
     return np.concatenate((np.where(down, edges, edges[:, [2, 3, 0, 1]]), np.where(down, 1.0, -1.0)), axis=1)
 
 
-def _in_rows(edges: Floats, width: int, height: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
-    """Edges cut at pixel rows: row, x at the upper and at the lower end, how far down it goes (negative: up)."""
+def _in_rows(edges: Floats, width: int, top: int, count: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
+    """Edges cut at so many pixel rows, of which the top one is row 0.
+
+    Row, x at the upper and at the lower end, how far down it goes (negative: up).
+    """
     x0, y0, x1, y1, sign = edges.T
-    seen = (y1 - y0 > FLATTEST) & (y1 > 0) & (y0 < height) & (np.minimum(x0, x1) < width)
+    seen = (y1 - y0 > FLATTEST) & (y1 > top) & (y0 < top + count) & (np.minimum(x0, x1) < width)
     x0, y0, x1, y1, sign = (each[seen] for each in (x0, y0, x1, y1, sign))
     slope = (x1 - x0) / (y1 - y0)
-    first = np.maximum(np.floor(y0), 0).astype(np.int64)
-    which, step = _repeated(np.minimum(np.ceil(y1), height).astype(np.int64) - first)
+    first = np.maximum(np.floor(y0), top).astype(np.int64)
+    which, step = _repeated(np.minimum(np.ceil(y1), top + count).astype(np.int64) - first)
     row = first[which] + step
-    top, bottom = np.maximum(y0[which], row), np.minimum(y1[which], row + 1)
-    begin, end = (x0[which] + (y - y0[which]) * slope[which] for y in (top, bottom))
-    return row, begin, end, (bottom - top) * sign[which]
+    upper, lower = np.maximum(y0[which], row), np.minimum(y1[which], row + 1)
+    begin, end = (x0[which] + (y - y0[which]) * slope[which] for y in (upper, lower))
+    return row - top, begin, end, (lower - upper) * sign[which]
 
 
 def _in_pixels(

@@ -25,7 +25,7 @@ _FLAGS: Final = (3, 4)  # places among the arguments of an arc that are a single
 def draw_shape(node: ShapeNode, width: int, height: int) -> VideoFrame:
     """The path of a node, its box stretched to width × height pixels; straight alpha.
 
-    Raises ValueError: a colour that is none.
+    Raises ValueError: a colour that is none; Intricate.
     """
     scale = (width / float(node.path_width), height / float(node.path_height))
     return painted(placed([path_outline(node.path)], scale, [(0.0, 0.0)]), node.color, width, height)

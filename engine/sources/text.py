@@ -72,7 +72,7 @@ class _Line(NamedTuple):
 def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFrame:
     """The text of a node in a picture of that size; straight alpha.
 
-    Raises SourceUnavailable: there is no font; ValueError: a colour that is none.
+    Raises SourceUnavailable: there is no font; ValueError: a colour that is none; Intricate.
     """
     size, font = float(node.size), fonts.named(node.font)
     lines = _lines(node.string, font, fonts, width / size if node.wrap else None, node.direction)

@@ -177,6 +177,26 @@ async def test_too_many_pixels_are_refused_in_a_render_and_left_out_live(drawing
     ]
 
 
+async def test_too_intricate_texts_and_shapes_are_refused_in_a_render_and_left_out_live(nursery, caplog):
+    drawings = Drawings(Raster(1920, 1080))
+    nursery.start_soon(drawings.run)
+    path = "M" + "0 0 9 99 " * 9_000
+    straight, curved = (ShapeNode(path=each) for each in (path, "M0 0Q9 90 99 50T" + "0 0 9 99 " * 9_000))
+    letters = TextNode(string="o" * 10_000, fit="fill")
+    refused = (
+        (straight, r'shape "M0 0 .*": its path crosses \d+ rows and columns of pixels, more than 8000000'),
+        (curved, r'shape "M0 0Q.*": its path has curves of \d+ straight edges, more than 3000000'),
+        (letters, r'text "o.*": its string has curves of \d+ straight edges, more than 3000000'),
+    )
+    await drawings.prepare(tree(SQUARE, *(node for node, _ in refused)), patience=30)
+    assert drawings.get(drawn(SQUARE)) is not None
+    assert caplog.messages[0].endswith("more than 8000000; it is not drawn")
+    for node, sentence in refused:
+        assert drawings.get(drawn(node)) is None
+        with pytest.raises(SourceError, match=sentence):
+            await drawings.prepare(tree(node))
+
+
 async def test_a_bug_in_drawing_one_thing_ends_a_render_and_leaves_a_live_mix_the_others(drawings, monkeypatch, caplog):
     draw = drawings._draw
     monkeypatch.setattr(

@@ -130,11 +130,37 @@ def test_what_lies_beyond_the_picture_counts_where_it_reaches_in():
     assert not slanted[:, 10:].any()
 
 
-def test_bands_change_nothing(monkeypatch):
+@pytest.mark.parametrize("seed", range(4))
+def test_what_crosses_itself_many_times_covers_as_much_as_many_small_samples_say(seed):
+    points = np.random.default_rng(seed).uniform(-10, 50, (40, 2))
+    made = coverage(polygon(*points.tolist()), 40, 30)
+    fine = 16
+    y, x = (np.mgrid[: 30 * fine, : 40 * fine] + 0.5) / fine
+    rounds = np.zeros(y.shape)
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        crossed = ((y0 <= y) != (y1 <= y)) & (x0 + (y - y0) / (y1 - y0) * (x1 - x0) < x)
+        rounds += crossed * np.sign(y1 - y0)
+    off = np.abs(made - (rounds != 0).reshape(30, fine, 40, fine).mean(axis=(1, 3)) * 255)
+    assert off.mean() < 2
+    assert off.max() < 64  # what is thinner than a quarter of a row
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_bands_change_nothing(monkeypatch, many):
     shape = all_of(ellipse(40, 30, 33.3, 28.8), rectangle(3, 20.3, 50.2, 44, backwards=True))
+    if many:
+        shape = polygon(*np.random.default_rng(1).uniform(-20, 90, (60, 2)).tolist())
     whole = coverage(shape, 80, 60)
     monkeypatch.setattr(module, "_BAND", 700)
     assert np.array_equal(coverage(shape, 80, 60), whole)
+
+
+def test_too_many_crossings_are_refused_wherever_they_are():
+    level = polygon(*((x, 5 + n / 1e5) for n in range(2_500) for x in (-3, 4_000)))
+    with pytest.raises(module.Intricate, match=r"crosses 1[0-9]{7} rows and columns of pixels, more than 8000000"):
+        coverage(level, 4_000, 10)
+    coverage(placed([level], (1, 1), [(0, -50)]), 4_000, 10)  # above the picture
+    coverage(placed([level], (1, 1), [(-5_000, 0)]), 4_000, 10)  # beside it
 
 
 @pytest.mark.parametrize(
