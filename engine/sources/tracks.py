@@ -17,6 +17,8 @@ Theory of operation
   it, so that the times of pictures that never came out are forgotten there.
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
+* Where sound is placed anew by less than `DRIFTED`, what there was goes on as its own end backwards, and fades out,
+  while what follows fades in: stamps that drift make no click. What overlaps is heard as it was first.
 * Stamps of Matroska and FLV are whole milliseconds, so after a seek a block could be off by half of one. Blocks of one
   size lie on a grid: the block begins at the point of the grid that is nearest, where that is within the rounding. The
   grid is learnt from the first blocks of the file, which must be decoded before the first seek: they also use up the
@@ -33,11 +35,12 @@ from math import gcd
 from typing import Any, Final, TypeAlias
 
 import av
+import numpy as np
 from av.codec.context import Flags
 from av.container import Container, InputContainer
 
 from engine.errors import SourceMalformed, SourceUnsupported
-from engine.frame import AudioFrame, VideoFrame
+from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
 from engine.rounding import rounded
@@ -53,6 +56,9 @@ MAX_AHEAD: Final = Fraction(10)
 SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
+DRIFTED: Final = 10  # 1/10 s; a longer gap is meant
+FADE: Final = 200  # over 1/200 s, as sound that ends in a live mix
+_TURN: Final = 8  # in the first eighth of that its end backwards begins as it would have gone on
 _EASED: Final = {"skip_loop_filter": "bidir"}
 _UNORDERED: Final = ("avi", "h264", "hevc")
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
@@ -215,6 +221,8 @@ class SoundTrack:
         self._converter.reset()
         self._position: int | None = None  # the next sample of the file, in its own rate from the container's time 0
         self._next = 0  # index of the next sample that comes out of the converter
+        self._tail: Samples | None = None  # the last ones that came out
+        self._joint: tuple[int, Samples, Samples] | None = None  # where sound fades in, from what, and the gains
         self.ended = False
 
     @property
@@ -255,7 +263,9 @@ class SoundTrack:
             self._position = self._on_grid(at)
             inside = self._position - rounded(self._zero.numerator * rate, self._zero.denominator)
             lead = inside % (rate // gcd(rate, self.rate))
-            self._next = (inside - lead) * self.rate // rate
+            begin = (inside - lead) * self.rate // rate
+            self._join(begin, -(-inside * self.rate // rate) - begin, out)
+            self._next = begin
             if lead:
                 self._append(self._converter.convert(silence(frame, lead)), out)
         if self._grid is None and count == self._size:
@@ -270,10 +280,44 @@ class SoundTrack:
         near = origin + rounded(at - origin, size) * size
         return near if abs(near - at) <= self._in_rate * self._time_base else at
 
+    def _join(self, begin: int, lead: int, out: list[tuple[int, AudioFrame]]) -> None:
+        """Lets what there was fade out, and what comes from `begin` on fade in, behind so many samples of nothing."""
+        if self._tail is None or abs(begin + lead - self._next) * DRIFTED > self.rate:
+            return
+        beyond = self._tail[:, -2::-1].copy()
+        turned = np.cos(np.linspace(0, np.pi / 2, beyond.shape[1] // _TURN + 2)[1:-1]).astype(np.float32) ** 2
+        beyond[:, : len(turned)] += 2 * turned * (self._tail[:, -1:] - beyond[:, : len(turned)])
+        rise = np.square(np.sin(np.linspace(0, np.pi / 2, beyond.shape[1] + 2)[1:-1])).astype(np.float32)
+        if begin + lead <= self._next:
+            self._joint = self._next, beyond, rise
+            return
+        out.append((self._next, AudioFrame(beyond * (1 - rise))))
+        rise = np.pad(rise, (lead, 0))  # a resampler begins to sound a little early
+        self._joint = begin, np.zeros((len(beyond), len(rise)), np.float32), rise
+
     def _append(self, blocks: list[AudioFrame], out: list[tuple[int, AudioFrame]]) -> None:
+        count = self.rate // FADE + 1
         for block in blocks:
-            out.append((self._next, block))
+            out.append((self._next, self._joined(block)))
             self._next += len(block)
+            tail = AudioFrame(block.raw[:, -count:]).samples
+            if self._tail is not None and len(block) < count and len(tail) == len(self._tail):
+                tail = np.concatenate((self._tail, tail), axis=1)[:, -count:]
+            self._tail = tail
+
+    def _joined(self, block: AudioFrame) -> AudioFrame:
+        """The block, faded in where the joint is in it."""
+        if self._joint is None or self._next + len(block) <= self._joint[0]:
+            return block
+        at, before, rise = self._joint
+        first, stop = max(at, self._next), min(at + len(rise), self._next + len(block))
+        if first >= stop or len(before) != block.channels:
+            self._joint = None
+            return block
+        here, there = slice(first - self._next, stop - self._next), slice(first - at, stop - at)
+        samples = block.samples.copy()
+        samples[:, here] = samples[:, here] * rise[there] + before[:, there] * (1 - rise[there])
+        return AudioFrame(samples)
 
 
 class Straightener:
