@@ -148,6 +148,12 @@ def is_flv(container: InputContainer) -> bool:
     return container.format.name in ("flv", "live_flv")
 
 
+def is_from_mp4(stream: Any) -> bool:
+    """Whether a stream of a playlist is in MP4, where codecs have names; in MPEG-TS they have numbers."""
+    tag: str = stream.codec_context.codec_tag
+    return tag.isprintable()
+
+
 def expect_streams(container: InputContainer) -> None:
     """Has `has_new_stream` tell of streams that turn up from now on; `best_stream` says nothing useful any more."""
     for stream in container.streams:

@@ -35,6 +35,9 @@ Theory of operation
 * A live playlist that is opened again begins with its last segments, which may have been read before, all of them where
   it stands still. So packets with stamps and sizes of some that were read before are left out, within `AGAIN` of
   opening it: an encoder that begins the same film anew is not left out for longer.
+* Of fragmented MP4 libav keeps where each packet was for as long as it is open. So a live playlist of it is opened
+  again when that is `INDEXED` packets, some hours, and goes on as it was. It begins `BEFORE` segments from the newest
+  one then, which is behind where it was, as libav began three from it; who has fallen back since catches up.
 """
 
 from __future__ import annotations
@@ -55,7 +58,15 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
-from engine.sources.container import LIBAV_ERRORS, best_stream, expect_streams, has_new_stream, is_flv, open_container
+from engine.sources.container import (
+    LIBAV_ERRORS,
+    best_stream,
+    expect_streams,
+    has_new_stream,
+    is_flv,
+    is_from_mp4,
+    open_container,
+)
 from engine.sources.convert import orientation_of
 from engine.sources.framing import Framing, framing_of
 from engine.sources.tracks import (
@@ -79,7 +90,10 @@ LATE: Final = SECOND  # of media; files with sound and picture in turns have chu
 FIRST: Final = 5 * SECOND  # from opening; to fetch a segment takes less, and patience is longer
 FAR: Final = 1 << 63
 AGAIN: Final = 5 * SECOND
-READ_MOST: Final = 4096  # packets that are known again; libav begins with three segments, of 10 s at most
+ANEW: Final = 30 * SECOND  # the same, to fetch `BEFORE` segments
+READ_MOST: Final = 8192  # packets that are known again: of `BEFORE` segments, of 10 s at most
+INDEXED: Final = 1 << 20  # libav keeps 43 bytes of each
+BEFORE: Final = 5
 TORN: Final = 60 * SECOND  # slides that last 20 s and are reordered may be decoded so long before they are shown
 REORDERED: Final = Fraction(1, 5)  # seconds that pictures are decoded before they are shown, where nobody says it
 _ARRIVAL_BASE: Final = Fraction(1, 90_000)  # seconds of a stamp that is an arrival
@@ -149,13 +163,15 @@ class Demuxer:
         if self._may_grow:
             expect_streams(self._container)
         self._loop = loop and self.has_end
-        is_growing = in_segments and not self.has_end
+        is_growing = in_segments and not self.has_end and read_before is not None
         self._read_before = read_before if is_growing else None
-        self._known = frozenset(read_before or ()) if is_growing else frozenset()
+        self._keeps_index = is_growing and any(is_from_mp4(stream) for stream in self._used)
         self._opened = now()
+        self._remember(AGAIN)
 
-    def _open(self) -> None:
-        self._container = _opened(self._guid, self._url, self._settings)
+    def _open(self, **options: str) -> None:
+        self._container = _opened(self._guid, self._url, self._settings, options)
+        self._came = 0  # packets
         video = best_stream(self._container, "video")
         streams = [video, best_stream(self._container, "audio", beside=video)]
         self._used = [stream for stream in streams if stream is not None]
@@ -172,6 +188,21 @@ class Demuxer:
             log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
         self._straightener = Straightener() if may_jump(self._container) else None
         self._zero = int(zero_of(self._container) * SECOND)
+
+    def _open_anew(self) -> None:
+        """Opens a live playlist again; its time is the one it was."""
+        self._container.close()
+        straightener, zero = self._straightener, self._zero
+        self._open(live_start_index=str(-BEFORE))
+        if straightener is not None:
+            straightener.begin_file()
+        self._straightener, self._zero = straightener, zero
+        self._remember(ANEW)
+        self._at_end = (self._container.duration or 0) > 0  # it ended meanwhile, and is a whole film now
+
+    def _remember(self, within: int) -> None:
+        """Leaves out what was read before, for so many ns from now on."""
+        self._known, self._known_until = frozenset(self._read_before or ()), self._now() + within
 
     def _look(self, stream: Any) -> Look:
         """How its pictures are to be shown, where they do not say it. Reads up to the first of them.
@@ -204,6 +235,8 @@ class Demuxer:
     def read(self) -> list[Packet]:
         """The next packet, or where they are to be paced some; nothing more after those that come with `ended`."""
         size = sum(len(held.data) for _, _, held in self._held)
+        if self._keeps_index and self._came >= INDEXED:
+            self._open_anew()
         while not self._at_end and self._lacks_some(size):
             packet = self._next()
             if packet is None:
@@ -248,6 +281,7 @@ class Demuxer:
         """The next packet with something in it, None at the end. Raises SourceError."""
         try:
             for packet in self._packets:
+                self._came += 1
                 if packet.size:
                     return packet
         except IndexError:
@@ -296,8 +330,9 @@ class Demuxer:
     def _was_read_before(self, packet: _AvPacket, arrival: int) -> bool:
         if self._read_before is None:
             return False
-        mark = packet.stream.type, packet.pts, packet.dts, packet.size
-        if mark in self._known and arrival < self._opened + AGAIN:
+        pts = packet.pts if packet.dts is None else None  # of fragmented MP4 libav may shift it, each time otherwise
+        mark = packet.stream.type, pts, packet.dts, packet.size
+        if mark in self._known and arrival < self._known_until:
             return True
         self._read_before.append(mark)
         return False
@@ -527,9 +562,9 @@ class _Line:
         return dts if pts is None else pts, dts
 
 
-def _opened(guid: str, url: str, settings: Settings) -> InputContainer:
+def _opened(guid: str, url: str, settings: Settings, options: dict[str, str]) -> InputContainer:
     scheme, colon, _ = url.lower().partition("://")
-    options = {"format_whitelist": _FORMATS}
+    options = {"format_whitelist": _FORMATS, **options}
     if colon and scheme in REMOTE:
         options |= {"protocol_whitelist": _PROTOCOLS, "analyzeduration": ANALYSED}
         if scheme.startswith("rtsp"):

@@ -351,6 +351,10 @@ class Straightener:
         """Whether time is no longer the container's own."""
         return len(self._offsets) > 1
 
+    def begin_file(self) -> None:
+        """Goes on with another file: places in the one before say nothing of those in it."""
+        self._places.clear()
+
     def apply(self, packet: Packet) -> Packet | None:
         """The packet, its time stamps moved onto the straight line; None: it is one of a part that is over."""
         if self._is_left_over(packet):

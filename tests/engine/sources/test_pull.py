@@ -3,6 +3,7 @@
 import io
 import random
 import time
+from collections import deque
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -21,7 +22,7 @@ from engine.packet import UPRIGHT, Packet, Track
 from engine.rtmp import amf, flv
 from engine.sources.convert import SoundConverter, orientation_of
 from engine.sources.decode import Decoders
-from engine.sources.demux import Demuxer
+from engine.sources.demux import READ_MOST, Demuxer
 from engine.sources.livetracks import Care, LivePicture, LiveSound, Stamped
 from engine.sources.pull import LEAD, Pull, checked_url
 from engine.sources.tracks import PictureTrack
@@ -1321,6 +1322,35 @@ async def test_a_live_playlist_is_not_sent_again_when_it_stands_still_or_has_end
     pictures = [packet for packet in station.packets if packet and packet.is_video]
     assert numbers(pictures) == sorted(set(numbers(pictures)))
     assert numbers(pictures)[-1] >= 120
+
+
+@pytest.mark.parametrize("order", [range(9), [*range(5, 9), *range(5)], [*range(2, 9), *range(2)]])
+def test_a_live_playlist_of_fragmented_mp4_goes_on_as_it_was_when_it_is_opened_anew(
+    server, tmp_path, monkeypatch, order
+):
+    """Also where time went back before, and where it does so later; libav would remember each packet there ever was."""
+    monkeypatch.setattr("engine.sources.demux.INDEXED", 500)
+    film = fragmented(tmp_path / "film.m3u8", seconds=9, each=1)
+    whole = film.read_text().removesuffix("#EXT-X-ENDLIST\n")
+    head, *segments = whole.split("#EXTINF")
+    listed = head + "".join(f"#EXTINF{segments[n]}" + "#EXT-X-DISCONTINUITY\n" * (n == 8) for n in order)
+    server.films |= {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.iterdir()}
+    stages = [listed.rpartition(f"#EXTINF{segments[order[n]]}")[0] for n in (3, 8)] + [f"{listed}#EXT-X-ENDLIST\n"]
+    server.films["/live.m3u8"] = stages[0].encode(), 0
+    url, read_before = f"{server.url}/live.m3u8", deque(maxlen=READ_MOST)
+    demuxer = Demuxer("film", url, Settings(read_timeout=6), now=clock, read_before=read_before)
+    made = []
+    while not demuxer.ended:
+        made += demuxer.read()
+        stage = (len(made) > 100) + (server.asked.count(f"/film{order[4]}.m4s") > 1)
+        server.films["/live.m3u8"] = stages[stage].encode(), 0
+    demuxer.close()
+    assert server.asked.count(f"/film{order[4]}.m4s") == 2
+    assert numbers(made) == [30 * n + k for n in order for k in range(30)]
+    assert len(sound(made)) == pytest.approx(9 * 48_000, rel=0.01)
+    for kind in (True, False):
+        steps = [seconds(b) - seconds(a) for a, b in pairwise(p for p in made if p.is_video is kind)]
+        assert 0 <= min(steps) <= max(steps) < Fraction(1, 8)
 
 
 async def test_a_live_playlist_that_ends_while_it_is_read_is_over(station, server, tmp_path):
