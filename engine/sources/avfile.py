@@ -29,6 +29,9 @@ Theory of operation
   seek is given those that the demuxer named last, and which these are is found out before the first seek. An FLV names
   them only where it is read through: one that is known to have others is read from its start. It is the same with the
   palette of a film in AVI or MOV, but that in these the first packet has it.
+* libav passes over segments of a playlist that cannot be fetched, and says then that this is the end. So a film in HLS
+  that is read from its start, picture and sound, and ends clearly before the length that its playlist states, has
+  broken off (`tracks.falls_short`). Behind a seek, which may lead into another part's time, nobody can tell.
 * A packet that a decoder refuses is counted, and the next one goes on; where no picture or no sound comes any more, the
   source broke off there. When the demuxer fails, what came before is still given; the batch in which a kind comes to
   its end has the error, which names the time.
@@ -64,6 +67,7 @@ from engine.sources.tracks import (
     SoundTrack,
     Straightener,
     end_with_stream,
+    falls_short,
     may_jump,
     zero_of,
 )
@@ -155,7 +159,7 @@ class MediaFile:
         # Of each stream: the parameter sets and the palette that the demuxer named last.
         self._sets: dict[tuple[int, _Told], av.packet.PacketSideData] = {}
         self._begin()
-        self._has_read = False
+        self._has_read = self._has_sought = False
         self._read_to = 0  # bytes: the furthest place of a packet that came since it was opened
 
     def _track_picture(self, video: av.VideoStream) -> PictureTrack:
@@ -399,6 +403,7 @@ class MediaFile:
         except LIBAV_ERRORS:
             return False
         self._begin()
+        self._has_sought = True
         if self._straightener is not None:
             self._straightener = Straightener()
         return True
@@ -546,7 +551,7 @@ class MediaFile:
         except LIBAV_ERRORS as err:
             self._failure = err.with_traceback(None)
         if self._failure is None and self._is_cut_off():
-            self._failure = EOFError("the file ends before its index does")
+            self._failure = EOFError("it ends before its index, or its playlist, does")
         self._at_end = True
         return None
 
@@ -571,12 +576,14 @@ class MediaFile:
         return packet
 
     def _is_cut_off(self) -> bool:
-        """Whether the container's index names bytes that the file does not have; libav calls that a plain end.
+        """Whether an index names bytes, or a playlist segments, that are not there; libav calls that a plain end.
 
-        Where a server states no length, those that did not come. A file cut off that has no index in front (MPEG-TS,
+        Where a server states no length, bytes that did not come. A file cut off that has no index in front (MPEG-TS,
         most FLV) looks like a shorter one, and is taken as such.
         """
         wanted = [stream for stream in self._used if self._is_wanted(stream)]
+        if wanted == self._used and not self._has_sought and falls_short(self._container, self._straightener):
+            return True
         entries = [entry for stream in wanted for entry in stream.index_entries[-1:]]
         if self._container.size > 0:
             return any(self._container.size < entry.pos + entry.size for entry in entries)

@@ -25,9 +25,9 @@ from engine.spec import LISTS
 
 LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 DEMUX_ERRORS: Final = (*LIBAV_ERRORS, IndexError)  # PyAV's at the end of a file in which another stream turned up late
-# A programme of an MPEG-TS whose PIDs change goes on in the streams it had, also where a playlist has it in segments.
-# Formats that do not have an option leave it.
-_SPLICED: Final = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1"}
+# A programme of an MPEG-TS whose PIDs change goes on in the streams it had, also where a playlist has it in segments. A
+# segment that cannot be fetched is asked for three times more. Formats that do not have an option leave it.
+_OWN: Final = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1", "seg_max_retry": "3"}
 # By default libav looks through 2500 packets of a WAV for other codecs in PCM's clothes (25 ms), and reads small ones.
 _WAV_OPTIONS: Final = {"max_size": "131072", "probesize": "65536"}
 # Formats that name other files, or addresses, and open them: whoever wrote one could have this machine's files shown.
@@ -52,7 +52,7 @@ def open_container(
              not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first
              sound.
     """
-    own = _SPLICED
+    own = _OWN
     if _is_local(url):
         url, own = _local(guid, url)
     options = (options or {}) | own
@@ -124,7 +124,7 @@ def _local(guid: str, path: str) -> tuple[str, dict[str, str]]:
     is_wav = head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"
     taken = {} if name.lower().endswith(LISTS) else MEDIA
     # Without "file:" a colon in a name would end a protocol's.
-    return f"file:{name}", taken | (_WAV_OPTIONS if is_wav else _SPLICED)
+    return f"file:{name}", taken | (_WAV_OPTIONS if is_wav else _OWN)
 
 
 def settle_layout(context: AudioCodecContext) -> str:

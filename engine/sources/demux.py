@@ -28,6 +28,8 @@ Theory of operation
 * Other URLs come in their own time, and so they are given; where these have no time stamps (MJPEG of cameras, raw
   H.264), their arrival is one. What states a duration has an end, and what has a length in bytes: many files say
   nothing of their duration (a browser's WebM, raw H.264). A playlist's length is not that of its segments.
+* A film in HLS that ends clearly before the length that its playlist states has broken off: libav passes over segments
+  that cannot be fetched.
 * Of a programme of MPEG-TS that goes on in another codec under the PIDs it had, nothing can be used any more, while its
   other kind comes as before. A live one is to be opened again then; a file's rest is read as far as it can be. Of
   FLV libav makes another stream then, whose packets PyAV does not give: where a kind stays away and has another stream,
@@ -74,6 +76,7 @@ from engine.sources.tracks import (
     MAX_PIXELS,
     Straightener,
     end_with_stream,
+    falls_short,
     hides_early,
     look_of,
     may_jump,
@@ -300,6 +303,8 @@ class Demuxer:
                     self._hold(made)
         if self._shift is None or self._serial == self._round_began:
             raise SourceMalformed(f'source "{self._guid}": no packets in it', where=self._guid)
+        if falls_short(self._container, self._straightener):
+            raise SourceUnavailable(f'source "{self._guid}": it ends before its playlist does', where=self._guid)
         if not self._loop:
             self._at_end = True
             return

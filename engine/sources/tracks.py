@@ -55,6 +55,12 @@ MAX_BACK: Final = Fraction(1)  # B-frames and interleaving reorder by less
 MAX_AHEAD: Final = Fraction(10)
 SNAP: Final = Fraction(1, 10)  # a first picture this late is shown from the start
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # of sound; a broken header's 1 Hz would make a few bytes into hours
+# A film in HLS may be shorter than the sum of lengths that its playlist states by so many seconds, or by such a share:
+# of segments of 9.6 s some say that they are 10; of those of 1.6 s all whose playlists state whole seconds, that they
+# are 2, as was the rule before version 3 of the protocol.
+_SHORTER: Final = Fraction(1)
+_SHARE, _SHARE_OF_WHOLE = Fraction(1, 20), Fraction(1, 4)
+_WHOLE: Final = Fraction(1, 100)  # a sum with less than that behind the point: libav takes a segment of 0 s for 1 ms
 RESYNC: Final = 50  # sound whose stamp is 1/50 s away from its count is placed anew
 DRIFTED: Final = 10  # 1/10 s; a longer gap is meant
 FADE: Final = 200  # over 1/200 s, as sound that ends in a live mix
@@ -351,6 +357,11 @@ class Straightener:
         """Whether time is no longer the container's own."""
         return len(self._offsets) > 1
 
+    @property
+    def end(self) -> Fraction | None:
+        """Where the last packets end; None = there was none."""
+        return max(self._ends.values(), default=None)
+
     def begin_file(self) -> None:
         """Goes on with another file: places in the one before say nothing of those in it."""
         self._places.clear()
@@ -509,6 +520,19 @@ def zero_of(container: InputContainer) -> Fraction:
     """
     start = Fraction(container.start_time or 0, av.time_base)
     return start if may_jump(container) else max(Fraction(0), start)
+
+
+def falls_short(container: InputContainer, straightener: Straightener | None) -> bool:
+    """Whether a film in HLS, read from its start, has ended clearly before the length that its playlist states.
+
+    Of a silent one nobody can tell: its last picture may last. Nor where its time jumped: holes are closed then.
+    """
+    is_told = container.format.name == "hls" and container.streams.audio and container.duration
+    if not is_told or straightener is None or straightener.jumped or straightener.end is None:
+        return False
+    stated = Fraction(container.duration or 0, av.time_base)
+    share = _SHARE_OF_WHOLE if stated % 1 < _WHOLE else _SHARE
+    return stated - (straightener.end - zero_of(container)) > max(_SHORTER, share * stated)
 
 
 def look_of(stream: av.VideoStream) -> Look:

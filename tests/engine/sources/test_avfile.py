@@ -709,7 +709,7 @@ def test_refused_and_silent_servers_are_given_up_in_time(scheme):
 class _Files(WebRequest):
     """Serves server.files, with ranges where server.ranges; after server.stop_after bytes it falls silent.
 
-    Where server.chunked it states no length.
+    Where server.chunked it states no length. What is in server.refused fails as often as it is there.
     """
 
     protocol_version = "HTTP/1.1"
@@ -718,6 +718,10 @@ class _Files(WebRequest):
         data = self.server.files.get(self.path)
         if data is None:
             self.send_error(404)
+            return
+        if self.path in self.server.refused:
+            self.server.refused.remove(self.path)
+            self.send_error(503)
             return
         first = 0
         wanted = self.headers.get("Range", "")
@@ -744,7 +748,7 @@ class _Files(WebRequest):
 def server():
     with web_server(_Files) as server:
         server.files, server.ranges, server.stop_after, server.requests = {}, True, None, []
-        server.chunked = False
+        server.chunked, server.refused = False, []
         yield server
 
 
@@ -819,6 +823,61 @@ def test_hls_playlist_is_read_and_sought(tmp_path):
     source.close()
     assert [begin for begin, _, _ in again.pictures] == [b for b, stop, _ in whole.pictures if stop > Fraction(5, 2)]
     assert numbered(again) == numbered(whole)[-len(again.pictures) :]
+
+
+def test_a_segment_that_cannot_be_fetched_at_once_is_asked_for_again(tmp_path, server):
+    encode(tmp_path / "a.m3u8", H264, Audio(), seconds=4, hls_time="1", hls_list_size="0")
+    server.files |= {f"/{file.name}": file.read_bytes() for file in tmp_path.iterdir()}
+    server.refused += 4 * ["/a1.ts", "/a3.ts"]  # libav itself asks four times at most
+    found = everything(f"{server.url}/a.m3u8")
+    assert (numbered(found), found.error, server.refused) == (list(range(120)), None, [])
+
+
+def test_a_film_in_hls_breaks_off_where_the_segments_at_its_end_are_missing(tmp_path):
+    path = encode(tmp_path / "a.m3u8", H264, Audio(), seconds=4, hls_time="1", hls_list_size="0")
+    for n in (2, 3):
+        path.with_name(f"a{n}.ts").unlink()
+    found = everything(path)
+    assert isinstance(found.error, SourceMalformed)
+    assert re.fullmatch(r'source "cam": breaks off at (1\.9|2\.0)\d\d s', str(found.error))
+
+
+@pytest.mark.parametrize("pause", [0, 14_000])
+def test_a_film_in_hls_whose_second_part_has_a_time_of_its_own_is_whole(tmp_path, pause):
+    """Behind a seek nobody knows of the first part, and of no pause how long it was."""
+    lengths, second = [4_100, 8_100 + pause], (*range(0, 4000, 40), *range(4000 + pause, 8000 + pause, 40))
+    for n, (times, sounds) in enumerate(((range(0, 4000, 40), 4), (second, 4 if pause else 8))):
+        encode(tmp_path / f"{n}.ts", Video(pts_ms=tuple(times)), Audio(), seconds=sounds)
+    listed = [f"#EXT-X-DISCONTINUITY\n#EXTINF:{length / 1000}\n{n}.ts\n" for n, length in enumerate(lengths)]
+    path = tmp_path / "both.m3u8"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:20\n{''.join(listed)}#EXT-X-ENDLIST\n")
+    assert everything(path).error is None
+    source = opened(path)
+    source.seek(Fraction(6))
+    assert drained(source, start=Fraction(6)).error is None
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_whole"), [("2.2", True), ("2.3", False), ("2.3,2.3,2.2,2.2", True), ("3,3,2,2", True), ("3", False)]
+)
+def test_the_length_that_a_playlist_states_may_be_rounded(tmp_path, stated, is_whole):
+    """Where it is in whole seconds by more than where it is not."""
+    path = encode(tmp_path / "a.m3u8", Video(gop=60), Audio(), seconds=8, hls_time="2", hls_list_size="0")
+    lengths = stated.split(",") * (4 // len(stated.split(",")))
+    head, *segments = re.split(r"#EXTINF:[0-9.]+", path.read_text())
+    path.write_text(head + "".join(f"#EXTINF:{each}{segment}" for each, segment in zip(lengths, segments, strict=True)))
+    found = everything(path)
+    assert numbered(found) == list(range(240))
+    assert (found.error is None) == is_whole
+
+
+def test_a_silent_film_in_hls_whose_last_picture_lasts_is_whole(tmp_path):
+    path = encode(tmp_path / "a.m3u8", Video(gop=30), None, seconds=2, hls_time="1", hls_list_size="0")
+    head, _, last = path.read_text().rpartition("#EXTINF:1.0")
+    path.write_text(f"{head}#EXTINF:8.5{last}")
+    found = everything(path)
+    assert (numbered(found), found.error) == (list(range(60)), None)
 
 
 def test_fragmented_segments_behind_a_discontinuity_are_shown_and_heard(tmp_path):

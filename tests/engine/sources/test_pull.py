@@ -1366,6 +1366,23 @@ async def test_a_live_playlist_that_ends_while_it_is_read_is_over(station, serve
     assert station.hub.streams() == []
 
 
+async def test_a_film_in_hls_whose_last_segments_do_not_come_is_tried_again(station, server, tmp_path):
+    encode(tmp_path / "film.m3u8", Video(gop=30), TONE, seconds=4, hls_time="1", hls_list_size="0")
+    segments = {f"/{file.name}": (file.read_bytes(), 0) for file in tmp_path.glob("*.ts")}
+    server.films |= {**segments, "/film.m3u8": playlist(4, ended=True)}
+    for n in (2, 3):
+        del server.films[f"/film{n}.ts"]
+    station.pull(f"{server.url}/film.m3u8")
+    await station.receive(until=lambda got: None in got)
+    status = await station.state("retrying")
+    assert status.error == f'source "{NAME}": it ends before its playlist does'
+    server.films |= segments
+    await station.receive(until=lambda got: len(got) > 300 and got[-1] is None)
+    pictures = [packet for packet in station.packets if packet and packet.is_video]
+    assert numbers(pictures)[-120:] == list(range(120))
+    await station.state("ended")
+
+
 @pytest.mark.parametrize("stands_still", [True, False])
 async def test_a_hole_in_a_live_playlist_is_waited_out_as_far_as_nothing_was_late(
     nursery, server, tmp_path, stands_still
