@@ -63,7 +63,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 512  # of which players take three quarters at most
     handshake: float = 10.0  # from the first byte to publish or play
     silence: float = 10.0  # of a publisher
-    stall: float = 5.0  # of a peer that is sent something
+    stall: float = 10.0  # of a peer that is sent something; behind a hole of 4 s, TCP tries again 6.2 s after it began
     session: chunk.Limits = chunk.Limits()
 
 

@@ -13,6 +13,7 @@ from api import playback
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings, stream
 from engine.sinks.flow import FlvFlow
+from engine.sources.rtmp import Limits
 from engine.stream import Hub, Publisher
 from tests.api.clients import followed
 from tests.engine.clips import packets
@@ -90,6 +91,10 @@ async def test_a_client_that_takes_nothing_is_let_go(client, engine, monkeypatch
         async with client.websocket(f"/{NAME}.ws") as socket:
             await socket.receive()
             await no_readers(engine)
+
+
+def test_who_plays_over_rtmp_may_take_nothing_for_as_long_as_over_http():
+    assert Limits().stall == playback.STALL == 10
 
 
 async def test_a_slow_client_that_takes_something_all_the_time_is_not_let_go(media, autojump_clock, monkeypatch):
