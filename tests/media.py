@@ -11,6 +11,7 @@ The colour: a file with a `matrix` has the number in its upper two thirds (`numb
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -316,6 +317,43 @@ def remuxed(path, source, move):
             packet.stream = copies[packet.stream.index]
             out.mux(packet)
     return path
+
+
+def packed(path, bframes, *, seconds):
+    """A film of MPEG-4 as DivX and Xvid write it: B-frames stand with the picture that is decoded before them.
+
+    So those after it have the next one's packet, and the last one's is a picture that is none. In an AVI, or as
+    Matroska has what was made for AVI.
+    """
+    video = Video("mpeg4", Fraction(25), bframes=bframes)
+    encoded = encode(path.with_suffix(".m4v"), video, None, seconds=seconds, format="m4v")
+    output = av.open(str(path), "w", container_options={"fflags": "+bitexact"})
+    with av.open(str(encoded)) as given, output as container:
+        units = [(bytes(packet), packet.is_keyframe) for packet in given.demux() if packet.size]
+        stream = container.add_stream_from_template(given.streams.video[0])
+        stream.time_base = 1 / video.rate
+        in_matroska = struct.pack("<3I2H4s20x", 40, *video.size, 1, 24, b"XVID")  # a BITMAPINFOHEADER
+        stream.codec_context.extradata = in_matroska if path.suffix == ".mkv" else None
+        for n, (data, keyframe) in enumerate(_in_packs(units)):
+            made = av.Packet(data)
+            made.stream, made.time_base, made.is_keyframe = stream, 1 / video.rate, keyframe
+            made.pts = made.dts = n
+            made.duration = 1
+            container.mux(made)
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_MS/VFW/FOURCC"))
+    return path
+
+
+def _in_packs(units):
+    """Pictures of MPEG-4 in the order of decoding → packets of a packed bitstream, and whether each is a keyframe."""
+    start = b"\0\0\1\xb6"
+    is_b = [data[data.index(start) + 4] >> 6 == 2 for data, _ in units]
+    for n, (data, key) in enumerate(units):
+        behind = units[n + 1][0] if n + 1 < len(units) and is_b[n + 1] else b""
+        if not is_b[n]:
+            yield re.sub(rb"Lavc[\d.]+", b"DivX503b1393p", data) + behind, key
+        else:
+            yield behind or start + bytes((0x50, 0x4F)), False  # coded as a P-frame, and not at all
 
 
 def widened(path, bframes):

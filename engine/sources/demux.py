@@ -564,7 +564,7 @@ class _Line:
         elif self._came is not None and dts > self._came:
             self.step = dts - self._came
         self._came = dts
-        return dts if pts is None else pts, dts
+        return dts if pts is None or self.framing.is_packed else pts, dts
 
 
 def _opened(guid: str, url: str, settings: Settings, options: dict[str, str]) -> InputContainer:

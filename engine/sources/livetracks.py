@@ -11,7 +11,8 @@ Theory of operation
 * After a jump in time, a new configuration and a damaged picture nothing is shown up to the next keyframe: the last
   picture holds, nobody sees green or torn ones.
 * Where time stamps do not say in which order pictures are shown, the decoder's order does: each picture that comes out
-  takes the earliest time of those that have gone in. None is left out then: nobody could tell whose time it had.
+  takes the earliest time of those that have gone in, or in a packed bitstream of MPEG-4 that of the packet that brought
+  it out. None is left out then: nobody could tell whose time it had.
 * **Sound is counted.** Blocks follow each other without holes; the stamps say where the count should be. The difference
   is averaged, since stamps are whole milliseconds or worse. Within `DEAD_BAND` nothing happens; beyond, blocks are
   stretched or squeezed by at most `BEND` until the count is right, short ones by a sample now and then; beyond
@@ -37,7 +38,18 @@ from engine.plan import PictureSize
 from engine.sources.container import LIBAV_ERRORS
 from engine.sources.convert import PictureConverter, SoundConverter
 from engine.sources.fader import BACK
-from engine.sources.tracks import ALPHA, MAX_PIXELS, MAX_RATE, MIN_RATE, Inside, alpha_decoder, aspect_of, pictures_of
+from engine.sources.tracks import (
+    ALPHA,
+    MAX_PIXELS,
+    MAX_RATE,
+    MIN_RATE,
+    Inside,
+    Packed,
+    alpha_decoder,
+    aspect_of,
+    inside_of,
+    pictures_of,
+)
 from engine.spec import AudioFormat
 from engine.stream import END, End
 from engine.timebase import SECOND
@@ -121,7 +133,7 @@ class LivePicture:
         self._aspect: Fraction | None = None  # of the last picture decoded
         self._made_for: tuple[Look, Fraction] | None = None  # what the converter was
         self._waiting: _Decoded | None = None  # decoded, not converted
-        self._inside = Inside()
+        self._inside: Inside | Packed | None = None  # where the track is unordered
         self._hope = _Hope(name)
         self._needs_keyframe = True
         self._care = Care.FULL  # that the decoder was made for
@@ -201,7 +213,7 @@ class LivePicture:
             return []
         decoded: list[_Decoded] = []
         try:
-            frames = pictures_of(context, packet, self._inside if self._track and self._track.unordered else None)
+            frames = pictures_of(context, packet, self._inside)
         except LIBAV_ERRORS:
             self._damaged()
             return []
@@ -218,7 +230,8 @@ class LivePicture:
     def _damaged(self) -> None:
         self.corrupt += 1
         self._needs_keyframe = True
-        self._inside.clear()
+        if self._inside is not None:
+            self._inside.clear()
         if self._context is not None and self._context.is_open:
             self._context.flush_buffers()  # what waits in it may be damaged too
 
@@ -226,7 +239,7 @@ class LivePicture:
         self._track, self._context, self._care, self._aspect = track, None, care, None
         self._needs_keyframe, self._last_start = True, None
         self._lengths.clear()
-        self._inside.clear()
+        self._inside = inside_of(track.codec) if track.unordered else None
         try:
             context = _picture_decoder(track)
         except LIBAV_ERRORS:

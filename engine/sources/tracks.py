@@ -15,6 +15,9 @@ Theory of operation
 * Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
   the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
   it, so that the times of pictures that never came out are forgotten there.
+* In a packed bitstream of MPEG-4 (DivX's and Xvid's in AVI) a packet has two pictures in it, and a later one none. What
+  libav makes of the times of such packets is wrong; but the decoder gives one picture for each of them, so that a
+  picture is on when the packet is decoded that brought it out (`Packed`).
 * Sound is counted, not stamped: only the first block after the start or a seek is placed by its stamp, and one whose
   stamp is more than `RESYNC` away from the count, a gap or a jump. Every other difference is rounding.
 * Where sound is placed anew by less than `DRIFTED`, what there was goes on as its own end backwards, and fades out,
@@ -29,6 +32,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from heapq import heappop, heappush
 from math import gcd
@@ -67,6 +71,7 @@ FADE: Final = 200  # over 1/200 s, as sound that ends in a live mix
 _TURN: Final = 8  # in the first eighth of that its end backwards begins as it would have gone on
 _EASED: Final = {"skip_loop_filter": "bidir"}
 _UNORDERED: Final = ("avi", "h264", "hevc")
+_PACKED: Final = re.compile(rb"DivX\d+(b|Build)\d+p")  # user data of MPEG-4; decoders go by it, too
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
 PALETTE: Final = "palette"  # the one in which AVI and MOV name the colours that hold from a packet on
@@ -106,7 +111,7 @@ class PictureTrack:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
-        self._inside = Inside() if is_unordered(stream) else None
+        self._inside = inside_of(self._context.name) if is_unordered(stream) else None
         if self._inside is not None:  # what lacks pictures from before a seek comes out too, and takes its time along
             self._context.flags |= Flags.output_corrupt
         self._hides_early = hides_early(stream.container)
@@ -466,8 +471,32 @@ class Inside:
         self._keys.clear()
 
 
+class Packed:
+    """Times of the pictures of a packed bitstream: each is on when the packet is decoded that brings it out."""
+
+    def __init__(self) -> None:
+        self._end: int | None = None  # of the last packet, where that is known
+
+    def push(self, packet: Packet) -> None:
+        """A packet goes into the decoder."""
+        self._end = packet.dts + packet.duration if packet.dts is not None and packet.duration else None
+
+    def time(self, frame: av.VideoFrame) -> None:
+        """Gives a picture that came out its time; the last one of all comes without a packet."""
+        frame.pts = self._end if frame.dts is None else frame.dts
+
+    def clear(self) -> None:
+        """Nothing is in the decoder any more."""
+        self._end = None
+
+
+def inside_of(codec: str) -> Inside | Packed:
+    """What knows the times of pictures whose packets do not, for a codec of which there are such."""
+    return Packed() if codec == "mpeg4" else Inside()
+
+
 def pictures_of(
-    context: av.VideoCodecContext, packet: Packet | None, inside: Inside | None = None
+    context: av.VideoCodecContext, packet: Packet | None, inside: Inside | Packed | None = None
 ) -> list[av.VideoFrame]:
     """The pictures of one packet (None: the last ones). Raises what libav raises; ValueError: one has too long a side.
 
@@ -497,10 +526,21 @@ def end_with_stream(packet: Packet) -> None:
 
 
 def is_unordered(stream: Any) -> bool:
-    """Whether its container has no presentation times and libav does not make up for that, as it does for MPEG-4."""
+    """Whether its container has no presentation times and libav does not make up for that.
+
+    It does for MPEG-4, but not in a packed bitstream.
+    """
+    if is_packed(stream):
+        return True
     context = stream.codec_context
     is_reordered = context.name in ("h264", "hevc") and context.has_b_frames
     return bool(is_reordered and stream.container.format.name in _UNORDERED)
+
+
+def is_packed(stream: Any) -> bool:
+    """Whether it is a packed bitstream of MPEG-4."""
+    context = stream.codec_context
+    return context.name == "mpeg4" and _PACKED.search(context.extradata or b"") is not None
 
 
 def may_jump(container: InputContainer) -> bool:

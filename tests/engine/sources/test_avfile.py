@@ -32,6 +32,7 @@ from tests.media import (
     fragmented,
     lengthless,
     moved_flv,
+    packed,
     paint_number,
     plane,
     played_twice,
@@ -218,6 +219,22 @@ def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(
         found = drained(source, start=Fraction(number, 30))
         assert numbered(found) == [*range(number, 90)]
         assert [begin for begin, _, _ in found.pictures] == [Fraction(n, 30) for n in range(number, 90)]
+    source.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("bframes", [0, 1, 2])
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv"])
+def test_pictures_of_a_packed_bitstream_come_in_order(tmp_path, name, bframes, threads):
+    source = opened(packed(tmp_path / name, bframes, seconds=3), threads=threads)
+    whole = drained(source)
+    assert numbered(whole) == [*range(75)]
+    assert [begin for begin, _, _ in whole.pictures][1:] == [Fraction(n + bool(bframes), 25) for n in range(1, 75)]
+    for number in (50, 29, 31, 74, 0):
+        source.seek(whole.pictures[number][0])
+        found = drained(source, start=whole.pictures[number][0])
+        assert numbered(found) == [*range(number, 75)]
+        assert [begin for begin, _, _ in found.pictures] == [begin for begin, _, _ in whole.pictures[number:]]
     source.close()
 
 

@@ -39,6 +39,7 @@ from tests.media import (
     fragmented,
     moved_flv,
     mp4_box,
+    packed,
     plane,
     played_twice,
     read_number,
@@ -318,6 +319,17 @@ def test_pictures_whose_container_has_no_times_for_them_are_shown_in_order(tmp_p
     times = [start for start, _, _ in live]
     assert times == sorted(times)
     assert len(set(times)) == 30
+    assert [message for message in caplog.messages if "order" in message] != []
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv"])
+@pytest.mark.parametrize("care", [Care.FULL, Care.HURRY])
+def test_pictures_of_a_packed_bitstream_are_shown_in_order(tmp_path, caplog, name, care):
+    path = packed(tmp_path / name, 2, seconds=2)
+    stamped = [Stamped(packet, packet.pts_ns, False) for packet in demuxed(path)]
+    live = LivePicture("film").decode([*stamped, END], wanted=0, care=care)
+    assert [read_number(frame.y) for _, _, frame in live] == list(range(50))
+    assert {b - a for (a, _, _), (b, _, _) in pairwise(live)} == {NS // 25}
     assert [message for message in caplog.messages if "order" in message] != []
 
 
