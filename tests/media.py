@@ -319,29 +319,35 @@ def remuxed(path, source, move):
     return path
 
 
-def packed(path, bframes, *, seconds):
-    """A film of MPEG-4 as DivX and Xvid write it: B-frames stand with the picture that is decoded before them.
+def undated(path, bframes, *, seconds, codec="libx264", rate=30, packs=list):
+    """A film of which is only known when its pictures are decoded: AVI, ASF, or as Matroska has what was made for AVI.
 
-    So those after it have the next one's packet, and the last one's is a picture that is none. In an AVI, or as
-    Matroska has what was made for AVI.
+    packs  what becomes of the packets, each (data, whether it is a keyframe)
     """
-    video = Video("mpeg4", Fraction(25), bframes=bframes)
-    encoded = encode(path.with_suffix(".m4v"), video, None, seconds=seconds, format="m4v")
+    video = Video(codec, Fraction(rate), bframes=bframes)
+    raw = encode(path.with_suffix(".raw"), video, None, seconds=seconds, format="h264" if codec == "libx264" else "m4v")
     output = av.open(str(path), "w", container_options={"fflags": "+bitexact"})
-    with av.open(str(encoded)) as given, output as container:
-        units = [(bytes(packet), packet.is_keyframe) for packet in given.demux() if packet.size]
+    with av.open(str(raw)) as given, output as container:
         stream = container.add_stream_from_template(given.streams.video[0])
         stream.time_base = 1 / video.rate
-        in_matroska = struct.pack("<3I2H4s20x", 40, *video.size, 1, 24, b"XVID")  # a BITMAPINFOHEADER
-        stream.codec_context.extradata = in_matroska if path.suffix == ".mkv" else None
-        for n, (data, keyframe) in enumerate(_in_packs(units)):
+        in_matroska = struct.pack("<3I2H4s20x", 40, *video.size, 1, 24, b"XVID" if codec == "mpeg4" else b"H264")
+        stream.codec_context.extradata = in_matroska if path.suffix == ".mkv" else None  # a BITMAPINFOHEADER
+        for n, (data, keyframe) in enumerate(packs([(bytes(p), p.is_keyframe) for p in given.demux() if p.size])):
             made = av.Packet(data)
             made.stream, made.time_base, made.is_keyframe = stream, 1 / video.rate, keyframe
             made.pts = made.dts = n
             made.duration = 1
             container.mux(made)
-    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_MS/VFW/FOURCC"))
+    path.write_bytes(re.sub(b"V_MPEG4/ISO/A..", b"V_MS/VFW/FOURCC", path.read_bytes()))
     return path
+
+
+def packed(path, bframes, *, seconds):
+    """A film of MPEG-4 as DivX and Xvid write it: B-frames stand with the picture that is decoded before them.
+
+    So those after it have the next one's packet, and the last one's is a picture that is none.
+    """
+    return undated(path, bframes, seconds=seconds, codec="mpeg4", rate=25, packs=_in_packs)
 
 
 def _in_packs(units):

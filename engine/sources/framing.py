@@ -13,9 +13,9 @@ Theory of operation
 * In MPEG-TS a stream may become one of another codec, and libav does not say so: only its packets look otherwise
   (`strange`). What others make of those is of no use to anybody. Where none of its own came before (it is scrambled,
   or called what it is not) nothing has become another one.
-* AVI and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not, as it
-  does in a packed bitstream of MPEG-4: their track says so. A decoder gives such pictures in the right order; players
-  and recordings may not.
+* AVI, ASF and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not,
+  as it does in a packed bitstream of MPEG-4: their track says so. A decoder gives such pictures in the right order;
+  players and recordings may not.
 """
 
 from __future__ import annotations

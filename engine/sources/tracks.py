@@ -12,9 +12,10 @@ Theory of operation
   pause and shown behind it seems to last for as long as the pause. None lasts beyond where its stream is said to end.
 * The aspect of pixels is what the container says, where it is not the codec's, and else the decoder's, which
   is that of the last picture decoded: it is taken where a keyframe comes out, for all up to the next one.
-* Where packets only say when they are decoded (H.264 and HEVC in AVI), the decoder knows the order: each picture takes
-  the earliest time of those in the decoder (`Inside`). What was decoded after a keyframe is shown after all from before
-  it, so that the times of pictures that never came out are forgotten there.
+* Where packets only say when they are decoded (H.264 and HEVC in AVI, ASF, and as Matroska has what was made for AVI),
+  the decoder knows the order: each picture takes the earliest time of those in the decoder (`Inside`). What was decoded
+  after a keyframe is shown after all from before it, so that the times of pictures that never came out are forgotten
+  there.
 * In a packed bitstream of MPEG-4 (DivX's and Xvid's in AVI) a packet has two pictures in it, and a later one none. What
   libav makes of the times of such packets is wrong; but the decoder gives one picture for each of them, so that a
   picture is on when the packet is decoded that brought it out (`Packed`).
@@ -70,7 +71,7 @@ DRIFTED: Final = 10  # 1/10 s; a longer gap is meant
 FADE: Final = 200  # over 1/200 s, as sound that ends in a live mix
 _TURN: Final = 8  # in the first eighth of that its end backwards begins as it would have gone on
 _EASED: Final = {"skip_loop_filter": "bidir"}
-_UNORDERED: Final = ("avi", "h264", "hevc")
+_UNORDERED: Final = ("avi", "asf", "h264", "hevc")
 _PACKED: Final = re.compile(rb"DivX\d+(b|Build)\d+p")  # user data of MPEG-4; decoders go by it, too
 _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
@@ -447,11 +448,15 @@ class Inside:
     def __init__(self) -> None:
         self._times: list[int] = []  # dts, a heap
         self._keys: list[int] = []  # dts of the keyframes behind which nothing has come out yet
+        self._end: int | None = None  # of the last packet
 
     def push(self, packet: Packet) -> None:
         """A packet goes into the decoder."""
+        if packet.dts is None:
+            packet.dts = self._end  # libav says none of the second one behind a seek in ASF
         packet.pts = packet.dts  # which its picture comes out with
         if packet.dts is not None:
+            self._end = packet.dts + (packet.duration or 0)
             heappush(self._times, packet.dts)
             if packet.is_keyframe:
                 self._keys.append(packet.dts)
@@ -469,6 +474,7 @@ class Inside:
         """Nothing is in the decoder any more."""
         self._times.clear()
         self._keys.clear()
+        self._end = None
 
 
 class Packed:
@@ -534,7 +540,13 @@ def is_unordered(stream: Any) -> bool:
         return True
     context = stream.codec_context
     is_reordered = context.name in ("h264", "hevc") and context.has_b_frames
-    return bool(is_reordered and stream.container.format.name in _UNORDERED)
+    return bool(is_reordered and (stream.container.format.name in _UNORDERED or _was_made_for_avi(stream)))
+
+
+def _was_made_for_avi(stream: Any) -> bool:
+    """Whether it is in Matroska under AVI's name of its codec (V_MS/VFW/FOURCC): libav has no such name for others."""
+    is_matroska: bool = stream.container.format.name.startswith("matroska")
+    return is_matroska and stream.codec_context.codec_tag != "\0\0\0\0"
 
 
 def is_packed(stream: Any) -> bool:

@@ -40,6 +40,7 @@ from tests.media import (
     remuxed,
     transport_crc,
     truncate,
+    undated,
     widened,
 )
 from tests.web import WebRequest, web_server
@@ -219,6 +220,17 @@ def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(
         found = drained(source, start=Fraction(number, 30))
         assert numbered(found) == [*range(number, 90)]
         assert [begin for begin, _, _ in found.pictures] == [Fraction(n, 30) for n in range(number, 90)]
+    source.close()
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.asf"])
+def test_pictures_of_h264_that_was_made_for_avi_come_in_order_in_other_containers(tmp_path, name):
+    source = opened(undated(tmp_path / name, 2, seconds=3, rate=25))
+    for number in (0, 50, 29, 31, 74):
+        source.seek(Fraction(number, 25))
+        found = drained(source, start=Fraction(number, 25))
+        assert numbered(found) == [*range(number, 75)]
+        assert [begin for begin, _, _ in found.pictures] == [Fraction(n, 25) for n in range(number, 75)]
     source.close()
 
 

@@ -45,6 +45,7 @@ from tests.media import (
     read_number,
     remuxed,
     transport_crc,
+    undated,
     widened,
 )
 from tests.web import WebRequest, web_server
@@ -306,13 +307,14 @@ def test_pictures_whose_container_has_a_number_for_their_variant_are_taken(tmp_p
     demuxer.close()
 
 
-@pytest.mark.parametrize("name", ["film.avi", "film.264", "film.265"])
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv", "film.asf", "film.264", "film.265"])
 @pytest.mark.parametrize("care", [Care.FULL, Care.HURRY])
 def test_pictures_whose_container_has_no_times_for_them_are_shown_in_order(tmp_path, caplog, name, care):
-    codec = "libx265" if name == "film.265" else "libx264"
-    path = encode(
-        tmp_path / name, Video(codec, bframes=2), None, format={"avi": "avi", "264": "h264", "265": "hevc"}[name[5:]]
-    )
+    path, codec = tmp_path / name, "libx265" if name == "film.265" else "libx264"
+    if name in ("film.264", "film.265"):
+        encode(path, Video(codec, bframes=2), None, format="h264" if name == "film.264" else "hevc")
+    else:
+        undated(path, 2, seconds=1)
     stamped = [Stamped(packet, packet.pts_ns, False) for packet in demuxed(path)]
     live = LivePicture("film").decode([*stamped, END], wanted=0, care=care)
     assert [read_number(frame.y) for _, _, frame in live] == list(range(30))
