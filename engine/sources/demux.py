@@ -151,6 +151,7 @@ class Demuxer:
         self._shift: int | None = None  # ns from time stamps as they come to those given on
         self._rounds = self._round_began = 0
         self._turn: Orientation | None = None  # as it was the first time
+        self._is_unordered = False  # whether packets have come whose pts do not say in which order pictures are shown
         self._open()
         scheme = url.partition("://")[0].lower() if "://" in url else "file"
         in_segments = self._container.format.name.split(",")[0] in _SEGMENTED
@@ -187,8 +188,6 @@ class Demuxer:
         for stream in self._used:
             line = self._lines.setdefault(stream.type, _Line())
             line.begin(stream, self._look(stream))
-        if not self._rounds and any(line.framing.is_unordered for line in self._lines.values()):
-            log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
         self._straightener = Straightener() if may_jump(self._container) else None
         self._zero = int(zero_of(self._container) * SECOND)
 
@@ -359,6 +358,9 @@ class Demuxer:
         track = line.framing.track
         if track is None or not data:
             return []
+        if track.unordered and not self._is_unordered:
+            self._is_unordered = True
+            log.warning('source "%s": does not say in which order its pictures are shown: only mixes know', self._guid)
         if line.hides(packet):
             given = self._given(line) if line.joins and packet.is_keyframe else []
             line.hide(data, packet, arrival)

@@ -13,9 +13,9 @@ Theory of operation
 * In MPEG-TS a stream may become one of another codec, and libav does not say so: only its packets look otherwise
   (`strange`). What others make of those is of no use to anybody. Where none of its own came before (it is scrambled,
   or called what it is not) nothing has become another one.
-* AVI, ASF and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they are not,
-  as it does in a packed bitstream of MPEG-4: their track says so. A decoder gives such pictures in the right order;
-  players and recordings may not.
+* AVI, ASF, some MXF and raw H.264 and HEVC have no presentation times, and libav gives reordered pictures such as they
+  are not, as it does in a packed bitstream of MPEG-4: their track says so. A decoder gives such pictures in the right
+  order; players and recordings may not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import av
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers, program_config
 from engine.packet import Look, Track, Variant
 from engine.sources.container import LIBAV_ERRORS, settle_layout
-from engine.sources.tracks import NEW_SETS, is_packed, is_unordered
+from engine.sources.tracks import NEW_SETS, is_packed, is_unordered, lacks_order
 
 _SETS: Final = {"h264": (7, 8), "hevc": (32, 33, 34)}  # kinds of parameter sets, each building on those before it
 _DELIMITERS: Final = {"h264": 9, "hevc": 35}  # of access units
@@ -60,7 +60,7 @@ class Framing:
         self._layout = "" if is_video else settle_layout(context)
         self._sound: tuple[int, int] = (0, 0) if is_video else (context.sample_rate, context.channels)
         self._look = look
-        self.is_unordered = is_video and is_unordered(stream)
+        self._is_unordered = is_video and is_unordered(stream)
         self.is_packed = is_video and is_packed(stream)
         self._block = (0, 0) if is_video else _block(stream)
         self._variant = _variant(context) if is_video else Variant()
@@ -85,7 +85,7 @@ class Framing:
             rate=rate,
             channels=channels,
             layout=self._layout,
-            unordered=self.is_unordered,
+            unordered=self._is_unordered,
             block=self._block,
             variant=self._variant,
             look=self._look,
@@ -131,6 +131,7 @@ class _AnnexB(Framing):
         self._ahead = []
         known = self.track
         if packet.is_keyframe or known is None:
+            self._is_unordered |= lacks_order(packet)
             self._take()
         if self.track is known:
             kept = fresh + kept
@@ -234,4 +235,4 @@ def _variant(context: av.VideoCodecContext) -> Variant:
 
 
 def _same(one: Track, other: Track) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("codec", "extradata", "time_base"))
+    return all(getattr(one, name) == getattr(other, name) for name in ("codec", "extradata", "time_base", "unordered"))

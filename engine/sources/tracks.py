@@ -15,7 +15,7 @@ Theory of operation
 * Where packets only say when they are decoded (H.264 and HEVC in AVI, ASF, and as Matroska has what was made for AVI),
   the decoder knows the order: each picture takes the earliest time of those in the decoder (`Inside`). What was decoded
   after a keyframe is shown after all from before it, so that the times of pictures that never came out are forgotten
-  there.
+  there. MXF may be so, too, which only its packets tell (`lacks_order`).
 * In a packed bitstream of MPEG-4 (DivX's and Xvid's in AVI) a packet has two pictures in it, and a later one none. What
   libav makes of the times of such packets is wrong; but the decoder gives one picture for each of them, so that a
   picture is on when the packet is decoded that brought it out (`Packed`).
@@ -112,12 +112,17 @@ class PictureTrack:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._usual = 1 / Fraction(rate) if rate > 0 else Fraction(1, 25)
         self._late = seconds(stream.start_time or 0, self._time_base) - zero
-        self._inside = inside_of(self._context.name) if is_unordered(stream) else None
-        if self._inside is not None:  # what lacks pictures from before a seek comes out too, and takes its time along
-            self._context.flags |= Flags.output_corrupt
+        self._inside: Inside | Packed | None = None
+        if is_unordered(stream):
+            self._order()
         self._hides_early = hides_early(stream.container)
         self.reset()
         self._is_first = True  # what is decoded next is the first picture of all
+
+    def _order(self) -> None:
+        """From here on the decoder's order counts: times of packets are not those of their pictures."""
+        self._inside = inside_of(self._context.name)
+        self._context.flags |= Flags.output_corrupt  # what lacks pictures from before a seek takes its time along
 
     def reset(self) -> None:
         """Forgets everything decoded, after a seek."""
@@ -156,6 +161,8 @@ class PictureTrack:
         self.ended = packet is None
         out = []
         if packet is not None:
+            if self._inside is None and lacks_order(packet):
+                self._order()
             self._feed(packet)
         for frame in pictures_of(self._context, packet, self._inside):
             if frame.pts is not None:
@@ -538,9 +545,19 @@ def is_unordered(stream: Any) -> bool:
     """
     if is_packed(stream):
         return True
+    return _is_reordered(stream) and (stream.container.format.name in _UNORDERED or _was_made_for_avi(stream))
+
+
+def lacks_order(packet: Packet) -> bool:
+    """Whether it is a keyframe of an MXF that is shown when it is decoded: where its index has times, it is later."""
+    stream = packet.stream
+    is_mxf = packet.is_keyframe and stream.container.format.name == "mxf"
+    return is_mxf and packet.pts == packet.dts and _is_reordered(stream)
+
+
+def _is_reordered(stream: Any) -> bool:
     context = stream.codec_context
-    is_reordered = context.name in ("h264", "hevc") and context.has_b_frames
-    return bool(is_reordered and (stream.container.format.name in _UNORDERED or _was_made_for_avi(stream)))
+    return context.name in ("h264", "hevc") and bool(context.has_b_frames)
 
 
 def _was_made_for_avi(stream: Any) -> bool:

@@ -223,8 +223,8 @@ def test_pictures_whose_container_only_says_when_they_are_decoded_come_in_order(
     source.close()
 
 
-@pytest.mark.parametrize("name", ["film.mkv", "film.asf"])
-def test_pictures_of_h264_that_was_made_for_avi_come_in_order_in_other_containers(tmp_path, name):
+@pytest.mark.parametrize("name", ["film.mkv", "film.asf", "film.mxf"])
+def test_pictures_of_h264_come_in_order_in_other_containers_that_only_say_when_they_are_decoded(tmp_path, name):
     source = opened(undated(tmp_path / name, 2, seconds=3, rate=25))
     for number in (0, 50, 29, 31, 74):
         source.seek(Fraction(number, 25))

@@ -307,7 +307,7 @@ def test_pictures_whose_container_has_a_number_for_their_variant_are_taken(tmp_p
     demuxer.close()
 
 
-@pytest.mark.parametrize("name", ["film.avi", "film.mkv", "film.asf", "film.264", "film.265"])
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv", "film.asf", "film.mxf", "film.264", "film.265"])
 @pytest.mark.parametrize("care", [Care.FULL, Care.HURRY])
 def test_pictures_whose_container_has_no_times_for_them_are_shown_in_order(tmp_path, caplog, name, care):
     path, codec = tmp_path / name, "libx265" if name == "film.265" else "libx264"
