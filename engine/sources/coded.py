@@ -24,7 +24,7 @@ from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
 from engine.sources.container import DEMUX_ERRORS, best_stream, is_flv, open_container
 from engine.sources.convert import orientation_of, tags_of
-from engine.sources.tracks import NEW_SETS, zero_of
+from engine.sources.tracks import NEW_SETS, is_unordered, zero_of
 from engine.timebase import seconds
 
 Packet: TypeAlias = "av.Packet[Any]"
@@ -97,6 +97,8 @@ class CodedFilm:
             raise ValueError("not upright with square pixels")
         if self._changes(head):
             raise ValueError("parameter sets that change")
+        if is_unordered(stream):
+            raise ValueError("no presentation times")
 
     def _is_upright(self, head: bytes | None) -> bool:
         """As the head of an MP4 says; in Matroska only a decoded picture does."""

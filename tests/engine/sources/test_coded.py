@@ -8,7 +8,7 @@ import pytest
 from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable
 from engine.sources.coded import CodedFilm, is_upright, moov_of
-from tests.media import Video, change_parameters, encode
+from tests.media import Video, change_parameters, encode, undated
 
 FILM = Video(matrix="bt709", bframes=2, gop=15)
 
@@ -127,6 +127,12 @@ def test_a_film_whose_parameter_sets_change_is_not_copied(tmp_path, suffix):
     changed = change_parameters(tmp_path / f"film.{suffix}", seconds=4)
     with pytest.raises(ValueError, match="parameter sets that change"):
         CodedFilm("film", str(changed), settings=Settings())
+
+
+def test_a_film_that_does_not_say_when_its_pictures_are_shown_is_not_copied(tmp_path):
+    film = undated(tmp_path / "film.mkv", 2, seconds=2)
+    with pytest.raises(ValueError, match="no presentation times"):
+        CodedFilm("film", str(film), settings=Settings())
 
 
 def test_a_film_in_flv_whose_parameter_sets_stay_is_copied(tmp_path):
