@@ -30,7 +30,7 @@ from engine.sinks.encode import Encoder, Encoding, open_joint, picture_frame, ta
 from engine.smart import ENCODER_DELAY, Copy
 from engine.spec import EncoderSpec, MixerSpec
 
-Packet = Any  # av's
+AvPacket = Any  # av's
 
 
 class Splice(Protocol):
@@ -45,7 +45,7 @@ class Splice(Protocol):
     def template(self) -> av.VideoStream:
         """The picture of one of the films."""
 
-    def packets(self, copy: Copy) -> Iterator[Packet]:
+    def packets(self, copy: Copy) -> Iterator[AvPacket]:
         """The packets of a copy, one a tick, in the order of decoding. Raises SourceError."""
 
 
@@ -60,7 +60,7 @@ class Splicer:
         self._spec = spec
         self._splice = splice
         self._copies = deque(splice.copies)
-        self._packets: Iterator[Packet] = iter(())  # of the copy that has begun
+        self._packets: Iterator[AvPacket] = iter(())  # of the copy that has begun
         self._frame = 1 / mixer.fps
         self._delay = max(ENCODER_DELAY, *(copy.delay for copy in splice.copies))
         self._written = 0
@@ -127,7 +127,7 @@ class Splicer:
                 self._write(packet, packet.pts or 0)
             self._joint, self._encoding = None, False
 
-    def _write(self, packet: Packet, tick: int) -> None:
+    def _write(self, packet: AvPacket, tick: int) -> None:
         packet.stream, packet.time_base = self._video, self._frame
         packet.pts, packet.dts, packet.duration = tick, self._written - self._delay, 1
         self._written += 1

@@ -56,12 +56,19 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed, SourceUnavailable, SourceUnsupported
 from engine.frame import AudioFrame
 from engine.plan import PictureSize
-from engine.sources.container import DEMUX_ERRORS, LIBAV_ERRORS, best_stream, is_flv, open_container, streams_of
+from engine.sources.container import (
+    DEMUX_ERRORS,
+    LIBAV_ERRORS,
+    AvPacket,
+    best_stream,
+    is_flv,
+    open_container,
+    streams_of,
+)
 from engine.sources.tracks import (
     MAX_BACK,
     NEW_SETS,
     PALETTE,
-    Packet,
     Picture,
     PictureTrack,
     SoundTrack,
@@ -167,7 +174,7 @@ class MediaFile:
 
     def _begin(self) -> None:
         """Nothing has been read from here on."""
-        self._waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in self._used}
+        self._waiting: dict[int, deque[AvPacket]] = {stream.index: deque() for stream in self._used}
         self._waiting_bytes = 0
         self._said = Fraction(0)  # nothing is absent again before what waits goes on by `MAX_APART` from here
         self._entered: set[int] = set()  # streams of which a packet has been read
@@ -412,7 +419,7 @@ class MediaFile:
         """Whether a place of the sound that is wanted is not found to the sample yet."""
         return self._sound is not None and self._listening and not self._sound.finds_places
 
-    def _learn_places(self, first: Packet) -> None:
+    def _learn_places(self, first: AvPacket) -> None:
         """Decodes the first sound of all, from the first packet on, where only that tells where later blocks lie."""
         for packet in chain([first], islice(map(self._tell_sets, self._packets), _FIRST_PACKETS)):
             if not self._lacks_places():
@@ -474,7 +481,7 @@ class MediaFile:
             if track is not None:
                 track.reset()
 
-    def _next(self, *, need_picture: bool, need_sound: bool) -> Packet | None:
+    def _next(self, *, need_picture: bool, need_sound: bool) -> AvPacket | None:
         """The next packet of a kind that is needed; others wait. None at the end, and when too much waits."""
         for stream, need in ((self._video, need_picture), (self._audio, need_sound)):
             if stream is not None and need and (waiting := self._waiting[stream.index]):
@@ -490,11 +497,11 @@ class MediaFile:
                     return None
         return None
 
-    def _put_by(self, packet: Packet) -> None:
+    def _put_by(self, packet: AvPacket) -> None:
         self._waiting[packet.stream_index].append(packet)
         self._waiting_bytes += packet.size
 
-    def _are_apart(self, waiting: deque[Packet]) -> bool:
+    def _are_apart(self, waiting: deque[AvPacket]) -> bool:
         if self._waiting_bytes > MAX_WAITING_BYTES:
             return True
         first, last = _time(waiting[0]), _time(waiting[-1])
@@ -532,7 +539,7 @@ class MediaFile:
         entries = video.index_entries
         return len(entries) > 0 and entries[-1].timestamp == self._latest.get(video.index)
 
-    def _demux(self) -> Packet | None:
+    def _demux(self) -> AvPacket | None:
         if self._at_end:
             return None
         self._has_read = True
@@ -555,14 +562,14 @@ class MediaFile:
         self._at_end = True
         return None
 
-    def _straightened(self, packet: Packet) -> Packet | None:
+    def _straightened(self, packet: AvPacket) -> AvPacket | None:
         if self._straightener is None:
             return packet
         straight = self._straightener.apply(packet)
         self._has_jumped |= self._straightener.jumped
         return straight
 
-    def _tell_sets(self, packet: Packet) -> Packet:
+    def _tell_sets(self, packet: AvPacket) -> AvPacket:
         """Gives the first packet after a seek the sets and palette that hold there; libav names only what changes."""
         index = packet.stream_index
         for kind in _TOLD:
@@ -593,12 +600,12 @@ class MediaFile:
         reached = [track.reached for track in (self._picture, self._sound) if track is not None]
         return max([Fraction(0), *reached])
 
-    def _decode_picture(self, packet: Packet | None, batch: Batch, start: Fraction) -> None:
+    def _decode_picture(self, packet: AvPacket | None, batch: Batch, start: Fraction) -> None:
         assert self._picture is not None
         with self._decoding(self._picture, packet):
             batch.pictures.extend(self._picture.decode(packet, start=start))
 
-    def _decode_sound(self, packet: Packet | None, batch: Batch) -> int:
+    def _decode_sound(self, packet: AvPacket | None, batch: Batch) -> int:
         assert self._sound is not None
         blocks: list[tuple[int, AudioFrame]] = []
         with self._decoding(self._sound, packet):
@@ -607,7 +614,7 @@ class MediaFile:
         return sum(len(block) for _, block in blocks)
 
     @contextmanager
-    def _decoding(self, track: PictureTrack | SoundTrack, packet: Packet | None) -> Iterator[None]:
+    def _decoding(self, track: PictureTrack | SoundTrack, packet: AvPacket | None) -> Iterator[None]:
         """Notes when a packet is that is refused, until the track gives something that is later."""
         try:
             yield
@@ -650,7 +657,7 @@ def _choose(guid: str, container: InputContainer, kind: Literal["video", "audio"
     return best
 
 
-def _time(packet: Packet) -> Fraction | None:
+def _time(packet: AvPacket) -> Fraction | None:
     """When a packet is shown, or where only that is known, decoded."""
     stamp = packet.pts if packet.pts is not None else packet.dts
     return None if stamp is None or packet.time_base is None else seconds(stamp, packet.time_base)

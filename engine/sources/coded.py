@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import av
 from av.container import InputContainer
@@ -22,12 +22,10 @@ from engine.config import Settings
 from engine.errors import SourceError, SourceMalformed
 from engine.packet import UPRIGHT
 from engine.smart import MAX_REORDER, Index
-from engine.sources.container import DEMUX_ERRORS, best_stream, is_flv, open_container
+from engine.sources.container import DEMUX_ERRORS, AvPacket, best_stream, is_flv, open_container
 from engine.sources.convert import orientation_of, tags_of
 from engine.sources.tracks import NEW_SETS, is_unordered, zero_of
 from engine.timebase import seconds
-
-Packet: TypeAlias = "av.Packet[Any]"
 
 _FORMATS: Final = ("mov", "matroska", "flv")  # whose H.264 comes with all that opens a decoder, and times for each
 _KINDS: Final = frozenset((1, 5, 6, 9, 12))  # NAL units: slices, SEI, delimiters, filler; no parameter sets among them
@@ -173,7 +171,7 @@ class CodedFilm:
                 break
         return index if len(set(index.pts)) == len(index.pts) else Index(self._time_base, self._zero, [], [])
 
-    def packets(self, key: int, count: int) -> Iterator[Packet]:
+    def packets(self, key: int, count: int) -> Iterator[AvPacket]:
         """So many packets, in the order of decoding, from the one with the pts `key` on. Raises SourceError."""
         left = count
         try:
@@ -188,8 +186,8 @@ class CodedFilm:
             raise self._broken(key) from err
         raise self._broken(key)
 
-    def _renumbered(self, packet: Packet) -> Packet:
-        made: Packet = av.Packet(renumbered_slices(bytes(packet), self._numbers))
+    def _renumbered(self, packet: AvPacket) -> AvPacket:
+        made: AvPacket = av.Packet(renumbered_slices(bytes(packet), self._numbers))
         made.pts, made.is_keyframe = packet.pts, packet.is_keyframe
         return made
 
@@ -197,7 +195,7 @@ class CodedFilm:
         at = float(seconds(key, self._time_base) - self._zero)
         return SourceMalformed(f'source "{self.guid}": breaks off after {at:.3f} s', where=self.guid)
 
-    def _from(self, pts: int) -> Iterator[Packet]:
+    def _from(self, pts: int) -> Iterator[AvPacket]:
         """The packets from a keyframe at or before `pts` on, as near as can be."""
         container, stream = self.open()
         for back in (0, int(_BACK / self._time_base), None):
@@ -210,7 +208,7 @@ class CodedFilm:
                 return
 
 
-def _plain_kinds(packet: Packet) -> list[int]:
+def _plain_kinds(packet: AvPacket) -> list[int]:
     """What NAL units it has; none when it is anything but one picture that is shown."""
     kinds = prefixed_kinds(memoryview(packet))
     plain = kinds is not None and _KINDS.issuperset(kinds) and packet.pts is not None and not packet.is_discard

@@ -12,7 +12,7 @@ import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -23,6 +23,7 @@ from engine.config import Settings
 from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.spec import LISTS
 
+AvPacket: TypeAlias = "av.Packet[Any]"  # as libav gives it; engine.packet has ours
 LIBAV_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 DEMUX_ERRORS: Final = (*LIBAV_ERRORS, IndexError)  # PyAV's at the end of a file in which another stream turned up late
 # A programme of an MPEG-TS whose PIDs change goes on in the streams it had, also where a playlist has it in segments. A

@@ -62,6 +62,7 @@ from engine.packet import Look, Orientation, Packet
 from engine.sources.avfile import MAX_APART, MAX_WAITING_BYTES, SOUND_TAIL
 from engine.sources.container import (
     LIBAV_ERRORS,
+    AvPacket,
     best_stream,
     expect_streams,
     has_new_stream,
@@ -119,7 +120,6 @@ _RECODED: Final = ("mpegts", "hls")  # that may go on in another codec
 ABSENT: Final = SECOND  # of media, in which none of a kind came while another stream of it did: no damage lasts so
 MOST_STRANGE: Final = 50  # packets of another codec in a row: two seconds of pictures, one of sound; no damage lasts so
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
-_AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
 
 
@@ -219,7 +219,7 @@ class Demuxer:
         return look._replace(orientation=self._turn)
 
     def _decoded_turn(self, stream: Any) -> Orientation | None:
-        came: list[_AvPacket] = []
+        came: list[AvPacket] = []
         while len(came) < _MOST_BEFORE and not (came and came[-1].stream is stream):
             if (packet := self._next()) is None:
                 break
@@ -279,7 +279,7 @@ class Demuxer:
         """Closes it; not while another thread reads."""
         self._container.close()
 
-    def _next(self) -> _AvPacket | None:
+    def _next(self) -> AvPacket | None:
         """The next packet with something in it, None at the end. Raises SourceError."""
         try:
             for packet in self._packets:
@@ -331,7 +331,7 @@ class Demuxer:
         lines = self._lines.values()
         return max(line.stop for line in lines) - min(line.start for line in lines)
 
-    def _was_read_before(self, packet: _AvPacket, arrival: int) -> bool:
+    def _was_read_before(self, packet: AvPacket, arrival: int) -> bool:
         if self._read_before is None:
             return False
         pts = packet.pts if packet.dts is None else None  # of fragmented MP4 libav may shift it, each time otherwise
@@ -341,7 +341,7 @@ class Demuxer:
         self._read_before.append(mark)
         return False
 
-    def _made(self, packet: _AvPacket, arrival: int) -> list[Packet]:
+    def _made(self, packet: AvPacket, arrival: int) -> list[Packet]:
         """What a packet becomes: itself in its place, behind the pictures that wait unseen for one that is shown."""
         if self._was_read_before(packet, arrival):
             return []
@@ -402,14 +402,14 @@ class Demuxer:
         what = "picture" if kind == "video" else "sound"
         return SourceUnavailable(f'source "{self._guid}": its {what} is of another codec now', where=self._guid)
 
-    def _unwrapped(self, line: _Line, packet: _AvPacket) -> bytes:
+    def _unwrapped(self, line: _Line, packet: AvPacket) -> bytes:
         """What a packet carries. Raises SourceUnavailable: it is of another codec than those before, and stays so."""
         data = line.framing.unwrapped(packet)
         if line.framing.strange > MOST_STRANGE and not self.has_end and self._container.format.name in _RECODED:
             raise self._recoded(packet.stream.type)
         return data
 
-    def _is_heard_or_seen(self, line: _Line, packet: _AvPacket, pts: int) -> bool:
+    def _is_heard_or_seen(self, line: _Line, packet: AvPacket, pts: int) -> bool:
         """Whether a packet is given on; notes where it lies, if it is no priming."""
         time_base = line.framing.time_base
         start = nanoseconds(pts, time_base)
@@ -493,18 +493,18 @@ class _Line:
         if before is not None and before.time_base != self.framing.time_base:
             self.last = None
 
-    def hides(self, packet: _AvPacket) -> bool:
+    def hides(self, packet: AvPacket) -> bool:
         """Whether it is a picture that is only there for others to be decoded."""
         self._is_early = self._is_early and packet.dts is None
         is_before = self._is_early and packet.pts is None
         return packet.stream.type == "video" and (packet.is_discard or is_before)
 
-    def lacks_keyframe(self, packet: _AvPacket) -> bool:
+    def lacks_keyframe(self, packet: AvPacket) -> bool:
         """Whether it is a picture that cannot be decoded, because those before it were left out."""
         self._lacks_keyframe = self._lacks_keyframe and not packet.is_keyframe
         return self._lacks_keyframe
 
-    def hide(self, data: bytes, packet: _AvPacket, arrival: int) -> None:
+    def hide(self, data: bytes, packet: AvPacket, arrival: int) -> None:
         """Keeps a picture that is not shown for the next one that is, but not what lies behind a part of a film."""
         pts, dts = (-FAR if stamp is None else stamp for stamp in (packet.pts, packet.dts))
         if packet.is_keyframe:
@@ -556,7 +556,7 @@ class _Line:
             return self._waiting[first:]
         return self._waiting
 
-    def stamps(self, packet: _AvPacket) -> tuple[int, int]:
+    def stamps(self, packet: AvPacket) -> tuple[int, int]:
         """pts and dts in the track's time base, where they are missing guessed."""
         pts, dts = packet.pts, packet.dts
         if dts is None and pts is not None and (self._came is None or pts - self._lead > self._came):

@@ -23,13 +23,13 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 import av
 
 from engine.bitstream import aac_format, avc_size, avcc, hevc_size, hvcc, nal_units, pps_numbers, program_config
 from engine.packet import Look, Track, Variant
-from engine.sources.container import LIBAV_ERRORS, settle_layout
+from engine.sources.container import LIBAV_ERRORS, AvPacket, settle_layout
 from engine.sources.tracks import NEW_SETS, is_packed, is_unordered, lacks_order
 
 _SETS: Final = {"h264": (7, 8), "hevc": (32, 33, 34)}  # kinds of parameter sets, each building on those before it
@@ -41,7 +41,6 @@ _ADTS_RATES: Final = 13
 _AC3: Final = 0xFFFF, (0x0B77,)
 _MPEG: Final = 0xFFE6, (0xFFE2, 0xFFE4, 0xFFE6)
 _HEADS: Final = {"ac3": _AC3, "eac3": _AC3, "mp2": _MPEG, "mp3": _MPEG, "aac_latm": (0xFFE0, (0x56E0,))}
-_AvPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 
 
 class Framing:
@@ -93,7 +92,7 @@ class Framing:
         if self.track is None or not _same(made, self.track):
             self.track = made
 
-    def unwrapped(self, packet: _AvPacket) -> bytes:
+    def unwrapped(self, packet: AvPacket) -> bytes:
         """What a packet carries, as the track says; b"" when it cannot be used."""
         if packet.has_sidedata(NEW_SETS):
             self._configure(bytes(packet.get_sidedata(NEW_SETS)))
@@ -119,7 +118,7 @@ class _AnnexB(Framing):
     def _configure(self, extradata: bytes) -> None:
         self._ahead = nal_units(extradata)  # of the next packet
 
-    def unwrapped(self, packet: _AvPacket) -> bytes:
+    def unwrapped(self, packet: AvPacket) -> bytes:
         units = nal_units(bytes(packet))
         kept = [unit for unit in units if self._kind_of(unit) not in (*_SETS[self._codec], _DELIMITERS[self._codec])]
         has_picture = any(map(self._is_slice, kept))
@@ -183,7 +182,7 @@ class _Adts(Framing):
     def _configure(self, extradata: bytes) -> None:
         pass  # the first header says it, or where that names no layout of channels, the block behind it
 
-    def unwrapped(self, packet: _AvPacket) -> bytes:
+    def unwrapped(self, packet: AvPacket) -> bytes:
         data = bytes(packet)
         is_ours = len(data) >= 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
         self._count(is_ours=is_ours)

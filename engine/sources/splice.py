@@ -19,8 +19,8 @@ from engine.config import Settings
 from engine.errors import SourceError
 from engine.program import Held, Program
 from engine.smart import Copy, Run, Unseen
-from engine.sources.coded import CodedFilm, Packet
-from engine.sources.container import DEMUX_ERRORS
+from engine.sources.coded import CodedFilm
+from engine.sources.container import DEMUX_ERRORS, AvPacket
 from engine.spec import EncoderSpec, MixerSpec, RenderSpec
 from engine.timebase import tick_count
 
@@ -61,7 +61,7 @@ class Splice:
         """A stream such as the copies come from."""
         return self.films[self.copies[0].name].open()[1]
 
-    def packets(self, copy: Copy) -> Iterator[Packet]:
+    def packets(self, copy: Copy) -> Iterator[AvPacket]:
         """The packets of a copy, in the order of decoding. Raises SourceError."""
         film = self.films[copy.name]
         _make_room(film, self.films.values())

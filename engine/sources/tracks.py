@@ -49,7 +49,7 @@ from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Look
 from engine.plan import PictureSize
 from engine.rounding import rounded
-from engine.sources.container import is_flv, settle_layout
+from engine.sources.container import AvPacket, is_flv, settle_layout
 from engine.sources.convert import PictureConverter, SoundConverter, displayed_size, has_alpha, silence
 from engine.sources.png import SIGNATURE, with_palette
 from engine.spec import MAX_SIDE, AudioFormat
@@ -77,7 +77,6 @@ _AVFMT_TS_DISCONT: Final = 0x200  # libavformat/avformat.h
 NEW_SETS: Final = "new_extradata"  # the side data in which libav names parameter sets that hold from a packet on
 PALETTE: Final = "palette"  # the one in which AVI and MOV name the colours that hold from a packet on
 ALPHA: Final = "matroska_block_additional"  # the one in which it gives what lies beside pictures of VP8 and VP9
-Packet: TypeAlias = "av.Packet[av.stream.Stream]"
 Picture: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
 
 
@@ -153,7 +152,7 @@ class PictureTrack:
         passed, self._passed = self._passed, None
         return [] if passed is None else [self._converted(*passed)]
 
-    def decode(self, packet: Packet | None, *, start: Fraction) -> list[Picture]:
+    def decode(self, packet: AvPacket | None, *, start: Fraction) -> list[Picture]:
         """Frames of one packet (None: the last ones), each with its media time [start, stop).
 
         start  what is over before it is not converted; the last of it is still returned where a gap or nothing follows.
@@ -184,7 +183,7 @@ class PictureTrack:
             out.extend(self.passed())
         return out
 
-    def _feed(self, packet: Packet) -> None:
+    def _feed(self, packet: AvPacket) -> None:
         stamp = packet.dts if packet.pts is None or self._inside is not None else packet.pts
         if stamp is None:
             return
@@ -254,7 +253,7 @@ class SoundTrack:
         """Whether a block is placed to the sample after a seek: its stamps are as fine, or the grid is known."""
         return self._grid is not None or self._time_base * self._context.sample_rate <= 1
 
-    def decode(self, packet: Packet | None) -> list[tuple[int, AudioFrame]]:
+    def decode(self, packet: AvPacket | None) -> list[tuple[int, AudioFrame]]:
         """Blocks of one packet (None: the last ones), each with the index of its first sample."""
         self.ended = packet is None
         out: list[tuple[int, AudioFrame]] = []
@@ -379,7 +378,7 @@ class Straightener:
         """Goes on with another file: places in the one before say nothing of those in it."""
         self._places.clear()
 
-    def apply(self, packet: Packet) -> Packet | None:
+    def apply(self, packet: AvPacket) -> AvPacket | None:
         """The packet, its time stamps moved onto the straight line; None: it is one of a part that is over."""
         if self._is_left_over(packet):
             return None
@@ -399,7 +398,7 @@ class Straightener:
         self._ends[packet.stream_index] = t + offset + (packet.duration or 0) * time_base
         return packet
 
-    def _is_left_over(self, packet: Packet) -> bool:
+    def _is_left_over(self, packet: AvPacket) -> bool:
         """Whether it lies before the last one of its stream and does not follow it in time; else notes its place."""
         index, place, stamp = packet.stream_index, packet.pos, packet.dts
         if place is None:
@@ -427,9 +426,9 @@ class Straightener:
         return self._offsets[0]
 
 
-def _unmarked(packet: Packet) -> Packet:
+def _unmarked(packet: AvPacket) -> AvPacket:
     """A copy that a decoder shows."""
-    copy: Packet = av.Packet(packet.size)  # one over the bytes themselves would lack what decoders read behind them
+    copy: AvPacket = av.Packet(packet.size)  # one over the bytes themselves would lack what decoders read behind them
     copy.update(bytes(packet))
     copy.stream, copy.time_base, copy.is_keyframe = packet.stream, packet.time_base, packet.is_keyframe
     copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
@@ -457,7 +456,7 @@ class Inside:
         self._keys: list[int] = []  # dts of the keyframes behind which nothing has come out yet
         self._end: int | None = None  # of the last packet
 
-    def push(self, packet: Packet) -> None:
+    def push(self, packet: AvPacket) -> None:
         """A packet goes into the decoder."""
         if packet.dts is None:
             packet.dts = self._end  # libav says none of the second one behind a seek in ASF
@@ -490,7 +489,7 @@ class Packed:
     def __init__(self) -> None:
         self._end: int | None = None  # of the last packet, where that is known
 
-    def push(self, packet: Packet) -> None:
+    def push(self, packet: AvPacket) -> None:
         """A packet goes into the decoder."""
         self._end = packet.dts + packet.duration if packet.dts is not None and packet.duration else None
 
@@ -509,7 +508,7 @@ def inside_of(codec: str) -> Inside | Packed:
 
 
 def pictures_of(
-    context: av.VideoCodecContext, packet: Packet | None, inside: Inside | Packed | None = None
+    context: av.VideoCodecContext, packet: AvPacket | None, inside: Inside | Packed | None = None
 ) -> list[av.VideoFrame]:
     """The pictures of one packet (None: the last ones). Raises what libav raises; ValueError: one has too long a side.
 
@@ -528,7 +527,7 @@ def pictures_of(
     return frames
 
 
-def end_with_stream(packet: Packet) -> None:
+def end_with_stream(packet: AvPacket) -> None:
     """Cuts a picture of an MP4 short where its stream is said to end while it is shown."""
     stream = packet.stream
     if stream.type != "video" or stream.duration is None or not stream.container.format.name.startswith("mov"):
@@ -548,7 +547,7 @@ def is_unordered(stream: Any) -> bool:
     return _is_reordered(stream) and (stream.container.format.name in _UNORDERED or _was_made_for_avi(stream))
 
 
-def lacks_order(packet: Packet) -> bool:
+def lacks_order(packet: AvPacket) -> bool:
     """Whether it is a keyframe of an MXF that is shown when it is decoded: where its index has times, it is later."""
     stream = packet.stream
     is_mxf = packet.is_keyframe and stream.container.format.name == "mxf"
