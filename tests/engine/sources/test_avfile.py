@@ -1310,18 +1310,6 @@ def test_matroska_whose_sound_begins_late_begins_with_its_first_picture(tmp_path
     assert found.blocks[0][0] == late * 48_000
 
 
-def restamped(path, source, move):
-    """Copies a film of sound alone; its stamps, whole milliseconds, are what `move` makes of them."""
-    with av.open(str(source)) as film, av.open(str(path), "w") as out:
-        stream = out.add_stream_from_template(film.streams[0])
-        for packet in film.demux():
-            if packet.size:
-                packet.pts = packet.dts = move(packet.pts)
-                packet.stream = stream
-                out.mux(packet)
-    return path
-
-
 def played(path):
     """All samples of a film as a mix plays them, of what overlaps the first, (C, N); and how many were missing."""
     samples = SampleQueue()
@@ -1341,7 +1329,7 @@ def played(path):
 )
 def test_sound_whose_stamps_drift_is_placed_anew_without_a_click(tmp_path, audio, drift):
     film = encode(tmp_path / "film.mkv", None, audio, seconds=8)
-    wave, missing = played(restamped(tmp_path / "a.mkv", film, lambda ms: ms + ms * drift // 1000))
+    wave, missing = played(remuxed(tmp_path / "a.mkv", film, lambda packet: Fraction(packet.pts * drift // 1000, 1000)))
     assert abs(wave.shape[1] - 48_000 * (8 + drift * 8 / 1000)) < 48_000 / 25
     assert (missing > 0) == (drift > 0)  # placed anew more than once, behind a hole
     steady = wave[:, 2_000:-6_000]
@@ -1352,7 +1340,7 @@ def test_sound_whose_stamps_drift_is_placed_anew_without_a_click(tmp_path, audio
 def test_a_pause_in_sound_begins_and_ends_as_it_does_in_the_film(tmp_path):
     film = encode(tmp_path / "film.mkv", None, Audio("flac"), seconds=2)
     whole, _ = played(film)
-    paused, missing = played(restamped(tmp_path / "a.mkv", film, lambda ms: ms + 500 * (ms > 1000)))
+    paused, missing = played(remuxed(tmp_path / "a.mkv", film, lambda packet: Fraction(1, 2) * (packet.pts > 1000)))
     at = int(np.flatnonzero(np.any(whole != paused[:, : whole.shape[1]], axis=0))[0])
     assert missing == 24_000
     assert np.array_equal(whole, np.delete(paused, slice(at, at + missing), axis=1))
