@@ -90,13 +90,13 @@ class CodedFilm:
         container, stream = self.open()
         if stream.codec_context.name != "h264" or container.format.name.split(",")[0] not in _FORMATS:
             raise ValueError("not in H.264")
+        if is_unordered(stream):
+            raise ValueError("no presentation times")
         head = moov_of(self._url.removeprefix("file:")) if container.format.name.startswith("mov") else None
         if stream.sample_aspect_ratio not in (None, 0, 1) or not self._is_upright(head):
             raise ValueError("not upright with square pixels")
         if self._changes(head):
             raise ValueError("parameter sets that change")
-        if is_unordered(stream):
-            raise ValueError("no presentation times")
 
     def _is_upright(self, head: bytes | None) -> bool:
         """As the head of an MP4 says; in Matroska only a decoded picture does."""

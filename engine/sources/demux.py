@@ -120,7 +120,7 @@ _RECODED: Final = ("mpegts", "hls")  # that may go on in another codec
 ABSENT: Final = SECOND  # of media, in which none of a kind came while another stream of it did: no damage lasts so
 MOST_STRANGE: Final = 50  # packets of another codec in a row: two seconds of pictures, one of sound; no damage lasts so
 _AVFMT_NOTIMESTAMPS: Final = 0x80  # libavformat/avformat.h
-ReadBefore: TypeAlias = deque[tuple[str, int | None, int | None, int]]  # each packet's kind, pts, dts, size
+ReadBefore: TypeAlias = deque[tuple[str, int | None, int]]  # each packet's kind, dts (pts, where it has none), size
 
 
 class Demuxer:
@@ -334,8 +334,10 @@ class Demuxer:
     def _was_read_before(self, packet: AvPacket, arrival: int) -> bool:
         if self._read_before is None:
             return False
-        pts = packet.pts if packet.dts is None else None  # of fragmented MP4 libav may shift it, each time otherwise
-        mark = packet.stream.type, pts, packet.dts, packet.size
+        stamp = (
+            packet.pts if packet.dts is None else packet.dts
+        )  # pts of fragmented MP4 are others each time it is opened
+        mark = packet.stream.type, stamp, packet.size
         if mark in self._known and arrival < self._known_until:
             return True
         self._read_before.append(mark)
