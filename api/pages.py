@@ -10,12 +10,14 @@ import re
 from functools import cache
 from html import escape
 from importlib import resources
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from quart import Blueprint, Response, request
 
 from api import brewmixer, health, nexrender, playback, streams
+from api.mediatypes import KINDS
 from api.moviemasher import routes
 from api.openapi import JSON, SCHEMAS, Failure, description
 from api.wire import Route, json_response
@@ -28,13 +30,8 @@ POLICY: Final = (
     "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-HTML: Final = "text/html; charset=utf-8"
-FILES: Final = {
-    "console.css": "text/css; charset=utf-8",
-    "console.js": "text/javascript; charset=utf-8",
-    "player.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
+HTML: Final = KINDS[".html"]
+FILES: Final = ("console.css", "console.js", "player.js", "icon.svg")
 ROUTES: Final = [
     Route("GET", "/", "The operator's page", None, "text/html"),
     Route("GET", "/docs", "This description, to read", None, "text/html"),
@@ -56,7 +53,7 @@ def blueprint(engine: Engine) -> Blueprint:
     pages = Blueprint("pages", __name__)
     folder = resources.files("api") / "console"
     console = _Page((folder / "index.html").read_bytes(), HTML)
-    files = {name: _Page((folder / name).read_bytes(), kind) for name, kind in FILES.items()}
+    files = {name: _Page((folder / name).read_bytes(), KINDS[PurePath(name).suffix]) for name in FILES}
     described = _described()
     docs = _Page(page(described).encode(), HTML)
     docs_below = _Page(page(described, "../").encode(), HTML)  # asked for with a slash at the end

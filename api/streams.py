@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/streams/1.0"
 STREAM: Final = f"{PREFIX}/<path:name>"
-MP4: Final = "video/mp4"
 DISK_THREADS: Final = 4
 _TAKEN: Final = re.compile(r"(.+)/(recordings|pushes)(/[^/]+)?")  # names that are other routes' addresses
 
@@ -71,7 +70,7 @@ ROUTES: Final = [
     Route("POST", f"{_ONE}/pushes", "Push it to an RTMP server, for ever", PushRequest, PushStatus),
     Route("GET", f"{_ONE}/pushes", "Where it is pushed to", None, list[PushStatus]),
     Route("DELETE", f"{_ONE}/pushes/{{id}}", "End a push", None, Nothing),
-    Route("GET", "/recordings/{file}", "A recorded file, or a range of it", None, MP4),
+    Route("GET", "/recordings/{file}", "A recorded file, or a range of it", None, "video/mp4"),
 ]
 
 
@@ -135,7 +134,7 @@ def _add_recordings(routes: Blueprint, engine: Engine) -> None:
         path = await in_thread(file_in, [folder], file, limiter=disk)
         if path is None or file.startswith("."):
             raise NotFound("recording", file)
-        answer = await file_answer(request, path, limiter=disk, kind=MP4)
+        answer = await file_answer(request, path, limiter=disk)
         kind = [] if answer.status == 304 else [("Content-Type", answer.kind)]
         response = Response(answer.body, answer.status)
         response.headers = Headers([*answer.headers, *kind])
