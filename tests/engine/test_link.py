@@ -93,7 +93,7 @@ async def test_a_peer_that_takes_no_more_is_noticed():
     padding = {"padding": "x" * 50_000}
     await link.say(Connect("live", properties=padding))
     sent = link.sent_bytes
-    with trio.fail_after(2), pytest.raises(trio.TooSlowError):
+    with trio.fail_after(30), pytest.raises(trio.TooSlowError):
         await link.say(*[Ping(n) for n in range(10_000)])
     assert link.sent_bytes == sent > 50_000
 
