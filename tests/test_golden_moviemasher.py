@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from api.__main__ import main
+from api.commands import main
 from api.moviemasher.mash import read_mash
 from engine.offline import render
 from engine.program import Held

@@ -61,7 +61,7 @@ SEEN_BY_DOORS = {
     ),
 }
 RENDERING = {  # in their processes, or speaking as all commands do
-    **{name: {"engine.command"} for name in ("__main__.py", "worker.py", "logs.py", "mashes.py")},
+    **{name: {"engine.command"} for name in ("__main__.py", "commands.py", "worker.py", "logs.py", "mashes.py")},
     "serve.py": {"engine.command", "engine.link"},  # listens as RTMP does
     "http.py": {"engine.link"},  # counts connections as RTMP does
     "child.py": {"engine.command", "engine.child"},

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from api.__main__ import main
+from api.commands import main
 from api.demo import demo_sources, demo_tree
 from engine import plan as planner
 from engine.plan import Picture, PictureSize, Rect

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from api.__main__ import main
+from api.commands import main
 from api.moviemasher.users import is_password, read_users
 from api.serve import take_folder
 from engine.errors import InvalidSpec
@@ -21,7 +21,7 @@ from engine.errors import InvalidSpec
 SENTENCE = 'mashtun: document "nosuch.json": no such file or directory\n'
 PROBE = """
 import sys
-from api.__main__ import main
+from api.commands import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as ended:
@@ -150,6 +150,51 @@ def test_a_worker_that_may_not_write_its_folder_says_so_and_ends():
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert result.stderr.startswith('mashtun: data folder "/proc": ')
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+module = sys.argv.pop()
+sys.meta_path.insert(0, Interrupt())
+from api.__main__ import run
+run()
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "engine.command", "msgspec", "trio", "av"])
+def test_an_interrupt_while_it_is_loaded_ends_it_without_a_word(tmp_path, module):
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "demo", "out.mp4", module],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_is_interrupted_tidies_up(tmp_path):
+    begins = """
+import os, signal, api.schema
+from api.__main__ import run
+def backup(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print("tidied up", flush=True)
+api.schema.backup = backup
+run()
+"""
+    words = [sys.executable, "-c", begins, "backup", str(tmp_path / "file")]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "tidied up\n", "")
 
 
 def test_a_worker_that_does_not_work_yet_ends_at_once():

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from api.__main__ import main
+from api.commands import main
 from api.restore import restore
 from api.schema import VERSION, backup
 from api.serve import take_folder

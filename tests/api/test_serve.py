@@ -13,7 +13,7 @@ from engine.worker import LAST_WORDS
 PROBE = """
 import ctypes, sys
 from threading import Barrier, Thread
-from api.__main__ import main
+from api.commands import main
 
 assert main(["serve", "--data", sys.argv[1]]) == 1
 libc = ctypes.CDLL(None)

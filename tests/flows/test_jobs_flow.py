@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 
-from api.__main__ import main
+from api.commands import main
 from tests.engine.processes import renders, warm
 from tests.flows.killing import kill_again_and_again
 from tests.flows.live import PATIENCE, SMALL_DISK, Film, Process, Server, can_mount, shoot, until
@@ -175,7 +175,7 @@ def test_a_data_folder_has_one_server_and_the_next_waits_for_the_end_of_the_last
 QUICK = """
 import sys
 import engine.worker
-from api.__main__ import main
+from api.commands import main
 engine.worker.LEASE = 1.0
 sys.exit(main())
 """
@@ -259,7 +259,7 @@ def test_a_render_for_which_the_disk_has_one_file_too_few_says_so(tmp_path, moun
 FULL = """
 import sys
 import engine.worker
-from api.__main__ import main
+from api.commands import main
 engine.worker.AGAIN = 0.05, 0.05
 if mounted:
     open({file!r}, "wb").write(bytes({size}))

@@ -384,7 +384,7 @@ def tree_of_files(folder):
 # denied permission like everybody else (capset: none), and a full disk is a limit on the size of a file.
 CHILDREN = """
 import ctypes, json, os, resource, struct, sys, traceback
-import api.__main__, engine.offline
+import api.commands, engine.offline
 for line in sys.stdin:
     case = json.loads(line)
     child = os.fork()
@@ -400,7 +400,7 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
         header, no = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", 0, 0, 0, 0, 0, 0)
         ctypes.CDLL(None).capset(header, no)
-        code = api.__main__.main(case["arguments"])
+        code = api.commands.main(case["arguments"])
     except SystemExit as ended:
         code = ended.code
     except BaseException:
