@@ -33,13 +33,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engine.errors import SinkRejected
 from engine.frame import AudioFrame, Samples, VideoFrame
 from engine.packet import Packet, Track
-from engine.spec import H264_MAX_QP, VP9_MAX_QP, EncoderSpec, MixerSpec
+from engine.spec import H264_MAX_QP, VP9_MAX_QP, EncoderSpec, MixerSpec, Raster
 from engine.timebase import first_sample
 
 GOP_SECONDS: Final = 2
 KEYFRAME_PAUSE: Final = Fraction(1, 2)  # seconds; keyframes that are asked for, closer, would eat the bit rate
 MAX_TERM: Final = 10**9  # of a frame rate: libvpx takes no more, H.264 twice that
 PRIMING: Final = 1024  # samples that libav's AAC encoder puts before the first
+# What x264 makes of a film depends on how many threads it has: they are as many on every machine, 3 up to 1080p and 6
+# at 2160p. Each costs as much memory as six pictures (measured).
+PICTURE_A_THREAD: Final = 1_400_000  # pixels
+LEAST_THREADS: Final = 3
 PIXELS_A_THREAD: Final = 30_000_000  # a second; slices cost an eighth more, twice the CPU of small pictures (measured)
 CONSTANT_QUALITY: Final = 20.0
 VP9_QUALITY: Final = 31  # of constant quality, where none is said
@@ -80,7 +84,7 @@ class Encoder:
         _set_picture(context, self._mixer, spec)
         context.options = x264_options(spec) if codec == "libx264" else vp9_options(spec)
         if codec == "libx264":
-            context.thread_type = "FRAME"  # slice threads, the default, cost 13-15 % more
+            _set_threads(context, self._mixer.raster)
         return stream  # type: ignore[no-any-return]
 
     def _add_audio(self, codec: str, spec: EncoderSpec) -> av.AudioStream:
@@ -228,9 +232,14 @@ def open_joint(mixer: MixerSpec, spec: EncoderSpec, *, number: int) -> VideoCode
     """An H.264 encoder as a film's, for a stretch between copied packets: its parameter sets have that number."""
     context = _h264(mixer, spec)
     context.options = x264_options(spec) | {"x264-params": f"annexb=0:sps-id={number}"}
-    context.thread_type = "FRAME"
+    _set_threads(context, mixer.raster)
     context.open()
     return context  # type: ignore[no-any-return]
+
+
+def _set_threads(context: Any, raster: Raster) -> None:
+    context.thread_type = "FRAME"  # slice threads, the default, cost 13-15 % more
+    context.thread_count = max(LEAST_THREADS, math.ceil(raster.width * raster.height / PICTURE_A_THREAD))
 
 
 def _h264(mixer: MixerSpec, spec: EncoderSpec) -> Any:

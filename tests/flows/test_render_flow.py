@@ -153,14 +153,15 @@ def test_the_same_twice_whatever_the_number_of_threads(quarters, grid):
         assert np.array_equal(samples(quarters / out), sound)
 
 
-def test_it_does_not_matter_how_many_processors_there_are(quarters):
+@pytest.mark.parametrize("lossy", [("--quality", "30"), ("--bit-rate", "60000")])
+def test_it_does_not_matter_how_many_processors_there_are(quarters, lossy):
     """A lossy encoder that worked in threads must not depend on their number either."""
     one = {min(os.sched_getaffinity(0))}
     for out, affinity in (("one.mp4", one), ("all.mp4", os.sched_getaffinity(0))):
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, affinity)
         try:
-            made(mashtun("render", "scene.json", out, "--size", "128x72", "--quality", "30", cwd=quarters))
+            made(mashtun("render", "scene.json", out, "--size", "256x144", *lossy, cwd=quarters))
         finally:
             os.sched_setaffinity(0, before)
     first, second = pictures(quarters / "one.mp4"), pictures(quarters / "all.mp4")
