@@ -1,18 +1,24 @@
 """What the benchmarks take for done: an engine that did nothing must not look fast."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench import edits, measure, peers
+from bench import edits, kernel, measure, painters, peers
 from bench.edits import Blend, Shot
 from bench.measure import RunError
 from bench.peers import Layer, Mix
 from tests.media import Video, encode
+
+CASES = {case.name: case for case in kernel.CASES}
+HALF = 2  # the sizes of bench.kernel divided by this are still even everywhere
 
 
 def mix_of(film, folder, *, seconds, **more):
@@ -102,6 +108,7 @@ def test_sigterm_ends_a_benchmark_with_its_children(tmp_path):
         ("compose", ["--only", "grid"], "no row grid; there are: grid2, grid2-null, pip, pip-null, grid3, grid3-null"),
         ("live", ["--peers", "ff8"], "no peer ff8; there are: ours, ours-files, ff9, gst, codecs"),
         ("effect", ["--peers", "ff9"], "no peer ff9; there are: libav"),
+        ("kernel", ["--only", "grid", "--peers", "melt"], "no row grid; there are: " + ", ".join(CASES)),
         ("trees", ["--only", "tree"], "no row tree; there are: none"),
         ("trees", ["--rounds", "0"], "0 is no number of rounds: at least 1"),
     ],
@@ -121,3 +128,68 @@ def test_without_an_ffmpeg_a_benchmark_ends_with_a_sentence(tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "no FFmpeg to make media with: install the extra `bench`, or ffmpeg"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.libav])
+def test_libavfilter_paints_the_picture_that_the_kernel_paints(name):
+    case, pictures = CASES[name], [smooth(*place.source, n) for n, place in enumerate(CASES[name].places)]
+    canvas = smooth(1920, 1080, 99)
+    kernel.engine(case, canvas, HALF)(pictures)
+    mix = kernel.mix_of(case, Path(), HALF)
+    for text in [painters.filters(mix)] + ([painters.xfade(mix)] if name == "crossfade" else []):
+        graph = painters.FilterGraph(text, [kernel.sized(place.source, HALF) for place in case.places])
+        for _ in range(3):
+            frame = graph.paint([kernel.frame_of(picture) for picture in pictures])
+        assert frame.format.name == "yuv420p"
+        painted = frame.to_ndarray()[: frame.height]
+        rows, columns = (min(sizes) for sizes in zip(painted.shape, canvas[0].shape, strict=True))
+        off = np.abs(painted[:rows, :columns].astype(int) - canvas[0][:rows, :columns])
+        assert np.mean(off) < 2, text
+
+
+def smooth(width, height, n):
+    """A picture of waves without edges, another one for every n, at half the size."""
+    width, height = kernel.sized((width, height), HALF)
+    rows, columns = np.mgrid[:height, :width]
+    luma = 128 + 100 * np.sin(columns / width * 3 + n) * np.cos(rows / height * 2 + n)
+    chroma = np.full(height * width // 2, 128)
+    memory = np.concatenate([luma.ravel(), chroma]).astype(np.uint8)
+    y, u, v = np.split(memory, [height * width, height * width * 5 // 4])
+    return [y.reshape(height, width), u.reshape(height // 2, -1), v.reshape(height // 2, -1)]
+
+
+@pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="no GStreamer")
+def test_gstreamer_paints_every_picture_of_the_grid(tmp_path):
+    mix = kernel.mix_of(CASES["2×2 of 1080p"], tmp_path / "none", HALF)
+    command = painters.gst(mix, 5, source=(960, 540))
+    out = tmp_path / "out.yuv"
+    argv = [each.replace("fakesink", "filesink") for each in command.argv]
+    argv.insert(argv.index("filesink") + 1, f"location={out}")
+    measure.run(replace(command, argv=tuple(argv)), timeout=20)
+    pictures = np.fromfile(out, np.uint8).reshape(5, 540 * 3 // 2, 960)
+    parts = [pictures[:, y : y + 270, x : x + 480].astype(int) for y in (0, 270) for x in (0, 480)]
+    assert parts[0].std() > 30
+    assert all(np.abs(part - parts[0]).mean() < 5 for part in parts)
+
+
+def test_a_program_that_paints_fewer_pictures_than_asked_is_no_figure(tmp_path):
+    mix = kernel.mix_of(CASES["crossfade"], tmp_path / "none", HALF)
+    command = painters.moviepy(mix, 5, source=(960, 540), python=sys.executable)
+    if command.absent:
+        pytest.skip(command.absent)
+    measure.run(command, timeout=60)
+    with pytest.raises(RunError, match="2 of 5 frames"):
+        command.check("painted: 2")
+
+
+def test_the_kernels_figures_are_kept_with_those_of_its_peers_and_who_is_absent(tmp_path):
+    environment = os.environ | {"PATH": str(tmp_path)}
+    options = ["--smoke", "--only", "crossfade", "--peers", "xfade", "melt", "gst"]
+    program = [sys.executable, "-m", "bench.kernel", *options]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=measure.ROOT, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "melt: absent: no melt (Debian: melt)\n" in done.stdout
+    (row,) = json.loads((measure.RESULTS / "kernel-smoke.json").read_text())["rows"]
+    assert row["name"] == "crossfade"
+    assert row["cells"]["xfade"]["ratio"] == row["cells"]["xfade"]["ms"][0] / row["cells"]["cold"]["ms"][0]
+    assert row["cells"]["gst"]["ratio"] is None
