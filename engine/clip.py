@@ -239,13 +239,13 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether a part of its rectangle can be painted alone: not of a shape, of what is stretched without being
-        measured, or of what has an unknown size.
+        """Whether a part of its rectangle can be painted alone: not of a text that is stretched, or was not measured,
+        or of content of an unknown size.
         """
         form = self.form
         if isinstance(form, Text) and self.container is not None and not (self.container.scale.lock and form.ink.width):
             return False
-        return not isinstance(form, Shape) and all(each.size is not None for each in self.media)
+        return not isinstance(self.content, Medium) or self.content.size is not None
 
 
 def between(start: Sequence[float], end: Sequence[float], progress: float) -> Sequence[float]:

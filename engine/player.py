@@ -56,6 +56,10 @@ class _Box(NamedTuple):
     width: float
     height: float
 
+    @property
+    def dest(self) -> dict[str, Any]:
+        return {"dest_x": self.x, "dest_y": self.y, "dest_width": self.width, "dest_height": self.height}
+
 
 class _Window(NamedTuple):
     """A content scaled to width × height, and where in it the container's rectangle begins."""
@@ -96,8 +100,7 @@ class _Moment(NamedTuple):
 
     @property
     def dest(self) -> dict[str, Any]:
-        x, y, width, height = self.box
-        return {"dest_x": x, "dest_y": y, "dest_width": width, "dest_height": height}
+        return self.box.dest
 
 
 class Player:
@@ -239,11 +242,23 @@ class Player:
         if isinstance(form, Text):
             return self._text(form, moment, colour)
         if isinstance(form, Shape):
-            size: dict[str, Any] = {"path_width": form.width, "path_height": form.height}
-            return ShapeNode(path=form.path, color=hex_of(colour), **size, **moment.dest)
+            return self._shape(form, moment, colour)
         whole, box = moment.whole, moment.box
         window = _Window(whole.width, whole.height, box.x - whole.x, box.y - whole.y)  # the whole of it, stretched
         return self._shown(form, moment._replace(window=window), fit="fill")
+
+    def _shape(self, shape: Shape, moment: _Moment, colour: Colour) -> VideoNode:
+        """It in its box; where that is cut and only moves, in parts as large as the frame, each of which is drawn once,
+        and not anew for every place.
+        """
+        whole, (begin, end) = moment.whole, self.boxes
+        parts = [moment.box]
+        if moment.box != whole and begin != end and begin[2:] == end[2:]:
+            parts = _tiles(whole, self.raster)
+        nodes = tuple(
+            ShapeNode(path=shape.path, color=hex_of(colour), **_view(shape, whole, part), **part.dest) for part in parts
+        )
+        return nodes[0] if len(nodes) == 1 else CompositorNode(nodes=nodes)
 
     def _text(self, text: Text, moment: _Moment, colour: Colour) -> VideoNode:
         """Its ink at the box's top, at the left as far as it was measured; or stretched to the box."""
@@ -282,7 +297,7 @@ class Player:
 
     def _shown(self, medium: Medium, moment: _Moment, *, fit: Fit) -> ImageSourceNode | VideoSourceNode:
         effects = self._effects.get(id(medium)) or tuple(each.at(moment.progress) for each in medium.filters)
-        crop = {} if medium.size is None else _crop(moment)
+        crop = {} if fit == "cover" else _crop(moment)
         endless = medium is self.clip.content and self.goes_on
         if medium.kind == "image":
             return ImageSourceNode(filename=medium.name, fit=fit, effects=effects, **moment.dest, **crop)
@@ -364,6 +379,34 @@ def _crop(moment: _Moment) -> dict[str, Any]:
     if window.height - box.height > _NOISE:
         crop |= {"source_y": window.y / window.height, "source_height": box.height / window.height}
     return crop | {"source_unit": "share"} if crop else crop
+
+
+def _view(shape: Shape, whole: _Box, part: _Box) -> dict[str, Any]:
+    """The box of a shape's own plane which is in that part of its rectangle."""
+    view: dict[str, Any] = {"path_width": shape.width, "path_height": shape.height}
+    if part.width < whole.width:
+        unit = shape.width / whole.width
+        view |= {"path_x": (part.x - whole.x) * unit, "path_width": part.width * unit}
+    if part.height < whole.height:
+        unit = shape.height / whole.height
+        view |= {"path_y": (part.y - whole.y) * unit, "path_height": part.height * unit}
+    return view
+
+
+def _tiles(whole: _Box, raster: Raster) -> list[_Box]:
+    """The parts of a rectangle that are on the frame; each begins a multiple of the frame's size from its corner, on
+    even pixels as it does: they share no chroma.
+    """
+    across = _steps(whole.x, whole.width, (raster.width + 1) & ~1)
+    down = _steps(whole.y, whole.height, (raster.height + 1) & ~1)
+    return [_Box(x, y, width, height) for y, height in down for x, width in across]
+
+
+def _steps(begin: float, size: float, room: int) -> list[tuple[int, int]]:
+    """Where parts of a span begin that are on [0, room), and how long they are."""
+    first, stop = int(begin), int(begin + size)
+    seen = range(first + max(0, -first // room) * room, min(stop, room), room)
+    return [(start, min(room, stop - start)) for start in seen]
 
 
 def _ceil2(value: float) -> int:

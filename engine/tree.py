@@ -39,6 +39,7 @@ _X, _Y = Meta(ge=0, le=MAX_WIDTH), Meta(ge=0, le=MAX_HEIGHT)
 _SPAN_X, _SPAN_Y = Meta(ge=-1, le=MAX_WIDTH), Meta(ge=-1, le=MAX_HEIGHT)
 _DEST_X, _DEST_Y = Meta(ge=-MAX_WIDTH, le=MAX_WIDTH), Meta(ge=-MAX_HEIGHT, le=MAX_HEIGHT)
 _DB, _PAN, _SIZE = Meta(ge=-100, le=20), Meta(ge=-100, le=100), Meta(gt=0, le=MAX_FONT_SIZE)
+_PATH = Meta(ge=-MAX_FONT_SIZE, le=MAX_FONT_SIZE)
 
 Number = int | float
 Unit = Annotated[int, _UNIT] | Annotated[float, _UNIT]
@@ -55,6 +56,8 @@ Decibels = Annotated[int, _DB] | Annotated[float, _DB]
 Pan = Annotated[int, _PAN] | Annotated[float, _PAN]
 Speed = Annotated[int, Meta(ge=1, le=2)] | Annotated[float, Meta(ge=0.1, le=2)]
 Size = Annotated[int, _SIZE] | Annotated[float, _SIZE]
+PathX = Annotated[int, _PATH] | Annotated[float, _PATH]
+PathY = PathX
 Guid = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Fit = Literal["fill", "contain", "cover"]
@@ -182,13 +185,17 @@ class TextNode(_Placed, frozen=True, kw_only=True, tag=True):
 
 
 class ShapeNode(_Placed, frozen=True, kw_only=True, tag=True):
-    """A filled SVG path, its box (0, 0, path_width, path_height) stretched to the rectangle; nothing shows outside.
+    """A filled SVG path, a box of its plane stretched to the rectangle; nothing shows outside.
+
+    path_x, path_y, path_width, path_height say which box, as an SVG's viewBox does.
 
     path   the `d` of an SVG path (SVG 1.1 §8.3), filled by the nonzero rule; from an error on nothing more is drawn.
     color  #rgb, #rgba, #rrggbb or #rrggbbaa.
     """
 
     path: Annotated[str, Meta(max_length=100_000)]
+    path_x: PathX = 0
+    path_y: PathY = 0
     path_width: Size = 100
     path_height: Size = 100
     color: Name = "#ffffff"

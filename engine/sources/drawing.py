@@ -160,11 +160,15 @@ class Drawings:
     def _apart(self, drawn: Drawn, other: Drawn | None) -> float:
         """How far two sizes of one text or shape are apart, in powers of two; inf where one cannot stand in.
 
-        Letters that are not as much larger as their rectangle are distorted: to half or twice their shape at most.
+        Letters that are not as much larger as their rectangle are distorted: to half or twice their shape at most. An
+        edge of what is shown of a shape may be off by as much as is shown.
         """
         if other is None:
             return math.inf
         x, y = (math.log2(a / b) for a, b in zip(self._size(drawn), self._size(other), strict=True))
+        if isinstance(drawn, ShapeNode) and isinstance(other, ShapeNode):
+            off = _off(drawn, other)
+            return math.inf if off > 1 else abs(x) + abs(y) + off
         if not isinstance(drawn, TextNode) or not isinstance(other, TextNode) or drawn.fit == "fill":
             return abs(x) + abs(y)
         letters = math.log2(drawn.size / other.size)
@@ -231,13 +235,22 @@ def _form(drawn: Drawn) -> Drawn:
 
 
 def _same(one: Drawn, other: Drawn) -> bool:
-    """Whether they are one text or shape, of whatever sizes and colours."""
+    """Whether they are one text or shape, of whatever sizes and colours, whatever is shown of it."""
     looks = {"dest_width": other.dest_width, "dest_height": other.dest_height, "color": other.color}
     if isinstance(one, TextNode) and isinstance(other, TextNode) and one.string == other.string:
         return msgspec.structs.replace(one, size=other.size, **looks) == other
     if isinstance(one, ShapeNode) and isinstance(other, ShapeNode) and one.path == other.path:
-        return msgspec.structs.replace(one, **looks) == other
+        view = {name: getattr(other, name) for name in ("path_x", "path_y", "path_width", "path_height")}
+        return msgspec.structs.replace(one, **looks, **view) == other
     return False
+
+
+def _off(one: ShapeNode, other: ShapeNode) -> float:
+    """How far the edges of what two pictures show of a shape are apart at most, in widths and heights of the first."""
+    across, right = other.path_x - one.path_x, other.path_width - one.path_width
+    down, bottom = other.path_y - one.path_y, other.path_height - one.path_height
+    x, y = max(abs(across), abs(across + right)), max(abs(down), abs(down + bottom))
+    return max(x / one.path_width, y / one.path_height)
 
 
 def _called(drawn: Drawn) -> str:

@@ -23,12 +23,13 @@ _FLAGS: Final = (3, 4)  # places among the arguments of an arc that are a single
 
 
 def draw_shape(node: ShapeNode, width: int, height: int) -> VideoFrame:
-    """The path of a node, its box stretched to width × height pixels; straight alpha.
+    """The path of a node, the box that it says stretched to width × height pixels; straight alpha.
 
     Raises ValueError: a colour that is none; Intricate.
     """
     scale = (width / float(node.path_width), height / float(node.path_height))
-    return painted(placed([path_outline(node.path)], scale, [(0.0, 0.0)]), node.color, width, height)
+    origin = (-float(node.path_x) * scale[0], -float(node.path_y) * scale[1])
+    return painted(placed([path_outline(node.path)], scale, [origin]), node.color, width, height)
 
 
 def path_outline(path: str) -> Outline:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.clip import ColourTween, Container, Filter, Ink, Medium, Scale, Text, Tween
+from engine.clip import ColourTween, Container, Filter, Ink, Medium, Scale, Shape, Text, Tween
 from engine.spec import Raster
 from engine.timeline import Mash
 from engine.tree import Effect, ImageSourceNode, RenderTree, ShapeNode, SolidColorNode, TextNode
@@ -63,6 +63,66 @@ def test_a_picture_too_large_for_a_tree_may_be_off_the_frame(x):
     node = pictures(mash([clip(wide, container=Container(scale=scale, natural=(9000, 20)))]), 0)[0]
     assert (node.dest_x, node.dest_width) == (320, 2)
     assert 0 <= node.source_x < node.source_x + node.source_width <= 1
+
+
+WIDE = Shape("M0 0H400V100Z", 400, 100)
+
+
+def wide(content=None, **scale):
+    """A shape of 400×100 units on a frame of 320×180, by what is shown of it."""
+    container = Container(form=WIDE, scale=Scale(**scale), natural=(400, 100), off="EW")
+    return mash([clip(content or colour(), container=container)])
+
+
+def view(node):
+    return node.path_x, node.path_y, node.path_width, node.path_height
+
+
+def test_a_shape_larger_than_a_tree_allows_is_cut_to_what_is_on_the_frame():
+    node = pictures(wide(height=still(30)), 0)[0]  # 21600×5400 at (-10640, -2610)
+    assert box(node) == (0, 0, 320, 180)
+    assert view(node) == pytest.approx([part / 54 for part in (10_640, 2610, 320, 180)])
+    node = pictures(wide(height=still(20), y=still(0)), 0)[0]  # only too wide: 14400×3600 at (-7040, 0)
+    assert box(node) == (0, 0, 320, 3600)
+    assert view(node) == pytest.approx([7040 / 36, 0, 320 / 36, 100])
+
+
+def test_a_mask_is_cut_as_what_it_masks():
+    node = pictures(wide(PHOTO, height=still(30)), 0)[0]
+    assert box(node) == box(node.mask) == (0, 0, 320, 180)
+    # The photo covers 21600×5400: it is 16200 high, its middle 5400 rows are in the shape.
+    assert crop(node) == pytest.approx([part / 54 for part in (10_640, 5400 + 2610, 320, 180)], rel=1e-4)
+    assert view(node.mask) == pytest.approx([part / 54 for part in (10_640, 2610, 320, 180)])
+
+
+def test_a_shape_that_is_cut_and_only_moves_is_of_parts_that_stay_the_same():
+    program = wide(height=still(30), x=Tween(0, 1))  # from x -21600 to 320
+    found = [pictures(program, Fraction(n, 100))[0].nodes for n in range(1, 100)]
+    for n, parts in enumerate(found, 1):
+        x = int(-21_600 + 21_920 * n / 100) & ~1
+        assert min(part.dest_x for part in parts) <= max(0, x)
+        assert max(part.dest_x + part.dest_width for part in parts) >= min(320, x + 21_600)
+        assert sum(part.dest_width * part.dest_height for part in parts) <= 4 * 320 * 180
+        for part in parts:
+            assert part.path_x * 54 == pytest.approx(part.dest_x - x)
+            assert (part.path_width * 54, part.path_height * 54) == pytest.approx(box(part)[2:])
+    assert len({view(part) for parts in found for part in parts}) <= 2 * (21_600 // 320 + 1)
+    found = [pictures(program, Fraction(n, 1000))[0].nodes for n in range(500, 510)]  # 219 pixels
+    assert len({view(part) for parts in found for part in parts}) <= 6 < sum(map(len, found))
+
+
+def test_a_shape_too_large_for_a_tree_may_be_off_the_frame():
+    node = pictures(wide(height=still(30), x=still(0)), 0)[0]
+    assert (node.dest_x, node.dest_width) == (320, 2)
+    assert pictures(wide(height=still(30), x=Tween(2, 9)), 0)[0].nodes == ()
+
+
+def test_a_film_of_unknown_size_as_container_is_cut_too():
+    unknown = Medium(kind="film", name="film")
+    container = Container(form=unknown, scale=Scale(height=still(40)))  # 12800×7200 at (-6240, -3510)
+    node = pictures(mash([clip(colour(), container=container)]), 0)[0]
+    assert box(node) == box(node.mask) == (0, 0, 320, 180)
+    assert crop(node.mask, (12_800, 7200)) == pytest.approx((6240, 3510, 320, 180))
 
 
 def test_box_moves_between_whole_pixels_cut_to_even_ones():

@@ -253,6 +253,7 @@ def test_unknown_fit_is_refused():
         (shape(path="x" * 100_001), "expected a string of length ≤ 100000", "$.rootVideoNode.path"),
         (text(size=0.0), "expected a number > 0", "$.rootVideoNode.size"),
         (text(size=100_001), "expected a number ≤ 100000", "$.rootVideoNode.size"),
+        (shape(pathX=-100_001), "expected a number ≥ -100000", "$.rootVideoNode.pathX"),
         (shape(pathWidth=-0.5), "expected a number > 0", "$.rootVideoNode.pathWidth"),
         (text(font=""), "expected a string of length ≥ 1", "$.rootVideoNode.font"),
         (text(align="justify"), "invalid enum value 'justify'", "$.rootVideoNode.align"),
@@ -491,7 +492,8 @@ def test_texts_and_shapes_read_back():
     words = {"font": "DejaVu Sans", "size": 20.5, "color": "#0f08", "align": "right", "vertical": "line"}
     for document in (text(), text(**words, wrap=True, fit="fill", destWidth=-50, mask=COLOUR), text(string="")):
         assert json.loads(read(document).to_json()) == document
-    for document in (shape(), shape(pathWidth=24, pathHeight=0.5, color="#123456", opacity=0.5)):
+    view = {"pathX": -7.5, "pathY": 3, "pathWidth": 24, "pathHeight": 0.5}
+    for document in (shape(), shape(**view, color="#123456", opacity=0.5)):
         assert json.loads(read(document).to_json()) == document
 
 

@@ -225,6 +225,19 @@ async def test_until_a_size_is_drawn_the_nearest_one_stands_in(drawings):
         assert drawings.get(drawn(other)) is None  # another thing
 
 
+async def test_what_shows_nearly_the_same_part_of_a_shape_stands_in(drawings):
+    def part(x, width=20):
+        return msgspec.structs.replace(SQUARE, path_x=x, path_width=width)
+
+    with trio.fail_after(30):
+        await drawings.prepare(tree(part(0), part(15)))
+        await drawings.prepare(tree(part(11)), patience=0)
+        assert drawings.get(drawn(part(11))).a is drawings.get(drawn(part(15))).a
+        await drawings.prepare(tree(part(80), part(0, width=4)), patience=0)
+        assert drawings.get(drawn(part(80))) is None  # another part of it
+        assert drawings.get(drawn(part(0, width=4))) is None  # stretched beyond recognition
+
+
 @pytest.mark.parametrize("node", [SQUARE, sized(TITLE, 51, 27)])
 async def test_a_colour_is_there_at_once_and_takes_no_drawing(drawings, monkeypatch, node):
     calls = counted(monkeypatch, drawings)

@@ -73,6 +73,20 @@ def test_arc_goes_the_way_its_flags_say():
     assert under[70, 50] == 255
 
 
+@pytest.mark.parametrize(
+    ("left", "top", "width", "height"), [(30, 25, 35, 60), (-50, -100, 200, 400), (20.5, 5, 1, 90)]
+)
+def test_a_part_of_the_plane_is_drawn_as_in_a_larger_one(left, top, width, height):
+    star = {"path": "M50 10L90 90 10 40H90L10 90zM10 50a40 20 0 01 80 0z", "color": "#fff"}
+    whole = draw_shape(ShapeNode(**star, path_x=-50, path_y=-100, path_width=200, path_height=400), 800, 800)
+    box = {"path_x": left, "path_y": top, "path_width": width, "path_height": height}
+    part = draw_shape(ShapeNode(**star, **box), width * 4, height * 2)
+    rows, columns = slice((top + 100) * 2, (top + 100 + height) * 2), slice(int((left + 50) * 4), None)
+    expected = whole.a[rows, columns][:, : width * 4]
+    assert 0 < part.a.mean() < 255
+    assert np.abs(part.a.astype(int) - expected).max() <= 1  # sums of other numbers, rounded
+
+
 def test_smooth_curves_mirror_the_control_point_before():
     smooth = drawn("M10 50C10 20 40 20 40 50S70 80 70 50z")
     written = drawn("M10 50C10 20 40 20 40 50C40 80 70 80 70 50z")
