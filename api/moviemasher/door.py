@@ -12,6 +12,7 @@ blanks the whole page: there it is written as another sign that looks like it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -29,6 +30,7 @@ from engine.threads import in_thread
 log = logging.getLogger(__name__)
 
 Handler = Callable[[str, Object], Awaitable[Object]]
+Placed = Callable[[str, Object, str], Awaitable[Object]]  # is told the host besides, as the client calls it
 Taking = Callable[[str, Request], Awaitable[Object]]  # reads the body itself
 
 SERVERS: Final = ("api", "data", "file", "rendering", "streaming")  # first components of paths
@@ -73,12 +75,20 @@ class Door:
     """The routes, as an ASGI application.
 
     handlers  of JSON requests: path → what answers.
+    placed    of those whose answers may say where this machine is.
     uploads   of those that are no JSON.
     """
 
-    def __init__(self, users: Users, handlers: Mapping[str, Handler], uploads: Mapping[str, Taking]) -> None:
+    def __init__(
+        self,
+        users: Users,
+        handlers: Mapping[str, Handler],
+        placed: Mapping[str, Placed],
+        uploads: Mapping[str, Taking],
+    ) -> None:
         self._users = users
         self._handlers = handlers
+        self._placed = placed
         self._uploads = uploads
         self._parsing = trio.CapacityLimiter(2)
 
@@ -126,9 +136,11 @@ class Door:
             raise Refusal(403, f"pages of other sites must send {LEAVE}")
 
     async def _handle(self, user: str, request: Request, path: str) -> Object:
-        if request.method == "POST" and path in self._handlers:
+        if request.method == "POST" and (path in self._handlers or path in self._placed):
             body = await request.body(limit_bytes=MAX_BODY, seconds=BODY_SECONDS)
             asked = await in_thread(_read, body, limiter=self._parsing) if body.strip() else {}
+            if path in self._placed:
+                return await self._placed[path](user, asked, re.sub(r":\d*$", "", request.headers.get("host", "")))
             return await self._handlers[path](user, asked)
         if request.method == "POST" and path in self._uploads:
             return await self._uploads[path](user, request)

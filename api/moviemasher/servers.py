@@ -65,9 +65,10 @@ class Servers:
             **self.rendering.handlers(),
             **self.streaming.handlers(),
         }
-        self.paths = {*handlers, *self.uploads.uploads()}
+        placed, uploads = self.streaming.placed(), self.uploads.uploads()
+        self.paths = {*handlers, *placed, *uploads}
         self._active = {"web", *(path.split("/")[1] for path in self.paths)}
-        self._door = Door(self._users, handlers, self.uploads.uploads())
+        self._door = Door(self._users, handlers, placed, uploads)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps what is stored open until cancelled. Raises InvalidSpec, SourceMalformed."""

@@ -28,7 +28,7 @@ import trio
 
 from api.moviemasher.data import Named, wanted
 from api.moviemasher.documents import Documents, with_mashes
-from api.moviemasher.door import Handler
+from api.moviemasher.door import Handler, Placed
 from api.moviemasher.fields import Object
 from api.moviemasher.files import Files
 from api.moviemasher.mash import Film, read_cast
@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS: Final = {"hls": "/hls/{}/index.m3u8", "flv": f"/{CASTS}/{{}}.flv"}
+FORMATS: Final = {  # and where a stream is played
+    "hls": "/hls/{id}/index.m3u8",
+    "flv": f"/{CASTS}/{{id}}.flv",
+    "rtmp": f"rtmp://{{host}}:{{port}}/{CASTS}/{{id}}",
+}
 READY: Final = 2  # seconds until a playlist has its first segment
 MAX_STREAMS: Final = 16
 MAX_OF_ONE: Final = 4  # user's
@@ -160,12 +164,15 @@ class Streaming:
         """What answers."""
         return {
             "/streaming/start": self._start,
-            "/streaming/status": self._status,
             "/streaming/cut": self._cut,
             "/streaming/preload": self._preload,
             "/streaming/delete": self._delete,
             "/streaming/list": self._list,
         }
+
+    def placed(self) -> dict[str, Placed]:
+        """What answers where the client must be told an address."""
+        return {"/streaming/status": self._status}
 
     async def run(self) -> None:
         """Ends streams that nobody asks for and nobody watches, and removes copies of the past, until cancelled."""
@@ -187,6 +194,8 @@ class Streaming:
         asked = wanted(request, Start)
         if asked.format not in FORMATS:
             raise InvalidSpec(f"format {asked.format[:40]!r} is not one of {', '.join(FORMATS)}", where="format")
+        if asked.format == "rtmp" and not self._engine.rtmp_port:
+            raise InvalidSpec("format 'rtmp': this server does not listen to RTMP", where="format")
         if len(self._streams) >= MAX_STREAMS or sum(each.user == user for each in self._streams.values()) >= MAX_OF_ONE:
             raise Overloaded(f"{len(self._streams)} streams are on, more than {MAX_STREAMS}, or {MAX_OF_ONE} of yours")
         live = self._new(user, asked)
@@ -218,10 +227,12 @@ class Streaming:
         fetcher = Fetcher(base=self._data, cache=self._data / "cache", allow_private=allow_private)
         return Live(name, user, asked.format, spec, fetcher, trio.current_time())
 
-    async def _status(self, user: str, request: Object) -> Object:
+    async def _status(self, user: str, request: Object, host: str) -> Object:
         live = await self._find(user, wanted(request, Named).id)
-        is_ready = self._engine.hls(live.spec.stream()).is_ready()
-        return {"streamUrl": FORMATS[live.format].format(live.id)} if is_ready else {}
+        if not self._engine.hls(live.spec.stream()).is_ready():
+            return {}
+        host = host or self._engine.settings.host  # of HTTP/1.0
+        return {"streamUrl": FORMATS[live.format].format(id=live.id, host=host, port=self._engine.rtmp_port)}
 
     async def _cut(self, user: str, request: Object) -> Object:
         asked = wanted(request, Cut)

@@ -419,6 +419,7 @@ def cut_to(source, kind="video"):
         ("cut", cut_to(["a"]), "$.definitions[0].source: missing"),
         ("start", cut_to({"url": "a"}), "$.definitions[0].source: missing"),
         ("start", {"format": "mdash"}, "is not one of hls, flv"),
+        ("start", {"format": "rtmp"}, "this server does not listen to RTMP"),
         ("start", {"width": 100_000}, "width 100000 is not within"),
         ("start", {"videoRate": 0}, "not a frame rate"),
     ],
@@ -429,6 +430,26 @@ async def test_what_cannot_be_shown_is_said_and_what_is_on_stays(viewer, path, a
     assert sentence in answer.error
     listed = (await viewer.client.call("/streaming/list"))["streams"]
     assert len(listed) == (path == "cut")
+
+
+@pytest.mark.parametrize(
+    ("asked_as", "host"), [("127.0.0.1:8570", "127.0.0.1"), ("localhost", "localhost"), ("[::1]:80", "[::1]")]
+)
+async def test_a_stream_may_be_asked_for_as_rtmp_and_plays_where_its_address_says(asked_as, host, tmp_path):
+    async with masher(tmp_path, rtmp_port=0) as port:
+        viewer = Viewer(tmp_path, Client(port))
+        viewer.client.headers["Host"] = asked_as
+        name = await viewer.start(format="rtmp", mashObjects=[coloured("#FF0000")])
+        url = (await viewer.client.call("/streaming/status", id=name))["streamUrl"]
+        found = re.fullmatch(rf"rtmp://{re.escape(host)}:(\d+)/cast/{name}", url)
+        assert found is not None, url
+        picture = await trio.to_thread.run_sync(first_picture, f"rtmp://127.0.0.1:{found[1]}/cast/{name}")
+        assert picture.shape == (36, 64, 3)
+
+
+def first_picture(url):
+    with av.open(url, timeout=PATIENCE) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
 async def test_a_live_stream_may_be_heard_alone(viewer):
