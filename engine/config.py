@@ -60,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     users: str = ""  # a JSON file {"name": "scrypt$…"}: only these may enter
     preview_size: str = ""  # WIDTHxHEIGHT of previews; empty = 480x270
     output_size: str = ""  # WIDTHxHEIGHT of renderings and streams; empty = 1920x1080 and 320x240
+    output_rate: Annotated[float, Meta(ge=1, le=120)] = 30.0  # of streams, as far as a mixer goes; 29.97 = 30000/1001
     upload_audio: Megabytes = 50.0  # MB of one file
     upload_font: Megabytes = 5.0
     upload_image: Megabytes = 5.0

@@ -60,7 +60,6 @@ MAX_OF_ONE: Final = 4  # user's
 IDLE: Final = 300.0  # seconds that nobody asks for a stream, and nobody watches it, until it ends
 LOOK_EVERY: Final = 5.0
 UNSET: Final = Raster(320, 240)
-RATE: Final = Fraction(30)
 LIVE: Final = ("audio", "image", "video", "videosequence")  # types of definitions whose sources may be streams
 
 
@@ -155,6 +154,7 @@ class Streaming:
         self._documents = documents
         self._files = files
         self._size = options.output if settings.output_size else UNSET
+        self._rate = frame_rate(settings.output_rate)
         self._data = Path(settings.data).absolute()
         self._copies = self._data / "casts"
         self._streams: dict[str, Live] = {}
@@ -214,7 +214,7 @@ class Streaming:
 
     def _new(self, user: str, asked: Start) -> Live:
         raster = Raster.of(asked.width or self._size.width, asked.height or self._size.height)
-        rate = RATE if asked.video_rate is None else _rate(asked.video_rate)
+        rate = self._rate if asked.video_rate is None else _rate(asked.video_rate)
         name = str(uuid.uuid4())
         spec = EventSpec(
             name=f"{CASTS}-{name}",

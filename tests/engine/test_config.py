@@ -35,6 +35,9 @@ def test_a_variable_that_links_to_a_service_of_our_name_is_not_set():
         ("worker", "-3", ">= 0"),
         ("port", "65536", "<= 65535"),
         ("rtmp_port", "-2", ">= -1"),
+        ("output_rate", "0.5", ">= 1"),
+        ("output_rate", "121", "<= 120"),
+        ("output_rate", "nan", ">= 1"),
         ("insecure", "maybe", "bool"),
     ],
 )

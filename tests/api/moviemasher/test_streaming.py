@@ -452,6 +452,14 @@ def first_picture(url):
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
+async def test_a_stream_that_says_no_rate_and_size_has_those_of_the_settings(tmp_path):
+    async with masher(tmp_path, output_rate=29.97, output_size="64x36") as port:
+        client = Client(port)
+        started = await client.call("/streaming/start")
+        assert [started[name] for name in ("width", "height", "videoRate")] == [64, 36, 30_000 / 1001]
+        assert (await client.call("/streaming/start", videoRate=10))["videoRate"] == 10
+
+
 async def test_a_live_stream_may_be_heard_alone(viewer):
     pattern, headers = json.dumps({"pattern": "bars?tone=440"}).encode(), {"Content-Type": "application/json"}
     await viewer.client.ask("PUT", "/streams/1.0/live/radio", body=pattern, headers=headers)
