@@ -161,14 +161,14 @@ class Drawings:
         """How far two sizes of one text or shape are apart, in powers of two; inf where one cannot stand in.
 
         Letters that are not as much larger as their rectangle are distorted: to half or twice their shape at most. An
-        edge of what is shown of a shape may be off by as much as is shown.
+        edge of what is shown of a shape may be off by half of that: what is beside it shows nothing of it.
         """
         if other is None:
             return math.inf
         x, y = (math.log2(a / b) for a, b in zip(self._size(drawn), self._size(other), strict=True))
         if isinstance(drawn, ShapeNode) and isinstance(other, ShapeNode):
             off = _off(drawn, other)
-            return math.inf if off > 1 else abs(x) + abs(y) + off
+            return math.inf if off > 0.5 else abs(x) + abs(y) + off
         if not isinstance(drawn, TextNode) or not isinstance(other, TextNode) or drawn.fit == "fill":
             return abs(x) + abs(y)
         letters = math.log2(drawn.size / other.size)

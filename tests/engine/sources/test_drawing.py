@@ -233,7 +233,8 @@ async def test_what_shows_nearly_the_same_part_of_a_shape_stands_in(drawings):
         await drawings.prepare(tree(part(0), part(15)))
         await drawings.prepare(tree(part(11)), patience=0)
         assert drawings.get(drawn(part(11))).a is drawings.get(drawn(part(15))).a
-        await drawings.prepare(tree(part(80), part(0, width=4)), patience=0)
+        await drawings.prepare(tree(part(35), part(80), part(0, width=4)), patience=0)
+        assert drawings.get(drawn(part(35))) is None  # the part beside one
         assert drawings.get(drawn(part(80))) is None  # another part of it
         assert drawings.get(drawn(part(0, width=4))) is None  # stretched beyond recognition
 
