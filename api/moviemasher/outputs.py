@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import permutations
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -27,7 +27,6 @@ from engine.timebase import frame_rate
 VIDEO, AUDIO, IMAGE, SEQUENCE, WAVEFORM = TYPES = ("video", "audio", "image", "imagesequence", "waveform")
 MAX_OUTPUTS: Final = 32
 SOUND_RATE: Final = 44_100
-QUALITY: Final = 20.0  # constant rate factor: with our preset as near to the picture as the original with its 23
 GOP: Final = 60
 EXTENSIONS: Final = {
     VIDEO: ("mp4", "m4v", "mov", "mkv", "webm"),
@@ -42,6 +41,7 @@ _RATES: Final = {SEQUENCE: Fraction(10)}
 _FINEST: Final = 1_000_000  # parts that a mash is cut in: 0.3333333333333333 is the third, at a cut and not before it
 _ORDER: Final = {VIDEO: 0, SEQUENCE: 1, IMAGE: 2, AUDIO: 3, WAVEFORM: 4}
 _BASE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+T = TypeVar("T", bound=float | None)
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +153,7 @@ def _output(given: dict[str, Any], kind: str, default: Raster) -> Output:
         rate=_rate(given, _RATES.get(kind, Fraction(30))),
         sound=AudioFormat(_sound_rate(given, kind, extension), round(_number(given, "audioChannels", 2))),
         encoder=EncoderSpec(
-            quality=_number(options, "crf", QUALITY),
+            quality=_number(options, "crf", None),  # else 20: with our preset as near to the picture as 23 with theirs
             gop=round(_number(options, "g", GOP)),
             profile="high" if extension != "webm" else None,
             audio_bit_rate=round(bit_rate * 1000 if abs(bit_rate) < 1000 else bit_rate),
@@ -176,7 +176,7 @@ def _sound_rate(given: dict[str, Any], kind: str, extension: str) -> int:
     return rate
 
 
-def _number(given: dict[str, Any], name: str, default: float) -> float:
+def _number(given: dict[str, Any], name: str, default: T) -> float | T:
     """A number, also one in a string. Raises InvalidSpec."""
     value = given.get(name)
     if value is None or value == "":

@@ -151,7 +151,6 @@ def _options(output: Output) -> dict[str, str]:
         "--channels": str(output.sound.channels),
         "--audio-bit-rate": str(encoder.audio_bit_rate),
         "--gop": str(encoder.gop),
-        "--quality": f"{encoder.quality:g}",
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from api.moviemasher.outputs import digits, output_spec, passes_for, read_outputs
 from engine.errors import InvalidMash
-from engine.spec import AudioFormat, Raster
+from engine.spec import AudioFormat, EncoderSpec, Raster
 
 PREVIEW, OUTPUT = Raster(480, 270), Raster(1920, 1080)
 SECONDS = Fraction(3)
@@ -29,7 +29,7 @@ def test_the_defaults_of_a_film():
     (film,) = read(of("video"))
     assert (film.file, film.size, film.rate) == ("video.mp4", (1920, 1080), 30)
     assert film.sound == AudioFormat(44_100, 2)
-    assert (film.encoder.gop, film.encoder.profile, film.encoder.audio_bit_rate) == (60, "high", 160_000)
+    assert film.encoder == EncoderSpec(gop=60, profile="high", audio_bit_rate=160_000)  # of a quality nothing is said
 
 
 @pytest.mark.parametrize(

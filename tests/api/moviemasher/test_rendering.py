@@ -288,6 +288,31 @@ async def test_a_mash_becomes_a_film_and_is_told_where(server, media):
     assert shown[30:90:20] == [0, 20, 40]
 
 
+def packets(film):
+    """The coded pictures of a file, or of its bytes."""
+    with av.open(io.BytesIO(film) if isinstance(film, bytes) else film) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mov", "mkv"])
+async def test_a_film_that_a_mash_shows_untouched_is_copied_where_no_quality_is_asked_for(server, media, extension):
+    film = await server.upload("video", media.path("bt709"))
+    clips = [{"contentId": film["id"], "content": {"startTrim": trim}, "frames": 15} for trim in (15, 0)]
+    coded = packets(media.path("bt709"))
+    for asked, copied in ({}, 30), ({"options": {"crf": ""}}, 30), ({"options": {"crf": 20}}, 0):
+        wanted = {"outputType": "video", "extension": extension, **asked}
+        last = await server.render(mash_of(*clips, quantize=30), wanted, definitions=[film])
+        data = await server.fetch(last["apiCallback"]["request"]["body"]["mash"]["rendering"])
+        made = packets(data)
+        assert len(made) == 30
+        assert sum(each in coded for each in made) == copied
+        assert extension == "mkv" or 0 < data.index(b"moov") < data.index(b"mdat")
+        with av.open(io.BytesIO(data)) as container:
+            context = container.streams.video[0].codec_context
+            assert (context.profile, context.pix_fmt) == ("High", "yuv420p")
+            assert len(list(container.decode(video=0))) == 30
+
+
 @pytest.mark.parametrize(
     ("offset", "rate", "frames", "shown"),
     [
@@ -791,6 +816,23 @@ async def test_what_a_job_of_a_mash_asks_for_counts_more_than_what_mashes_have(s
         (picture,), (sound,) = container.streams.video, container.streams.audio
         is_webm = made["output"].endswith(".webm")
         assert (picture.codec.name, sound.rate) == (("vp9", 48000) if is_webm else ("h264", 44100))
+
+
+@pytest.mark.parametrize(
+    ("settings", "outputs", "copied"),
+    [
+        ({"width": 64, "height": 36}, [], 30),
+        ({"width": 64, "height": 36, "quality": 20}, [], 0),
+        ({}, [{"outputType": "video", "width": 64, "height": 36}], 30),
+        ({}, [{"outputType": "video", "width": 64, "height": 36, "options": {"crf": 20}}], 0),
+    ],
+)
+async def test_a_job_of_a_mash_copies_a_film_that_it_shows_untouched(server, media, settings, outputs, copied):
+    film = {"id": "f", "type": "video", "source": str(media.path("bt709"))}
+    mash = mash_of({"contentId": "f", "content": {}, "frames": 30}, quantize=30)
+    made = await server.job(template=inline(mash=mash, definitions=[film], outputs=outputs) | settings)
+    assert made["state"] == "finished", made.get("error")
+    assert sum(each in packets(media.path("bt709")) for each in packets(made["output"])) == copied
 
 
 OWN = [{"outputType": "video", **SMALL}, {"outputType": "image", **SMALL}]
