@@ -92,6 +92,7 @@ class Sps(NamedTuple):
 
     number: int  # seq_parameter_set_id
     profile: int  # profile_idc
+    level: int  # level_idc: ten times the level
     width: int
     height: int
     chroma: int
@@ -123,7 +124,7 @@ def read_sps(nal: bytes) -> Sps | None:
     if size is None or max(depths) > 14:
         return None
     kept = max(kept, references)
-    return Sps(number, profile, *size, chroma, *depths, progressive, full_range, matrix, reorder, kept)
+    return Sps(number, profile, nal[3], *size, chroma, *depths, progressive, full_range, matrix, reorder, kept)
 
 
 def _sequence(bits: _Bits) -> tuple[int, int, int, tuple[int, int], int, bool, tuple[int, int] | None]:

@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from engine.framequeue import short_of, tolerance
 from engine.program import Program, stretch_of
-from engine.spec import EncoderSpec, Raster
+from engine.spec import EncoderSpec, MixerSpec, Raster
 from engine.timebase import Stretch, tick_count, tick_time
 from engine.tree import CompositorNode, RenderTree, VideoNode, VideoSourceNode
 
@@ -40,6 +40,8 @@ NEAR: Final = 1  # second; beyond it a film's packets are not read through, but 
 LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a film's may be: encoders miss by as much
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
 MAX_REORDER: Final = 16  # pictures that any H.264 stream decodes ahead of showing (A.3.1), at most
+LEVEL: Final = 41  # level_idc of what plays everywhere,
+PIXELS: Final = 245_760 * 256  # and how many a second it has at most (H.264 A.3.1): 1080p at 30 pictures
 _PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), None: (66, 77, 100)}
 
 
@@ -106,6 +108,15 @@ def may_copy(spec: EncoderSpec) -> bool:
 def may_have(spec: EncoderSpec, *, profile: int, bit_rate: int) -> bool:
     """Whether the output may have pictures of an H.264 profile (profile_idc) and bit rate; 0 = nobody knows it."""
     return profile in _PROFILES[spec.profile] and (spec.bit_rate is None or 0 < bit_rate <= LOOSENESS * spec.bit_rate)
+
+
+def may_ask(spec: EncoderSpec, mixer: MixerSpec, *, level: int) -> bool:
+    """Whether the output may ask as much of a decoder as a film of an H.264 level (level_idc).
+
+    Where a profile is asked for, it should play everywhere, as far as its size and rate let it.
+    """
+    pixels = mixer.raster.width * mixer.raster.height * mixer.fps
+    return spec.profile is None or level <= LEVEL or pixels > PIXELS
 
 
 def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> Iterator[Run]:

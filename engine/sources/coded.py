@@ -131,6 +131,7 @@ class CodedFilm:
         if len(read) < len(sps) or not all(pps.values()) or not all(self._is_plain(each) for each in read):
             raise ValueError("parameter sets that cannot be read, fields, several sizes, or other formats and colours")
         self.profiles = {each.profile for each in read}
+        self.level = max(each.level for each in read)
         self.reorders = all(each.reorder is not None for each in read)
         self.sps = {each.number: unit for unit, each in sps.items() if each is not None}
         self.pps = {each[0]: unit for unit, each in pps.items() if each is not None}

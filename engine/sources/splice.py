@@ -105,8 +105,9 @@ def _film(name: str, spec: RenderSpec, settings: Settings, encoder: EncoderSpec)
         return None
     with suppress(SourceError, *DEMUX_ERRORS):
         film = CodedFilm(name, spec.sources.get(name, name), settings=settings)
-        same = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
-        if same and all(smart.may_have(encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
+        fits = (film.width, film.height) == (spec.mixer.raster.width, spec.mixer.raster.height)
+        fits = fits and smart.may_ask(encoder, spec.mixer, level=film.level)
+        if fits and all(smart.may_have(encoder, profile=n, bit_rate=film.bit_rate) for n in film.profiles):
             return film
         film.close()
     return None

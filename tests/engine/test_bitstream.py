@@ -111,8 +111,9 @@ def test_parameter_sets_in_one_avcc_all_ask_for_what_one_of_them_needs():
     before = [bitstream.read_sps(unit) for unit in sps]
     assert [(each.reorder, each.kept) for each in before] == [*(each[1:] for each in SETS.values()), (None, 1)]
     made, same = bitstream.avc_sets(bitstream.joined_avcc(sps, pps))
-    assert [bitstream.read_sps(unit) for unit in made] == [each._replace(reorder=2, kept=4) for each in before]
-    assert (same, {unit[3] for unit in made}, made[0]) == (pps, {31}, sps[0])
+    asked = {"level": 31, "reorder": 2, "kept": 4}
+    assert [bitstream.read_sps(unit) for unit in made] == [each._replace(**asked) for each in before]
+    assert (same, made[0]) == (pps, sps[0])
     assert bitstream.avc_sets(bitstream.joined_avcc(made, pps)) == (made, pps)
 
 

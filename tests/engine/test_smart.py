@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from engine import smart
 from engine.clip import Clip, Container, Medium, Tween
 from engine.program import Held
 from engine.smart import LEAST, LONGEST, Copy, Index, Run, Unseen
-from engine.spec import EncoderSpec, Raster
+from engine.spec import EncoderSpec, MixerSpec, Raster
 from engine.timeline import Mash
 from engine.tree import (
     AudioSourceNode,
@@ -292,6 +293,15 @@ def test_settings_that_a_copy_cannot_keep():
     spec = EncoderSpec(bit_rate=1_000_000)
     rates = (0, 100_000, 1_250_000, 1_250_001)
     assert [smart.may_have(spec, profile=100, bit_rate=rate) for rate in rates] == [False, True, True, False]
+
+
+def test_a_profile_is_asked_for_what_plays_everywhere():
+    high, large = MixerSpec(raster=Raster(1920, 1080)), MixerSpec(raster=Raster(3840, 2160))
+    asked = EncoderSpec(profile="high")
+    assert [smart.may_ask(asked, high, level=n) for n in (30, 41, 42, 51)] == [True, True, False, False]
+    assert smart.may_ask(asked, msgspec.structs.replace(high, fps=Fraction(60)), level=42)
+    assert smart.may_ask(asked, large, level=51)
+    assert smart.may_ask(EncoderSpec(), high, level=51)
 
 
 @given(

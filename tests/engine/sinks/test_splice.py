@@ -289,6 +289,14 @@ async def test_settings_that_the_film_does_not_keep_are_kept(tmp_path, films, se
     assert made.copied == 0
 
 
+async def test_a_film_that_asks_too_much_of_a_player_is_encoded_where_a_profile_is_asked_for(tmp_path):
+    path = encode(tmp_path / "film.mp4", Video(matrix="bt709", options={"level": "5.1"}))
+    for profile, copied in ("high", 0), (None, 30):
+        encoder = EncoderSpec(profile=profile)
+        made = await rendered(tmp_path / "out.mp4", mash(("film", 0, 30)), {"film": str(path)}, encoder=encoder)
+        assert made.copied == copied
+
+
 async def test_a_film_that_breaks_off_while_it_is_copied_leaves_no_output(tmp_path, films):
     source = tmp_path / "film.mkv"
     encode(source, FILM, None, seconds=2)
