@@ -835,6 +835,12 @@ async def test_a_job_of_a_mash_copies_a_film_that_it_shows_untouched(server, med
     assert sum(each in packets(media.path("bt709")) for each in packets(made["output"])) == copied
 
 
+@pytest.mark.parametrize("kind", ["", ";charset=utf-8", "text/plain"])
+async def test_a_document_that_is_its_own_address_is_a_template_as_plain_text_too(server, kind):
+    made = await server.job(template={**inline(), "src": f"data:{kind},{inline()['src'].partition(',')[2]}"} | FILM)
+    assert made["state"] == "finished", made.get("error")
+
+
 OWN = [{"outputType": "video", **SMALL}, {"outputType": "image", **SMALL}]
 
 
