@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step
+from engine.effects import Convolve, Cut, Fade, Key, Recolour, Step, Tint
 from engine.frame import AudioFrame, Plane, VideoFrame, black, i420_views
 from engine.framequeue import Piece
 from engine.plan import Altered, Layer, Pass, Picture, Place, Plan, Rect, Voice, pan_gains
@@ -279,6 +279,9 @@ def _stepped(planes: Planes, step: Step, part: Rect) -> Planes:
         return (*made, *planes[3:])
     if isinstance(step, Recolour):
         return _recoloured(planes, step)
+    if isinstance(step, Tint):
+        filled = tuple(np.full_like(plane, value) for plane, value in zip((y, u, v), step.yuv, strict=True))
+        return (*filled, *planes[3:])
     if isinstance(step, Fade):
         alpha = np.full_like(y, round_half_up(step.opacity * 255))
         if len(planes) > 3:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from engine.color import rgba
+from engine.color import rgba, yuv_of
 from engine.errors import InvalidTree
 from engine.rounding import round_half_up
 
@@ -35,6 +35,12 @@ class Recolour(msgspec.Struct, frozen=True):
     green: Row
     blue: Row
     alpha: Row = (0.0, 0.0, 0.0, 1.0)
+
+
+class Tint(msgspec.Struct, frozen=True):
+    """All of it has one colour, 8-bit limited-range Y'CbCr of BT.709; alpha stays."""
+
+    yuv: tuple[int, int, int]
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -64,7 +70,7 @@ class Cut(msgspec.Struct, frozen=True):
     height: float | None
 
 
-Step = Convolve | Recolour | Key | Fade | Cut
+Step = Convolve | Recolour | Tint | Key | Fade | Cut
 
 
 def step_of(effect: str, parameters: Parameters) -> Step:
@@ -149,6 +155,10 @@ def _colorchannelmixer(given: _Given) -> Recolour:
     return Recolour(red, green, blue, alpha)
 
 
+def _colorize(given: _Given) -> Tint:
+    return Tint(yuv_of(*given.color("color", "#FFFFFF")[:3]))
+
+
 def _chromakey(given: _Given) -> Key:
     red, green, blue = (round_half_up(part * 255) for part in given.color("color", "#00FF00")[:3])
     similarity, blend = given.number("similarity", 0.9, 0, 1), given.number("blend", 0, 0, 1)
@@ -178,6 +188,7 @@ _FIXED: Final[Mapping[str, Step]] = {
 _MADE: Final[Mapping[str, Callable[[_Given], Step]]] = {
     "convolution": _convolution,
     "colorchannelmixer": _colorchannelmixer,
+    "colorize": _colorize,
     "chromakey": _chromakey,
     "opacity": _opacity,
     "crop": _crop,

@@ -68,7 +68,7 @@ def test_the_python_renders(folder):
 def test_effects_are_asked_for_as_it_says(folder):
     found = re.search(r"`effects` \(`(\[.*?\])`: ([a-z,\s]+)\)", README)
     named = [{"effect": name} for name in re.split(r",\s+", found[2])]
-    assert len(named) == 10
+    assert len(named) == 11
     pictures = []
     for effects in ([], json.loads(found[1]), named):
         node = {"node": "VideoSourceNode", "streamGuid": "pattern:bars", "effects": effects}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine import plan as planner
 from engine.color import yuv_of
 from engine.compositor import Compositor, Heard
-from engine.effects import Convolve, Fade, Key, Recolour
+from engine.effects import Convolve, Fade, Key, Recolour, Tint
 from engine.frame import AudioFrame, VideoFrame
 from engine.framequeue import Piece
 from engine.plan import Picture, PictureSize, Place, Voice
@@ -111,6 +111,8 @@ def stepped(planes, steps):
             ]
         elif isinstance(step, Recolour):
             planes = reference.effect("recolour", planes, (step.red, step.green, step.blue, step.alpha))
+        elif isinstance(step, Tint):
+            planes = [*(np.full_like(plane, value) for plane, value in zip((y, u, v), step.yuv, strict=True)), a]
         elif isinstance(step, Key):
             a = reference.effect("key", a, u, v, step.cb, step.cr, step.similarity, step.blend)
             planes = [y, u, v, a]
@@ -177,6 +179,10 @@ SCENES = {
         shown("a", effects=effects(("sepia", {}))),
         shown("b", dest_x=7, dest_y=5, effects=effects(("grayscale", {}), ("opacity", {"opacity": 0.7}))),
         shown("c", dest_y=20, dest_height=9, effects=effects(("colorchannelmixer", {"ar": 0.5, "aa": 0.2, "ra": 0.3}))),
+    ),
+    "tinted": (
+        shown("a", dest_width=31, effects=effects(("colorize", {"color": "#e04020"}))),
+        shown("b", dest_x=7, dest_y=5, effects=effects(("blur", {}), ("colorize", {"color": "#2040e0"}))),
     ),
     "keyed": (shown("a"), shown("c", effects=effects(KEYED)), shown("b", dest_x=9, effects=effects(KEYED))),
     "cut and biased": (
@@ -291,6 +297,17 @@ def test_effects_that_change_nothing_leave_every_sample_as_it_is(placed, same, m
         painted(frames, shown("a"), shown("d", effects=effects(*some), mask=mask, **place)) for some in ((same,), ())
     )
     assert_painted(with_effect, plain.planes)
+
+
+@pytest.mark.parametrize("name", ["b", "d"])
+def test_a_tinted_picture_is_one_colour_and_as_see_through_as_before(name):
+    frames = FRAMES | {Picture("d"): OPAQUE}
+    frame = frames[Picture(name)]
+    flat = [np.full_like(plane, value) for plane, value in zip(frame.planes, yuv_of(0, 0, 1), strict=False)]
+    frames[Picture("flat")] = VideoFrame(*flat, *frame.planes[3:])
+    place = {"dest_x": 5, "dest_y": 3, "dest_width": 41, "dest_height": 23}
+    tinted = shown(name, effects=effects(("colorize", {"color": "#0000ff"})), **place)
+    assert_painted(painted(frames, shown("a"), tinted), painted(frames, shown("a"), shown("flat", **place)).planes)
 
 
 def painted(frames, *nodes):

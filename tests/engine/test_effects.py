@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.effects import Convolve, Cut, Fade, Key, Recolour, step_of
+from engine.effects import Convolve, Cut, Fade, Key, Recolour, Tint, step_of
 from engine.errors import InvalidTree
 
 SAME = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
@@ -27,6 +27,8 @@ SAME = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
         ),
         ("colorchannelmixer", {}, Recolour(*SAME)),
         ("colorchannelmixer", {"rg": "0.25", "aa": 0.5}, Recolour((1, 0.25, 0, 0), *SAME[1:3], (0, 0, 0, 0.5))),
+        ("colorize", {}, Tint((235, 128, 128))),
+        ("colorize", {"color": "#ff000080"}, Tint((63, 102, 240))),
         ("opacity", {"opacity": 0.25}, Fade(0.25)),
         ("crop", {}, Cut(0, 0, None, None)),
         ("crop", {"x": "5", "y": 2.5, "width": "", "height": 9}, Cut(5, 2.5, None, 9)),
@@ -45,7 +47,9 @@ def test_grey_and_sepia_are_weighted_sums():
     assert (sepia.red, sepia.alpha) == ((0.393, 0.769, 0.189, 0), (0, 0, 0, 1))
 
 
-NAMES = st.sampled_from(("blur", "convolution", "colorchannelmixer", "chromakey", "opacity", "crop", "", "x" * 500))
+NAMES = st.sampled_from(
+    ("blur", "convolution", "colorchannelmixer", "colorize", "chromakey", "opacity", "crop", "", "x" * 500)
+)
 KEYS = st.sampled_from(("matrix", "multiplier", "bias", "rr", "color", "similarity", "blend", "opacity", "x", "width"))
 VALUES = st.integers() | st.floats(allow_nan=False) | st.text(max_size=30) | st.sampled_from(("#fff", "1 " * 9, "0.5"))
 

@@ -608,6 +608,7 @@ def test_effects_cost_only_what_shows_and_what_they_look_at(names, part):
     [
         (("blur", {}), True),
         (("sepia", {}), True),
+        (("colorize", {"color": "#f00"}), True),
         (("colorchannelmixer", {"rr": 0.5}), True),
         (("colorchannelmixer", {"aa": 0.5}), False),
         (("chromakey", {}), False),

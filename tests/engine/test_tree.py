@@ -32,7 +32,7 @@ from engine.tree import (
 from tests.strategies import JSON, all_trees, damaged, numbers
 
 COLOUR = {"node": "SolidColorNode"}
-EFFECTS = "blur, chromakey, colorchannelmixer, convolution, crop, emboss, grayscale, opacity, sepia, sharpen"
+EFFECTS = "blur, chromakey, colorchannelmixer, colorize, convolution, crop, emboss, grayscale, opacity, sepia, sharpen"
 VOICE = {"node": "AudioSourceNode", "streamGuid": "a"}
 
 

@@ -488,6 +488,12 @@ def test_custom_effects_take_their_own_properties():
     assert key.parameters == {"color": "#808000", "similarity": 0.5, "blend": 0.25}
 
 
+def test_the_colour_of_a_custom_tint_changes_evenly():
+    mine = custom(filter_("colorize", color="#FF0000", colorEnd="#0000FF"))
+    (tint,) = effects({"definitionId": "mine"}, definitions=[mine], t="0.5")
+    assert tint == Effect(effect="colorize", parameters={"color": "#800080"})
+
+
 def test_a_filter_may_have_an_end_of_its_own():
     (effect,) = effects({"definitionId": "mine"}, definitions=[custom(filter_("crop", x=0, xEnd=100))], t="0.5")
     assert effect == Effect(effect="crop", parameters={"x": 50})

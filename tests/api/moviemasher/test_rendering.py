@@ -313,6 +313,19 @@ async def test_a_film_that_a_mash_shows_untouched_is_copied_where_no_quality_is_
             assert len(list(container.decode(video=0))) == 30
 
 
+async def test_a_custom_effect_tints_an_image_in_its_own_shape(server):
+    photo = await server.upload("image", image(), "photo.png")
+    filters = [{"id": "com.moviemasher.filter.colorize", "parameters": [{"name": "color", "value": "#FF0000"}]}]
+    tint = {"id": "my.tint", "type": "effect", "label": "Tint", "properties": [], "filters": filters}
+    clip = {"contentId": photo["id"], "content": {"effects": [{"definitionId": "my.tint"}]}, "frames": 1}
+    last = await server.render(
+        mash_of(clip, color="#0000FF"), {"outputType": "image", **SMALL, "extension": "png"}, definitions=[photo, tint]
+    )
+    picture = decoded(await server.fetch(last["apiCallback"]["request"]["body"]["mash"]["rendering"]))
+    shown = picture.to_ndarray(format="rgb24")[18, [16, 48]]
+    assert np.abs(shown.astype(int) - [(255, 0, 0), (0, 0, 255)]).max() < 6
+
+
 @pytest.mark.parametrize(
     ("offset", "rate", "frames", "shown"),
     [
