@@ -182,7 +182,7 @@ def priority_of(value: object) -> float:
 
 
 def kind_of(document: Mapping[str, Raw]) -> str:
-    """Whether a job is a document of ours: its type says so, or its template is JSON, or text, which no project is."""
+    """Whether a job is a document of ours: its type says so, or its template is JSON, or plain text."""
     template = value_of(document, "template")
     src = template.get("src") if isinstance(template, dict) else None
     if isinstance(src, str) and src[:5].lower() == "mash:":
@@ -192,7 +192,7 @@ def kind_of(document: Mapping[str, Raw]) -> str:
     if not isinstance(src, str):
         return PROJECT
     if src[:5].lower() == "data:":
-        return DOCUMENT if re.match(r"(text/|[^,]*json|[;,])", src[5:100], re.IGNORECASE) else PROJECT
+        return DOCUMENT if re.match(r"(text/plain|[^,]*json|[;,])", src[5:100], re.IGNORECASE) else PROJECT
     names = (without_query(src), before_query(src))  # a file: URL may have a query, too
     return DOCUMENT if any(name.lower().endswith(".json") for name in names) else PROJECT
 

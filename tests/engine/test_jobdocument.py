@@ -148,6 +148,7 @@ def test_tags_are_trimmed_items(tags, items):
         ("data:application/octet-stream,json", PROJECT),
         ("data:application/octet-stream;base64,e30=", PROJECT),
         ("data:image/png,text/", PROJECT),
+        ("data:text/xml;base64,PD94bWw=", PROJECT),  # an .aepx is XML
         (5, PROJECT),
         ("mash:ada/film", KEPT),
         ("Mash:film.json", KEPT),
