@@ -41,7 +41,8 @@ LOOSENESS: Final = Fraction(5, 4)  # how far beyond the bit rate asked for a fil
 ENCODER_DELAY: Final = 2  # pictures by which x264 decodes ahead of showing, at most
 MAX_REORDER: Final = 16  # pictures that any H.264 stream decodes ahead of showing (A.3.1), at most
 LEVEL: Final = 41  # level_idc of what plays everywhere,
-PIXELS: Final = 245_760 * 256  # and how many a second it has at most (H.264 A.3.1): 1080p at 30 pictures
+PIXELS: Final = 8192 * 256  # how many a picture of it has at most (H.264 A.3.1),
+PIXELS_A_SECOND: Final = 245_760 * 256  # and how many a second: 1080p at 30 pictures
 _PROFILES: Final = {"baseline": (66,), "main": (66, 77), "high": (66, 77, 100), None: (66, 77, 100)}
 
 
@@ -115,8 +116,8 @@ def may_ask(spec: EncoderSpec, mixer: MixerSpec, *, level: int) -> bool:
 
     Where a profile is asked for, it should play everywhere, as far as its size and rate let it.
     """
-    pixels = mixer.raster.width * mixer.raster.height * mixer.fps
-    return spec.profile is None or level <= LEVEL or pixels > PIXELS
+    pixels = mixer.raster.width * mixer.raster.height
+    return spec.profile is None or level <= LEVEL or pixels > PIXELS or pixels * mixer.fps > PIXELS_A_SECOND
 
 
 def runs(program: Program, *, start: Fraction, ticks: int, fps: Fraction, raster: Raster) -> Iterator[Run]:

@@ -301,6 +301,7 @@ def test_a_profile_is_asked_for_what_plays_everywhere():
     assert [smart.may_ask(asked, high, level=n) for n in (30, 41, 42, 51)] == [True, True, False, False]
     assert smart.may_ask(asked, msgspec.structs.replace(high, fps=Fraction(60)), level=42)
     assert smart.may_ask(asked, large, level=51)
+    assert smart.may_ask(asked, msgspec.structs.replace(large, fps=Fraction(5)), level=51)
     assert smart.may_ask(EncoderSpec(), high, level=51)
 
 
