@@ -57,6 +57,7 @@ EFFECTS: Strategy[Effect] = st.one_of(
     st.fixed_dictionaries({"rg": numbers(-2, 2), "aa": numbers(0, 1)}).map(
         lambda parameters: Effect(effect="colorchannelmixer", parameters=parameters)
     ),
+    st.fixed_dictionaries({"color": COLOURS}).map(lambda found: Effect(effect="colorize", parameters=found)),
     st.fixed_dictionaries({"color": COLOURS, "similarity": numbers(0, 1), "blend": numbers(0, 1)}).map(
         lambda parameters: Effect(effect="chromakey", parameters=parameters)
     ),
