@@ -47,7 +47,6 @@ BRAILLE_BLANK: Final = "\u2800"  # the one symbol with nothing to see, as wide a
 _SUFFIXES: Final = (".ttf", ".otf", ".ttc", ".otc")
 _NAMES: Final = (4, 6, 16, 1)  # OpenType `name`: full name, PostScript name, families
 _REGULAR: Final = 400.0
-_EXACT: Final = 1000  # pixels per em that boxes are measured at
 
 
 Box = tuple[float, float, float, float]
@@ -130,7 +129,7 @@ class Font:
             pen = Pen()
             self._font.draw_glyph(number, _DRAWING, pen)
             outline = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
-            found = self._glyphs[number] = Glyph(outline, outline.box(finest=1 / _EXACT))
+            found = self._glyphs[number] = Glyph(outline, outline.box())
         return found
 
 

@@ -57,16 +57,23 @@ class Outline(NamedTuple):
     lines: Floats
     curves: Floats
 
-    def box(self, *, finest: float = 1.0) -> tuple[float, float, float, float] | None:
-        """Least x and y, greatest x and y of it, to TOLERANCE times `finest`; None when it is empty.
+    @property
+    def parts(self) -> int:
+        """How many lines and curves it has."""
+        return len(self.lines) + len(self.curves)
 
-        Raises Intricate.
-        """
-        edges = _edges(self, finest)
-        if not len(edges):
+    def box(self) -> tuple[float, float, float, float] | None:
+        """Least x and y, greatest x and y of it; None when it is empty."""
+        if not self.parts:
             return None
-        x, y = edges[:, ::2], edges[:, 1::2]
-        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+        lines, curves = _within_reach(self)
+        bends = curves.reshape(-1, 4, 2)
+        ends = np.concatenate((lines.reshape(-1, 2), bends[:, 0], bends[:, 3]))
+        beyond = (bends < ends.min(axis=0)) | (bends > ends.max(axis=0))  # no curve is where its control points are not
+        if beyond.any():
+            ends = np.concatenate((ends, *_turns(bends[beyond.any(axis=(1, 2))])))
+        (left, low), (right, high) = ends.min(axis=0).tolist(), ends.max(axis=0).tolist()
+        return left, low, right, high
 
 
 def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Outline:
@@ -75,11 +82,13 @@ def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Ou
         return Outline(np.empty((0, 4)), np.empty((0, 8)))
     places, factors = np.array(at, np.float64), np.array(scale, np.float64)
     parts = []
-    for kind, points in ((0, 2), (1, 4)):
-        given = [outline[kind] for outline in outlines]
-        shifts = np.repeat(places, [len(each) for each in given], axis=0)
+    for given in ([outline.lines for outline in outlines], [outline.curves for outline in outlines]):
+        part = np.concatenate(given)
+        points = part.reshape(-1, part.shape[1] // 2, 2)
         with np.errstate(over="ignore", invalid="ignore"):  # what is infinitely far away is seen nowhere
-            parts.append(np.concatenate(given) * np.tile(factors, points) + np.tile(shifts, (1, points)))
+            points *= factors
+            points += np.repeat(places, [len(each) for each in given], axis=0)[:, np.newaxis]
+        parts.append(part)
     return Outline(*parts)
 
 
@@ -120,7 +129,8 @@ class Pen:
     def outline(self) -> Outline:
         """What was drawn; the pen is done."""
         self.close()
-        return Outline(np.array(self._lines).reshape(-1, 4), np.array(self._curves).reshape(-1, 8))
+        lines, curves = (np.array(part, np.float64) for part in (self._lines, self._curves))
+        return Outline(lines.reshape(-1, 4), curves.reshape(-1, 8))
 
 
 def painted(outline: Outline, color: str, width: int, height: int) -> VideoFrame:
@@ -224,18 +234,21 @@ def _crossings(edges: Floats, lines: Floats, width: int) -> tuple[Floats, Floats
     return at[order], sign[which][order]
 
 
-def _edges(outline: Outline, finest: float = 1.0) -> Floats:
-    """(N, 4): straight edges, curves cut into as many as they need to be off by TOLERANCE times `finest`.
+def _within_reach(outline: Outline) -> tuple[Floats, Floats]:
+    """Its lines and curves in numbers that can be reckoned with."""
+    lines, curves = map(np.nan_to_num, outline)
+    return np.clip(lines, -FARTHEST, FARTHEST, out=lines), np.clip(curves, -FARTHEST, FARTHEST, out=curves)
 
-    Raises Intricate.
-    """
-    lines, curves = (np.clip(np.nan_to_num(part), -FARTHEST, FARTHEST) for part in outline)
+
+def _edges(outline: Outline) -> Floats:
+    """(N, 4): straight edges, curves cut into as many as they need to be off by TOLERANCE. Raises Intricate."""
+    lines, curves = _within_reach(outline)
     if not len(curves):
         return lines
     points = curves.reshape(-1, 4, 2)
     # A curve is off its chord by at most 3/4 of the larger second difference of its points.
     bend = np.abs(np.diff(points, 2, axis=1)).sum(axis=2).max(axis=1)
-    count = np.clip(np.ceil(np.sqrt(0.75 / (TOLERANCE * finest) * bend)), 1, MAX_EDGES).astype(np.int64)
+    count = np.clip(np.ceil(np.sqrt(0.75 / TOLERANCE * bend)), 1, MAX_EDGES).astype(np.int64)
     if count.sum() > MOST_EDGES:
         raise Intricate(f"has curves of {count.sum()} straight edges, more than {MOST_EDGES}")
     which, step = _repeated(count)
@@ -255,6 +268,19 @@ def _on_curves(points: Floats, t: Floats) -> Floats:
     s = 1 - t
     where: Floats = s * s * s * points[:, 0] + 3 * s * s * t * points[:, 1] + 3 * s * t * t * points[:, 2]
     return where + t * t * t * points[:, 3]
+
+
+def _turns(curves: Floats) -> list[Floats]:
+    """Four times (N, 2): where cubic curves (N, 4, 2) may turn back in x and y; where none does, any of its points.
+
+    A third of a curve's slope is a t² + b t + c; its roots are q / a and c / q, of which no digits are lost.
+    """
+    p0, p1, p2, p3 = np.moveaxis(curves, 1, 0)
+    a, b, c = p3 - p0 + 3 * (p1 - p2), 2 * (p0 - 2 * p1 + p2), p1 - p0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = -(b + np.copysign(np.sqrt(b * b - 4 * a * c), b)) / 2
+        roots = [np.clip(np.nan_to_num(root), 0, 1) for root in (q / a, c / q)]
+    return [_on_curves(curves, root[:, axis]) for root in roots for axis in (0, 1)]
 
 
 def _downwards(edges: Floats) -> Floats:

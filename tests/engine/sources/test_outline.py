@@ -184,8 +184,33 @@ def test_nothing_covers_nothing():
 
 
 def test_box_is_what_is_enclosed_and_not_where_control_points_are():
-    left, top, right, bottom = ellipse(40, 30, 20, 10).box(finest=0.01)
-    assert (left, top, right, bottom) == pytest.approx((20, 20, 60, 40), abs=1e-3)
+    assert ellipse(40, 30, 20, 10).box() == pytest.approx((20, 20, 60, 40), abs=1e-9)
+
+
+@given(st.tuples(*[st.floats(-100, 100)] * 8))
+@example((0, 0, 9, 3, -9, 3, 0, 0))  # a loop
+@example((0, 0, 1, 1, 2, 2, 3, 3))  # straight
+@example((0, 0, 2, 4, 4, 4, 6, 0))  # quadratic
+def test_box_of_a_curve_is_where_it_is(numbers):
+    x0, y0, x1, y1, x2, y2, x3, y3 = numbers
+    pen = Pen()
+    pen.move((x0, y0))
+    pen.cubic((x1, y1), (x2, y2), (x3, y3))
+    t = np.linspace(0, 1, 2001)[:, np.newaxis]
+    points = np.array(numbers).reshape(4, 2)
+    shares = np.concatenate(((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3), axis=1)
+    where = shares @ points
+    exact = (*where.min(axis=0), *where.max(axis=0))
+    assert pen.outline().box() == pytest.approx(exact, abs=1e-3)
+
+
+def test_box_of_curves_that_need_millions_of_edges_is_known_without_them():
+    pen = Pen()
+    for n in range(30_000):
+        pen.quadratic((900_000, n), (0, n + 1))
+    with pytest.raises(module.Intricate):
+        coverage(pen.outline(), 8, 8)
+    assert pen.outline().box() == pytest.approx((0, 0, 450_000, 30_000))
 
 
 def test_a_pen_closes_what_is_open():
