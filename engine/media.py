@@ -17,12 +17,13 @@ from uharfbuzz import HarfBuzzError  # type: ignore[import-untyped]
 
 from engine.clip import Ink
 from engine.config import Settings
-from engine.errors import SourceMalformed, SourceUnavailable, reason_of
+from engine.errors import SourceMalformed, SourceUnavailable, SourceUnsupported, reason_of
 from engine.sinks.pictures import save_still
 from engine.sources import load_still, open_source
 from engine.sources.avfile import MediaFile
 from engine.sources.container import DEMUX_ERRORS, open_container
 from engine.sources.fonts import Font, Fonts
+from engine.sources.outline import Intricate
 from engine.sources.still import StillSource
 from engine.sources.svg import HEAD, is_svg
 from engine.sources.text import measure
@@ -79,9 +80,9 @@ def read_through(path: str, *, name: str) -> None:
 
 
 def check_font(path: str, *, name: str) -> None:
-    """Raises SourceMalformed where no font can be read, or none of its first letters has an outline."""
+    """Raises SourceMalformed where no font can be read, none of its first letters has an outline, or one a huge one."""
     try:
-        Font(Path(path))
+        Font(Path(path)).check_letters()
     except ValueError as err:
         raise SourceMalformed(f'font "{name}": {err}', where=name) from err
     except (OSError, HarfBuzzError) as err:
@@ -111,9 +112,20 @@ def shrink_image(path: str, images: Mapping[str, tuple[int, int]], *, name: str)
 
 
 def ink_measure(files: Mapping[str, str]) -> Callable[[str, str], Ink]:
-    """What measures a text: (string, font) → its ink. `files` are the fonts that are not built in."""
+    """What measures texts: (string, font) → its ink. `files` are the fonts that are not built in.
+
+    It raises SourceError: there is no font, or so many intricate letters in all texts that it would take long.
+    """
     fonts = Fonts(files)
-    return lambda string, font: measure(string, font, fonts)
+
+    def ink(string: str, font: str) -> Ink:
+        try:
+            return measure(string, font, fonts)
+        except Intricate as err:
+            called = f'text "{string[:40]}"'
+            raise SourceUnsupported(f"{called}: its string {err}", where=called) from err
+
+    return ink
 
 
 def length_of(path: str, *, name: str) -> Fraction:

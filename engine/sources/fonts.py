@@ -7,6 +7,7 @@ with it. Worker threads only. Nothing is fetched: the built-in fonts are package
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ import uharfbuzz as hb  # type: ignore[import-untyped]
 
 from engine.errors import SourceUnavailable
 from engine.sources.container import is_special
-from engine.sources.outline import Outline, Pen, placed
+from engine.sources.outline import Intricate, Outline, Pen, placed
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,10 @@ PREFERRED: Final = ("dejavusans", "notosans")  # where a character is not in the
 MAX_FILES: Final = 4096  # that are looked at in a folder of fonts
 MAX_FACES: Final = 64  # that are looked at in a collection
 MAX_BYTES: Final = 64 << 20  # of a font; the largest for Chinese have 20 MB
-MAX_GLYPHS: Final = 4096  # outlines kept of one font
+MAX_GLYPHS: Final = 1 << 15  # of one font whose boxes are kept
+MAX_OUTLINES: Final = 64 << 20  # bytes of outlines that are kept of all fonts together
+MAX_PARTS: Final = 1 << 14  # lines and curves of one letter: eight times those of the densest in Debian's fonts
+MAX_DRAWN: Final = 2_000_000  # lines and curves of all letters of a text, each counted once: some seconds
 MAX_LETTERS: Final = 1 << 15  # of which it is kept who has them: more than one text can have, and their bare letters
 SAMPLE: Final = 64  # characters of a font, the first ones, of which one at least must be there to see
 BRAILLE_BLANK: Final = "\u2800"  # the one symbol with nothing to see, as wide as the others of its font
@@ -53,10 +57,39 @@ Box = tuple[float, float, float, float]
 
 
 class Glyph(NamedTuple):
-    """One outline in ems, y up, and its box: left, bottom, right, top; None when there is nothing to see."""
+    """What is known of an outline.
 
-    outline: Outline
+    box    in ems, y up: left, bottom, right, top; None when there is nothing to see.
+    parts  how many lines and curves it has.
+    """
+
     box: Box | None
+    parts: int
+
+
+class Outlines:
+    """What was drawn of fonts, MAX_OUTLINES bytes of it at most, and how much more may be.
+
+    left  so many more lines and curves, of letters that were not drawn before.
+    """
+
+    def __init__(self) -> None:
+        self.left = MAX_DRAWN
+        self._kept: dict[tuple[Font, int], Outline] = {}
+        self._bytes = 0
+
+    def get(self, font: Font, number: int) -> Outline | None:
+        """The outline of a glyph, if it is there still."""
+        return self._kept.get((font, number))
+
+    def keep(self, font: Font, number: int, outline: Outline) -> None:
+        """Keeps it until there is no room for another one."""
+        size = outline.lines.nbytes + outline.curves.nbytes
+        if self._bytes + size > MAX_OUTLINES:
+            self._kept.clear()
+            self._bytes = 0
+        self._kept[font, number] = outline
+        self._bytes += size
 
 
 class Face(NamedTuple):
@@ -72,7 +105,7 @@ class Font:
     Raises OSError, ValueError: no file, or too large, or it has no letters, or they are cut off, or pictures.
     """
 
-    def __init__(self, path: Path, number: int = 0) -> None:
+    def __init__(self, path: Path, number: int = 0, outlines: Outlines | None = None) -> None:
         status = path.stat()
         if is_special(status):  # HarfBuzz would wait for it without letting any other thread run
             raise ValueError("not a file")
@@ -86,14 +119,28 @@ class Font:
         if any(axis.tag == "wght" for axis in face.axis_infos):
             self._font.set_variations({"wght": _REGULAR})
         self._glyphs: dict[int, Glyph] = {}
+        self._outlines = outlines or Outlines()
         extents = self._font.get_font_extents("ltr")
         self.ascender = extents.ascender / self._units
         self.line_height = (extents.ascender - extents.descender + extents.line_gap) / self._units
-        if not any(self.has(chr(code)) for code in islice(face.unicodes, SAMPLE)):
+        sample = map(self._font.get_nominal_glyph, islice(face.unicodes, SAMPLE))
+        if not any(number is not None and self.outline(number).parts for number in sample):
             raise ValueError("its letters have no outlines")
 
+    def check_letters(self) -> None:
+        """Counts the lines and curves of all its letters. Raises Intricate: there are too many of them in one."""
+        count, before = itertools.count(), -1
+        for number in range(self._font.face.glyph_count):
+            self._font.draw_glyph(number, _COUNTING, count)
+            after = next(count)
+            _check_parts(after - before - 1)
+            before = after
+
     def has(self, letter: str) -> bool:
-        """Whether it can write a character and the marks on it, as they are given or as Unicode composes them."""
+        """Whether it can write a character and the marks on it, as they are given or as Unicode composes them.
+
+        Raises Intricate.
+        """
         if all(map(self._shows, letter)):
             return True
         return len(letter) > 1 and all(map(self._shows, unicodedata.normalize("NFC", letter)))
@@ -121,16 +168,34 @@ class Font:
         ]
 
     def glyph(self, number: int) -> Glyph:
-        """The outline of a glyph."""
+        """What is known of the outline of a glyph. Raises Intricate: it is too much work, or one letter too many is."""
         found = self._glyphs.get(number)
         if found is None:
             if len(self._glyphs) >= MAX_GLYPHS:
                 self._glyphs.clear()
+            outline = self.outline(number)
+            found = self._glyphs[number] = Glyph(outline.box(), outline.parts)
+            self._outlines.left -= found.parts
+        _check_parts(found.parts)
+        if self._outlines.left < 0:
+            raise Intricate(f"has letters of more than {MAX_DRAWN} different lines and curves")
+        return found
+
+    def outline(self, number: int) -> Outline:
+        """The outline of a glyph in ems, y up, however intricate it is."""
+        found = self._outlines.get(self, number)
+        if found is None:
             pen = Pen()
             self._font.draw_glyph(number, _DRAWING, pen)
-            outline = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
-            found = self._glyphs[number] = Glyph(outline, outline.box())
+            found = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
+            self._outlines.keep(self, number, found)
         return found
+
+
+def _check_parts(parts: int) -> None:
+    """Raises Intricate: these are too many lines and curves for a letter."""
+    if parts > MAX_PARTS:
+        raise Intricate(f"has a letter of {parts} lines and curves, more than {MAX_PARTS}")
 
 
 def _drawing() -> hb.DrawFuncs:
@@ -144,7 +209,17 @@ def _drawing() -> hb.DrawFuncs:
     return functions
 
 
+def _counting() -> hb.DrawFuncs:
+    """Takes a number of a count for each line and curve."""
+    functions = hb.DrawFuncs()
+    functions.set_line_to_func(lambda x, y, count: next(count))
+    functions.set_quadratic_to_func(lambda x1, y1, x, y, count: next(count))
+    functions.set_cubic_to_func(lambda x1, y1, x2, y2, x, y, count: next(count))
+    return functions
+
+
 _DRAWING: Final = _drawing()
+_COUNTING: Final = _counting()
 
 
 class Fonts:
@@ -157,11 +232,16 @@ class Fonts:
     def __init__(self, files: Mapping[str, str] | None = None, *, folders: Iterable[Path] = FOLDERS) -> None:
         self._files = files or {}
         self._folders = tuple(folders)
+        self._outlines = Outlines()
         self._opened: dict[Face, Font | None] = {}
         self._named: dict[str | None, Font] = {}
         self._having: dict[tuple[str, Font], Font] = {}
         self._known: dict[str, Face] | None = None  # by plain name
         self._order: list[Face] | None = None  # of what may stand in
+
+    def begin(self) -> None:
+        """From here on as much may be drawn as for one text."""
+        self._outlines.left = MAX_DRAWN
 
     def named(self, name: str | None) -> Font:
         """The font of that name, or else the default one, or else any. Raises SourceUnavailable: there is none."""
@@ -177,7 +257,10 @@ class Fonts:
         return found
 
     def having(self, letter: str, font: Font) -> Font:
-        """`font`, or where that lacks a character or a mark on it the first that has all, or else the character."""
+        """`font`, or where that lacks a character or a mark on it the first that has all, or else the character.
+
+        Raises Intricate.
+        """
         found = self._having.get((letter, font))
         if found is None:
             if len(self._having) >= MAX_LETTERS:
@@ -205,7 +288,7 @@ class Fonts:
         face = Face(path, number)
         if face not in self._opened:
             try:
-                self._opened[face] = Font(path, number)
+                self._opened[face] = Font(path, number, self._outlines)
             except (OSError, ValueError, hb.HarfBuzzError) as err:
                 log.warning("font %s: %s", path.name, err)
                 self._opened[face] = None

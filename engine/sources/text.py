@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from engine.clip import Ink
 from engine.frame import VideoFrame
 from engine.sources.bidi import levels, reordered
-from engine.sources.fonts import Box, Font, Fonts, Glyph
+from engine.sources.fonts import Box, Font, Fonts
 from engine.sources.outline import Outline, Point, painted, placed
 from engine.tree import Direction, TextNode
 
@@ -59,7 +59,8 @@ _Shaped = tuple[int, int, float, float, float]  # see Font.shape
 class _Placed(NamedTuple):
     """A glyph where it stands: ems right of the beginning of the first line, and down from its baseline."""
 
-    glyph: Glyph
+    font: Font
+    glyph: int
     x: float
     y: float
 
@@ -74,6 +75,7 @@ def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFra
 
     Raises SourceUnavailable: there is no font; ValueError: a colour that is none; Intricate.
     """
+    fonts.begin()
     size, font = float(node.size), fonts.named(node.font)
     lines = _lines(node.string, font, fonts, width / size if node.wrap else None, node.direction)
     room = width / size if node.fit == "none" else max((line.width for line in lines), default=0.0)
@@ -81,10 +83,11 @@ def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFra
     scale, shift = _placing(node, font, _box(glyphs), width, height)
     outlines: list[Outline] = []
     at: list[Point] = []
-    for glyph, x, y in glyphs:
+    for drawing, glyph, x, y in glyphs:
         origin = x * scale[0] + shift[0], y * scale[1] + shift[1]
-        if glyph.box is not None and _seen(glyph.box, scale, origin, width, height):
-            outlines.append(glyph.outline)
+        box = drawing.glyph(glyph).box
+        if box is not None and _seen(box, scale, origin, width, height):
+            outlines.append(drawing.outline(glyph))
             at.append(origin)
     return painted(placed(outlines, (scale[0], -scale[1]), at), node.color, width, height)
 
@@ -107,7 +110,8 @@ def _placing(node: TextNode, font: Font, box: Box | None, width: int, height: in
 def measure(string: str, font: str | None, fonts: Fonts) -> Ink:
     """The ink of a text at 1000 pixels per em, not wrapped, left to right, as a browser's canvas measures it.
 
-    Nothing to see is 0 × 0. Raises SourceUnavailable: there is no font.
+    Nothing to see is 0 × 0. Raises SourceUnavailable: there is no font; Intricate, also where all that was measured
+    with these fonts is too much together.
     """
     found = fonts.named(font)
     lines = _lines(string, found, fonts, None, "ltr")
@@ -123,13 +127,14 @@ def _stacked(lines: list[_Line], font: Font, align: str, room: float) -> Iterato
     share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
     for n, line in enumerate(lines):
         x, y = (room - line.width) * share, n * font.line_height
-        for glyph, right, down in line.glyphs:
-            yield _Placed(glyph, x + right, y + down)
+        for drawing, glyph, right, down in line.glyphs:
+            yield _Placed(drawing, glyph, x + right, y + down)
 
 
 def _box(glyphs: list[_Placed]) -> Box | None:
     """Left, top, right, bottom of the ink, y down; None where there is none."""
-    boxes = [(g.box[0] + x, y - g.box[3], g.box[2] + x, y - g.box[1]) for g, x, y in glyphs if g.box is not None]
+    inks = ((font.glyph(glyph).box, x, y) for font, glyph, x, y in glyphs)
+    boxes = [(box[0] + x, y - box[3], box[2] + x, y - box[1]) for box, x, y in inks if box is not None]
     if not boxes:
         return None
     left, top, right, bottom = zip(*boxes, strict=True)
@@ -215,7 +220,7 @@ class _Paragraph:
         for n in reordered([self._levels[first] for first, _, _ in runs]):
             _, font, shaped = runs[n]
             for glyph, _, advance, right, up in shaped:
-                glyphs.append(_Placed(font.glyph(glyph), x + right, -up))
+                glyphs.append(_Placed(font, glyph, x + right, -up))
                 x += advance
         return _Line(glyphs, x)
 

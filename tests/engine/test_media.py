@@ -7,11 +7,12 @@ import av
 import numpy as np
 import pytest
 
-from engine.errors import SinkError, SourceError, SourceMalformed
+from engine.errors import SinkError, SourceError, SourceMalformed, SourceUnsupported
 from engine.frame import VideoFrame
 from engine.media import check_drawing, check_font, ink_measure, length_of, look_into, shrink_image
 from engine.sinks.pictures import save_still
 from engine.sources.fonts import DEFAULT, carried
+from tests.fontfile import FIRST, intricate_font
 from tests.media import Audio, Video, encode, lengthless
 
 
@@ -86,6 +87,19 @@ def test_a_font_that_is_cut_off_is_refused(tmp_path, kept):
     path.write_bytes(whole.read_bytes()[:kept])
     with pytest.raises(SourceMalformed, match='font "upload": '):
         check_font(str(path), name="upload")
+
+
+def test_a_font_with_a_letter_of_too_many_curves_is_refused(tmp_path):
+    check_font(str(intricate_font(tmp_path / "dense.ttf", curves=16_384, letters=1)), name="dense")
+    path = intricate_font(tmp_path / "denser.ttf", curves=16_385, letters=1)
+    with pytest.raises(SourceMalformed, match=r'^font "upload": has a letter of 16385 lines and curves, more than '):
+        check_font(str(path), name="upload")
+
+
+def test_a_text_in_such_a_font_is_refused_with_one_sentence(tmp_path):
+    path = intricate_font(tmp_path / "denser.ttf", curves=20_000, letters=1)
+    with pytest.raises(SourceUnsupported, match=r'^text "一": its string has a letter of 20000 lines and curves, '):
+        ink_measure({"x": str(path)})(chr(FIRST), "x")
 
 
 def test_where_no_image_can_be_written(tmp_path):

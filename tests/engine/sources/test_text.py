@@ -17,8 +17,10 @@ from engine.errors import SourceUnavailable
 from engine.sources import fonts as fonts_module
 from engine.sources import text as module
 from engine.sources.fonts import BUILT_IN, DEFAULT, Font, Fonts
+from engine.sources.outline import Intricate
 from engine.sources.text import draw_text, measure
 from engine.tree import TextNode
+from tests.fontfile import FIRST, intricate_font
 
 PACKAGES = Path(fonts_module._packaged("fontpkg_heebo")).parents[2]
 HEEBO = str(PACKAGES / "fontpkg_heebo/files/Heebo[wght].ttf")
@@ -481,6 +483,47 @@ def test_any_damage_to_a_font_breaks_nothing(changes):
 def _damaged(tmp_path_factory):
     global DAMAGED
     DAMAGED = tmp_path_factory.mktemp("fonts")
+
+
+def intricate(folder, *, curves, letters=20):
+    return Fonts({"x": str(intricate_font(folder / "x.ttf", curves=curves, letters=letters))}, folders=())
+
+
+def letters_of(start, count):
+    return "".join(chr(FIRST + n) for n in range(start, start + count))
+
+
+def test_letter_of_too_many_curves_is_refused_and_all_others_are_drawn(tmp_path):
+    fonts = intricate(tmp_path, curves=20_000)
+    for _ in range(2):
+        with pytest.raises(Intricate, match=r"^has a letter of 20000 lines and curves, more than 16384$"):
+            alpha(f"AB{letters_of(0, 1)}", fonts=fonts, font="x")
+    with pytest.raises(Intricate, match="has a letter of 20000"):
+        measure(letters_of(1, 1), "x", fonts)
+    assert ink(alpha("AB", fonts=fonts, font="x"))
+
+
+def test_letters_that_have_too_many_curves_together_are_refused_before_all_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts_module, "MAX_DRAWN", 10_000)
+    fonts = intricate(tmp_path, curves=3_000)
+    assert measure(letters_of(0, 3) * 9, "x", fonts) == measure(letters_of(0, 3) * 9, "x", fonts)
+    with pytest.raises(Intricate, match=r"^has letters of more than 10000 different lines and curves$"):
+        measure(letters_of(3, 1), "x", fonts)  # what is measured with the same fonts counts together
+    for start in range(0, 18, 3):
+        assert ink(alpha(letters_of(start, 3), fonts=fonts, font="x"))  # each picture counts alone
+    with pytest.raises(Intricate):
+        alpha(letters_of(0, 20), fonts=intricate(tmp_path, curves=3_000), font="x")
+
+
+def test_what_is_kept_of_outlines_has_a_bound_and_letters_are_the_same_when_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts_module, "MAX_OUTLINES", 1 << 20)
+    fonts = intricate(tmp_path, curves=3_000)
+    before = alpha(letters_of(0, 4), fonts=fonts, font="x")
+    for n in range(20):
+        alpha(letters_of(n, 1), fonts=fonts, font="x")
+        kept = fonts._outlines._kept.values()
+        assert sum(outline.lines.nbytes + outline.curves.nbytes for outline in kept) <= 1 << 20
+    assert np.array_equal(alpha(letters_of(0, 4), fonts=fonts, font="x"), before)
 
 
 def test_without_any_font_there_is_no_text(monkeypatch):
