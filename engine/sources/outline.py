@@ -45,6 +45,8 @@ _SLIGHT: Final = 1e-6  # of a pixel; what sums of the same numbers may differ by
 _BAND: Final = 1 << 20  # pixels and crossings that are summed at a time, or those of one row: 100 MB, or up to 1 GB
 MOST: Final = 8_000_000  # rows and columns that all edges cross together: half a minute if all of them overlap
 MOST_EDGES: Final = 3_000_000  # of all curves: 500 MB
+MOST_PARTS: Final = 2_000_000  # lines and curves that are placed together: more than 10,000 letters of dense fonts have
+_PIECE: Final = 1 << 16  # edges that are cut at a time: their curves are in memory once for each
 
 
 class Intricate(ValueError):  # noqa: N818 - the outline is so; what is drawn of it is refused by its name
@@ -77,9 +79,15 @@ class Outline(NamedTuple):
 
 
 def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Outline:
-    """All of them as one: each scaled about its origin, which then lies where `at` says."""
+    """All of them as one: each scaled about its origin, which then lies where `at` says.
+
+    Raises Intricate, before the work.
+    """
     if not outlines:
         return Outline(np.empty((0, 4)), np.empty((0, 8)))
+    count = sum(outline.parts for outline in outlines)
+    if count > MOST_PARTS:
+        raise Intricate(f"has {count} lines and curves, more than {MOST_PARTS}")
     places, factors = np.array(at, np.float64), np.array(scale, np.float64)
     parts = []
     for given in ([outline.lines for outline in outlines], [outline.curves for outline in outlines]):
@@ -252,8 +260,14 @@ def _edges(outline: Outline) -> Floats:
     if count.sum() > MOST_EDGES:
         raise Intricate(f"has curves of {count.sum()} straight edges, more than {MOST_EDGES}")
     which, step = _repeated(count)
-    begin, end = (_on_curves(points[which], (step + k) / count[which]) for k in (0, 1))
-    return np.concatenate((lines, np.concatenate((begin, end), axis=1)))
+    edges = np.empty((len(lines) + len(which), 4))
+    edges[: len(lines)] = lines
+    for first in range(0, len(which), _PIECE):
+        piece = slice(first, first + _PIECE)
+        given, of = points[which[piece]], count[which[piece]]
+        made = edges[len(lines) :][piece]
+        made[:, :2], made[:, 2:] = (_on_curves(given, (step[piece] + k) / of) for k in (0, 1))
+    return edges
 
 
 def _repeated(count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -285,8 +299,12 @@ def _turns(curves: Floats) -> list[Floats]:
 
 def _downwards(edges: Floats) -> Floats:
     """(N, 5): edges from their upper ends to their lower ones, and which way they go: 1 down, -1 up."""
-    down = (edges[:, 1] <= edges[:, 3])[:, np.newaxis]
-    return np.concatenate((np.where(down, edges, edges[:, [2, 3, 0, 1]]), np.where(down, 1.0, -1.0)), axis=1)
+    down = edges[:, 1] <= edges[:, 3]
+    made = np.empty((len(edges), 5))
+    for n in range(4):
+        made[:, n] = np.where(down, edges[:, n], edges[:, n - 2])
+    made[:, 4] = np.where(down, 1.0, -1.0)
+    return made
 
 
 def _in_rows(edges: Floats, width: int, top: int, count: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:

@@ -515,6 +515,15 @@ def test_letters_that_have_too_many_curves_together_are_refused_before_all_are_d
         alpha(letters_of(0, 20), fonts=intricate(tmp_path, curves=3_000), font="x")
 
 
+def test_letters_that_have_too_many_curves_where_they_stand_are_refused_before_any_is_placed(tmp_path):
+    fonts = intricate(tmp_path, curves=10_000)
+    assert ink(alpha(letters_of(0, 1) * 20, fonts=fonts, font="x", size=1))
+    with pytest.raises(Intricate, match=r"^has 2010000 lines and curves, more than 2000000$"):
+        alpha(letters_of(0, 1) * 201, fonts=fonts, font="x", size=1)
+    beyond = letters_of(0, 1) * 20 + " " * 1000 + letters_of(0, 1) * 300  # only what is seen counts
+    assert ink(alpha(beyond, fonts=fonts, font="x", size=1))
+
+
 def test_what_is_kept_of_outlines_has_a_bound_and_letters_are_the_same_when_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fonts_module, "MAX_OUTLINES", 1 << 20)
     fonts = intricate(tmp_path, curves=3_000)
