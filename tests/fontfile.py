@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 UNITS = 1000  # per em
-FIRST = 0x4E00  # the first of the intricate letters
+FIRST = 0x4E00  # of the intricate letters
 
 
-def intricate_font(path: Path, *, curves: int, letters: int) -> Path:
-    """A font whose A to Z are squares; from FIRST on come letters of so many curves each, all of one glyph."""
+def intricate_font(path: Path, *, curves: int, letters: int, first: int = FIRST) -> Path:
+    """A font whose A to Z are squares; from `first` on come letters of so many curves each, all of one glyph."""
     square = _contour(np.array([(0, 0), (0, 700), (500, 700), (500, 0)]), on_curve=range(4))
     turn = np.arange(curves) * (2 * np.pi / curves)
     far = 200 + np.arange(curves) % 2 * 40
@@ -19,7 +19,7 @@ def intricate_font(path: Path, *, curves: int, letters: int) -> Path:
     glyphs = [square] * 27 + [_contour(round_about, on_curve=())] + [placed] * letters
     data = b"".join(glyph + bytes(-len(glyph) % 4) for glyph in glyphs)
     ends = np.cumsum([0] + [len(glyph) + -len(glyph) % 4 for glyph in glyphs])
-    groups = ((0x41, 0x5A, 1), (FIRST, FIRST + letters - 1, 28))
+    groups = ((0x41, 0x5A, 1), (first, first + letters - 1, 28))
     count = len(glyphs)
     tables = {
         b"cmap": struct.pack(">HHHHIHHIII", 0, 1, 3, 10, 12, 12, 0, 16 + 12 * len(groups), 0, len(groups))

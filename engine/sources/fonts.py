@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 import logging
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -137,13 +137,8 @@ class Font:
             before = after
 
     def has(self, letter: str) -> bool:
-        """Whether it can write a character and the marks on it, as they are given or as Unicode composes them.
-
-        Raises Intricate.
-        """
-        if all(map(self._shows, letter)):
-            return True
-        return len(letter) > 1 and all(map(self._shows, unicodedata.normalize("NFC", letter)))
+        """Whether it can write a character and the marks on it. Raises Intricate."""
+        return _can_write(letter, self._shows)
 
     def _shows(self, character: str) -> bool:
         """Whether there is a glyph for it with something to see: those of colour emoji are bitmaps, with no outline."""
@@ -190,6 +185,25 @@ class Font:
             found = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
             self._outlines.keep(self, number, found)
         return found
+
+
+def _can_write(letter: str, shows: Callable[[str], bool]) -> bool:
+    """Whether a letter can be written with the characters that `shows` says: as it is, or as HarfBuzz may write it.
+
+    That puts together and takes apart what Unicode does, and has the plain hyphen stand in for the one without a break.
+    """
+    plain = letter.replace("\u2011", "\u2010")
+    forms = (letter, plain, unicodedata.normalize("NFC", plain))
+    return any(all(_whole_or_apart(character, shows) for character in form) for form in forms)
+
+
+def _whole_or_apart(character: str, shows: Callable[[str], bool]) -> bool:
+    """As itself, or its last mark beside all before it: ấ may be â and a mark, and that a and a mark."""
+    if shows(character):
+        return True
+    apart = unicodedata.normalize("NFD", character)
+    before = unicodedata.normalize("NFC", apart[:-1])
+    return bool(before) and shows(apart[-1]) and all(_whole_or_apart(each, shows) for each in before)
 
 
 def _check_parts(parts: int) -> None:

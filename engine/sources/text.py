@@ -52,6 +52,7 @@ _OPENING: Final = ("Ps", "Pi", "Sc")  # and currencies, whose number follows
 _BASE: Final = {"auto": None, "ltr": 0, "rtl": 1}  # levels of a paragraph
 _LEAST: Final = 1e-6  # ems; ink that is thinner is not stretched any further
 _MARKS: Final = ("M", "Cf")  # categories of what belongs to the character before
+_JAMO: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")  # Hangul's vowels and finals: these belong to it as well
 _UNSEEN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks without ink
 _Shaped = tuple[int, int, float, float, float]  # see Font.shape
 
@@ -262,7 +263,7 @@ def _has_ink(character: str) -> bool:
 
 def _joins(character: str) -> bool:
     """Whether it belongs to the character before it."""
-    return unicodedata.category(character).startswith(_MARKS)
+    return unicodedata.category(character).startswith(_MARKS) or _JAMO.match(character) is not None
 
 
 def _scripts_of(text: str) -> list[str]:

@@ -301,6 +301,32 @@ def test_letter_of_which_the_font_lacks_a_mark_comes_with_it_from_another_one(na
     assert np.array_equal(alpha(letter, font=name), alpha(letter, font=another))
 
 
+@pytest.mark.parametrize("letter", ["ấ", "ễ", "\u212b", "a\u0302\u0301", "â\u0301"])
+def test_letter_that_the_font_has_in_parts_is_written_with_it(letter):
+    rubik = FONTS.named("com.moviemasher.font.rubik-dirt")
+    assert FONTS.having(letter, rubik) is rubik
+    assert 0 not in [glyph[0] for glyph in rubik.shape(letter, 0, len(letter), leftwards=False)]
+    apart = unicodedata.normalize("NFD", letter)
+    assert np.array_equal(alpha(letter, font="Rubik"), alpha(apart, font="Rubik"))
+
+
+def test_hyphen_without_a_break_is_the_plain_one(tmp_path):
+    fonts = Fonts({"x": str(intricate_font(tmp_path / "x.ttf", curves=8, letters=1, first=0x2010))}, folders=())
+    assert np.array_equal(alpha("A\u2011B", fonts=fonts, font="x"), alpha("A\u2010B", fonts=fonts, font="x"))
+    assert fonts.named("x").has("\u2011")
+
+
+def test_hangul_in_parts_is_as_hangul_in_whole(tmp_path):
+    fonts = Fonts({"x": str(intricate_font(tmp_path / "x.ttf", curves=8, letters=11_172, first=0xAC00))}, folders=())
+    text = "한국 감각"
+    apart = unicodedata.normalize("NFD", text)
+    fields = {"fonts": fonts, "font": "x", "height": 300}
+    assert np.array_equal(alpha(apart, **fields), alpha(text, **fields))
+    narrow = {**fields, "wrap": True, "width": 50}
+    assert np.array_equal(alpha(apart, **narrow), alpha(text, **narrow))
+    assert lines(apart, 0) == [unicodedata.normalize("NFD", each) for each in text.replace(" ", "")]
+
+
 def test_letter_with_a_mark_that_no_font_has_is_where_it_is_without():
     oleo = FONTS.named("com.moviemasher.font.oleo-script")
     assert FONTS.having("a\u0489", oleo) is oleo
