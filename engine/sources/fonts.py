@@ -106,12 +106,7 @@ class Font:
     """
 
     def __init__(self, path: Path, number: int = 0, outlines: Outlines | None = None) -> None:
-        status = path.stat()
-        if is_special(status):  # HarfBuzz would wait for it without letting any other thread run
-            raise ValueError("not a file")
-        if status.st_size > MAX_BYTES:
-            raise ValueError(f"{status.st_size} bytes, more than {MAX_BYTES}")
-        face = hb.Face(hb.Blob.from_file_path(str(path)), number)
+        face = hb.Face(hb.Blob(_bytes_of(path)), number)
         if face.glyph_count == 0 or not face.unicodes:
             raise ValueError("no font that can be read")
         self._units = float(face.upem)
@@ -206,6 +201,17 @@ def _whole_or_apart(character: str, shows: Callable[[str], bool]) -> bool:
     return bool(before) and shows(apart[-1]) and all(_whole_or_apart(each, shows) for each in before)
 
 
+def _bytes_of(path: Path) -> bytes:
+    """A font file's bytes: one that is mapped kills the process when it is written over. Raises OSError, ValueError."""
+    status = path.stat()
+    if is_special(status):  # it may never come to its end
+        raise ValueError("not a file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, more than {MAX_BYTES}")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES)
+
+
 def _check_parts(parts: int) -> None:
     """Raises Intricate: these are too many lines and curves for a letter."""
     if parts > MAX_PARTS:
@@ -250,6 +256,7 @@ class Fonts:
         self._opened: dict[Face, Font | None] = {}
         self._named: dict[str | None, Font] = {}
         self._having: dict[tuple[str, Font], Font] = {}
+        self._characters: dict[Face, hb.Set] = {}  # of what may stand in
         self._known: dict[str, Face] | None = None  # by plain name
         self._order: list[Face] | None = None  # of what may stand in
 
@@ -279,12 +286,20 @@ class Fonts:
         if found is None:
             if len(self._having) >= MAX_LETTERS:
                 self._having.clear()
-            others = filter(None, starmap(self._open, self._others()))
+            likely = (face for face in self._others() if self._lists(face, letter))
+            others = filter(None, starmap(self._open, likely))
             found = next((each for each in chain((font,), others) if each.has(letter)), None)
             if found is None:
                 found = self.having(letter[0], font) if len(letter) > 1 else font
             self._having[letter, font] = found
         return found
+
+    def _lists(self, face: Face, letter: str) -> bool:
+        """Whether a font says that it has a letter. One that does not is not opened: that takes as much as its file."""
+        if face not in self._characters:
+            self._characters[face] = _characters(face)
+        characters = self._characters[face]
+        return _can_write(letter, lambda character: ord(character) in characters)
 
     def _asked(self, name: str) -> Font | None:
         """The font that a name means, if it is there and can be read."""
@@ -354,6 +369,14 @@ def _names(path: Path) -> list[tuple[str, Face]]:
         return [(name, face) for name, face in named if name]
     except (OSError, ValueError, hb.HarfBuzzError):
         return []  # what cannot be read has no name; whoever asks for it by its file's name is told why
+
+
+def _characters(face: Face) -> hb.Set:
+    """What a font says that it has; nothing where it cannot be read."""
+    try:
+        return hb.Face(hb.Blob.from_file_path(str(face.path)), face.number).unicodes
+    except (OSError, ValueError, hb.HarfBuzzError):
+        return hb.Set()
 
 
 def carried() -> list[Path]:

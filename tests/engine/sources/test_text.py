@@ -3,6 +3,8 @@
 import logging
 import math
 import struct
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -484,6 +486,30 @@ def test_broken_fonts_break_nothing(tmp_path):
     for name in (*fonts._files, "Heebo"):
         assert alpha("Hello שלום", font=name, fonts=fonts).shape == (80, 400)
         measure("Hello", name, fonts)
+
+
+def test_font_file_that_is_written_over_is_the_font_that_was_opened(tmp_path):
+    path = tmp_path / "x.ttf"
+    path.write_bytes(Path(HEEBO).read_bytes())
+    program = f"""
+from engine.sources.fonts import Fonts
+from engine.sources.text import draw_text
+from engine.tree import TextNode
+fonts = Fonts({{"x": {str(path)!r}}}, folders=())
+draw = lambda string: draw_text(TextNode(string=string, font="x", size=20), 64, 36, fonts).a
+before = draw("A§")
+open({str(path)!r}, "wb").close()
+assert (draw("A§") == before).all() and draw("Qאß").any()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)  # it was SIGBUS that ended it
+
+
+def test_fonts_that_lack_a_letter_are_not_opened_for_it():
+    fonts = Fonts(folders=(PACKAGES / "fontpkg_heebo",))
+    alpha("A\u2603", fonts=fonts)
+    assert [face.path.name for face in fonts._opened] == [fonts_module._packaged(BUILT_IN[DEFAULT]).name]
+    alpha("א", fonts=fonts)
+    assert Path(HEEBO) in [face.path for face in fonts._opened]
 
 
 def test_a_device_is_no_font_and_is_not_read(caplog):
