@@ -75,20 +75,20 @@ class Outlines:
 
     def __init__(self) -> None:
         self.left = MAX_DRAWN
-        self._kept: dict[tuple[Font, int], Outline] = {}
+        self._kept: dict[tuple[Face, int], Outline] = {}  # a Font would keep itself, and its file's bytes, alive
         self._bytes = 0
 
-    def get(self, font: Font, number: int) -> Outline | None:
+    def get(self, face: Face, number: int) -> Outline | None:
         """The outline of a glyph, if it is there still."""
-        return self._kept.get((font, number))
+        return self._kept.get((face, number))
 
-    def keep(self, font: Font, number: int, outline: Outline) -> None:
+    def keep(self, face: Face, number: int, outline: Outline) -> None:
         """Keeps it until there is no room for another one."""
         size = outline.lines.nbytes + outline.curves.nbytes
         if self._bytes + size > MAX_OUTLINES:
             self._kept.clear()
             self._bytes = 0
-        self._kept[font, number] = outline
+        self._kept[face, number] = outline
         self._bytes += size
 
 
@@ -109,6 +109,7 @@ class Font:
         face = hb.Face(hb.Blob(_bytes_of(path)), number)
         if face.glyph_count == 0 or not face.unicodes:
             raise ValueError("no font that can be read")
+        self._face = Face(path, number)
         self._units = float(face.upem)
         self._font = hb.Font(face)
         if any(axis.tag == "wght" for axis in face.axis_infos):
@@ -173,12 +174,12 @@ class Font:
 
     def outline(self, number: int) -> Outline:
         """The outline of a glyph in ems, y up, however intricate it is."""
-        found = self._outlines.get(self, number)
+        found = self._outlines.get(self._face, number)
         if found is None:
             pen = Pen()
             self._font.draw_glyph(number, _DRAWING, pen)
             found = placed([pen.outline()], (1 / self._units, 1 / self._units), [(0.0, 0.0)])
-            self._outlines.keep(self, number, found)
+            self._outlines.keep(self._face, number, found)
         return found
 
 

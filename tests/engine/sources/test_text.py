@@ -1,11 +1,13 @@
 """Text stands where its node says, broken into lines, in any language and any font; no string and no font breaks it."""
 
+import gc
 import logging
 import math
 import struct
 import subprocess
 import sys
 import unicodedata
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -574,6 +576,18 @@ def test_letters_that_have_too_many_curves_where_they_stand_are_refused_before_a
         alpha(letters_of(0, 1) * 201, fonts=fonts, font="x", size=1)
     beyond = letters_of(0, 1) * 20 + " " * 1000 + letters_of(0, 1) * 300  # only what is seen counts
     assert ink(alpha(beyond, fonts=fonts, font="x", size=1))
+
+
+def test_fonts_that_nobody_uses_any_more_are_gone_at_once():
+    fonts = Fonts(folders=())
+    gone = weakref.ref(fonts.named(None))
+    alpha("A", fonts=fonts)
+    gc.disable()
+    try:
+        del fonts
+        assert gone() is None  # a font has up to 64 MB
+    finally:
+        gc.enable()
 
 
 def test_what_is_kept_of_outlines_has_a_bound_and_letters_are_the_same_when_drawn_again(tmp_path, monkeypatch):
