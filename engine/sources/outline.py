@@ -78,16 +78,16 @@ class Outline(NamedTuple):
         return left, low, right, high
 
 
-def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Outline:
-    """All of them as one: each scaled about its origin, which then lies where `at` says.
+def check_parts(parts: int) -> None:
+    """Raises Intricate: these are too many lines and curves to be placed together."""
+    if parts > MOST_PARTS:
+        raise Intricate(f"has {parts} lines and curves, more than {MOST_PARTS}")
 
-    Raises Intricate, before the work.
-    """
+
+def placed(outlines: Sequence[Outline], scale: Point, at: Sequence[Point]) -> Outline:
+    """All of them as one: each scaled about its origin, which then lies where `at` says."""
     if not outlines:
         return Outline(np.empty((0, 4)), np.empty((0, 8)))
-    count = sum(outline.parts for outline in outlines)
-    if count > MOST_PARTS:
-        raise Intricate(f"has {count} lines and curves, more than {MOST_PARTS}")
     places, factors = np.array(at, np.float64), np.array(scale, np.float64)
     parts = []
     for given in ([outline.lines for outline in outlines], [outline.curves for outline in outlines]):

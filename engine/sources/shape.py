@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.frame import VideoFrame
-from engine.sources.outline import Outline, Pen, Point, painted, placed
+from engine.sources.outline import Outline, Pen, Point, check_parts, painted, placed
 from engine.tree import ShapeNode
 
 _SPACE: Final = re.compile(r"[\s,]*")
@@ -29,7 +29,9 @@ def draw_shape(node: ShapeNode, width: int, height: int) -> VideoFrame:
     """
     scale = (width / float(node.path_width), height / float(node.path_height))
     origin = (-float(node.path_x) * scale[0], -float(node.path_y) * scale[1])
-    return painted(placed([path_outline(node.path)], scale, [origin]), node.color, width, height)
+    outline = path_outline(node.path)
+    check_parts(outline.parts)
+    return painted(placed([outline], scale, [origin]), node.color, width, height)
 
 
 def path_outline(path: str) -> Outline:

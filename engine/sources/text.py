@@ -28,7 +28,7 @@ from engine.clip import Ink
 from engine.frame import VideoFrame
 from engine.sources.bidi import levels, reordered
 from engine.sources.fonts import Box, Font, Fonts
-from engine.sources.outline import Outline, Point, painted, placed
+from engine.sources.outline import Point, check_parts, painted, placed
 from engine.tree import Direction, TextNode
 
 MEASURED_AT: Final = 1000.0  # pixels per em
@@ -82,14 +82,19 @@ def draw_text(node: TextNode, width: int, height: int, fonts: Fonts) -> VideoFra
     room = width / size if node.fit == "none" else max((line.width for line in lines), default=0.0)
     glyphs = list(_stacked(lines, font, node.align, room))
     scale, shift = _placing(node, font, _box(glyphs), width, height)
-    outlines: list[Outline] = []
+    seen: list[tuple[Font, int]] = []
     at: list[Point] = []
+    parts = 0
     for drawing, glyph, x, y in glyphs:
         origin = x * scale[0] + shift[0], y * scale[1] + shift[1]
-        box = drawing.glyph(glyph).box
-        if box is not None and _seen(box, scale, origin, width, height):
-            outlines.append(drawing.outline(glyph))
+        known = drawing.glyph(glyph)
+        if known.box is not None and _seen(known.box, scale, origin, width, height):
+            seen.append((drawing, glyph))
             at.append(origin)
+            parts += known.parts
+    check_parts(parts)
+    drawn = {each: each[0].outline(each[1]) for each in dict.fromkeys(seen)}  # once, even if they are not kept so long
+    outlines = [drawn[each] for each in seen]
     return painted(placed(outlines, (scale[0], -scale[1]), at), node.color, width, height)
 
 

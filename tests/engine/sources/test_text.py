@@ -21,7 +21,7 @@ from engine.errors import SourceUnavailable
 from engine.sources import fonts as fonts_module
 from engine.sources import text as module
 from engine.sources.fonts import BUILT_IN, DEFAULT, Font, Fonts
-from engine.sources.outline import Intricate
+from engine.sources.outline import Intricate, Pen
 from engine.sources.text import draw_text, measure
 from engine.tree import TextNode
 from tests.fontfile import FIRST, intricate_font
@@ -576,6 +576,20 @@ def test_letters_that_have_too_many_curves_where_they_stand_are_refused_before_a
         alpha(letters_of(0, 1) * 201, fonts=fonts, font="x", size=1)
     beyond = letters_of(0, 1) * 20 + " " * 1000 + letters_of(0, 1) * 300  # only what is seen counts
     assert ink(alpha(beyond, fonts=fonts, font="x", size=1))
+
+
+def test_text_that_is_refused_for_its_letters_was_not_drawn_and_no_letter_is_drawn_twice_for_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts_module, "MAX_OUTLINES", 1 << 20)
+    fonts, drawn = intricate(tmp_path, curves=10_000), []
+    assert ink(alpha(letters_of(0, 10), fonts=fonts, font="x", size=1))
+    with monkeypatch.context() as watched:
+        watched.setattr(fonts_module, "Pen", lambda: drawn.append(1) or Pen())
+        assert ink(alpha(letters_of(0, 10) * 3, fonts=fonts, font="x", size=1))
+        assert len(drawn) <= 10
+        drawn.clear()
+        with pytest.raises(Intricate, match="has 3000000 lines and curves"):
+            alpha(letters_of(0, 10) * 30, fonts=fonts, font="x", size=1)
+        assert drawn == []
 
 
 def test_fonts_that_nobody_uses_any_more_are_gone_at_once():
