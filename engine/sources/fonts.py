@@ -189,7 +189,7 @@ def _can_write(letter: str, shows: Callable[[str], bool]) -> bool:
     That puts together and takes apart what Unicode does, and has the plain hyphen stand in for the one without a break.
     """
     plain = letter.replace("\u2011", "\u2010")
-    forms = (letter, plain, unicodedata.normalize("NFC", plain))
+    forms = {letter, plain, unicodedata.normalize("NFC", plain)}
     return any(all(_whole_or_apart(character, shows) for character in form) for form in forms)
 
 
@@ -198,8 +198,10 @@ def _whole_or_apart(character: str, shows: Callable[[str], bool]) -> bool:
     if shows(character):
         return True
     apart = unicodedata.normalize("NFD", character)
+    if len(apart) == 1:
+        return False
     before = unicodedata.normalize("NFC", apart[:-1])
-    return bool(before) and shows(apart[-1]) and all(_whole_or_apart(each, shows) for each in before)
+    return shows(apart[-1]) and all(_whole_or_apart(each, shows) for each in before)
 
 
 def _bytes_of(path: Path) -> bytes:
