@@ -24,6 +24,7 @@ from engine.errors import AlreadyExists, EngineError, InUse, NotFound, Overloade
 from engine.event import Event, EventStatus, Surroundings
 from engine.frame import VideoFrame
 from engine.images import ImageInfo, Images
+from engine.losses import Counted, Losses
 from engine.newest import Newest
 from engine.patternstream import PatternStream
 from engine.resolver import Resolver
@@ -49,6 +50,7 @@ HLS_EPOCH: Final = 1_735_689_600  # … 2025, s: so has one of a server that was
 PICTURE_WAIT: Final = 5.0  # seconds for the first picture of a stream that nobody decodes
 DISK_THREADS: Final = 8
 KEPT: Final = 200  # recordings that are over and still listed
+LOSSES_EVERY: Final = 1.0  # seconds between two looks at what was lost
 
 
 class News(msgspec.Struct, frozen=True, rename="camel"):
@@ -155,6 +157,7 @@ class Engine:
                 nursery.start_soon(self._decoders.run)
                 nursery.start_soon(self._images.run)
                 nursery.start_soon(self._end_idle_playlists)
+                nursery.start_soon(self._log_losses)
                 if self.settings.rtmp_port >= 0:
                     self.rtmp_port = await nursery.start(self._serve_rtmp)
                 task_status.started()
@@ -472,6 +475,23 @@ class Engine:
             recordings=self.recordings(),
             pushes=self.pushes(),
         )
+
+    async def _log_losses(self) -> None:
+        """Of what loses something, one line a second for as long as it does."""
+        losses, looked = Losses(), trio.current_time()
+        while True:
+            await trio.sleep(LOSSES_EVERY)
+            now = trio.current_time()
+            for lost in losses.since(self._counted()):
+                log.warning("%s in %.0f s", lost, max(1.0, now - looked))
+            looked = now
+
+    def _counted(self) -> Counted:
+        counted = {f"event {event.spec.name}": event.lost() for event in self.events()}
+        counted |= {f"stream {stream.name}": {"dropped": stream.dropped} for stream in self._hub.streams()}
+        counted |= {f"{push.stream}: push {push.id}": {"dropped": push.dropped} for push in self.pushes()}
+        counted |= {f"{each.stream}: recording {each.id}": {"dropped": each.dropped} for each in self.recordings()}
+        return counted
 
     async def news(self) -> AsyncGenerator[News]:
         """What changes from now on; of several changes of one thing that were not read yet the last one counts."""

@@ -198,6 +198,18 @@ class Event:
                 return sub.sink.last_picture
         return None
 
+    def lost(self) -> dict[str, int]:
+        """What was lost since it was made, by the names of its counters, all mixers together.
+
+        Of what sources dropped only the pictures that came too late, or were decoded too late: who sends more than
+        there are slots drops some in every second, and nothing is wrong.
+        """
+        return {
+            "lagged": self.lagged,
+            "skipped": sum(sub.sink.skipped for sub in self._subs),
+            "dropped": sum(sub.late for sub in self._subs),
+        }
+
     @property
     def lagged(self) -> int:
         """Slots that its mixers have missed, all together."""
@@ -310,6 +322,11 @@ class _SubMix:
         """Has open, and decoded, what the tree names, which is on from `at` on."""
         self._readers.foresee(tree, at)
 
+    @property
+    def late(self) -> int:
+        """Pictures of its sources that came too late, or were decoded too late."""
+        return self._readers.late
+
     def close(self) -> None:
         """Lets go of sources and of the stream's name."""
         self._readers.close()
@@ -336,6 +353,7 @@ class _LiveReaders:
         self._threads = Threads(FILE_THREADS, name="files", nice=NICE)
         self._nursery: trio.Nursery | None = None  # until it runs
         self._sources: dict[Place, LiveSource] = {}
+        self._late = 0  # pictures of those that are closed
         self._unnamed: dict[Place, int] = {}  # since when; where a tree that comes names it: until when it should be on
         self._reels = [self._reel(Fraction(0), {}, {})]  # in order of their start; the first one is on
         self._beginnings: dict[Reel, Sequence[Coming]] = {}  # of those that do not run yet
@@ -443,8 +461,15 @@ class _LiveReaders:
         for place, since in list(self._unnamed.items()):
             if self._now() - since > LINGER:
                 del self._unnamed[place]
-                self._sources.pop(place).close()
+                source = self._sources.pop(place)
+                self._late += source.late
+                source.close()
         return {**self._sources, **self._reels[0].active()}
+
+    @property
+    def late(self) -> int:
+        """Pictures of streams, closed ones too, that came too late, or were decoded too late."""
+        return self._late + sum(source.late for source in self._sources.values())
 
     async def idle(self) -> None:
         """Waits until the files are decoded as far ahead as may be."""

@@ -165,7 +165,9 @@ class Stream:
         self._readers: dict[Reader, None] = {}
         self._gop: list[Packet] = []
         self._gop_bytes = 0
-        self._dropped = self._publications = 0
+        self._publications = 0
+        # read by anyone (snapshot)
+        self.dropped = 0  # packets that slow readers lost, all together
 
     @property
     def video(self) -> Track | None:
@@ -206,7 +208,7 @@ class Stream:
             audio=self._flows["audio"].status(now),
             age_ms=None if last is None else max(0, now - last) // 1_000_000,
             readers=len(self._readers),
-            dropped=self._dropped,
+            dropped=self.dropped,
             publications=self._publications,
         )
 
@@ -220,7 +222,7 @@ class Stream:
         self._flows[packet.track.kind].count(packet)
         self._remember(packet)
         for reader in self._readers:
-            self._dropped += reader._push(packet)
+            self.dropped += reader._push(packet)
 
     def _remember(self, packet: Packet) -> None:
         if packet.starts_gop:

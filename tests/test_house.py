@@ -24,6 +24,7 @@ PURE = (
             "framequeue",
             "jobdocument",
             "jobs",
+            "losses",
             "morph",
             "rounding",
             "rtmp",

@@ -91,9 +91,10 @@ class StreamSink:
         self._ended = self._gone = self._keyframe = False
         self._broken = ""  # why; no exception is kept, it would keep pictures
         self._news = trio.lowlevel.ParkingLot()
-        self._encoded = self._skipped = self._keyframes = 0
+        self._encoded = self._keyframes = 0
         self._times: deque[tuple[int, int]] = deque()
         # read by anyone (snapshot)
+        self.skipped = 0  # pictures
         self.last_picture: VideoFrame | None = None
 
     async def put(self, n: int, picture: VideoFrame, sound: AudioFrame, span: int = 1) -> None:
@@ -129,7 +130,7 @@ class StreamSink:
         spent = [took for _, took in self._times]
         return SinkStatistics(
             encoded=self._encoded,
-            skipped=self._skipped,
+            skipped=self.skipped,
             keyframes=self._keyframes,
             encode_ms=sum(spent) / max(1, len(spent)) / 1e6,
             encode_max_ms=max(spent, default=0) / 1e6,
@@ -174,7 +175,7 @@ class StreamSink:
         at = next(n for n, item in enumerate(self._items) if item.picture is not None)
         self._items[at] = self._items[at]._replace(picture=None)
         self._waiting -= 1
-        self._skipped += 1
+        self.skipped += 1
 
     def _encode(self, encoder: PacketEncoder, items: list[_Item], keyframe: bool) -> _Encoded:
         """Worker threads only."""

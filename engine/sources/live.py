@@ -114,6 +114,7 @@ class LiveSource:
         self._usual = 0  # how long a picture lasts
         self._lean = 0
         self._shown = self._held = 0
+        self._late_before = 0 if decoder is None else decoder.late
         self._voice = Fader(sound.rate)
 
     @property
@@ -222,6 +223,11 @@ class LiveSource:
         """Lets go; the decoder ends with its last source. Any number of times."""
         if self._decoder is not None:
             self._decoder.leave(self)
+
+    @property
+    def late(self) -> int:
+        """Pictures that its decoder passed over since it was opened: they came too late, or were decoded too late."""
+        return 0 if self._decoder is None else self._decoder.late - self._late_before
 
     def statistics(self) -> SourceStatistics:
         """How it is doing."""

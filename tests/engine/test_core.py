@@ -461,6 +461,42 @@ async def test_what_fails_is_told_as_failed_and_why(tmp_path):
         assert not [each for each in found if each[2] == "ended"]
 
 
+async def test_the_slots_that_an_event_lags_are_in_the_log_as_sums(tmp_path, caplog):
+    async with engine(tmp_path) as made:
+        event = await made.create_event(SPEC)
+        await until(lambda: event.status().sub_mixes[0].mixer.mixed > 3)
+        time.sleep(0.3)  # in which nobody gets to do anything
+        await until(lambda: event.lagged > 0)
+
+        def told():
+            lines = [each for each in caplog.messages if each.startswith("event show: ") and "lagged" in each]
+            return [int(re.fullmatch(r"event show: (\d+) lagged.* in \d+ s", each)[1]) for each in lines]
+
+        await until(lambda: sum(told()) == event.lagged)
+
+
+async def test_the_packets_that_slow_readers_lose_are_in_the_log_as_sums(tmp_path, media, monkeypatch, caplog):
+    monkeypatch.setattr("engine.stream.QUEUE_PACKETS", 20)
+    first, *film = packets(media.path("plain"))
+    async with engine(tmp_path) as made:
+        publication = made._hub.publish("live/cam", Publisher(kind="pattern"))
+        await made.add_push("live/cam", f"rtmp://127.0.0.1:{made.rtmp_port}/live/copy")
+        publication.send(first)
+        await until(lambda: made.pushes()[0].state == "pushing")
+        await made.start_recording("live/cam")
+        await until(lambda: made.streams()[0].readers == 2)
+        for packet in film:  # at once
+            publication.send(packet)
+        (push,), (recording,) = made.pushes(), made.recordings()
+        assert push.dropped > 20 < recording.dropped
+        lines = {
+            f"stream live/cam: {push.dropped + recording.dropped} dropped in 1 s",
+            f"live/cam: push {push.id}: {push.dropped} dropped in 1 s",
+            f"live/cam: recording {recording.id}: {recording.dropped} dropped in 1 s",
+        }
+        await until(lambda: lines <= set(caplog.messages))
+
+
 async def test_an_event_that_a_bug_ends_has_failed(tmp_path, caplog):
     class Broken(Held):
         def tree_at(self, t):

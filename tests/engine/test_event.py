@@ -303,6 +303,34 @@ async def test_late_slots_are_counted_their_sound_is_whole_and_time_stays_on_the
         assert samples <= sum(packet.duration for packet in sounds) <= samples + 2 * 1024
 
 
+async def test_what_was_lost_is_counted_and_what_a_faster_camera_has_too_many_of_is_not(tmp_path):
+    film = packets(encode(tmp_path / "a.mp4", Video(rate=60, gop=30), Audio(), seconds=4), arrival=SECOND)
+    stalled = [each for each in film if each.arrival < 3 * SECOND]
+    rest = [each for each in film if each.arrival >= 3 * SECOND]
+    for each in rest:
+        each.arrival = max(each.arrival, 4 * SECOND)
+    async with studio() as made:
+        made.event.put([showing(VideoSourceNode(stream_guid="live/cam"))])
+        made.play(stalled)
+        for _ in range(30):
+            await made.slot()
+        assert made.event.status().sub_mixes[0].sources["live/cam"].dropped > 20
+        assert made.event.lost() == {"lagged": 0, "skipped": 0, "dropped": 0}
+        for n in range(40, 90):
+            await made.slot(n)
+        made.play(rest)
+        for _ in range(30):
+            await made.slot()
+        lost = made.event.lost()
+        assert lost["lagged"] == 10
+        assert lost["dropped"] > 30
+        made.event.put([showing(colour(RED))])
+        await made.slot()
+        await made.slot(made.n + 1 + int(LINGER / SECOND) * 30 + 30)
+        assert made.event.status().sub_mixes[0].sources == {}
+        assert made.event.lost()["dropped"] == lost["dropped"]
+
+
 async def test_a_source_that_is_not_there_shows_what_lies_under_it_until_it_comes(tmp_path):
     film = packets(encode(tmp_path / "a.mp4", Video(gop=30), Audio(), seconds=2), arrival=SECOND + SECOND // 2)
     async with studio() as made:
