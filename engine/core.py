@@ -505,9 +505,12 @@ class Engine:
             self._news.discard(newest)
 
     def _stream_changed(self, stream: Stream) -> None:
-        publication = stream.publication
-        state = "gone" if publication is None else "published"
-        log.info("stream %s: %s%s", stream.name, state, f" ({publication.publisher.kind})" if publication else "")
+        if stream.publication is None:
+            state = "gone"
+            log.info("stream %s: gone", stream.name)
+        else:
+            state, publisher = "published", stream.publication.publisher
+            log.info("stream %s: published (%s)", stream.name, f"{publisher.kind} {publisher.peer}".strip())
         self._tell(News("stream", stream.name, state))
 
     def _tell_of(self, subject: str, name: str, status: _Status, state: str = "") -> None:

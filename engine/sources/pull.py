@@ -250,7 +250,6 @@ class Pull:
             self._publication = self._hub.publish(self._name, publisher)
             self._began = self._hub.now()
             self._state, self._error = "publishing", ""
-            log.info("%s: publishing %s", self._name, self._shown)
         for packet in batch:
             if paced:
                 packet.arrival = self._last = await self._turn(packet)

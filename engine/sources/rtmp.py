@@ -185,7 +185,6 @@ class _Connection:
             return
         self._subject = name
         self._scope.deadline = math.inf
-        log.info("%s: published by %s", name, self._peer)
         ingest = Ingest(name, self._hub.now)
         try:
             await self._link.say(Accepted())

@@ -461,6 +461,25 @@ async def test_what_fails_is_told_as_failed_and_why(tmp_path):
         assert not [each for each in found if each[2] == "ended"]
 
 
+async def test_that_a_stream_is_published_is_one_line_of_the_log_which_says_by_whom(tmp_path, media, caplog):
+    caplog.set_level("INFO")
+    film = str(media.path("plain"))
+    async with engine(tmp_path) as made:
+        await made.put_source("live/film", PullSpec(url=film, loop=True))
+        await made.create_event(msgspec.structs.replace(SPEC, sub_mixes=1))
+        await until(lambda: states(made) == {"live/film": "pull", "live/mix": "mix"})
+        (line,) = (each for each in caplog.messages if "live/film" in each)
+        assert line == f"stream live/film: published (pull {film})"
+        assert "stream live/mix: published (mix show)" in caplog.messages
+        caplog.clear()
+        await made.add_push("live/film", f"rtmp://127.0.0.1:{made.rtmp_port}/live/copy")
+        await until(lambda: states(made).get("live/copy") == "rtmp")
+        (line,) = (each for each in caplog.messages if "live/copy" in each)
+        assert re.fullmatch(r"stream live/copy: published \(rtmp 127\.0\.0\.1:\d+\)", line)
+        (camera,) = (status for status in made.streams() if status.publisher == "rtmp")
+        assert camera.peer in line
+
+
 async def test_the_slots_that_an_event_lags_are_in_the_log_as_sums(tmp_path, caplog):
     async with engine(tmp_path) as made:
         event = await made.create_event(SPEC)
