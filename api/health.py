@@ -178,6 +178,7 @@ STREAM: Final = (
     Figure("stream_age_seconds", "Since the last picture or, without pictures, sound", "age_ms", _MS),
     Figure("stream_readers", "Who follows it", "readers"),
     Figure("stream_dropped_total", "Packets that slow readers lost", "dropped"),
+    Figure("stream_waiting", "Packets in the longest of its readers' queues", "waiting"),
     Figure("stream_publications_total", "How often somebody began to publish", "publications"),
 )
 TRACK: Final = (
@@ -225,11 +226,14 @@ PUSH: Final = (
     Figure("push_state", "1 for the state that it is in", STATE),
     Figure("push_bytes_total", "Bytes sent", "bytes"),
     Figure("push_dropped_total", "Packets lost because the server was slow", "dropped"),
+    Figure("push_waiting", "Packets waiting to be sent", "waiting"),
     Figure("push_connects_total", "How often it connected", "connects"),
 )
 RECORDING: Final = (
     Figure("recording_state", "1 for the state that it is in", STATE),
     Figure("recording_bytes", "Bytes in its files", "bytes"),
+    Figure("recording_dropped_total", "Packets lost because the disk was slow", "dropped"),
+    Figure("recording_waiting", "Packets waiting to be written", "waiting"),
     Figure("recording_duration_seconds", "Seconds in its files", "duration_ms", _MS),
 )
 

@@ -186,6 +186,7 @@ def _away(name: str) -> StreamStatus:
         age_ms=None,
         readers=0,
         dropped=0,
+        waiting=0,
         publications=0,
     )
 

@@ -83,7 +83,11 @@ class TrackStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A stream at a moment; age_ms of the last picture or, without pictures, sound; None before the first packet."""
+    """A stream at a moment; age_ms of the last picture or, without pictures, sound; None before the first packet.
+
+    dropped  packets that slow readers lost, all together.
+    waiting  packets in the longest of its readers' queues: of players, pushes, recordings, playlists and mixes.
+    """
 
     name: str
     publisher: str | None  # its kind; None: nobody publishes
@@ -93,7 +97,8 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     audio: TrackStatus | None
     age_ms: int | None
     readers: int
-    dropped: int  # packets that slow readers lost, all together
+    dropped: int
+    waiting: int
     publications: int  # how often somebody began to publish
 
 
@@ -209,6 +214,7 @@ class Stream:
             age_ms=None if last is None else max(0, now - last) // 1_000_000,
             readers=len(self._readers),
             dropped=self.dropped,
+            waiting=max((reader.waiting for reader in self._readers), default=0),
             publications=self._publications,
         )
 

@@ -77,7 +77,11 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A push at a moment. The url is without its secrets, see Target.shown; so is the last error, see Target.veil."""
+    """A push at a moment. The url is without its secrets, see Target.shown; so is the last error, see Target.veil.
+
+    dropped  packets lost because the server was slow.
+    waiting  packets that wait to be sent; those of the last quarter of a megabyte are on their way.
+    """
 
     id: str
     url: str
@@ -87,6 +91,7 @@ class PushStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     bytes: int
     packets: int
     dropped: int
+    waiting: int
     connects: int  # how often a server said yes
 
 
@@ -290,6 +295,7 @@ class Push:
             bytes=self._bytes + (self._link.sent_bytes if self._link is not None else 0),
             packets=self._packets,
             dropped=self._dropped + (self._reader.dropped if self._reader is not None else 0),
+            waiting=0 if self._reader is None else self._reader.waiting,
             connects=self._connects,
         )
 

@@ -55,6 +55,7 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     files        the names of those that are there, in order: other tracks begin another file.
     duration_ms  of what is written.
     dropped      packets lost because the disk was slow.
+    waiting      packets that wait until the disk has taken those before them.
     left_out     what of the stream is not in it, as an MP4 cannot hold it; "" = nothing.
     error        why it failed; "" otherwise.
     """
@@ -67,6 +68,7 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     bytes: int
     duration_ms: int
     dropped: int
+    waiting: int
     left_out: str
     error: str
 
@@ -185,9 +187,14 @@ class Recording:
             bytes=self._disk.bytes,
             duration_ms=int(1000 * self._disk.stop),
             dropped=0 if self._reader is None else self._reader.dropped,
+            waiting=0 if self._reader is None or self._is_over else self._reader.waiting,
             left_out="; ".join(self._opening.refused.values()),
             error=self._error,
         )
+
+    @property
+    def _is_over(self) -> bool:
+        return self._state in ("done", "failed")
 
     def stop(self) -> None:
         """Ends the recording with all that has come so far; `run` returns at most STOPPING seconds later."""

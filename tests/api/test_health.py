@@ -225,6 +225,27 @@ async def test_figures_of_streams_mixers_and_encoders(client, engine):
         assert (kind == "counter") == bool(totals), name
 
 
+async def test_figures_of_queues_and_of_what_they_lose(client, engine):
+    with trio.fail_after(30):
+        await engine.put_source("live/cam", PATTERN)
+        await published(engine, "live/cam")
+        push = await engine.add_push("live/cam", "rtmp://127.0.0.1:1/app/name")
+        recording = await engine.start_recording("live/cam")
+        with engine._hub.read("live/cam") as idle:
+            while idle.waiting < 20:
+                await trio.sleep(0.01)
+            samples, kinds = await figures(client)
+    assert samples["mashtun_stream_waiting", frozenset({("stream", "live/cam")})] >= 20
+    sinks = {
+        "push": frozenset({("stream", "live/cam"), ("id", push.id)}),
+        "recording": frozenset({("stream", "live/cam"), ("id", recording.id)}),
+    }
+    for sink, labels in sinks.items():
+        assert 0 <= samples[f"mashtun_{sink}_waiting", labels] < 20
+        assert samples[f"mashtun_{sink}_dropped_total", labels] == 0
+        assert kinds[f"mashtun_{sink}_waiting"] == "gauge"
+
+
 async def test_a_name_cannot_break_the_figures(client, engine):
     name = "live/a\"b\u2028{}'ü"
     with trio.fail_after(30):

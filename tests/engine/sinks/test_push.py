@@ -764,10 +764,12 @@ async def test_what_is_slow_loses_packets_to_the_next_keyframe_and_counts():
                 if n % 100 == 0:
                     await trio.sleep(0)
             await until(lambda: push.status().dropped)
+            assert here.streams()[0].status().waiting == push.status().waiting > 0
             gate.set()
             await until(lambda: heard and getattr(heard[-1], "dts", 0) == 40 * last)
     got = [event.dts // 40 for event in heard if getattr(event, "kind", "") == "packet"]
     assert len(got) + push.status().dropped == last + 1
+    assert push.status().waiting == 0
     gaps = [b for a, b in pairwise(got) if b != a + 1]
     assert gaps
     assert all(n % 100 == 0 for n in gaps)

@@ -365,6 +365,7 @@ async def test_a_slow_disk_loses_packets_up_to_a_keyframe_and_goes_on(hub, media
     disk = trio.CapacityLimiter(1)
     recording = Recording(hub, "live/cam", tmp_path / "a.mp4", id="1", limiter=disk)
     film = packets(media.path("video_only"), times=90)
+    most = 0
     with hub.read("live/cam") as other:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(recording.run)
@@ -377,12 +378,15 @@ async def test_a_slow_disk_loses_packets_up_to_a_keyframe_and_goes_on(hub, media
                 for packet in film[40:2640]:
                     publication.send(packet)
                     await trio.lowlevel.checkpoint()
+                    most = max(most, recording.status().waiting)
             for packet in film[2640:]:
                 publication.send(packet)
             publication.close()
         assert other.dropped == 0
     assert recording.status().state == "done"
     assert recording.status().dropped > 0
+    assert most > 1000
+    assert recording.status().waiting == 0
     shown = pictures((tmp_path / "a.mp4").read_bytes())
     assert all(
         after - before <= Fraction(1, 10) for (before, _), (after, _) in pairwise(shown)
