@@ -27,6 +27,7 @@ from engine.sinks.encode import lead_of
 from engine.sinks.publish import SinkStatistics, StreamSink
 from engine.sources.decode import NICE, Decoders
 from engine.sources.live import LiveSource, SourceStatistics
+from engine.sources.own import OwnSource
 from engine.sources.places import uses
 from engine.sources.reel import Reel
 from engine.spec import EventSpec
@@ -271,7 +272,6 @@ class _SubMix:
         self._mixing = trio.CancelScope()
         publisher = Publisher(kind="mix", peer=spec.name, request_keyframe=lambda: self.sink.request_keyframe())
         self._publication = around.hub.publish(stream, publisher)
-        self._readers = _LiveReaders(spec, around, epoch=epoch)
         try:
             pace = Pace.live(around.clock(epoch=epoch, latency=int(spec.latency * SECOND)))
             self.sink = StreamSink(
@@ -283,12 +283,13 @@ class _SubMix:
                 limiter=around.limiter,
             )
             compositor = Compositor(spec.mixer, threads=around.settings.composite_threads)
-            self.mixer = Mixer(
-                spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
-            )
         except Exception:
-            self.close()
+            self._publication.close()
             raise
+        self._readers = _LiveReaders(spec, around, epoch=epoch, sink=self.sink, stream=stream)
+        self.mixer = Mixer(
+            spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
+        )
 
     async def run(self) -> None:
         """Mixes and encodes until `end`. Raises SinkError."""
@@ -340,9 +341,11 @@ class _LiveReaders:
     """The sources of one sub-mix: opened when a tree names them, closed when none has for a while.
 
     Names are those of streams and of uploaded images, but for those that the last program brought its own files for.
+
+    sink    has the last picture of `stream`, which is the sub-mix's own.
     """
 
-    def __init__(self, spec: EventSpec, around: Surroundings, *, epoch: int) -> None:
+    def __init__(self, spec: EventSpec, around: Surroundings, *, epoch: int, sink: StreamSink, stream: str) -> None:
         self._decoders = around.decoders
         self._images = around.images
         self._spec = spec.mixer
@@ -352,7 +355,8 @@ class _LiveReaders:
         self._now = around.hub.now
         self._threads = Threads(FILE_THREADS, name="files", nice=NICE)
         self._nursery: trio.Nursery | None = None  # until it runs
-        self._sources: dict[Place, LiveSource] = {}
+        self._sink, self._stream = sink, stream
+        self._sources: dict[Place, LiveSource | OwnSource] = {}
         self._late = 0  # pictures of those that are closed
         self._unnamed: dict[Place, int] = {}  # since when; where a tree that comes names it: until when it should be on
         self._reels = [self._reel(Fraction(0), {}, {})]  # in order of their start; the first one is on
@@ -417,9 +421,11 @@ class _LiveReaders:
 
     def _open(self, named: set[Place]) -> None:
         for place in named - self._sources.keys():
-            self._sources[place] = self._decoders.open(
+            source = self._decoders.open(
                 place.name, self._spec.audio, epoch=self._epoch, latency=int(self._latency * SECOND)
             )
+            is_own = place.name == self._stream
+            self._sources[place] = OwnSource(source, self._sink, self._spec.raster) if is_own else source
 
     def foresee(self, tree: RenderTree, at: Fraction) -> None:
         """Opens and draws now what the tree names from `at` on, so that nothing of it is missing then.

@@ -347,14 +347,48 @@ async def test_a_source_that_is_not_there_shows_what_lies_under_it_until_it_come
         assert seen[first:] == list(range(60 - first))
 
 
-async def test_it_can_show_itself(tmp_path):
-    inset = VideoSourceNode(stream_guid="live/mix", dest_x=32, dest_y=0, dest_width=32, dest_height=18)
+async def test_of_itself_it_shows_the_picture_of_the_slot_before_just_as_it_was(tmp_path):
+    film = packets(encode(tmp_path / "a.mp4", Video(gop=30), Audio(), seconds=2), arrival=SECOND)
+    camera = VideoSourceNode(stream_guid="live/cam", dest_x=0, dest_y=0, dest_width=64, dest_height=36)
+    itself = {"stream_guid": "live/mix", "source_x": 0, "source_y": 0, "source_width": 64, "source_height": 36}
+    wide = EventSpec(name="show", path="live", stream_name="mix", mixer=MixerSpec(raster=Raster(128, 36), fps=FPS))
+    async with studio(wide) as made:
+        made.play(film)
+        inset = VideoSourceNode(**itself, dest_x=64, dest_y=0, dest_width=64, dest_height=36)
+        made.event.put([showing(camera, inset, sound=["live/cam", "live/mix"])])
+        before = (await made.slot())[0]
+        for n in range(1, 50):
+            (picture,) = await made.slot(n + 3 if n > 20 else n)  # three are lagged, before the 21st
+            assert read_number(picture.y[:, :64]) == made.n
+            assert np.array_equal(picture.y[:, 64:], before.y[:, :64])
+            before = picture
+        source = made.event.status().sub_mixes[0].sources["live/mix"]
+        assert (source.shown, source.held, source.dropped) == (49, 0, 0)
+        assert source.missing < 20 * 1600  # what was published of it is heard
+
+
+@pytest.mark.parametrize("puts", [10, 1000])
+async def test_a_mix_that_shows_itself_keeps_two_pictures_and_one_reader_however_often_it_is_put(puts):
+    inset = {"stream_guid": "live/mix", "dest_y": 0, "dest_width": 32, "dest_height": 18}
     async with studio() as made:
-        made.event.put([showing(colour(RED), inset)])
-        for _ in range(30):
+        shown = weakref.WeakSet()
+        for _ in range(20):
+            for x in range(puts // 20 + 1):
+                made.event.put([showing(colour(RED), VideoSourceNode(**inset, dest_x=x % 32), sound=["live/mix"])])
             (picture,) = await made.slot()
-        assert is_colour(picture, RED)
-        assert abs(int(picture.y[4, 36]) - yuv_of(*RED)[0]) <= 4  # its own picture, a little earlier
+            shown.add(picture)
+            assert made.hub.published("live/mix").status().readers == 1
+        with trio.fail_after(30):
+            while made.event.status().sub_mixes[0].encoder.waiting:
+                await trio.sleep(0.001)
+        await wait_all_tasks_blocked()
+        assert len(shown) <= 3  # the last, the one that it shows, and this one
+        slot = made.event.put([showing(colour(RED))])
+        await made.slot(slot)
+        await made.slot(slot + int(LINGER / SECOND) * 30 + 30)
+        with trio.fail_after(30):
+            while made.hub.published("live/mix").status().readers:
+                await trio.sleep(0.001)
 
 
 @pytest.mark.parametrize("fps", [Fraction(30), Fraction(30_000, 1001), Fraction(25), Fraction(60)], ids=str)
