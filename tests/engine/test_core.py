@@ -22,7 +22,7 @@ from engine.sinks.still import encode_still
 from engine.spec import ARRIVAL_MS, AudioFormat, EventSpec, MixerSpec, PullSpec, Raster
 from engine.stream import Publisher
 from engine.timebase import SECOND
-from engine.tree import CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
+from engine.tree import AudioSourceNode, CompositorNode, RenderTree, SolidColorNode, VideoSourceNode
 from tests.engine.clips import packets
 from tests.engine.slowdisk import slow_image
 from tests.media import encode
@@ -459,6 +459,33 @@ async def test_what_fails_is_told_as_failed_and_why(tmp_path):
         assert errors["event", "odd"] == ("", made.event("odd").error)
         assert all(error for _, error in errors.values())
         assert not [each for each in found if each[2] == "ended"]
+
+
+@pytest.mark.parametrize("step", [86_400 * SECOND, -86_400 * SECOND])
+async def test_a_system_clock_that_is_set_moves_no_slot_and_no_source(tmp_path, monkeypatch, step):
+    tree = RenderTree(
+        root_video_node=VideoSourceNode(stream_guid="live/p"), root_audio_node=AudioSourceNode(stream_guid="live/p")
+    )
+    async with engine(tmp_path) as made:
+        await made.put_source("live/p", PATTERN)
+        event = await made.create_event(SPEC)
+        event.put([tree])
+
+        def shown():
+            return getattr(event.status().sub_mixes[0].sources.get("live/p"), "shown", 0)
+
+        await until(lambda: shown() > 10)
+        before, seen, now = event.status(), shown(), time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: now() + step)
+        monkeypatch.setattr(time, "time", lambda: (now() + step) / SECOND)
+        await until(lambda: shown() > seen + 20)
+        after = event.status()
+    hour = 3600 * SPEC.mixer.fps  # no machine stands still for so long
+    (old, *_), (new, *_) = before.sub_mixes, after.sub_mixes
+    assert 20 < after.slots - before.slots < hour
+    assert new.mixer.lagged - old.mixer.lagged < hour
+    assert new.sources["live/p"].jumps == old.sources["live/p"].jumps == 0
+    assert new.sources["live/p"].resyncs == old.sources["live/p"].resyncs
 
 
 async def test_that_a_stream_is_published_is_one_line_of_the_log_which_says_by_whom(tmp_path, media, caplog):
