@@ -114,8 +114,10 @@ class LiveSource:
         self._usual = 0  # how long a picture lasts
         self._lean = 0
         self._shown = self._held = 0
-        self._late_before = 0 if decoder is None else decoder.late
+        self._passed = 0 if decoder is None else decoder.late  # by the decoder, as it was last looked up
         self._voice = Fader(sound.rate)
+        # read by anyone (snapshot)
+        self.late = 0  # pictures that came, or were decoded, too late, while somebody looked
 
     @property
     def picture_size(self) -> PictureSize | None:
@@ -154,6 +156,7 @@ class LiveSource:
         hold    is for files: here the last picture is held for the patience anyway.
         """
         self.shrink = shrink
+        self._count_late()
         looks, listens = picture is not None and not self.looking, sound is not None and not self.listening
         self.looking, self.listening = picture is not None, sound is not None
         if picture is not None:
@@ -167,6 +170,11 @@ class LiveSource:
             self._voice.clear()
         if self._decoder is not None:
             self._decoder.call(self, looks=looks, listens=listens)
+
+    def _count_late(self) -> None:
+        if self._decoder is not None:
+            before, self._passed = self._passed, self._decoder.late
+            self.late += self._passed - before if self.looking else 0
 
     def foresee(self, t: Fraction, *, within: Fraction, looks: bool, listens: bool) -> None:
         """Somebody looks or listens within so many seconds, who would be at t now: it is decoded from there on."""
@@ -223,11 +231,6 @@ class LiveSource:
         """Lets go; the decoder ends with its last source. Any number of times."""
         if self._decoder is not None:
             self._decoder.leave(self)
-
-    @property
-    def late(self) -> int:
-        """Pictures that its decoder passed over since it was opened: they came too late, or were decoded too late."""
-        return 0 if self._decoder is None else self._decoder.late - self._late_before
 
     def statistics(self) -> SourceStatistics:
         """How it is doing."""

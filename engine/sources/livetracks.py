@@ -156,16 +156,17 @@ class LivePicture:
         more  whether others follow at once: the last picture waits, until it is known when it is over.
         """
         shown: list[Shown] = []
-        came = 0
+        came: list[int] = []
         for item in items:
             frames = self._frames(item, care)
             if item is not END and self._context is not None:
                 self._hope.count(item.packet.track, len(frames))
-            came += len(frames)
+            came += [decoded.start for decoded in frames]
             for decoded in frames:
                 self._pass(decoded, shown, wanted)
         if care is Care.HURRY:
-            self.late += len(items) - came  # evens out where pictures are reordered
+            self.late += self._expects(item.time for item in items if item is not END)
+            self.late -= self._expects(came)  # evens out where pictures are reordered
         if not more:
             self._pass(None, shown, wanted)
         return shown
@@ -181,7 +182,11 @@ class LivePicture:
 
     def count_late(self, times: Iterable[int]) -> None:
         """Counts pictures of those times that were over before they could be given."""
-        self.late += sum(time >= self.expected for time in times)
+        self.late += self._expects(times)
+
+    def _expects(self, times: Iterable[int]) -> int:
+        """How many pictures of those times anybody waited for."""
+        return sum(time >= self.expected for time in times)
 
     def close(self) -> None:
         """Lets the decoder go; the next picture must be a keyframe."""

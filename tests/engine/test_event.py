@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 import trio
@@ -329,6 +330,35 @@ async def test_what_was_lost_is_counted_and_what_a_faster_camera_has_too_many_of
         await made.slot(made.n + 1 + int(LINGER / SECOND) * 30 + 30)
         assert made.event.status().sub_mixes[0].sources == {}
         assert made.event.lost()["dropped"] == lost["dropped"]
+
+
+async def test_what_a_camera_had_sent_before_it_was_cut_to_is_not_lost(tmp_path):
+    film = packets(encode(tmp_path / "a.mp4", Video(gop=120, bframes=2), Audio(), seconds=4), arrival=SECOND)
+    async with studio() as made:
+        made.play(film)
+        for _ in range(60):
+            await made.slot()
+        made.event.put([showing(VideoSourceNode(stream_guid="live/cam"))])
+        for _ in range(30):
+            await made.slot()
+        assert made.event.status().sub_mixes[0].sources["live/cam"].shown > 10
+        assert made.event.lost() == {"lagged": 0, "skipped": 0, "dropped": 0}
+
+
+async def test_pictures_that_come_too_late_are_lost_by_the_mixes_that_look_not_by_one_that_listens(tmp_path):
+    film = packets(encode(tmp_path / "a.mp4", Video(gop=30), Audio(), seconds=4), arrival=SECOND)
+    for each in film:
+        each.arrival = max(each.arrival, 3 * SECOND) if each.arrival >= 2 * SECOND else each.arrival
+    async with studio(msgspec.structs.replace(SPEC, sub_mixes=2)) as made:
+        camera = VideoSourceNode(stream_guid="live/cam")
+        made.event.put([showing(camera), showing(colour(RED), sound=["live/cam"])])
+        made.play(film)
+        for _ in range(80):
+            await made.slot()
+        looks, listens = made.event._subs
+        assert looks.late > 10
+        assert listens.late == 0
+        assert made.event.lost()["dropped"] == looks.late
 
 
 async def test_a_source_that_is_not_there_shows_what_lies_under_it_until_it_comes(tmp_path):

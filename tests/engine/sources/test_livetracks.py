@@ -198,6 +198,15 @@ def test_only_what_may_be_seen_is_converted(tmp_path):
     assert not picture.is_open
 
 
+@pytest.mark.parametrize(("expected", "late"), [(0, 29), (NS // 2, 14), (2 * NS, 0)])
+def test_of_what_a_late_decoder_leaves_out_only_what_was_expected_is_late(tmp_path, expected, late):
+    picture = LivePicture("cam")
+    picture.expected = expected
+    shown = picture.decode([*stamped(film(tmp_path, bframes=2, gop=30)), END], wanted=NS, care=Care.HURRY)
+    assert len(shown) == 1
+    assert picture.late == late
+
+
 def test_of_pictures_that_begin_at_the_same_time_the_last_is_shown(tmp_path):
     pictures = [p for p in packets(encode(tmp_path / "film.mp4", Video(bframes=0), None)) if p.is_video]
     stamped = [Stamped(p, NS + max(p.pts_ns, NS // 2), False) for p in pictures]
