@@ -283,13 +283,13 @@ class _SubMix:
                 limiter=around.limiter,
             )
             compositor = Compositor(spec.mixer, threads=around.settings.composite_threads)
+            self._readers = _LiveReaders(spec, around, epoch=epoch, sink=self.sink, stream=stream)
+            self.mixer = Mixer(
+                spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
+            )
         except Exception:
             self._publication.close()
             raise
-        self._readers = _LiveReaders(spec, around, epoch=epoch, sink=self.sink, stream=stream)
-        self.mixer = Mixer(
-            spec.mixer, program=self.switch, pace=pace, readers=self._readers, sink=self.sink, compositor=compositor
-        )
 
     async def run(self) -> None:
         """Mixes and encodes until `end`. Raises SinkError."""

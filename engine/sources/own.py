@@ -74,4 +74,4 @@ class OwnSource:
 
     def statistics(self) -> SourceStatistics:
         """How it is doing."""
-        return msgspec.structs.replace(self._source.statistics(), shown=self._shown)
+        return msgspec.structs.replace(self._source.statistics(), shown=self._shown, dropped=0)

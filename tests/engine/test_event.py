@@ -392,6 +392,8 @@ async def test_of_itself_it_shows_the_picture_of_the_slot_before_just_as_it_was(
             assert read_number(picture.y[:, :64]) == made.n
             assert np.array_equal(picture.y[:, 64:], before.y[:, :64])
             before = picture
+        (decoder,) = (each for (name, _), each in made.decoders._decoders.items() if name == "live/mix")
+        decoder._picture.count_late([made.time])  # that another mix did not get in time
         source = made.event.status().sub_mixes[0].sources["live/mix"]
         assert (source.shown, source.held, source.dropped) == (49, 0, 0)
         assert source.missing < 20 * 1600  # what was published of it is heard
