@@ -488,9 +488,13 @@ class Engine:
 
     def _counted(self) -> Counted:
         counted = {f"event {event.spec.name}": event.lost() for event in self.events()}
-        counted |= {f"stream {stream.name}": {"dropped": stream.dropped} for stream in self._hub.streams()}
-        counted |= {f"{push.stream}: push {push.id}": {"dropped": push.dropped} for push in self.pushes()}
-        counted |= {f"{each.stream}: recording {each.id}": {"dropped": each.dropped} for each in self.recordings()}
+        counted |= {
+            f"stream {stream.name}": {"packets lost by slow readers": stream.dropped} for stream in self._hub.streams()
+        }
+        counted |= {f"{push.stream}: push {push.id}": {"packets dropped": push.dropped} for push in self.pushes()}
+        counted |= {
+            f"{each.stream}: recording {each.id}": {"packets dropped": each.dropped} for each in self.recordings()
+        }
         return counted
 
     async def news(self) -> AsyncGenerator[News]:
