@@ -351,6 +351,9 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     """The trees of a JSON document: one RenderTree, an array of them, or ``{"rootNodes": [tree, …]}``.
 
     single  exactly one tree is wanted; an array of one is accepted.
+
+    An object without either branch is taken for some other document, unless it is empty; in an array of trees, of
+    which any number is wanted, it is a black and silent one, whatever other fields it has.
     Raises InvalidTree: over 1 MiB, broken JSON, duplicate keys, NaN, unknown nodes, wrong types, numbers out of range,
     over 256 nodes or 16 levels. One sentence, with the JSON path.
     """
@@ -363,14 +366,14 @@ def trees_from_json(document: bytes | str, *, single: bool = False) -> tuple[Ren
     if isinstance(value, list):
         if single and len(value) != 1:
             raise InvalidTree(f"{prefix}: {len(value)} RenderTrees where one is wanted", where=prefix)
-        return tuple(_convert(item, f"{prefix}[{n}]") for n, item in enumerate(value))
-    return (_convert(value, prefix),)
+        return tuple(_convert(item, f"{prefix}[{n}]", alone=single) for n, item in enumerate(value))
+    return (_convert(value, prefix, alone=True),)
 
 
-def _convert(value: object, prefix: str) -> RenderTree:
+def _convert(value: object, prefix: str, *, alone: bool) -> RenderTree:
     if not isinstance(value, dict):
         raise InvalidTree(f"{prefix}: expected a RenderTree object, got {json_type(value)}", where=prefix)
-    if value and not ({"rootVideoNode", "rootAudioNode"} & value.keys()):
+    if alone and value and not ({"rootVideoNode", "rootAudioNode"} & value.keys()):
         raise InvalidTree(f"{prefix}: neither rootVideoNode nor rootAudioNode", where=prefix)
     try:
         tree = msgspec.convert(value, RenderTree, strict=False)

@@ -398,6 +398,11 @@ def test_absent_branches_are_black_and_silence(text):
     assert read(text) == RenderTree()
 
 
+@pytest.mark.parametrize("text", ['[{"id":"sub1","name":"x"}]', '{"rootNodes":[{"name":"x"}]}'])
+def test_a_tree_among_others_may_have_unknown_fields_and_no_branch(text):
+    assert trees_from_json(text) == (RenderTree(),)
+
+
 def test_array_rootnodes_and_a_bare_tree_are_the_same():
     one, two = picture(), voice()
     assert trees_from_json(json.dumps([one, two])) == trees_from_json(json.dumps({"rootNodes": [one, two]}))
@@ -411,6 +416,7 @@ def test_array_rootnodes_and_a_bare_tree_are_the_same():
         ("[]", "0 RenderTrees where one is wanted", "$"),
         ("[{},{}]", "2 RenderTrees where one is wanted", "$"),
         ('{"rootNodes":[{},{}]}', "2 RenderTrees where one is wanted", "$.rootNodes"),
+        ('[{"name":"x"}]', "neither rootVideoNode nor rootAudioNode", "$[0]"),
     ],
 )
 def test_where_one_tree_is_wanted_others_are_refused(text, sentence, path):
