@@ -37,6 +37,7 @@ TURN: Final = 64  # events; then others have theirs, as one piece of bytes may m
 # For each small chunk that says nothing. Players acknowledge every 250 kB, which is 100 a second at 200 Mbit/s.
 SMALL_CHUNK: Final = 0.005  # seconds
 CREDIT: Final = 1.0  # seconds of these that are free at once: what is said around connect and publish
+HABIT: Final = 0.99  # of a peer's usual pause, what is left of it at the next bytes; regular ones make us forget a hole
 SELDOM: Final = 60.0  # seconds between two entries that say that connections are refused
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Link:
         self.rest = 0.0
         self._heard = 0  # events
         self._more = False  # whether more bytes wait already
+        self._heard_at = trio.current_time()  # when the last bytes came
+        self._usual_pause = 0.0  # between bytes
         self._due = -math.inf  # when all small chunks that said nothing have had their time
         self.sent_bytes = 0
         self._stream = stream
@@ -81,8 +84,19 @@ class Link:
             with trio.fail_after(timeout):
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             self._more = len(data) == RECEIVE_BYTES
+            self._note_pause()
             self.session.receive_data(data)
         return event
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds longer than the peer usually pauses nothing was heard; below 0 within its pace."""
+        return trio.current_time() - self._heard_at - self._usual_pause
+
+    def _note_pause(self) -> None:
+        now = trio.current_time()
+        self._usual_pause = max(now - self._heard_at, self._usual_pause * HABIT)
+        self._heard_at = now
 
     async def _pause(self) -> None:
         """Until the peer is to be heard again."""

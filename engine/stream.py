@@ -59,13 +59,16 @@ Item = Packet | End
 class Publisher(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Who publishes: "rtmp", "pull", "pattern", "mix"; where it comes from; how to end it and to ask for a keyframe.
 
-    stop and request_keyframe are called in the Trio thread and return at once.
+    is_absent  whether it has said nothing for so long that another one may publish in its place; None: never.
+
+    All three are called in the Trio thread and return at once.
     """
 
     kind: str
     peer: str = ""
     stop: Callable[[], None] | None = None
     request_keyframe: Callable[[], None] | None = None
+    is_absent: Callable[[], bool] | None = None
 
 
 class TrackStatus(msgspec.Struct, frozen=True, rename="camel"):

@@ -10,7 +10,9 @@ One task for each connection, and while it plays, one more; whatever goes wrong 
   or has played: time enough to read why. Until it publishes it may make us keep no more than EARLY_BYTES.
 * A stream's name is the app and the name: ``live`` + ``stream1`` is ``live/stream1``. A publish key, if there is one,
   comes as ``?key=…`` behind either. Playing needs none.
-* A publisher that sends nothing for `silence` seconds is gone: its name is free again.
+* A publisher that sends nothing for `silence` seconds is gone: its name is free again. If somebody else asks for the
+  name, it is gone after `pause` seconds more than it is used to pause: mostly that is the same camera, whose line was
+  cut and which has a new one. What it wakes up to is the end of its connection.
 * Players take three quarters of the places at most: who comes to publish, or nobody knows yet what for, has the others.
 * A player gets the packets since the last keyframe, then all that come, until the publisher has gone. A slow one loses
   packets to the next keyframe, as every reader; one that takes nothing for `stall` seconds is dropped.
@@ -21,6 +23,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
+import select
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
@@ -63,6 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 512  # of which players take three quarters at most
     handshake: float = 10.0  # from the first byte to publish or play
     silence: float = 10.0  # of a publisher
+    pause: float = 2.0  # of a publisher whose name another one asks for, beyond the pauses that it makes anyway
     stall: float = 10.0  # of a peer that is sent something; behind a hole of 4 s, TCP tries again 6.2 s after it began
     session: chunk.Limits = chunk.Limits()
 
@@ -178,8 +182,10 @@ class _Connection:
         if not self._has_key(request):
             await self._refuse(name, "publish", Rejected("NetStream.Publish.Denied", "the publish key is not right"))
             return
+        await self._replace_absent(name)
+        publisher = Publisher(kind="rtmp", peer=self._peer, stop=self._scope.cancel, is_absent=self._is_absent)
         try:
-            publication = self._hub.publish(name, Publisher(kind="rtmp", peer=self._peer, stop=self._scope.cancel))
+            publication = self._hub.publish(name, publisher)
         except EngineError as err:
             await self._refuse(name, "publish", Rejected(description=str(err)))
             return
@@ -194,6 +200,28 @@ class _Connection:
             if ingest.repaired or ingest.ignored:
                 log.warning("%s: %d dts repaired, %d bodies ignored", name, ingest.repaired, ingest.ignored)
         self._allow(self._limits.handshake)
+
+    async def _replace_absent(self, name: str) -> None:
+        """Ends the publication of a name whose publisher is absent; readers see what they see when one goes."""
+        if self._absent(name) is None:
+            return
+        await trio.sleep(REST)  # what was being read at that moment is heard by now
+        publication = self._absent(name)
+        if publication is not None:
+            publisher = publication.publisher
+            log.warning("%s: %s is absent, %s takes its place", name, publisher.peer, self._peer)
+            publication.close()
+            if publisher.stop is not None:
+                publisher.stop()
+
+    def _absent(self, name: str) -> Publication | None:
+        """The publication of a name, if its publisher is absent."""
+        publication = self._hub.published(name).publication if self._hub.is_published(name) else None
+        is_absent = None if publication is None else publication.publisher.is_absent
+        return publication if is_absent is not None and is_absent() else None
+
+    def _is_absent(self) -> bool:
+        return self._link.silence >= self._limits.pause and not _has_bytes(self._stream)
 
     def _has_key(self, request: Publish) -> bool:
         if not self._key:
@@ -259,6 +287,13 @@ class _Connection:
             pass
         reader.close()
         await trio.sleep_forever()
+
+
+def _has_bytes(stream: trio.SocketStream) -> bool:
+    """Whether something waits to be heard, be it the end."""
+    poll = select.poll()
+    poll.register(stream.socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _keys(query: str) -> Iterator[str]:

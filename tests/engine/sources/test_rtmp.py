@@ -168,6 +168,97 @@ async def test_second_publisher_is_refused_and_the_first_unharmed():
             assert await second.ask(Publish("y")) == Accepted()
 
 
+ABSENT = Limits(handshake=600, silence=600, pause=100)
+
+
+async def asks_for(server, name="x"):
+    """What somebody is answered who wants to publish a name."""
+    client = await server.connect()
+    return client, await client.ask(Publish(name))
+
+
+async def test_a_publisher_who_is_absent_gives_way_to_the_next_one(caplog, mock_clock):
+    mock_clock.rate = 1
+    hub = new_hub()
+    with patience(3600):
+        async with listening(hub, limits=ABSENT) as server:
+            first = await server.publishing()
+            await first.say(OPENING, picture(0, keyframe=True))
+            with hub.read("live/x") as reader:
+                assert len(await reader.receive()) == 1
+                mock_clock.jump(60)
+                _, refused = await asks_for(server)
+                assert refused == Rejected("NetStream.Publish.BadName", 'stream "live/x" is already published (rtmp)')
+                mock_clock.jump(50)
+                second, answer = await asks_for(server)
+                assert answer == Accepted()
+                assert await reader.receive() == [END]
+                assert await first.hear_end() == [StreamEnded()]
+                await second.say(OPENING, picture(7, keyframe=True))
+                (packet,) = await reader.receive()
+            assert packet.dts == 280
+            assert hub.published("live/x").status().peer == second.address
+            assert hub.published("live/x").status().publications == 2
+            told = {
+                f"live/x: {first.address} is absent, {second.address} takes its place",
+                f"live/x: {first.address} was sent away",
+            }
+            await until(lambda: told < {record.getMessage() for record in caplog.records})
+
+
+async def test_a_publisher_who_always_pauses_does_not_give_way_for_it(mock_clock):
+    mock_clock.rate = 1
+    hub = new_hub()
+    with patience(36_000):
+        async with listening(hub, limits=ABSENT) as server:
+            first = await server.publishing()
+            with hub.read("live/x") as reader:
+                for n in range(4):
+                    await first.say(OPENING, picture(25 * n, keyframe=True))
+                    await reader.receive()
+                    mock_clock.jump(150)
+                _, answer = await asks_for(server)
+                assert isinstance(answer, Rejected)
+                mock_clock.jump(120)
+                _, answer = await asks_for(server)
+                assert answer == Accepted()
+
+
+async def test_a_publisher_whom_we_have_not_heard_out_does_not_give_way(mock_clock):
+    mock_clock.rate = 1
+    hub = new_hub()
+    small = chunk.encode(chunk.user_control(chunk.PONG, 1), on=chunk.ON_CONTROL, chunk_size=65536)
+    with patience(3600):
+        async with listening(hub, limits=Limits(handshake=600, silence=600, pause=1)) as server:
+            first = await server.publishing()
+            with hub.read("live/x") as reader:
+                await first.stream.send_all(small * 900)  # for which nothing is heard for 3.5 s
+                await first.say(OPENING, picture(0, keyframe=True))
+                await reader.receive()
+                await first.say(picture(1))
+                mock_clock.jump(2)
+                _, answer = await asks_for(server)
+                assert isinstance(answer, Rejected)
+                (packet,) = await reader.receive()
+            assert packet.dts == 40
+
+
+async def test_only_who_has_the_key_takes_the_place_of_an_absent_publisher(mock_clock):
+    mock_clock.rate = 1
+    hub = new_hub()
+    with patience(3600):
+        async with listening(hub, limits=ABSENT, publish_key="k") as server:
+            first = await server.publishing("x?key=k")
+            await first.say(OPENING, picture(0, keyframe=True))
+            await until(lambda: hub.published("live/x").gop)
+            mock_clock.jump(110)
+            _, answer = await asks_for(server, "x?key=no")
+            assert answer == Rejected("NetStream.Publish.Denied", "the publish key is not right")
+            assert hub.published("live/x").status().peer == first.address
+            _, answer = await asks_for(server, "x?key=k")
+            assert answer == Accepted()
+
+
 @pytest.mark.parametrize("end", ["unpublish", "close", "reset", "silence", "garbage"])
 async def test_a_publisher_who_ends_in_any_way_frees_the_name(end):
     hub = new_hub()
