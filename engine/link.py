@@ -8,7 +8,9 @@ Theory of operation
 One task hears, any task says. What is to be sent goes into an outbox in the order in which the session made it; whoever
 has the turn sends all of it, in slices. A slice that is not taken within `stall` seconds is a dead peer. The kernel
 notices a peer that takes nothing, or whose host is gone, by itself in the same time (`limit_stall`), also while bytes
-wait in its own buffer. A `say` that is cancelled may have sent half a message: after it the link can only be closed.
+wait in its own buffer. A program that stopped on a host that is there is noticed by neither before all buffers are
+full, as they never are of little media: a `Watch` asks it. A `say` that is cancelled may have sent half a message:
+after it the link can only be closed.
 
 A peer that says next to nothing in many small chunks is heard slowly: each costs as much time as a picture. So is one
 that sends many values, which are decoded. It fills what the kernel holds for it, and ends by the session's limit on how
@@ -20,14 +22,16 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from itertools import count
+from typing import Final, NamedTuple
 
 import trio
 
 from engine.errors import RemoteProtocolError, reason_of
-from engine.rtmp import Event, State
+from engine.rtmp import Event, Ping, State
 from engine.rtmp.session import NEED_DATA, Session, Shared
 
 SLICE_BYTES: Final = 65536  # a peer that takes less within `stall` is not worth waiting for
@@ -38,6 +42,8 @@ TURN: Final = 64  # events; then others have theirs, as one piece of bytes may m
 SMALL_CHUNK: Final = 0.005  # seconds
 CREDIT: Final = 1.0  # seconds of these that are free at once: what is said around connect and publish
 HABIT: Final = 0.99  # of a peer's usual pause, what is left of it at the next bytes; regular ones make us forget a hole
+PINGS: Final = 8  # within the silence after which a peer is dead
+TCP_INFO: Final = struct.Struct("=120x Q 16x I")  # linux/tcp.h: tcpi_bytes_acked and tcpi_notsent_bytes
 SELDOM: Final = 60.0  # seconds between two entries that say that connections are refused
 
 log = logging.getLogger(__name__)
@@ -131,6 +137,56 @@ class Link:
                 with trio.fail_after(self._stall):
                     await self._stream.send_all(waiting[at : at + SLICE_BYTES])
             self.sent_bytes += len(waiting)
+
+
+class _Flow(NamedTuple):
+    """How what is sent goes, in bytes: what the peer's host has taken so far, and what is not under way to it yet."""
+
+    taken: int
+    waiting: int
+
+    @classmethod
+    def of(cls, tcp: trio.SocketStream) -> _Flow:
+        """That of a connection; all 0 where the kernel does not tell."""
+        if not hasattr(socket, "TCP_INFO"):
+            return cls(0, 0)
+        told = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
+        return cls._make(TCP_INFO.unpack(told)) if len(told) == TCP_INFO.size else cls(0, 0)
+
+
+class Watch:
+    """Asks the peer of a link again and again whether it is there, and notices when it is not there any more.
+
+    tcp          what is below the link.
+    silence      seconds without a word after which a peer is dead, if it has answered before. Others are not judged:
+                 only servers are bound to ask and clients to answer (7.1.7), though most servers answer, too.
+    is_answered  set by who hears a Pong.
+
+    It counts its own rounds, not the time, so that nobody's silence grows while our process stands still. A slow line
+    brings the questions late: while bytes wait here all the time, it counts as a word that the peer takes some.
+    """
+
+    def __init__(self, link: Link, tcp: trio.SocketStream, *, silence: float) -> None:
+        self.is_asked = self.is_answered = False
+        self._link = link
+        self._tcp = tcp
+        self._round = silence / PINGS
+
+    async def ask(self) -> None:
+        """Sends pings while the link publishes, until cancelled. Raises what Link.say does."""
+        for number in count():
+            await trio.sleep(self._round)
+            self.is_asked |= await self._link.say(Ping(number), state=State.PUBLISHING)
+
+    async def until_silent(self) -> None:
+        """Returns when the peer is dead; see the class."""
+        heard, flow, silent = self._link.session.received_bytes, _Flow.of(self._tcp), 0
+        while silent < PINGS:
+            await trio.sleep(self._round)
+            heard_before, flow_before = heard, flow
+            heard, flow = self._link.session.received_bytes, _Flow.of(self._tcp)
+            is_slow = flow_before.waiting and flow.waiting and flow.taken > flow_before.taken
+            silent = 0 if heard > heard_before or is_slow or not self.is_answered else silent + 1
 
 
 class Room:

@@ -7,7 +7,8 @@ Theory of operation
 * While nobody publishes the stream there is no connection. With the first packet there is one, and what it gets begins
   with the last keyframe. When the publisher goes, the stream is ended and the connection closed.
 * The queue is a reader's: a slow server loses packets to the next keyframe, counted, and nobody else notices. A server
-  that takes nothing for `stall` seconds is dead.
+  that takes nothing for `stall` seconds is dead; so is one that has answered pings and says nothing for `silence`
+  seconds. One that ends a connection at a ping gets no more of them.
 * After a failure it tries again, each time twice as long after the last time, from `retry` to `retry_most` seconds; a
   connection that has lasted `settled` seconds makes it begin with `retry` again. A refusal is a failure like others:
   servers keep the name of a publisher whom they have not missed yet.
@@ -42,9 +43,22 @@ from engine.errors import (
     reason_of,
 )
 from engine.feed import Feed, Said
-from engine.link import Link, limit_stall, race
+from engine.link import Link, Watch, limit_stall, race
 from engine.packet import Kind, Packet
-from engine.rtmp import Accepted, Closed, Connect, Metadata, Opened, Publish, Rejected, State, StreamEnded, auth, flv
+from engine.rtmp import (
+    Accepted,
+    Closed,
+    Connect,
+    Metadata,
+    Opened,
+    Pong,
+    Publish,
+    Rejected,
+    State,
+    StreamEnded,
+    auth,
+    flv,
+)
 from engine.rtmp.session import Session, Shared
 from engine.stream import END, PORTION, Hub, Reader, check_name
 from engine.threads import in_thread
@@ -61,6 +75,7 @@ KEPT_OF_NAME: Final = 4
 ROUNDS: Final = 3  # connections that it takes to be let in with a password
 PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 
+_Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 _State = Literal["waiting", "connecting", "pushing", "retrying", "failed"]
 
 log = logging.getLogger(__name__)
@@ -71,6 +86,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
     connect: float = 5.0  # for TCP and TLS, and again for the server's yes
     stall: float = 5.0
+    silence: float = 4.0  # of a server that answers pings
     retry: float = 1.0
     retry_most: float = 30.0
     settled: float = 10.0
@@ -276,6 +292,7 @@ class Push:
         self._link: Link | None = None
         self._reader: Reader | None = None
         self._accepted_at = 0.0
+        self._may_ping = True
         # read by anyone (snapshot)
         self._state: _State = "waiting"
         self._error = ""
@@ -360,7 +377,7 @@ class Push:
     # ---- connecting ----
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[trio.abc.Stream]:
+    async def _connection(self) -> AsyncIterator[_Stream]:
         """A stream to the server, closed at the end; what happens to it is told as SinkUnavailable."""
         address = self._target.address
         stream = await self._dial()
@@ -373,7 +390,7 @@ class Push:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _dial(self) -> trio.abc.Stream:
+    async def _dial(self) -> _Stream:
         target, seconds = self._target, self._patience.connect
         try:
             with trio.fail_after(seconds):
@@ -436,7 +453,7 @@ class Push:
 
     # ---- sending ----
 
-    async def _deliver(self, stream: trio.abc.Stream, link: Link) -> None:
+    async def _deliver(self, stream: _Stream, link: Link) -> None:
         """Sends until the publisher has gone. Raises SinkError, and what Link raises."""
         try:
             reader = self._hub.read(self._name, must_exist=True)
@@ -447,12 +464,30 @@ class Push:
         self._enter("pushing")
         try:
             with reader:
-                await race(partial(self._send, link, reader), partial(self._listen, link))
+                await self._exchange(stream, link, reader)
             await _finish(stream, link)
         finally:
             self._bytes += link.sent_bytes
             self._dropped += reader.dropped
             self._link = self._reader = None
+
+    async def _exchange(self, stream: _Stream, link: Link, reader: Reader) -> None:
+        """Sends and listens, and watches whether the server is there."""
+        tcp = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        watch = Watch(link, tcp, silence=self._patience.silence)
+        watches = (watch.ask, partial(self._watch, watch)) if self._may_ping else ()
+        try:
+            await race(partial(self._send, link, reader), partial(self._listen, link, watch), *watches)
+        except (SinkUnavailable, trio.BrokenResourceError):
+            if watch.is_asked and not watch.is_answered:  # it may be the ping that it does not like
+                self._may_ping = False
+            raise
+
+    async def _watch(self, watch: Watch) -> None:
+        """Until the server is dead, which is a failure."""
+        await watch.until_silent()
+        sentence = f"{self._target.address} said nothing for {self._patience.silence:g} s"
+        raise SinkUnavailable(sentence, where=self._id)
 
     async def _send(self, link: Link, reader: Reader) -> None:
         feed, rebase, stream = Feed(), Rebase(), reader.stream
@@ -473,10 +508,10 @@ class Push:
             if link.session.state is not State.PUBLISHING:
                 return
 
-    async def _listen(self, link: Link) -> None:
+    async def _listen(self, link: Link, watch: Watch) -> None:
         """Until the server ends it, which is a failure."""
-        while not isinstance(await link.hear(), StreamEnded | Closed):
-            pass
+        while not isinstance(event := await link.hear(), StreamEnded | Closed):
+            watch.is_answered |= isinstance(event, Pong)
         what = "the connection" if link.session.state is State.CLOSED else "the stream"
         raise self._ended(what, link)
 
@@ -493,7 +528,7 @@ def _at(said: Said, dts: int) -> Said:
     return msgspec.structs.replace(said.media if isinstance(said, Shared) else said, dts=dts)
 
 
-async def _secured(tcp: trio.SocketStream, context: ssl.SSLContext, host: str) -> trio.abc.Stream:
+async def _secured(tcp: trio.SocketStream, context: ssl.SSLContext, host: str) -> _Stream:
     """TLS on a connection. Raises trio.BrokenResourceError."""
     stream = trio.SSLStream(tcp, context, server_hostname=host)
     try:
@@ -504,7 +539,7 @@ async def _secured(tcp: trio.SocketStream, context: ssl.SSLContext, host: str) -
     return stream
 
 
-async def _finish(stream: trio.abc.Stream, link: Link) -> None:
+async def _finish(stream: _Stream, link: Link) -> None:
     """Waits until the server has read that the stream is over. Raises nothing."""
     with trio.move_on_after(LINGER):
         try:

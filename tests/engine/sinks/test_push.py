@@ -1,19 +1,23 @@
 """Pushes to servers that take, refuse, stall, hang up and come back: what arrives, what is told, what others lose."""
 
 import random
+import signal
 import socket
 import ssl
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
 import trio
 
 from engine.errors import InvalidSpec
-from engine.link import Link
+from engine.link import PINGS, Link
 from engine.packet import Packet, Track
 from engine.rtmp import Accepted, Closed, Connect, Metadata, Publish, Rejected, StreamEnded, amf, chunk
 from engine.rtmp.chunk import Message
@@ -654,6 +658,171 @@ async def test_a_server_that_stops_reading_is_dropped_and_another_loses_nothing(
                 assert push.status().dropped == 0
     assert error in (f"127.0.0.1:{port} took nothing for 0.3 s", f"127.0.0.1:{port}: Connection timed out")
     assert [packet.dts for packet in arrived] == [40 * n for n in range(count)]
+
+
+SILENCE = 0.5  # seconds
+WATCHFUL = Patience(stall=60, silence=SILENCE, retry=0.02)
+
+PEER = """
+import time, trio
+from functools import partial
+from engine.sources.rtmp import serve_rtmp
+from engine.stream import Hub
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        print(await nursery.start(partial(serve_rtmp, Hub(time.monotonic_ns), host="127.0.0.1", port=0)), flush=True)
+
+trio.run(main)
+"""
+
+
+@asynccontextmanager
+async def peer_process():
+    """A server that is a process of its own, and its port."""
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, [sys.executable, "-c", PEER], stdout=subprocess.PIPE, check=False)
+        process = await nursery.start(run)
+        try:
+            yield process, int(await process.stdout.receive_some())
+        finally:
+            process.kill()
+
+
+async def talk(publication):
+    """Little media all the time, far less than buffers take."""
+    for n in count():
+        publication.send(sound(n))
+        await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def talking(hub, url):
+    """A push of little media that watches its server."""
+    publication = publish(hub)
+    publication.send(picture(0, keyframe=True))
+    async with pushing(hub, url, patience=WATCHFUL) as push, trio.open_nursery() as nursery:
+        nursery.start_soon(talk, publication)
+        yield push
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_process_that_stopped_is_noticed_however_little_it_is_sent():
+    async with peer_process() as (process, port), talking(new_hub(), f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: push.status().packets > 100)
+        connects = push.status().connects
+        process.send_signal(signal.SIGSTOP)
+        await until(lambda: push.status().state == "retrying")
+        assert push.status().error == f"127.0.0.1:{port} said nothing for {SILENCE:g} s"
+        process.send_signal(signal.SIGCONT)
+        await until(lambda: push.status().connects > connects)
+
+
+async def test_a_server_is_not_blamed_while_our_own_process_stands_still():
+    async with listening(new_hub()) as server, talking(new_hub(), f"rtmp://127.0.0.1:{server.port}/app/y") as push:
+        await until(lambda: push.status().packets > 50)
+        for _ in range(3):
+            time.sleep(2 * SILENCE)
+            await trio.sleep(0)
+        sent = push.status().packets
+        await until(lambda: push.status().packets > sent + 50)
+        assert (push.status().connects, push.status().error) == (1, "")
+
+
+def ping(number):
+    return chunk.encode(chunk.user_control(chunk.PING, number), on=chunk.ON_CONTROL, chunk_size=65536)
+
+
+async def answer_pings(link, pings):
+    """Listens until so many pings are answered."""
+    answered = link.sent_bytes + pings * len(ping(0))
+    async with trio.open_nursery() as nursery:
+
+        async def hear():
+            while True:
+                await link.hear()
+
+        nursery.start_soon(hear)
+        await until(lambda: link.sent_bytes >= answered)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_stopped_is_noticed_behind_tls():
+    async def fall_silent(stream):
+        await answer_pings(await accept(stream), 3)
+        await trio.sleep_forever()
+
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(CERTIFICATE)
+    here = new_hub()
+    publish(here).send(picture(0, keyframe=True))
+    ours = ssl.create_default_context(cafile=CERTIFICATE)
+    async with (
+        served(fall_silent, tls=theirs) as port,
+        pushing(here, f"rtmps://127.0.0.1:{port}/app/y", tls=ours, patience=WATCHFUL) as push,
+    ):
+        await until(lambda: push.status().state == "retrying")
+        assert push.status().error == f"127.0.0.1:{port} said nothing for {SILENCE:g} s"
+
+
+async def test_a_server_that_answers_no_more_but_takes_something_is_only_slow():
+    answered, taken = trio.Event(), trio.Event()
+
+    async def take_slowly(stream):
+        await answer_pings(await accept(stream), 3)
+        answered.set()
+        for _ in range(400):
+            await stream.receive_some(2048)
+            await trio.sleep(0.01)
+        taken.set()
+        await trio.sleep_forever()
+
+    here = new_hub()
+    publication = publish(here)
+    publication.send(picture(0, keyframe=True))
+    async with (
+        served(take_slowly, receive_bytes=4096) as port,
+        pushing(here, f"rtmp://127.0.0.1:{port}/app/y", patience=WATCHFUL) as push,
+    ):
+        await answered.wait()
+        for n in range(1, 1000):
+            publication.send(picture(n, size=10_000))
+        await taken.wait()
+        assert (push.status().connects, push.status().error) == (1, "")
+        await until(lambda: push.status().state == "retrying")
+        assert push.status().error == f"127.0.0.1:{port} said nothing for {SILENCE:g} s"
+
+
+async def test_a_server_that_never_answers_a_ping_is_not_judged_by_it():
+    asked = trio.Event()
+
+    async def read_on(stream):
+        await accept(stream)
+        heard = b""
+        while ping(3 * PINGS) not in heard:
+            heard += await stream.receive_some()
+        asked.set()
+        await trio.sleep_forever()
+
+    async with served(read_on) as port, talking(new_hub(), f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await asked.wait()
+        assert (push.status().connects, push.status().error) == (1, "")
+
+
+async def test_a_server_that_ends_the_connection_at_a_ping_is_not_asked_again():
+    connections = []
+
+    async def dislike_pings(stream):
+        await accept(stream)
+        connections.append(b"")
+        while ping(0) not in connections[-1]:
+            connections[-1] += await stream.receive_some()
+
+    async with served(dislike_pings) as port, talking(new_hub(), f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: len(connections) == 2)
+        await until(lambda: connections[1].count(b"sound") > 100)
+        assert push.status().state == "pushing"
+    assert len(connections) == 2
 
 
 async def test_a_password_is_given_as_adobe_asks():
