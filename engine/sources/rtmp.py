@@ -12,7 +12,8 @@ One task for each connection, and while it plays, one more; whatever goes wrong 
   comes as ``?key=…`` behind either. Playing needs none.
 * A publisher that sends nothing for `silence` seconds is gone: its name is free again. If somebody else asks for the
   name, it is gone after `pause` seconds more than it is used to pause: mostly that is the same camera, whose line was
-  cut and which has a new one. What it wakes up to is the end of its connection.
+  cut and which has a new one. What it wakes up to is the end of its connection. Who has sent no packet yet does not
+  give way: encoders look ahead for seconds, and two of them would take the name from each other for ever.
 * Players take three quarters of the places at most: who comes to publish, or nobody knows yet what for, has the others.
 * A player gets the packets since the last keyframe, then all that come, until the publisher has gone. A slow one loses
   packets to the next keyframe, as every reader; one that takes nothing for `stall` seconds is dropped.
@@ -215,10 +216,12 @@ class _Connection:
                 publisher.stop()
 
     def _absent(self, name: str) -> Publication | None:
-        """The publication of a name, if its publisher is absent."""
-        publication = self._hub.published(name).publication if self._hub.is_published(name) else None
-        is_absent = None if publication is None else publication.publisher.is_absent
-        return publication if is_absent is not None and is_absent() else None
+        """The publication of a name, if its publisher has sent something and is absent."""
+        stream = self._hub.published(name) if self._hub.is_published(name) else None
+        if stream is None or stream.publication is None or (stream.video is None and stream.audio is None):
+            return None
+        is_absent = stream.publication.publisher.is_absent
+        return stream.publication if is_absent is not None and is_absent() else None
 
     def _is_absent(self) -> bool:
         return self._link.silence >= self._limits.pause and not _has_bytes(self._stream)

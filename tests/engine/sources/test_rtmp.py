@@ -224,6 +224,21 @@ async def test_a_publisher_who_always_pauses_does_not_give_way_for_it(mock_clock
                 assert answer == Accepted()
 
 
+async def test_a_publisher_whose_encoder_looks_ahead_does_not_give_way_for_it(mock_clock):
+    mock_clock.rate = 1
+    hub = new_hub()
+    with patience(3600):
+        async with listening(hub, limits=ABSENT) as server:
+            first = await server.publishing()
+            mock_clock.jump(200)
+            _, answer = await asks_for(server)
+            assert isinstance(answer, Rejected)
+            with hub.read("live/x") as reader:
+                await first.say(OPENING, picture(0, keyframe=True))
+                (packet,) = await reader.receive()
+            assert packet.dts == 0
+
+
 async def test_a_publisher_whom_we_have_not_heard_out_does_not_give_way(mock_clock):
     mock_clock.rate = 1
     hub = new_hub()
