@@ -43,7 +43,7 @@ SMALL_CHUNK: Final = 0.005  # seconds
 CREDIT: Final = 1.0  # seconds of these that are free at once: what is said around connect and publish
 HABIT: Final = 0.99  # of a peer's usual pause, what is left of it at the next bytes; regular ones make us forget a hole
 PINGS: Final = 8  # within the silence after which a peer is dead
-TCP_INFO: Final = struct.Struct("=120x Q 16x I")  # linux/tcp.h: tcpi_bytes_acked and tcpi_notsent_bytes
+TCP_INFO: Final = struct.Struct("=24x I 92x Q 16x I")  # linux/tcp.h: tcpi_unacked, tcpi_bytes_acked, tcpi_notsent_bytes
 SELDOM: Final = 60.0  # seconds between two entries that say that connections are refused
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,9 @@ class Link:
 
 
 class _Flow(NamedTuple):
-    """How what is sent goes, in bytes: what the peer's host has taken so far, and what is not under way to it yet."""
+    """How what is sent goes: packets under way, bytes that the peer's host has taken so far, and bytes not sent yet."""
 
+    under_way: int
     taken: int
     waiting: int
 
@@ -149,9 +150,9 @@ class _Flow(NamedTuple):
     def of(cls, tcp: trio.SocketStream) -> _Flow:
         """That of a connection; all 0 where the kernel does not tell."""
         if not hasattr(socket, "TCP_INFO"):
-            return cls(0, 0)
+            return cls(0, 0, 0)
         told = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
-        return cls._make(TCP_INFO.unpack(told)) if len(told) == TCP_INFO.size else cls(0, 0)
+        return cls._make(TCP_INFO.unpack(told)) if len(told) == TCP_INFO.size else cls(0, 0, 0)
 
 
 class Watch:
@@ -163,7 +164,8 @@ class Watch:
     is_answered  set by who hears a Pong.
 
     It counts its own rounds, not the time, so that nobody's silence grows while our process stands still. A slow line
-    brings the questions late: while bytes wait here all the time, it counts as a word that the peer takes some.
+    brings the questions late: while bytes wait here all the time, it counts as a word that the peer takes some. A round
+    in which nothing of what is under way arrives does not count: behind a hole TCP tries again late; the kernel judges.
     """
 
     def __init__(self, link: Link, tcp: trio.SocketStream, *, silence: float) -> None:
@@ -185,8 +187,12 @@ class Watch:
             await trio.sleep(self._round)
             heard_before, flow_before = heard, flow
             heard, flow = self._link.session.received_bytes, _Flow.of(self._tcp)
-            is_slow = flow_before.waiting and flow.waiting and flow.taken > flow_before.taken
-            silent = 0 if heard > heard_before or is_slow or not self.is_answered else silent + 1
+            takes = flow.taken > flow_before.taken
+            is_slow = takes and flow_before.waiting and flow.waiting
+            if heard > heard_before or is_slow or not self.is_answered:
+                silent = 0
+            elif takes or not flow.under_way:  # else it is the line that is silent
+                silent += 1
 
 
 class Room:

@@ -1,9 +1,12 @@
 """Pushes to servers that take, refuse, stall, hang up and come back: what arrives, what is told, what others lose."""
 
+import ctypes
+import math
 import random
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -791,6 +794,30 @@ async def test_a_server_that_answers_no_more_but_takes_something_is_only_slow():
         assert (push.status().connects, push.status().error) == (1, "")
         await until(lambda: push.status().state == "retrying")
         assert push.status().error == f"127.0.0.1:{port} said nothing for {SILENCE:g} s"
+
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
+NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # linux/filter.h: takes no byte of any packet
+
+
+async def test_a_hole_in_the_line_is_not_the_silence_of_a_server():
+    whole, heard_again = trio.Event(), trio.Event()
+
+    async def behind_a_hole(stream):
+        link = await accept(stream)
+        await answer_pings(link, 3)
+        stream.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(NOTHING)))
+        await whole.wait()
+        stream.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        await answer_pings(link, 3)
+        heard_again.set()
+        await answer_pings(link, math.inf)
+
+    async with served(behind_a_hole) as port, talking(new_hub(), f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: push.status().packets > 100)
+        whole.set()
+        await heard_again.wait()
+        assert (push.status().connects, push.status().error) == (1, "")
 
 
 async def test_a_server_that_never_answers_a_ping_is_not_judged_by_it():
