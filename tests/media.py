@@ -400,6 +400,22 @@ def moved_flv(path, source, ms):
     return path
 
 
+def late_flv(path, source, ms):
+    """Copies an FLV of H.264 whose pictures are said to be decoded so many ms later, and shown when they were."""
+    data = bytearray(source.read_bytes())
+    at = 13
+    while at < len(data):
+        if data[at] == 9:
+            when = int.from_bytes(data[at + 4 : at + 7]) + ms
+            data[at + 4 : at + 7] = when.to_bytes(3)
+            if data[at + 12] == 1:  # a picture
+                composition = int.from_bytes(data[at + 13 : at + 16], signed=True) - ms
+                data[at + 13 : at + 16] = composition.to_bytes(3, signed=True)
+        at += 15 + int.from_bytes(data[at + 1 : at + 4])
+    path.write_bytes(data)
+    return path
+
+
 def change_parameters(path, *, seconds):
     """A film of H.264 whose second half, numbered from 0 again, has other parameter sets, which its packets lack."""
     first, second, moved, whole = (path.with_name(f"{path.stem}-{n}.flv") for n in range(4))

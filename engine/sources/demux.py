@@ -8,7 +8,8 @@ Theory of operation
 * Time stamps begin at `BEGINNING`, so that sound that begins before its picture is not negative. One shift holds for
   picture and sound. Jumps and wraps of formats whose clock may jump (MPEG-TS, FLV) are straightened out; a missing dts
   is one step after the last one, one that does not rise is the last one and a little more; of sound, two may be equal.
-  A pts that is `TORN` from its dts is damaged, and FLV could not hold it: its packet is shown when it is decoded.
+  A pts that is `TORN` from its dts is damaged, and FLV could not hold it: its packet is shown when it is decoded. Of
+  FLV whose pictures are shown before they are decoded, the dts are earlier by that much (`engine.sources.ingest`).
 * At the end of a file that is to be repeated it is opened again, and time goes on where it ended, without a seam: that
   is where its picture ended, and its sound too when that is only an encoder's padding longer; a still lasts `STILL`.
   Priming and padding are left out where they would lie on other sound.
@@ -427,6 +428,9 @@ class Demuxer:
         """A packet of the line's track; its dts is made to rise, or where packets of sound are short not to fall."""
         track = line.framing.track
         assert track is not None
+        if track.kind == "video" and is_flv(self._container) and dts - pts <= units(BACK, track.time_base):
+            line.earlier = max(line.earlier, dts - pts)
+        dts -= line.earlier
         if line.last is not None:
             least = line.last + 1 if track.kind == "video" else line.last  # those of TrueHD in Matroska are 0.83 units
             if line.last - units(BACK, track.time_base) < dts < least:
@@ -463,6 +467,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.last: int | None = None  # dts as it was given on
+        self.earlier = 0  # by how much pictures are decoded earlier than it was said
         self.start, self.stop = FAR, -FAR  # of what is shown in this round, as it came, ns
         self.step = 1
         self.shows = False  # something that is shown has come in this round

@@ -12,7 +12,11 @@ Theory of operation
   - back by less than BACK_MS, or below 0: 1 ms after the last one;
   - back by more is a jump, which is left to whoever reads.
 
-  Composition times (pts − dts) stay as they came.
+  Composition times (pts − dts) stay as they came, but for those below 0, of encoders that say when a picture was coded
+  and not when it must be decoded. Readers of MP4 show all pictures later then, and not the sound; players of RTMP say
+  that the dts is wrong. So by the most that a dts was behind its pts, all dts from there on are *earlier*; pts stay.
+  Where that grows, dts go on by 1 ms until they are so much earlier, and a picture or two that should be shown before
+  they are decoded now are shown then. What is more than BACK_MS behind is damaged, or on a clock of its own: it stays.
 * A body that is written as we would write it is relayed as it is, once for all readers.
 """
 
@@ -45,6 +49,8 @@ class _Line:
         self.came: int | None = None  # dts of the last packet as it came, ms …
         self.dts = 0  # … as it was given on …
         self.base = self.began = 0  # the first of those repeated: as it was given on, and when it came, ns
+        self.earlier = 0  # by how much pictures are decoded earlier than their publisher says, ms
+        self.decoded = -1  # when the last one is
 
     def repaired(self, dts: int, arrival: int) -> int:
         """A dts that can be used."""
@@ -60,6 +66,17 @@ class _Line:
             self.base, self.began = usable, arrival
         self.came, self.dts = dts, usable
         return usable
+
+    def placed(self, dts: int, pts: int) -> tuple[int, int]:
+        """When a packet with stamps that can be used is decoded and shown."""
+        is_near = dts - pts <= BACK_MS
+        if is_near:
+            self.earlier = max(self.earlier, dts - pts)
+        at = max(0, dts - self.earlier)
+        if self.decoded - BACK_MS < at <= self.decoded:
+            at = self.decoded + 1
+        self.decoded = at
+        return at, max(pts, at) if is_near else pts
 
 
 class Ingest:
@@ -110,18 +127,20 @@ class Ingest:
             self.ignored += 1
             return None
         arrival = self._now()
-        dts = line.repaired(media.dts, arrival)
-        if dts != media.dts:
-            self._count_repair(kind, media.dts, dts)
-            media = msgspec.structs.replace(media, dts=dts)
+        came, usable = media.dts, line.repaired(media.dts, arrival)
+        if usable != came:
+            media = msgspec.structs.replace(media, dts=usable)
+        dts, pts = line.placed(usable, media.pts)
+        if dts != came:
+            self._count_repair(kind, came, dts)
         return Packet(
             track,
             data,
-            pts=media.pts,
+            pts=pts,
             dts=dts,
             arrival=arrival,
             keyframe=media.keyframe if isinstance(media, Video) else True,
-            shared=Shared(media) if _is_as_ours(media) else None,
+            shared=Shared(media) if (dts, pts) == (usable, media.pts) and _is_as_ours(media) else None,
         )
 
     def _count_repair(self, kind: Kind, came: int, usable: int) -> None:

@@ -1,13 +1,21 @@
 """What a publisher's media become: tracks told by their extradata, time stamps that can be used, relayed bodies."""
 
+import io
 from fractions import Fraction
+from itertools import pairwise
 
+import av
 import msgspec
 import pytest
+import trio
 
 from engine.rtmp import Metadata, flv
+from engine.sinks.flow import Fmp4Flow
 from engine.sources.ingest import Ingest
+from engine.stream import Hub
+from tests.engine.clips import pictures, publish
 from tests.engine.peers import ASC, AVCC, OPENING, SOUND_OPENING, picture, sound
+from tests.media import Audio, Video, encode, late_flv
 
 MS = 1_000_000
 BATCH = 30 * MS  # in which packets are read
@@ -161,6 +169,66 @@ def test_a_jump_back_is_a_jump(back):
 
 def test_stamps_below_zero_are_from_zero_on():
     assert stamps([-80, -40, 0, 40]) == ([0, 1, 2, 40], 3)
+
+
+def coded(times):
+    """When pictures that came with these dts and pts are decoded and shown."""
+    bodies = [flv.video_packet(b"p", dts=dts, pts=pts, keyframe=dts == 0) for dts, pts in times]
+    packets, _ = taken(OPENING, *bodies)
+    found = [(packet.dts, packet.pts) for packet in packets]
+    assert all(a.dts < b.dts or b.dts == 0 for a, b in pairwise(packets))
+    assert [(packet.shared.media.dts, packet.shared.media.pts) for packet in packets] == found
+    return found
+
+
+def test_pictures_that_are_shown_before_they_are_coded_are_decoded_earlier():
+    group = [(0, 0), (40, 160), (80, 80), (120, 40), (160, 120)]  # I P B b b
+    film = [(at + dts, at + pts) for at in range(0, 1000, 200) for dts, pts in group]
+    given = coded(film)
+    assert given[:5] == [(0, 0), (40, 160), (80, 80), (81, 81), (82, 120)]
+    assert given[5:] == [(dts - 80, pts) for dts, pts in film[5:]]
+
+
+def test_pictures_that_are_shown_before_they_are_coded_for_the_first_time_in_mid_stream_are_decoded_earlier_from_then():
+    before = [(dts, dts + 40) for dts in range(0, 1000, 40)]
+    given = coded([*before, (1000, 850), (1040, 1080), (1080, 1120), (1120, 1160), (1160, 1200)])
+    assert given == [*before, (961, 961), (962, 1080), (963, 1120), (970, 1160), (1010, 1200)]
+
+
+def test_pictures_that_are_shown_longer_before_than_encoders_reorder_change_no_others():
+    assert coded([(0, 0), (40, 40), (80, -8000), (120, 120)]) == [(0, 0), (40, 40), (80, -8000), (120, 120)]
+    assert coded([(5000, 4900), (5040, 3000), (5080, 5080)]) == [(4900, 4900), (4940, 3000), (4980, 5080)]
+
+
+def test_a_jump_to_zero_is_one_also_where_pictures_are_decoded_earlier():
+    film = [(5000, 4900), (5040, 5040), (0, 40), (40, 80), (80, 120), (120, 160)]
+    assert coded(film) == [(4900, 4900), (4940, 5040), (0, 40), (1, 80), (2, 120), (20, 160)]
+
+
+async def shown(path):
+    """When the pictures of an FLV, which is published, are shown to who plays it as MP4, s after its first sound."""
+    hub, ingest = Hub(lambda: 0), Ingest("live/cam", Clock(10))
+    publication = publish(hub)
+    with Fmp4Flow(hub.read("live/cam")) as flow, trio.fail_after(30):
+        for tag in flv.tags(path.read_bytes()[13:]):
+            media = {flv.VIDEO: flv.video, flv.AUDIO: flv.audio}.get(tag.kind)
+            packet = None if media is None else ingest.take(media(tag.timestamp, tag.body))
+            if packet is not None:
+                publication.send(packet)
+        publication.close()
+        data = b""
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                data += await flow.receive()
+    with av.open(io.BytesIO(data)) as container:
+        zero = next(frame.time for frame in container.decode(audio=0))
+    return [float(t) - zero for t, _ in pictures(data)]
+
+
+async def test_pictures_that_are_shown_before_they_are_coded_play_in_step_with_their_sound(tmp_path):
+    film = encode(tmp_path / "film.flv", Video(rate=Fraction(25), bframes=3, gop=25), Audio(), seconds=4)
+    late = late_flv(tmp_path / "late.flv", film, 160)
+    assert [round(t, 2) for t in await shown(late)][8:] == [round(t, 2) for t in await shown(film)][8:]
 
 
 def test_sound_and_picture_are_repaired_apart():

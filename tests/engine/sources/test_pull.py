@@ -37,6 +37,7 @@ from tests.media import (
     Video,
     encode,
     fragmented,
+    late_flv,
     moved_flv,
     mp4_box,
     packed,
@@ -702,6 +703,16 @@ def test_sound_and_picture_go_on_where_a_clock_wraps(tmp_path, suffix):
     assert [(packet.is_video, packet.data, round(seconds(packet), 4)) for packet in made] == [
         (packet.is_video, packet.data, round(seconds(packet), 4)) for packet in demuxed(plain)
     ]
+
+
+def test_pictures_of_an_flv_that_are_shown_before_they_are_coded_are_decoded_earlier(tmp_path):
+    film = encode(tmp_path / "film.flv", Video(bframes=3), TONE, seconds=2)
+    late, plain = demuxed(late_flv(tmp_path / "late.flv", film, 160)), demuxed(film)
+    assert all(packet.dts <= packet.pts for packet in late)
+    zero, at = (next(packet.pts for packet in made if not packet.is_video) for made in (late, plain))
+    shown = [packet.pts - zero for packet in late if packet.is_video]
+    wanted = [packet.pts - at for packet in plain if packet.is_video]
+    assert shown[:3] + shown[4:] == wanted[:3] + wanted[4:]  # the fourth one came when it should have been decoded
 
 
 @pytest.mark.parametrize("jump", [3_600_000, -3_600_000])
