@@ -128,6 +128,7 @@ def blueprint(engine: Engine) -> Blueprint:
     async def fmp4(name: str) -> None:
         limit_stall(websocket.scope, STALL)
         with engine.fmp4(name) as flow:
+            await websocket.accept()  # by hand: what is closed before its first message would be refused
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ignore_messages)
                 code, reason = await _send_flow(flow)

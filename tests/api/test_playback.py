@@ -12,11 +12,12 @@ from quart.testing.connections import WebsocketDisconnectError, WebsocketRespons
 from api import playback
 from api.app import create_app
 from engine import Engine, EventSpec, MixerSpec, PullSpec, Raster, Settings, stream
+from engine.packet import Packet, Track
 from engine.sinks.flow import FlvFlow
 from engine.sources.rtmp import Limits
 from engine.stream import Hub, Publisher
-from tests.api.clients import followed
-from tests.engine.clips import packets
+from tests.api.clients import followed, serving
+from tests.engine.clips import NS, packets
 from tests.media import Audio, Video, encode, plane, read_cells
 
 NAME = "live/a/cam"  # names may have any number of segments
@@ -207,6 +208,45 @@ async def test_websocket_tells_why_it_ends(client, engine):
                 while True:
                     await socket.receive()
     assert caught.value.args == (1000,)
+
+
+async def answered(port, path):
+    """All that a WebSocket gets, until the server has refused or closed it."""
+    handshake = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n{handshake}\r\n\r\n".encode()
+        )
+        found = b""
+        async for piece in stream:
+            found += piece
+            if b"\x88" in found or not found.startswith(b"HTTP/1.1 101 "):
+                break
+    return found
+
+
+async def test_who_plays_what_mp4_cannot_carry_is_told_so_whether_it_has_come_already_or_not(engine, caplog):
+    publication = engine._hub.publish("live/odd", Publisher(kind="rtmp"))
+    track = Track(kind="video", codec="vp9")
+    answers = []
+    with trio.fail_after(ENDLESS):
+        async with serving(create_app(engine)) as port, trio.open_nursery() as nursery:
+
+            async def follow():
+                answers.append(await answered(port, "/live/odd.ws"))
+
+            nursery.start_soon(follow)
+            while not any(each.readers for each in engine.streams() if each.name == "live/odd"):
+                await trio.sleep(0.01)
+            for n in range(30):
+                publication.send(Packet(track, b"x", pts=n, dts=n, arrival=n * NS // 30, keyframe=not n))
+            nursery.start_soon(follow)
+    for answer in answers:
+        head, _, said = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert said[2:] == b"\x03\xebvideo in vp9 cannot be sent"
+    assert len(answers) == 2
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_websocket_that_says_much_is_still_missed_when_it_goes(client, engine):
