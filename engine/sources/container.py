@@ -49,9 +49,9 @@ def open_container(
     A file that lists other files is only read where its name says so (`LISTS`): nothing that was fetched or uploaded.
 
     options  libav's, beside our own, which count more.
-    glance   do not decode pictures to learn their format: most of the time that opening takes. Of a Matroska that does
-             not seem to begin at 0 they are decoded all the same: without, libav overlooks those before the first
-             sound.
+    glance   do not decode pictures to learn their format: most of the time that opening takes. They are decoded all the
+             same of a Matroska that does not seem to begin at 0: without, libav overlooks those before the first
+             sound; and of an HLS master playlist, whose variants are chosen by their size.
     """
     own = _OWN
     if _is_local(url):
@@ -62,7 +62,7 @@ def open_container(
     try:
         opening = partial(av.open, url, "r", timeout=deadlines, container_options=options, metadata_errors="replace")
         container: InputContainer = opening(options={"skip_frame": "all"} if glance else {})
-        if glance and container.format.name.startswith("matroska") and container.start_time != 0:
+        if glance and _hides(container):
             container.close()
             container = opening()
         refuse_tiles(container, f'source "{guid}"', where=guid)
@@ -80,6 +80,14 @@ def open_container(
         if "format_whitelist" in options and isinstance(err, av.error.ArgumentError):
             raise SourceMalformed(f'source "{guid}": not media of a format that is taken', where=guid) from err
         raise SourceUnavailable(f'source "{guid}": {reason_of(err)}', where=guid) from err
+
+
+def _hides(container: InputContainer) -> bool:
+    """Whether something must be known of a container that a glance does not show."""
+    if container.format.name.startswith("matroska"):
+        return container.start_time != 0
+    pictures = container.streams.video if container.format.name == "hls" else ()
+    return len(pictures) > 1 and any(each.codec_context and not each.codec_context.width for each in pictures)
 
 
 def refuse_tiles(container: InputContainer, name: str, *, where: str) -> None:
@@ -176,12 +184,16 @@ def has_new_stream(beside: Any) -> bool:
 def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, beside: Any = None) -> Any:
     """libav's choice, or the first stream that it knows the codec of; never a cover picture. None = there is none.
 
+    Of the variants of an HLS master playlist the largest picture, and of these the one of the highest rate: libav takes
+    the first, which is often the smallest, for players that begin slowly.
     Of sounds that differ in nothing but their bit rates the first: libav takes the one whose first packets are larger,
     which in two recordings of one programme is not always the same language. One of which nothing came has no rate.
 
     beside  a stream whose programme, or variant, is preferred.
     """
     streams = [each for each in streams_of(container, kind) if each.codec_context is not None]
+    if kind == "video" and container.format.name == "hls":
+        return max(streams, key=_quality, default=None)
     best = container.streams.best(kind, related=beside)
     if best not in streams:
         return next(iter(streams), None)
@@ -193,6 +205,12 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"], *, b
         return is_beside and _heard_as(each) == _heard_as(best)
 
     return next(each for each in streams if each is best or is_as_good(each))
+
+
+def _quality(picture: Any) -> tuple[int, int]:
+    """Pixels and rate of a variant; 0 where they are unknown, as those of one that cannot be fetched."""
+    context = picture.codec_context
+    return context.width * context.height, int(picture.metadata.get("variant_bitrate", 0))
 
 
 def _heard_as(stream: Any) -> tuple[Any, ...]:

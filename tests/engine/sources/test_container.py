@@ -70,6 +70,46 @@ def test_a_sound_of_which_nothing_comes_is_not_taken_for_one_that_is_there(tmp_p
         assert best_stream(container, "audio").index == 1
 
 
+def variants(folder, *listed):
+    """A master playlist of films of a second, each (its picture's size or None, the rate stated, its sound's Hz)."""
+    lines = ["#EXTM3U"]
+    for n, (size, rate, hz) in enumerate(listed):
+        video = None if size is None else Video(size=size)
+        encode(folder / f"{n}.m3u8", video, Audio(rate=hz), hls_segment_filename=str(folder / f"{n}-%d.ts"))
+        lines += [f"#EXT-X-STREAM-INF:BANDWIDTH={rate}", f"{n}.m3u8"]
+    (folder / "master.m3u8").write_text("\n".join([*lines, ""]))
+    return str(folder / "master.m3u8")
+
+
+@pytest.mark.parametrize("glance", [False, True])
+@pytest.mark.parametrize(
+    ("listed", "taken"),
+    [
+        ([(None, 900_000, 32_000), ((64, 36), 400_000, 44_100), ((128, 72), 300_000, 48_000)], 48_000),
+        ([((64, 36), 200_000, 32_000), ((64, 36), 300_000, 44_100), ((64, 36), 100_000, 48_000)], 44_100),
+        ([(None, 64_000, 32_000), (None, 128_000, 48_000)], None),
+    ],
+)
+def test_of_variants_the_largest_picture_and_of_these_the_one_of_the_highest_rate_is_taken(
+    tmp_path, listed, taken, glance
+):
+    with open_container("cam", variants(tmp_path, *listed), SETTINGS, glance=glance) as container:
+        best = best_stream(container, "video")
+        assert (best is None) == (taken is None)
+        if best is not None:
+            assert best_stream(container, "audio", beside=best).codec_context.sample_rate == taken
+
+
+def test_a_variant_that_nobody_can_decode_is_not_taken_however_large_it_is(tmp_path):
+    master = variants(tmp_path, ((64, 36), 100_000, 44_100), ((128, 72), 300_000, 48_000))
+    encode(tmp_path / "1.m3u8", Video(size=(128, 72)), None, hls_segment_type="fmp4")
+    (init,) = tmp_path.glob("init.mp4")
+    init.write_bytes(init.read_bytes().replace(b"avc1", b"xvc1"))
+    with open_container("cam", master, SETTINGS) as container:
+        assert len(container.streams.video) == 2
+        assert best_stream(container, "video").codec_context.width == 64
+
+
 @pytest.fixture
 def photo(tmp_path):
     """What makes one of two tiles and a thumbnail, `main` of which is meant: 1, the whole; 4, the thumbnail."""
