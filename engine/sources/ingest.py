@@ -127,12 +127,13 @@ class Ingest:
             self.ignored += 1
             return None
         arrival = self._now()
-        came, usable = media.dts, line.repaired(media.dts, arrival)
-        if usable != came:
+        usable, was_earlier = line.repaired(media.dts, arrival), line.earlier
+        if usable != media.dts:
+            self._count_repair(kind, media.dts, usable)
             media = msgspec.structs.replace(media, dts=usable)
         dts, pts = line.placed(usable, media.pts)
-        if dts != came:
-            self._count_repair(kind, came, dts)
+        if line.earlier and not was_earlier:
+            log.warning("%s: pictures are shown before their dts, which are taken as earlier from now on", self._name)
         return Packet(
             track,
             data,

@@ -200,6 +200,17 @@ def test_pictures_that_are_shown_longer_before_than_encoders_reorder_change_no_o
     assert coded([(5000, 4900), (5040, 3000), (5080, 5080)]) == [(4900, 4900), (4940, 3000), (4980, 5080)]
 
 
+def test_that_pictures_are_decoded_earlier_is_said_once_and_is_no_repair_of_each(caplog):
+    times = [(0, 0), (40, 160), (80, 80), (120, 40), (160, 120), (200, 320), (240, 240), (280, 180), (320, 280)]
+    bodies = [flv.video_packet(b"p", dts=dts, pts=pts, keyframe=dts == 0) for dts, pts in times]
+    packets, ingest = taken(OPENING, *bodies)
+    assert packets[-1].dts < times[-1][0]
+    assert ingest.repaired == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "live/x: pictures are shown before their dts, which are taken as earlier from now on"
+    ]
+
+
 def test_a_jump_to_zero_is_one_also_where_pictures_are_decoded_earlier():
     film = [(5000, 4900), (5040, 5040), (0, 40), (40, 80), (80, 120), (120, 160)]
     assert coded(film) == [(4900, 4900), (4940, 5040), (0, 40), (1, 80), (2, 120), (20, 160)]
