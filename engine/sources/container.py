@@ -51,7 +51,7 @@ def open_container(
     options  libav's, beside our own, which count more.
     glance   do not decode pictures to learn their format: most of the time that opening takes. They are decoded all the
              same of a Matroska that does not seem to begin at 0: without, libav overlooks those before the first
-             sound; and of an HLS master playlist, whose variants are chosen by their size.
+             sound; and of HLS that does not say how large its pictures are, by which variants are chosen.
     """
     own = _OWN
     if _is_local(url):
@@ -87,7 +87,7 @@ def _hides(container: InputContainer) -> bool:
     if container.format.name.startswith("matroska"):
         return container.start_time != 0
     pictures = container.streams.video if container.format.name == "hls" else ()
-    return len(pictures) > 1 and any(each.codec_context and not each.codec_context.width for each in pictures)
+    return any(each.codec_context and not each.codec_context.width for each in pictures)
 
 
 def refuse_tiles(container: InputContainer, name: str, *, where: str) -> None:

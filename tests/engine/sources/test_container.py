@@ -100,6 +100,13 @@ def test_of_variants_the_largest_picture_and_of_these_the_one_of_the_highest_rat
             assert best_stream(container, "audio", beside=best).codec_context.sample_rate == taken
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_hls_the_size_of_the_picture_is_known_at_a_glance(tmp_path, count):
+    master = variants(tmp_path, *[((64, 36), 100_000, 44_100)] * count)
+    with open_container("cam", master, SETTINGS, glance=True) as container:
+        assert best_stream(container, "video").codec_context.width == 64
+
+
 def test_a_variant_that_nobody_can_decode_is_not_taken_however_large_it_is(tmp_path):
     master = variants(tmp_path, ((64, 36), 100_000, 44_100), ((128, 72), 300_000, 48_000))
     encode(tmp_path / "1.m3u8", Video(size=(128, 72)), None, hls_segment_type="fmp4")
