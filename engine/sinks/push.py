@@ -8,7 +8,7 @@ Theory of operation
   with the last keyframe. When the publisher goes, the stream is ended and the connection closed.
 * The queue is a reader's: a slow server loses packets to the next keyframe, counted, and nobody else notices. A server
   that takes nothing for `stall` seconds is dead; so is one that has answered pings and says nothing for `silence`
-  seconds. One that ends a connection at a ping gets no more of them.
+  seconds. One that ends a connection at a ping, or soon answers none any more, gets no more of them.
 * After a failure it tries again, each time twice as long after the last time, from `retry` to `retry_most` seconds; a
   connection that has lasted `settled` seconds makes it begin with `retry` again. A refusal is a failure like others:
   servers keep the name of a publisher whom they have not missed yet.
@@ -326,7 +326,7 @@ class Push:
                     await self._push()
                     delay = self._patience.retry
                 except SinkError as err:
-                    if self._state == "pushing" and trio.current_time() - self._accepted_at >= self._patience.settled:
+                    if self._state == "pushing" and self._has_settled():
                         delay = self._patience.retry
                     self._enter("retrying", str(err))
                     await trio.sleep(delay)
@@ -486,8 +486,13 @@ class Push:
     async def _watch(self, watch: Watch) -> None:
         """Until the server is dead, which is a failure."""
         await watch.until_silent()
+        if not self._has_settled():  # it may be one that answers some pings only, and would be left again and again
+            self._may_ping = False
         sentence = f"{self._target.address} said nothing for {self._patience.silence:g} s"
         raise SinkUnavailable(sentence, where=self._id)
+
+    def _has_settled(self) -> bool:
+        return trio.current_time() - self._accepted_at >= self._patience.settled
 
     async def _send(self, link: Link, reader: Reader) -> None:
         feed, rebase, stream = Feed(), Rebase(), reader.stream

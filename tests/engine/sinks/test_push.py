@@ -852,6 +852,25 @@ async def test_a_server_that_ends_the_connection_at_a_ping_is_not_asked_again():
     assert len(connections) == 2
 
 
+async def test_a_server_that_answers_its_first_ping_only_is_left_once_and_not_asked_again():
+    connections = []
+
+    async def answer_one(stream):
+        connections.append(b"")
+        link = await accept(stream)
+        if len(connections) == 1:
+            await answer_pings(link, 1)
+        while True:
+            connections[-1] += await stream.receive_some()
+
+    async with served(answer_one) as port, talking(new_hub(), f"rtmp://127.0.0.1:{port}/app/y") as push:
+        await until(lambda: len(connections) == 2)
+        await until(lambda: connections[1].count(b"sound") > 100)
+        assert push.status().state == "pushing"
+        assert ping(0) not in connections[1]
+    assert len(connections) == 2
+
+
 async def test_a_password_is_given_as_adobe_asks():
     heard = []
     needed = "[ AccessManager.Reject ] : [ code=403 need auth; authmod=adobe ] : "
